@@ -1,0 +1,69 @@
+"""The second floor: cosine of TF-IDF vectors, the user as the mean of the history's texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.config import option
+from recsys.recommender import Parts, Recommender
+from recsys.types import Batch, ItemBatch, Scored
+
+
+@dataclass
+class Config:
+    """How words are counted."""
+
+    gives: ClassVar[frozenset[str]] = frozenset()
+    trains: ClassVar[bool] = False
+
+    sublinear: bool = option(True, "1 + log of a word's count in place of the count")
+
+
+class Model(Recommender):
+    """Term weights of the item texts; it needs no encoder and no training.
+
+    An item's representation is its catalog row: the sparse vectors stay in one place.
+    """
+
+    def __init__(self, parts: Parts, config: Config) -> None:
+        super().__init__(parts)
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        # Any run of word characters is a word: titles are full of model numbers and "3".
+        vectorizer = TfidfVectorizer(sublinear_tf=config.sublinear, token_pattern=r"\w+")
+        self.vectors = vectorizer.fit_transform(parts.texts).astype(np.float32).tocsr()
+
+    def index(self, plan: ItemBatch) -> Tensor:
+        """Catalog rows, (U,)."""
+        return plan.items
+
+    def queries(self, batch: Batch, items: Tensor) -> Tensor:
+        """Mean of the history's vectors, dense, (Q, words); zero without a history."""
+        row, prefix = batch.query.unbind(1)
+        history = batch.history[row]
+        inside = (torch.arange(history.shape[1]) < prefix.cpu()[:, None]) & (history.cpu() >= 0)
+        query, place = torch.nonzero(inside, as_tuple=True)
+        picked = items.cpu()[history.cpu()[query, place]].numpy()
+        from scipy.sparse import csr_matrix
+
+        counts = inside.sum(1).clamp(min=1).numpy().astype(np.float32)
+        weight = 1.0 / counts[query.numpy()]
+        shape = (len(row), self.vectors.shape[0])
+        mean = csr_matrix((weight, (query.numpy(), picked)), shape=shape) @ self.vectors
+        return torch.from_numpy(mean.toarray()).to(batch.users.device)
+
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(Q, words), (N,) rows -> (Q, N) dot products of unit item vectors with the mean."""
+        out = self.vectors[items.cpu().numpy()] @ queries.cpu().numpy().T
+        return torch.from_numpy(np.ascontiguousarray(out.T)).to(queries.device)
+
+    def forward(self, batch: Batch) -> Scored:
+        """Scores of the candidates, (Q, C)."""
+        items = self.index(batch.plan)
+        scores = self.score(self.queries(batch, items), items)
+        return Scored(scores=scores.gather(1, batch.candidates.clamp(min=0)))

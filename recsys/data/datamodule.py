@@ -1,0 +1,129 @@
+"""The one LightningDataModule that every tuning method and architecture shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import lightning.pytorch as lp
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from recsys.data.examples import TEST, VAL, Examples, Ints, Queries
+from recsys.types import Batch
+
+
+class _Batches:
+    """Slices of an epoch's order; this rank's share of every global batch.
+
+    It is passed to the loader as `sampler` with `batch_size=None`, because Lightning calls
+    `set_epoch` only there.
+    """
+
+    def __init__(self, module: RecDataModule, rank: int, world: int) -> None:
+        self.module, self.rank, self.world, self.epoch = module, rank, world, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.module.order(0)) // self.module.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[int, Ints]]:
+        order, size = self.module.order(self.epoch), self.module.batch_size
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
+        return iter([(self.epoch, b[self.rank :: self.world]) for b in batches])
+
+
+class _Train(Dataset[Batch]):
+    def __init__(self, module: RecDataModule) -> None:
+        self.module = module
+
+    def __getitem__(self, key: tuple[int, Ints]) -> Batch:
+        epoch, at = key
+        m = self.module
+        rows = m.examples.train_rows(m.queries, at)
+        drawn = m.examples.negatives(rows, m.negatives, m.seed, epoch) if m.negatives else None
+        return m.examples.batch(rows, m.sizes, drawn)
+
+
+class _Cases(Dataset[Batch]):
+    def __init__(self, module: RecDataModule, at: Ints) -> None:
+        self.module, self.at = module, at
+
+    def __len__(self) -> int:
+        return -(-len(self.at) // self.module.eval_batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        size = self.module.eval_batch_size
+        rows = self.module.examples.case_rows(self.at[index * size : (index + 1) * size])
+        return self.module.examples.batch(rows, self.module.sizes)
+
+
+class RecDataModule(lp.LightningDataModule):
+    """Loads batches of indices for training, validation and test.
+
+    Args:
+        examples: Queries and cases.
+        sizes: (I,) raw token counts of the catalog.
+        queries: Which training queries a user gives in an epoch.
+        per_user: How many, with `queries="random"`.
+        negatives: Sampled negatives beside each target.
+        batch_size: Rows of a step, over all ranks.
+        eval_batch_size: Cases of an evaluation step, a rank.
+        seed: Of the run.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        sizes: Ints,
+        *,
+        queries: Queries,
+        per_user: int,
+        negatives: int,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.examples, self.sizes, self.queries, self.per_user = examples, sizes, queries, per_user
+        self.negatives, self.batch_size, self.eval_batch_size = (
+            negatives,
+            batch_size,
+            eval_batch_size,
+        )
+        self.seed = seed
+
+    def order(self, epoch: int) -> Ints:
+        """What an epoch trains on, shuffled; the same on every rank."""
+        return self.examples.epoch(self.queries, self.per_user, self.seed, epoch)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches of this rank; every rank has the same number of steps."""
+        rank, world = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
+        sampler = _Batches(self, rank, world)
+        return DataLoader(
+            _Train(self),
+            sampler=sampler,
+            batch_size=None,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def cases(self, role: int) -> DataLoader[Batch]:
+        """All cases of a role on this rank, each once over all ranks."""
+        at = self.examples.cases(role)
+        if self.trainer is not None:
+            at = np.array_split(at, self.trainer.world_size)[self.trainer.global_rank]
+        return DataLoader(_Cases(self, at), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Validation cases."""
+        return self.cases(VAL)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Test cases."""
+        return self.cases(TEST)

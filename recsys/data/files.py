@@ -1,0 +1,127 @@
+"""Files and folders that are either whole or absent, also after a crash or on a full disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from recsys.errors import DataError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+
+
+def aside(path: Path) -> Path:
+    """A new hidden name beside `path`, so that a rename never crosses file systems."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+@contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
+    """Turns a full disk or quota into a sentence that names `path`.
+
+    Raises:
+        DataError: The disk or the quota is full; every other OSError passes unchanged.
+    """
+    try:
+        yield
+    except OSError as err:
+        if err.errno in _FULL:
+            raise DataError(
+                f"{path} could not be written because the disk or the quota is full; "
+                "free some space or choose another folder"
+            ) from err
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Flushes a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_tree(folder: Path) -> None:
+    """Flushes every regular file and folder below `folder`, and `folder` itself."""
+    for where, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            file = Path(where, name)
+            if file.is_file() and not file.is_symlink():
+                _sync(file)
+        _sync(Path(where))
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Writes a file so that a reader sees the old content or the new, never a part.
+
+    Args:
+        path: The file; it is replaced if it exists, and its parents are made.
+        content: Bytes as they are, or text, written as UTF-8.
+
+    Raises:
+        DataError: The disk is full; nothing is left behind and an old file stands.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = aside(path)
+    with _full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync(path.parent)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill; it becomes `path`, whole, when the block ends well.
+
+    Args:
+        path: The folder to make; it must not exist with content when the block ends.
+
+    Yields:
+        The folder to write into, beside `path`.
+
+    Raises:
+        DataError: The disk is full, or `path` exists already; nothing is left behind.
+    """
+    temporary = aside(path)
+    with _full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # not mkdtemp: it would close the folder to everyone else who shares the disk
+        temporary.mkdir()
+        try:
+            yield temporary
+            _sync_tree(temporary)
+            _publish(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _sync(path.parent)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Renames a whole folder into place.
+
+    Raises:
+        DataError: `path` exists already.
+    """
+    try:
+        temporary.rename(path)
+    except OSError as err:
+        if err.errno in _TAKEN:
+            raise DataError(f"{path} exists already; remove it or choose another folder") from err
+        raise

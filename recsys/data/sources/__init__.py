@@ -1,0 +1,1 @@
+"""One file a data set or format: Config and load."""

@@ -1,0 +1,201 @@
+"""MovieLens in the four layouts it is passed around in.
+
+ml-100k (u.data, u.item, u.user), ml-1m (.dat), ml-latest and later (.csv), and RecBole's atomic
+files (.inter, .item, .user). Layouts and codes: the README files of GroupLens' archives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import polars as pl
+
+from recsys.data import reading
+from recsys.data.tables import Tables, check, parse_times
+from recsys.data.text import fill
+from recsys.errors import DataError
+
+_GENRES = [
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+]
+_AGES = {"1": "under 18", "56": "56 or older"}  # ml-1m; its other codes are a span's first year
+_JOBS = [
+    "other",
+    "academic",
+    "artist",
+    "clerical",
+    "college student",
+    "customer service",
+    "doctor",
+    "executive",
+    "farmer",
+    "homemaker",
+    "K-12 student",
+    "lawyer",
+    "programmer",
+    "retired",
+    "sales",
+    "scientist",
+    "self-employed",
+    "technician",
+    "tradesman",
+    "unemployed",
+    "writer",
+]
+_RATINGS = ["user", "item", "rating", "time"]
+_RENAMED = {
+    "user_id": "user",
+    "userId": "user",
+    "item_id": "item",
+    "movieId": "item",
+    "timestamp": "time",
+    "movie_title": "title",
+    "release_year": "year",
+    "class": "genres",
+    "genre": "genres",
+}
+
+
+@dataclass
+class Config:
+    """Where MovieLens lies and how its texts are made."""
+
+    default_split: ClassVar[Literal["leave_one_out", "time"]] = "leave_one_out"
+
+    path: str = field(default="", metadata={"help": "Folder of the unpacked MovieLens files."})
+    item_text: str = field(
+        default="{title} ({year}). {genres}",
+        metadata={"help": "Template of an item's text over title, year, genres."},
+    )
+    user_text: str = field(
+        default="{age}, {gender}, {occupation}",
+        metadata={"help": "Template of a user's text; unused where the set has no profiles."},
+    )
+
+
+_Frames = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]
+
+
+def _original(folder: Path) -> _Frames:
+    """ml-100k: 19 flags stand for the genres."""
+    names = ["item", "title", "released", "video", "url", *_GENRES]
+    items = reading.delimited(folder / "u.item", "|", names, "latin-1")
+    genres = pl.concat_list(
+        [pl.when(pl.col(g) == "1").then(pl.lit(g)) for g in _GENRES[1:]]
+    ).list.drop_nulls()
+    items = items.select("item", "title", genres=genres.list.join("|"))
+    profile = ["user", "age", "gender", "occupation", "zip"]
+    users = reading.delimited(folder / "u.user", "|", profile, "latin-1")
+    return reading.delimited(folder / "u.data", "\t", _RATINGS), items, users
+
+
+def _dat(folder: Path) -> _Frames:
+    """ml-1m: "::" between columns, codes for age and occupation."""
+    events = reading.delimited(folder / "ratings.dat", "::", _RATINGS, "latin-1")
+    items = reading.delimited(folder / "movies.dat", "::", ["item", "title", "genres"], "latin-1")
+    profile = ["user", "gender", "age", "occupation", "zip"]
+    users = reading.delimited(folder / "users.dat", "::", profile, "latin-1").with_columns(
+        pl.col("age").replace(_AGES),
+        pl.col("occupation").replace({str(n): job for n, job in enumerate(_JOBS)}),
+    )
+    return events, items, users
+
+
+def _csv(folder: Path) -> _Frames:
+    """ml-latest, ml-20m, ml-25m, ml-32m: no profiles."""
+    events, items = (reading.table(folder / name) for name in ("ratings.csv", "movies.csv"))
+    # The set's own way to say that it knows none.
+    genres = pl.col("genres").replace("(no genres listed)", None)
+    return _rename(events), _rename(items).with_columns(genres), None
+
+
+def _recbole(folder: Path) -> _Frames:
+    """RecBole's atomic files: a header with types, lists separated by blanks."""
+    stem = next(iter(sorted(folder.glob("*.inter")))).with_suffix("")
+    items = _rename(reading.delimited(reading.find(folder, f"{stem.name}.item"), "\t"))
+    if "genres" in items.columns:
+        items = items.with_columns(pl.col("genres").str.replace_all(" ", "|", literal=True))
+    profile = folder / f"{stem.name}.user"
+    users = _rename(reading.delimited(profile, "\t")) if profile.is_file() else None
+    return _rename(reading.delimited(folder / f"{stem.name}.inter", "\t")), items, users
+
+
+def _rename(frame: pl.DataFrame) -> pl.DataFrame:
+    """Our names for the columns; a type after a colon goes."""
+    plain = {name: name.split(":")[0] for name in frame.columns}
+    return frame.rename({old: _RENAMED.get(new, new) for old, new in plain.items()})
+
+
+def _detect(folder: Path) -> _Frames:
+    if (folder / "u.data").is_file():
+        return _original(folder)
+    if (folder / "ratings.dat").is_file():
+        return _dat(folder)
+    if (folder / "ratings.csv").is_file():
+        return _csv(folder)
+    if any(folder.glob("*.inter")):
+        return _recbole(folder)
+    raise DataError(
+        f"{folder} holds no MovieLens set (u.data, ratings.dat, ratings.csv or *.inter); "
+        "set data.path to the unpacked folder."
+    )
+
+
+def load(cfg: Config) -> Tables:
+    """Reads the folder, whichever layout it has.
+
+    Raises:
+        DataError: The folder holds none of the layouts, or a file is damaged.
+        ConfigError: A template names an unknown column.
+    """
+    if not cfg.path:
+        raise DataError("data.path is empty; set it to the folder of the MovieLens files.")
+    where = str(Path(cfg.path))
+    events, items, profiles = _detect(Path(cfg.path))
+    for name, frame, needed in (
+        ("ratings", events, _RATINGS),
+        ("movies", items, ["item", "title"]),
+        ("users", profiles, ["user"]),
+    ):
+        missing = [n for n in needed if frame is not None and n not in frame.columns]
+        if missing:
+            raise DataError(f"{where}: {name} lack the column {missing[0]}; fetch the set again.")
+    events = events.with_columns(
+        parse_times(events["time"], where).alias("time"),
+        reading.numbers(events["rating"], where).alias("rating"),
+    )
+    if "year" not in items.columns:
+        # "Toy Story (1995)": the year stands at the end of the title.
+        pattern = r"^(.*?)\s*\((\d{4})[^()]*\)\s*$"
+        items = items.with_columns(
+            pl.coalesce(pl.col("title").str.extract(pattern, 1), "title").alias("title"),
+            pl.col("title").str.extract(pattern, 2).alias("year"),
+        )
+    if "genres" in items.columns:
+        items = items.with_columns(pl.col("genres").str.replace_all("|", ", ", literal=True))
+    items = items.with_columns(fill(items, cfg.item_text))
+    if profiles is None:
+        users = reading.users_of(events)
+    else:
+        users = profiles.with_columns(fill(profiles, cfg.user_text))
+    return check(Tables(events, items, users), where)

@@ -1,0 +1,73 @@
+"""Titles and ordered histories without times: items.tsv and users.tsv, plain or .gz."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import polars as pl
+
+from recsys.data import reading
+from recsys.data.tables import Tables, check
+from recsys.errors import DataError
+
+_HEADERS = {"id", "item", "item_id", "itemid", "user", "user_id", "userid"}
+
+
+@dataclass
+class Config:
+    """Where the two files lie."""
+
+    default_split: ClassVar[Literal["leave_one_out", "time"]] = "leave_one_out"
+
+    path: str = field(
+        default="",
+        metadata={
+            "help": "Folder with items.tsv (id, tab, title) and users.tsv (user, tab, item ids "
+            "separated by blanks, oldest first); .gz too; a header line is optional."
+        },
+    )
+
+
+def _pairs(path: Path) -> list[tuple[str, str]]:
+    """The two columns of a file, without its header and blank lines."""
+    out = []
+    for number, line in enumerate(reading.content(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        left, tab, right = line.partition("\t")
+        if not tab:
+            raise DataError(f"{path}: line {number} has no tab between its two columns; add it.")
+        if number == 1 and left.strip().lower() in _HEADERS:
+            continue
+        out.append((left.strip(), right.strip()))
+    return out
+
+
+def load(cfg: Config) -> Tables:
+    """Reads both files; the place in a user's line is the order, there are no times.
+
+    Raises:
+        DataError: A file is missing or malformed, or a history names an unknown item.
+    """
+    if not cfg.path:
+        raise DataError("data.path is empty; set it to the folder of items.tsv and users.tsv.")
+    folder = Path(cfg.path)
+    items = _pairs(reading.find(folder, "items.tsv", "items.tsv.gz"))
+    users = _pairs(reading.find(folder, "users.tsv", "users.tsv.gz"))
+    events = [(user, item) for user, history in users for item in history.split()]
+    text = pl.String
+    tables = Tables(
+        interactions=pl.DataFrame(events, schema={"user": text, "item": text}, orient="row"),
+        items=pl.DataFrame(
+            [(item, " ".join(html.unescape(title).split())) for item, title in items],
+            schema={"item": text, "text": text},
+            orient="row",
+        ),
+        users=pl.DataFrame(
+            [(user, "") for user, _ in users], schema={"user": text, "text": text}, orient="row"
+        ),
+    )
+    return check(tables, str(folder))

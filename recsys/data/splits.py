@@ -1,0 +1,258 @@
+"""Pure functions from interactions to train, validation and test.
+
+Events are rows, sorted by user, then time, then file order. A case is a target event with label 1
+in validation or test; its history is every earlier event of the same user. Roles never fall along
+a user's events, so that no training history holds a validation or test event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.data.tables import IdMap, Tables
+from recsys.errors import ConfigError, DataError
+
+TRAIN, VAL, TEST = 0, 1, 2
+_ROLES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
+Method = Literal["leave_one_out", "time", "given"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """All events of a data set with their part in the experiment.
+
+    Attributes:
+        offsets: (users + 1,) int64, where each user's events start; users in table order.
+        item: (N,) int32 catalog rows.
+        time: (N,) int64 milliseconds, or None where the data has an order only.
+        label: (N,) float32, 1 for a positive event, else 0.
+        weight: (N,) float32.
+        role: (N,) int8, 0 train, 1 validation, 2 test.
+        name: The method with its settings, for results.
+        notes: Sentences for the log.
+    """
+
+    offsets: NDArray[np.int64]
+    item: NDArray[np.int32]
+    time: NDArray[np.int64] | None
+    label: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    role: NDArray[np.int8]
+    name: str
+    notes: tuple[str, ...] = ()
+
+    def user(self) -> NDArray[np.int64]:
+        """(N,) user row of each event."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def cases(self, role: int) -> NDArray[np.int64]:
+        """Event numbers of the targets of a role: its events with label 1, in event order."""
+        return np.flatnonzero((self.role == role) & (self.label > 0))
+
+    def history(self, event: int) -> slice:
+        """The events before `event` of the same user, oldest first, as a slice of the arrays."""
+        user = int(np.searchsorted(self.offsets, event, side="right")) - 1
+        return slice(int(self.offsets[user]), event)
+
+
+def _events(
+    tables: Tables, positive_from: float | None, role: NDArray[np.int8] | None = None
+) -> tuple[Split, NDArray[np.int64]]:
+    """All events as training events, sorted, and the file row of each.
+
+    A given role comes between time and file order: among equal times it is the only order known.
+    """
+    frame = tables.interactions
+    users = IdMap(tables.users["user"].to_list(), "user").rows(frame["user"].to_list())
+    items = IdMap(tables.items["item"].to_list(), "item").rows(frame["item"].to_list())
+    time = frame["time"].to_numpy().astype(np.int64) if "time" in frame.columns else None
+    label = np.ones(len(users), dtype=np.float32)
+    if positive_from is not None:
+        if "rating" not in frame.columns:
+            raise ConfigError(
+                f"positive_from={positive_from} needs ratings, and the interactions have none; "
+                "set it to null or name the rating column."
+            )
+        label = (frame["rating"].to_numpy() >= positive_from).astype(np.float32)
+    weight = np.ones(len(users), dtype=np.float32)
+    if "weight" in frame.columns:
+        weight = frame["weight"].to_numpy().astype(np.float32)
+    tie = role if role is not None else np.zeros(len(users), dtype=np.int8)
+    moment = time if time is not None else np.zeros(len(users), dtype=np.int64)
+    # lexsort is stable and sorts by its last key first: file order decides what is left.
+    order = np.lexsort((tie, moment, users)).astype(np.int64)
+    counts = np.bincount(users, minlength=tables.users.height)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    split = Split(
+        offsets=offsets,
+        item=items[order].astype(np.int32),
+        time=None if time is None else time[order],
+        label=label[order],
+        weight=weight[order],
+        role=np.zeros(len(users), dtype=np.int8) if role is None else role[order],
+        name="all",
+    )
+    return split, order
+
+
+def _with(
+    split: Split, role: NDArray[np.int8], name: str, notes: tuple[str, ...], *, allow_empty: bool
+) -> Split:
+    """The split with other roles, once each part has what it needs.
+
+    Raises:
+        ConfigError: Training, validation or test holds no positive event.
+    """
+    out = Split(split.offsets, split.item, split.time, split.label, split.weight, role, name, notes)
+    needed = {"test": TEST} if allow_empty else {"train": TRAIN, "validation": VAL, "test": TEST}
+    for part, number in needed.items():
+        if not len(out.cases(number)):
+            raise ConfigError(
+                f"Split {name} leaves no positive event for {part}; choose another split, other "
+                "fractions or a lower positive_from."
+            )
+    return out
+
+
+def leave_one_out(tables: Tables, positive_from: float | None = None) -> Split:
+    """Each user's last positive event is the test target, the one before it the validation target.
+
+    Users with fewer than 3 positive events are training data only; `notes` counts them. A negative
+    event is never a target; one after the validation (test) target counts as validation (test), so
+    that training sees no later event of the user. Without times, file order is the order.
+
+    Args:
+        tables: Checked tables.
+        positive_from: Lowest rating with label 1; None: every event has label 1.
+
+    Raises:
+        ConfigError: positive_from without ratings, or no user has 3 positive events.
+    """
+    split, _ = _events(tables, positive_from)
+    user = split.user()
+    positive = np.flatnonzero(split.label > 0)
+    counts = np.bincount(user[positive], minlength=len(split.offsets) - 1)
+    ends = np.cumsum(counts)
+    chosen = np.flatnonzero(counts >= 3)
+    first_val = np.full(len(counts), len(user), dtype=np.int64)
+    first_test = first_val.copy()
+    first_val[chosen] = positive[ends[chosen] - 2]
+    first_test[chosen] = positive[ends[chosen] - 1]
+    event = np.arange(len(user))
+    role = (event >= first_val[user]).astype(np.int8) + (event >= first_test[user]).astype(np.int8)
+    few = int(np.sum((counts < 3) & (np.diff(split.offsets) > 0)))
+    notes = (
+        "leave_one_out: training sees other users' events that are later than a test target.",
+        f"leave_one_out: {few} users have fewer than 3 positive events and only train.",
+    )
+    name = f"leave_one_out(positive_from={positive_from})"
+    return _with(split, role.astype(np.int8), name, notes, allow_empty=False)
+
+
+def time_split(
+    tables: Tables,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    positive_from: float | None = None,
+) -> Split:
+    """Cuts at two moments: the model is frozen at the first, all later events are val or test.
+
+    The cuts are the times of the events at the quantiles 1 - val - test and 1 - test; an event at
+    a cut belongs to the later part.
+
+    Raises:
+        ConfigError: No times, fractions outside (0, 1), or a part without a positive event.
+    """
+    if "time" not in tables.interactions.columns:
+        raise ConfigError(
+            "A time split needs times, and the interactions have only an order; "
+            "use split.method=leave_one_out or name the time column."
+        )
+    if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
+        raise ConfigError(
+            f"val_fraction={val_fraction} and test_fraction={test_fraction} must be above 0 and "
+            "add up to less than 1."
+        )
+    split, _ = _events(tables, positive_from)
+    assert split.time is not None
+    ranked = np.sort(split.time)
+    # Rounding first keeps 1 - 0.1 - 0.1 from landing one event below 0.8.
+    val_at, test_at = (
+        ranked[min(int(round(len(ranked) * (1 - part), 6)), len(ranked) - 1)]
+        for part in (val_fraction + test_fraction, test_fraction)
+    )
+    role = (split.time >= val_at).astype(np.int8) + (split.time >= test_at).astype(np.int8)
+    warm = set(split.user()[role == TRAIN].tolist())
+    targets = split.user()[(role == TEST) & (split.label > 0)]
+    cold = sum(int(user) not in warm for user in targets.tolist())
+    notes = (f"time: {cold} of {len(targets)} test targets belong to users without training data.",)
+    name = f"time(val={val_fraction}, test={test_fraction}, positive_from={positive_from})"
+    return _with(split, role.astype(np.int8), name, notes, allow_empty=False)
+
+
+def given(tables: Tables, column: str, positive_from: float | None = None) -> Split:
+    """Takes the parts from a column with train, val (valid, validation, dev) and test.
+
+    Among equal times, and where there are none, train comes before val before test, then file
+    order.
+
+    Raises:
+        ConfigError: The column is missing, or no event is a test target.
+        DataError: An unknown part, or a user whose training event is later than a test event.
+    """
+    frame = tables.interactions
+    if column not in frame.columns:
+        raise ConfigError(
+            f"Split given: the interactions have no column '{column}' "
+            f"(there are: {', '.join(frame.columns)})."
+        )
+    role = np.zeros(frame.height, dtype=np.int8)
+    for row, value in enumerate(frame[column].cast(pl.String).to_list()):
+        part = _ROLES.get((value or "").strip().lower())
+        if part is None:
+            raise DataError(
+                f"Split given: row {row + 1} of column '{column}' holds '{value}'; "
+                "use train, val or test."
+            )
+        role[row] = part
+    split, order = _events(tables, positive_from, role)
+    user = split.user()
+    falls = np.flatnonzero((np.diff(split.role) < 0) & (np.diff(user) == 0))
+    if len(falls):
+        row = int(order[falls[0] + 1])
+        raise DataError(
+            f"Split given: row {row + 1} (user '{frame['user'][row]}', item "
+            f"'{frame['item'][row]}') is {frame[column][row]} but later than an event held back "
+            "from the same user, so training would see it; split each user's events in time order."
+        )
+    name = f"given({column}, positive_from={positive_from})"
+    return _with(split, split.role, name, (), allow_empty=True)
+
+
+def make(
+    tables: Tables,
+    method: Method,
+    *,
+    positive_from: float | None = None,
+    val_fraction: float = 0.1,
+    test_fraction: float = 0.1,
+    column: str = "split",
+) -> Split:
+    """The split of the name; each method reads only its own settings.
+
+    Raises:
+        ConfigError: The method is unknown, or as the method itself says.
+        DataError: As the method itself says.
+    """
+    if method == "leave_one_out":
+        return leave_one_out(tables, positive_from)
+    if method == "time":
+        return time_split(tables, val_fraction, test_fraction, positive_from)
+    if method == "given":
+        return given(tables, column, positive_from)
+    raise ConfigError(f"Unknown split '{method}'; use leave_one_out, time or given.")

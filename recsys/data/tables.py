@@ -1,0 +1,292 @@
+"""The three tables of a data set, how they are checked, named and cut down for a quick look."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.errors import DataError
+
+_INTERACTION_TYPES = {
+    "user": pl.String,
+    "item": pl.String,
+    "time": pl.Int64,
+    "rating": pl.Float64,
+    "weight": pl.Float64,
+}
+_OPTIONAL = {"time", "rating", "weight"}
+# A median of 1e11 is the year 5138 in seconds and 1973 in milliseconds; 1e14 ms is again year 5138.
+_FIRST_MS = 1e11
+_LAST_MS = 1e14
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A data set with the user's own ids, which are text throughout.
+
+    Attributes:
+        interactions: user, item and, where known, time (Int64, ms since 1970 UTC), rating and
+            weight (Float64), then any further columns; in file order.
+        items: item, text, then any further columns; row order is the catalog's order.
+        users: user, text (may be empty), then any further columns.
+    """
+
+    interactions: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame
+
+
+class IdMap:
+    """Ids to row numbers and back.
+
+    Args:
+        ids: The ids in row order.
+        kind: What they name ("item", "user"), for messages.
+    """
+
+    def __init__(self, ids: Sequence[str], kind: str) -> None:
+        self.ids: tuple[str, ...] = tuple(ids)
+        self.kind = kind
+        self._rows = {name: row for row, name in enumerate(self.ids)}
+        if len(self._rows) != len(self.ids):
+            raise DataError(f"The {kind} ids are not unique; remove the duplicates.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def row(self, name: str) -> int:
+        """Row of one id.
+
+        Raises:
+            DataError: The id is unknown; the message names the nearest one.
+        """
+        if name not in self._rows:
+            near = difflib.get_close_matches(name, self.ids, n=1, cutoff=0.0)
+            hint = f"; the nearest is '{near[0]}'" if near else "; there are none"
+            raise DataError(f"No {self.kind} has the id '{name}'{hint}.")
+        return self._rows[name]
+
+    def rows(self, names: Iterable[str]) -> NDArray[np.int64]:
+        """(N,) rows of N ids; raises as `row` does."""
+        return np.array([self.row(name) for name in names], dtype=np.int64)
+
+    def names(self, rows: Iterable[int]) -> list[str]:
+        """Ids of rows, which must lie in 0 .. len - 1.
+
+        Raises:
+            DataError: A row lies outside.
+        """
+        out = []
+        for row in rows:
+            if not 0 <= row < len(self.ids):
+                raise DataError(f"No {self.kind} has the row {row}; rows go to {len(self) - 1}.")
+            out.append(self.ids[row])
+        return out
+
+
+def _need(frame: pl.DataFrame, types: dict[str, type[pl.DataType]], what: str) -> None:
+    """Raises DataError where a column is missing, of another type, or has an empty place."""
+    for name, kind in types.items():
+        if name not in frame.columns:
+            if name in _OPTIONAL:
+                continue
+            raise DataError(
+                f"{what} have no column '{name}' (there are: {', '.join(frame.columns)}); "
+                "name the column that holds it."
+            )
+        column = frame[name]
+        if column.dtype != kind:
+            raise DataError(f"{what}: column '{name}' is {column.dtype}, it must be {kind()}.")
+        bad = column.is_null()
+        if kind == pl.String and name != "text":
+            bad = bad | (column.str.strip_chars() == "").fill_null(True)
+        elif kind == pl.Float64:
+            bad = bad | ~column.is_finite().fill_null(False)
+        if bad.any():
+            raise DataError(
+                f"{what}: row {_first(bad) + 1} has no usable value in column '{name}'; "
+                "fill it in or remove the row."
+            )
+
+
+def _first(mask: pl.Series) -> int:
+    """Number of the first true row of a mask that has one."""
+    return int(mask.fill_null(False).arg_true()[0])
+
+
+def _unique(frame: pl.DataFrame, key: str, what: str) -> None:
+    twice = ~frame[key].is_first_distinct()
+    if twice.any():
+        row = _first(twice)
+        raise DataError(
+            f"{what}: the id '{frame[key][row]}' appears again in row {row + 1}; keep one of them."
+        )
+
+
+def check(tables: Tables, where: str) -> Tables:
+    """Returns the tables as they are if all rooms can rely on them.
+
+    Args:
+        tables: What a source read.
+        where: The file, folder or source to name in messages.
+
+    Raises:
+        DataError: A column is missing or of a wrong type, an id is empty, given twice or unknown,
+            an item has no text, or nothing is left. Row numbers count data rows from 1.
+    """
+    events, items, users = tables.interactions, tables.items, tables.users
+    _need(events, dict(_INTERACTION_TYPES), f"{where}: interactions")
+    _need(items, {"item": pl.String, "text": pl.String}, f"{where}: items")
+    _need(users, {"user": pl.String, "text": pl.String}, f"{where}: users")
+    for name, frame in (("interactions", events), ("items", items), ("users", users)):
+        if frame.is_empty():
+            raise DataError(f"{where}: no {name} are left; check the file and the limits set.")
+    _unique(items, "item", f"{where}: items")
+    _unique(users, "user", f"{where}: users")
+    empty = items["text"].str.strip_chars() == ""
+    if empty.any():
+        row = _first(empty)
+        raise DataError(
+            f"{where}: items: '{items['item'][row]}' in row {row + 1} has an empty text; "
+            "give it one, or another text template."
+        )
+    for key, known in (("item", items), ("user", users)):
+        missing = ~events[key].is_in(known[key].to_list())
+        if missing.any():
+            row = _first(missing)
+            raise DataError(
+                f"{where}: interactions: row {row + 1} (user '{events['user'][row]}', item "
+                f"'{events['item'][row]}') names an unknown {key}; add it to the {key}s, or "
+                "remove the row."
+            )
+    return tables
+
+
+def parse_times(column: pl.Series, where: str) -> pl.Series:
+    """Int64 milliseconds since 1970 UTC, from numbers or ISO 8601 text.
+
+    Numbers are seconds or milliseconds, whichever fits the median. Text without an offset is UTC.
+
+    Args:
+        column: Numbers, text, dates or datetimes.
+        where: The file to name in messages.
+
+    Raises:
+        DataError: A value cannot be read; the message names its row (from 1) and the value.
+    """
+    if column.dtype.is_temporal():
+        if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
+            return _no_gaps(column.cast(pl.Datetime("ms")).dt.epoch("ms"), column, where)
+        raise DataError(f"{where}: column '{column.name}' is {column.dtype}, which is not a time.")
+    numbers = column.cast(pl.Float64, strict=False)
+    head = numbers.drop_nulls()
+    if column.dtype == pl.String and numbers.null_count() > len(column) / 2:
+        values = [_iso(value) for value in column.to_list()]
+        return _no_gaps(pl.Series(column.name, values, dtype=pl.Int64), column, where)
+    numbers = _no_gaps(numbers, column, where)
+    finite = numbers.is_finite()
+    if not finite.all():
+        return _no_gaps(numbers.set(~finite, None), column, where)
+    middle = abs(float(np.median(head.to_numpy()))) if len(head) else 0.0
+    if middle >= _LAST_MS:
+        raise DataError(
+            f"{where}: column '{column.name}' (row 1: '{column[0]}') is neither in seconds nor in "
+            "milliseconds since 1970; convert it to one of them."
+        )
+    scale = 1.0 if middle >= _FIRST_MS else 1000.0
+    return (numbers * scale).round().cast(pl.Int64)
+
+
+def _iso(value: str | None) -> int | None:
+    """Milliseconds of an ISO text, None where it is none."""
+    try:
+        moment = datetime.fromisoformat((value or "").strip())
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)
+
+
+def _no_gaps(parsed: pl.Series, raw: pl.Series, where: str) -> pl.Series:
+    gaps = parsed.is_null()
+    if gaps.any():
+        row = _first(gaps)
+        raise DataError(
+            f"{where}: row {row + 1} of column '{raw.name}' holds '{raw[row]}', which is no time; "
+            "give unix seconds, milliseconds or an ISO date."
+        )
+    return parsed
+
+
+def _content(column: pl.Series) -> bytes:
+    """Bytes of a column that two different columns never share."""
+    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
+        present = column.is_not_null().to_numpy().astype(np.uint8)
+        values = column.fill_null(0 if column.dtype.is_numeric() else False).to_numpy()
+        return present.tobytes() + np.ascontiguousarray(values).tobytes()
+    values_ = column.to_list()
+    if column.dtype != pl.String:
+        values_ = [None if v is None else json.dumps(v, default=str) for v in values_]
+    parts = [None if v is None else v.encode() for v in values_]
+    # -1 keeps a missing value apart from an empty one; lengths keep "ab","c" apart from "a","bc".
+    sizes = np.array([-1 if p is None else len(p) for p in parts], dtype="<i8")
+    return sizes.tobytes() + b"".join(p for p in parts if p is not None)
+
+
+def fingerprint(tables: Tables) -> str:
+    """Sha256 (hex) of names, types and raw contents of all columns, in order.
+
+    Every piece is preceded by its length, so that moving a boundary changes the result. It does
+    not use Polars' hash, which differs between versions.
+    """
+    digest = hashlib.sha256()
+    for name in ("interactions", "items", "users"):
+        frame: pl.DataFrame = {
+            "interactions": tables.interactions,
+            "items": tables.items,
+            "users": tables.users,
+        }[name]
+        pieces = [name.encode(), str(frame.shape).encode()]
+        for column in frame.get_columns():
+            pieces += [column.name.encode(), str(column.dtype).encode(), _content(column)]
+        for piece in pieces:
+            digest.update(len(piece).to_bytes(8, "little"))
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def limit(
+    tables: Tables, max_users: int | None, max_items: int | None, seed: int, where: str = "limit"
+) -> Tables:
+    """A smaller data set for a quick look; its figures say nothing about the whole one.
+
+    Users are drawn at random among those with interactions; items are the most used ones of the
+    users drawn (equals in catalog order). None is no limit. All orders are kept.
+
+    Raises:
+        DataError: Nothing is left.
+    """
+    events, items, users = tables.interactions, tables.items, tables.users
+    if max_users is not None:
+        active = users.filter(pl.col("user").is_in(events["user"].unique().to_list()))["user"]
+        count = min(max_users, len(active))
+        drawn = np.random.default_rng(seed).choice(len(active), size=count, replace=False)
+        kept = active.gather(np.sort(drawn)).to_list()
+        events = events.filter(pl.col("user").is_in(kept))
+        users = users.filter(pl.col("user").is_in(kept))
+    if max_items is not None:
+        uses = events["item"].value_counts(name="_uses")
+        ranked = items.select("item").join(uses, on="item", how="left", maintain_order="left")
+        order = np.argsort(-ranked["_uses"].fill_null(0).to_numpy().astype(np.int64), kind="stable")
+        top = ranked["item"].gather(order[:max_items]).to_list()
+        items = items.filter(pl.col("item").is_in(top))
+        events = events.filter(pl.col("item").is_in(top))
+    return check(Tables(events, items, users), where)

@@ -1,0 +1,88 @@
+"""Texts of items and users from a template over their columns."""
+
+from __future__ import annotations
+
+import difflib
+import html
+import re
+import string
+
+import polars as pl
+
+from recsys.errors import ConfigError
+
+# Stands for a missing value until its surroundings are tidied; no text file holds it.
+_GAP = "\x00"
+# Repeated until nothing changes, as each may make room for another.
+_TIDY = (
+    (re.compile(rf"[ \t]*[,;|/][ \t]*{_GAP}"), ""),  # "24, <gap>, clerk": the comma before goes
+    (re.compile(rf"([(\[])\s*{_GAP}\s*[,;|/]\s*"), r"\1"),  # "(<gap>, b)": the one after it
+    (re.compile(rf"\(\s*{_GAP}\s*\)|\[\s*{_GAP}\s*\]"), _GAP),
+    (re.compile(rf"^\s*{_GAP}[ \t]*[,;|/.]?\s*"), ""),
+)
+_BEFORE_GAP = re.compile(rf"[ \t]*{_GAP}")
+_BLANKS = re.compile(r"[ \t]+")
+
+
+def _parts(template: str, known: list[str]) -> list[tuple[str, str | None]]:
+    """Pairs of literal text and the column after it (None at the end)."""
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ConfigError(f"The text template '{template}' cannot be read: {error}.") from error
+    out: list[tuple[str, str | None]] = []
+    for literal, name, spec, conversion in parsed:
+        if spec or conversion:
+            raise ConfigError(
+                f"The text template '{template}' has a format after '{name}'; give the name only."
+            )
+        if name is not None and name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise ConfigError(
+                f"The text template '{template}' names no column '{name}' of the table; {hint}"
+                f"Known columns: {', '.join(known) or 'none'}."
+            )
+        out.append((literal, name))
+    return out
+
+
+def _words(column: pl.Series) -> list[str]:
+    """A column as clean text, with the gap mark for missing and blank values."""
+    if isinstance(column.dtype, pl.List):
+        column = column.cast(pl.List(pl.String)).list.join(", ", ignore_nulls=True)
+    values = (html.unescape(v or "").replace(_GAP, "") for v in column.cast(pl.String).to_list())
+    return [" ".join(value.split()) or _GAP for value in values]
+
+
+def fill(frame: pl.DataFrame, template: str) -> pl.Series:
+    """Fills a template such as "{title} ({year}). {genres}" for each row.
+
+    HTML entities become characters. A missing value takes its brackets, its comma and its blanks
+    with it; runs of blanks become one.
+
+    Args:
+        frame: N rows with the columns that the template names.
+        template: Text with column names in braces; doubled braces are literal ones.
+
+    Returns:
+        Series "text" of N strings, empty where nothing is known.
+
+    Raises:
+        ConfigError: The template is malformed or names a column that is not there.
+    """
+    parts = _parts(template, frame.columns)
+    columns = {name: _words(frame[name]) for _, name in parts if name is not None}
+    texts = []
+    for row in range(frame.height):
+        text = "".join(
+            literal + (columns[name][row] if name is not None else "") for literal, name in parts
+        )
+        before = None
+        while _GAP in text and before != text:
+            before = text
+            for pattern, instead in _TIDY:
+                text = pattern.sub(instead, text)
+        text = _BLANKS.sub(" ", _BEFORE_GAP.sub("", text))
+        texts.append(text.strip())
+    return pl.Series("text", texts, dtype=pl.String)

@@ -1,0 +1,1 @@
+"""Load a language model, feed it unpadded texts, pool its states."""

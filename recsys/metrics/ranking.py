@@ -1,0 +1,124 @@
+"""Means of per-case values over ranks and steps, as exact sums and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from recsys.errors import ConfigError, DataError
+
+SLICES = ("all", "cold", "warm")
+
+
+class RankingMetrics(Metric):
+    """Mean of each metric over all counted cases, over the cold ones and over the warm ones.
+
+    The states are sums and counts, each one tensor for all slices and names: two ranks with
+    different numbers of cases add up to what one rank would have got, and a synchronisation
+    takes three collectives whatever the number of metrics. They are there from the start on every
+    rank, one that gets no case included.
+
+    Args:
+        names: Names of the metrics, as `recsys.metrics.functional.metric_names` gives them.
+
+    Raises:
+        ConfigError: There is no name, a name twice, or one that is used for something else.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    sums: Tensor
+    counts: Tensor
+    cases: Tensor
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = _checked_names(names)
+        shape = (len(SLICES), len(self.names))
+        # float64 and int64: float32 stops counting at 16.8 million cases and loses digits before.
+        self.add_state("sums", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("cases", torch.zeros(len(SLICES), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, values: dict[str, Tensor], counted: Tensor, cold: Tensor) -> None:
+        """Adds the cases of a step.
+
+        Args:
+            values: (Q,) value of each case by name, NaN where the metric is undefined for it.
+            counted: (Q,) bool, False for a filler; whatever a filler's values are, none enters.
+            cold: (Q,) bool, True where the case belongs to the cold slice.
+
+        Raises:
+            DataError: Names differ from the constructor's, or shapes or types do not fit.
+        """
+        self._check(values, counted, cold)
+        device = self.sums.device
+        table = torch.stack([values[name].to(device, torch.float64) for name in self.names])
+        counted, cold = counted.to(device), cold.to(device)
+        slices = torch.stack([counted, counted & cold, counted & ~cold])
+        # Undefined values are left out one metric at a time: a case of one class has no AUC but
+        # may well have an nDCG. torch.where, as NaN times 0 would still be NaN.
+        entered = slices[:, None] & ~table.isnan()[None]
+        self.sums += torch.where(entered, table[None], 0.0).sum(2)
+        self.counts += entered.sum(2)
+        self.cases += slices.sum(1)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The means so far.
+
+        Returns:
+            () each. `name`, `cold/name` and `warm/name`: float64 means over the cases where the
+            metric is defined, NaN (never 0) where there is none. `cases`, `cold/cases` and
+            `warm/cases`: int64 numbers of counted cases. `undefined/name`: int64 number of counted
+            cases that the mean `name` leaves out.
+        """
+        out: dict[str, Tensor] = {}
+        means = self.sums / self.counts  # 0/0 is NaN
+        for row, part in enumerate(SLICES):
+            prefix = "" if part == "all" else f"{part}/"
+            for column, name in enumerate(self.names):
+                out[f"{prefix}{name}"] = means[row, column]
+            out[f"{prefix}cases"] = self.cases[row].clone()
+        for column, name in enumerate(self.names):
+            out[f"undefined/{name}"] = self.cases[0] - self.counts[0, column]
+        return out
+
+    def _check(self, values: dict[str, Tensor], counted: Tensor, cold: Tensor) -> None:
+        """Refuses a step whose names, shapes or types do not fit."""
+        missing = [name for name in self.names if name not in values]
+        unknown = [name for name in values if name not in self.names]
+        if missing or unknown:
+            raise DataError(
+                f"The values lack {missing} and hold unknown {unknown}; "
+                f"give exactly the names of the constructor: {list(self.names)}."
+            )
+        for label, flags in (("counted", counted), ("cold", cold)):
+            if flags.dtype != torch.bool or flags.dim() != 1:
+                raise DataError(
+                    f"{label} is {flags.dtype} of shape {tuple(flags.shape)}; "
+                    "give one torch.bool a case."
+                )
+        for label, tensor in (("cold", cold), *values.items()):
+            if tensor.shape != counted.shape:
+                raise DataError(
+                    f"{label} has shape {tuple(tensor.shape)}, but counted has "
+                    f"{tuple(counted.shape)}; give one value a case."
+                )
+
+
+def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, each there once and none of them one that `compute` uses itself."""
+    if not names:
+        raise ConfigError("RankingMetrics has no names; give at least one metric.")
+    if len(set(names)) != len(names):
+        raise ConfigError(f"RankingMetrics names {list(names)} hold a name twice; keep each once.")
+    taken = [name for name in names if name == "cases" or "/" in name]
+    if taken:
+        raise ConfigError(
+            f"RankingMetrics cannot use the names {taken}; avoid 'cases' and slashes, "
+            "which stand for the slices."
+        )
+    return tuple(names)

@@ -1,0 +1,210 @@
+"""What objectives share: their narrow window on the world, and losses over masked scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+from recsys.errors import ConfigError, DataError
+from recsys.types import Batch, Loss
+
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """All that an objective may see besides the batch; made by `of`.
+
+    Attributes:
+        log_miss: (I,) log of the probability that one training positive is another item.
+        seen: (I,) bool, whether training has seen the item.
+        pairs: (P,) sorted int64 keys user * I + item of the training positives.
+        score: Scores (Q, N) of query vectors (Q, D) against item vectors (N, D).
+    """
+
+    log_miss: Tensor
+    seen: Tensor
+    pairs: Tensor
+    score: Score
+
+    @classmethod
+    def of(cls, users: Tensor, items: Tensor, n_items: int, score: Score) -> Surroundings:
+        """From the training positives.
+
+        Args:
+            users: (P,) int64 user rows of the positives; a repeated pair counts each time.
+            items: (P,) int64 catalog rows of the positives.
+            n_items: Number of items in the catalog, I.
+            score: How the architecture scores queries against items.
+
+        Raises:
+            DataError: No positive, a row outside its range, or keys too large for int64.
+        """
+        if users.shape != items.shape or not len(items):
+            raise DataError(
+                f"training has {len(users)} users and {len(items)} items in its positives; "
+                "both must be equally long and not empty"
+            )
+        if int(users.min()) < 0 or int(items.min()) < 0 or int(items.max()) >= n_items:
+            raise DataError(
+                f"training positives hold a row outside the {n_items} items or a negative user; "
+                "build the data set again"
+            )
+        if int(users.max()) >= 2**63 // n_items - 1:
+            raise DataError("users times items exceed 2^63; number the users from 0")
+        count = torch.bincount(items, minlength=n_items)
+        # an item that training never saw counts as seen once, to keep its correction finite
+        chance = count.clamp(min=1).double() / count.sum()
+        pairs = torch.unique(users.long() * n_items + items.long(), sorted=True)
+        return cls(torch.log1p(-chance).float(), count > 0, pairs, score)
+
+    def to(self, device: torch.device) -> Surroundings:
+        """The same with its tensors on `device`."""
+        return replace(
+            self,
+            log_miss=self.log_miss.to(device),
+            seen=self.seen.to(device),
+            pairs=self.pairs.to(device),
+        )
+
+    def log_inclusion(self, items: Tensor, draws: int | Tensor) -> Tensor:
+        """Log of the probability that an item stands among a batch's unique positives.
+
+        That is log(1 - (1 - p)^draws), p the item's share of the training positives; for one
+        draw it is log p. An item that training never saw counts as seen once.
+
+        Args:
+            items: (N,) catalog rows; -1 gives an arbitrary finite value.
+            draws: Number of positives drawn, at least 1 is assumed; a () tensor spares a sync.
+
+        Returns:
+            (N,) float32, at most 0.
+        """
+        times = draws.clamp(min=1) if isinstance(draws, Tensor) else max(draws, 1)
+        # expm1 and log1p keep the digits that 1 - (1 - p)^n loses for rare items
+        return torch.log(-torch.expm1(times * self.log_miss[items.clamp(min=0)]))
+
+    def known(self, users: Tensor, items: Tensor) -> Tensor:
+        """Whether items (N,) are training positives of users (Q,): (Q, N) bool, -1 never is."""
+        return self.known_each(users, items.expand(len(users), -1))
+
+    def known_each(self, users: Tensor, items: Tensor) -> Tensor:
+        """As `known`, each user (Q,) with items of its own (Q, C): (Q, C) bool."""
+        keys = users[:, None] * len(self.seen) + items
+        place = torch.searchsorted(self.pairs, keys).clamp(max=len(self.pairs) - 1)
+        # -1 would otherwise read as the last item of the user before
+        return (self.pairs[place] == keys) & (items >= 0) & (users >= 0)[:, None]
+
+    @staticmethod
+    def gather(values: Tensor) -> Tensor:
+        """The tensors (n, ...) of all ranks, joined in rank order; n may differ between ranks.
+
+        The gradient of a rank's part is the sum over all ranks' losses. Every rank must call it,
+        and run backward through it, equally often. In one process it is the identity.
+        """
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return values
+        size = torch.tensor([len(values)], device=values.device)
+        every = [torch.empty_like(size) for _ in range(dist.get_world_size())]
+        dist.all_gather(every, size)
+        sizes: list[int] = torch.cat(every).tolist()
+        longest = max(sizes)
+        padding = values.new_zeros((longest - len(values), *values.shape[1:]))
+        padded = torch.cat([values, padding])
+        if padded.requires_grad:
+            parts = list(all_gather(padded))  # type: ignore[no-untyped-call]
+        else:
+            parts = [torch.empty_like(padded) for _ in sizes]
+            dist.all_gather(parts, padded)
+        return torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
+
+
+def check_share(name: str, value: float, below_one: bool = False) -> float:
+    """The value where it lies in [0, 1], or in [0, 1) with `below_one`.
+
+    Raises:
+        ConfigError: It does not; the sentence names the key.
+    """
+    if not 0 <= value <= 1 or (below_one and value == 1):
+        raise ConfigError(
+            f"{name} is {value}; use a number from 0 {'below' if below_one else 'to'} 1"
+        )
+    return value
+
+
+def need(value: Tensor | None, objective: str, what: str, instead: str) -> Tensor:
+    """What the objective needs of an architecture.
+
+    Raises:
+        ConfigError: The architecture did not give it.
+    """
+    if value is None:
+        raise ConfigError(
+            f"objective {objective} needs {what}, which this architecture does not give; "
+            f"choose {instead}"
+        )
+    return value
+
+
+def candidate_items(batch: Batch) -> Tensor:
+    """Catalog rows (Q, C) of the candidates; -1 for none and in queries that are fillers."""
+    chosen = batch.candidates
+    if not batch.plan.items.numel():
+        return torch.full_like(chosen, -1)
+    rows = batch.plan.items[chosen.clamp(min=0)]
+    return torch.where((chosen >= 0) & (batch.case >= 0)[:, None], rows, -1)
+
+
+def query_users(batch: Batch) -> Tensor:
+    """User rows (Q,) of the queries; a filler's is arbitrary."""
+    return batch.users[batch.query[:, 0].clamp(min=0)]
+
+
+def softmax_loss(logits: Tensor, target: Tensor, keep: Tensor, smoothing: float) -> Loss:
+    """Cross-entropy of the target among the columns kept.
+
+    A query counts where its target is kept and has a rival: without one there is nothing to
+    learn. Smoothing gives that share of the target's mass to all kept columns alike.
+
+    Args:
+        logits: (Q, N); values that are not kept may be anything, also NaN.
+        target: (Q,) column of the target, anything in a query without one.
+        keep: (Q, N) bool; false also at the target of a query that must not count.
+        smoothing: In [0, 1).
+
+    Returns:
+        Sum and count; exactly 0 with zero gradients where no query counts.
+    """
+    target = target.clamp(min=0)[:, None]
+    rivals = keep.sum(1)
+    counted = keep.gather(1, target)[:, 0] & (rivals > 1)
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    # the value is replaced before any arithmetic: 0 * NaN in backward would be NaN
+    clean = torch.where(keep, logits, 0.0)
+    log_p = F.log_softmax(clean.masked_fill(~keep & counted[:, None], float("-inf")), dim=1)
+    loss = -log_p.gather(1, target)[:, 0]
+    if smoothing:
+        spread = -torch.where(keep, log_p, 0.0).sum(1) / rivals.clamp(min=1)
+        loss = (1 - smoothing) * loss + smoothing * spread
+    return Loss(torch.where(counted, loss, 0.0).sum(), counted.sum())
+
+
+def pair_loss(each: Callable[[Tensor], Tensor], scores: Tensor, valid: Tensor) -> Loss:
+    """Sum of a loss over the valid pairs.
+
+    Args:
+        each: Loss (Q, C) of scores (Q, C), finite for finite scores.
+        scores: (Q, C); values that are not valid may be anything, also NaN.
+        valid: (Q, C) bool.
+    """
+    if scores.dtype in (torch.float16, torch.bfloat16):
+        scores = scores.float()
+    loss = each(torch.where(valid, scores, 0.0))
+    return Loss(torch.where(valid, loss, 0.0).sum(), valid.sum())

@@ -1,0 +1,1 @@
+"""One file an objective: the loss of a step."""

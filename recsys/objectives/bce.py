@@ -1,0 +1,71 @@
+"""Binary cross-entropy of each user-item pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch.nn.functional as F
+
+from recsys.errors import ConfigError
+from recsys.objective import Surroundings, candidate_items, need, pair_loss, query_users
+from recsys.types import Batch, Loss, Scored
+
+
+@dataclass
+class Config:
+    """Settings of the binary cross-entropy."""
+
+    needs: ClassVar[str] = "scores"
+
+    negatives: int = field(
+        default=4,
+        metadata={
+            "help": "negatives drawn for each query; 0 where the data has observed ones, as "
+            "impressions do"
+        },
+    )
+
+
+class Objective:
+    """Binary cross-entropy on the labels.
+
+    Args:
+        negatives: Negatives a query, for the loader; 0 for observed labels only.
+
+    Raises:
+        ConfigError: `negatives` is below 0.
+    """
+
+    def __init__(self, negatives: int) -> None:
+        if negatives < 0:
+            raise ConfigError(f"objective.negatives is {negatives}; use 0 or more")
+        self.drawn = negatives > 0
+
+    def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
+        """Sum and count over the pairs with a case and a candidate.
+
+        A drawn negative that is a known positive of the user is left out; an observed label
+        stands as the data has it.
+
+        Args:
+            scored: Scores (Q, C), as logits.
+            batch: The batch, with labels (Q, C).
+            around: Known positives.
+
+        Raises:
+            ConfigError: The architecture gives no scores.
+        """
+        scores = need(scored.scores, "bce", "scores of candidates", "objective in_batch")
+        items = candidate_items(batch)
+        valid = items >= 0
+        if self.drawn:
+            known = around.known_each(query_users(batch), items)
+            valid = valid & ~(known & (batch.labels == 0))
+        return pair_loss(
+            lambda clean: F.binary_cross_entropy_with_logits(
+                clean, batch.labels.to(clean.dtype), reduction="none"
+            ),
+            scores,
+            valid,
+        )

@@ -1,0 +1,38 @@
+"""Squared error between the score and the observed weight, such as a rating."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from recsys.objective import Surroundings, candidate_items, need, pair_loss
+from recsys.types import Batch, Loss, Scored
+
+
+@dataclass
+class Config:
+    """Settings of the squared error: none."""
+
+    needs: ClassVar[str] = "scores"
+
+
+class Objective:
+    """Squared error on the observed weights."""
+
+    def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
+        """Sum and count over the pairs with a case and a candidate.
+
+        Args:
+            scored: Scores (Q, C), in the unit of the weights.
+            batch: The batch, with weights (Q, C).
+            around: Not used.
+
+        Raises:
+            ConfigError: The architecture gives no scores.
+        """
+        scores = need(scored.scores, "mse", "scores of candidates", "objective in_batch")
+        return pair_loss(
+            lambda clean: (clean - batch.weight.to(clean.dtype)) ** 2,
+            scores,
+            candidate_items(batch) >= 0,
+        )

@@ -1,0 +1,75 @@
+"""AdamW with parameter groups by role, and the schedule of their learning rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+Named = Sequence[tuple[str, nn.Parameter]]
+
+
+def groups(
+    roles: Mapping[str, Named], rates: Mapping[str, float], decay: float, no_decay: frozenset[str]
+) -> list[dict[str, object]]:
+    """Parameter groups, two a role: with and without weight decay.
+
+    Args:
+        roles: Parameters by role (encoder, tuned, head).
+        rates: Learning rate by role.
+        decay: Decoupled weight decay (Loshchilov and Hutter, ICLR 2019).
+        no_decay: Names that are not decayed.
+
+    Returns:
+        Groups for AdamW; empty ones are left out.
+    """
+    out: list[dict[str, object]] = []
+    for role, named in roles.items():
+        for plain in (False, True):
+            chosen = [p for name, p in named if (name in no_decay) is plain]
+            if chosen:
+                suffix = "/no_decay" if plain else ""
+                out.append(
+                    {
+                        "params": chosen,
+                        "lr": rates[role],
+                        "weight_decay": 0.0 if plain else decay,
+                        "name": role + suffix,
+                    }
+                )
+    return out
+
+
+def factor(step: int, steps: int, warmup: float, schedule: str) -> float:
+    """Share of the learning rate at a step.
+
+    Args:
+        step: Optimiser steps done.
+        steps: Optimiser steps in all.
+        warmup: Share of them in which the rate rises.
+        schedule: "linear" or "cosine" decay to zero, or "constant".
+    """
+    rise = math.ceil(steps * warmup)
+    if step < rise:
+        return (step + 1) / rise
+    if schedule == "constant":
+        return 1.0
+    done = min(1.0, (step - rise) / max(1, steps - rise))
+    return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def adamw(
+    parameter_groups: list[dict[str, object]],
+    betas: tuple[float, float],
+    steps: int,
+    warmup: float,
+    schedule: str,
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """The optimiser and its schedule, to be stepped once an optimiser step."""
+    optimizer = torch.optim.AdamW(parameter_groups, betas=betas)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: factor(step, steps, warmup, schedule)
+    )
+    return optimizer, scheduler

@@ -1,0 +1,305 @@
+"""The abstract Recommender: steps, evaluation, optimisers and checkpoints; all final."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import lightning.pytorch as lp
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from recsys.data.catalog import Catalog
+from recsys.data.files import write_atomic
+from recsys.encoders.encoder import Encoder
+from recsys.errors import ConfigError, DataError
+from recsys.metrics.functional import from_counts, metric_names, rank_counts
+from recsys.metrics.ranking import RankingMetrics
+from recsys.objective import Surroundings
+from recsys.optim import Named, adamw, groups
+from recsys.types import Batch, ItemBatch, Loss, Ragged, Scored, Tuned
+
+Optimise = Callable[[Mapping[str, Named], frozenset[str], int], tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the assembler hands to an architecture; none of it is a config object.
+
+    Attributes:
+        texts: Text of every item, by catalog row.
+        counts: (I,) how often training shows each item as a positive.
+        catalog: Item texts as tokens, or None where nothing reads them.
+        encoder: The tuned encoder, or None where the architecture has none.
+        tuned: What the tuning method did, or None.
+        objective: The loss, or None where nothing trains.
+        around: The world as an objective may see it.
+        optimise: Makes optimiser and schedule from parameters by role, names without decay, steps.
+        ks: Cut-offs of the metrics.
+        mask_history: Leave out of the ranking what the user has had.
+        l2_sp: Strength of the pull towards the anchor (Li et al., ICML 2018).
+    """
+
+    texts: tuple[str, ...]
+    counts: Tensor
+    catalog: Catalog | None
+    encoder: Encoder | None
+    tuned: Tuned | None
+    objective: Callable[[Scored, Batch, Surroundings], Loss] | None
+    around: Callable[[Callable[[Tensor, Tensor], Tensor]], Surroundings] | None
+    optimise: Optimise | None
+    ks: tuple[int, ...]
+    mask_history: bool
+    l2_sp: float = 0.0
+
+
+class Recommender(lp.LightningModule, abc.ABC):
+    """Base of every architecture, which adds `index`, `queries`, `score` and `forward`."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.parts = parts
+        self._encoder = parts.encoder
+        self.metrics = RankingMetrics(metric_names(parts.ks, auc=False))
+        self.rows: list[dict[str, Tensor]] = []
+        self._vectors: Tensor | None = None
+        self._anchor: dict[str, Tensor] = {}
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of an architecture that needs one."""
+        if self._encoder is None:
+            raise ConfigError(f"{type(self).__module__} needs an encoder, and none was built.")
+        return self._encoder
+
+    @abc.abstractmethod
+    def index(self, plan: ItemBatch) -> Tensor:
+        """Representations of a plan's items, (U, ...)."""
+
+    @abc.abstractmethod
+    def queries(self, batch: Batch, items: Tensor) -> Tensor:
+        """Representations of the queries, (Q, ...), from those of the plan's items."""
+
+    @abc.abstractmethod
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Scores of every query with every item, (Q, N)."""
+
+    @final
+    def encode_items(self, plan: ItemBatch) -> Tensor:
+        """(U, D) pooled texts of a plan's items, each encoded once."""
+        if self.parts.catalog is None:
+            raise ConfigError(f"{type(self).__module__} needs item tokens, and none were made.")
+        tokens = self.parts.catalog.tokens(plan.items.cpu())
+        moved = Ragged(tokens.values.to(self.device), tokens.sizes)
+        vectors: Tensor = self.encoder(moved)
+        return vectors
+
+    @final
+    @torch.no_grad()
+    def index_catalog(self, block: int = 1024) -> Tensor:
+        """(I, ...) representations of all items, in evaluation mode, a block at a time."""
+        was = self.training
+        self.eval()
+        rows = torch.arange(len(self.parts.texts), device=self.device)
+        out = [self.index(ItemBatch(part, ())) for part in torch.split(rows, block)]
+        self.train(was)
+        return torch.cat(out)
+
+    # Training
+
+    @final
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Every parameter that trains, by name: what a checkpoint holds."""
+        return {k: p for k, p in self.named_parameters() if p.requires_grad}
+
+    @final
+    def roles(self) -> dict[str, Named]:
+        """Trained parameters by role: pretrained weights, added parameters, heads."""
+        tuned = self.parts.tuned
+        added = {f"_encoder.{n}" for n in tuned.added} if tuned else set()
+        out: dict[str, list[tuple[str, nn.Parameter]]] = {"encoder": [], "tuned": [], "head": []}
+        for name, p in self.trained().items():
+            inside = name.startswith("_encoder.")
+            role = "tuned" if name in added else "encoder" if inside else "head"
+            out[role].append((name, p))
+        return {k: v for k, v in out.items()}
+
+    @final
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of this rank's share, divided by the count over all ranks."""
+        if self.parts.objective is None or self.parts.around is None:
+            raise ConfigError(f"{type(self).__module__} does not train.")
+        loss = self.parts.objective(self(batch), batch, self.parts.around(self.score))
+        count = loss.count.detach().clone().float()
+        world = self.trainer.world_size
+        if world > 1:
+            torch.distributed.all_reduce(count)
+        # DDP averages gradients over ranks; the factor turns that into a sum.
+        mean = loss.total * world / count.clamp(min=1)
+        self.log("train/loss", mean.detach(), prog_bar=True)
+        return mean + self._pull() if self.parts.l2_sp else mean
+
+    @final
+    def _pull(self) -> Tensor:
+        terms = [(p - self._anchor[k]).square().sum() for k, p in self.trained().items()]
+        return 0.5 * self.parts.l2_sp * torch.stack(terms).sum()
+
+    @final
+    def on_fit_start(self) -> None:
+        """Remembers where L2-SP pulls: the start for pretrained weights, zero for added ones."""
+        if self.parts.l2_sp:
+            pretrained = {name for name, _ in self.roles()["encoder"]}
+            self._anchor = {
+                k: p.detach().clone() if k in pretrained else torch.zeros_like(p)
+                for k, p in self.trained().items()
+            }
+
+    @final
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own loose type)
+        """AdamW by role and its schedule, stepped once an optimiser step."""
+        if self.parts.optimise is None:
+            raise ConfigError(f"{type(self).__module__} does not train.")
+        plain = frozenset(k for k, p in self.trained().items() if p.ndim < 2 or "norm" in k.lower())
+        steps = int(self.trainer.estimated_stepping_batches)
+        optimizer, scheduler = self.parts.optimise(self.roles(), plain, steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    # Evaluation
+
+    @final
+    def evaluate_start(self) -> None:
+        """Encodes the catalog once; clears metrics and cases."""
+        self.metrics.reset()
+        self.rows = []
+        self._vectors = self.index_catalog()
+
+    @final
+    @torch.no_grad()
+    def evaluate_step(self, batch: Batch) -> None:
+        """Ranks the whole catalog for every case of a batch."""
+        if self._vectors is None:
+            raise DataError("the catalog was not encoded before the cases were ranked.")
+        items = batch.plan.items
+        queries = self.queries(batch, self._vectors[items])
+        scores = self.score(queries, self._vectors)
+        target = items[batch.candidates[:, 0]]
+        history = batch.history[batch.query[:, 0]]
+        had = torch.where(history >= 0, items[history.clamp(min=0)], -1)
+        repeated = (had == target[:, None]).any(1)
+        excluded = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+        if self.parts.mask_history:
+            at, place = torch.nonzero(had >= 0, as_tuple=True)
+            excluded[at, had[at, place]] = True
+        greater, equal, size = rank_counts(scores, target, excluded, batch.case)
+        if self.parts.mask_history:
+            # A target that is masked away can never be found: it stands behind all others.
+            greater = torch.where(repeated, torch.full_like(greater, scores.shape[1]), greater)
+            equal = torch.where(repeated, torch.zeros_like(equal), equal)
+        cold = self.parts.counts.to(target.device)[target] == 0
+        values = from_counts(greater, equal, self.parts.ks)
+        self.metrics.update(values, batch.case >= 0, cold)
+        row = {
+            "case": batch.case,
+            "user": batch.users[batch.query[:, 0]],
+            "target": target,
+            "rank": greater + 1,
+            "ties": equal,
+            "size": size,
+            "cold": cold,
+            "unreachable": repeated & self.parts.mask_history,
+            "history": batch.query[:, 1],
+        }
+        self.rows.append({k: v.cpu() for k, v in row.items()})
+
+    @final
+    def evaluate_end(self) -> dict[str, float]:
+        """Metrics by name, over all cases seen since `evaluate_start`."""
+        self._vectors = None
+        return {k: float(v) for k, v in self.metrics.compute().items()}
+
+    @final
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Ranks all cases outside of a Trainer, as floors need it."""
+        self.eval()
+        self.evaluate_start()
+        for batch in batches:
+            self.evaluate_step(batch)
+        return self.evaluate_end()
+
+    @final
+    def on_validation_epoch_start(self) -> None:
+        """Encodes the catalog."""
+        self.evaluate_start()
+
+    @final
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Ranks a batch of validation cases; no collective in here."""
+        self.evaluate_step(batch)
+
+    @final
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation metrics."""
+        self.log_dict({f"val/{k}": v for k, v in self.evaluate_end().items()})
+
+    @final
+    def on_test_epoch_start(self) -> None:
+        """Encodes the catalog."""
+        self.evaluate_start()
+
+    @final
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Ranks a batch of test cases."""
+        self.evaluate_step(batch)
+
+    @final
+    def on_test_epoch_end(self) -> None:
+        """Logs the test metrics."""
+        self.log_dict({f"test/{k}": v for k, v in self.evaluate_end().items()})
+
+    # Checkpoints
+
+    @final
+    def save_trained(self, path: Path) -> None:
+        """Writes only what trained, heads included, as safetensors."""
+        state = {k: p.detach().cpu().contiguous() for k, p in self.trained().items()}
+        write_atomic(path, save(state))
+
+    @final
+    def load_trained(self, path: Path) -> None:
+        """Restores what `save_trained` wrote.
+
+        Raises:
+            ConfigError: The file belongs to another architecture or tuning method.
+        """
+        state, own = load_file(path), self.trained()
+        if state.keys() != own.keys():
+            odd = sorted(state.keys() ^ own.keys())
+            raise ConfigError(
+                f"{path}: the checkpoint is of another architecture or tuning method "
+                f"({len(odd)} parameters differ, the first is '{odd[0]}')."
+            )
+        with torch.no_grad():
+            for name, p in own.items():
+                p.copy_(state[name])
+
+
+def optimiser(
+    rates: Mapping[str, float],
+    decay: float,
+    betas: tuple[float, float],
+    warmup: float,
+    schedule: str,
+) -> Optimise:
+    """Binds everything an optimiser needs but the parameters and the number of steps."""
+
+    def make(roles: Mapping[str, Named], plain: frozenset[str], steps: int) -> tuple[Any, Any]:
+        return adamw(groups(roles, rates, decay, plain), betas, steps, warmup, schedule)
+
+    return make

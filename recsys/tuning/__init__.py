@@ -1,0 +1,1 @@
+"""One file a tuning method: a function of a finished encoder."""

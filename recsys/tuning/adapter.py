@@ -1,0 +1,65 @@
+"""Bottleneck adapters: Houlsby et al. 2019 (two a layer) and Pfeiffer et al. 2021 (one)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.layers import chosen, layer_stack, writers
+from recsys.errors import ConfigError
+from recsys.types import Tuned
+
+
+@dataclass
+class Config:
+    """Settings of the adapters."""
+
+    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
+    placement: Literal["houlsby", "pfeiffer"] = field(
+        default="pfeiffer",
+        metadata={"help": "behind attention and feed-forward, or behind feed-forward only"},
+    )
+    width: int = field(default=64, metadata={"help": "width of the bottleneck"})
+    activation: str = field(default="gelu", metadata={"help": "gelu, relu, silu, ..."})
+    dropout: float = field(default=0.0, metadata={"help": "dropout inside the bottleneck"})
+
+
+def apply(encoder: Encoder, cfg: Config) -> Tuned:
+    """Adds adapters to the chosen layers; each is the identity at first.
+
+    Raises:
+        ConfigError: A value is out of its range, or the model's layers are of an unknown make.
+    """
+    from peft import inject_adapter_in_model
+    from transformers.activations import ACT2FN
+
+    from recsys.encoders.bottleneck import BottleneckConfig
+
+    span = chosen(encoder.depth, cfg.layers)
+    _check(cfg)
+    if cfg.activation not in ACT2FN:
+        raise ConfigError(
+            f"tuning.activation is {cfg.activation!r}; choose one of {', '.join(sorted(ACT2FN))}."
+        )
+    path, stack = layer_stack(encoder.model)
+    names: list[str] = []
+    for i in span:
+        attention, feed = writers(stack[i])
+        places = (attention, feed) if cfg.placement == "houlsby" else (feed,)
+        names += [f"{path}.{i}.{place}" for place in places]
+    settings = BottleneckConfig(
+        width=cfg.width, activation=cfg.activation, dropout=cfg.dropout, target_modules=names
+    )
+    inject_adapter_in_model(settings, encoder.model)
+    added = {name for name, _ in encoder.named_parameters() if ".bottleneck_" in name}
+    return encoder.train_only(added, added, "zero")
+
+
+def _check(cfg: Config) -> None:
+    if cfg.placement not in ("houlsby", "pfeiffer"):
+        raise ConfigError(f"tuning.placement is {cfg.placement!r}; choose houlsby or pfeiffer.")
+    if cfg.width < 1:
+        raise ConfigError(f"tuning.width is {cfg.width}; set it to 1 or more.")
+    if not 0 <= cfg.dropout < 1:
+        raise ConfigError(f"tuning.dropout is {cfg.dropout}; set it from 0 to below 1.")

@@ -1,0 +1,38 @@
+"""Full fine-tuning: all layers, or the last N, with or without the embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.layers import chosen, layer_of
+from recsys.errors import ConfigError
+from recsys.types import Tuned
+
+
+@dataclass
+class Config:
+    """Settings of full fine-tuning."""
+
+    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
+    embeddings: bool = field(
+        default=False, metadata={"help": "also train the embeddings (with all layers only)"}
+    )
+
+
+def apply(encoder: Encoder, cfg: Config) -> Tuned:
+    """Trains the chosen layers and what follows them (a final norm).
+
+    Raises:
+        ConfigError: `layers` is no such number or word, or embeddings go with the last N.
+    """
+    first = chosen(encoder.depth, cfg.layers).start
+    if cfg.embeddings and first > 0:
+        raise ConfigError(
+            f"tuning.embeddings is true with tuning.layers={cfg.layers}, which would leave frozen "
+            'layers in the middle; set tuning.layers to "all" or tuning.embeddings to false.'
+        )
+    lowest = -1 if cfg.embeddings else first
+    depths = layer_of(encoder.model)
+    trained = {f"model.{name}" for name, depth in depths.items() if depth >= lowest}
+    return encoder.train_only(trained, (), "pretrained")

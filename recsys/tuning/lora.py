@@ -1,0 +1,76 @@
+"""Low-rank updates of linear maps: LoRA (Hu et al. 2022), DoRA (Liu et al. 2024), rsLoRA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.layers import attention_linears, chosen, layer_stack, linears
+from recsys.errors import ConfigError
+from recsys.types import Tuned
+
+
+@dataclass
+class Config:
+    """Settings of LoRA."""
+
+    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
+    rank: int = field(default=8, metadata={"help": "rank of the update"})
+    alpha: float = field(
+        default=16.0, metadata={"help": "the update is scaled by alpha / rank (rslora: its root)"}
+    )
+    dropout: float = field(default=0.0, metadata={"help": "dropout on the input of the update"})
+    dora: bool = field(default=False, metadata={"help": "train magnitude and direction apart"})
+    rslora: bool = field(default=False, metadata={"help": "scale by alpha / sqrt(rank)"})
+    targets: Literal["attention", "linear"] = field(
+        default="linear", metadata={"help": "maps of the attention, or all maps of the layer"}
+    )
+
+
+def apply(encoder: Encoder, cfg: Config) -> Tuned:
+    """Adds low-rank updates to the chosen layers; the second factor is zero at first.
+
+    Raises:
+        ConfigError: A value is out of its range, or the model's layers are of an unknown make.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    span = chosen(encoder.depth, cfg.layers)
+    _check(cfg)
+    path, stack = layer_stack(encoder.model)
+    inside = attention_linears if cfg.targets == "attention" else linears
+    # Full names: PEFT matches by suffix, and a short one also hits other maps.
+    names = [f"{path}.{i}.{name}" for i in span for name in inside(stack[i])]
+    settings = LoraConfig(
+        r=cfg.rank,
+        lora_alpha=cfg.alpha,
+        lora_dropout=cfg.dropout,
+        use_dora=cfg.dora,
+        use_rslora=cfg.rslora,
+        target_modules=names,
+    )
+    inject_adapter_in_model(settings, encoder.model)
+    added = {name for name, _ in encoder.named_parameters() if ".lora_" in name}
+    return encoder.train_only(added, added, "zero", lambda: _merge(encoder))
+
+
+def _check(cfg: Config) -> None:
+    if cfg.rank < 1:
+        raise ConfigError(f"tuning.rank is {cfg.rank}; set it to 1 or more.")
+    if not cfg.alpha > 0:
+        raise ConfigError(f"tuning.alpha is {cfg.alpha}; set it above 0.")
+    if not 0 <= cfg.dropout < 1:
+        raise ConfigError(f"tuning.dropout is {cfg.dropout}; set it from 0 to below 1.")
+    if cfg.targets not in ("attention", "linear"):
+        raise ConfigError(f"tuning.targets is {cfg.targets!r}; choose attention or linear.")
+
+
+def _merge(encoder: Encoder) -> None:
+    """Folds the updates into the weights and puts the plain linear maps back in their places."""
+    from peft.tuners.lora import LoraLayer
+
+    tuned = [(n, m) for n, m in encoder.model.named_modules() if isinstance(m, LoraLayer)]
+    for name, module in tuned:
+        module.merge(safe_merge=True)
+        encoder.model.set_submodule(name, module.get_base_layer())

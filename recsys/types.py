@@ -1,0 +1,162 @@
+"""The types that pass from room to room, and the legend of their shapes.
+
+Shape letters: B rows (users or impressions), Q queries, H history, C candidates, U unique items of
+a step, L tokens, D width, I items in the catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sequences of different lengths, one after the other, never padded.
+
+    Attributes:
+        values: (sum of lengths, ...) the elements of all sequences.
+        sizes: Length of each sequence, known on the host so that no step has to ask a device.
+    """
+
+    values: Tensor
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if sum(self.sizes) != self.values.shape[0]:
+            raise ValueError(f"sizes sum to {sum(self.sizes)}, values hold {self.values.shape[0]}")
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Start of each sequence and, last, the total: len + 1 numbers."""
+        out = [0]
+        for size in self.sizes:
+            out.append(out[-1] + size)
+        return tuple(out)
+
+    def split(self) -> list[Tensor]:
+        """The sequences as views of `values`, each (L, ...)."""
+        return list(torch.split(self.values, list(self.sizes)))
+
+    @staticmethod
+    def of(sequences: list[Tensor]) -> Ragged:
+        """Joins sequences of shape (L, ...) in the given order.
+
+        Raises:
+            ValueError: No sequence was given, so that neither dtype nor width is known.
+        """
+        if not sequences:
+            raise ValueError("Ragged.of needs at least one sequence")
+        return Ragged(torch.cat(sequences), tuple(s.shape[0] for s in sequences))
+
+
+@dataclass(frozen=True)
+class ItemBatch:
+    """The unique items of a step, planned by the loader on the host.
+
+    Attributes:
+        items: (U,) catalog rows, each once.
+        sizes: Raw token count of each item's text, on the host.
+    """
+
+    items: Tensor
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's work, as indices only.
+
+    Attributes:
+        plan: The unique items that the step needs.
+        users: (B,) user rows.
+        history: (B, H) indices into the plan in time order, -1 for none (at the end).
+        query: (Q, 2) row in the batch and length of the history prefix that the query may see.
+        candidates: (Q, C) indices into the plan, -1 for none; column 0 is the target in training.
+        labels: (Q, C) 1 for a positive, else 0.
+        weight: (Q, C) the observed weight of the pair (1 unless the data says otherwise).
+        case: (Q,) number of the case, -1 for a filler that is never counted.
+        context: Further columns by name, each (B,).
+    """
+
+    plan: ItemBatch
+    users: Tensor
+    history: Tensor
+    query: Tensor
+    candidates: Tensor
+    labels: Tensor
+    weight: Tensor
+    case: Tensor
+    context: dict[str, Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
+        """The batch with every tensor on `device`; this is how Lightning moves it."""
+
+        def move(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=non_blocking)
+
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {k: move(v) if isinstance(v, Tensor) else v for k, v in moved.items()}
+        moved["plan"] = ItemBatch(move(self.plan.items), self.plan.sizes)
+        moved["context"] = {k: move(v) for k, v in self.context.items()}
+        return Batch(**moved)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What an architecture returns for a batch: scores of the candidates, or what makes them.
+
+    Attributes:
+        scores: (Q, C) scores of the candidates, -1 places undefined; None where vectors are given.
+        queries: (Q, D) query vectors, or None.
+        items: (U, D) item vectors of the plan, or None.
+    """
+
+    scores: Tensor | None = None
+    queries: Tensor | None = None
+    items: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss as a sum and a count, so that ranks can be added up exactly.
+
+    Attributes:
+        total: () sum over the counted queries or pairs.
+        count: () how many were counted.
+        parts: Named sums for the log, each ().
+    """
+
+    total: Tensor
+    count: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning method did to an encoder.
+
+    Attributes:
+        trained: Names of the encoder's parameters that train.
+        added: The subset of `trained` that the method added to the pretrained model.
+        no_decay: The subset of `trained` that weight decay leaves alone (biases and norms).
+        lowest_layer: Lowest layer that trains: -1 the embeddings, 0 the first layer, and the
+            number of layers where none trains.
+        identical: Whether the output is bit-identical to the pretrained model's at the start.
+        anchor: Where L2-SP pulls: "pretrained" to the start, "zero" to zero.
+        merge: Folds the added parameters into the pretrained ones, or None where it cannot.
+    """
+
+    trained: frozenset[str]
+    added: frozenset[str]
+    no_decay: frozenset[str]
+    lowest_layer: int
+    identical: bool
+    anchor: str
+    merge: Callable[[], None] | None = None

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing as mp
+import shutil
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from recsys.data.files import atomic_folder, write_atomic
+from recsys.data.store import Store, canonical, default_root
+from recsys.errors import DataError
+
+KEY = {"a": 1, "b": ["x", 2.5]}
+
+
+def _fill(folder: Path) -> None:
+    (folder / "data.txt").write_text("whole" * 1000)
+
+
+def _race(root: str, barrier: Barrier, number: int, out: mp.SimpleQueue[tuple[str, str]]) -> None:
+    def build(folder: Path) -> None:
+        barrier.wait(30)  # both stand inside the build before either can end it
+        _fill(folder)
+        (folder / f"by{number}").write_text("")
+
+    path = Store(Path(root)).folder("kind", KEY, build)
+    out.put((str(path), (path / "data.txt").read_text()))
+
+
+def test_two_builders_at_once_both_end_with_one_whole_folder(tmp_path: Path) -> None:
+    context = mp.get_context("fork")
+    barrier, out = context.Barrier(2), context.SimpleQueue()
+    workers = [
+        context.Process(target=_race, args=(str(tmp_path), barrier, n, out)) for n in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    (path, text), second = out.get(), out.get()
+    assert second == (path, text)
+    assert text == "whole" * 1000
+    assert [p.name for p in (tmp_path / "kind").iterdir()] == [Path(path).name]
+    assert len(list(Path(path).glob("by*"))) == 1  # never a mixture of both
+
+
+def test_key_names_the_content_whatever_the_order_and_is_built_once(tmp_path: Path) -> None:
+    calls: list[Path] = []
+
+    def build(folder: Path) -> None:
+        calls.append(folder)
+        _fill(folder)
+
+    store = Store(tmp_path)
+    first = store.folder("kind", KEY, build)
+    assert store.folder("kind", {"b": ["x", 2.5], "a": 1}, build) == first
+    assert len(calls) == 1
+    assert store.folder("kind", {**KEY, "a": 2}, build) != first
+    assert store.folder("other", KEY, build) != first
+    assert json.loads((first / "key.json").read_text()) == KEY
+
+
+def test_leftovers_of_a_dead_builder_do_not_hurt(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    name = store.folder("kind", KEY, _fill).name
+    shutil.rmtree(tmp_path / "kind" / name)
+    dead = tmp_path / "kind" / f".{name}.0123.tmp"
+    dead.mkdir()
+    (dead / "data.txt").write_text("par")
+    assert (store.folder("kind", KEY, _fill) / "data.txt").read_text() == "whole" * 1000
+
+
+def test_torn_folder_is_built_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.folder("kind", KEY, _fill)
+    (path / "key.json").unlink()
+    (path / "data.txt").write_text("par")
+    assert store.folder("kind", KEY, _fill) == path
+    assert (path / "data.txt").read_text() == "whole" * 1000
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_failing_build_leaves_nothing(tmp_path: Path) -> None:
+    def build(folder: Path) -> None:
+        _fill(folder)
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        Store(tmp_path).folder("kind", KEY, build)
+    assert not list((tmp_path / "kind").iterdir())
+
+
+def test_full_disk_is_a_sentence_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    def build(folder: Path) -> None:
+        _fill(folder)
+        full()
+
+    def make() -> None:
+        with atomic_folder(tmp_path / "out") as folder:
+            build(folder)
+
+    with pytest.raises(DataError, match=r"out could not be written.*full"):
+        make()
+    write_atomic(tmp_path / "file", "old")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DataError, match="file could not be written"):
+        write_atomic(tmp_path / "file", b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_atomic_folder_never_replaces_content(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "out") as folder:
+        assert not (tmp_path / "out").exists()
+        _fill(folder)
+    with pytest.raises(DataError, match="exists already"), atomic_folder(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out" / "data.txt").stat().st_size == 5000
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "parts", [{"a": {1: 2}}, {"a": [Path("x")]}, {"a": float("nan")}, {"a": {"b": {3}}}]
+)
+def test_key_refuses_what_json_would_change(parts: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=r"key\.a"):
+        canonical(parts)
+
+
+@pytest.mark.parametrize("kind", ["", "..", "a/b", ".x"])
+def test_kind_stays_inside_the_store(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(DataError, match="kind"):
+        Store(tmp_path).folder(kind, KEY, _fill)
+
+
+def test_default_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path))
+    assert Store().root == tmp_path
+    monkeypatch.delenv("RECSYS_CACHE")
+    assert default_root() == Path.home() / ".cache" / "recsys"
