@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.config import AXES, Run, choice_name
+from recsys.config import AXES, Run, choice_name, nearest
 from recsys.data.catalog import Catalog
 from recsys.data.datamodule import RecDataModule
-from recsys.data.examples import Examples
+from recsys.data.examples import TRAIN, Examples
 from recsys.data.splits import Split, make
 from recsys.data.store import Store
 from recsys.data.tables import Tables, check, fingerprint, limit
 from recsys.encoders.load import load, load_tokenizer
 from recsys.errors import ConfigError
+from recsys.metrics.functional import metric_names
 from recsys.objective import Surroundings
 from recsys.recommender import Parts, Recommender, optimiser
 
@@ -55,9 +56,18 @@ def check_pairs(run: Run) -> None:
     """Refuses combinations that make no sense.
 
     Raises:
-        ConfigError: The objective needs what the architecture cannot give.
+        ConfigError: The objective needs what the architecture cannot give, or what one run
+            cannot do yet was asked for.
     """
     architecture, objective = run.architecture, run.objective
+    known = metric_names(run.evaluation.k, auc=False)
+    if run.evaluation.monitor not in known:
+        raise ConfigError(
+            f"evaluation.monitor: '{run.evaluation.monitor}' is not a metric."
+            f"{nearest(run.evaluation.monitor, known)}"
+        )
+    if run.trainer.devices != 1:
+        raise ConfigError("trainer.devices: only 1 device is supported so far; set it to 1.")
     if not architecture.trains:
         return
     if objective.needs not in architecture.gives:
@@ -104,6 +114,13 @@ def assemble(run: Run) -> Assembly:
     """
     check_pairs(run)
     tables, split = data(run)
+    if run.architecture.trains and choice_name(run.objective) == "mse":
+        trained = split.weight[split.role == TRAIN]
+        if len(trained) and trained.min() == trained.max():
+            raise ConfigError(
+                "objective mse needs observed weights that differ, and all are "
+                f"{trained[0]:g}; give the source a weight column or take another objective."
+            )
     examples = Examples(split, len(tables.items), run.data.max_history)
     texts = tuple(tables.items["text"].to_list())
     counts = torch.from_numpy(examples.train_counts())
@@ -126,12 +143,15 @@ def assemble(run: Run) -> Assembly:
         own, sizes = _trainable(run, parts, examples)
     module = importlib.import_module(type(run.architecture).__module__)
     recommender = cast(Recommender, module.Model(own, run.architecture))
+    # What an objective does not ask for is not drawn.
+    asked = dataclasses.asdict(run.objective) if run.architecture.trains else {}
     datamodule = RecDataModule(
         examples,
         sizes,
         queries=run.data.queries,
         per_user=run.data.queries_per_user,
-        negatives=getattr(run.objective, "negatives", 0) if run.architecture.trains else 0,
+        negatives=asked.get("negatives", 0),
+        sampling=asked.get("sampling", "uniform"),
         batch_size=run.trainer.batch_size,
         eval_batch_size=run.evaluation.batch_size,
         seed=run.seed,

@@ -9,11 +9,14 @@ import lightning.pytorch as lp
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from recsys.errors import ConfigError
 from recsys.recommender import Recommender
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-NAMES: dict[str, Precision] = {"fp32": "32-true", "bf16-mixed": "bf16-mixed", "fp16-mixed": "16-mixed"}
+NAMES: dict[str, Precision] = {
+    "fp32": "32-true",
+    "bf16-mixed": "bf16-mixed",
+    "fp16-mixed": "16-mixed",
+}
 
 
 def precision(asked: str, accelerator: str) -> Precision:
@@ -45,17 +48,8 @@ class Best(Callback):
         self.step = 0
 
     def offer(self, trainer: lp.Trainer, recommender: Recommender, step: int) -> None:
-        """Compares the last validation with the best and saves if it is better.
-
-        Raises:
-            ConfigError: The monitored metric is not among those logged.
-        """
-        logged = trainer.callback_metrics
-        if self.monitor not in logged:
-            known = ", ".join(sorted(k.removeprefix("val/") for k in logged if "val/" in k))
-            name = self.monitor.removeprefix("val/")
-            raise ConfigError(f"evaluation.monitor: '{name}' is not a metric. Known: {known}.")
-        value = float(logged[self.monitor])
+        """Compares the last validation with the best and saves if it is better."""
+        value = float(trainer.callback_metrics[self.monitor])
         if self.value is not None and not value > self.value:
             return
         self.value, self.step = value, step

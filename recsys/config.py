@@ -108,7 +108,7 @@ class Trainer:
     max_steps: int | None = option(None, "stop after so many optimiser steps; null: by epochs")
     batch_size: int = option(64, "users of a step, over all devices")
     accumulate: int = option(1, "batches of one optimiser step")
-    devices: int = option(1, "processes or GPUs")
+    devices: int = option(1, "processes or GPUs; only 1 so far")
     accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
     precision: Literal["auto", "fp32", "bf16-mixed", "fp16-mixed"] = option(
         "auto", "auto: bf16-mixed where the hardware has it, else fp32"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import warnings
@@ -61,6 +62,7 @@ def fit(run: Run) -> Path:
     from recsys.data.files import write_atomic
 
     started, cpu = time.monotonic(), time.process_time()
+    _hush()
     if run.trainer.threads is not None:
         torch.set_num_threads(run.trainer.threads)
     made = build.assemble(run)
@@ -108,6 +110,16 @@ def fit(run: Run) -> Path:
     return folder
 
 
+def _hush() -> None:
+    """Turns off what libraries print that a user of this command cannot act on."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\.pytorch.*")
+
+
 def _floors(made: Assembly) -> dict[str, dict[str, float]]:
     """Test metrics of the baselines, over the same cases."""
     from recsys import build
@@ -138,8 +150,6 @@ def _trainer(run: Run, folder: Path, best: Best) -> lp.Trainer:
                 best.monitor, mode="max", patience=options.patience, check_on_train_epoch_end=False
             )
         )
-    # Lightning advises worker processes; a batch of indices takes a millisecond to make.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     return lp.Trainer(
         accelerator=options.accelerator,
         devices=options.devices,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from recsys.data.examples import TEST, VAL, Examples, Ints, Queries
+from recsys.data.examples import TEST, VAL, Examples, Ints, Queries, Sampling
 from recsys.types import Batch
 
 
@@ -44,7 +44,9 @@ class _Train(Dataset[Batch]):
         epoch, at = key
         m = self.module
         rows = m.examples.train_rows(m.queries, at)
-        drawn = m.examples.negatives(rows, m.negatives, m.seed, epoch) if m.negatives else None
+        drawn = None
+        if m.negatives:
+            drawn = m.examples.negatives(rows, m.negatives, m.sampling, m.seed, epoch)
         return m.examples.batch(rows, m.sizes, drawn)
 
 
@@ -70,6 +72,7 @@ class RecDataModule(lp.LightningDataModule):
         queries: Which training queries a user gives in an epoch.
         per_user: How many, with `queries="random"`.
         negatives: Sampled negatives beside each target.
+        sampling: How they are drawn.
         batch_size: Rows of a step, over all ranks.
         eval_batch_size: Cases of an evaluation step, a rank.
         seed: Of the run.
@@ -83,6 +86,7 @@ class RecDataModule(lp.LightningDataModule):
         queries: Queries,
         per_user: int,
         negatives: int,
+        sampling: Sampling,
         batch_size: int,
         eval_batch_size: int,
         seed: int,
@@ -94,7 +98,7 @@ class RecDataModule(lp.LightningDataModule):
             batch_size,
             eval_batch_size,
         )
-        self.seed = seed
+        self.sampling, self.seed = sampling, seed
 
     def order(self, epoch: int) -> Ints:
         """What an epoch trains on, shuffled; the same on every rank."""

@@ -19,6 +19,7 @@ from recsys.types import Batch, ItemBatch
 
 Ints = npt.NDArray[np.int64]
 Queries = Literal["last", "random", "all"]
+Sampling = Literal["uniform", "frequency"]
 
 TRAIN, VAL, TEST = 0, 1, 2
 """Values of `Split.role`."""
@@ -199,12 +200,20 @@ class Examples:
             case=torch.from_numpy(rows.case),
         )
 
-    def negatives(self, rows: Rows, n: int, seed: int, epoch: int) -> Ints:
-        """(Q, n) items seen in training, uniform, -1 where the draw is the target or in history.
+    def negatives(self, rows: Rows, n: int, sampling: Sampling, seed: int, epoch: int) -> Ints:
+        """(Q, n) items seen in training; -1 where the draw is the target.
 
-        Drawn from (seed, epoch, target, user), so that it does not matter which rank draws.
+        Drawn from (seed, epoch, user, event), so that it does not matter which rank draws.
+
+        Args:
+            rows: The queries.
+            n: Draws of a query.
+            sampling: Every item alike, or by how often training shows it.
+            seed: Of the run.
+            epoch: Number of the epoch.
         """
-        pool = np.flatnonzero(self.train_counts() > 0)
+        items = self._item[self._role == TRAIN]
+        pool = np.unique(items) if sampling == "uniform" else items
         out = np.empty((len(rows.row), n), dtype=np.int64)
         for q, (r, prefix) in enumerate(zip(rows.row, rows.prefix, strict=True)):
             key = [seed, epoch, int(rows.user[r]), int(rows.start[r] + prefix)]

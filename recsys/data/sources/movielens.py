@@ -157,7 +157,7 @@ def _detect(folder: Path) -> _Frames:
         return _recbole(folder)
     raise DataError(
         f"{folder} holds no MovieLens set (u.data, ratings.dat, ratings.csv or *.inter); "
-        "set data.path to the unpacked folder."
+        "set data.source.path to the unpacked folder."
     )
 
 
@@ -169,7 +169,7 @@ def load(cfg: Config) -> Tables:
         ConfigError: A template names an unknown column.
     """
     if not cfg.path:
-        raise DataError("data.path is empty; set it to the folder of the MovieLens files.")
+        raise DataError("data.source.path is empty; set it to the folder of the MovieLens files.")
     where = str(Path(cfg.path))
     events, items, profiles = _detect(Path(cfg.path))
     for name, frame, needed in (

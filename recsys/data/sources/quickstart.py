@@ -119,7 +119,8 @@ def fetch(into: Path) -> Path:
         return target
     raise DataError(
         f"MovieLens 100K could not be fetched ({'; '.join(failures)}); put the files of "
-        f"ml-100k.zip (u.data, u.item, u.user) into {target}, or set data.path to their folder."
+        f"ml-100k.zip (u.data, u.item, u.user) into {target}, "
+        "or set data.source.path to their folder."
     )
 
 

@@ -53,7 +53,9 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or malformed, or a history names an unknown item.
     """
     if not cfg.path:
-        raise DataError("data.path is empty; set it to the folder of items.tsv and users.tsv.")
+        raise DataError(
+            "data.source.path is empty; set it to the folder of items.tsv and users.tsv."
+        )
     folder = Path(cfg.path)
     items = _pairs(reading.find(folder, "items.tsv", "items.tsv.gz"))
     users = _pairs(reading.find(folder, "users.tsv", "users.tsv.gz"))

@@ -48,7 +48,7 @@ def _take(frame: pl.DataFrame, wanted: dict[str, str], path: str) -> pl.DataFram
             near = difflib.get_close_matches(theirs, frame.columns, n=1, cutoff=0.0)
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise ConfigError(
-                f"{path} has no column '{theirs}' (data.{ours}); {hint}"
+                f"{path} has no column '{theirs}' (data.source.{ours}); {hint}"
                 f"Known columns: {', '.join(frame.columns)}."
             )
     if len(set(wanted.values())) < len(wanted):
@@ -71,7 +71,7 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or damaged, or the tables do not fit each other.
     """
     if not cfg.interactions or not cfg.items:
-        raise DataError("Set data.interactions and data.items to the two files.")
+        raise DataError("Set data.source.interactions and data.source.items to the two files.")
     optional = {"time": cfg.time, "rating": cfg.rating, "weight": cfg.weight}
     wanted = {"user": cfg.user, "item": cfg.item} | {k: v for k, v in optional.items() if v}
     frame = reading.table(Path(cfg.interactions))
@@ -90,7 +90,9 @@ def load(cfg: Config) -> Tables:
     items = items.with_columns(fill(items, cfg.item_text))
     if not cfg.users:
         if cfg.user_text:
-            raise ConfigError("data.user_text needs data.users, the file with its columns.")
+            raise ConfigError(
+                "data.source.user_text needs data.source.users, the file with its columns."
+            )
         return check(Tables(events, items, reading.users_of(events)), cfg.interactions)
     users = _take(reading.table(Path(cfg.users)), {"user": cfg.user}, cfg.users)
     users = _with_ids(users, ("user",), cfg.users)

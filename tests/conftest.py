@@ -1,0 +1,58 @@
+"""A made-up shop and a tiny random encoder, both as a user would have them: files."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+THINGS = ["lamp", "chair", "table", "shelf", "mirror"]
+COLOURS = ["red", "blue", "green", "black", "white", "brown"]
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *THINGS, *COLOURS]
+    raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, sep_token="[SEP]", **names)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory) -> Path:
+    """30 items; every user likes one colour, so that the text tells what comes next."""
+    folder = tmp_path_factory.mktemp("shop")
+    items = [
+        (f"0{i:02d}", f"{c} {t}")
+        for i, (c, t) in enumerate((c, t) for c in COLOURS for t in THINGS)
+    ]
+    (folder / "items.csv").write_text("what,name\n" + "".join(f"{i},{n}\n" for i, n in items))
+    rng = random.Random(0)
+    rows = []
+    for user in range(40):
+        own = items[5 * (user % 6) : 5 * (user % 6) + 5]
+        for time, (item, _) in enumerate(rng.sample(own, 5)):
+            rows.append(f"u{user},{item},{1_600_000_000 + 100 * user + time}\n")
+    (folder / "events.csv").write_text("who,what,when\n" + "".join(rows))
+    return folder

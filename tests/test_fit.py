@@ -1,0 +1,169 @@
+"""The user's command on a made-up shop, with a tiny encoder in a folder."""
+
+import json
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from recsys import build
+from recsys.config import compose
+from recsys.fit import main
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def words(shop, tiny_bert, tmp_path):
+    return [
+        "data.source=tables",
+        f"data.source.interactions={shop / 'events.csv'}",
+        f"data.source.items={shop / 'items.csv'}",
+        "data.source.user=who",
+        "data.source.item=what",
+        "data.source.time=when",
+        "data.source.item_text='{name}'",
+        "data.split=leave_one_out",
+        f"encoder.model={tiny_bert}",
+        "encoder.max_length=32",
+        "trainer.accelerator=cpu",
+        "trainer.epochs=2",
+        "trainer.batch_size=16",
+        "optimizer.lr=0.01",
+        f"output={tmp_path / 'runs'}",
+    ]
+
+
+def only(tmp_path):
+    (folder,) = (tmp_path / "runs").iterdir()
+    return folder, json.loads((folder / "result.json").read_text())
+
+
+@pytest.mark.parametrize("tuning", ["full", "frozen", "lora", "adapter"])
+def test_a_run_leaves_its_result(words, tmp_path, tuning):
+    assert main([*words, f"tuning={tuning}"]) == 0
+    folder, result = only(tmp_path)
+    assert set(result["floors"]) == {"popularity", "tfidf", "zero-shot"}
+    assert result["test"]["cases"] == 40
+    assert result["unreachable"] == 0
+    cases = pl.read_parquet(folder / "cases.parquet")
+    assert cases["user"][0].startswith("u")
+    assert cases["target"][0].startswith("0")
+    assert cases["ties"].max() == 0
+    hits = (cases["rank"] <= 10).mean()
+    assert result["test"]["hr@10"] == pytest.approx(hits)
+    assert (folder / "checkpoints" / "best.safetensors").is_file()
+    # The texts give it away: one colour a user, which word counts find at once.
+    assert result["floors"]["tfidf"]["hr@10"] == 1.0
+
+
+def test_training_learns_what_the_texts_say(words, tmp_path):
+    assert main([*words, "tuning=full", "trainer.epochs=40", "data.queries=all"]) == 0
+    _, result = only(tmp_path)
+    assert result["test"]["ndcg@10"] > 1.3 * result["floors"]["popularity"]["ndcg@10"]
+    assert result["validation"]["step"] > 0
+
+
+def test_the_same_seed_gives_the_same_numbers(words, tmp_path):
+    for part in ("a", "b"):
+        assert main([*words, f"output={tmp_path / part}"]) == 0
+    numbers = [
+        json.loads(next((tmp_path / part).glob("*/result.json")).read_text())["test"]
+        for part in ("a", "b")
+    ]
+    assert all(numbers[0][k] == v or math.isnan(v) for k, v in numbers[1].items())
+
+
+@pytest.mark.parametrize("tuning", ["full", "frozen", "lora", "adapter"])
+@pytest.mark.parametrize("history", ["mean", "recency", "attention"])
+def test_saved_and_restored_scores_are_equal(words, tmp_path, tuning, history):
+    run = compose([*words, f"tuning={tuning}", f"architecture.history={history}"])
+    first, second = build.assemble(run), build.assemble(run)
+    start = first.recommender.index_catalog()
+    with torch.no_grad():
+        for p in first.recommender.trained().values():
+            p.add_(torch.randn_like(p) * 0.1)
+    first.recommender.save_trained(tmp_path / "x.safetensors")
+    second.recommender.load_trained(tmp_path / "x.safetensors")
+    batch = next(iter(first.datamodule.test_dataloader()))
+    one, two = (m.recommender.eval()(batch) for m in (first, second))
+    assert torch.equal(one.scores, two.scores)
+    assert not torch.equal(first.recommender.index_catalog(), start)
+
+
+@pytest.mark.parametrize("tuning", ["full", "frozen", "lora", "adapter"])
+def test_two_towers_begin_at_the_zero_shot_cosine(words, tuning):
+    made = build.assemble(compose([*words, f"tuning={tuning}", "architecture.history=mean"]))
+    model = made.recommender.eval()
+    batch = next(iter(made.datamodule.test_dataloader()))
+    scores = model(batch).scores[:, 0].detach()
+    plan = batch.plan.items
+    for q in range(5):
+        had = plan[batch.history[q][batch.history[q] >= 0]]
+        texts = [model.encoder(made.recommender.parts.catalog.tokens(i[None]))[0] for i in had]
+        unit = [t / t.norm() for t in texts]
+        user = torch.stack(unit).mean(0)
+        target = model.encoder(model.parts.catalog.tokens(plan[batch.candidates[q]]))[0]
+        want = torch.cosine_similarity(user, target, dim=0) / 0.05
+        assert scores[q] == pytest.approx(want.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["in_batch", "sampled_softmax", "bce"])
+def test_a_batch_is_learned_by_heart(words, objective):
+    made = build.assemble(compose([*words, "tuning=full", f"objective={objective}"]))
+    model, rows = made.recommender.eval(), made.examples.epoch("last", 1, 0, 0)[:8]
+    rows = made.examples.train_rows("last", rows)
+    drawn = None
+    if objective != "in_batch":
+        drawn = made.examples.negatives(rows, 8, "uniform", 0, 0)
+    batch = made.examples.batch(rows, np.zeros(30, dtype=np.int64), drawn)
+    optimizer = torch.optim.Adam(model.trained().values(), lr=5e-3)
+    losses = []
+    for _ in range(150):
+        loss = model.parts.objective(model(batch), batch, model.parts.around(model.score))
+        (loss.total / loss.count).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.total.detach() / loss.count))
+    assert losses[-1] < 0.1 * losses[0]
+
+
+@pytest.mark.parametrize("name", ["popularity", "tfidf"])
+def test_floors_are_architectures_of_the_same_command(words, tmp_path, name):
+    assert main([*words, f"architecture={name}"]) == 0
+    _, result = only(tmp_path)
+    assert result["cost"]["trained_parameters"] == 0
+    assert result["test"]["cases"] == 40
+
+
+@pytest.mark.parametrize(
+    ("words_of_it", "part"),
+    [
+        (["evaluation.monitor=ndcg@7"], "ndcg@7"),
+        (["objective=mse"], "mse"),
+        (["trainer.devices=2"], "trainer.devices"),
+        (["objective=bce", "data.queries=all"], "data.queries=all"),
+        (["encoder.model=package:no_such_package/model"], "no_such_package"),
+        (["data.source.interactions=nowhere.csv"], "nowhere.csv"),
+        (["data.source.item=whta"], "'what'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(words, capsys, words_of_it, part):
+    assert main([*words, *words_of_it]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert part in error
+    assert "Traceback" not in error
+
+
+def test_a_checkpoint_of_another_method_is_refused(words, tmp_path):
+    made = build.assemble(compose([*words, "tuning=lora"]))
+    made.recommender.save_trained(tmp_path / "x.safetensors")
+    other = build.assemble(compose([*words, "tuning=adapter"]))
+    with pytest.raises(build.ConfigError, match="another architecture or tuning method"):
+        other.recommender.load_trained(tmp_path / "x.safetensors")

@@ -1,0 +1,47 @@
+"""Imports run one way: each room may import only what stands before it."""
+
+import ast
+from pathlib import Path
+
+import recsys
+
+ROOT = Path(recsys.__file__).parent
+ROOMS = [
+    ["errors"],
+    ["types"],
+    ["config"],
+    ["data"],
+    ["encoders"],
+    ["tuning"],
+    ["metrics"],
+    ["objective"],
+    ["objectives"],
+    ["optim"],
+    ["recommender"],
+    ["architectures"],
+    ["callbacks"],
+    ["build"],
+    ["results"],
+    ["fit"],
+]
+ORDER = {room: place for place, rooms in enumerate(ROOMS) for room in rooms}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "recsys":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("recsys."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("recsys."))
+
+
+def test_every_room_is_listed_and_imports_only_what_stands_before_it():
+    wrong = []
+    for path in sorted(ROOT.rglob("*.py")):
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        wrong += [f"{room} -> {other}" for other in imported(path) if ORDER[other] > ORDER[room]]
+    assert not wrong
