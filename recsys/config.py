@@ -199,7 +199,22 @@ def compose(argv: Sequence[str], folder: Path = EXPERIMENTS) -> Run:
     """
     command_line = parse(argv)
     name = command_line.get("experiment")
-    layers = [*(_experiment(str(name), folder) if name is not None else []), command_line]
+    return _run([*(_experiment(str(name), folder) if name is not None else []), command_line])
+
+
+def stored(path: Path) -> Run:
+    """The run whose resolved configuration lies in a file that `to_yaml` wrote.
+
+    Raises:
+        ConfigError: The file is missing, or no configuration of this version.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing; name the folder of a run.")
+    return _run([_read(path)])
+
+
+def _run(layers: Sequence[Node]) -> Run:
+    """Merges layers, the last one winning, and types the result."""
     nodes: dict[str, Node] = {}
     shared: Node = {}
     for layer in layers:
@@ -256,13 +271,7 @@ def _experiment(name: str, folder: Path, seen: tuple[str, ...] = ()) -> list[Nod
     path = folder / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"experiment '{name}' is not known.{nearest(name, experiments(folder))}")
-    try:
-        raw = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError(f"{path}: not a YAML mapping that can be read: {error}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must be a mapping of keys to values.")
-    layer = cast(Node, raw)
+    layer = _read(path)
     base = layer.pop("extends", None)
     if "experiment" in layer:
         raise ConfigError(f"{path}: 'experiment' is a command-line key; use 'extends: NAME'.")
@@ -270,6 +279,17 @@ def _experiment(name: str, folder: Path, seen: tuple[str, ...] = ()) -> list[Nod
         raise ConfigError(f"{path}: 'extends' takes one experiment's name, not {base!r}.")
     below = _experiment(base, folder, (*seen, name)) if base else []
     return [*below, layer]
+
+
+def _read(path: Path) -> Node:
+    """A YAML file's mapping."""
+    try:
+        raw = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"{path}: not a YAML mapping that can be read: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a mapping of keys to values.")
+    return cast(Node, raw)
 
 
 def _take_axes(layer: Node, nodes: dict[str, Node]) -> Node:

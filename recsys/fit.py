@@ -62,7 +62,7 @@ def fit(run: Run) -> Path:
     from recsys.data.files import write_atomic
 
     started, cpu = time.monotonic(), time.process_time()
-    _hush()
+    hush()
     if run.trainer.threads is not None:
         torch.set_num_threads(run.trainer.threads)
     made = build.assemble(run)
@@ -110,7 +110,7 @@ def fit(run: Run) -> Path:
     return folder
 
 
-def _hush() -> None:
+def hush() -> None:
     """Turns off what libraries print that a user of this command cannot act on."""
     from transformers.utils import logging as transformers_logging
 

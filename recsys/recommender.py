@@ -234,6 +234,27 @@ class Recommender(lp.LightningModule, abc.ABC):
         return self.evaluate_end()
 
     @final
+    @torch.no_grad()
+    def top(self, batch: Batch, k: int, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """The best unseen items of a single query.
+
+        Args:
+            batch: One query, as `Examples.serve` makes it.
+            k: How many; fewer come back where the catalog is exhausted.
+            seen: Catalog rows to leave out.
+
+        Returns:
+            Scores and catalog rows, each (k,), best first.
+        """
+        self.eval()
+        vectors = self.index_catalog()
+        scores = self.score(self.queries(batch, vectors[batch.plan.items]), vectors)[0]
+        scores[seen] = -torch.inf
+        unseen = int((scores > -torch.inf).sum())
+        values, rows = scores.topk(min(k, unseen))
+        return values, rows
+
+    @final
     def on_validation_epoch_start(self) -> None:
         """Encodes the catalog."""
         self.evaluate_start()

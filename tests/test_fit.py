@@ -11,6 +11,7 @@ import torch
 from recsys import build
 from recsys.config import compose
 from recsys.fit import main
+from recsys.recommend import main as recommend
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +117,9 @@ def test_two_towers_begin_at_the_zero_shot_cosine(words, tuning):
 @pytest.mark.parametrize("objective", ["in_batch", "sampled_softmax", "bce"])
 def test_a_batch_is_learned_by_heart(words, objective):
     made = build.assemble(compose([*words, "tuning=full", f"objective={objective}"]))
-    model, rows = made.recommender.eval(), made.examples.epoch("last", 1, 0, 0)[:8]
+    model, rows = made.recommender.eval(), made.examples.epoch("last", 1, 0, 0)
+    # The first six users like a colour each: no two of them ask the same.
+    rows = np.sort(rows)[:6]
     rows = made.examples.train_rows("last", rows)
     drawn = None
     if objective != "in_batch":
@@ -167,3 +170,45 @@ def test_a_checkpoint_of_another_method_is_refused(words, tmp_path):
     other = build.assemble(compose([*words, "tuning=adapter"]))
     with pytest.raises(build.ConfigError, match="another architecture or tuning method"):
         other.recommender.load_trained(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("architecture", ["two_tower", "tfidf", "popularity"])
+def test_a_run_recommends_unseen_items(words, tmp_path, capsys, architecture):
+    assert main([*words, f"architecture={architecture}"]) == 0
+    folder, _ = only(tmp_path)
+    had = pl.read_csv(words[1].partition("=")[2], schema_overrides={"what": pl.String})
+    had = set(had.filter(pl.col("who") == "u3")["what"])
+    capsys.readouterr()
+    assert recommend([f"run={folder}", "user=u3", "k=30"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown = [line.split()[2] for line in lines]
+    assert len(shown) == 30 - len(had)
+    assert not had & set(shown)
+    scores = [float(line.split()[1]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+    newest = [f"output={tmp_path / 'runs'}", "run=last"]
+    assert recommend([*newest, "history=000,001", "k=3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    if architecture == "tfidf":
+        assert all("red" in line or "lamp" in line or "chair" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("asked", "part"),
+    [
+        (["user=u99"], "u99"),
+        (["history=nothing"], "nothing"),
+        (["user=u1", "history=000"], "one of"),
+        (["usr=u1"], "'user'"),
+        (["user=u1", "k=none"], "k"),
+    ],
+)
+def test_a_wrong_question_is_one_sentence(words, tmp_path, capsys, asked, part):
+    assert main([*words, "architecture=popularity"]) == 0
+    folder, _ = only(tmp_path)
+    capsys.readouterr()
+    assert recommend([f"run={folder}", *asked]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert part in error

@@ -23,6 +23,7 @@ ROOMS = [
     ["build"],
     ["results"],
     ["fit"],
+    ["recommend"],
 ]
 ORDER = {room: place for place, rooms in enumerate(ROOMS) for room in rooms}
 

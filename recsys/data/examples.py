@@ -81,9 +81,9 @@ class Examples:
         return self._user[keep], self._item[keep]
 
     def history(self, user: int) -> Ints:
-        """All positive events of a user as catalog rows, in time order, the last H of them."""
+        """All positive events of a user as catalog rows, in time order."""
         items: Ints = self._item[self._first[user] : self._first[user + 1]]
-        return items[-self.max_history :]
+        return items
 
     def cases(self, role: int) -> Ints:
         """Positive events that are held out under `role`, as positions among the positives."""
@@ -198,6 +198,23 @@ class Examples:
             labels=labels,
             weight=weight,
             case=torch.from_numpy(rows.case),
+        )
+
+    def serve(self, items: Ints) -> Batch:
+        """One query that sees the last H of these catalog rows, in time order; no candidates."""
+        had = items[-self.max_history :]
+        plan = np.unique(had)
+        places = torch.from_numpy(np.searchsorted(plan, had))[None, :]
+        none = torch.zeros(1, 0)
+        return Batch(
+            plan=ItemBatch(torch.from_numpy(plan), ()),
+            users=torch.zeros(1, dtype=torch.long),
+            history=places,
+            query=torch.tensor([[0, len(had)]]),
+            candidates=none.long(),
+            labels=none,
+            weight=none,
+            case=torch.tensor([-1]),
         )
 
     def negatives(self, rows: Rows, n: int, sampling: Sampling, seed: int, epoch: int) -> Ints:

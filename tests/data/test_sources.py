@@ -173,13 +173,16 @@ def test_every_table_format_gives_the_same_tables(tmp_path: Path, kind: str) -> 
 def test_table_mistakes_are_named(tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("user,item,stars,time\nu,1,4,5\nu,1,x,6\n")
     (tmp_path / "i.csv").write_text("item,title\n1,a\n")
-    with pytest.raises(ConfigError, match=r"no column 'star' \(data.rating\); did you mean 'sta"):
+    message = r"no column 'star' \(data.source.rating\); did you mean 'sta"
+    with pytest.raises(ConfigError, match=message):
+        ConfigError, match=r"no column 'star' \(data.source.rating\); did you mean 'sta"
+    ):
         tables.load(mapped(tmp_path, "e.csv", "i.csv", rating="star"))
     with pytest.raises(DataError, match="row 2 of column 'rating' holds 'x'"):
         tables.load(mapped(tmp_path, "e.csv", "i.csv", rating="stars"))
     with pytest.raises(DataError, match="does not exist"):
         tables.load(mapped(tmp_path, "e2.csv", "i.csv"))
-    with pytest.raises(ConfigError, match=r"needs data\.users"):
+    with pytest.raises(ConfigError, match=r"needs data\.source\.users"):
         tables.load(mapped(tmp_path, "e.csv", "i.csv", user_text="{age}"))
     pl.DataFrame({"item": [1.0], "title": ["a"]}).write_parquet(tmp_path / "i.parquet")
     with pytest.raises(DataError, match="ids in column 'item' are Float64"):
