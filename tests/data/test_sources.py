@@ -175,8 +175,6 @@ def test_table_mistakes_are_named(tmp_path: Path) -> None:
     (tmp_path / "i.csv").write_text("item,title\n1,a\n")
     message = r"no column 'star' \(data.source.rating\); did you mean 'sta"
     with pytest.raises(ConfigError, match=message):
-        ConfigError, match=r"no column 'star' \(data.source.rating\); did you mean 'sta"
-    ):
         tables.load(mapped(tmp_path, "e.csv", "i.csv", rating="star"))
     with pytest.raises(DataError, match="row 2 of column 'rating' holds 'x'"):
         tables.load(mapped(tmp_path, "e.csv", "i.csv", rating="stars"))
