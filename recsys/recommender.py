@@ -67,6 +67,7 @@ class Recommender(lp.LightningModule, abc.ABC):
         self.metrics = RankingMetrics(metric_names(parts.ks, auc=False))
         self.rows: list[dict[str, Tensor]] = []
         self._vectors: Tensor | None = None
+        self._kept: Tensor | None = None
         self._anchor: dict[str, Tensor] = {}
 
     @property
@@ -90,10 +91,24 @@ class Recommender(lp.LightningModule, abc.ABC):
 
     @final
     def encode_items(self, plan: ItemBatch) -> Tensor:
-        """(U, D) pooled texts of a plan's items, each encoded once."""
+        """(U, D) pooled texts of a plan's items, each encoded once.
+
+        An encoder that does not train gives the same vectors for the whole run: they are made for
+        the whole catalog at the first call and looked up from then on.
+        """
+        if self.parts.tuned is None or self.parts.tuned.trained:
+            return self._encode(plan.items)
+        if self._kept is None:
+            with torch.no_grad():
+                rows = torch.arange(len(self.parts.texts), device=self.device)
+                self._kept = torch.cat([self._encode(part) for part in torch.split(rows, 1024)])
+        return self._kept[plan.items]
+
+    def _encode(self, rows: Tensor) -> Tensor:
+        """(U, D) pooled texts of catalog rows (U,)."""
         if self.parts.catalog is None:
             raise ConfigError(f"{type(self).__module__} needs item tokens, and none were made.")
-        tokens = self.parts.catalog.tokens(plan.items.cpu())
+        tokens = self.parts.catalog.tokens(rows.cpu())
         moved = Ragged(tokens.values.to(self.device), tokens.sizes)
         vectors: Tensor = self.encoder(moved)
         return vectors

@@ -212,3 +212,22 @@ def test_a_wrong_question_is_one_sentence(words, tmp_path, capsys, asked, part):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert part in error
+
+
+def test_a_frozen_encoder_runs_once_over_the_catalog(words, monkeypatch):
+    made = build.assemble(compose([*words, "tuning=frozen"]))
+    model, texts = made.recommender, []
+    encode = type(model)._encode
+
+    def counted(self, rows):
+        texts.append(len(rows))
+        return encode(self, rows)
+
+    monkeypatch.setattr(type(model), "_encode", counted)
+    batch = next(iter(made.datamodule.train_dataloader()))
+    model(batch).scores.sum().backward()
+    model.index_catalog()
+    assert sum(texts) == 30
+    assert model.item_head.weight.grad is not None
+    fresh = encode(model, batch.plan.items)
+    assert torch.allclose(model.encode_items(batch.plan), fresh, atol=1e-5)
