@@ -21,6 +21,7 @@ from recsys.data.splits import Split, make
 from recsys.data.store import Store
 from recsys.data.tables import Tables, check, fingerprint, limit
 from recsys.encoders.load import load, load_tokenizer
+from recsys.encoders.prefix import PrefixCache
 from recsys.errors import ConfigError
 from recsys.metrics.functional import metric_names
 from recsys.objective import Surroundings
@@ -130,6 +131,7 @@ def assemble(run: Run) -> Assembly:
         catalog=None,
         encoder=None,
         tuned=None,
+        prefix=None,
         objective=None,
         around=None,
         optimise=None,
@@ -178,7 +180,11 @@ def _trainable(run: Run, parts: Parts, examples: Examples) -> tuple[Parts, Any]:
         return cast(list[list[int]], tokenizer(texts, add_special_tokens=False)["input_ids"])
 
     key = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    catalog = Catalog.build(parts.texts, tokenize, key, Store(), run.data.max_tokens)
+    store = Store()
+    catalog = Catalog.build(parts.texts, tokenize, key, store, run.data.max_tokens)
+    prefix = None
+    if options.cache and 0 < encoder.lowest_trained < encoder.depth:
+        prefix = PrefixCache.build(encoder, catalog, store)
     users, items = examples.train_pairs()
 
     def unset(queries: Tensor, items: Tensor) -> Tensor:
@@ -198,6 +204,7 @@ def _trainable(run: Run, parts: Parts, examples: Examples) -> tuple[Parts, Any]:
         catalog=catalog,
         encoder=encoder,
         tuned=tuned,
+        prefix=prefix,
         objective=objective.Objective(**dataclasses.asdict(run.objective)),
         around=around,
         optimise=optimiser(

@@ -76,6 +76,7 @@ class EncoderOptions:
     sha256: str | None = option(None, "expected checksum of model.safetensors")
     pooling: Literal["mean", "cls", "last", "attention"] = option("mean", "states to one vector")
     max_length: int = option(128, "longest sequence in tokens, special tokens included")
+    cache: bool = option(True, "keep the states below the lowest trained layer (exact, fp32)")
     chunk_tokens: int = option(1024, "padded tokens of a length-sorted micro-batch")
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from recsys.data.catalog import Catalog
 from recsys.data.files import write_atomic
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.prefix import PrefixCache
 from recsys.errors import ConfigError, DataError
 from recsys.metrics.functional import from_counts, metric_names, rank_counts
 from recsys.metrics.ranking import RankingMetrics
@@ -36,6 +37,7 @@ class Parts:
         catalog: Item texts as tokens, or None where nothing reads them.
         encoder: The tuned encoder, or None where the architecture has none.
         tuned: What the tuning method did, or None.
+        prefix: Kept states below the lowest trained layer, or None.
         objective: The loss, or None where nothing trains.
         around: The world as an objective may see it.
         optimise: Makes optimiser and schedule from parameters by role, names without decay, steps.
@@ -49,6 +51,7 @@ class Parts:
     catalog: Catalog | None
     encoder: Encoder | None
     tuned: Tuned | None
+    prefix: PrefixCache | None
     objective: Callable[[Scored, Batch, Surroundings], Loss] | None
     around: Callable[[Callable[[Tensor, Tensor], Tensor]], Surroundings] | None
     optimise: Optimise | None
@@ -106,6 +109,8 @@ class Recommender(lp.LightningModule, abc.ABC):
 
     def _encode(self, rows: Tensor) -> Tensor:
         """(U, D) pooled texts of catalog rows (U,)."""
+        if self.parts.prefix is not None:
+            return self.parts.prefix.vectors(rows)
         if self.parts.catalog is None:
             raise ConfigError(f"{type(self).__module__} needs item tokens, and none were made.")
         tokens = self.parts.catalog.tokens(rows.cpu())

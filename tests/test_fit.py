@@ -231,3 +231,27 @@ def test_a_frozen_encoder_runs_once_over_the_catalog(words, monkeypatch):
     assert model.item_head.weight.grad is not None
     fresh = encode(model, batch.plan.items)
     assert torch.allclose(model.encode_items(batch.plan), fresh, atol=1e-5)
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora", "adapter"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_kept_prefix_gives_the_same_scores_and_gradients(words, tuning, layers):
+    asked = [*words, f"tuning={tuning}", f"tuning.layers={layers}", "encoder.chunk_tokens=12"]
+    plain = build.assemble(compose([*asked, "encoder.cache=false"]))
+    kept = build.assemble(compose(asked))
+    assert plain.recommender.parts.prefix is None
+    assert kept.recommender.parts.prefix is not None
+    batch = next(iter(plain.datamodule.train_dataloader()))
+    grads = []
+    for made in (plain, kept):
+        model = made.recommender.eval()
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(0)
+            for p in model.trained().values():
+                p.add_(0.05 * torch.randn(p.shape, generator=generator))
+        loss = model.parts.objective(model(batch), batch, model.parts.around(model.score))
+        loss.total.backward()
+        grads.append((loss.total.detach(), [p.grad for p in model.trained().values()]))
+    assert torch.allclose(grads[0][0], grads[1][0], rtol=1e-5)
+    for one, two in zip(grads[0][1], grads[1][1], strict=True):
+        assert torch.allclose(one, two, rtol=1e-4, atol=1e-5)

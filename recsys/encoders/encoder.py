@@ -7,7 +7,7 @@ a padded text.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -110,6 +110,7 @@ class Encoder(nn.Module):
     Attributes:
         width: D, width of a token state.
         depth: Number of layers.
+        cache_flag: Whether the model takes `use_cache`.
 
     Raises:
         ConfigError: An unknown pooling or model structure, or a length that cannot be.
@@ -133,7 +134,7 @@ class Encoder(nn.Module):
         self.depth = len(layers.layer_stack(model)[1])
         self._lowest = -1
         # Encoders have no use for a cache of keys and values, and some refuse the argument.
-        self._cache_flag = "use_cache" in inspect.signature(model.forward).parameters
+        self.cache_flag = "use_cache" in inspect.signature(model.forward).parameters
         room = max_length - len(specials.prefix) - len(specials.suffix)
         if room < 1:
             raise ConfigError(
@@ -182,21 +183,25 @@ class Encoder(nn.Module):
         The plan is made from sizes on the host alone: no step waits for the device.
         """
         lengths = self.lengths(tokens.sizes)
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
         prefix, suffix = self.specials.prefix, self.specials.suffix
         constants = torch.tensor([*prefix, *suffix, self.specials.pad], dtype=torch.long)
         device = tokens.values.device
         # Every id of every chunk is looked up in the tokens followed by the special tokens.
         table = torch.cat([tokens.values.long(), constants.to(device)])
+        for rows in self.plan(lengths):
+            index, mask = self._places(tokens, rows, lengths)
+            ids = table[index.to(device)]
+            yield Chunk(rows, tuple(lengths[r] for r in rows), ids, mask.to(device))
+
+    def plan(self, lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """Rows of each micro-batch, shortest first, within the budget of padded tokens."""
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
         begin = 0
         while begin < len(order):
             end = begin + 1
             while end < len(order) and (end + 1 - begin) * lengths[order[end]] <= self.chunk_tokens:
                 end += 1
-            rows = tuple(order[begin:end])
-            index, mask = self._places(tokens, rows, lengths)
-            ids = table[index.to(device)]
-            yield Chunk(rows, tuple(lengths[r] for r in rows), ids, mask.to(device))
+            yield tuple(order[begin:end])
             begin = end
 
     def _places(
@@ -221,7 +226,7 @@ class Encoder(nn.Module):
     def run(self, chunk: Chunk) -> Tensor:
         """Token states (N, L, D) of a micro-batch; those of the padding are undefined."""
         mask = chunk.mask.long()
-        if self._cache_flag:
+        if self.cache_flag:
             out = self.model(input_ids=chunk.ids, attention_mask=mask, use_cache=False)
         else:
             out = self.model(input_ids=chunk.ids, attention_mask=mask)
