@@ -23,7 +23,7 @@ from recsys.data.tables import Tables, check, fingerprint, limit
 from recsys.encoders.load import load, load_tokenizer
 from recsys.encoders.prefix import PrefixCache
 from recsys.errors import ConfigError
-from recsys.metrics.functional import metric_names
+from recsys.evaluation import names
 from recsys.objective import Surroundings
 from recsys.recommender import Parts, Recommender, optimiser
 
@@ -61,7 +61,7 @@ def check_pairs(run: Run) -> None:
             cannot do yet was asked for.
     """
     architecture, objective = run.architecture, run.objective
-    known = metric_names(run.evaluation.k, auc=False)
+    known = names(run.evaluation.protocol, tuple(run.evaluation.k))
     if run.evaluation.monitor not in known:
         raise ConfigError(
             f"evaluation.monitor: '{run.evaluation.monitor}' is not a metric."
@@ -135,6 +135,7 @@ def assemble(run: Run) -> Assembly:
         objective=None,
         around=None,
         optimise=None,
+        ranking=run.evaluation.protocol,
         ks=tuple(run.evaluation.k),
         mask_history=run.evaluation.mask_history,
     )

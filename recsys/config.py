@@ -59,6 +59,9 @@ class Data:
         "random", "training queries of a user in an epoch: the last event, some, or every position"
     )
     queries_per_user: int = option(1, "how many, with queries=random")
+    targets: Literal["liked", "labelled"] = option(
+        "liked", "train on liked events, or on every event with its own label"
+    )
     max_history: int = option(20, "how many of the latest events a user's history keeps")
     max_tokens: int = option(64, "raw tokens kept of an item's text")
     max_users: int | None = option(None, "keep a seeded sample of users, for a quick look")
@@ -123,8 +126,12 @@ class Trainer:
 class Evaluation:
     """What is ranked, and how it is counted."""
 
+    protocol: Literal["catalog", "candidates", "labels"] = option(
+        "catalog", "rank every item, a candidate list, or the user's own labelled events"
+    )
     k: list[int] = option([10], "cut-offs of the metrics")
     monitor: str = option("ndcg@10", "the validation metric that picks the best checkpoint")
+    candidates: int = option(100, "length of a candidate list")
     mask_history: bool = option(True, "leave out what the user has already had")
     batch_size: int = option(256, "cases of an evaluation step")
 

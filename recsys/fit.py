@@ -85,7 +85,7 @@ def fit(run: Run) -> Path:
             made.recommender.load_trained(best.path)
         train_seconds = time.monotonic() - begun
     table[folder.name] = _quiet_test(trainer, made)
-    cases = results.cases_frame(made.recommender.rows, made.tables)
+    cases = results.cases_frame(made.recommender.evaluator.rows, made.tables)
     trained = made.recommender.trained().values()
     result = {
         "test": table[folder.name],

@@ -17,9 +17,8 @@ from recsys.data.catalog import Catalog
 from recsys.data.files import write_atomic
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.prefix import PrefixCache
-from recsys.errors import ConfigError, DataError
-from recsys.metrics.functional import from_counts, metric_names, rank_counts
-from recsys.metrics.ranking import RankingMetrics
+from recsys.errors import ConfigError
+from recsys.evaluation import Evaluator, Ranking
 from recsys.objective import Surroundings
 from recsys.optim import Named, adamw, groups
 from recsys.types import Batch, ItemBatch, Loss, Ragged, Scored, Tuned
@@ -41,6 +40,7 @@ class Parts:
         objective: The loss, or None where nothing trains.
         around: The world as an objective may see it.
         optimise: Makes optimiser and schedule from parameters by role, names without decay, steps.
+        ranking: What is ranked for a case.
         ks: Cut-offs of the metrics.
         mask_history: Leave out of the ranking what the user has had.
         l2_sp: Strength of the pull towards the anchor (Li et al., ICML 2018).
@@ -55,6 +55,7 @@ class Parts:
     objective: Callable[[Scored, Batch, Surroundings], Loss] | None
     around: Callable[[Callable[[Tensor, Tensor], Tensor]], Surroundings] | None
     optimise: Optimise | None
+    ranking: Ranking
     ks: tuple[int, ...]
     mask_history: bool
     l2_sp: float = 0.0
@@ -67,9 +68,7 @@ class Recommender(lp.LightningModule, abc.ABC):
         super().__init__()
         self.parts = parts
         self._encoder = parts.encoder
-        self.metrics = RankingMetrics(metric_names(parts.ks, auc=False))
-        self.rows: list[dict[str, Tensor]] = []
-        self._vectors: Tensor | None = None
+        self.evaluator = Evaluator(parts.ranking, parts.ks, parts.mask_history, parts.counts)
         self._kept: Tensor | None = None
         self._anchor: dict[str, Tensor] = {}
 
@@ -193,65 +192,22 @@ class Recommender(lp.LightningModule, abc.ABC):
 
     # Evaluation
 
-    @final
-    def evaluate_start(self) -> None:
-        """Encodes the catalog once; clears metrics and cases."""
-        self.metrics.reset()
-        self.rows = []
-        self._vectors = self.index_catalog()
+    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, C) scores of the candidates from the representations of the plan's items.
 
-    @final
-    @torch.no_grad()
-    def evaluate_step(self, batch: Batch) -> None:
-        """Ranks the whole catalog for every case of a batch."""
-        if self._vectors is None:
-            raise DataError("the catalog was not encoded before the cases were ranked.")
-        items = batch.plan.items
-        queries = self.queries(batch, self._vectors[items])
-        scores = self.score(queries, self._vectors)
-        target = items[batch.candidates[:, 0]]
-        history = batch.history[batch.query[:, 0]]
-        had = torch.where(history >= 0, items[history.clamp(min=0)], -1)
-        repeated = (had == target[:, None]).any(1)
-        excluded = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-        if self.parts.mask_history:
-            at, place = torch.nonzero(had >= 0, as_tuple=True)
-            excluded[at, had[at, place]] = True
-        greater, equal, size = rank_counts(scores, target, excluded, batch.case)
-        if self.parts.mask_history:
-            # A target that is masked away can never be found: it stands behind all others.
-            greater = torch.where(repeated, torch.full_like(greater, scores.shape[1]), greater)
-            equal = torch.where(repeated, torch.zeros_like(equal), equal)
-        cold = self.parts.counts.to(target.device)[target] == 0
-        values = from_counts(greater, equal, self.parts.ks)
-        self.metrics.update(values, batch.case >= 0, cold)
-        row = {
-            "case": batch.case,
-            "user": batch.users[batch.query[:, 0]],
-            "target": target,
-            "rank": greater + 1,
-            "ties": equal,
-            "size": size,
-            "cold": cold,
-            "unreachable": repeated & self.parts.mask_history,
-            "history": batch.query[:, 1],
-        }
-        self.rows.append({k: v.cpu() for k, v in row.items()})
-
-    @final
-    def evaluate_end(self) -> dict[str, float]:
-        """Metrics by name, over all cases seen since `evaluate_start`."""
-        self._vectors = None
-        return {k: float(v) for k, v in self.metrics.compute().items()}
+        An architecture that scores pairs one by one scores only those.
+        """
+        scores = self.score(self.queries(batch, items), items)
+        return scores.gather(1, batch.candidates.clamp(min=0))
 
     @final
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Ranks all cases outside of a Trainer, as floors need it."""
         self.eval()
-        self.evaluate_start()
+        self.evaluator.start(self)
         for batch in batches:
-            self.evaluate_step(batch)
-        return self.evaluate_end()
+            self.evaluator.step(self, batch)
+        return self.evaluator.end()
 
     @final
     @torch.no_grad()
@@ -277,32 +233,32 @@ class Recommender(lp.LightningModule, abc.ABC):
     @final
     def on_validation_epoch_start(self) -> None:
         """Encodes the catalog."""
-        self.evaluate_start()
+        self.evaluator.start(self)
 
     @final
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Ranks a batch of validation cases; no collective in here."""
-        self.evaluate_step(batch)
+        self.evaluator.step(self, batch)
 
     @final
     def on_validation_epoch_end(self) -> None:
         """Logs the validation metrics."""
-        self.log_dict({f"val/{k}": v for k, v in self.evaluate_end().items()})
+        self.log_dict({f"val/{k}": v for k, v in self.evaluator.end().items()})
 
     @final
     def on_test_epoch_start(self) -> None:
         """Encodes the catalog."""
-        self.evaluate_start()
+        self.evaluator.start(self)
 
     @final
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Ranks a batch of test cases."""
-        self.evaluate_step(batch)
+        self.evaluator.step(self, batch)
 
     @final
     def on_test_epoch_end(self) -> None:
         """Logs the test metrics."""
-        self.log_dict({f"test/{k}": v for k, v in self.evaluate_end().items()})
+        self.log_dict({f"test/{k}": v for k, v in self.evaluator.end().items()})
 
     # Checkpoints
 

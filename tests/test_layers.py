@@ -17,6 +17,7 @@ ROOMS = [
     ["objective"],
     ["objectives"],
     ["optim"],
+    ["evaluation"],
     ["recommender"],
     ["architectures"],
     ["callbacks"],

@@ -2,52 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import lightning.pytorch as lp
 import numpy as np
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from recsys.data.examples import TEST, VAL, Examples, Ints, Queries, Sampling
+from recsys.data.loader import EpochBatches, train_loader
 from recsys.types import Batch
-
-
-class _Batches:
-    """Slices of an epoch's order; this rank's share of every global batch.
-
-    It is passed to the loader as `sampler` with `batch_size=None`, because Lightning calls
-    `set_epoch` only there.
-    """
-
-    def __init__(self, module: RecDataModule, rank: int, world: int) -> None:
-        self.module, self.rank, self.world, self.epoch = module, rank, world, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-len(self.module.order(0)) // self.module.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[int, Ints]]:
-        order, size = self.module.order(self.epoch), self.module.batch_size
-        batches = [order[i : i + size] for i in range(0, len(order), size)]
-        return iter([(self.epoch, b[self.rank :: self.world]) for b in batches])
-
-
-class _Train(Dataset[Batch]):
-    def __init__(self, module: RecDataModule) -> None:
-        self.module = module
-
-    def __getitem__(self, key: tuple[int, Ints]) -> Batch:
-        epoch, at = key
-        m = self.module
-        rows = m.examples.train_rows(m.queries, at)
-        drawn = None
-        if m.negatives:
-            drawn = m.examples.negatives(rows, m.negatives, m.sampling, m.seed, epoch)
-        return m.examples.batch(rows, m.sizes, drawn)
 
 
 class _Cases(Dataset[Batch]):
@@ -109,13 +70,16 @@ class RecDataModule(lp.LightningDataModule):
         rank, world = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         )
-        sampler = _Batches(self, rank, world)
-        return DataLoader(
-            _Train(self),
-            sampler=sampler,
-            batch_size=None,
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+        batches = EpochBatches(self.order, self.batch_size, rank, world)
+        return train_loader(batches, self.train_batch, self.seed)
+
+    def train_batch(self, at: Ints, epoch: int) -> Batch:
+        """The batch of some of an epoch's examples, with the negatives of that epoch."""
+        rows = self.examples.train_rows(self.queries, at)
+        drawn = None
+        if self.negatives:
+            drawn = self.examples.negatives(rows, self.negatives, self.sampling, self.seed, epoch)
+        return self.examples.batch(rows, self.sizes, drawn)
 
     def cases(self, role: int) -> DataLoader[Batch]:
         """All cases of a role on this rank, each once over all ranks."""

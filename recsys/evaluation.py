@@ -1,0 +1,178 @@
+"""Ranks the cases of a part: the whole catalog, candidate lists or labelled events."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recsys.errors import DataError
+from recsys.metrics.functional import from_counts, from_lists, metric_names, rank_counts
+from recsys.metrics.ranking import RankingMetrics
+from recsys.types import Batch
+
+Ranking = Literal["catalog", "candidates", "labels"]
+
+COLLAPSED = 0.9995
+"""Mean cosine between items above which an encoder says the same of every text."""
+
+
+class Ranker(Protocol):
+    """What evaluation needs of an architecture."""
+
+    def index_catalog(self) -> Tensor:
+        """(I, ...) representations of all items."""
+        ...
+
+    def queries(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, ...) representations of the queries."""
+        ...
+
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(Q, N) scores of every query with every item."""
+        ...
+
+    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, C) scores of the candidates, from the representations of the plan's items."""
+        ...
+
+
+def names(ranking: Ranking, ks: tuple[int, ...]) -> tuple[str, ...]:
+    """Metrics of a protocol; AUC needs a list, the catalog has ranks only."""
+    return metric_names(ks, auc=ranking != "catalog")
+
+
+class Evaluator(nn.Module):
+    """Counts metrics and keeps a row a case.
+
+    Args:
+        ranking: What is ranked for a case.
+        ks: Cut-offs of the metrics.
+        mask_history: Leave out of the catalog what the user has had.
+        counts: (I,) how often training shows each item; 0 makes it cold.
+
+    Attributes:
+        rows: A dict of (Q,) tensors for each batch seen since `start`.
+    """
+
+    def __init__(
+        self, ranking: Ranking, ks: tuple[int, ...], mask_history: bool, counts: Tensor
+    ) -> None:
+        super().__init__()
+        self.ranking, self.ks, self.mask_history = ranking, ks, mask_history
+        self.counts = counts
+        self.metrics = RankingMetrics(names(ranking, ks))
+        self.rows: list[dict[str, Tensor]] = []
+        self._vectors: Tensor | None = None
+        self._warned = False
+
+    @torch.no_grad()
+    def start(self, ranker: Ranker) -> None:
+        """Encodes the catalog once; clears metrics and rows.
+
+        Raises:
+            DataError: The encoder gives all items the same vector for the second time.
+        """
+        self.metrics.reset()
+        self.rows = []
+        self._vectors = ranker.index_catalog()
+        self._check_spread(self._vectors)
+
+    def _check_spread(self, vectors: Tensor) -> None:
+        if vectors.ndim != 2 or vectors.shape[1] < 2 or not vectors.is_floating_point():
+            return
+        # The squared length of the mean unit vector is the mean cosine over all pairs.
+        cosine = float(F.normalize(vectors.float(), dim=-1).mean(0).square().sum())
+        if cosine < COLLAPSED:
+            self._warned = False
+            return
+        text = f"the encoder gives all items nearly the same vector (mean cosine {cosine:.5f})"
+        if self._warned:
+            raise DataError(f"{text}, twice in a row; lower the learning rate.")
+        self._warned = True
+        warnings.warn(f"{text}; the run stops if the next evaluation finds it again", stacklevel=2)
+
+    @torch.no_grad()
+    def step(self, ranker: Ranker, batch: Batch) -> None:
+        """Ranks the cases of a batch; no collective in here.
+
+        Raises:
+            DataError: A score is NaN, or `start` was not called.
+        """
+        if self._vectors is None:
+            raise DataError("the catalog was not encoded before the cases were ranked.")
+        items = self._vectors[batch.plan.items]
+        if self.ranking == "catalog":
+            values, row = self._catalog(ranker, batch, items, self._vectors)
+        else:
+            values, row = self._lists(ranker, batch, items)
+        row = {
+            "case": batch.case,
+            "user": batch.users[batch.query[:, 0]],
+            "history": batch.query[:, 1],
+            **row,
+        }
+        counted = batch.case >= 0
+        self.metrics.update(values, counted, row["cold"])
+        self.rows.append({k: v[counted].cpu() for k, v in row.items()})
+
+    def _catalog(
+        self, ranker: Ranker, batch: Batch, items: Tensor, vectors: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        plan = batch.plan.items
+        scores = ranker.score(ranker.queries(batch, items), vectors)
+        target = plan[batch.candidates[:, 0]]
+        history = batch.history[batch.query[:, 0]]
+        had = torch.where(history >= 0, plan[history.clamp(min=0)], -1)
+        repeated = (had == target[:, None]).any(1) & self.mask_history
+        excluded = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+        if self.mask_history:
+            at, place = torch.nonzero(had >= 0, as_tuple=True)
+            excluded[at, had[at, place]] = True
+        greater, equal, size = rank_counts(scores, target, excluded, batch.case)
+        # A target that is masked away can never be found: it stands behind all others.
+        greater = torch.where(repeated, torch.full_like(greater, scores.shape[1]), greater)
+        equal = torch.where(repeated, torch.zeros_like(equal), equal)
+        row = {
+            "target": target,
+            "rank": greater + 1,
+            "ties": equal,
+            "size": size,
+            "cold": self._cold(target),
+            "unreachable": repeated,
+        }
+        return from_counts(greater, equal, self.ks), row
+
+    def _lists(
+        self, ranker: Ranker, batch: Batch, items: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        valid = batch.candidates >= 0
+        scores = ranker.candidate_scores(batch, items)
+        labels = (batch.labels > 0) & valid
+        values = from_lists(scores, labels.to(scores.dtype), valid, self.ks, batch.case)
+        # The row of a list with several positives speaks of the best of them.
+        best = scores.masked_fill(~labels, -torch.inf).argmax(1)
+        greater, equal, size = rank_counts(scores, best, ~valid, batch.case)
+        target = batch.plan.items[batch.candidates.gather(1, best[:, None])[:, 0].clamp(min=0)]
+        row = {
+            "target": target,
+            "rank": greater + 1,
+            "ties": equal,
+            "size": size,
+            "cold": self._cold(target),
+            "unreachable": torch.zeros_like(valid[:, 0]),
+            "positives": labels.sum(1),
+            "auc": values["auc"],
+        }
+        return values, row
+
+    def _cold(self, items: Tensor) -> Tensor:
+        return self.counts.to(items.device)[items] == 0
+
+    def end(self) -> dict[str, float]:
+        """Metrics by name over all cases since `start`, over all ranks."""
+        self._vectors = None
+        return {k: float(v) for k, v in self.metrics.compute().items()}
