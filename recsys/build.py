@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,19 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.candidates import candidate_lists
 from recsys.config import AXES, Run, choice_name, nearest
 from recsys.data.catalog import Catalog
 from recsys.data.datamodule import RecDataModule
-from recsys.data.examples import TRAIN, Examples
+from recsys.data.examples import TEST, VAL, Examples, Lists
 from recsys.data.splits import Split, make
 from recsys.data.store import Store
 from recsys.data.tables import Tables, check, fingerprint, limit
+from recsys.data.usertexts import UserTexts
 from recsys.encoders.load import load, load_tokenizer
 from recsys.encoders.prefix import PrefixCache
 from recsys.errors import ConfigError
 from recsys.evaluation import names
 from recsys.objective import Surroundings
 from recsys.recommender import Parts, Recommender, optimiser
+
+Tokenize = Callable[[list[str]], list[list[int]]]
 
 FLOORS = ("popularity", "tfidf")
 
@@ -42,6 +46,7 @@ class Assembly:
         recommender: What trains and scores.
         parts: What floors are made of.
         fingerprint: SHA-256 of the tables' contents.
+        tokenize: Raw token ids of texts, or None where nothing reads tokens.
     """
 
     tables: Tables
@@ -51,6 +56,7 @@ class Assembly:
     recommender: Recommender
     parts: Parts
     fingerprint: str
+    tokenize: Tokenize | None
 
 
 def check_pairs(run: Run) -> None:
@@ -67,10 +73,9 @@ def check_pairs(run: Run) -> None:
             f"evaluation.monitor: '{run.evaluation.monitor}' is not a metric."
             f"{nearest(run.evaluation.monitor, known)}"
         )
-    if run.trainer.devices != 1:
-        raise ConfigError("trainer.devices: only 1 device is supported so far; set it to 1.")
     if not architecture.trains:
         return
+    architecture.check(run)
     if objective.needs not in architecture.gives:
         raise ConfigError(
             f"objective {choice_name(objective)} needs {objective.needs}, and architecture "
@@ -80,6 +85,16 @@ def check_pairs(run: Run) -> None:
         raise ConfigError(
             "data.queries=all goes with objective in_batch; a sampled objective takes "
             "data.queries=random or last."
+        )
+    if run.data.targets == "labelled" and not objective.reads_labels:
+        raise ConfigError(
+            f"data.targets=labelled needs an objective that reads labels (bce, mse), and "
+            f"{choice_name(objective)} takes every target for a positive."
+        )
+    if run.data.targets == "liked" and choice_name(objective) == "bce" and not objective.negatives:
+        raise ConfigError(
+            "objective bce without negatives sees liked events only; set objective.negatives, or "
+            "data.targets=labelled for the observed ones."
         )
 
 
@@ -115,22 +130,21 @@ def assemble(run: Run) -> Assembly:
     """
     check_pairs(run)
     tables, split = data(run)
-    if run.architecture.trains and choice_name(run.objective) == "mse":
-        trained = split.weight[split.role == TRAIN]
-        if len(trained) and trained.min() == trained.max():
-            raise ConfigError(
-                "objective mse needs observed weights that differ, and all are "
-                f"{trained[0]:g}; give the source a weight column or take another objective."
-            )
-    examples = Examples(split, len(tables.items), run.data.max_history)
-    texts = tuple(tables.items["text"].to_list())
-    counts = torch.from_numpy(examples.train_counts())
+    examples = Examples(
+        split,
+        len(tables.items),
+        run.data.max_history,
+        run.data.targets,
+        run.data.train_users,
+        run.seed,
+    )
     parts = Parts(
-        texts=texts,
-        counts=counts,
+        texts=tuple(tables.items["text"].to_list()),
+        counts=torch.from_numpy(examples.train_counts()),
         catalog=None,
         encoder=None,
         tuned=None,
+        user_texts=None,
         prefix=None,
         objective=None,
         around=None,
@@ -139,16 +153,62 @@ def assemble(run: Run) -> Assembly:
         ks=tuple(run.evaluation.k),
         mask_history=run.evaluation.mask_history,
     )
+    key = fingerprint(tables)
     torch.manual_seed(run.seed)
-    sizes = np.zeros(len(texts), dtype=np.int64)
-    own = parts
+    own, tokenize = parts, None
     if run.architecture.trains:
-        own, sizes = _trainable(run, parts, examples)
+        _check_weights(run, examples)
+        own, tokenize = _trainable(run, parts, examples, tables)
     module = importlib.import_module(type(run.architecture).__module__)
     recommender = cast(Recommender, module.Model(own, run.architecture))
+    lists = _lists(run, examples, parts, {"data": key, "split": split.name})
+    datamodule = _datamodule(run, examples, own, lists)
+    return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize)
+
+
+def _check_weights(run: Run, examples: Examples) -> None:
+    """Refuses to regress on a constant."""
+    weights = examples.train_weights()
+    if choice_name(run.objective) == "mse" and len(weights) and weights.min() == weights.max():
+        raise ConfigError(
+            f"objective mse needs observed weights that differ, and all are {weights[0]:g}; give "
+            "the source a weight column, or set data.targets=labelled and data.positive_from."
+        )
+
+
+def _lists(
+    run: Run, examples: Examples, parts: Parts, key: Mapping[str, object]
+) -> dict[int, Lists]:
+    """What is ranked in validation and test, where it is not the whole catalog."""
+    options, limit_to = run.evaluation, run.evaluation.max_cases
+    if options.protocol == "catalog":
+        return {}
+    if options.protocol == "labels":
+        return {role: examples.label_lists(role, limit_to, run.seed) for role in (VAL, TEST)}
+    makers = [floor(name, parts) for name in FLOORS]
+    return {
+        role: candidate_lists(
+            examples,
+            examples.cases(role, limit_to, run.seed),
+            makers,
+            options.candidates,
+            options.mask_history,
+            Store(),
+            key,
+        )
+        for role in (VAL, TEST)
+    }
+
+
+def _datamodule(
+    run: Run, examples: Examples, own: Parts, lists: Mapping[int, Lists]
+) -> RecDataModule:
     # What an objective does not ask for is not drawn.
     asked = dataclasses.asdict(run.objective) if run.architecture.trains else {}
-    datamodule = RecDataModule(
+    sizes = np.zeros(len(own.texts), dtype=np.int64)
+    if own.catalog is not None:
+        sizes = np.asarray(own.catalog.sizes(torch.arange(len(own.catalog))), dtype=np.int64)
+    return RecDataModule(
         examples,
         sizes,
         queries=run.data.queries,
@@ -158,12 +218,15 @@ def assemble(run: Run) -> Assembly:
         batch_size=run.trainer.batch_size,
         eval_batch_size=run.evaluation.batch_size,
         seed=run.seed,
+        lists=lists,
+        max_cases=run.evaluation.max_cases,
     )
-    return Assembly(tables, split, examples, datamodule, recommender, parts, fingerprint(tables))
 
 
-def _trainable(run: Run, parts: Parts, examples: Examples) -> tuple[Parts, Any]:
-    """Adds encoder, tuning, tokens, objective and optimiser; also the token counts (I,)."""
+def _trainable(
+    run: Run, parts: Parts, examples: Examples, tables: Tables
+) -> tuple[Parts, Tokenize]:
+    """Adds encoder, tuning, tokens, objective and optimiser; also how a free text is tokenised."""
     options = run.encoder
     tokenizer = load_tokenizer(options.model, options.revision)
     encoder = load(
@@ -183,32 +246,53 @@ def _trainable(run: Run, parts: Parts, examples: Examples) -> tuple[Parts, Any]:
     key = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     store = Store()
     catalog = Catalog.build(parts.texts, tokenize, key, store, run.data.max_tokens)
+    user_texts = None
+    if run.architecture.reads_user_texts:
+        texts = tables.users["text"].to_list()
+        profiles = Catalog.build(texts, tokenize, key, store, run.data.max_tokens)
+        user_texts = UserTexts(catalog, profiles, tuple(tokenize([";"])[0]), encoder.max_length)
     prefix = None
-    if options.cache and 0 < encoder.lowest_trained < encoder.depth:
+    inside = 0 < encoder.lowest_trained < encoder.depth
+    if options.cache and inside and run.architecture.reads_item_vectors:
         prefix = PrefixCache.build(encoder, catalog, store)
-    users, items = examples.train_pairs()
-
-    def unset(queries: Tensor, items: Tensor) -> Tensor:
-        raise RuntimeError("an objective scored before the architecture gave its score")
-
-    base = Surroundings.of(
-        torch.from_numpy(users), torch.from_numpy(items), len(parts.texts), unset
-    )
-
-    def around(score: Callable[[Tensor, Tensor], Tensor]) -> Surroundings:
-        return dataclasses.replace(base, score=score)
-
-    objective = importlib.import_module(type(run.objective).__module__)
-    rates = run.optimizer
     own = dataclasses.replace(
         parts,
         catalog=catalog,
         encoder=encoder,
         tuned=tuned,
+        user_texts=user_texts,
         prefix=prefix,
-        objective=objective.Objective(**dataclasses.asdict(run.objective)),
-        around=around,
-        optimise=optimiser(
+        around=_surroundings(examples, len(parts.texts)),
+        l2_sp=run.regularization.l2_sp,
+        **_learning(run),
+    )
+    return own, tokenize
+
+
+def _surroundings(
+    examples: Examples, items: int
+) -> Callable[[Callable[[Tensor, Tensor], Tensor]], Surroundings]:
+    """The world as an objective sees it, still without the architecture's own score."""
+    users, liked = examples.train_pairs()
+
+    def unset(queries: Tensor, items: Tensor) -> Tensor:
+        raise RuntimeError("an objective scored before the architecture gave its score")
+
+    base = Surroundings.of(torch.from_numpy(users), torch.from_numpy(liked), items, unset)
+
+    def around(score: Callable[[Tensor, Tensor], Tensor]) -> Surroundings:
+        return dataclasses.replace(base, score=score)
+
+    return around
+
+
+def _learning(run: Run) -> dict[str, Any]:
+    """The objective and the optimiser, as fields of `Parts`."""
+    objective = importlib.import_module(type(run.objective).__module__)
+    rates = run.optimizer
+    return {
+        "objective": objective.Objective(**dataclasses.asdict(run.objective)),
+        "optimise": optimiser(
             {
                 "encoder": rates.lr if rates.encoder_lr is None else rates.encoder_lr,
                 "tuned": rates.lr,
@@ -219,9 +303,7 @@ def _trainable(run: Run, parts: Parts, examples: Examples) -> tuple[Parts, Any]:
             rates.warmup,
             rates.schedule,
         ),
-        l2_sp=run.regularization.l2_sp,
-    )
-    return own, np.asarray(catalog.sizes(torch.arange(len(catalog))), dtype=np.int64)
+    }
 
 
 def floor(name: str, parts: Parts) -> Recommender:

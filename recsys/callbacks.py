@@ -1,33 +1,51 @@
-"""What watches a training: the best checkpoint, and the precision that the hardware has."""
+"""What watches a training: best checkpoint, log, seeds, the state to go on from, and precision."""
 
 from __future__ import annotations
 
+import io
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning.pytorch as lp
+import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from torch import Tensor
 
+from recsys.data.files import write_atomic
 from recsys.recommender import Recommender
+from recsys.resume import Leave, Signals
+from recsys.tracking import CsvLog
+from recsys.types import Batch
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-NAMES: dict[str, Precision] = {
+Chosen = Literal["fp32", "bf16-mixed", "fp16-mixed"]
+Asked = Literal["auto", Chosen]
+NAMES: dict[Asked, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",
     "bf16-mixed": "bf16-mixed",
     "fp16-mixed": "16-mixed",
 }
 
 
-def precision(asked: str, accelerator: str) -> Precision:
-    """Lightning's name of a precision; auto is bf16-mixed on a GPU that has it, else fp32.
+def accelerator(asked: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "gpu"]:
+    """Where to train; auto is the GPU where CUDA finds one, else the CPU."""
+    if asked != "auto":
+        return asked
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def precision(asked: Asked, accelerator: str) -> Chosen:
+    """The precision to train in; auto is bf16-mixed on a GPU that has it, else fp32.
 
     A CPU without bf16 instructions is 10 to 25 times slower in bf16, so auto never picks it there.
     """
     if asked != "auto":
-        return NAMES[asked]
+        return asked
     on_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    return NAMES["bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"]
+    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
 
 
 class Best(Callback):
@@ -40,24 +58,260 @@ class Best(Callback):
     Attributes:
         value: The best so far, or None.
         step: The optimiser step it was seen at.
+        seen: The step of the last validation.
     """
 
     def __init__(self, path: Path, monitor: str) -> None:
         self.path, self.monitor = path, monitor
         self.value: float | None = None
         self.step = 0
+        self.seen: int | None = None
 
     def offer(self, trainer: lp.Trainer, recommender: Recommender, step: int) -> None:
         """Compares the last validation with the best and saves if it is better."""
-        value = float(trainer.callback_metrics[self.monitor])
+        value, self.seen = float(trainer.callback_metrics[self.monitor]), step
         if self.value is not None and not value > self.value:
             return
         self.value, self.step = value, step
         if trainer.is_global_zero:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             recommender.save_trained(self.path)
 
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Offers a validation of the training loop."""
         if trainer.state.fn == "fit" and isinstance(pl_module, Recommender):
             self.offer(trainer, pl_module, trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value and its step."""
+        return {"value": self.value, "step": self.step, "seen": self.seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+        self.value, self.step = state_dict["value"], state_dict["step"]
+        self.seen = state_dict["seen"]
+
+
+class BatchSeed(Callback):
+    """Seeds torch for each batch, so that dropout does not depend on where a run was stopped.
+
+    Args:
+        seed: Of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Seeds from (seed, epoch, batch, rank)."""
+        key = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+
+class Watch(Callback):
+    """Logs loss, learning rate, gradient norm and distance from the start by role.
+
+    Rows are written here and not by the Trainer: it would write the row of a step only after the
+    callbacks have seen it, and lose it where a run is stopped there; and it counts the validation
+    after an epoch as a step before the last one. Their step is the number of optimiser steps done.
+
+    Args:
+        every: Optimiser steps between two rows.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._losses: list[Tensor] = []
+        self._row: dict[str, Tensor] = {}
+
+    def on_before_optimizer_step(
+        self,
+        trainer: lp.Trainer,
+        pl_module: lp.LightningModule,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """Takes the learning rates and the gradient norms, which are not clipped yet."""
+        if (trainer.global_step + 1) % self.every or not isinstance(pl_module, Recommender):
+            return
+        # Groups of a role differ in decay only.
+        self._row = {
+            f"lr/{group['name'].partition('/')[0]}": torch.tensor(group["lr"])
+            for group in optimizer.param_groups
+        }
+        for role, named in pl_module.roles().items():
+            norms = [p.grad.float().norm() for _, p in named if p.grad is not None]
+            if norms:
+                self._row[f"grad_norm/{role}"] = torch.stack(norms).norm()
+
+    def on_train_batch_end(
+        self,
+        trainer: lp.Trainer,
+        pl_module: lp.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Writes a row after every so many whole steps."""
+        if not isinstance(pl_module, Recommender):
+            return
+        self._losses.append(pl_module.train_loss)
+        if not whole(trainer, batch_idx + 1):
+            return
+        losses, self._losses = self._losses, []
+        if trainer.global_step % self.every or not trainer.is_global_zero:
+            return
+        row = {"train/loss": torch.stack(losses).mean(), **self._row}
+        row |= {f"distance/{role}": value for role, value in pl_module.distances().items()}
+        self._write(trainer, row)
+
+    def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Writes the validation metrics."""
+        self._part(trainer, "val/")
+
+    def on_test_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Writes the test metrics."""
+        self._part(trainer, "test/")
+
+    def _part(self, trainer: lp.Trainer, prefix: str) -> None:
+        found = trainer.callback_metrics.items()
+        self._write(trainer, {name: value for name, value in found if name.startswith(prefix)})
+
+    def _write(self, trainer: lp.Trainer, row: Mapping[str, Tensor]) -> None:
+        values = {name: float(value) for name, value in row.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, trainer.global_step)
+
+
+def whole(trainer: lp.Trainer, batches: int) -> bool:
+    """Whether an optimiser step ends with the epoch's first so many batches."""
+    return batches % trainer.accumulate_grad_batches == 0 or batches == trainer.num_training_batches
+
+
+class WholeFile(CheckpointIO):
+    """Checkpoints that are whole or absent, and that are read as data, never as code."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
+    ) -> None:
+        """Writes aside and renames.
+
+        Raises:
+            DataError: The disk is full; the last checkpoint stands.
+        """
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomic(Path(path), buffer.getvalue())
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: object = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Reads tensors and plain values only, on the host."""
+        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return loaded
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Deletes a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+class Save(Checkpoint):
+    """Saves the state to go on from every so often and when a signal came; the last callback.
+
+    It acts only where Lightning can come back to exactly: after a whole optimiser step that no
+    validation follows, or after that validation.
+
+    Args:
+        path: The checkpoint.
+        minutes: Time between two.
+        signals: What came meanwhile.
+
+    Attributes:
+        seconds: Time trained before the last stop.
+    """
+
+    def __init__(self, path: Path, minutes: float, signals: Signals) -> None:
+        self.path, self.minutes, self.signals = path, minutes, signals
+        self.seconds = 0.0
+        self._began = self._saved = time.monotonic()
+        self._points = 0
+
+    def total_seconds(self) -> float:
+        """Time trained in all."""
+        return self.seconds + time.monotonic() - self._began
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time trained so far."""
+        return {"seconds": self.total_seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Adds to the time trained before."""
+        self.seconds = state_dict["seconds"]
+
+    def on_load_checkpoint(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Takes back what was logged after the checkpoint: it will be logged again."""
+        for logger in trainer.loggers:
+            if isinstance(logger, CsvLog):
+                logger.rewind(checkpoint["global_step"])
+
+    def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Starts the clock; from here on a signal waits for a whole step."""
+        self._began = self._saved = time.monotonic()
+        self.signals.training = True
+        self.signals.arm()
+
+    def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Takes the signals back from the Trainer."""
+        self.signals.arm()
+
+    def on_test_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Takes the signals back from the Trainer."""
+        self.signals.arm()
+
+    def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """From here on there is nothing to wait for."""
+        self._point(trainer)
+        self.signals.training = False
+
+    def on_train_batch_end(
+        self,
+        trainer: lp.Trainer,
+        pl_module: lp.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Acts after a whole step, unless a validation comes next."""
+        done = batch_idx + 1
+        # Validation comes at the end of each epoch.
+        if whole(trainer, done) and done != trainer.num_training_batches:
+            self._points += 1
+            # Asking a GPU costs a wait; several ranks must all ask or none.
+            often = trainer.world_size == 1 or trainer.strategy.root_device.type == "cpu"
+            if often or self._points % 10 == 0:
+                self._point(trainer)
+
+    def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Acts after a validation of the training loop."""
+        if trainer.state.fn == "fit":
+            self._point(trainer)
+
+    def _point(self, trainer: lp.Trainer) -> None:
+        late = time.monotonic() - self._saved > 60 * self.minutes
+        flags = torch.tensor([float(self.signals.received), float(late)])
+        if trainer.world_size > 1:
+            flags = flags.to(trainer.strategy.root_device)
+            torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+        signum, save = (int(flag) for flag in flags.tolist())
+        if signum or save:
+            trainer.save_checkpoint(self.path)
+            for logger in trainer.loggers:
+                logger.save()
+            self._saved = time.monotonic()
+        if signum:
+            raise Leave(signum)

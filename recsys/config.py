@@ -65,6 +65,7 @@ class Data:
     max_history: int = option(20, "how many of the latest events a user's history keeps")
     max_tokens: int = option(64, "raw tokens kept of an item's text")
     max_users: int | None = option(None, "keep a seeded sample of users, for a quick look")
+    train_users: int | None = option(None, "train on a seeded sample of so many users")
     max_items: int | None = option(None, "keep the most frequent items, for a quick look")
 
 
@@ -102,6 +103,9 @@ class Regularization:
 
     weight_decay: float = option(0.01, "decoupled decay; none on biases and norms")
     l2_sp: float = option(0.0, "pull towards the anchor that the tuning method names")
+    dropout: float | None = option(
+        None, "of the encoder's layers that train; null: as the pretrained model has it"
+    )
 
 
 @dataclass
@@ -112,7 +116,7 @@ class Trainer:
     max_steps: int | None = option(None, "stop after so many optimiser steps; null: by epochs")
     batch_size: int = option(64, "users of a step, over all devices")
     accumulate: int = option(1, "batches of one optimiser step")
-    devices: int = option(1, "processes or GPUs; only 1 so far")
+    devices: int = option(1, "processes or GPUs")
     accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
     precision: Literal["auto", "fp32", "bf16-mixed", "fp16-mixed"] = option(
         "auto", "auto: bf16-mixed where the hardware has it, else fp32"
@@ -120,6 +124,27 @@ class Trainer:
     threads: int | None = option(None, "CPU threads of a process; null: torch's choice")
     patience: int | None = option(None, "validations without gain before stopping; null: never")
     deterministic: bool = option(True, "only operations that repeat bit by bit")
+    log_every: int = option(10, "optimiser steps between two rows of the log")
+
+
+@dataclass
+class Checkpoint:
+    """What a stop costs."""
+
+    every_minutes: float = option(10.0, "time between two saved states to go on from")
+
+
+@dataclass
+class Tracking:
+    """Where the log goes besides the run's folder."""
+
+    wandb: Literal["auto", "online", "offline", "off"] = option(
+        "auto", "Weights & Biases; auto: WANDB_MODE, else online with a key and offline without"
+    )
+    project: str = option("recsys", "project at Weights & Biases")
+    group: str | None = option(None, "group of runs at Weights & Biases; null: the experiment")
+    tensorboard: bool = option(False, "also write files for TensorBoard")
+    checkpoint_artifact: bool = option(False, "upload the best checkpoint to Weights & Biases")
 
 
 @dataclass
@@ -132,6 +157,7 @@ class Evaluation:
     k: list[int] = option([10], "cut-offs of the metrics")
     monitor: str = option("ndcg@10", "the validation metric that picks the best checkpoint")
     candidates: int = option(100, "length of a candidate list")
+    max_cases: int | None = option(None, "evaluate a seeded sample of so many cases")
     mask_history: bool = option(True, "leave out what the user has already had")
     batch_size: int = option(256, "cases of an evaluation step")
 
@@ -152,6 +178,8 @@ class Run:
     regularization: Regularization = field(default_factory=Regularization)
     trainer: Trainer = field(default_factory=Trainer)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    tracking: Tracking = field(default_factory=Tracking)
 
 
 def choices(axis: str) -> dict[str, str]:
@@ -210,15 +238,19 @@ def compose(argv: Sequence[str], folder: Path = EXPERIMENTS) -> Run:
     return _run([*(_experiment(str(name), folder) if name is not None else []), command_line])
 
 
-def stored(path: Path) -> Run:
+def stored(path: Path, words: Sequence[str] = ()) -> Run:
     """The run whose resolved configuration lies in a file that `to_yaml` wrote.
+
+    Args:
+        path: The file.
+        words: `key=value` words that amend it.
 
     Raises:
         ConfigError: The file is missing, or no configuration of this version.
     """
     if not path.is_file():
         raise ConfigError(f"{path} is missing; name the folder of a run.")
-    return _run([_read(path)])
+    return _run([_read(path), parse(words)])
 
 
 def _run(layers: Sequence[Node]) -> Run:
@@ -235,7 +267,19 @@ def _run(layers: Sequence[Node]) -> Run:
         node = nodes.get(axis, {})
         config = _choice(axis, {**(default if "name" not in node else {}), **node})
         setattr(run.data if axis == "data.source" else run, axis.split(".")[-1], config)
+    if not cast(Any, run.architecture).trains:
+        _refuse_training(run, nodes)
     return run
+
+
+def _refuse_training(run: Run, nodes: Mapping[str, Node]) -> None:
+    """An architecture that does not train has no tuning and no objective."""
+    for axis in ("tuning", "objective"):
+        if axis in nodes:
+            raise ConfigError(
+                f"architecture {choice_name(run.architecture)} does not train; leave out {axis}."
+            )
+        setattr(run, axis, None)
 
 
 def parse(argv: Sequence[str]) -> Node:
@@ -342,7 +386,7 @@ def _choice(axis: str, node: Node) -> object:
 
 
 def _check(node: Node, schema: type, prefix: str) -> None:
-    """Refuses unknown keys, and a scalar where a group is."""
+    """Refuses unknown keys, and a scalar where a group is; gives back the word `off`."""
     hints = typing.get_type_hints(schema)
     known = [f.name for f in fields(schema)]
     for key, value in node.items():
@@ -357,6 +401,8 @@ def _check(node: Node, schema: type, prefix: str) -> None:
                     f"{', '.join(names)}."
                 )
             _check(cast(Node, value), cast(type, inner), f"{prefix}{key}.")
+        elif value is False and "off" in typing.get_args(inner):
+            node[key] = "off"  # YAML 1.1 reads the word as a truth value
 
 
 def _typed(schema: type, values: Node, prefix: str) -> object:
@@ -375,7 +421,11 @@ def to_node(run: Run) -> Node:
     out = _plain(run)
     out["data"]["source"] = {"name": choice_name(run.data.source), **out["data"]["source"]}
     for axis in ("tuning", "architecture", "objective"):
-        out[axis] = {"name": choice_name(getattr(run, axis)), **out[axis]}
+        config = getattr(run, axis)
+        if config is None:
+            del out[axis]
+        else:
+            out[axis] = {"name": choice_name(config), **out[axis]}
     return out
 
 
@@ -391,7 +441,8 @@ def to_yaml(run: Run) -> str:
 def help_text(command: str) -> str:
     """The schema with each field's help, the choices of each axis and the experiments."""
     lines = [f"usage: python -m recsys.{command} [experiment=NAME] [key=value ...]", ""]
-    lines += ["  --help          this page", "  --print-config  the resolved configuration", ""]
+    lines += ["  --help          this page", "  --print-config  the resolved configuration"]
+    lines += ["  resume=RUN      go on with a stopped run: its folder, or last", ""]
     lines += ["experiments: " + (", ".join(experiments()) or "none"), ""]
     lines += _help_group(Run, "")
     for axis in AXES:

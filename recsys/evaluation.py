@@ -113,6 +113,7 @@ class Evaluator(nn.Module):
             "case": batch.case,
             "user": batch.users[batch.query[:, 0]],
             "history": batch.query[:, 1],
+            **{name: column[batch.query[:, 0]] for name, column in batch.context.items()},
             **row,
         }
         counted = batch.case >= 0

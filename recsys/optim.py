@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from recsys.errors import ConfigError
+
 Named = Sequence[tuple[str, nn.Parameter]]
 
 
@@ -73,3 +75,35 @@ def adamw(
         optimizer, lambda step: factor(step, steps, warmup, schedule)
     )
     return optimizer, scheduler
+
+
+def set_dropout(model: nn.Module, rate: float | None) -> None:
+    """Sets dropout, that of attention included, before a tuning method adds its own.
+
+    Layers below the lowest trained one run in evaluation mode, so that it acts only where
+    something trains.
+
+    Args:
+        model: A pretrained model.
+        rate: Share of the values dropped; None leaves the model as it is.
+
+    Raises:
+        ConfigError: The rate is no share, or the model has no place for dropout.
+    """
+    if rate is None:
+        return
+    if not 0 <= rate < 1:
+        raise ConfigError(f"regularization.dropout is {rate}; set it from 0 to below 1.")
+    places = 0
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+            places += 1
+        # Families without a module for it keep the share of dropped attention as a number.
+        if "attention_dropout" in vars(module) and isinstance(module.attention_dropout, int | float):
+            module.attention_dropout = float(rate)
+            places += 1
+    if not places:
+        raise ConfigError(
+            f"regularization.dropout: {type(model).__name__} has no dropout; set it to null."
+        )

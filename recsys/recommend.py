@@ -10,6 +10,7 @@ from pathlib import Path
 from recsys.config import nearest, stored
 from recsys.errors import ConfigError, RecsysError
 from recsys.fit import hush
+from recsys.resume import last_run
 
 KEYS = ("run", "user", "history", "k", "output")
 USAGE = (
@@ -50,16 +51,6 @@ def _words(argv: Sequence[str]) -> dict[str, str]:
     return out
 
 
-def _folder(name: str, output: str) -> Path:
-    """The run's folder; `last` is the newest complete one."""
-    if name != "last":
-        return Path(name)
-    complete = sorted(Path(output).glob("*/result.json"), key=lambda p: p.stat().st_mtime)
-    if not complete:
-        raise ConfigError(f"run=last: there is no complete run in {output}.")
-    return complete[-1].parent
-
-
 def recommend(words: dict[str, str]) -> list[str]:
     """One line an item: rank, score, id and text.
 
@@ -70,7 +61,8 @@ def recommend(words: dict[str, str]) -> list[str]:
     from recsys import build
     from recsys.data.tables import IdMap
 
-    folder = _folder(words["run"], words.get("output", "runs"))
+    name = words["run"]
+    folder = Path(name) if name != "last" else last_run(words.get("output", "runs"), complete=True)
     run = stored(folder / "config.yaml")
     hush()
     if not (folder / "result.json").is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from recsys.data.catalog import Catalog
 from recsys.data.files import write_atomic
+from recsys.data.usertexts import UserTexts
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.prefix import PrefixCache
 from recsys.errors import ConfigError
@@ -22,6 +24,9 @@ from recsys.evaluation import Evaluator, Ranking
 from recsys.objective import Surroundings
 from recsys.optim import Named, adamw, groups
 from recsys.types import Batch, ItemBatch, Loss, Ragged, Scored, Tuned
+
+ENCODERS = ("_encoder.", "_user_encoder.")
+"""Where encoders lie in a recommender: the one of the items, and a separate one of the users."""
 
 Optimise = Callable[[Mapping[str, Named], frozenset[str], int], tuple[Any, Any]]
 
@@ -36,6 +41,7 @@ class Parts:
         catalog: Item texts as tokens, or None where nothing reads them.
         encoder: The tuned encoder, or None where the architecture has none.
         tuned: What the tuning method did, or None.
+        user_texts: Users as one text each, or None where nothing reads them.
         prefix: Kept states below the lowest trained layer, or None.
         objective: The loss, or None where nothing trains.
         around: The world as an objective may see it.
@@ -51,6 +57,7 @@ class Parts:
     catalog: Catalog | None
     encoder: Encoder | None
     tuned: Tuned | None
+    user_texts: UserTexts | None
     prefix: PrefixCache | None
     objective: Callable[[Scored, Batch, Surroundings], Loss] | None
     around: Callable[[Callable[[Tensor, Tensor], Tensor]], Surroundings] | None
@@ -70,7 +77,9 @@ class Recommender(lp.LightningModule, abc.ABC):
         self._encoder = parts.encoder
         self.evaluator = Evaluator(parts.ranking, parts.ks, parts.mask_history, parts.counts)
         self._kept: Tensor | None = None
-        self._anchor: dict[str, Tensor] = {}
+        self._start: dict[str, Tensor] = {}
+        # Checkpoints hold what trained; the rest comes from the pretrained model.
+        self.strict_loading = False
 
     @property
     def encoder(self) -> Encoder:
@@ -91,30 +100,58 @@ class Recommender(lp.LightningModule, abc.ABC):
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """Scores of every query with every item, (Q, N)."""
 
+    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> tuple[Batch, Tensor]:
+        """What a free text asks for, in place of a user.
+
+        Args:
+            batch: One query without history, as `Examples.serve` makes it.
+            text: The text.
+            tokens: Its raw token ids, one text.
+
+        Returns:
+            The batch, and the query's representation (1, ...).
+
+        Raises:
+            ConfigError: The architecture cannot read texts.
+        """
+        raise ConfigError(
+            f"{type(self).__module__} does not read texts; give user= or history= instead."
+        )
+
     @final
-    def encode_items(self, plan: ItemBatch) -> Tensor:
+    def encode_items(
+        self, plan: ItemBatch, encoder: Encoder | None = None, prefix: PrefixCache | None = None
+    ) -> Tensor:
         """(U, D) pooled texts of a plan's items, each encoded once.
 
         An encoder that does not train gives the same vectors for the whole run: they are made for
         the whole catalog at the first call and looked up from then on.
+
+        Args:
+            plan: The items.
+            encoder: Another encoder than that of the items, or None.
+            prefix: The kept states of that other encoder, or None.
         """
+        if encoder is None:
+            encoder, prefix = self.encoder, self.parts.prefix
         if self.parts.tuned is None or self.parts.tuned.trained:
-            return self._encode(plan.items)
+            return self._encode(plan.items, encoder, prefix)
         if self._kept is None:
             with torch.no_grad():
                 rows = torch.arange(len(self.parts.texts), device=self.device)
-                self._kept = torch.cat([self._encode(part) for part in torch.split(rows, 1024)])
+                blocks = [self._encode(part, encoder, None) for part in torch.split(rows, 1024)]
+            self._kept = torch.cat(blocks)
         return self._kept[plan.items]
 
-    def _encode(self, rows: Tensor) -> Tensor:
+    def _encode(self, rows: Tensor, encoder: Encoder, prefix: PrefixCache | None) -> Tensor:
         """(U, D) pooled texts of catalog rows (U,)."""
-        if self.parts.prefix is not None:
-            return self.parts.prefix.vectors(rows)
+        if prefix is not None:
+            return prefix.vectors(rows)
         if self.parts.catalog is None:
             raise ConfigError(f"{type(self).__module__} needs item tokens, and none were made.")
         tokens = self.parts.catalog.tokens(rows.cpu())
         moved = Ragged(tokens.values.to(self.device), tokens.sizes)
-        vectors: Tensor = self.encoder(moved)
+        vectors: Tensor = encoder(moved)
         return vectors
 
     @final
@@ -139,10 +176,10 @@ class Recommender(lp.LightningModule, abc.ABC):
     def roles(self) -> dict[str, Named]:
         """Trained parameters by role: pretrained weights, added parameters, heads."""
         tuned = self.parts.tuned
-        added = {f"_encoder.{n}" for n in tuned.added} if tuned else set()
+        added = {f"{e}{n}" for e in ENCODERS for n in tuned.added} if tuned else set()
         out: dict[str, list[tuple[str, nn.Parameter]]] = {"encoder": [], "tuned": [], "head": []}
         for name, p in self.trained().items():
-            inside = name.startswith("_encoder.")
+            inside = name.startswith(ENCODERS)
             role = "tuned" if name in added else "encoder" if inside else "head"
             out[role].append((name, p))
         return {k: v for k, v in out.items()}
@@ -153,29 +190,63 @@ class Recommender(lp.LightningModule, abc.ABC):
         if self.parts.objective is None or self.parts.around is None:
             raise ConfigError(f"{type(self).__module__} does not train.")
         loss = self.parts.objective(self(batch), batch, self.parts.around(self.score))
-        count = loss.count.detach().clone().float()
         world = self.trainer.world_size
+        sums = torch.stack([loss.total.detach().float(), loss.count.detach().float()])
         if world > 1:
-            torch.distributed.all_reduce(count)
+            torch.distributed.all_reduce(sums)
+        count = sums[1].clamp(min=1)
+        # The callback that writes the log picks it up; the bar shows the same on every rank.
+        self.train_loss = sums[0] / count
+        self.log("train/loss", self.train_loss, prog_bar=True, logger=False)
         # DDP averages gradients over ranks; the factor turns that into a sum.
-        mean = loss.total * world / count.clamp(min=1)
-        self.log("train/loss", mean.detach(), prog_bar=True)
+        mean = loss.total * world / count
         return mean + self._pull() if self.parts.l2_sp else mean
 
     @final
     def _pull(self) -> Tensor:
-        terms = [(p - self._anchor[k]).square().sum() for k, p in self.trained().items()]
+        """L2-SP: towards the start for pretrained weights, towards zero for added ones."""
+        roles = self.roles()
+        terms = [(p - self._start[k]).square().sum() for k, p in roles["encoder"]]
+        terms += [p.square().sum() for role in ("tuned", "head") for _, p in roles[role]]
         return 0.5 * self.parts.l2_sp * torch.stack(terms).sum()
 
     @final
+    def setup(self, stage: str) -> None:
+        """Remembers the start, before a checkpoint is restored over it."""
+        if stage == "fit":
+            # A pretrained model comes in evaluation mode, and the Trainer leaves modes as they are.
+            self.train()
+            self._start = {k: p.detach().clone() for k, p in self.trained().items()}
+
+    @final
     def on_fit_start(self) -> None:
-        """Remembers where L2-SP pulls: the start for pretrained weights, zero for added ones."""
-        if self.parts.l2_sp:
-            pretrained = {name for name, _ in self.roles()["encoder"]}
-            self._anchor = {
-                k: p.detach().clone() if k in pretrained else torch.zeros_like(p)
-                for k, p in self.trained().items()
-            }
+        """Brings the start to where the parameters are by now."""
+        self._start = {k: v.to(self.device) for k, v in self._start.items()}
+
+    @final
+    @torch.no_grad()
+    def distances(self) -> dict[str, Tensor]:
+        """Euclidean distance from the start by role, () each; nothing waits for the device."""
+        return {
+            role: torch.stack([(p - self._start[k]).float().norm() for k, p in named]).norm()
+            for role, named in self.roles().items()
+            if named
+        }
+
+    @final
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves only what trained in a checkpoint."""
+        state, own = checkpoint["state_dict"], self.trained()
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if k in own}
+
+    @final
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint that holds other parameters than those that train.
+
+        Raises:
+            ConfigError: It is of another architecture or tuning method.
+        """
+        self._check_names(checkpoint["state_dict"].keys(), "resume")
 
     @final
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own loose type)
@@ -183,12 +254,23 @@ class Recommender(lp.LightningModule, abc.ABC):
         if self.parts.optimise is None:
             raise ConfigError(f"{type(self).__module__} does not train.")
         plain = frozenset(k for k, p in self.trained().items() if p.ndim < 2 or "norm" in k.lower())
-        steps = int(self.trainer.estimated_stepping_batches)
-        optimizer, scheduler = self.parts.optimise(self.roles(), plain, steps)
+        optimizer, scheduler = self.parts.optimise(self.roles(), plain, self._steps())
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    @final
+    def _steps(self) -> int:
+        """Optimiser steps of the whole training.
+
+        The Trainer's own estimate would begin to read the data before the counters of a run that
+        goes on are restored.
+        """
+        trainer = self.trainer
+        batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        steps = -(-batches // trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
+        return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
 
     # Evaluation
 
@@ -211,20 +293,25 @@ class Recommender(lp.LightningModule, abc.ABC):
 
     @final
     @torch.no_grad()
-    def top(self, batch: Batch, k: int, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def top(
+        self, batch: Batch, k: int, seen: Tensor, query: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The best unseen items of a single query.
 
         Args:
             batch: One query, as `Examples.serve` makes it.
             k: How many; fewer come back where the catalog is exhausted.
             seen: Catalog rows to leave out.
+            query: (1, ...) its representation, or None to make it from the batch.
 
         Returns:
             Scores and catalog rows, each (k,), best first.
         """
         self.eval()
         vectors = self.index_catalog()
-        scores = self.score(self.queries(batch, vectors[batch.plan.items]), vectors)[0]
+        if query is None:
+            query = self.queries(batch, vectors[batch.plan.items])
+        scores = self.score(query, vectors)[0]
         scores[seen] = -torch.inf
         unseen = int((scores > -torch.inf).sum())
         values, rows = scores.topk(min(k, unseen))
@@ -243,7 +330,7 @@ class Recommender(lp.LightningModule, abc.ABC):
     @final
     def on_validation_epoch_end(self) -> None:
         """Logs the validation metrics."""
-        self.log_dict({f"val/{k}": v for k, v in self.evaluator.end().items()})
+        self.log_dict({f"val/{k}": v for k, v in self.evaluator.end().items()}, logger=False)
 
     @final
     def on_test_epoch_start(self) -> None:
@@ -258,7 +345,7 @@ class Recommender(lp.LightningModule, abc.ABC):
     @final
     def on_test_epoch_end(self) -> None:
         """Logs the test metrics."""
-        self.log_dict({f"test/{k}": v for k, v in self.evaluator.end().items()})
+        self.log_dict({f"test/{k}": v for k, v in self.evaluator.end().items()}, logger=False)
 
     # Checkpoints
 
@@ -276,15 +363,19 @@ class Recommender(lp.LightningModule, abc.ABC):
             ConfigError: The file belongs to another architecture or tuning method.
         """
         state, own = load_file(path), self.trained()
-        if state.keys() != own.keys():
-            odd = sorted(state.keys() ^ own.keys())
-            raise ConfigError(
-                f"{path}: the checkpoint is of another architecture or tuning method "
-                f"({len(odd)} parameters differ, the first is '{odd[0]}')."
-            )
+        self._check_names(state.keys(), str(path))
         with torch.no_grad():
             for name, p in own.items():
                 p.copy_(state[name])
+
+    @final
+    def _check_names(self, names: AbstractSet[str], where: str) -> None:
+        odd = sorted(names ^ self.trained().keys())
+        if odd:
+            raise ConfigError(
+                f"{where}: the checkpoint is of another architecture or tuning method "
+                f"({len(odd)} parameters differ, the first is '{odd[0]}')."
+            )
 
 
 def optimiser(

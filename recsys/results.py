@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import platform
 import secrets
 import subprocess
@@ -23,11 +23,11 @@ from recsys.errors import DataError
 PACKAGES = ("torch", "lightning", "transformers", "peft", "polars", "recsys")
 
 
-def new_folder(output: str, name: str) -> Path:
-    """Makes the run's own folder; an existing one is never used again.
+def new_folder(output: str, name: str, config: str) -> Path:
+    """Makes the run's own folder with its `config.yaml`; an existing one is never used again.
 
     Raises:
-        DataError: The folder cannot be made.
+        DataError: The folder cannot be made, or the disk is full; then there is none.
     """
     stamp = time.strftime("%Y%m%d-%H%M%S")
     path = Path(output) / f"{name}-{stamp}-{secrets.token_hex(2)}"
@@ -35,6 +35,11 @@ def new_folder(output: str, name: str) -> Path:
         path.mkdir(parents=True)
     except OSError as error:
         raise DataError(f"{path}: the result folder cannot be made ({error.strerror}).") from None
+    try:
+        write_atomic(path / "config.yaml", config)
+    except DataError:
+        path.rmdir()
+        raise
     return path
 
 
@@ -73,11 +78,21 @@ def peak_anonymous_mb() -> float | None:
     return found[0] / 1024 if found else None
 
 
+def gather(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The rows of all ranks; every rank must call it. In one process it is the identity."""
+    if not torch.distributed.is_initialized():
+        return rows
+    parts: list[list[dict[str, Tensor]]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, rows)
+    return [row for part in parts for row in part]
+
+
 def cases_frame(rows: Sequence[Mapping[str, Tensor]], tables: Tables) -> pl.DataFrame:
     """One row a case, with the user's own ids: every k and slice can be recomputed from it."""
     if not rows:
         raise DataError("the test part has no case; choose another split.")
     frame = pl.DataFrame({name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]})
+    frame = frame.sort("case")
     users, items = tables.users["user"], tables.items["item"]
     return frame.with_columns(
         user=users[frame["user"].to_list()], target=items[frame["target"].to_list()]
@@ -85,8 +100,12 @@ def cases_frame(rows: Sequence[Mapping[str, Tensor]], tables: Tables) -> pl.Data
 
 
 def write(folder: Path, result: Mapping[str, object], cases: pl.DataFrame) -> None:
-    """Writes `cases.parquet`, then `result.json`, whose presence says that the run is complete."""
-    aside = folder / f".cases.{os.getpid()}.parquet"
-    cases.write_parquet(aside)
-    aside.rename(folder / "cases.parquet")
+    """Writes `cases.parquet`, then `result.json`, whose presence says that the run is complete.
+
+    Raises:
+        DataError: The disk is full; each file is whole or absent.
+    """
+    buffer = io.BytesIO()
+    cases.write_parquet(buffer)
+    write_atomic(folder / "cases.parquet", buffer.getvalue())
     write_atomic(folder / "result.json", json.dumps(result, indent=2, allow_nan=True) + "\n")

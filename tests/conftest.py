@@ -1,5 +1,6 @@
 """A made-up shop and a tiny random encoder, both as a user would have them: files."""
 
+import os
 import random
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+# Nothing leaves the machine: `tracking.wandb: auto` means off, unless a test says otherwise.
+os.environ["WANDB_MODE"] = "disabled"
 
 THINGS = ["lamp", "chair", "table", "shelf", "mirror"]
 COLOURS = ["red", "blue", "green", "black", "white", "brown"]
@@ -53,6 +57,29 @@ def shop(tmp_path_factory) -> Path:
     for user in range(40):
         own = items[5 * (user % 6) : 5 * (user % 6) + 5]
         for time, (item, _) in enumerate(rng.sample(own, 5)):
-            rows.append(f"u{user},{item},{1_600_000_000 + 100 * user + time}\n")
-    (folder / "events.csv").write_text("who,what,when\n" + "".join(rows))
+            stars = rng.randint(1, 5)
+            rows.append(f"u{user},{item},{1_600_000_000 + 100 * user + time},{stars}\n")
+    (folder / "events.csv").write_text("who,what,when,stars\n" + "".join(rows))
     return folder
+
+
+@pytest.fixture
+def shop_words(shop, tiny_bert, tmp_path):
+    """What a user types to run on the shop with the tiny encoder."""
+    return [
+        "data.source=tables",
+        f"data.source.interactions={shop / 'events.csv'}",
+        f"data.source.items={shop / 'items.csv'}",
+        "data.source.user=who",
+        "data.source.item=what",
+        "data.source.time=when",
+        "data.source.item_text='{name}'",
+        "data.split=leave_one_out",
+        f"encoder.model={tiny_bert}",
+        "encoder.max_length=32",
+        "trainer.accelerator=cpu",
+        "trainer.epochs=2",
+        "trainer.batch_size=16",
+        "optimizer.lr=0.01",
+        f"output={tmp_path / 'runs'}",
+    ]

@@ -18,6 +18,8 @@ class Config:
 
     gives: ClassVar[frozenset[str]] = frozenset()
     trains: ClassVar[bool] = False
+    reads_user_texts: ClassVar[bool] = False
+    reads_item_vectors: ClassVar[bool] = False
 
 
 class Model(Recommender):

@@ -20,6 +20,8 @@ class Config:
 
     gives: ClassVar[frozenset[str]] = frozenset()
     trains: ClassVar[bool] = False
+    reads_user_texts: ClassVar[bool] = False
+    reads_item_vectors: ClassVar[bool] = False
 
     sublinear: bool = option(True, "1 + log of a word's count in place of the count")
 

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping
+
 import lightning.pytorch as lp
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from recsys.data.examples import TEST, VAL, Examples, Ints, Queries, Sampling
+from recsys.data.examples import TEST, VAL, Examples, Ints, Lists, Queries, Rows, Sampling
 from recsys.data.loader import EpochBatches, train_loader
 from recsys.types import Batch
 
 
 class _Cases(Dataset[Batch]):
-    def __init__(self, module: RecDataModule, at: Ints) -> None:
-        self.module, self.at = module, at
+    def __init__(self, module: RecDataModule, rows: Rows, context: dict[str, Tensor]) -> None:
+        self.module, self.rows, self.context = module, rows, context
 
     def __len__(self) -> int:
-        return -(-len(self.at) // self.module.eval_batch_size)
+        return -(-len(self.rows.case) // self.module.eval_batch_size)
 
     def __getitem__(self, index: int) -> Batch:
         size = self.module.eval_batch_size
-        rows = self.module.examples.case_rows(self.at[index * size : (index + 1) * size])
-        return self.module.examples.batch(rows, self.module.sizes)
+        part = slice(index * size, (index + 1) * size)
+        # Cases have one query a row, so that rows and queries are cut alike.
+        fields = {f.name: getattr(self.rows, f.name)[part] for f in dataclasses.fields(Rows)}
+        fields["row"] = fields["row"] - index * size
+        batch = self.module.examples.batch(Rows(**fields), self.module.sizes)
+        context = {name: column[part] for name, column in self.context.items()}
+        return dataclasses.replace(batch, context=context)
 
 
 class RecDataModule(lp.LightningDataModule):
@@ -37,6 +47,8 @@ class RecDataModule(lp.LightningDataModule):
         batch_size: Rows of a step, over all ranks.
         eval_batch_size: Cases of an evaluation step, a rank.
         seed: Of the run.
+        lists: What is ranked, by role; a role that has none ranks the whole catalog.
+        max_cases: Evaluate a seeded sample of so many cases; None for all.
     """
 
     def __init__(
@@ -51,6 +63,8 @@ class RecDataModule(lp.LightningDataModule):
         batch_size: int,
         eval_batch_size: int,
         seed: int,
+        lists: Mapping[int, Lists],
+        max_cases: int | None,
     ) -> None:
         super().__init__()
         self.examples, self.sizes, self.queries, self.per_user = examples, sizes, queries, per_user
@@ -60,6 +74,7 @@ class RecDataModule(lp.LightningDataModule):
             eval_batch_size,
         )
         self.sampling, self.seed = sampling, seed
+        self.lists, self.max_cases = lists, max_cases
 
     def order(self, epoch: int) -> Ints:
         """What an epoch trains on, shuffled; the same on every rank."""
@@ -67,11 +82,20 @@ class RecDataModule(lp.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of this rank; every rank has the same number of steps."""
-        rank, world = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
-        batches = EpochBatches(self.order, self.batch_size, rank, world)
+        rank, world = 0, 1
+        position: Callable[[], tuple[int, int]] | None = None
+        if self.trainer is not None:
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+            # Asked later: a run that goes on restores the loop's counters only after this.
+            position = self._position
+        batches = EpochBatches(self.order, self.batch_size, rank, world, position)
         return train_loader(batches, self.train_batch, self.seed)
+
+    def _position(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 0
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        return self.trainer.current_epoch, int(batches)
 
     def train_batch(self, at: Ints, epoch: int) -> Batch:
         """The batch of some of an epoch's examples, with the negatives of that epoch."""
@@ -82,11 +106,32 @@ class RecDataModule(lp.LightningDataModule):
         return self.examples.batch(rows, self.sizes, drawn)
 
     def cases(self, role: int) -> DataLoader[Batch]:
-        """All cases of a role on this rank, each once over all ranks."""
-        at = self.examples.cases(role)
+        """All cases of a role on this rank, each once over all ranks.
+
+        A rank that would have none gets one that is not counted: it must take part in the step.
+        """
+        rank, world = 0, 1
         if self.trainer is not None:
-            at = np.array_split(at, self.trainer.world_size)[self.trainer.global_rank]
-        return DataLoader(_Cases(self, at), batch_size=None)
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+        lists = self.lists.get(role)
+        count = len(self._case_numbers(role) if lists is None else lists.at)
+        mine = np.array_split(np.arange(count), world)[rank]
+        filler = not len(mine)
+        if filler:
+            mine = np.zeros(1, dtype=np.int64)
+        context = {}
+        if lists is None:
+            rows = self.examples.case_rows(self._case_numbers(role)[mine])
+        else:
+            chosen = {f.name: getattr(lists, f.name)[mine] for f in dataclasses.fields(Lists)}
+            rows = self.examples.list_rows(Lists(**chosen))
+            context["inserted"] = torch.from_numpy(lists.inserted[mine])
+        if filler:
+            rows = dataclasses.replace(rows, case=np.full(1, -1, dtype=np.int64))
+        return DataLoader(_Cases(self, rows, context), batch_size=None)
+
+    def _case_numbers(self, role: int) -> Ints:
+        return self.examples.cases(role, self.max_cases, self.seed)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation cases."""

@@ -6,6 +6,7 @@ see together what one would see alone.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +19,10 @@ from recsys.data.splits import Split
 from recsys.types import Batch, ItemBatch
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 Queries = Literal["last", "random", "all"]
 Sampling = Literal["uniform", "frequency"]
+Targets = Literal["liked", "labelled"]
 
 TRAIN, VAL, TEST = 0, 1, 2
 """Values of `Split.role`."""
@@ -31,12 +34,13 @@ class Rows:
 
     Attributes:
         user: (B,) user rows.
-        start: (B,) first positive event of the history window.
+        start: (B,) first event of the history window, counted among the positive events.
         stop: (B,) one past its last.
         row: (Q,) which row a query belongs to.
         prefix: (Q,) how many events of the window the query sees.
-        target: (Q,) catalog row of the target.
-        weight: (Q,) observed weight of the target.
+        candidates: (Q, C) catalog rows, -1 for none; column 0 is the target in training.
+        labels: (Q, C) 1 for a positive, else 0.
+        weight: (Q, C) observed weight.
         case: (Q,) number of the case, or -1.
     """
 
@@ -45,57 +49,129 @@ class Rows:
     stop: Ints
     row: Ints
     prefix: Ints
-    target: Ints
-    weight: npt.NDArray[np.float32]
+    candidates: Ints
+    labels: Floats
+    weight: Floats
     case: Ints
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What is ranked for each case, where it is not the whole catalog.
+
+    Attributes:
+        at: (N,) event numbers: a history is what comes before.
+        candidates: (N, C) catalog rows, -1 for none.
+        labels: (N, C) 1 for a positive, else 0.
+        inserted: (N,) whether the target had to be put into the list.
+    """
+
+    at: Ints
+    candidates: Ints
+    labels: Floats
+    inserted: npt.NDArray[np.bool_]
 
 
 class Examples:
     """Turns a split into training queries and cases.
 
+    A history holds positive events only; an event's history is what the user liked before it.
+
     Args:
         split: The events, sorted by user and time.
         items: Number of items in the catalog.
         max_history: How many of the latest positive events a history keeps.
+        targets: Train on liked events, or on every event with its own label.
+        train_users: Train on a seeded sample of so many users; None for all.
+        seed: Of that sample.
     """
 
-    def __init__(self, split: Split, items: int, max_history: int) -> None:
+    def __init__(
+        self,
+        split: Split,
+        items: int,
+        max_history: int,
+        targets: Targets = "liked",
+        train_users: int | None = None,
+        seed: int = 0,
+    ) -> None:
         self.split, self.items, self.max_history = split, items, max_history
         users = len(split.offsets) - 1
-        self.user_of: Ints = np.repeat(np.arange(users), np.diff(split.offsets))
+        self._user: Ints = np.repeat(np.arange(users), np.diff(split.offsets))
+        self._item: Ints = split.item.astype(np.int64)
         liked = split.label > 0
-        self._event: Ints = np.flatnonzero(liked)
-        self._item: Ints = split.item[liked].astype(np.int64)
-        self._user: Ints = self.user_of[liked]
-        # _first[u] is where user u's positive events begin.
-        self._first: Ints = np.searchsorted(self._user, np.arange(users + 1))
-        self._role = split.role[liked]
+        # Events are numbered twice: among all, and among the positive ones.
+        self._liked: Ints = np.flatnonzero(liked)
+        self._before: Ints = np.cumsum(liked) - liked
+        self._first: Ints = np.searchsorted(self._user[self._liked], np.arange(users + 1))
+        able = split.role == TRAIN
+        if targets == "liked":
+            # A target needs something to be predicted from; a label may rest on the profile.
+            able &= liked & (self._before > self._first[self._user])
+        # An observed negative counts as weight 0, whatever its event weighs.
+        self._weight: Floats = (split.weight * split.label).astype(np.float32)
+        if train_users is not None and train_users < users:
+            chosen = np.random.default_rng([seed, 1]).permutation(np.unique(self._user[able]))
+            able &= np.isin(self._user, chosen[:train_users])
+        self._train: Ints = np.flatnonzero(able)
+
+    def train_weights(self) -> Floats:
+        """(N,) weights of all training targets; an observed negative weighs 0."""
+        weights: Floats = self._weight[self._train]
+        return weights
 
     def train_counts(self) -> Ints:
         """(I,) how often training shows each item as a positive."""
-        return np.bincount(self._item[self._role == TRAIN], minlength=self.items)
+        return np.bincount(self.train_pairs()[1], minlength=self.items)
 
     def train_pairs(self) -> tuple[Ints, Ints]:
         """Users and items of the positive training events, each (N,)."""
-        keep = self._role == TRAIN
+        keep = (self.split.role == TRAIN) & (self.split.label > 0)
         return self._user[keep], self._item[keep]
 
     def history(self, user: int) -> Ints:
         """All positive events of a user as catalog rows, in time order."""
-        items: Ints = self._item[self._first[user] : self._first[user + 1]]
-        return items
+        return self._item[self._liked[self._first[user] : self._first[user + 1]]]
 
-    def cases(self, role: int) -> Ints:
-        """Positive events that are held out under `role`, as positions among the positives."""
-        at: Ints = np.flatnonzero(self._role == role)
-        return at
+    def cases(self, role: int, limit: int | None = None, seed: int = 0) -> Ints:
+        """Positive events held out under `role`, as event numbers; a seeded sample if limited."""
+        at: Ints = np.flatnonzero((self.split.role == role) & (self.split.label > 0))
+        return sample(at, limit, seed)
+
+    def label_lists(self, role: int, limit: int | None = None, seed: int = 0) -> Lists:
+        """A list a user: the events held out under `role`, each with its label.
+
+        The history ends before the first of them, as if all had been shown at that moment.
+        """
+        held = np.flatnonzero(self.split.role == role)
+        users, first, sizes = np.unique(self._user[held], return_index=True, return_counts=True)
+        chosen = sample(np.arange(len(users)), limit, seed)
+        first, sizes = first[chosen], sizes[chosen]
+        place = np.arange(int(sizes.max(initial=1)))[None, :]
+        inside = place < sizes[:, None]
+        event = held[np.minimum(first[:, None] + place, max(0, len(held) - 1))]
+        return Lists(
+            at=held[first],
+            candidates=np.where(inside, self._item[event], -1),
+            labels=np.where(inside, self.split.label[event], 0).astype(np.float32),
+            inserted=np.zeros(len(first), dtype=np.bool_),
+        )
 
     def case_rows(self, at: Ints) -> Rows:
-        """One row and one query for each case; the case number is its position."""
+        """One row and one query for each event; the case number is the event's."""
         return self._single(at, case=at)
 
+    def list_rows(self, lists: Lists) -> Rows:
+        """As `case_rows`, with the candidates of lists in place of the event's own item."""
+        return dataclasses.replace(
+            self._single(lists.at, case=lists.at),
+            candidates=lists.candidates,
+            labels=lists.labels,
+            weight=lists.labels,
+        )
+
     def epoch(self, queries: Queries, per_user: int, seed: int, epoch: int) -> Ints:
-        """What an epoch trains on: positions of targets, or users with `queries="all"`.
+        """What an epoch trains on: event numbers, or users with `queries="all"`.
 
         Args:
             queries: The last training event of a user, `per_user` random ones, or all positions.
@@ -104,21 +180,18 @@ class Examples:
             epoch: Number of the epoch.
 
         Returns:
-            Shuffled positions among the positives, or user rows.
+            Shuffled event numbers, or user rows.
         """
         rng = np.random.default_rng([seed, epoch, 0])
-        at = np.flatnonzero(self._role == TRAIN)
-        counts = np.bincount(self._user[at], minlength=len(self._first) - 1)
-        able = np.flatnonzero(counts >= 2)
+        users, first, counts = np.unique(
+            self._user[self._train], return_index=True, return_counts=True
+        )
         if queries == "all":
-            return rng.permutation(able)
-        first = np.searchsorted(self._user[at], able)
+            return rng.permutation(users)
         if queries == "last":
-            return rng.permutation(at[first + counts[able] - 1])
-        # A target needs at least one event before it.
-        draw = rng.random((len(able), per_user))
-        offset = 1 + (draw * (counts[able] - 1)[:, None]).astype(np.int64)
-        return rng.permutation(at[(first[:, None] + offset).ravel()])
+            return rng.permutation(self._train[first + counts - 1])
+        offset = (rng.random((len(users), per_user)) * counts[:, None]).astype(np.int64)
+        return rng.permutation(self._train[(first[:, None] + offset).ravel()])
 
     def train_rows(self, queries: Queries, at: Ints) -> Rows:
         """The rows of a training batch.
@@ -129,36 +202,46 @@ class Examples:
         """
         if queries != "all":
             return self._single(at, case=np.zeros_like(at))
-        train = np.flatnonzero(self._role == TRAIN)
-        start = train[np.searchsorted(self._user[train], at)]
-        stop = train[np.searchsorted(self._user[train], at, side="right") - 1]
-        start = np.maximum(start, stop - self.max_history)
-        sizes = stop - start
+        owner = self._user[self._train]
+        first, end = np.searchsorted(owner, at), np.searchsorted(owner, at, side="right")
+        # The latest H targets of each user, in one window of history.
+        first = np.maximum(first, end - self.max_history)
+        sizes = end - first
         row = np.repeat(np.arange(len(at)), sizes)
-        prefix = 1 + np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        target = start[row] + prefix
+        place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        event = self._train[first[row] + place]
+        stop = self._before[self._train[end - 1]]
+        start = np.maximum(self._first[at], stop - self.max_history)
+        prefix = self._before[event] - start[row]
+        # With labelled targets a window can begin after an early event's history.
+        keep = prefix > 0
+        row, event, prefix = row[keep], event[keep], prefix[keep]
+        return self._rows(at, start, stop, row, prefix, event, np.zeros_like(row))
+
+    def _single(self, at: Ints, case: Ints) -> Rows:
+        user, stop = self._user[at], self._before[at]
+        start = np.maximum(self._first[user], stop - self.max_history)
+        return self._rows(user, start, stop, np.arange(len(at)), stop - start, at, case)
+
+    def _rows(
+        self,
+        user: Ints,
+        start: Ints,
+        stop: Ints,
+        row: Ints,
+        prefix: Ints,
+        event: Ints,
+        case: Ints,
+    ) -> Rows:
         return Rows(
-            user=at,
+            user=user,
             start=start,
             stop=stop,
             row=row,
             prefix=prefix,
-            target=self._item[target],
-            weight=self.split.weight[self._event[target]],
-            case=np.zeros_like(row),
-        )
-
-    def _single(self, at: Ints, case: Ints) -> Rows:
-        user = self._user[at]
-        start = np.maximum(self._first[user], at - self.max_history)
-        return Rows(
-            user=user,
-            start=start,
-            stop=at,
-            row=np.arange(len(at)),
-            prefix=at - start,
-            target=self._item[at],
-            weight=self.split.weight[self._event[at]],
+            candidates=self._item[event][:, None],
+            labels=self.split.label[event][:, None],
+            weight=self._weight[event][:, None],
             case=case,
         )
 
@@ -168,47 +251,50 @@ class Examples:
         Args:
             rows: The rows and queries.
             sizes: (I,) raw token counts of the catalog.
-            negatives: (Q, N) catalog rows to stand beside the target, or None.
+            negatives: (Q, N) catalog rows to stand beside the candidates, or None.
         """
         lengths = rows.stop - rows.start
         width = max(1, int(lengths.max(initial=0)))
         place = np.arange(width)[None, :]
         inside = place < lengths[:, None]
-        event = np.minimum(rows.start[:, None] + place, max(0, len(self._item) - 1))
+        event = self._liked[np.minimum(rows.start[:, None] + place, len(self._liked) - 1)]
         history = np.where(inside, self._item[event], -1)
-        candidates = rows.target[:, None]
+        candidates, labels, weight = rows.candidates, rows.labels, rows.weight
         if negatives is not None:
+            none = np.zeros(negatives.shape, dtype=np.float32)
             candidates = np.concatenate([candidates, negatives], axis=1)
+            labels, weight = np.hstack([labels, none]), np.hstack([weight, none])
         every = np.concatenate([history.ravel(), candidates.ravel()])
         plan = np.unique(every[every >= 0])
 
         def locate(x: Ints) -> Tensor:
             return torch.from_numpy(np.where(x >= 0, np.searchsorted(plan, x), -1))
 
-        labels = torch.zeros(candidates.shape)
-        labels[:, 0] = 1
-        weight = torch.zeros(candidates.shape)
-        weight[:, 0] = torch.from_numpy(rows.weight)
         return Batch(
             plan=ItemBatch(torch.from_numpy(plan), tuple(sizes[plan].tolist())),
             users=torch.from_numpy(rows.user),
             history=locate(history),
             query=torch.from_numpy(np.stack([rows.row, rows.prefix], axis=1)),
             candidates=locate(candidates),
-            labels=labels,
-            weight=weight,
+            labels=torch.from_numpy(labels),
+            weight=torch.from_numpy(weight),
             case=torch.from_numpy(rows.case),
         )
 
-    def serve(self, items: Ints) -> Batch:
-        """One query that sees the last H of these catalog rows, in time order; no candidates."""
+    def serve(self, items: Ints, user: int = -1) -> Batch:
+        """One query that sees the last H of these catalog rows, in time order; no candidates.
+
+        Args:
+            items: (N,) catalog rows.
+            user: Row of the user, or -1 for someone unknown.
+        """
         had = items[-self.max_history :]
         plan = np.unique(had)
         places = torch.from_numpy(np.searchsorted(plan, had))[None, :]
         none = torch.zeros(1, 0)
         return Batch(
             plan=ItemBatch(torch.from_numpy(plan), ()),
-            users=torch.zeros(1, dtype=torch.long),
+            users=torch.tensor([user]),
             history=places,
             query=torch.tensor([[0, len(had)]]),
             candidates=none.long(),
@@ -220,7 +306,7 @@ class Examples:
     def negatives(self, rows: Rows, n: int, sampling: Sampling, seed: int, epoch: int) -> Ints:
         """(Q, n) items seen in training; -1 where the draw is the target.
 
-        Drawn from (seed, epoch, user, event), so that it does not matter which rank draws.
+        Drawn from (seed, epoch, user, place, target), so that it does not matter which rank draws.
 
         Args:
             rows: The queries.
@@ -229,11 +315,24 @@ class Examples:
             seed: Of the run.
             epoch: Number of the epoch.
         """
-        items = self._item[self._role == TRAIN]
+        items = self.train_pairs()[1]
         pool = np.unique(items) if sampling == "uniform" else items
         out = np.empty((len(rows.row), n), dtype=np.int64)
         for q, (r, prefix) in enumerate(zip(rows.row, rows.prefix, strict=True)):
-            key = [seed, epoch, int(rows.user[r]), int(rows.start[r] + prefix)]
+            key = [
+                seed,
+                epoch,
+                int(rows.user[r]),
+                int(rows.start[r] + prefix),
+                int(rows.candidates[q, 0]),
+            ]
             out[q] = pool[np.random.default_rng(key).integers(len(pool), size=n)]
-        out[out == rows.target[:, None]] = -1
+        out[out == rows.candidates[:, :1]] = -1
         return out
+
+
+def sample(at: Ints, limit: int | None, seed: int) -> Ints:
+    """At most `limit` of the numbers, drawn from the seed, in their order."""
+    if limit is None or limit >= len(at):
+        return at
+    return np.sort(np.random.default_rng([seed, 2]).permutation(at)[:limit])

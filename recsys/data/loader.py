@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 
 import torch
@@ -12,23 +13,36 @@ from recsys.types import Batch
 
 Order = Callable[[int], Ints]
 Make = Callable[[Ints, int], Batch]
+Key = tuple[int, Ints, bool]
 
 
 class EpochBatches:
-    """Epoch number and this rank's slice of each global batch.
+    """Epoch number, this rank's slice of each global batch, and whether it only fills a place.
 
-    It is passed to the loader as `sampler` with `batch_size=None`, because Lightning calls
-    `set_epoch` only there.
+    A rank whose share of the last batch is empty gets one row of it that is not counted: it must
+    take part in the step. It is passed to the loader as `sampler` with `batch_size=None`, because
+    Lightning calls `set_epoch` only there.
 
     Args:
         order: What an epoch trains on, shuffled; the same on every rank.
         batch_size: Rows of a step over all ranks.
         rank: This process.
         world: Number of processes.
+        position: The epoch and the batches trained on since the first one began, as the training
+            loop counts them; asked when the reading begins, so that a run goes on in mid-epoch.
+            None: whole epochs, as `set_epoch` says.
     """
 
-    def __init__(self, order: Order, batch_size: int, rank: int, world: int) -> None:
+    def __init__(
+        self,
+        order: Order,
+        batch_size: int,
+        rank: int,
+        world: int,
+        position: Callable[[], tuple[int, int]] | None = None,
+    ) -> None:
         self.order, self.batch_size, self.rank, self.world = order, batch_size, rank, world
+        self.position = position
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -38,22 +52,48 @@ class EpochBatches:
     def __len__(self) -> int:
         return -(-len(self.order(0)) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[int, Ints]]:
+    def __iter__(self) -> Iterator[Key]:
+        first, done = 0, 0
+        if self.position is not None:
+            # A run that goes on begins to read before `set_epoch` is called.
+            self.epoch, done = self.position()
         order, size = self.order(self.epoch), self.batch_size
         batches = [order[i : i + size] for i in range(0, len(order), size)]
-        return iter([(self.epoch, b[self.rank :: self.world]) for b in batches])
+        if self.position is not None:
+            first = done - self.epoch * len(batches)
+        if not 0 <= first <= len(batches):
+            raise RuntimeError(f"epoch {self.epoch} cannot begin at batch {first}")
+        return iter([self._share(batch) for batch in batches[first:]])
+
+    def _share(self, batch: Ints) -> Key:
+        mine = batch[self.rank :: self.world]
+        return (self.epoch, mine, False) if len(mine) else (self.epoch, batch[:1], True)
 
 
 class _Train(Dataset[Batch]):
     def __init__(self, make: Make) -> None:
         self.make = make
 
-    def __getitem__(self, key: tuple[int, Ints]) -> Batch:
-        epoch, at = key
-        return self.make(at, epoch)
+    def __getitem__(self, key: Key) -> Batch:
+        epoch, at, filler = key
+        batch = self.make(at, epoch)
+        if filler:
+            batch = dataclasses.replace(batch, case=torch.full_like(batch.case, -1))
+        return batch
 
 
-def train_loader(batches: EpochBatches, make: Make, seed: int) -> DataLoader[Batch]:
+class TrainLoader(DataLoader[Batch]):
+    """A loader whose position needs no state: its sampler derives it from the loop's counters."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Nothing; that there is one tells Lightning that training may go on in mid-epoch."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Takes nothing."""
+
+
+def train_loader(batches: EpochBatches, make: Make, seed: int) -> TrainLoader:
     """The loader of an epoch's batches.
 
     Args:
@@ -61,7 +101,7 @@ def train_loader(batches: EpochBatches, make: Make, seed: int) -> DataLoader[Bat
         make: Builds the batch of some examples in an epoch.
         seed: Of the loader's own generator, so that it takes nothing from torch's.
     """
-    return DataLoader(
+    return TrainLoader(
         _Train(make),
         sampler=batches,
         batch_size=None,

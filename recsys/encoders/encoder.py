@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from recsys.encoders import layers, pooling
 from recsys.errors import ConfigError
@@ -135,6 +136,9 @@ class Encoder(nn.Module):
         self._lowest = -1
         # Encoders have no use for a cache of keys and values, and some refuse the argument.
         self.cache_flag = "use_cache" in inspect.signature(model.forward).parameters
+        takes = inspect.signature(model.forward).parameters
+        # RoBERTa takes the argument but knows one segment only.
+        self._segments = "token_type_ids" in takes and model.config.type_vocab_size > 1  # type: ignore[union-attr, operator]
         room = max_length - len(specials.prefix) - len(specials.suffix)
         if room < 1:
             raise ConfigError(
@@ -272,6 +276,53 @@ class Encoder(nn.Module):
         back = torch.tensor(order).argsort().to(vectors.device)
         return vectors[back]
 
+    def pairs(self, first: Ragged, second: Ragged) -> tuple[Tensor, Tensor, Tensor]:
+        """Joint passes over pairs of texts; the first is cut so that the second always fits.
+
+        Args:
+            first: Raw token ids of P texts, cut at the end where a pair is too long.
+            second: Raw token ids of P texts, cut only where it alone is too long.
+
+        Returns:
+            Mean states of the first text's tokens, of the second's and of the whole sequence,
+            each (P, D); zero where a text is empty.
+        """
+        built = [self._pair(a, b) for a, b in zip(first.split(), second.split(), strict=True)]
+        device = first.values.device
+        if not built:
+            return self._none(device), self._none(device), self._none(device)
+        parts: list[tuple[Tensor, ...]] = []
+        order: list[int] = []
+        for rows in self.plan([len(ids) for ids, _ in built]):
+            ids = pad_sequence([built[r][0] for r in rows], True, self.specials.pad)
+            kind = pad_sequence([built[r][1] for r in rows], True, -1)
+            states = self._run_pairs(ids.to(device), kind.to(device))
+            parts.append(tuple(_span(states, kind.to(device), part) for part in _SPANS))
+            order.extend(rows)
+        back = torch.tensor(order).argsort().to(device)
+        a, b, whole = (torch.cat(list(column))[back] for column in zip(*parts, strict=True))
+        return a, b, whole
+
+    def _pair(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids (L,) of a pair, and which of them are the first text (0), second (1), special (2)."""
+        s = self.specials
+        room = self.max_length - len(s.prefix) - len(s.separators) - len(s.suffix)
+        second = second[:room]
+        first = first[: room - len(second)]
+        pieces = [(s.prefix, 2), (first, 0), (s.separators, 2), (second, 1), (s.suffix, 2)]
+        ids = [torch.as_tensor(piece, dtype=torch.long).cpu() for piece, _ in pieces]
+        kinds = [torch.full((len(x),), k) for x, (_, k) in zip(ids, pieces, strict=True)]
+        return torch.cat(ids), torch.cat(kinds)
+
+    def _run_pairs(self, ids: Tensor, kind: Tensor) -> Tensor:
+        """States (N, L, D); models with segments see the second text and what follows as one."""
+        inputs = {"input_ids": ids, "attention_mask": (kind >= 0).long()}
+        if self._segments:
+            inputs["token_type_ids"] = ((kind == 1).cumsum(1) > 0).long() * (kind >= 0)
+        flag = {"use_cache": False} if self.cache_flag else {}
+        states: Tensor = self.model(**inputs, **flag).last_hidden_state
+        return states
+
     def _none(self, device: torch.device) -> Tensor:
         return torch.zeros(0, self.width, device=device, dtype=next(self.model.parameters()).dtype)
 
@@ -311,6 +362,16 @@ class Encoder(nn.Module):
             anchor=anchor,
             merge=merge,
         )
+
+
+_SPANS = ((0,), (1,), (0, 1, 2))
+
+
+def _span(states: Tensor, kind: Tensor, wanted: tuple[int, ...]) -> Tensor:
+    """Mean (N, D) of the states (N, L, D) of some kinds (N, L) of tokens; zero without any."""
+    mask = torch.isin(kind, torch.tensor(wanted, device=kind.device)).unsqueeze(-1)
+    weight = mask.to(states.dtype)
+    return (states * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def _positions(model: nn.Module) -> int | None:

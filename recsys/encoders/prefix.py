@@ -140,7 +140,7 @@ class PrefixCache:
     """
 
     def __init__(self, prefix: Prefix, folder: Path) -> None:
-        self.prefix = prefix
+        self.prefix, self.folder = prefix, folder
         self._states: npt.NDArray[np.float32] = np.load(folder / "states.npy", mmap_mode="r")
         self._offsets: npt.NDArray[np.int64] = np.load(folder / "offsets.npy")
 
@@ -177,6 +177,10 @@ class PrefixCache:
         cache = cls(prefix, store.folder("prefix", parts, write))
         cache._verify(catalog)
         return cache
+
+    def of(self, encoder: Encoder) -> PrefixCache:
+        """The same states below another encoder that shares the frozen layers."""
+        return PrefixCache(Prefix(encoder), self.folder)
 
     def _verify(self, catalog: Catalog) -> None:
         """Computes a sample again; a wrong file must not decide an experiment."""

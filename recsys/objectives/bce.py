@@ -17,6 +17,7 @@ class Config:
     """Settings of the binary cross-entropy."""
 
     needs: ClassVar[str] = "scores"
+    reads_labels: ClassVar[bool] = True
 
     negatives: int = field(
         default=4,

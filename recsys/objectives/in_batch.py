@@ -26,6 +26,7 @@ class Config:
     """Settings of the in-batch softmax."""
 
     needs: ClassVar[str] = "queries"
+    reads_labels: ClassVar[bool] = False
 
     logq: float = field(
         default=0.0,

@@ -14,6 +14,7 @@ class Config:
     """Settings of the squared error: none."""
 
     needs: ClassVar[str] = "scores"
+    reads_labels: ClassVar[bool] = True
 
 
 class Objective:

@@ -24,6 +24,7 @@ class Config:
     """Settings of the sampled softmax."""
 
     needs: ClassVar[str] = "scores"
+    reads_labels: ClassVar[bool] = False
 
     negatives: int = field(default=16, metadata={"help": "negatives drawn for each query"})
     sampling: Literal["uniform", "frequency"] = field(

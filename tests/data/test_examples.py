@@ -80,7 +80,7 @@ def test_negatives_were_seen_in_training_and_do_not_depend_on_the_batch(examples
     rows = examples.train_rows("random", at)
     drawn = examples.negatives(rows, 50, "uniform", seed=1, epoch=2)
     assert set(np.unique(drawn)) <= {-1, 0, 1, 2, 5, 7, 8}
-    assert not (drawn == rows.target[:, None]).any()
+    assert not (drawn == rows.candidates).any()
     one = examples.negatives(examples.train_rows("random", at[2:3]), 50, "uniform", 1, 2)
     assert (one[0] == drawn[2]).all()
     batch = examples.batch(rows, SIZES, drawn)
@@ -90,3 +90,36 @@ def test_negatives_were_seen_in_training_and_do_not_depend_on_the_batch(examples
 
 def test_train_counts_leave_out_held_out_and_disliked_events(examples):
     assert examples.train_counts().tolist() == [1, 1, 1, 0, 0, 1, 0, 1, 1, 0]
+
+
+def test_a_label_list_holds_what_was_held_out_with_its_labels():
+    split = Split(
+        offsets=np.array([0, 4, 7]),
+        item=np.array([0, 1, 2, 3, 4, 5, 6], dtype=np.int32),
+        time=None,
+        label=np.array([1, 0, 1, 0, 0, 1, 0], dtype=np.float32),
+        weight=np.full(7, 3, dtype=np.float32),
+        role=np.array([0, 0, 2, 2, 0, 2, 2], dtype=np.int8),
+        name="made",
+        notes=(),
+    )
+    examples = Examples(split, items=7, max_history=5, targets="labelled")
+    lists = examples.label_lists(TEST)
+    assert lists.candidates.tolist() == [[2, 3], [5, 6]]
+    assert lists.labels.tolist() == [[1, 0], [1, 0]]
+    batch = examples.batch(examples.list_rows(lists), SIZES)
+    assert batch.query.tolist() == [[0, 1], [1, 0]]
+    train = examples.epoch("random", 40, 0, 0)
+    batch = examples.batch(examples.train_rows("random", np.unique(train)), SIZES)
+    pairs = zip(batch.plan.items[batch.candidates[:, 0]], batch.weight[:, 0], strict=True)
+    assert {(int(i), float(w)) for i, w in pairs} == {(0, 3), (1, 0), (4, 0)}
+
+
+def test_a_sample_of_users_or_cases_is_the_same_each_time(examples):
+    few = Examples(examples.split, items=10, max_history=2, train_users=1, seed=5)
+    again = Examples(examples.split, items=10, max_history=2, train_users=1, seed=5)
+    assert len(few.epoch("last", 1, 0, 0)) == 1
+    assert few.epoch("last", 1, 0, 0).tolist() == again.epoch("last", 1, 0, 0).tolist()
+    some = examples.cases(TEST, limit=2, seed=1)
+    assert len(some) == 2
+    assert set(some) <= set(examples.cases(TEST))

@@ -1,0 +1,116 @@
+"""One joint pass over the user's text and a candidate's text, one score."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from recsys.config import option
+from recsys.errors import ConfigError
+from recsys.recommender import Parts, Recommender
+from recsys.types import Batch, ItemBatch, Ragged, Scored
+
+if TYPE_CHECKING:
+    from recsys.config import Run
+
+
+@dataclass
+class Config:
+    """Options of the cross-encoder."""
+
+    gives: ClassVar[frozenset[str]] = frozenset({"scores"})
+    trains: ClassVar[bool] = True
+    reads_user_texts: ClassVar[bool] = True
+    reads_item_vectors: ClassVar[bool] = False
+
+    temperature: float = option(0.05, "of the cosine of both spans at the start")
+    hidden: int = option(256, "width of the head, which is zero at first")
+
+    def check(self, run: Run) -> None:
+        """Refuses what cannot be.
+
+        Raises:
+            ConfigError: A value that is not positive, or a pooling that the joint pass leaves out.
+        """
+        if not self.temperature > 0 or self.hidden < 1:
+            raise ConfigError("architecture.temperature and architecture.hidden must be above 0.")
+        if run.encoder.pooling == "attention":
+            raise ConfigError(
+                "cross_encoder takes the mean of each span, so that encoder.pooling=attention "
+                "would never train; set it to mean."
+            )
+
+
+class Model(Recommender):
+    """Cosine of the mean states of both spans in the joint pass, plus a head that is zero at first.
+
+    The history is cut so that the candidate always fits. The representation of an item is its
+    catalog row, and that of a query its text's token ids, padded with -1.
+    """
+
+    def __init__(self, parts: Parts, config: Config) -> None:
+        super().__init__(parts)
+        width = self.encoder.width
+        self.head = nn.Sequential(
+            nn.Linear(4 * width, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1)
+        )
+        last = self.head[-1]
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+
+    def index(self, plan: ItemBatch) -> Tensor:
+        """Catalog rows, (U,)."""
+        return plan.items
+
+    def queries(self, batch: Batch, items: Tensor) -> Tensor:
+        """Token ids of the users' texts, (Q, L), -1 at the end of the shorter ones."""
+        if self.parts.user_texts is None:
+            raise ConfigError("cross_encoder needs user texts, and none were made.")
+        texts = self.parts.user_texts.tokens(batch).split()
+        if not texts:
+            return torch.empty(0, 0, dtype=torch.long, device=self.device)
+        return pad_sequence(texts, batch_first=True, padding_value=-1).to(self.device)
+
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(Q, L), (N,) rows -> (Q, N): a joint pass for every pair."""
+        rows = items.expand(len(queries), -1)
+        return self._pairs(queries, rows, torch.ones_like(rows, dtype=torch.bool))
+
+    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, C): a joint pass for every candidate, and for no other pair."""
+        rows = items[batch.candidates.clamp(min=0)]
+        return self._pairs(self.queries(batch, items), rows, batch.candidates >= 0)
+
+    def forward(self, batch: Batch) -> Scored:
+        """Scores of the candidates, (Q, C)."""
+        return Scored(scores=self.candidate_scores(batch, self.index(batch.plan)))
+
+    def _pairs(self, queries: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
+        """(Q, L) token ids, (Q, C) catalog rows, (Q, C) which pairs are asked for -> (Q, C)."""
+        if self.parts.catalog is None:
+            raise ConfigError("cross_encoder needs item tokens, and none were made.")
+        query, place = torch.nonzero(valid, as_tuple=True)
+        users = [row[row >= 0] for row in queries.cpu()]
+        asked = [users[q] for q in query.tolist()]
+        if not asked:
+            return torch.zeros(rows.shape, device=self.device)
+        items = self.parts.catalog.tokens(rows[query, place].cpu())
+        user, item, whole = self.encoder.pairs(self._moved(Ragged.of(asked)), self._moved(items))
+        scores = F.cosine_similarity(user, item, dim=-1) * self.log_scale.exp()
+        extra = self.head(torch.cat([user, item, user * item, whole], dim=-1)).squeeze(-1)
+        out = torch.zeros(rows.shape, dtype=scores.dtype, device=scores.device)
+        return out.index_put((query, place), scores + extra)
+
+    def _moved(self, tokens: Ragged) -> Ragged:
+        return Ragged(tokens.values.to(self.device), tokens.sizes)
+
+    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> tuple[Batch, Tensor]:
+        """The text in place of the user's."""
+        return batch, tokens.values[None].to(self.device)

@@ -1,0 +1,110 @@
+"""Candidate lists, so that a cross-encoder and a two-tower rank the same: floors' best items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.data.examples import Examples, Ints, Lists
+from recsys.data.store import Store
+from recsys.errors import ConfigError
+from recsys.recommender import Recommender
+
+RECIPE = "popularity and tfidf in turn, 1"
+"""Part of the key; change it with the recipe."""
+
+
+def candidate_lists(
+    examples: Examples,
+    at: Ints,
+    makers: Sequence[Recommender],
+    size: int,
+    mask_history: bool,
+    store: Store,
+    key: Mapping[str, object],
+) -> Lists:
+    """The best items of each maker in turn, without repeats; the target is put in if missing.
+
+    Args:
+        examples: Queries and cases.
+        at: (N,) event numbers of the cases.
+        makers: What proposes, such as popularity and tfidf.
+        size: C, candidates of a case.
+        mask_history: Leave out what the user has had (never the target).
+        store: Where lists are kept.
+        key: What they depend on besides the arguments: data, split.
+
+    Returns:
+        The lists, the target in a place that says nothing, since ties count as in random order.
+
+    Raises:
+        ConfigError: The catalog is smaller than a list.
+    """
+    if size > examples.items or size < 2:
+        raise ConfigError(
+            f"evaluation.candidates is {size}; use 2 to {examples.items}, the size of the catalog."
+        )
+    parts = {
+        **key,
+        "recipe": RECIPE,
+        "size": size,
+        "mask": mask_history,
+        "history": examples.max_history,
+        "cases": np.asarray(at).tolist(),
+    }
+
+    def write(folder: Path) -> None:
+        blocks = list(_blocks(examples, at, makers, size, mask_history))
+        np.save(folder / "candidates.npy", np.concatenate([c for c, _ in blocks]))
+        np.save(folder / "inserted.npy", np.concatenate([i for _, i in blocks]))
+
+    folder = store.folder("candidates", parts, write)
+    candidates: Ints = np.load(folder / "candidates.npy")
+    target = examples.case_rows(at).candidates
+    return Lists(
+        at=at,
+        candidates=candidates,
+        labels=(candidates == target).astype(np.float32),
+        inserted=np.load(folder / "inserted.npy"),
+    )
+
+
+def _blocks(
+    examples: Examples, at: Ints, makers: Sequence[Recommender], size: int, mask_history: bool
+) -> Iterable[tuple[Ints, np.ndarray[tuple[int], np.dtype[np.bool_]]]]:
+    """Candidates (n, C) and whether the target was put in (n,), for some cases at a time."""
+    sizes = np.zeros(examples.items, dtype=np.int64)
+    vectors = [maker.eval().index_catalog() for maker in makers]
+    for part in np.array_split(at, max(1, len(at) // 256)):
+        batch = examples.batch(examples.case_rows(part), sizes)
+        plan = batch.plan.items
+        target = plan[batch.candidates[:, 0]]
+        proposed = []
+        for maker, items in zip(makers, vectors, strict=True):
+            with torch.no_grad():
+                scores = maker.score(maker.queries(batch, items[plan]), items).float()
+            if mask_history:
+                query, place = torch.nonzero(batch.history >= 0, as_tuple=True)
+                scores[query, plan[batch.history[query, place]]] = -torch.inf
+            # Equal scores go by catalog row: the same on every machine.
+            proposed.append(scores.argsort(dim=1, descending=True, stable=True)[:, : 2 * size])
+        yield _merge(torch.stack(proposed, dim=2).flatten(1), target, size)
+
+
+def _merge(
+    proposed: Tensor, target: Tensor, size: int
+) -> tuple[Ints, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    """First `size` different rows of each (n, P) proposal; a missing target replaces the last."""
+    out = np.empty((len(proposed), size), dtype=np.int64)
+    inserted = np.zeros(len(proposed), dtype=np.bool_)
+    for i, (row, wanted) in enumerate(zip(proposed.tolist(), target.tolist(), strict=True)):
+        chosen = list(dict.fromkeys(row))[:size]
+        if wanted not in chosen:
+            chosen[-1] = wanted
+            inserted[i] = True
+        out[i] = chosen
+    return out, inserted

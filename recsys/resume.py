@@ -1,0 +1,188 @@
+"""Runs that stop and go on: their folders, what ranks share, and the signals that end a run.
+
+Only the standard library and the configuration are imported here, so that a wrong word is refused
+before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from recsys.config import Run, nearest, stored
+from recsys.data.files import write_atomic
+from recsys.errors import ConfigError
+
+NEUTRAL = (
+    "checkpoint.every_minutes",
+    "trainer.log_every",
+    "tracking.wandb",
+    "tracking.project",
+    "tracking.group",
+    "tracking.tensorboard",
+    "tracking.checkpoint_artifact",
+)
+"""Keys that may change when a run goes on: none of them alters a weight or a metric."""
+
+FOLDER = "RECSYS_RUN_FOLDER"
+"""Environment variable by which the launching process tells the other ranks their run."""
+
+LAST = Path("checkpoints", "last.ckpt")
+
+
+def last_run(output: str, complete: bool) -> Path:
+    """The newest run in a folder.
+
+    Args:
+        output: Where runs lie.
+        complete: Ask for one with a result, or for one without.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    runs = [path.parent for path in Path(output).glob("*/config.yaml")]
+    fitting = [run for run in runs if (run / "result.json").is_file() is complete]
+    if not fitting:
+        kind = "complete run" if complete else "run to go on with"
+        raise ConfigError(f"last: there is no {kind} in {output}.")
+    return max(fitting, key=lambda run: ((run / "config.yaml").stat().st_mtime, run.name))
+
+
+def reopen(name: str, words: Sequence[str]) -> tuple[Run, Path]:
+    """The run that `resume=name` means.
+
+    Args:
+        name: Its folder, or `last`.
+        words: The other words of the command; only neutral ones, and `output` with `last`.
+
+    Returns:
+        Its stored configuration with the neutral changes, and its folder.
+
+    Raises:
+        ConfigError: The folder holds no unfinished run, or a word would change its outcome.
+    """
+    changes = dict(word.partition("=")[::2] for word in words)
+    output = changes.pop("output", "runs")
+    for key in changes:
+        if key not in NEUTRAL:
+            raise ConfigError(
+                f"{key} cannot change when a run goes on; start a new run for that."
+                f"{nearest(key, NEUTRAL)}"
+            )
+    folder = last_run(output, complete=False) if name == "last" else Path(name)
+    run = stored(folder / "config.yaml", [word for word in words if not word.startswith("output=")])
+    if (folder / "result.json").is_file():
+        raise ConfigError(f"{folder}: the run is finished; start a new one to train again.")
+    return run, folder
+
+
+@dataclass
+class Start:
+    """What a run knows before it trains and must not make again: `start.json` in its folder.
+
+    Attributes:
+        fingerprint: Of the data.
+        wandb: Id of the run at Weights & Biases, the same after every stop.
+        resumes: How often the run went on after a stop.
+        floors: Test metrics of the baselines and of the encoder before the first step.
+    """
+
+    fingerprint: str
+    wandb: str
+    resumes: int = 0
+    floors: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Writes the file whole.
+
+        Raises:
+            DataError: The disk is full.
+        """
+        write_atomic(folder / "start.json", json.dumps(asdict(self), indent=2) + "\n")
+
+    @staticmethod
+    def read(folder: Path) -> Start | None:
+        """The stored start, or None where the run had not come so far."""
+        path = folder / "start.json"
+        if not path.is_file():
+            return None
+        return Start(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def rank(environment: Mapping[str, str] = os.environ) -> int:
+    """This process' number among those of the run, before torch knows it."""
+    return int(environment.get("LOCAL_RANK", "0")) if FOLDER in environment else 0
+
+
+def inherited(environment: Mapping[str, str] = os.environ) -> tuple[Run, Path] | None:
+    """The run that a launching process handed to this one, or None in the launching process.
+
+    Raises:
+        ConfigError: The process was started by another launcher, whose ranks share no folder.
+    """
+    if FOLDER in environment:
+        folder = Path(environment[FOLDER])
+        return stored(folder / "config.yaml"), folder
+    if int(environment.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "WORLD_SIZE is set by another launcher; start one process with trainer.devices=N, "
+            "which starts the others."
+        )
+    return None
+
+
+class Leave(SystemExit):
+    """Ends the process after a signal, with exit code 128 + signal (0 on ranks other than 0).
+
+    A launcher that sees a rank end with another code kills the first one.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum if rank() == 0 else 0)
+        self.name = signal.Signals(signum).name
+
+
+class Signals:
+    """Holds SIGTERM and SIGINT while a run lasts.
+
+    While it trains, a signal is only noted: the run leaves when its state can be saved. At other
+    times it leaves at once. A second SIGINT leaves at once in any case.
+
+    Attributes:
+        received: The signal noted, or 0.
+        training: Whether a signal waits for the next whole step.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.training = False
+        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
+
+    def __enter__(self) -> Signals:
+        # Python lets only the main thread handle signals; elsewhere the host program does.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+        self.arm()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def arm(self) -> None:
+        """Takes the signals (again: a Trainer puts its own handler in between)."""
+        for signum in self._before:
+            signal.signal(signum, self._note)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        again = self.received == signum == signal.SIGINT
+        self.received = signum
+        if rank() == 0 and (again or not self.training):
+            raise Leave(signum)

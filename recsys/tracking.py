@@ -1,0 +1,251 @@
+"""Where the log of a run goes: a CSV file always, Weights & Biases and TensorBoard as asked.
+
+Nothing here waits for other ranks, and only the first rank writes. No text of a user or an item is
+sent anywhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import netrc
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from recsys.data.files import write_atomic
+from recsys.errors import ConfigError
+
+FLUSH_SECONDS = 30.0
+
+
+class CsvLog(Logger):
+    """A row a step with whatever was logged at it; the file is always whole.
+
+    Args:
+        path: The file; what it holds is kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._rows: list[dict[str, Any]] = []
+        self._flushed = time.monotonic()
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                self._rows = [
+                    {k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)
+                ]
+
+    @property
+    def name(self) -> str:
+        """What Lightning calls it."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """There is one a run."""
+        return "log"
+
+    @rank_zero_only
+    def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
+        """Nothing: the configuration is a file of its own."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds the values of a step; the file follows within half a minute."""
+        values = {k: v for k, v in metrics.items() if k != "epoch"}
+        if (
+            self._rows
+            and int(self._rows[-1]["step"]) == step
+            and not values.keys() & self._rows[-1]
+        ):
+            self._rows[-1].update(values)
+        else:
+            self._rows.append({"step": 0 if step is None else step, **values})
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.save()
+
+    def rewind(self, step: int) -> None:
+        """Forgets what was logged after a step."""
+        self._rows = [row for row in self._rows if int(row["step"]) <= step]
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Writes the file.
+
+        Raises:
+            DataError: The disk is full; the file of before stands.
+        """
+        self._flushed = time.monotonic()
+        names = sorted({name for row in self._rows for name in row} - {"step"})
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, ["step", *names])
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomic(self.path, text.getvalue())
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Writes the file at the end of each stage."""
+        if self._rows:
+            self.save()
+
+
+Mode = Literal["online", "offline", "off"]
+MODES: Mapping[str, Mode] = {
+    "online": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "off",
+}
+"""Values of WANDB_MODE."""
+
+
+def wandb_mode(asked: Literal["auto", Mode]) -> Mode:
+    """online, offline or off: what `auto` means here.
+
+    `WANDB_MODE` decides where it is set; else a key in `WANDB_API_KEY` or in the netrc file means
+    online, and none means offline.
+    """
+    if asked != "auto":
+        return asked
+    mode = os.environ.get("WANDB_MODE", "")
+    if mode in MODES:
+        return MODES[mode]
+    return "online" if os.environ.get("WANDB_API_KEY") or _in_netrc() else "offline"
+
+
+def _in_netrc() -> bool:
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False  # no file that can be read holds no key
+
+
+class WandbLog(Logger):
+    """A run at Weights & Biases, or its offline files in the run's folder.
+
+    A step is the optimiser step, so that what a stopped run logs again falls on itself.
+
+    Args:
+        folder: Of the run.
+        run_id: The same after every stop.
+        mode: online or offline.
+        project: At Weights & Biases.
+        group: Of runs that belong together.
+        tags: Choices of the axes.
+        config: The resolved configuration.
+
+    Raises:
+        ConfigError: The service cannot be reached or refuses the key.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        run_id: str,
+        mode: str,
+        project: str,
+        group: str,
+        tags: Sequence[str],
+        config: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        import wandb
+
+        self.folder, self.offline, self._open = folder, mode == "offline", True
+        try:
+            self.run = wandb.init(
+                dir=str(folder),
+                id=run_id,
+                mode="offline" if self.offline else "online",
+                project=project,
+                group=group,
+                name=folder.name,
+                tags=list(tags),
+                config=dict(config),
+                resume="allow",
+                save_code=False,
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except wandb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"tracking.wandb: the run cannot be opened ({reason}); set tracking.wandb=offline."
+            ) from None
+
+    @property
+    def name(self) -> str:
+        """What Lightning calls it."""
+        return "wandb"
+
+    @property
+    def version(self) -> str:
+        """The run's id."""
+        return str(self.run.id)
+
+    def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
+        """Nothing: the configuration went along at the start."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Sends the values of a step."""
+        self.run.log({k: v for k, v in metrics.items() if k != "epoch"}, step=step)
+
+    def finish(
+        self,
+        result: Mapping[str, Any],
+        table: Mapping[str, Mapping[str, float]],
+        artifact: Path | None,
+    ) -> None:
+        """Sends figures and closing table, then closes the run.
+
+        Args:
+            result: What `result.json` holds.
+            table: Test metrics by row of the closing table.
+            artifact: A checkpoint to send along, or None.
+        """
+        import wandb
+
+        names = list(next(iter(table.values())))
+        rows = [[row, *(metrics[name] for name in names)] for row, metrics in table.items()]
+        self.run.log({"closing table": wandb.Table(columns=["run", *names], data=rows)})
+        for part in ("test", "cost", "validation", "data"):
+            self.run.summary.update({f"{part}/{k}": v for k, v in result[part].items()})
+        if artifact is not None:
+            files = wandb.Artifact(f"{self.folder.name}-best", type="model")
+            files.add_file(str(artifact))
+            self.run.log_artifact(files)
+        self.close(0)
+
+    def close(self, code: int) -> None:
+        """Closes the run, once; without it the last rows would be lost."""
+        if self._open:
+            self._open = False
+            self.run.finish(exit_code=code)
+
+    def sync_line(self) -> str:
+        """How to send an offline run."""
+        return f"wandb: offline; send it with: wandb sync {self.folder / 'wandb'}/offline-run-*"
+
+
+def tensorboard(folder: Path) -> TensorBoardLogger:
+    """Files for TensorBoard in the run's folder.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+    try:
+        return TensorBoardLogger(folder, name="", version="tensorboard")
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "tracking.tensorboard needs the package tensorboard; run pip install tensorboard."
+        ) from None

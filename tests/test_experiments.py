@@ -1,0 +1,23 @@
+"""Every shipped experiment runs two steps, on the made-up shop and with the tiny encoder."""
+
+import json
+
+import pytest
+
+from recsys.config import experiments
+from recsys.fit import main
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_two_steps(shop_words, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    own = [w for w in shop_words if not w.startswith("data.split")]
+    few = ["evaluation.candidates=9"] if "cross" in name else []
+    if "document" not in name:
+        own.append("data.split=leave_one_out")
+    steps = ["trainer.max_steps=2", "data.source.rating=stars"]
+    assert main([f"experiment={name}", *own, *few, *steps]) == 0
+    (result,) = (tmp_path / "runs").glob("*/result.json")
+    cost = json.loads(result.read_text())["cost"]
+    assert (cost["trained_parameters"] > 0) == (name not in ("popularity", "tfidf"))
+    assert result.parent.name.startswith(name)

@@ -1,0 +1,161 @@
+"""What is logged, where it goes, and that nothing leaves the machine unasked."""
+
+import json
+import os
+
+import polars as pl
+import pytest
+import torch
+
+from recsys.callbacks import precision
+from recsys.fit import main
+from recsys.optim import set_dropout
+from recsys.tracking import CsvLog, wandb_mode
+
+
+@pytest.fixture
+def words(shop, tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    return [
+        "data.source=tables",
+        f"data.source.interactions={shop / 'events.csv'}",
+        f"data.source.items={shop / 'items.csv'}",
+        "data.source.user=who",
+        "data.source.item=what",
+        "data.source.time=when",
+        "data.source.item_text='{name}'",
+        "data.split=leave_one_out",
+        f"encoder.model={tiny_bert}",
+        "encoder.max_length=32",
+        "trainer.accelerator=cpu",
+        "trainer.epochs=2",
+        "trainer.batch_size=8",
+        f"output={tmp_path / 'runs'}",
+    ]
+
+
+def only(tmp_path):
+    (folder,) = (tmp_path / "runs").iterdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("environment", "mode"),
+    [
+        ({}, "offline"),
+        ({"WANDB_API_KEY": "k"}, "online"),
+        ({"NETRC": "netrc"}, "online"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, "offline"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}, "off"),
+    ],
+)
+def test_auto_is_online_only_with_a_key(tmp_path, monkeypatch, environment, mode):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password k\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(tmp_path / value) if name == "NETRC" else value)
+    assert wandb_mode("auto") == mode
+    assert wandb_mode("off") == "off"
+
+
+def test_an_offline_run_keeps_its_id_says_how_to_sync_and_holds_no_texts(
+    words, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.delenv("WANDB_MODE")
+    assert main([*words, "tracking.wandb=offline", "tracking.tensorboard=true"]) == 0
+    folder = only(tmp_path)
+    assert f"wandb sync {folder / 'wandb'}/offline-run-*" in capsys.readouterr().out
+    (run,) = (folder / "wandb").glob("offline-run-*")
+    assert run.name.endswith(json.loads((folder / "start.json").read_text())["wandb"])
+    sent = b"".join(p.read_bytes() for p in run.rglob("*") if p.is_file())
+    assert b"tuning=lora" in sent
+    assert b"val/ndcg@10" in sent
+    assert b"closing table" in sent
+    assert b"red lamp" not in sent
+    assert list((folder / "tensorboard").glob("events*"))
+
+
+def test_rates_gradients_and_distance_are_logged_by_role(words, tmp_path):
+    asked = ["tuning=full", "trainer.log_every=2", "optimizer.encoder_lr=1e-4", "optimizer.clip=0"]
+    assert main([*words, *asked, "optimizer.schedule=constant", "optimizer.warmup=0"]) == 0
+    rows = pl.read_csv(only(tmp_path) / "log" / "metrics.csv")
+    rows = rows.filter(pl.col("train/loss").is_not_null())
+    assert rows["step"].to_list() == [2, 4, 6, 8, 10]
+    assert rows["lr/encoder"].to_list() == pytest.approx([1e-4] * 5)
+    assert rows["lr/head"].to_list() == pytest.approx([3e-4] * 5)
+    assert rows["grad_norm/encoder"].min() > 0
+    assert rows["distance/encoder"].is_sorted()
+    assert rows["distance/encoder"][0] > 0
+
+
+def test_clipping_does_not_hide_the_gradient_norm(words, tmp_path):
+    for clip in ("0", "1e-3"):
+        out = f"output={tmp_path / clip}"
+        assert main([*words, out, "trainer.log_every=1", f"optimizer.clip={clip}"]) == 0
+    first = [
+        pl.read_csv(next((tmp_path / clip).iterdir()) / "log" / "metrics.csv")["grad_norm/head"]
+        for clip in ("0", "1e-3")
+    ]
+    assert first[0].drop_nulls()[0] == first[1].drop_nulls()[0] > 1e-2
+
+
+def test_max_steps_within_an_epoch_still_validates_the_end(words, tmp_path):
+    assert main([*words, "trainer.max_steps=3", "trainer.log_every=1"]) == 0
+    rows = pl.read_csv(only(tmp_path) / "log" / "metrics.csv")
+    assert rows.filter(pl.col("val/ndcg@10").is_not_null())["step"].to_list() == [0, 3]
+
+
+def test_early_stopping_ends_a_run_that_gains_nothing(words, tmp_path):
+    asked = ["trainer.epochs=9", "trainer.patience=2", "optimizer.lr=0", "trainer.log_every=1"]
+    assert main([*words, *asked]) == 0
+    rows = pl.read_csv(only(tmp_path) / "log" / "metrics.csv")
+    assert rows["step"].max() == 15  # the first epoch sets the value, two more do not beat it
+
+
+def test_auto_precision_is_bf16_only_on_a_gpu_that_has_it(monkeypatch):
+    assert precision("auto", "cpu") == "fp32"
+    assert precision("fp16-mixed", "cpu") == "fp16-mixed"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert precision("auto", "gpu") == "bf16-mixed"
+    assert precision("auto", "cpu") == "fp32"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert precision("auto", "gpu") == "fp32"
+
+
+def test_dropout_reaches_modules_and_attention():
+    from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel
+
+    small = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    bert = BertModel(BertConfig(vocab_size=9, **small))
+    set_dropout(bert, 0.5)
+    assert {m.p for m in bert.modules() if isinstance(m, torch.nn.Dropout)} == {0.5}
+    llama = LlamaModel(LlamaConfig(vocab_size=9, num_key_value_heads=2, **small)).train()
+    ids = torch.arange(8)[None]
+    assert torch.equal(llama(ids).last_hidden_state, llama(ids).last_hidden_state)
+    set_dropout(llama, 0.5)
+    assert not torch.equal(llama(ids).last_hidden_state, llama(ids).last_hidden_state)
+    before = [m.p for m in bert.modules() if isinstance(m, torch.nn.Dropout)]
+    set_dropout(bert, None)
+    assert [m.p for m in bert.modules() if isinstance(m, torch.nn.Dropout)] == before
+
+
+def test_the_log_is_taken_back_to_a_step(tmp_path):
+    log = CsvLog(tmp_path / "metrics.csv")
+    for step in range(4):
+        log.log_metrics({"a": float(step)}, step)
+    log.log_metrics({"b": 1.0}, 3)
+    log.save()
+    again = CsvLog(tmp_path / "metrics.csv")
+    again.rewind(1)
+    again.log_metrics({"b": 2.0}, 2)
+    again.save()
+    assert (tmp_path / "metrics.csv").read_text().split() == [
+        "step,a,b",
+        "0,0.0,",
+        "1,1.0,",
+        "2,,2.0",
+    ]
+    assert not os.path.exists(tmp_path / "metrics.csv.tmp")
