@@ -27,6 +27,7 @@ from recsys.encoders.prefix import PrefixCache
 from recsys.errors import ConfigError
 from recsys.evaluation import names
 from recsys.objective import Surroundings
+from recsys.optim import set_dropout
 from recsys.recommender import Parts, Recommender, optimiser
 
 Tokenize = Callable[[list[str]], list[list[int]]]
@@ -237,6 +238,7 @@ def _trainable(
         max_length=options.max_length,
         chunk_tokens=options.chunk_tokens,
     )
+    set_dropout(encoder.model, run.regularization.dropout)
     tuning = importlib.import_module(type(run.tuning).__module__)
     tuned = tuning.apply(encoder, run.tuning)
 

@@ -37,11 +37,18 @@ AXES: Mapping[str, str] = {
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
-def option(default: Any, text: str) -> Any:  # noqa: ANN401 (any default has a place here)
-    """A dataclass field with its one-line help; a list or dict is copied for each instance."""
+def option(default: Any, text: str, least: float | None = None) -> Any:  # noqa: ANN401
+    """A dataclass field of any type; a list or dict is copied for each instance.
+
+    Args:
+        default: Its default.
+        text: Its one-line help.
+        least: The smallest number it may be.
+    """
+    metadata = {"help": text, "least": least}
     if isinstance(default, list | dict):
-        return field(default_factory=lambda: default.copy(), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -52,21 +59,25 @@ class Data:
     split: Literal["default", "leave_one_out", "time", "given"] = option(
         "default", "how events are held out; default: what the source names"
     )
-    val_fraction: float = option(0.1, "share of events between the two cuts of a time split")
-    test_fraction: float = option(0.1, "share of events after the second cut of a time split")
+    val_fraction: float = option(
+        0.1, "share of events between the two cuts of a time split", least=0
+    )
+    test_fraction: float = option(
+        0.1, "share of events after the second cut of a time split", least=0
+    )
     positive_from: float | None = option(None, "lowest rating that counts as liked; null: all")
     queries: Literal["last", "random", "all"] = option(
         "random", "training queries of a user in an epoch: the last event, some, or every position"
     )
-    queries_per_user: int = option(1, "how many, with queries=random")
+    queries_per_user: int = option(1, "how many, with queries=random", least=1)
     targets: Literal["liked", "labelled"] = option(
         "liked", "train on liked events, or on every event with its own label"
     )
-    max_history: int = option(20, "how many of the latest events a user's history keeps")
-    max_tokens: int = option(64, "raw tokens kept of an item's text")
-    max_users: int | None = option(None, "keep a seeded sample of users, for a quick look")
-    train_users: int | None = option(None, "train on a seeded sample of so many users")
-    max_items: int | None = option(None, "keep the most frequent items, for a quick look")
+    max_history: int = option(20, "how many of the latest events a user's history keeps", least=1)
+    max_tokens: int = option(64, "raw tokens kept of an item's text", least=1)
+    max_users: int | None = option(None, "keep a seeded sample of users, for a quick look", least=1)
+    train_users: int | None = option(None, "train on a seeded sample of so many users", least=1)
+    max_items: int | None = option(None, "keep the most frequent items, for a quick look", least=1)
 
 
 @dataclass
@@ -79,21 +90,21 @@ class EncoderOptions:
     revision: str | None = option(None, "commit or tag of a hub id")
     sha256: str | None = option(None, "expected checksum of model.safetensors")
     pooling: Literal["mean", "cls", "last", "attention"] = option("mean", "states to one vector")
-    max_length: int = option(128, "longest sequence in tokens, special tokens included")
+    max_length: int = option(128, "longest sequence in tokens, special tokens included", least=1)
     cache: bool = option(True, "keep the states below the lowest trained layer (exact, fp32)")
-    chunk_tokens: int = option(1024, "padded tokens of a length-sorted micro-batch")
+    chunk_tokens: int = option(1024, "padded tokens of a length-sorted micro-batch", least=1)
 
 
 @dataclass
 class Optimizer:
     """AdamW with groups by role, and its schedule."""
 
-    lr: float = option(3e-4, "learning rate of tuned parameters")
-    encoder_lr: float | None = option(None, "of pretrained weights that train; null: lr")
-    head_lr: float | None = option(None, "of heads; null: lr")
+    lr: float = option(3e-4, "learning rate of tuned parameters", least=0)
+    encoder_lr: float | None = option(None, "of pretrained weights that train; null: lr", least=0)
+    head_lr: float | None = option(None, "of heads; null: lr", least=0)
     schedule: Literal["linear", "cosine", "constant"] = option("linear", "decay after warm-up")
-    warmup: float = option(0.1, "share of steps in which the rate rises from zero")
-    clip: float = option(1.0, "largest gradient norm; 0: no clipping")
+    warmup: float = option(0.1, "share of steps in which the rate rises from zero", least=0)
+    clip: float = option(1.0, "largest gradient norm; 0: no clipping", least=0)
     betas: list[float] = option([0.9, 0.999], "AdamW's two decay rates")
 
 
@@ -101,10 +112,10 @@ class Optimizer:
 class Regularization:
     """What keeps the model near its start."""
 
-    weight_decay: float = option(0.01, "decoupled decay; none on biases and norms")
-    l2_sp: float = option(0.0, "pull towards the anchor that the tuning method names")
+    weight_decay: float = option(0.01, "decoupled decay; none on biases and norms", least=0)
+    l2_sp: float = option(0.0, "pull towards the anchor that the tuning method names", least=0)
     dropout: float | None = option(
-        None, "of the encoder's layers that train; null: as the pretrained model has it"
+        None, "of the encoder's layers that train; null: as the pretrained model has it", least=0
     )
 
 
@@ -112,26 +123,30 @@ class Regularization:
 class Trainer:
     """How long, on what, and in which precision."""
 
-    epochs: int = option(5, "passes over the training queries")
-    max_steps: int | None = option(None, "stop after so many optimiser steps; null: by epochs")
-    batch_size: int = option(64, "users of a step, over all devices")
-    accumulate: int = option(1, "batches of one optimiser step")
-    devices: int = option(1, "processes or GPUs")
+    epochs: int = option(5, "passes over the training queries", least=1)
+    max_steps: int | None = option(
+        None, "stop after so many optimiser steps; null: by epochs", least=1
+    )
+    batch_size: int = option(64, "users of a step, over all devices", least=1)
+    accumulate: int = option(1, "batches of one optimiser step", least=1)
+    devices: int = option(1, "processes or GPUs", least=1)
     accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
     precision: Literal["auto", "fp32", "bf16-mixed", "fp16-mixed"] = option(
         "auto", "auto: bf16-mixed where the hardware has it, else fp32"
     )
-    threads: int | None = option(None, "CPU threads of a process; null: torch's choice")
-    patience: int | None = option(None, "validations without gain before stopping; null: never")
+    threads: int | None = option(None, "CPU threads of a process; null: torch's choice", least=1)
+    patience: int | None = option(
+        None, "validations without gain before stopping; null: never", least=1
+    )
     deterministic: bool = option(True, "only operations that repeat bit by bit")
-    log_every: int = option(10, "optimiser steps between two rows of the log")
+    log_every: int = option(10, "optimiser steps between two rows of the log", least=1)
 
 
 @dataclass
 class Checkpoint:
     """What a stop costs."""
 
-    every_minutes: float = option(10.0, "time between two saved states to go on from")
+    every_minutes: float = option(10.0, "time between two saved states to go on from", least=0)
 
 
 @dataclass
@@ -156,10 +171,10 @@ class Evaluation:
     )
     k: list[int] = option([10], "cut-offs of the metrics")
     monitor: str = option("ndcg@10", "the validation metric that picks the best checkpoint")
-    candidates: int = option(100, "length of a candidate list")
-    max_cases: int | None = option(None, "evaluate a seeded sample of so many cases")
+    candidates: int = option(100, "length of a candidate list", least=2)
+    max_cases: int | None = option(None, "evaluate a seeded sample of so many cases", least=1)
     mask_history: bool = option(True, "leave out what the user has already had")
-    batch_size: int = option(256, "cases of an evaluation step")
+    batch_size: int = option(256, "cases of an evaluation step", least=1)
 
 
 @dataclass
@@ -267,6 +282,9 @@ def _run(layers: Sequence[Node]) -> Run:
         node = nodes.get(axis, {})
         config = _choice(axis, {**(default if "name" not in node else {}), **node})
         setattr(run.data if axis == "data.source" else run, axis.split(".")[-1], config)
+    _check_ranges(run, "")
+    if len(run.optimizer.betas) != 2:
+        raise ConfigError(f"optimizer.betas takes two numbers, not {len(run.optimizer.betas)}.")
     if not cast(Any, run.architecture).trains:
         _refuse_training(run, nodes)
     return run
@@ -403,6 +421,16 @@ def _check(node: Node, schema: type, prefix: str) -> None:
             _check(cast(Node, value), cast(type, inner), f"{prefix}{key}.")
         elif value is False and "off" in typing.get_args(inner):
             node[key] = "off"  # YAML 1.1 reads the word as a truth value
+
+
+def _check_ranges(config: object, prefix: str) -> None:
+    """Refuses numbers below the least that a field may be."""
+    for f in fields(cast(Any, config)):
+        value, least = getattr(config, f.name), f.metadata.get("least")
+        if is_dataclass(value) and f.metadata.get("least") is None:
+            _check_ranges(value, f"{prefix}{f.name}.")
+        elif least is not None and value is not None and not value >= least:
+            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {least:g} or more.")
 
 
 def _typed(schema: type, values: Node, prefix: str) -> object:

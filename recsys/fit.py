@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
     from recsys.build import Assembly
-    from recsys.callbacks import Best
     from recsys.tracking import WandbLog
 
 
@@ -282,7 +281,9 @@ class Job:
         }
         results.write(self.folder, result, cases)
         (self.folder / LAST).unlink(missing_ok=True)
-        _show(table, self.run.evaluation.k[0], self.best)
+        results.show(table, self.run.evaluation.k[0])
+        if self.best.step == 0 and model.trained():
+            print("the best validation was before the first step: training did not help")
         if self.wandb is not None:
             wanted = self.run.tracking.checkpoint_artifact and self.best.path.is_file()
             self.wandb.finish(result, table, self.best.path if wanted else None)
@@ -387,24 +388,6 @@ def _end_ranks(trainer: lp.Trainer) -> None:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def _show(table: Mapping[str, Mapping[str, float]], k: int, best: Best) -> None:
-    """The closing table: this run under its floors, in percent."""
-    from rich.console import Console
-    from rich.table import Table
-
-    names = [f"hr@{k}", f"ndcg@{k}", "mrr", f"warm/ndcg@{k}", f"cold/ndcg@{k}"]
-    out = Table(title="test, in percent")
-    out.add_column("")
-    for name in names:
-        out.add_column(name, justify="right")
-    for row, metrics in table.items():
-        shown = [metrics[name] for name in names]
-        out.add_row(row, *("-" if value != value else f"{100 * value:.2f}" for value in shown))
-    Console().print(out)
-    if best.step == 0:
-        print("the best validation was before the first step: training did not help")
 
 
 if __name__ == "__main__":

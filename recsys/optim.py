@@ -100,8 +100,9 @@ def set_dropout(model: nn.Module, rate: float | None) -> None:
             module.p = rate
             places += 1
         # Families without a module for it keep the share of dropped attention as a number.
-        if "attention_dropout" in vars(module) and isinstance(module.attention_dropout, int | float):
-            module.attention_dropout = float(rate)
+        own = vars(module)
+        if isinstance(own.get("attention_dropout"), int | float):
+            own["attention_dropout"] = float(rate)
             places += 1
     if not places:
         raise ConfigError(

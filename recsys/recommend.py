@@ -1,4 +1,4 @@
-"""python -m recsys.recommend run=RUN user=ID | history=ID,ID k=10: what a run recommends."""
+"""python -m recsys.recommend run=RUN user=ID | history=ID,ID | text=TEXT: what a run suggests."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recsys.config import nearest, stored
 from recsys.errors import ConfigError, RecsysError
 from recsys.fit import hush
 from recsys.resume import last_run
 
-KEYS = ("run", "user", "history", "k", "output")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from recsys.build import Assembly
+    from recsys.recommender import Recommender
+    from recsys.types import Batch
+
+ASKS = ("user", "history", "text")
+KEYS = ("run", *ASKS, "k", "output")
 USAGE = (
-    "usage: python -m recsys.recommend run=FOLDER|last user=ID|history=ID,ID [k=10] [output=runs]"
+    "usage: python -m recsys.recommend run=FOLDER|last user=ID|history=ID,ID|text=TEXT [k=10] "
+    "[output=runs]"
 )
 
 
@@ -44,8 +54,8 @@ def _words(argv: Sequence[str]) -> dict[str, str]:
         if not equals or key not in KEYS:
             raise ConfigError(f"'{word}' is not understood.{nearest(key, KEYS)}")
         out[key] = value
-    if "run" not in out or ("user" in out) == ("history" in out):
-        raise ConfigError(f"give run= and one of user= and history=. {USAGE}.")
+    if "run" not in out or sum(ask in out for ask in ASKS) != 1:
+        raise ConfigError(f"give run= and one of user=, history= and text=. {USAGE}.")
     if not out.get("k", "10").isdigit() or int(out.get("k", "10")) < 1:
         raise ConfigError(f"k is '{out['k']}'; give a whole number from 1.")
     return out
@@ -59,7 +69,6 @@ def recommend(words: dict[str, str]) -> list[str]:
         DataError: An id is unknown.
     """
     from recsys import build
-    from recsys.data.tables import IdMap
 
     name = words["run"]
     folder = Path(name) if name != "last" else last_run(words.get("output", "runs"), complete=True)
@@ -73,23 +82,71 @@ def recommend(words: dict[str, str]) -> list[str]:
         raise ConfigError(f"{folder}: the data has changed since the run; run fit again.")
     if run.architecture.trains:
         made.recommender.load_trained(folder / "checkpoints" / "best.safetensors")
+    batch, seen, query = _asked(made, words)
+    k = int(words.get("k", "10"))
+    pool = None
+    if run.architecture.trains and not run.architecture.reads_item_vectors:
+        # A joint pass for every item of the catalog would take minutes: rank what floors propose.
+        pool = _proposed(made, words, batch, seen, max(k, run.evaluation.candidates))
+    scores, rows = made.recommender.top(batch, k, seen, query, pool)
+    texts, ids = made.recommender.parts.texts, made.tables.items["item"].to_list()
+    return [
+        f"{place:>3}  {score:8.4f}  {ids[row]:<12}  {texts[row]}"
+        for place, (score, row) in enumerate(
+            zip(scores.tolist(), rows.tolist(), strict=True), start=1
+        )
+    ]
+
+
+def _asked(made: Assembly, words: dict[str, str]) -> tuple[Batch, Tensor, Tensor | None]:
+    """One query, the rows it has seen, and its representation where a text asks."""
+    import numpy as np
+    import torch
+
+    from recsys.data.tables import IdMap
+
+    if "text" in words:
+        batch = made.examples.serve(np.empty(0, dtype=np.int64))
+        query = _text_query(made.recommender, made, batch, words["text"])
+        return batch, torch.empty(0, dtype=torch.long), query
     items = IdMap(made.tables.items["item"].to_list(), "item")
     if "user" in words:
         user = IdMap(made.tables.users["user"].to_list(), "user").row(words["user"])
         had = made.examples.history(user)
     else:
-        had = items.rows(words["history"].split(","))
+        user, had = -1, items.rows(words["history"].split(","))
+    return made.examples.serve(had, user), torch.from_numpy(had), None
+
+
+def _text_query(recommender: Recommender, made: Assembly, batch: Batch, text: str) -> Tensor:
+    """What a text asks an architecture for."""
     import torch
 
-    batch = made.examples.serve(had)
-    scores, rows = made.recommender.top(batch, int(words.get("k", "10")), torch.from_numpy(had))
-    texts = made.recommender.parts.texts
-    return [
-        f"{place:>3}  {score:8.4f}  {items.ids[row]:<12}  {texts[row]}"
-        for place, (score, row) in enumerate(
-            zip(scores.tolist(), rows.tolist(), strict=True), start=1
-        )
-    ]
+    from recsys.types import Ragged
+
+    ids = made.tokenize([text])[0] if made.tokenize is not None else []
+    tokens = Ragged(torch.tensor(ids, dtype=torch.long), (len(ids),))
+    with torch.no_grad():
+        return recommender.eval().text_query(batch, text, tokens)
+
+
+def _proposed(
+    made: Assembly, words: dict[str, str], batch: Batch, seen: Tensor, size: int
+) -> Tensor:
+    """Catalog rows that popularity and tfidf put first, in turn, without repeats."""
+    import torch
+
+    from recsys import build
+
+    proposals = []
+    for name in build.FLOORS:
+        maker = build.floor(name, made.parts)
+        asks = name == "tfidf" and "text" in words
+        query = _text_query(maker, made, batch, words["text"]) if asks else None
+        proposals.append(maker.top(batch, size, seen, query)[1])
+    length = min(len(rows) for rows in proposals)
+    turns = torch.stack([rows[:length] for rows in proposals], dim=1).flatten().tolist()
+    return torch.tensor(list(dict.fromkeys(turns))[:size])
 
 
 if __name__ == "__main__":

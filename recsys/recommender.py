@@ -100,7 +100,7 @@ class Recommender(lp.LightningModule, abc.ABC):
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """Scores of every query with every item, (Q, N)."""
 
-    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> tuple[Batch, Tensor]:
+    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """What a free text asks for, in place of a user.
 
         Args:
@@ -109,7 +109,7 @@ class Recommender(lp.LightningModule, abc.ABC):
             tokens: Its raw token ids, one text.
 
         Returns:
-            The batch, and the query's representation (1, ...).
+            The query's representation (1, ...).
 
         Raises:
             ConfigError: The architecture cannot read texts.
@@ -294,28 +294,38 @@ class Recommender(lp.LightningModule, abc.ABC):
     @final
     @torch.no_grad()
     def top(
-        self, batch: Batch, k: int, seen: Tensor, query: Tensor | None = None
+        self,
+        batch: Batch,
+        k: int,
+        seen: Tensor,
+        query: Tensor | None = None,
+        pool: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The best unseen items of a single query.
 
         Args:
             batch: One query, as `Examples.serve` makes it.
-            k: How many; fewer come back where the catalog is exhausted.
+            k: How many; fewer come back where the items are exhausted.
             seen: Catalog rows to leave out.
             query: (1, ...) its representation, or None to make it from the batch.
+            pool: Catalog rows to choose from, or None for all.
 
         Returns:
             Scores and catalog rows, each (k,), best first.
         """
         self.eval()
-        vectors = self.index_catalog()
         if query is None:
-            query = self.queries(batch, vectors[batch.plan.items])
-        scores = self.score(query, vectors)[0]
-        scores[seen] = -torch.inf
+            query = self.queries(batch, self.index(batch.plan))
+        if pool is None:
+            pool = torch.arange(len(self.parts.texts), device=self.device)
+            items = self.index_catalog()
+        else:
+            items = self.index(ItemBatch(pool, ()))
+        scores = self.score(query, items)[0]
+        scores = scores.masked_fill(torch.isin(pool, seen.to(pool.device)), -torch.inf)
         unseen = int((scores > -torch.inf).sum())
-        values, rows = scores.topk(min(k, unseen))
-        return values, rows
+        values, places = scores.topk(min(k, unseen))
+        return values, pool[places]
 
     @final
     def on_validation_epoch_start(self) -> None:

@@ -109,3 +109,19 @@ def write(folder: Path, result: Mapping[str, object], cases: pl.DataFrame) -> No
     cases.write_parquet(buffer)
     write_atomic(folder / "cases.parquet", buffer.getvalue())
     write_atomic(folder / "result.json", json.dumps(result, indent=2, allow_nan=True) + "\n")
+
+
+def show(table: Mapping[str, Mapping[str, float]], k: int) -> None:
+    """The closing table: this run under its floors, in percent."""
+    from rich.console import Console
+    from rich.table import Table
+
+    names = [f"hr@{k}", f"ndcg@{k}", "mrr", f"warm/ndcg@{k}", f"cold/ndcg@{k}"]
+    out = Table(title="test, in percent")
+    out.add_column("")
+    for name in names:
+        out.add_column(name, justify="right")
+    for row, metrics in table.items():
+        shown = [metrics[name] for name in names]
+        out.add_row(row, *("-" if value != value else f"{100 * value:.2f}" for value in shown))
+    Console().print(out)

@@ -115,9 +115,11 @@ def test_a_checkpoint_of_another_method_is_refused(words, tmp_path):
         other.recommender.load_trained(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("architecture", ["two_tower", "tfidf", "popularity"])
+@pytest.mark.parametrize("architecture", ["two_tower", "tfidf", "popularity", "cross_encoder"])
 def test_a_run_recommends_unseen_items(words, tmp_path, capsys, architecture):
-    assert main([*words, f"architecture={architecture}"]) == 0
+    cross = ["objective=sampled_softmax", "evaluation.candidates=30"]
+    extra = cross if architecture == "cross_encoder" else []
+    assert main([*words, f"architecture={architecture}", *extra]) == 0
     folder, _ = only(tmp_path)
     had = pl.read_csv(words[1].partition("=")[2], schema_overrides={"what": pl.String})
     had = set(had.filter(pl.col("who") == "u3")["what"])
@@ -133,7 +135,16 @@ def test_a_run_recommends_unseen_items(words, tmp_path, capsys, architecture):
     assert recommend([*newest, "history=000,001", "k=3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
+    code = recommend([*newest, "text=green chair", "k=3"])
+    shown = capsys.readouterr()
+    if architecture == "popularity":
+        assert code == 2
+        assert "does not read texts" in shown.err
+        return
+    assert code == 0
+    assert len(shown.out.splitlines()) == 3
     if architecture == "tfidf":
+        assert "green chair" in shown.out.splitlines()[0]
         assert all("red" in line or "lamp" in line or "chair" in line for line in lines)
 
 

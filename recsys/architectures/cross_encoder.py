@@ -111,6 +111,6 @@ class Model(Recommender):
     def _moved(self, tokens: Ragged) -> Ragged:
         return Ragged(tokens.values.to(self.device), tokens.sizes)
 
-    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> tuple[Batch, Tensor]:
+    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text in place of the user's."""
-        return batch, tokens.values[None].to(self.device)
+        return tokens.values[None].to(self.device)

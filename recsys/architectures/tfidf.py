@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys.config import option
 from recsys.recommender import Parts, Recommender
-from recsys.types import Batch, ItemBatch, Scored
+from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Model(Recommender):
 
         # Any run of word characters is a word: titles are full of model numbers and "3".
         vectorizer = TfidfVectorizer(sublinear_tf=config.sublinear, token_pattern=r"\w+")
+        self.vectorizer = vectorizer
         self.vectors = vectorizer.fit_transform(parts.texts).astype(np.float32).tocsr()
 
     def index(self, plan: ItemBatch) -> Tensor:
@@ -69,3 +70,8 @@ class Model(Recommender):
         items = self.index(batch.plan)
         scores = self.score(self.queries(batch, items), items)
         return Scored(scores=scores.gather(1, batch.candidates.clamp(min=0)))
+
+    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
+        """The term weights of the text itself, (1, words)."""
+        row = self.vectorizer.transform([text]).astype(np.float32)
+        return torch.from_numpy(row.toarray())

@@ -200,14 +200,14 @@ class Model(Recommender):
             scores = scores + self.pairs(queries[:, None], picked)
         return Scored(scores=scores, queries=queries, items=items)
 
-    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> tuple[Batch, Tensor]:
+    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text as a user's text, or as the only item of a history."""
         if self.from_text:
-            return batch, self._encode_users(tokens)
+            return self._encode_users(tokens)
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
         vector = encoder(Ragged(tokens.values.to(self.device), tokens.sizes))
         head = self.item_head if self._user_encoder is None else None
-        return batch, self._finish(self._finish(vector, head), self.user_head)
+        return self._finish(self._finish(vector, head), self.user_head)
 
 
 def _residual(width: int) -> nn.Linear:

@@ -1,0 +1,149 @@
+"""Two processes do together what one does alone: the real command, started once with each."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+def words(shop, tiny_bert, folder, devices, *more):
+    return [
+        "data.source=tables",
+        f"data.source.interactions={shop / 'events.csv'}",
+        f"data.source.items={shop / 'items.csv'}",
+        "data.source.user=who",
+        "data.source.item=what",
+        "data.source.time=when",
+        "data.source.item_text='{name}'",
+        "data.split=leave_one_out",
+        f"encoder.model={tiny_bert}",
+        "encoder.max_length=32",
+        "tuning=lora",
+        "tracking.wandb=off",
+        "trainer.accelerator=cpu",
+        "trainer.precision=auto",
+        "trainer.threads=1",
+        "trainer.epochs=2",
+        # 40 users: the second batch of an epoch holds one, so that a rank has nothing of its own.
+        "trainer.batch_size=39",
+        "trainer.log_every=1",
+        "optimizer.lr=0.003",
+        f"trainer.devices={devices}",
+        f"output={folder}",
+        *more,
+    ]
+
+
+def start(arguments, cache):
+    hidden = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "RECSYS_RUN_FOLDER")
+    env = {k: v for k, v in os.environ.items() if k not in hidden and "MASTER_" not in k}
+    env |= {"RECSYS_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "recsys.fit", *arguments],
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(shop, tiny_bert, tmp_path_factory):
+    """Folder and output of a run with one process and of one with two, at the same time."""
+    root = tmp_path_factory.mktemp("ddp")
+    # No dropout in the pretrained model: ranks would draw other masks than one process.
+    path = root / "encoder"
+    shutil.copytree(tiny_bert, path)
+    config = json.loads((path / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (path / "config.json").write_text(json.dumps(config))
+    processes = {
+        devices: start(words(shop, path, root / str(devices), devices), root / "cache")
+        for devices in (1, 2)
+    }
+    out = {}
+    for devices, process in processes.items():
+        stdout, stderr = process.communicate(timeout=240)
+        assert process.returncode == 0, stdout + stderr
+        (folder,) = (root / str(devices)).iterdir()
+        out[devices] = (folder, stdout)
+    return out
+
+
+def test_losses_gradients_and_validation_are_equal(runs):
+    one, two = (pl.read_csv(runs[n][0] / "log" / "metrics.csv") for n in (1, 2))
+    assert one.columns == two.columns
+    assert one["step"].to_list() == two["step"].to_list()
+    assert one["train/loss"].drop_nulls().len() == 4
+    for name in one.columns:
+        a, b = (frame[name].cast(pl.Float64).fill_null(-1.0).to_torch() for frame in (one, two))
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True), name
+
+
+def test_weights_are_equal(runs):
+    one, two = (load_file(runs[n][0] / "checkpoints" / "best.safetensors") for n in (1, 2))
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], atol=1e-5), name
+
+
+def test_metrics_floors_and_cases_are_equal(runs):
+    one, two = (json.loads((runs[n][0] / "result.json").read_text()) for n in (1, 2))
+    assert one["test"]["cases"] == two["test"]["cases"] == 40
+    for table in ("popularity", "tfidf", "zero-shot"):
+        assert one["floors"][table] == pytest.approx(two["floors"][table], nan_ok=True)
+    assert one["test"] == pytest.approx(two["test"], nan_ok=True)
+    frames = [pl.read_parquet(runs[n][0] / "cases.parquet") for n in (1, 2)]
+    assert frames[1]["case"].n_unique() == frames[1].height == 40
+    assert frames[0].equals(frames[1])
+    assert two["cost"]["devices"] == 2
+
+
+def test_only_the_first_rank_speaks(runs):
+    for _, stdout in runs.values():
+        assert stdout.count("result: ") == 1
+        assert stdout.count("run: ") == 1
+
+
+def test_every_auto_is_decided_for_all_ranks(runs):
+    text = (runs[2][0] / "config.yaml").read_text()
+    assert "precision: fp32" in text
+    assert "wandb: 'off'" in text
+
+
+def test_a_signal_stops_all_ranks_and_both_go_on(shop, tiny_bert, tmp_path):
+    more = ["trainer.epochs=3000", "trainer.batch_size=8", "checkpoint.every_minutes=0.001"]
+    asked = words(shop, tiny_bert, tmp_path / "runs", 2, *more)
+    process = start(asked, tmp_path / "cache")
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "runs").glob("*/checkpoints/last.ckpt")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert f"stopped by SIGTERM; go on with: python -m recsys.fit resume={folder}" in stderr
+    # The other rank has left too: nobody holds the command's output open, and none writes any more.
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    again = start([f"resume={folder}"], tmp_path / "cache")
+    deadline = time.monotonic() + 120
+    while (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+        <= kept["global_step"]
+    ):
+        assert again.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=60)
+    assert again.returncode == 128 + signal.SIGINT
