@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys.config import AXES, Run, choice_name, compose, help_text, to_node, to_yaml
+from recsys.config import AXES, Run, choice_name, compose, to_node, to_yaml
 from recsys.errors import ConfigError, RecsysError
 from recsys.resume import FOLDER, LAST, Leave, Signals, Start, inherited, rank, reopen
+from recsys.usage import help_text
 
 if TYPE_CHECKING:
     import lightning.pytorch as lp
+    import polars as pl
     from lightning.pytorch.loggers import Logger
 
     from recsys.build import Assembly
@@ -264,7 +266,7 @@ class Job:
                 "best": self.best.value,
                 "step": self.best.step,
             },
-            "unreachable": int(cases["unreachable"].sum()),
+            "protocol": self._protocol(cases),
             "cost": {
                 "trained_parameters": sum(p.numel() for p in model.trained().values()),
                 "parameters": sum(p.numel() for p in model.parameters()),
@@ -290,6 +292,24 @@ class Job:
             if self.wandb.offline:
                 print(self.wandb.sync_line())
         print(f"result: {self.folder}")
+
+    def _protocol(self, cases: pl.DataFrame) -> dict[str, object]:
+        """What was ranked, and what could not be found."""
+        options = self.run.evaluation
+        out: dict[str, object] = {
+            "name": options.protocol,
+            "mask_history": options.mask_history,
+            "catalog": len(self.made.tables.items),
+            "unreachable": int(cases["unreachable"].sum()),
+        }
+        if options.protocol == "candidates":
+            inserted = int(cases["inserted"].sum())
+            out |= {
+                "candidates": options.candidates,
+                "inserted": inserted,
+                "list_recall": 1 - inserted / len(cases),
+            }
+        return out
 
     def _loggers(self) -> list[Logger]:
         """CSV always; the others as asked, on the first rank only."""

@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from recsys.config import EXPERIMENTS, choice_name, compose, experiments, help_text, to_yaml
+from recsys.config import EXPERIMENTS, choice_name, compose, experiments, to_yaml
 from recsys.errors import ConfigError
+from recsys.usage import help_text
 
 
 def refused(*words, folder=EXPERIMENTS):

@@ -34,7 +34,7 @@ def test_a_run_leaves_its_result(words, tmp_path, tuning):
     folder, result = only(tmp_path)
     assert set(result["floors"]) == {"popularity", "tfidf", "zero-shot"}
     assert result["test"]["cases"] == 40
-    assert result["unreachable"] == 0
+    assert result["protocol"]["unreachable"] == 0
     cases = pl.read_parquet(folder / "cases.parquet")
     assert cases["user"][0].startswith("u")
     assert cases["target"][0].startswith("0")

@@ -10,6 +10,7 @@ ROOMS = [
     ["errors"],
     ["types"],
     ["config"],
+    ["usage"],
     ["data"],
     ["resume"],
     ["encoders"],
