@@ -3,8 +3,8 @@
 Usage: python benchmarks/quality/run.py DATA [ROW ...]
 
 DATA holds `ml-100k` (.inter, .item, .user) and `amazon-instruments` (items.tsv.gz, users.tsv.gz).
-Rows that `results.json` already has are kept; delete the file to measure all again. A row whose
-name is given is measured alone.
+Runs that `runs/` already has are kept; delete a file to measure it again. With row numbers, only
+those rows are measured. Without DATA the page is written from what is there.
 """
 
 from __future__ import annotations
@@ -16,37 +16,48 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
-STORE = HERE / "results.json"
-CROSS = [
-    "data.train_users=2000",
+RUNS = HERE / "runs"
+FEW = ["data.train_users=2000"]
+LISTS = [
     "evaluation.protocol=candidates",
     "evaluation.candidates=20",
     "evaluation.max_cases=500",
 ]
-SETS = {
-    "ml-100k": ["data.source=movielens"],
-    "amazon-instruments": ["data.source=sequences"],
-}
-ROWS = {
-    "popularity": (["experiment=popularity"], [0]),
-    "tfidf": (["experiment=tfidf"], [0]),
-    "frozen": (["experiment=frozen_two_tower"], [0, 1, 2]),
-    "LoRA, last 2": (["experiment=lora_two_tower"], [0, 1, 2]),
-    "adapter, last 2": (["experiment=adapter_two_tower"], [0, 1, 2]),
-    "lists: tfidf": (["experiment=tfidf", *CROSS], [0]),
-    "lists: LoRA two towers": (["experiment=lora_two_tower", *CROSS], [0]),
-    "lists: LoRA cross-encoder": (["experiment=lora_cross_encoder", *CROSS], [0]),
-}
+SETS = {"ml-100k": "movielens", "amazon-instruments": "sequences"}
+ML, AMAZON = SETS
+ROWS: list[tuple[str, str, list[str], int]] = [
+    (ML, "popularity", ["experiment=popularity"], 1),
+    (ML, "tfidf", ["experiment=tfidf"], 1),
+    (ML, "frozen", ["experiment=frozen_two_tower"], 3),
+    (ML, "LoRA, last 2 layers", ["experiment=lora_two_tower"], 3),
+    (ML, "adapter, last 2 layers", ["experiment=adapter_two_tower"], 3),
+    (AMAZON, "popularity", ["experiment=popularity"], 1),
+    (AMAZON, "tfidf", ["experiment=tfidf"], 1),
+    (AMAZON, "frozen", ["experiment=frozen_two_tower", "trainer.epochs=10"], 3),
+    (AMAZON, "frozen, 2,000 users", ["experiment=frozen_two_tower", *FEW], 3),
+    (AMAZON, "LoRA, last 2 layers, 2,000 users", ["experiment=lora_two_tower", *FEW], 3),
+    (AMAZON, "lists: popularity", ["experiment=popularity", *LISTS], 1),
+    (AMAZON, "lists: tfidf", ["experiment=tfidf", *LISTS], 1),
+    (AMAZON, "lists: frozen two towers", ["experiment=frozen_two_tower", *FEW, *LISTS], 1),
+    (AMAZON, "lists: LoRA cross-encoder", ["experiment=lora_cross_encoder", *FEW, *LISTS], 1),
+]
 SHOWN = ("hr@10", "ndcg@10", "mrr", "warm/ndcg@10", "cold/ndcg@10")
 
 
-def measure(data: str, name: str, seed: int, root: Path) -> dict[str, object]:
+def place(row: int, seed: int) -> Path:
+    """The file of a run."""
+    data, name, *_ = ROWS[row]
+    words = "".join(c if c.isalnum() else " " for c in f"{data} {name} {seed}").split()
+    return RUNS / ("-".join(words).lower() + ".json")
+
+
+def measure(row: int, seed: int, root: Path) -> None:
     """One run as a command of its own."""
-    words, _ = ROWS[name]
-    kept = [w for w in words if not w.startswith("data.train") or "experiment=tfidf" not in words]
-    command = [*kept, *SETS[data], f"seed={seed}"]
+    data, _, words, _ = ROWS[row]
+    command = [*words, f"data.source={SETS[data]}", f"seed={seed}"]
     with tempfile.TemporaryDirectory() as output:
         where = [f"data.source.path={root / data}", f"output={output}", "tracking.wandb=off"]
         subprocess.run(
@@ -56,36 +67,42 @@ def measure(data: str, name: str, seed: int, root: Path) -> dict[str, object]:
         )
         (path,) = Path(output).glob("*/result.json")
         result = json.loads(path.read_text())
-    return {
+    wanted = (*SHOWN, "cases", "cold/cases")
+    kept = {
         "command": "python -m recsys.fit " + " ".join(command),
         "seed": seed,
-        "test": {k: result["test"][k] for k in (*SHOWN, "cases", "cold/cases")},
-        "zero_shot": {k: result["floors"].get("zero-shot", {}).get(k) for k in SHOWN},
-        "validation": result["validation"],
-        "cost": result["cost"],
-        "versions": result["versions"],
-        "fingerprint": result["data"]["fingerprint"],
+        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        "test": {k: result["test"][k] for k in wanted},
+        "zero_shot": {k: v[k] for v in [result["floors"].get("zero-shot")] if v for k in wanted},
+        **{k: result[k] for k in ("validation", "protocol", "cost", "data", "versions")},
     }
+    RUNS.mkdir(exist_ok=True)
+    place(row, seed).write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def table(results: dict[str, list[dict[str, object]]], data: str) -> list[str]:
-    """Markdown rows: mean and, where there are several seeds, standard deviation, in percent."""
-    out = [f"\n## {data}\n", "| | " + " | ".join(SHOWN) + " | seconds | seeds |"]
-    out.append("|---" * (len(SHOWN) + 3) + "|")
-    for name in ROWS:
-        runs = results.get(f"{data}: {name}", [])
-        if not runs:
-            continue
-        if name in ("frozen", "lists: LoRA two towers", "lists: LoRA cross-encoder"):
-            label = name.replace("LoRA", "zero-shot") if name.startswith("lists") else "zero-shot"
-            out.append(_row(label, [runs[0]["zero_shot"]], [], 1))
-        out.append(
-            _row(name, [r["test"] for r in runs], [r["cost"]["seconds"] for r in runs], len(runs))
-        )
+def page() -> list[str]:
+    """The tables, in Markdown."""
+    out = (HERE / "head.md").read_text().splitlines()
+    for data in SETS:
+        out += ["", f"## {data}", "", "| | " + " | ".join(SHOWN) + " | seconds | seeds |"]
+        out.append("|---" * (len(SHOWN) + 3) + "|")
+        shown_start: set[str] = set()
+        for row, (owner, name, _, seeds) in enumerate(ROWS):
+            files = [place(row, seed) for seed in range(seeds) if place(row, seed).is_file()]
+            if owner != data or not files:
+                continue
+            runs: list[dict[str, Any]] = [json.loads(f.read_text()) for f in files]
+            start = name.split(",")[0].replace("LoRA", "zero-shot").replace("frozen", "zero-shot")
+            if runs[0]["zero_shot"] and "adapter" not in start and start not in shown_start:
+                shown_start.add(start)
+                out.append(line(start, [runs[0]["zero_shot"]], [], 1))
+            seconds = [r["cost"]["seconds"] for r in runs]
+            out.append(line(name, [r["test"] for r in runs], seconds, len(runs)))
     return out
 
 
-def _row(name: str, metrics: list[dict[str, float]], seconds: list[float], seeds: int) -> str:
+def line(name: str, metrics: list[dict[str, float]], seconds: list[float], seeds: int) -> str:
+    """One row: mean and, over several seeds, standard deviation, in percent."""
     cells = []
     for metric in SHOWN:
         values = [100 * m[metric] for m in metrics]
@@ -96,24 +113,16 @@ def _row(name: str, metrics: list[dict[str, float]], seconds: list[float], seeds
 
 
 def main(argv: list[str]) -> int:
-    """Measures what is missing, then writes the table."""
-    if not argv:
+    """Measures what is missing, then writes the page."""
+    if argv and not Path(argv[0]).is_dir():
         print(__doc__)
         return 2
-    root, asked = Path(argv[0]).resolve(), argv[1:] or list(ROWS)
-    results = json.loads(STORE.read_text()) if STORE.is_file() else {}
-    for name in asked:
-        for data in SETS:
-            if name.startswith("lists") and data == "ml-100k":
-                continue
-            done = results.setdefault(f"{data}: {name}", [])
-            for seed in ROWS[name][1][len(done) :]:
-                done.append(measure(data, name, seed, root))
-                STORE.write_text(json.dumps(results, indent=1) + "\n")
-    lines = (HERE / "head.md").read_text().splitlines()
-    for data in SETS:
-        lines += table(results, data)
-    (HERE / "README.md").write_text("\n".join(lines) + "\n")
+    if argv:
+        for row in [int(word) for word in argv[1:]] or range(len(ROWS)):
+            for seed in range(ROWS[row][3]):
+                if not place(row, seed).is_file():
+                    measure(row, seed, Path(argv[0]).resolve())
+    (HERE / "README.md").write_text("\n".join(page()) + "\n")
     return 0
 
 
