@@ -256,7 +256,14 @@ def _trainable(
     prefix = None
     inside = 0 < encoder.lowest_trained < encoder.depth
     if options.cache and inside and run.architecture.reads_item_vectors:
-        prefix = PrefixCache.build(encoder, catalog, store)
+        size = PrefixCache.size_gb(encoder, catalog)
+        if size <= options.cache_gb:
+            prefix = PrefixCache.build(encoder, catalog, store)
+        else:
+            print(
+                f"the states below the lowest trained layer would take {size:.1f} GB, more than "
+                f"encoder.cache_gb={options.cache_gb:g}: they are computed in every step"
+            )
     own = dataclasses.replace(
         parts,
         catalog=catalog,

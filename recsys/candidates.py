@@ -14,7 +14,7 @@ from recsys.data.store import Store
 from recsys.errors import ConfigError
 from recsys.recommender import Recommender
 
-RECIPE = "popularity and tfidf in turn, 1"
+RECIPE = "popularity and tfidf in turn, 2"
 """Part of the key; change it with the recipe."""
 
 
@@ -79,8 +79,10 @@ def _blocks(
     """Candidates (n, C) and whether the target was put in (n,), for some cases at a time."""
     sizes = np.zeros(examples.items, dtype=np.int64)
     vectors = [maker.eval().index_catalog() for maker in makers]
-    for part in np.array_split(at, max(1, len(at) // 256)):
-        batch = examples.batch(examples.case_rows(part), sizes)
+    # A block of scores and its order stay within a few hundred MB, however large the catalog.
+    rows = max(1, min(256, (1 << 24) // examples.items))
+    for part in np.array_split(at, -(-len(at) // rows)):
+        batch = examples.batch(examples.case_rows(part), sizes, with_seen=True)
         plan = batch.plan.items
         target = plan[batch.candidates[:, 0]]
         proposed = []
@@ -88,8 +90,7 @@ def _blocks(
             with torch.no_grad():
                 scores = maker.score(maker.queries(batch, items[plan]), items).float()
             if mask_history:
-                query, place = torch.nonzero(batch.history >= 0, as_tuple=True)
-                scores[query, plan[batch.history[query, place]]] = -torch.inf
+                scores[batch.seen[:, 0], batch.seen[:, 1]] = -torch.inf
             # Equal scores go by catalog row: the same on every machine.
             proposed.append(scores.argsort(dim=1, descending=True, stable=True)[:, : 2 * size])
         yield _merge(torch.stack(proposed, dim=2).flatten(1), target, size)

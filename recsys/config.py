@@ -67,7 +67,9 @@ class Data:
     )
     positive_from: float | None = option(None, "lowest rating that counts as liked; null: all")
     queries: Literal["last", "random", "all"] = option(
-        "random", "training queries of a user in an epoch: the last event, some, or every position"
+        "random",
+        "training queries of a user in an epoch: the last event, random ones, or the latest "
+        "max_history positions",
     )
     queries_per_user: int = option(1, "how many, with queries=random", least=1)
     targets: Literal["liked", "labelled"] = option(
@@ -92,6 +94,9 @@ class EncoderOptions:
     pooling: Literal["mean", "cls", "last", "attention"] = option("mean", "states to one vector")
     max_length: int = option(128, "longest sequence in tokens, special tokens included", least=1)
     cache: bool = option(True, "keep the states below the lowest trained layer (exact, fp32)")
+    cache_gb: float = option(
+        8.0, "largest size of the kept states; above it, none are kept", least=0
+    )
     chunk_tokens: int = option(1024, "padded tokens of a length-sorted micro-batch", least=1)
 
 

@@ -16,12 +16,21 @@ from recsys.types import Batch
 
 Ranking = Literal["catalog", "candidates", "labels"]
 
+BLOCK = 1 << 24
+"""Scores that are held at a time."""
+
 COLLAPSED = 0.9995
 """Mean cosine between items above which an encoder says the same of every text."""
 
 
 class Ranker(Protocol):
     """What evaluation needs of an architecture."""
+
+    needs_history: bool
+
+    def popularity(self) -> Tensor:
+        """(I,) scores for a query without history, where the architecture needs one."""
+        ...
 
     def index_catalog(self) -> Tensor:
         """(I, ...) representations of all items."""
@@ -55,7 +64,8 @@ class Evaluator(nn.Module):
         counts: (I,) how often training shows each item; 0 makes it cold.
 
     Attributes:
-        rows: A dict of (Q,) tensors for each batch seen since `start`.
+        rows: A dict of (Q,) tensors for each batch seen since `start`; a list without a
+            positive has no row.
     """
 
     def __init__(
@@ -70,18 +80,22 @@ class Evaluator(nn.Module):
         self._warned = False
 
     @torch.no_grad()
-    def start(self, ranker: Ranker) -> None:
+    def start(self, ranker: Ranker, may_stop: bool = False) -> None:
         """Encodes the catalog once; clears metrics and rows.
 
+        Args:
+            ranker: The architecture.
+            may_stop: Whether training has begun, so that a collapse is its doing.
+
         Raises:
-            DataError: The encoder gives all items the same vector for the second time.
+            DataError: Training gave all items the same vector, for the second time in a row.
         """
         self.metrics.reset()
         self.rows = []
         self._vectors = ranker.index_catalog()
-        self._check_spread(self._vectors)
+        self._check_spread(self._vectors, may_stop)
 
-    def _check_spread(self, vectors: Tensor) -> None:
+    def _check_spread(self, vectors: Tensor, may_stop: bool) -> None:
         if vectors.ndim != 2 or vectors.shape[1] < 2 or not vectors.is_floating_point():
             return
         # The squared length of the mean unit vector is the mean cosine over all pairs.
@@ -90,10 +104,10 @@ class Evaluator(nn.Module):
             self._warned = False
             return
         text = f"the encoder gives all items nearly the same vector (mean cosine {cosine:.5f})"
-        if self._warned:
+        if self._warned and may_stop:
             raise DataError(f"{text}, twice in a row; lower the learning rate.")
-        self._warned = True
-        warnings.warn(f"{text}; the run stops if the next evaluation finds it again", stacklevel=2)
+        self._warned = may_stop
+        warnings.warn(text, stacklevel=2)
 
     @torch.no_grad()
     def step(self, ranker: Ranker, batch: Batch) -> None:
@@ -118,52 +132,78 @@ class Evaluator(nn.Module):
         }
         counted = batch.case >= 0
         self.metrics.update(values, counted, row["cold"])
-        self.rows.append({k: v[counted].cpu() for k, v in row.items()})
+        kept = counted & (row["positives"] > 0)
+        self.rows.append({k: v[kept].cpu() for k, v in row.items()})
 
     def _catalog(
         self, ranker: Ranker, batch: Batch, items: Tensor, vectors: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        plan = batch.plan.items
-        scores = ranker.score(ranker.queries(batch, items), vectors)
-        target = plan[batch.candidates[:, 0]]
-        history = batch.history[batch.query[:, 0]]
-        had = torch.where(history >= 0, plan[history.clamp(min=0)], -1)
-        repeated = (had == target[:, None]).any(1) & self.mask_history
-        excluded = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-        if self.mask_history:
-            at, place = torch.nonzero(had >= 0, as_tuple=True)
-            excluded[at, had[at, place]] = True
-        greater, equal, size = rank_counts(scores, target, excluded, batch.case)
-        # A target that is masked away can never be found: it stands behind all others.
-        greater = torch.where(repeated, torch.full_like(greater, scores.shape[1]), greater)
-        equal = torch.where(repeated, torch.zeros_like(equal), equal)
+        target = batch.plan.items[batch.candidates[:, 0]]
+        queries = ranker.queries(batch, items)
+        # Scores, masks and comparisons of a block stay within a few hundred MB.
+        block = max(1, BLOCK // len(vectors))
+        found = [
+            self._counts(ranker, batch, queries[at], at, vectors, target[at])
+            for at in torch.split(torch.arange(len(target), device=target.device), block)
+        ]
+        greater, equal, size, hidden = (torch.cat(list(c)) for c in zip(*found, strict=True))
         row = {
             "target": target,
             "rank": greater + 1,
             "ties": equal,
             "size": size,
             "cold": self._cold(target),
-            "unreachable": repeated,
+            "unreachable": hidden,
+            "positives": torch.ones_like(target),
         }
         return from_counts(greater, equal, self.ks), row
+
+    def _counts(
+        self,
+        ranker: Ranker,
+        batch: Batch,
+        queries: Tensor,
+        at: Tensor,
+        vectors: Tensor,
+        target: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Where the targets of some consecutive queries `at` stand, and which are masked away."""
+        scores = ranker.score(queries, vectors).float()
+        if ranker.needs_history:
+            empty = batch.query[at, 1] == 0
+            scores = torch.where(empty[:, None], ranker.popularity(), scores)
+        excluded = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+        if self.mask_history:
+            query, item = batch.seen.unbind(1)
+            mine = (query >= at[0]) & (query <= at[-1])
+            excluded[query[mine] - at[0], item[mine]] = True
+        hidden = excluded.gather(1, target[:, None])[:, 0]
+        greater, equal, size = rank_counts(scores, target, excluded, batch.case[at])
+        # A target that is masked away can never be found: it stands behind all others.
+        greater = torch.where(hidden, torch.full_like(greater, scores.shape[1]), greater)
+        return greater, torch.where(hidden, torch.zeros_like(equal), equal), size, hidden
 
     def _lists(
         self, ranker: Ranker, batch: Batch, items: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         valid = batch.candidates >= 0
-        scores = ranker.candidate_scores(batch, items)
+        scores = ranker.candidate_scores(batch, items).float()
+        candidates = batch.plan.items[batch.candidates.clamp(min=0)]
+        if ranker.needs_history:
+            empty = batch.query[:, 1] == 0
+            scores = torch.where(empty[:, None], ranker.popularity()[candidates], scores)
         labels = (batch.labels > 0) & valid
         values = from_lists(scores, labels.to(scores.dtype), valid, self.ks, batch.case)
-        # The row of a list with several positives speaks of the best of them.
-        best = scores.masked_fill(~labels, -torch.inf).argmax(1)
-        greater, equal, size = rank_counts(scores, best, ~valid, batch.case)
-        target = batch.plan.items[batch.candidates.gather(1, best[:, None])[:, 0].clamp(min=0)]
+        # What a row says must not depend on the scores, or slices would differ between methods:
+        # the target is the first positive, and a case is cold where all its positives are.
+        first = labels.int().argmax(1)
+        greater, equal, size = rank_counts(scores, first, ~valid, batch.case)
         row = {
-            "target": target,
+            "target": candidates.gather(1, first[:, None])[:, 0],
             "rank": greater + 1,
             "ties": equal,
             "size": size,
-            "cold": self._cold(target),
+            "cold": (self._cold(candidates) | ~labels).all(1) & labels.any(1),
             "unreachable": torch.zeros_like(valid[:, 0]),
             "positives": labels.sum(1),
             "auc": values["auc"],

@@ -115,7 +115,8 @@ def _asked(made: Assembly, words: dict[str, str]) -> tuple[Batch, Tensor, Tensor
         had = made.examples.history(user)
     else:
         user, had = -1, items.rows(words["history"].split(","))
-    return made.examples.serve(had, user), torch.from_numpy(had), None
+    seen = had if user < 0 else made.examples.seen(user)
+    return made.examples.serve(had, user), torch.from_numpy(seen), None
 
 
 def _text_query(recommender: Recommender, made: Assembly, batch: Batch, text: str) -> Tensor:

@@ -69,13 +69,20 @@ class Parts:
 
 
 class Recommender(lp.LightningModule, abc.ABC):
-    """Base of every architecture, which adds `index`, `queries`, `score` and `forward`."""
+    """Base of every architecture, which adds `index`, `queries`, `score` and `forward`.
+
+    Attributes:
+        needs_history: Whether a query without history cannot be answered; popularity answers it.
+    """
+
+    needs_history = False
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
         self.parts = parts
         self._encoder = parts.encoder
         self.evaluator = Evaluator(parts.ranking, parts.ks, parts.mask_history, parts.counts)
+        self._around: Surroundings | None = None
         self._kept: Tensor | None = None
         self._start: dict[str, Tensor] = {}
         # Checkpoints hold what trained; the rest comes from the pretrained model.
@@ -189,7 +196,9 @@ class Recommender(lp.LightningModule, abc.ABC):
         """The loss of this rank's share, divided by the count over all ranks."""
         if self.parts.objective is None or self.parts.around is None:
             raise ConfigError(f"{type(self).__module__} does not train.")
-        loss = self.parts.objective(self(batch), batch, self.parts.around(self.score))
+        if self._around is None:
+            self._around = self.parts.around(self.score).to(self.device)
+        loss = self.parts.objective(self(batch), batch, self._around)
         world = self.trainer.world_size
         sums = torch.stack([loss.total.detach().float(), loss.count.detach().float()])
         if world > 1:
@@ -204,10 +213,17 @@ class Recommender(lp.LightningModule, abc.ABC):
 
     @final
     def _pull(self) -> Tensor:
-        """L2-SP: towards the start for pretrained weights, towards zero for added ones."""
-        roles = self.roles()
-        terms = [(p - self._start[k]).square().sum() for k, p in roles["encoder"]]
-        terms += [p.square().sum() for role in ("tuned", "head") for _, p in roles[role]]
+        """L2-SP: towards zero for the maps that a method added, else towards the start.
+
+        A head that is zero at first, a temperature or a magnitude has its start for an anchor.
+        """
+        tuned = self.parts.tuned
+        added = self.roles()["tuned"] if tuned is not None and tuned.anchor == "zero" else []
+        zero = {name for name, p in added if p.ndim > 1}
+        terms = [
+            (p if name in zero else p - self._start[name]).square().sum()
+            for name, p in self.trained().items()
+        ]
         return 0.5 * self.parts.l2_sp * torch.stack(terms).sum()
 
     @final
@@ -282,6 +298,10 @@ class Recommender(lp.LightningModule, abc.ABC):
         scores = self.score(self.queries(batch, items), items)
         return scores.gather(1, batch.candidates.clamp(min=0))
 
+    def popularity(self) -> Tensor:
+        """(I,) what a query without history is answered with, where only the history counts."""
+        return self.parts.counts.to(self.device).float()
+
     @final
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Ranks all cases outside of a Trainer, as floors need it."""
@@ -314,6 +334,7 @@ class Recommender(lp.LightningModule, abc.ABC):
             Scores and catalog rows, each (k,), best first.
         """
         self.eval()
+        asked = query is None
         if query is None:
             query = self.queries(batch, self.index(batch.plan))
         if pool is None:
@@ -322,6 +343,8 @@ class Recommender(lp.LightningModule, abc.ABC):
         else:
             items = self.index(ItemBatch(pool, ()))
         scores = self.score(query, items)[0]
+        if self.needs_history and asked and not int(batch.query[0, 1]):
+            scores = self.popularity()[pool]
         scores = scores.masked_fill(torch.isin(pool, seen.to(pool.device)), -torch.inf)
         unseen = int((scores > -torch.inf).sum())
         values, places = scores.topk(min(k, unseen))
@@ -330,7 +353,7 @@ class Recommender(lp.LightningModule, abc.ABC):
     @final
     def on_validation_epoch_start(self) -> None:
         """Encodes the catalog."""
-        self.evaluator.start(self)
+        self.evaluator.start(self, may_stop=self.trainer.global_step > 0)
 
     @final
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -82,6 +82,8 @@ class Batch:
         labels: (Q, C) 1 for a positive, else 0.
         weight: (Q, C) the observed weight of the pair (1 unless the data says otherwise).
         case: (Q,) number of the case, -1 for a filler that is never counted.
+        seen: (S, 2) query and catalog row of all that a user had before a case, for masking; empty
+            in training.
         context: Further columns by name, each (B,).
     """
 
@@ -93,6 +95,7 @@ class Batch:
     labels: Tensor
     weight: Tensor
     case: Tensor
+    seen: Tensor
     context: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:

@@ -28,7 +28,11 @@ ARCHITECTURES = {
         "architecture.score=mlp",
         "architecture.temperature=1",
     ],
-    "cross": ["architecture=cross_encoder"],
+    "cross": [
+        "architecture=cross_encoder",
+        "evaluation.protocol=candidates",
+        "evaluation.candidates=9",
+    ],
 }
 LABELS = ["data.targets=labelled", "data.positive_from=3", "data.source.rating=stars"]
 
@@ -110,9 +114,11 @@ def test_architecture_and_objective_learn_a_batch_by_heart(shop_words, architect
     if objective != "in_batch":
         drawn = examples.negatives(rows, 8, "uniform", 0, 0)
     batch = examples.batch(rows, made.datamodule.sizes, drawn)
-    optimizer = torch.optim.Adam(model.trained().values(), lr=6e-3)
+    optimizer = torch.optim.Adam(
+        model.trained().values(), lr=3e-3 if objective in ("bce", "mse") else 6e-3
+    )
     # One score at a time needs the scale as well as the order, and takes longer.
-    steps = 250 if objective in ("bce", "mse") else 100
+    steps = 400 if objective in ("bce", "mse") else 100
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)
     first = loss_of(model, batch).item()
     for _ in range(steps):
@@ -216,7 +222,16 @@ def test_labels_are_learned_and_ranked(shop_words, tmp_path):
         (["architecture=tfidf", "objective=bce"], "does not train; leave out objective"),
         (["objective=bce", "objective.negatives=0"], "sees liked events only"),
         (["data.targets=labelled"], "needs an objective that reads labels"),
-        (["architecture=cross_encoder", "objective=bce", "encoder.pooling=attention"], "mean"),
+        (
+            [
+                "architecture=cross_encoder",
+                "objective=bce",
+                "encoder.pooling=attention",
+                "evaluation.protocol=candidates",
+            ],
+            "set it to mean",
+        ),
+        (["architecture=cross_encoder", "objective=bce"], "protocol=candidates"),
         (["evaluation.protocol=candidates", "evaluation.candidates=31"], "30, the size"),
         (["evaluation.monitor=auc"], "'auc' is not a metric"),
         (["tuning=frozen", "encoder.pooling=attention"], "frozen"),

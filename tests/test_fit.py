@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -117,7 +118,8 @@ def test_a_checkpoint_of_another_method_is_refused(words, tmp_path):
 
 @pytest.mark.parametrize("architecture", ["two_tower", "tfidf", "popularity", "cross_encoder"])
 def test_a_run_recommends_unseen_items(words, tmp_path, capsys, architecture):
-    cross = ["objective=sampled_softmax", "evaluation.candidates=30"]
+    cross = ["objective=sampled_softmax", "evaluation.protocol=candidates"]
+    cross.append("evaluation.candidates=30")
     extra = cross if architecture == "cross_encoder" else []
     assert main([*words, f"architecture={architecture}", *extra]) == 0
     folder, _ = only(tmp_path)
@@ -209,3 +211,34 @@ def test_a_kept_prefix_gives_the_same_scores_and_gradients(words, tuning, layers
     assert torch.allclose(grads[0][0], grads[1][0], rtol=1e-5)
     for one, two in zip(grads[0][1], grads[1][1], strict=True):
         assert torch.allclose(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_states_that_would_be_too_large_are_not_kept(words, capsys):
+    run = compose([*words, "tuning.layers=1", "encoder.cache_gb=1e-6"])
+    made = build.assemble(run)
+    assert made.recommender.parts.prefix is None
+    assert "encoder.cache_gb=1e-06" in capsys.readouterr().out
+
+
+def test_everything_before_a_case_is_masked_however_short_the_history(words):
+    ranks = {}
+    for length in (1, 4):
+        run = compose([*words, "architecture=popularity", f"data.max_history={length}"])
+        made = build.assemble(run)
+        made.recommender.evaluate(made.datamodule.test_dataloader())
+        rows = made.recommender.evaluator.rows
+        ranks[length] = torch.cat([row["rank"] for row in rows])
+        assert (torch.cat([row["size"] for row in rows]) == 30 - 4).all()
+    assert torch.equal(ranks[1], ranks[4])
+
+
+def test_a_user_without_history_gets_what_is_popular(words):
+    made = build.assemble(compose([*words, "tuning=frozen"]))
+    popular = build.assemble(compose([*words, "architecture=popularity"]))
+    empty = np.empty(0, dtype=np.int64)
+    none = torch.empty(0, dtype=torch.long)
+    _, rows = made.recommender.top(made.examples.serve(empty), 30, none)
+    _, wanted = popular.recommender.top(popular.examples.serve(empty), 30, none)
+    counts = made.recommender.parts.counts
+    assert counts[rows].tolist() == counts[wanted].tolist()
+    assert counts[rows[0]] == counts.max()

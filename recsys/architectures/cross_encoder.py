@@ -40,6 +40,11 @@ class Config:
         """
         if not self.temperature > 0 or self.hidden < 1:
             raise ConfigError("architecture.temperature and architecture.hidden must be above 0.")
+        if run.evaluation.protocol == "catalog":
+            raise ConfigError(
+                "cross_encoder would need a joint pass for every user and item; set "
+                "evaluation.protocol=candidates."
+            )
         if run.encoder.pooling == "attention":
             raise ConfigError(
                 "cross_encoder takes the mean of each span, so that encoder.pooling=attention "
@@ -104,7 +109,10 @@ class Model(Recommender):
         items = self.parts.catalog.tokens(rows[query, place].cpu())
         user, item, whole = self.encoder.pairs(self._moved(Ragged.of(asked)), self._moved(items))
         scores = F.cosine_similarity(user, item, dim=-1) * self.log_scale.exp()
-        extra = self.head(torch.cat([user, item, user * item, whole], dim=-1)).squeeze(-1)
+        joint = torch.cat([user, item, user * item, whole], dim=-1)
+        # In fp32 also under autocast: rounded to bf16, candidates would tie.
+        with torch.autocast(joint.device.type, enabled=False):
+            extra = self.head(joint.float()).squeeze(-1)
         out = torch.zeros(rows.shape, dtype=scores.dtype, device=scores.device)
         return out.index_put((query, place), scores + extra)
 

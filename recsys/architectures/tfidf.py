@@ -32,6 +32,8 @@ class Model(Recommender):
     An item's representation is its catalog row: the sparse vectors stay in one place.
     """
 
+    needs_history = True
+
     def __init__(self, parts: Parts, config: Config) -> None:
         super().__init__(parts)
         from sklearn.feature_extraction.text import TfidfVectorizer

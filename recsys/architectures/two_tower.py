@@ -94,7 +94,10 @@ class _Mix(nn.Module):
         weights = logits.softmax(-1).masked_fill(~inside, 0.0).to(items.dtype)
         if not len(items):
             return items.new_zeros(len(history), items.shape[1])
-        return F.embedding_bag(history.clamp(min=0), items, per_sample_weights=weights, mode="sum")
+        with torch.autocast(items.device.type, enabled=False):
+            return F.embedding_bag(
+                history.clamp(min=0), items, per_sample_weights=weights, mode="sum"
+            )
 
 
 class _Pairs(nn.Module):
@@ -127,6 +130,7 @@ class Model(Recommender):
     def __init__(self, parts: Parts, config: Config) -> None:
         super().__init__(parts)
         self.from_text = config.user == "text"
+        self.needs_history = not self.from_text
         self.width = width = self.encoder.width
         separate = config.towers == "separate"
         self._user_encoder = _second(self.encoder) if separate else None
@@ -169,7 +173,8 @@ class Model(Recommender):
         return self._finish(encoder(moved), self.user_head)
 
     def _finish(self, x: Tensor, head: nn.Module | None) -> Tensor:
-        """Adds a residual head; unit length where the score is a cosine."""
+        """Adds a residual head; unit length where the score is a cosine; fp32."""
+        x = x.float()
         x = F.normalize(x, dim=-1) if self.unit else x
         if head is None:
             return x
@@ -179,7 +184,9 @@ class Model(Recommender):
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, D), (N, D or 2 D) -> (Q, N)."""
         vectors = items[:, : self.width]
-        scores = self._scaled(queries @ vectors.T)
+        # In fp32 also under autocast: rounded to bf16, thousands of items would tie.
+        with torch.autocast(queries.device.type, enabled=False):
+            scores = self._scaled(queries.float() @ vectors.float().T)
         if self.pairs is None:
             return scores
         # The hidden layer of all pairs is large: a few million numbers at a time.
@@ -195,7 +202,9 @@ class Model(Recommender):
         items = self.index(batch.plan)
         queries = self.queries(batch, items)
         picked = items[batch.candidates.clamp(min=0)][..., : self.width]
-        scores = self._scaled((picked @ queries.unsqueeze(-1)).squeeze(-1))
+        with torch.autocast(queries.device.type, enabled=False):
+            products = (picked.float() @ queries.float().unsqueeze(-1)).squeeze(-1)
+            scores = self._scaled(products)
         if self.pairs is not None:
             scores = scores + self.pairs(queries[:, None], picked)
         return Scored(scores=scores, queries=queries, items=items)

@@ -29,7 +29,7 @@ class _Cases(Dataset[Batch]):
         # Cases have one query a row, so that rows and queries are cut alike.
         fields = {f.name: getattr(self.rows, f.name)[part] for f in dataclasses.fields(Rows)}
         fields["row"] = fields["row"] - index * size
-        batch = self.module.examples.batch(Rows(**fields), self.module.sizes)
+        batch = self.module.examples.batch(Rows(**fields), self.module.sizes, with_seen=True)
         context = {name: column[part] for name, column in self.context.items()}
         return dataclasses.replace(batch, context=context)
 
@@ -88,7 +88,8 @@ class RecDataModule(lp.LightningDataModule):
             rank, world = self.trainer.global_rank, self.trainer.world_size
             # Asked later: a run that goes on restores the loop's counters only after this.
             position = self._position
-        batches = EpochBatches(self.order, self.batch_size, rank, world, position)
+        count = self.examples.count(self.queries, self.per_user)
+        batches = EpochBatches(self.order, count, self.batch_size, rank, world, position)
         return train_loader(batches, self.train_batch, self.seed)
 
     def _position(self) -> tuple[int, int]:

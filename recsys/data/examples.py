@@ -27,6 +27,8 @@ Targets = Literal["liked", "labelled"]
 TRAIN, VAL, TEST = 0, 1, 2
 """Values of `Split.role`."""
 
+NOTHING: Ints = np.empty((0, 2), dtype=np.int64)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -110,10 +112,17 @@ class Examples:
             able &= liked & (self._before > self._first[self._user])
         # An observed negative counts as weight 0, whatever its event weighs.
         self._weight: Floats = (split.weight * split.label).astype(np.float32)
+        chosen: Ints | None = None
         if train_users is not None and train_users < users:
-            chosen = np.random.default_rng([seed, 1]).permutation(np.unique(self._user[able]))
-            able &= np.isin(self._user, chosen[:train_users])
+            every = np.random.default_rng([seed, 1]).permutation(np.unique(self._user[able]))
+            chosen = every[:train_users]
+            able &= np.isin(self._user, chosen)
         self._train: Ints = np.flatnonzero(able)
+        own = (split.role == TRAIN) & liked
+        if chosen is not None:
+            own &= np.isin(self._user, chosen)
+        self._pairs = self._user[own], self._item[own]
+        self._pools = {"uniform": np.unique(self._pairs[1]), "frequency": self._pairs[1]}
 
     def train_weights(self) -> Floats:
         """(N,) weights of all training targets; an observed negative weighs 0."""
@@ -121,17 +130,25 @@ class Examples:
         return weights
 
     def train_counts(self) -> Ints:
-        """(I,) how often training shows each item as a positive."""
-        return np.bincount(self.train_pairs()[1], minlength=self.items)
+        """(I,) how often the training part shows each item as a positive.
+
+        Of all users, also those that `train_users` leaves out: what is cold, the floors and the
+        candidate lists belong to the data, and are the same for every run on it.
+        """
+        keep = (self.split.role == TRAIN) & (self.split.label > 0)
+        return np.bincount(self._item[keep], minlength=self.items)
 
     def train_pairs(self) -> tuple[Ints, Ints]:
-        """Users and items of the positive training events, each (N,)."""
-        keep = (self.split.role == TRAIN) & (self.split.label > 0)
-        return self._user[keep], self._item[keep]
+        """Users and items of the positive events of the users that train, each (N,)."""
+        return self._pairs
 
     def history(self, user: int) -> Ints:
         """All positive events of a user as catalog rows, in time order."""
         return self._item[self._liked[self._first[user] : self._first[user + 1]]]
+
+    def seen(self, user: int) -> Ints:
+        """All events of a user, liked or not, as catalog rows."""
+        return self._item[self.split.offsets[user] : self.split.offsets[user + 1]]
 
     def cases(self, role: int, limit: int | None = None, seed: int = 0) -> Ints:
         """Positive events held out under `role`, as event numbers; a seeded sample if limited."""
@@ -245,13 +262,25 @@ class Examples:
             case=case,
         )
 
-    def batch(self, rows: Rows, sizes: Ints, negatives: Ints | None = None) -> Batch:
+    def count(self, queries: Queries, per_user: int) -> int:
+        """How many examples an epoch has."""
+        users = len(np.unique(self._user[self._train]))
+        return users * per_user if queries == "random" else users
+
+    def batch(
+        self,
+        rows: Rows,
+        sizes: Ints,
+        negatives: Ints | None = None,
+        with_seen: bool = False,
+    ) -> Batch:
         """Plans the unique items of a step and points everything into the plan.
 
         Args:
             rows: The rows and queries.
             sizes: (I,) raw token counts of the catalog.
             negatives: (Q, N) catalog rows to stand beside the candidates, or None.
+            with_seen: Also say what each user had before the case, liked or not.
         """
         lengths = rows.stop - rows.start
         width = max(1, int(lengths.max(initial=0)))
@@ -279,7 +308,17 @@ class Examples:
             labels=torch.from_numpy(labels),
             weight=torch.from_numpy(weight),
             case=torch.from_numpy(rows.case),
+            seen=torch.from_numpy(self._seen_before(rows.case) if with_seen else NOTHING),
         )
+
+    def _seen_before(self, case: Ints) -> Ints:
+        """(S, 2) place of a case and catalog row of every earlier event of its user."""
+        at = np.maximum(case, 0)
+        start = self.split.offsets[self._user[at]]
+        sizes = np.where(case >= 0, at - start, 0)
+        query = np.repeat(np.arange(len(case)), sizes)
+        place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return np.stack([query, self._item[start[query] + place]], axis=1)
 
     def serve(self, items: Ints, user: int = -1) -> Batch:
         """One query that sees the last H of these catalog rows, in time order; no candidates.
@@ -301,6 +340,7 @@ class Examples:
             labels=none,
             weight=none,
             case=torch.tensor([-1]),
+            seen=torch.from_numpy(NOTHING),
         )
 
     def negatives(self, rows: Rows, n: int, sampling: Sampling, seed: int, epoch: int) -> Ints:
@@ -315,8 +355,7 @@ class Examples:
             seed: Of the run.
             epoch: Number of the epoch.
         """
-        items = self.train_pairs()[1]
-        pool = np.unique(items) if sampling == "uniform" else items
+        pool = self._pools[sampling]
         out = np.empty((len(rows.row), n), dtype=np.int64)
         for q, (r, prefix) in enumerate(zip(rows.row, rows.prefix, strict=True)):
             key = [

@@ -25,6 +25,7 @@ class EpochBatches:
 
     Args:
         order: What an epoch trains on, shuffled; the same on every rank.
+        count: How many examples an epoch has.
         batch_size: Rows of a step over all ranks.
         rank: This process.
         world: Number of processes.
@@ -36,12 +37,14 @@ class EpochBatches:
     def __init__(
         self,
         order: Order,
+        count: int,
         batch_size: int,
         rank: int,
         world: int,
         position: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
-        self.order, self.batch_size, self.rank, self.world = order, batch_size, rank, world
+        self.order, self.count = order, count
+        self.batch_size, self.rank, self.world = batch_size, rank, world
         self.position = position
         self.epoch = 0
 
@@ -50,7 +53,7 @@ class EpochBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.order(0)) // self.batch_size)
+        return -(-self.count // self.batch_size)
 
     def __iter__(self) -> Iterator[Key]:
         first, done = 0, 0

@@ -144,6 +144,12 @@ class PrefixCache:
         self._states: npt.NDArray[np.float32] = np.load(folder / "states.npy", mmap_mode="r")
         self._offsets: npt.NDArray[np.int64] = np.load(folder / "offsets.npy")
 
+    @staticmethod
+    def size_gb(encoder: Encoder, catalog: Catalog) -> float:
+        """Size of the states of a whole catalog, in GB (10^9 bytes)."""
+        lengths = encoder.lengths(catalog.sizes(torch.arange(len(catalog))))
+        return sum(lengths) * encoder.width * 4 / 1e9
+
     @classmethod
     def build(cls, encoder: Encoder, catalog: Catalog, store: Store) -> PrefixCache:
         """Computes the states, or finds those of an earlier run with the same prefix and texts.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 
 from recsys.errors import ConfigError
@@ -62,7 +63,10 @@ class Objective:
         valid = items >= 0
         if self.drawn:
             known = around.known_each(query_users(batch), items)
-            valid = valid & ~(known & (batch.labels == 0))
+            drop = known & (batch.labels == 0)
+            # Column 0 is what was observed, whatever the user thought of the item elsewhere.
+            drop = torch.cat([torch.zeros_like(drop[:, :1]), drop[:, 1:]], dim=1)
+            valid = valid & ~drop
         return pair_loss(
             lambda clean: F.binary_cross_entropy_with_logits(
                 clean, batch.labels.to(clean.dtype), reduction="none"

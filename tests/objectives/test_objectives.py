@@ -49,6 +49,7 @@ def _batch(seed: int, n_query: int = 9, n_candidates: int = 5) -> Batch:
         labels=torch.randint(0, 2, candidates.shape, generator=make).float(),
         weight=torch.rand(candidates.shape, generator=make, dtype=torch.float64),
         case=case,
+        seen=torch.empty(0, 2, dtype=torch.long),
     )
 
 
@@ -150,7 +151,7 @@ def test_bce_and_mse_equal_a_slow_loop(drawn: int) -> None:
         sums[1] += (score - float(batch.weight[q, c])) ** 2
         counts[1] += 1
         pair = (int(batch.users[batch.query[q, 0]]), int(batch.plan.items[batch.candidates[q, c]]))
-        if drawn and not label and pair in pairs:
+        if drawn and c and not label and pair in pairs:  # column 0 is observed, not drawn
             continue
         p = 1 / (1 + np.exp(-score))
         sums[0] -= float(np.log(p if label else 1 - p))
@@ -266,7 +267,7 @@ def _half(batch: Batch, scored: Scored, part: slice, rank: int) -> tuple[Scored,
         Batch(
             ItemBatch(batch.plan.items[order], batch.plan.sizes), batch.users, batch.history,
             batch.query[part], chosen, batch.labels[part],
-            batch.weight[part], batch.case[part],
+            batch.weight[part], batch.case[part], batch.seen,
         ),
     )  # fmt: skip
 
