@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,9 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from torch import Tensor
 
 from recsys.data.files import write_atomic
+from recsys.errors import DataError
 from recsys.recommender import Recommender
+from recsys.record import anonymous_mb
 from recsys.resume import Leave, Signals
 from recsys.tracking import CsvLog
 from recsys.types import Batch
@@ -35,6 +38,11 @@ def accelerator(asked: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "gpu"]:
     if asked != "auto":
         return asked
     return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def gpus() -> int:
+    """How many GPUs the Trainer can use here."""
+    return torch.cuda.device_count() or int(torch.backends.mps.is_available())
 
 
 def precision(asked: Asked, accelerator: str) -> Chosen:
@@ -68,8 +76,18 @@ class Best(Callback):
         self.seen: int | None = None
 
     def offer(self, trainer: lp.Trainer, recommender: Recommender, step: int) -> None:
-        """Compares the last validation with the best and saves if it is better."""
+        """Compares the last validation with the best and saves if it is better.
+
+        Raises:
+            DataError: The metric has no value, so that nothing can be compared.
+        """
         value, self.seen = float(trainer.callback_metrics[self.monitor]), step
+        if math.isnan(value):
+            raise DataError(
+                f"{self.monitor} is defined for no case of the validation, so that no checkpoint "
+                "can be picked; set evaluation.monitor to another metric or data.split to another "
+                "split."
+            )
         if self.value is not None and not value > self.value:
             return
         self.value, self.step = value, step
@@ -183,6 +201,48 @@ class Watch(Callback):
             logger.log_metrics(values, trainer.global_step)
 
 
+class Memory(Callback):
+    """Samples the anonymous memory of this process and keeps the largest.
+
+    A peak between two samples is missed: they are taken after every so many optimiser steps, after
+    each validation and test, and where the run asks.
+
+    Args:
+        every: Optimiser steps between two samples.
+
+    Attributes:
+        peak: Largest sample in MiB; 0 where the system does not tell.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.peak = 0.0
+
+    def sample(self) -> None:
+        """Takes one sample."""
+        self.peak = max(self.peak, anonymous_mb() or 0.0)
+
+    def on_train_batch_end(
+        self,
+        trainer: lp.Trainer,
+        pl_module: lp.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Samples after every so many whole steps, before the gradients are gone."""
+        if whole(trainer, batch_idx + 1) and trainer.global_step % self.every == 0:
+            self.sample()
+
+    def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Samples after a validation."""
+        self.sample()
+
+    def on_test_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Samples after a test."""
+        self.sample()
+
+
 def whole(trainer: lp.Trainer, batches: int) -> bool:
     """Whether an optimiser step ends with the epoch's first so many batches."""
     return batches % trainer.accumulate_grad_batches == 0 or batches == trainer.num_training_batches
@@ -218,6 +278,10 @@ class WholeFile(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+STOPPED = "stopped_early"
+"""Key of a checkpoint: whether early stopping had ended the training."""
+
+
 class Save(Checkpoint):
     """Saves the state to go on from every so often and when a signal came; the last callback.
 
@@ -228,20 +292,24 @@ class Save(Checkpoint):
         path: The checkpoint.
         minutes: Time between two.
         signals: What came meanwhile.
+        saved: Called on the first rank after each save.
 
     Attributes:
-        seconds: Time trained before the last stop.
+        seconds: Time trained before `_began`.
     """
 
-    def __init__(self, path: Path, minutes: float, signals: Signals) -> None:
-        self.path, self.minutes, self.signals = path, minutes, signals
+    def __init__(
+        self, path: Path, minutes: float, signals: Signals, saved: Callable[[], None]
+    ) -> None:
+        self.path, self.minutes, self.signals, self.saved = path, minutes, signals, saved
         self.seconds = 0.0
-        self._began = self._saved = time.monotonic()
+        self._began: float | None = None
+        self._saved = time.monotonic()
         self._points = 0
 
     def total_seconds(self) -> float:
         """Time trained in all."""
-        return self.seconds + time.monotonic() - self._began
+        return self.seconds + (0.0 if self._began is None else time.monotonic() - self._began)
 
     def state_dict(self) -> dict[str, Any]:
         """The time trained so far."""
@@ -251,10 +319,17 @@ class Save(Checkpoint):
         """Adds to the time trained before."""
         self.seconds = state_dict["seconds"]
 
+    def on_save_checkpoint(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Notes an early stop, which the Trainer itself forgets."""
+        checkpoint[STOPPED] = bool(trainer.should_stop)
+
     def on_load_checkpoint(
         self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Takes back what was logged after the checkpoint: it will be logged again."""
+        trainer.should_stop = checkpoint[STOPPED]
         for logger in trainer.loggers:
             if isinstance(logger, CsvLog):
                 logger.rewind(checkpoint["global_step"])
@@ -274,8 +349,9 @@ class Save(Checkpoint):
         self.signals.arm()
 
     def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """From here on there is nothing to wait for."""
-        self._point(trainer)
+        """Saves, so that a stop in the test trains nothing again; then a signal need not wait."""
+        self.seconds, self._began = self.total_seconds(), None
+        self._point(trainer, ended=True)
         self.signals.training = False
 
     def on_train_batch_end(
@@ -301,17 +377,23 @@ class Save(Checkpoint):
         if trainer.state.fn == "fit":
             self._point(trainer)
 
-    def _point(self, trainer: lp.Trainer) -> None:
+    def write(self, trainer: lp.Trainer) -> None:
+        """Saves the state; on every rank."""
+        trainer.save_checkpoint(self.path)
+        for logger in trainer.loggers:
+            logger.save()
+        if trainer.is_global_zero:
+            self.saved()
+        self._saved = time.monotonic()
+
+    def _point(self, trainer: lp.Trainer, ended: bool = False) -> None:
         late = time.monotonic() - self._saved > 60 * self.minutes
         flags = torch.tensor([float(self.signals.received), float(late)])
         if trainer.world_size > 1:
             flags = flags.to(trainer.strategy.root_device)
             torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
         signum, save = (int(flag) for flag in flags.tolist())
-        if signum or save:
-            trainer.save_checkpoint(self.path)
-            for logger in trainer.loggers:
-                logger.save()
-            self._saved = time.monotonic()
+        if signum or save or ended:
+            self.write(trainer)
         if signum:
             raise Leave(signum)

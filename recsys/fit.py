@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from recsys.config import AXES, Run, choice_name, compose, to_node, to_yaml
+from recsys.config import Run, choice_name, compose, to_yaml
 from recsys.errors import ConfigError, RecsysError
-from recsys.resume import FOLDER, LAST, Leave, Signals, Start, inherited, rank, reopen
+from recsys.resume import Leave, Signals, inherited, locked, rank, reopen
 from recsys.usage import help_text
-
-if TYPE_CHECKING:
-    import lightning.pytorch as lp
-    import polars as pl
-    from lightning.pytorch.loggers import Logger
-
-    from recsys.build import Assembly
-    from recsys.tracking import WandbLog
 
 
 def main(argv: Sequence[str]) -> int:
@@ -84,11 +73,14 @@ def fit(run: Run, folder: Path | None = None) -> Path:
     import torch
 
     from recsys import build, results
+    from recsys.job import Job
 
     started, cpu = time.monotonic(), time.process_time()
     hush()
-    with Signals() as signals:
+    with Signals() as signals, ExitStack() as held:
         try:
+            if folder is not None and rank() == 0:
+                held.enter_context(locked(folder))
             _check_command(run)
             run = resolve(run)
             if run.trainer.threads is not None:
@@ -97,6 +89,7 @@ def fit(run: Run, folder: Path | None = None) -> Path:
             if folder is None:
                 name = run.experiment or choice_name(run.architecture)
                 folder = results.new_folder(run.output, name, to_yaml(run))
+                held.enter_context(locked(folder))
             job = Job(run, folder, made, signals)
             return job.run_all(started, cpu)
         except Leave as leave:
@@ -123,11 +116,30 @@ def _check_command(run: Run) -> None:
 
 
 def resolve(run: Run) -> Run:
-    """The run with every `auto` decided, so that all ranks and a later resume agree."""
-    from recsys.callbacks import accelerator, precision
+    """The run with every `auto` decided, so that all ranks and a later resume agree.
+
+    Raises:
+        ConfigError: This machine has not what was asked for.
+    """
+    from recsys.callbacks import accelerator, gpus, precision
     from recsys.tracking import wandb_mode
 
     run.trainer.accelerator = accelerator(run.trainer.accelerator)
+    on_gpu, there = run.trainer.accelerator == "gpu", gpus()
+    if on_gpu and not there:
+        raise ConfigError(
+            "trainer.accelerator=gpu, and torch finds no GPU here; set trainer.accelerator=cpu."
+        )
+    if on_gpu and run.trainer.devices > there:
+        raise ConfigError(
+            f"trainer.devices={run.trainer.devices} is more than the GPUs that torch finds here; "
+            f"set it to {there} or less."
+        )
+    if not on_gpu and run.trainer.precision == "fp16-mixed":
+        raise ConfigError(
+            "trainer.precision=fp16-mixed needs a GPU; on a CPU set trainer.precision=fp32 or "
+            "bf16-mixed."
+        )
     run.trainer.precision = precision(run.trainer.precision, run.trainer.accelerator)
     run.tracking.wandb = wandb_mode(run.tracking.wandb)
     return run
@@ -142,272 +154,6 @@ def hush() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric).*")
-
-
-class Job:
-    """One run in its folder: on every rank, and again after every stop.
-
-    Args:
-        run: Its resolved configuration.
-        folder: Its folder.
-        made: What the assembler made of it.
-        signals: What may end it.
-
-    Raises:
-        ConfigError: The data is not what it was before the stop.
-    """
-
-    def __init__(self, run: Run, folder: Path, made: Assembly, signals: Signals) -> None:
-        from recsys.callbacks import Best, Save
-        from recsys.tracking import CsvLog
-
-        self.run, self.folder, self.made, self.signals = run, folder, made, signals
-        self.best = Best(
-            folder / "checkpoints" / "best.safetensors", f"val/{run.evaluation.monitor}"
-        )
-        self.save = Save(folder / LAST, run.checkpoint.every_minutes, signals)
-        start = Start.read(folder)
-        if start is not None and start.fingerprint != made.fingerprint:
-            raise ConfigError(f"{folder}: the data has changed since the run began; start a new.")
-        if start is None:
-            start = Start(made.fingerprint, wandb=secrets.token_hex(4))
-        elif rank() == 0:
-            start.resumes += 1
-        self.start = start
-        self.csv = CsvLog(folder / "log" / "metrics.csv")
-        self.wandb: WandbLog | None = None
-
-    def run_all(self, started: float, cpu: float) -> Path:
-        """Floors, training, test and result.
-
-        Args:
-            started: Monotonic time at which the command began.
-            cpu: CPU seconds of the process at that time.
-        """
-        first = rank() == 0
-        if first:
-            print(f"run: {self.folder}", *self.made.split.notes, sep="\n")
-            self._floors()
-        many = self.run.trainer.devices > 1
-        if first and many:
-            os.environ[FOLDER] = str(self.folder)
-        trainer = None
-        try:
-            trainer = self._trainer()
-            table, seconds = self._train_and_test(trainer)
-            self._finish(table, seconds, started, cpu)
-        except BaseException:
-            if self.wandb is not None:
-                self.wandb.close(1)
-            if trainer is not None and first:
-                _end_ranks(trainer)
-            raise
-        finally:
-            if first and many:
-                del os.environ[FOLDER]
-        return self.folder
-
-    def _floors(self) -> None:
-        """Makes what is still missing of the test metrics of the baselines, over the same cases."""
-        from recsys import build
-
-        self.start.write(self.folder)
-        for name in build.FLOORS if self.run.architecture.trains else ():
-            if name not in self.start.floors:
-                batches = self.made.datamodule.test_dataloader()
-                self.start.floors[name] = build.floor(name, self.made.parts).evaluate(batches)
-                self.start.write(self.folder)
-
-    def _train_and_test(self, trainer: lp.Trainer) -> tuple[dict[str, dict[str, float]], float]:
-        """The closing table and the seconds of training."""
-        model, data = self.made.recommender, self.made.datamodule
-        if self.run.architecture.trains:
-            # Every rank must take the same way; only the file that all of them see decides.
-            if "zero-shot" not in self.start.floors:
-                loggers, trainer.loggers = trainer.loggers, []
-                self.start.floors["zero-shot"] = _test(trainer, self.made)
-                trainer.loggers = loggers
-                if rank() == 0:
-                    self.start.write(self.folder)
-            last = self.folder / LAST
-            resumed = last.is_file()
-            if not resumed:
-                self.csv.rewind(-1)  # of an attempt that left no checkpoint
-                trainer.validate(model, data, verbose=False)
-                self.best.offer(trainer, model, step=0)
-            if model.trained():
-                trainer.fit(
-                    model, data, ckpt_path=str(last) if resumed else None, weights_only=True
-                )
-                if self.best.seen != trainer.global_step:  # max_steps ended it within an epoch
-                    trainer.validate(model, data, verbose=False)
-                    self.best.offer(trainer, model, trainer.global_step)
-                trainer.strategy.barrier("best")
-                model.load_trained(self.best.path)
-        table = {**self.start.floors, self.folder.name: _test(trainer, self.made)}
-        return table, self.save.total_seconds() if self.run.architecture.trains else 0.0
-
-    def _finish(
-        self, table: Mapping[str, Mapping[str, float]], seconds: float, started: float, cpu: float
-    ) -> None:
-        """Writes the result; on the first rank only."""
-        from recsys import results
-
-        rows = results.gather(self.made.recommender.evaluator.rows)
-        if rank() != 0:
-            return
-        cases = results.cases_frame(rows, self.made.tables)
-        model = self.made.recommender
-        result = {
-            "test": table[self.folder.name],
-            "floors": self.start.floors,
-            "validation": {
-                "monitor": self.best.monitor,
-                "best": self.best.value,
-                "step": self.best.step,
-            },
-            "protocol": self._protocol(cases),
-            "cost": {
-                "trained_parameters": sum(p.numel() for p in model.trained().values()),
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "train_seconds": seconds,
-                "seconds": time.monotonic() - started,
-                "cpu_seconds": time.process_time() - cpu,
-                "anonymous_mb": results.peak_anonymous_mb(),
-                "devices": self.run.trainer.devices,
-                "resumes": self.start.resumes,
-            },
-            "data": {"fingerprint": self.made.fingerprint, "split": self.made.split.name},
-            "versions": results.versions(),
-            "code": results.commit(),
-        }
-        results.write(self.folder, result, cases)
-        (self.folder / LAST).unlink(missing_ok=True)
-        results.show(table, self.run.evaluation.k[0])
-        if self.best.step == 0 and model.trained():
-            print("the best validation was before the first step: training did not help")
-        if self.wandb is not None:
-            wanted = self.run.tracking.checkpoint_artifact and self.best.path.is_file()
-            self.wandb.finish(result, table, self.best.path if wanted else None)
-            if self.wandb.offline:
-                print(self.wandb.sync_line())
-        print(f"result: {self.folder}")
-
-    def _protocol(self, cases: pl.DataFrame) -> dict[str, object]:
-        """What was ranked, and what could not be found."""
-        options = self.run.evaluation
-        out: dict[str, object] = {
-            "name": options.protocol,
-            "mask_history": options.mask_history,
-            "catalog": len(self.made.tables.items),
-            "unreachable": int(cases["unreachable"].sum()),
-        }
-        if options.protocol == "candidates":
-            inserted = int(cases["inserted"].sum())
-            out |= {
-                "candidates": options.candidates,
-                "inserted": inserted,
-                "list_recall": 1 - inserted / len(cases),
-            }
-        return out
-
-    def _loggers(self) -> list[Logger]:
-        """CSV always; the others as asked, on the first rank only."""
-        from recsys import tracking
-
-        found: list[Logger] = [self.csv]
-        if rank() != 0:
-            return found
-        options = self.run.tracking
-        if options.tensorboard:
-            found.append(tracking.tensorboard(self.folder))
-        if options.wandb != "off":
-            node = to_node(self.run)
-            tags = [f"{axis}={choice_name(_axis(self.run, axis))}" for axis in AXES]
-            self.wandb = tracking.WandbLog(
-                self.folder,
-                self.start.wandb,
-                options.wandb,
-                options.project,
-                options.group or self.run.experiment or choice_name(self.run.architecture),
-                tags,
-                node,
-            )
-            found.append(self.wandb)
-        return found
-
-    def _trainer(self) -> lp.Trainer:
-        """A Trainer from typed options."""
-        import lightning.pytorch as lp
-        from lightning.pytorch.callbacks import Callback, EarlyStopping
-
-        from recsys.callbacks import NAMES, BatchSeed, Watch, WholeFile
-
-        options = self.run.trainer
-        callbacks: list[Callback] = [BatchSeed(self.run.seed), Watch(options.log_every), self.best]
-        if options.patience is not None:
-            callbacks.append(
-                EarlyStopping(
-                    self.best.monitor,
-                    mode="max",
-                    patience=options.patience,
-                    check_on_train_epoch_end=False,
-                )
-            )
-        return lp.Trainer(
-            accelerator=options.accelerator,
-            devices=options.devices,
-            strategy="ddp" if options.devices > 1 else "auto",
-            precision=NAMES[options.precision],
-            max_epochs=options.epochs,
-            max_steps=-1 if options.max_steps is None else options.max_steps,
-            accumulate_grad_batches=options.accumulate,
-            gradient_clip_val=self.run.optimizer.clip or None,
-            deterministic=options.deterministic,
-            callbacks=[*callbacks, self.save],
-            plugins=[WholeFile()],
-            logger=self._loggers(),
-            enable_checkpointing=True,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=options.log_every,
-            use_distributed_sampler=False,
-        )
-
-
-def _axis(run: Run, axis: str) -> object:
-    """The choice of an axis."""
-    nodes: dict[str, object] = {
-        "data.source": run.data.source,
-        "tuning": run.tuning,
-        "architecture": run.architecture,
-        "objective": run.objective,
-    }
-    return nodes[axis]
-
-
-def _test(trainer: lp.Trainer, made: Assembly) -> dict[str, float]:
-    """Test metrics without the `test/` before their names."""
-    trainer.test(made.recommender, made.datamodule, verbose=False)
-    found = trainer.callback_metrics.items()
-    return {name[5:]: float(value) for name, value in found if name.startswith("test/")}
-
-
-def _end_ranks(trainer: lp.Trainer) -> None:
-    """Ends the ranks that this process launched, which may wait for it in vain.
-
-    A rank that was told to leave by a common decision gets the time to do so.
-    """
-    from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-
-    launcher = trainer.strategy.launcher
-    if not isinstance(launcher, _SubprocessScriptLauncher):
-        return
-    for process in launcher.procs:
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 if __name__ == "__main__":

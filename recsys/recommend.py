@@ -76,9 +76,9 @@ def recommend(words: dict[str, str]) -> list[str]:
     hush()
     if not (folder / "result.json").is_file():
         raise ConfigError(f"{folder}: the run is not complete, result.json is missing.")
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    expected = _fingerprint(folder / "result.json")
     made = build.assemble(run)
-    if made.fingerprint != result["data"]["fingerprint"]:
+    if made.fingerprint != expected:
         raise ConfigError(f"{folder}: the data has changed since the run; run fit again.")
     if run.architecture.trains:
         made.recommender.load_trained(folder / "checkpoints" / "best.safetensors")
@@ -98,6 +98,18 @@ def recommend(words: dict[str, str]) -> list[str]:
     ]
 
 
+def _fingerprint(path: Path) -> str:
+    """The fingerprint of the data in a result.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["data"]["fingerprint"])
+    except (ValueError, TypeError, KeyError):
+        raise ConfigError(f"{path} is damaged; run fit again.") from None
+
+
 def _asked(made: Assembly, words: dict[str, str]) -> tuple[Batch, Tensor, Tensor | None]:
     """One query, the rows it has seen, and its representation where a text asks."""
     import numpy as np
@@ -114,7 +126,7 @@ def _asked(made: Assembly, words: dict[str, str]) -> tuple[Batch, Tensor, Tensor
         user = IdMap(made.tables.users["user"].to_list(), "user").row(words["user"])
         had = made.examples.history(user)
     else:
-        user, had = -1, items.rows(words["history"].split(","))
+        user, had = -1, items.rows([i.strip() for i in words["history"].split(",")])
     seen = had if user < 0 else made.examples.seen(user)
     return made.examples.serve(had, user), torch.from_numpy(seen), None
 

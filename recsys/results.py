@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import platform
 import secrets
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 
 import polars as pl
@@ -19,8 +16,7 @@ from torch import Tensor
 from recsys.data.files import write_atomic
 from recsys.data.tables import Tables
 from recsys.errors import DataError
-
-PACKAGES = ("torch", "lightning", "transformers", "peft", "polars", "recsys")
+from recsys.schema import Evaluation
 
 
 def new_folder(output: str, name: str, config: str) -> Path:
@@ -41,41 +37,6 @@ def new_folder(output: str, name: str, config: str) -> Path:
         path.rmdir()
         raise
     return path
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide results."""
-    return {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}}
-
-
-def commit() -> dict[str, object]:
-    """The commit of the code and whether it had changes; empty outside a checkout."""
-    root = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
-            )
-        except FileNotFoundError:  # no git on this machine
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    head = git("rev-parse", "HEAD")
-    return {"commit": head, "dirty": bool(git("status", "--porcelain"))} if head else {}
-
-
-def peak_anonymous_mb() -> float | None:
-    """Anonymous memory of this process in MiB, or None where the system does not tell.
-
-    Memory maps of caches do not count: the resident size would inflate for them.
-    """
-    path = Path("/proc/self/status")
-    if not path.is_file():
-        return None
-    lines = [line.split() for line in path.read_text().splitlines()]
-    found = [int(words[1]) for words in lines if words[0] == "RssAnon:"]
-    return found[0] / 1024 if found else None
 
 
 def gather(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -111,13 +72,39 @@ def write(folder: Path, result: Mapping[str, object], cases: pl.DataFrame) -> No
     write_atomic(folder / "result.json", json.dumps(result, indent=2, allow_nan=True) + "\n")
 
 
-def show(table: Mapping[str, Mapping[str, float]], k: int) -> None:
-    """The closing table: this run under its floors, in percent."""
+def columns(options: Evaluation) -> list[str]:
+    """Metrics of the closing table: those at the monitor's cut-off, and the monitor, by slice.
+
+    Args:
+        options: The protocol, which decides whether there is an AUC, the cut-offs, the monitor.
+    """
+    monitor = options.monitor
+    k = monitor.partition("@")[2] or str(options.k[0])
+    names = [f"hr@{k}", f"ndcg@{k}", "mrr"]
+    if options.protocol != "catalog":
+        names.append("auc")
+    if monitor not in names:
+        names.append(monitor)
+    return [*names, f"warm/{monitor}", f"cold/{monitor}"]
+
+
+def title(options: Evaluation) -> str:
+    """What was ranked, above the closing table."""
+    ranked = {
+        "catalog": "among all items",
+        "candidates": f"among candidate lists of {options.candidates}",
+        "labels": "among the user's own labelled events",
+    }
+    return f"test, in percent; {options.protocol}: {ranked[options.protocol]}"
+
+
+def show(table: Mapping[str, Mapping[str, float]], options: Evaluation) -> None:
+    """Prints the closing table: this run under its floors, in percent."""
     from rich.console import Console
     from rich.table import Table
 
-    names = [f"hr@{k}", f"ndcg@{k}", "mrr", f"warm/ndcg@{k}", f"cold/ndcg@{k}"]
-    out = Table(title="test, in percent")
+    names = columns(options)
+    out = Table(title=title(options))
     out.add_column("")
     for name in names:
         out.add_column(name, justify="right")

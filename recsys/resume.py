@@ -6,12 +6,15 @@ before torch is loaded.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -42,17 +45,58 @@ def last_run(output: str, complete: bool) -> Path:
 
     Args:
         output: Where runs lie.
-        complete: Ask for one with a result, or for one without.
+        complete: Ask for one with a result, or for one without that no process is busy with.
 
     Raises:
         ConfigError: There is none.
     """
     runs = [path.parent for path in Path(output).glob("*/config.yaml")]
     fitting = [run for run in runs if (run / "result.json").is_file() is complete]
+    if not complete:
+        fitting = [run for run in fitting if not busy(run)]
     if not fitting:
         kind = "complete run" if complete else "run to go on with"
         raise ConfigError(f"last: there is no {kind} in {output}.")
     return max(fitting, key=lambda run: ((run / "config.yaml").stat().st_mtime, run.name))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a run's folder to this process; the system lets go of it however the process ends.
+
+    The lock is on `config.yaml`, which is there from the start and never written again.
+
+    Raises:
+        ConfigError: The folder is no run's, cannot be written, or another process has it.
+    """
+    try:
+        file = (folder / "config.yaml").open("r+b")
+    except OSError as error:
+        raise ConfigError(f"{folder}: the run cannot be opened ({error.strerror}).") from None
+    with file:
+        for wait in (0.1, 0.1, None):  # a look by `busy` lasts no longer
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if wait is None:
+                    raise _still_runs(folder) from None
+                time.sleep(wait)
+        yield
+
+
+def busy(folder: Path) -> bool:
+    """Whether a process trains or tests in a run's folder."""
+    with (folder / "config.yaml").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _still_runs(folder: Path) -> ConfigError:
+    return ConfigError(f"{folder}: the run is still running; wait for its end, or stop it first.")
 
 
 def reopen(name: str, words: Sequence[str]) -> tuple[Run, Path]:
@@ -66,7 +110,8 @@ def reopen(name: str, words: Sequence[str]) -> tuple[Run, Path]:
         Its stored configuration with the neutral changes, and its folder.
 
     Raises:
-        ConfigError: The folder holds no unfinished run, or a word would change its outcome.
+        ConfigError: The folder holds no unfinished run or one that still runs, or a word would
+            change its outcome.
     """
     changes = dict(word.partition("=")[::2] for word in words)
     output = changes.pop("output", "runs")
@@ -80,6 +125,8 @@ def reopen(name: str, words: Sequence[str]) -> tuple[Run, Path]:
     run = stored(folder / "config.yaml", [word for word in words if not word.startswith("output=")])
     if (folder / "result.json").is_file():
         raise ConfigError(f"{folder}: the run is finished; start a new one to train again.")
+    if busy(folder):  # told before torch is loaded; the lock itself comes later
+        raise _still_runs(folder)
     return run, folder
 
 
@@ -92,12 +139,18 @@ class Start:
         wandb: Id of the run at Weights & Biases, the same after every stop.
         resumes: How often the run went on after a stop.
         floors: Test metrics of the baselines and of the encoder before the first step.
+        seconds: Time of all attempts up to the last save or stop.
+        cpu_seconds: CPU time of their first ranks.
+        peak_mb: Largest sample of the first rank's anonymous memory in MiB; 0 for none.
     """
 
     fingerprint: str
     wandb: str
     resumes: int = 0
     floors: dict[str, dict[str, float]] = field(default_factory=dict)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_mb: float = 0.0
 
     def write(self, folder: Path) -> None:
         """Writes the file whole.
@@ -109,11 +162,24 @@ class Start:
 
     @staticmethod
     def read(folder: Path) -> Start | None:
-        """The stored start, or None where the run had not come so far."""
+        """The stored start, or None where the run had not come so far.
+
+        Raises:
+            ConfigError: The file is damaged.
+        """
         path = folder / "start.json"
         if not path.is_file():
             return None
-        return Start(**json.loads(path.read_text(encoding="utf-8")))
+        try:
+            start = Start(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):  # no JSON, no text, or not these keys
+            start = None
+        if start is None or any(
+            type(getattr(start, f.name)) is not type(getattr(Start("", ""), f.name))
+            for f in fields(Start)
+        ):
+            raise ConfigError(f"{path} is damaged or of another version; start a new run.")
+        return start
 
 
 def rank(environment: Mapping[str, str] = os.environ) -> int:

@@ -73,8 +73,12 @@ class CsvLog(Logger):
             self.save()
 
     def rewind(self, step: int) -> None:
-        """Forgets what was logged after a step."""
-        self._rows = [row for row in self._rows if int(row["step"]) <= step]
+        """Forgets what was logged after a step, and the closing test, which ends every run anew."""
+        self._rows = [
+            {name: value for name, value in row.items() if not name.startswith("test/")}
+            for row in self._rows
+            if int(row["step"]) <= step
+        ]
 
     @rank_zero_only
     def save(self) -> None:

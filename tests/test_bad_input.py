@@ -3,8 +3,12 @@
 import shutil
 
 import pytest
+import torch
 
-from recsys.fit import main
+from recsys.config import compose
+from recsys.errors import ConfigError
+from recsys.fit import main, resolve
+from recsys.recommend import main as recommend
 
 ITEMS = "what,name\n001,red lamp\n002,red chair\n003,blue lamp\n004,blue chair\n"
 EVENTS = "who,what,when,stars\n" + "".join(
@@ -43,6 +47,25 @@ CASES = {
     "no such cut-off": (EVENTS, ITEMS, ["evaluation.k=[0]"], ["0"]),
     "one beta": (EVENTS, ITEMS, ["optimizer.betas=[0.9]"], ["optimizer.betas"]),
     "unknown template column": (EVENTS, ITEMS, ["data.source.item_text='{titel}'"], ["titel"]),
+    "a time split without times": (
+        EVENTS,
+        ITEMS,
+        ["data.source.time=''", "data.split=time"],
+        ["data.split=leave_one_out"],
+    ),
+    "fp16 on a CPU": (
+        EVENTS,
+        ITEMS,
+        ["trainer.precision=fp16-mixed"],
+        ["trainer.precision", "GPU"],
+    ),
+    "a monitor without a case": (
+        # Every user liked all that is held out, so that no list has both classes.
+        EVENTS,
+        ITEMS,
+        ["evaluation.protocol=labels", "evaluation.monitor=auc"],
+        ["val/auc", "evaluation.monitor"],
+    ),
     "wrong checksum": (EVENTS, ITEMS, ["encoder.sha256=00"], ["sha256"]),
 }
 
@@ -89,6 +112,34 @@ def test_one_sentence(run, tmp_path, name):
     assert len(error.strip().splitlines()) == 1
     assert all(part in error for part in parts), error
     assert not list(tmp_path.glob("runs/*/result.json"))
+
+
+@pytest.mark.parametrize(
+    ("there", "words", "parts"),
+    [
+        (0, ["trainer.accelerator=gpu"], ["trainer.accelerator=gpu", "no GPU"]),
+        (2, ["trainer.accelerator=gpu", "trainer.devices=3"], ["trainer.devices=3", "to 2 or"]),
+        (2, ["trainer.accelerator=auto", "trainer.devices=3"], ["trainer.devices=3", "to 2 or"]),
+    ],
+)
+def test_more_gpus_than_there_are(monkeypatch, there, words, parts):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError) as caught:
+        resolve(compose(words))
+    assert all(part in str(caught.value) for part in parts), caught.value
+
+
+def test_blanks_between_ids_and_a_damaged_result(run, tmp_path, capsys):
+    assert run(EVENTS, ITEMS, ["architecture=popularity"])[0] == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert recommend([f"run={folder}", "history= 001, 002 ", "k=1"]) == 0
+    (folder / "result.json").write_text('{"data": ')
+    assert recommend([f"run={folder}", "history=001"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "result.json is damaged" in error
 
 
 def test_the_same_files_without_a_mistake_run(run):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from recsys.config import EXPERIMENTS, choice_name, compose, experiments, to_yaml
+from recsys.config import EXPERIMENTS, choice_name, compose, experiments, stored, to_yaml
 from recsys.errors import ConfigError
 from recsys.usage import help_text
 
@@ -34,6 +34,119 @@ def test_a_name_replaces_a_node_and_a_key_amends_it(tmp_path):
     assert choice_name(compose(["tuning=full"]).tuning) == "full"
 
 
+def test_a_name_alone_replaces_and_a_mapping_amends(tmp_path):
+    (tmp_path / "mine.yaml").write_text("tuning:\n  name: lora\n  rank: 3\n  alpha: 5\n")
+    (tmp_path / "alone.yaml").write_text("extends: mine\ntuning: lora\n")
+    (tmp_path / "more.yaml").write_text("extends: mine\ntuning:\n  name: lora\n  rank: 4\n")
+
+    def asked(*words, experiment="mine"):
+        tuning = compose([f"experiment={experiment}", *words], tmp_path).tuning
+        return tuning.rank, tuning.alpha
+
+    assert asked("tuning=lora") == (8, 16.0)
+    assert asked("tuning=lora", "tuning.rank=4") == (4, 16.0)
+    assert asked("tuning.rank=4", "tuning=lora") == (4, 16.0)
+    assert asked("tuning.name=lora", "tuning.rank=4") == (4, 5.0)
+    assert asked("tuning={name: lora, rank: 4}") == (4, 5.0)
+    assert asked(experiment="alone") == (8, 16.0)
+    assert asked(experiment="more") == (4, 5.0)
+    source = ["data.source=quickstart", "data.source.path=x"]
+    (tmp_path / "data.yaml").write_text(
+        "data:\n  source:\n    name: quickstart\n    item_text: t\n"
+    )
+    run = compose(["experiment=data", *source], tmp_path)
+    assert (run.data.source.path, run.data.source.item_text) == ("x", "{title} ({year}). {genres}")
+
+
+OWN = """
+from dataclasses import dataclass
+from recsys.tuning import lora
+@dataclass
+class Config(lora.Config):
+    rank: int = 5
+    depth: int = 1
+apply = lora.apply
+"""
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """Writes a module `house_N.own` and gives its name."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = []
+
+    def write(text):
+        name = f"house_{tmp_path.name}_{len(made)}"
+        made.append(name)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "own.py").write_text(text)
+        return f"{name}.own"
+
+    return write
+
+
+def test_a_module_outside_is_a_choice_by_its_import_path(house, tmp_path):
+    name = house(OWN)
+    run = compose([f"tuning={name}", "tuning.depth=2", "tuning.alpha=4"])
+    assert choice_name(run.tuning) == name
+    assert (run.tuning.rank, run.tuning.depth, run.tuning.alpha) == (5, 2, 4.0)
+    (tmp_path / "config.yaml").write_text(to_yaml(run))
+    again = stored(tmp_path / "config.yaml")
+    assert type(again.tuning) is type(run.tuning)
+    assert again == run
+
+
+CLASS = "from dataclasses import dataclass\n@dataclass\nclass Config:\n    x: int = 0\n"
+
+
+@pytest.mark.parametrize(
+    ("axis", "text", "parts"),
+    [
+        (
+            "tuning",
+            "from recsys.tuning.lora import Config, apply\n",
+            ["recsys.tuning.lora", "of its own"],
+        ),
+        ("tuning", CLASS, ["lacks apply"]),
+        ("tuning", "x = 1\n", ["no dataclass named Config"]),
+        ("tuning", "def (:\n", ["cannot be imported", "own.py"]),
+        ("tuning", "import no_such_package\n", ["cannot be imported", "no_such_package"]),
+        ("tuning", "from recsys.tuning import lorra\n", ["cannot be imported", "lorra"]),
+        ("architecture", CLASS + "Model = 1\n", ["gives", "trains", "reads_item_vectors"]),
+        ("objective", CLASS, ["needs", "reads_labels", "Objective"]),
+        ("data.source", CLASS, ["default_split", "load"]),
+    ],
+)
+def test_a_module_outside_that_lacks_something_is_refused(house, axis, text, parts):
+    name = house(text)
+    refusal = refused(f"{axis}={name}")
+    assert axis in refusal
+    assert name in refusal
+    assert all(part in refusal for part in parts), refusal
+
+
+@pytest.mark.parametrize(
+    "name", [".", ".x.y", "..", "a..b", "a.", "1.2", "lora.x", "", "[1]", "a-b.c"]
+)
+def test_odd_names_are_refused(name):
+    assert refused(f"tuning={name}").startswith("tuning")
+
+
+def test_a_damaged_stored_configuration_is_refused(tmp_path):
+    path = tmp_path / "config.yaml"
+    text = to_yaml(compose(["tuning=adapter"]))
+    path.write_text(text)
+    assert to_yaml(stored(path)) == text
+    lines = text.splitlines(keepends=True)
+    damaged = ["".join(lines[:n]).encode() for n in range(0, len(lines) - 7, 5)]
+    damaged += [b"\xff\xfe\x00", b"- 1\n", b"data: {\n", text.replace(": ", " ", 1).encode()]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"config\.yaml") as caught:
+            stored(path)
+        assert "\n" not in str(caught.value)
+
+
 def test_numbers_in_scientific_notation_are_numbers():
     assert compose(["optimizer.lr=3e-4"]).optimizer.lr == 3e-4
 
@@ -52,6 +165,17 @@ def test_numbers_in_scientific_notation_are_numbers():
         (["experiment=lora_two_towr"], ["lora_two_towr", "'lora_two_tower'"]),
         (["architecture=no.such.module"], ["no.such.module"]),
         (["seed"], ["'seed'", "key=value"]),
+        (["seed=-1"], ["seed is -1", "0 or more"]),
+        (["seed=4294967296"], ["seed", "4294967295 or less"]),
+        (["optimizer.betas=[0.9,1.0]"], ["optimizer.betas", "below 1"]),
+        (["optimizer.betas=[-0.1,0.9]"], ["optimizer.betas", "from 0"]),
+        (["optimizer.warmup=1.5"], ["optimizer.warmup is 1.5", "1 or less"]),
+        (["regularization.dropout=2"], ["regularization.dropout", "1 or less"]),
+        (["evaluation.k=[]"], ["evaluation.k", "one or more"]),
+        (["evaluation.k=[10,5,10]"], ["evaluation.k", "different"]),
+        (["evaluation.k=[0]"], ["evaluation.k", "from 1"]),
+        (["evaluation.k=7"], ["evaluation.k"]),
+        (["tuning={"], ["tuning", "YAML"]),
     ],
 )
 def test_one_sentence_names_the_key_and_the_remedy(words, parts):

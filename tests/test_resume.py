@@ -11,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recsys import build
+from recsys import build, results
 from recsys.config import compose
+from recsys.errors import ConfigError
 from recsys.fit import main
 from recsys.recommender import Recommender
+from recsys.resume import busy, locked
 
 
 @pytest.fixture
@@ -140,6 +142,96 @@ def test_many_stops_and_early_stopping(words, tmp_path, monkeypatch):
             assert main(last) == 143
     assert main(last) == 0
     assert outcome(only(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    "more",
+    [[], ["trainer.max_steps=10"], ["trainer.patience=1", "trainer.epochs=9", "optimizer.lr=0"]],
+    ids=["epochs", "steps", "early"],
+)
+@pytest.mark.parametrize("place", ["in the test", "after it"])
+def test_a_stop_after_training_trains_nothing_again(words, tmp_path, monkeypatch, place, more):
+    words = [*words, "tuning=full", *more]
+    expected = straight(words, tmp_path)
+    with monkeypatch.context() as patch:
+        if place == "in the test":
+            break_at(patch, "test_step", 2, terminate)  # the first is of the encoder as it is
+        else:
+            patch.setattr(results, "cases_frame", lambda *_: terminate())
+        assert main([*words, f"output={tmp_path / 'runs'}"]) == 143
+    folder = only(tmp_path)
+    with monkeypatch.context() as patch:
+        break_at(patch, "training_step", 1, crash)
+        break_at(patch, "validation_step", 1, crash)
+        assert main([f"resume={folder}"]) == 0
+    assert outcome(folder) == expected
+    assert not (folder / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_stop_in_the_validation_that_ends_training_early_ends_it(words, tmp_path, monkeypatch):
+    words = [*words, "trainer.patience=1", "trainer.epochs=9", "optimizer.lr=0", "tuning=full"]
+    expected = straight(words, tmp_path)
+    with monkeypatch.context() as patch:
+        break_at(patch, "validation_step", 3, terminate)
+        assert main([*words, f"output={tmp_path / 'runs'}"]) == 143
+    assert main([f"resume={only(tmp_path)}"]) == 0
+    assert outcome(only(tmp_path)) == expected
+
+
+def test_cost_adds_up_over_stops(words, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        break_at(patch, "training_step", 3, terminate)
+        assert main([*words, f"output={tmp_path / 'runs'}"]) == 143
+    folder = only(tmp_path)
+    start = json.loads((folder / "start.json").read_text())
+    assert start["seconds"] > 0
+    assert start["cpu_seconds"] > 0
+    start |= {"seconds": 5000.0, "cpu_seconds": 7000.0, "peak_mb": 1e6}
+    (folder / "start.json").write_text(json.dumps(start))
+    assert main([f"resume={folder}"]) == 0
+    cost = json.loads((folder / "result.json").read_text())["cost"]
+    assert 5000 < cost["seconds"] < 5500
+    assert 7000 < cost["cpu_seconds"] < 7500
+    assert cost["anonymous_peak_mb_sampled"] == 1e6
+    assert 0 < cost["train_seconds"] < cost["seconds"] - 5000 + start["seconds"]
+    assert cost["resumes"] == 1
+
+
+def test_a_run_in_use_is_left_alone(words, tmp_path, capsys, monkeypatch):
+    seen = []
+    with monkeypatch.context() as patch:
+        break_at(patch, "training_step", 2, lambda: seen.append(busy(only(tmp_path))))
+        break_at(patch, "training_step", 3, terminate)
+        assert main([*words, f"output={tmp_path / 'runs'}"]) == 143
+    folder = only(tmp_path)
+    assert seen == [True]
+    assert not busy(folder)
+    last = ["resume=last", f"output={tmp_path / 'runs'}"]
+    with locked(folder):
+        capsys.readouterr()
+        assert main([f"resume={folder}"]) == 2
+        assert "still running" in capsys.readouterr().err
+        assert main(last) == 2
+        assert "no run to go on with" in capsys.readouterr().err
+        with pytest.raises(ConfigError, match="still running"), locked(folder):
+            pass
+    assert main(last) == 0
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"fingerprint": 1, "wandb": "a"}', "\xff"]
+)
+def test_a_damaged_start_is_a_sentence(words, tmp_path, capsys, monkeypatch, content):
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "floor", lambda *_: terminate())
+        assert main([*words, f"output={tmp_path / 'runs'}"]) == 143
+    folder = only(tmp_path)
+    (folder / "start.json").write_text(content, encoding="latin-1")
+    capsys.readouterr()
+    assert main([f"resume={folder}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "start.json is damaged" in error
 
 
 def test_a_crash_loses_what_came_after_the_last_checkpoint_only(words, tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """What is logged, where it goes, and that nothing leaves the machine unasked."""
 
+import dataclasses
+import hashlib
 import json
 import os
 
@@ -7,9 +9,13 @@ import polars as pl
 import pytest
 import torch
 
-from recsys.callbacks import precision
+from recsys import build, record
+from recsys.callbacks import Memory, precision
+from recsys.config import compose
+from recsys.data.examples import TEST
 from recsys.fit import main
 from recsys.optim import set_dropout
+from recsys.results import columns, title
 from recsys.tracking import CsvLog, wandb_mode
 
 
@@ -116,13 +122,88 @@ def test_early_stopping_ends_a_run_that_gains_nothing(words, tmp_path):
 
 def test_auto_precision_is_bf16_only_on_a_gpu_that_has_it(monkeypatch):
     assert precision("auto", "cpu") == "fp32"
-    assert precision("fp16-mixed", "cpu") == "fp16-mixed"
+    assert precision("fp16-mixed", "gpu") == "fp16-mixed"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert precision("auto", "gpu") == "bf16-mixed"
     assert precision("auto", "cpu") == "fp32"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     assert precision("auto", "gpu") == "fp32"
+
+
+def test_memory_is_a_peak_of_samples(monkeypatch):
+    samples = iter([5.0, 9.0, 7.0, None])
+    monkeypatch.setattr("recsys.callbacks.anonymous_mb", lambda: next(samples))
+    memory = Memory(1)
+    for _ in range(4):
+        memory.sample()
+    assert memory.peak == 9.0
+    monkeypatch.undo()
+    memory = Memory(1)
+    block = bytearray(os.urandom(1 << 20)) * 200
+    memory.sample()
+    high = memory.peak
+    del block
+    memory.sample()
+    assert memory.peak == high > 200
+
+
+def test_memory_is_sampled_while_it_trains(words, tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr("recsys.callbacks.anonymous_mb", lambda: taken.append(1) or len(taken))
+    assert main([*words, "trainer.log_every=2"]) == 0
+    # 5 steps of an epoch: 5 at steps, 3 validations, 2 tests, the last save and the end.
+    assert len(taken) == 12
+    result = json.loads((only(tmp_path) / "result.json").read_text())
+    assert result["cost"]["anonymous_peak_mb_sampled"] == 12
+
+
+def test_a_result_names_encoder_split_and_lists(words, tmp_path, tiny_bert):
+    asked = [*words, "evaluation.protocol=candidates", "evaluation.candidates=10"]
+    asked += ["evaluation.monitor=auc"]
+    assert main(asked) == 0
+    result = json.loads((only(tmp_path) / "result.json").read_text())
+    weights = hashlib.sha256((tiny_bert / "model.safetensors").read_bytes()).hexdigest()
+    assert result["encoder"] == {"model": str(tiny_bert), "revision": None, "sha256": weights}
+    made = build.assemble(compose(asked))
+    assert result["data"].items() >= record.data(made.split, made.datamodule.lists).items()
+    assert result["test"]["cases"] == 40
+    assert result["test"]["undefined/auc"] == 0
+    role = made.split.role.copy()
+    role[0] = TEST
+    other = dataclasses.replace(made.split, role=role)
+    assert record.data(other, {})["roles_sha256"] != result["data"]["roles_sha256"]
+    lists = made.datamodule.lists[TEST]
+    swapped = dataclasses.replace(lists, candidates=lists.candidates[:, ::-1])
+    found = record.data(made.split, {TEST: swapped})["lists_sha256"]["test"]
+    assert found != result["data"]["lists_sha256"]["test"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "names", "heading"),
+    [
+        ([], ["hr@10", "ndcg@10", "mrr", "warm/ndcg@10", "cold/ndcg@10"], "catalog"),
+        (
+            ["evaluation.k=[10,20]", "evaluation.monitor=hr@20"],
+            ["hr@20", "ndcg@20", "mrr", "warm/hr@20", "cold/hr@20"],
+            "all items",
+        ),
+        (
+            ["evaluation.protocol=candidates", "evaluation.candidates=50"],
+            ["hr@10", "ndcg@10", "mrr", "auc", "warm/ndcg@10", "cold/ndcg@10"],
+            "candidate lists of 50",
+        ),
+        (
+            ["evaluation.protocol=labels", "evaluation.monitor=auc"],
+            ["hr@10", "ndcg@10", "mrr", "auc", "warm/auc", "cold/auc"],
+            "labelled events",
+        ),
+    ],
+)
+def test_the_closing_table_follows_protocol_and_monitor(asked, names, heading):
+    options = compose(asked).evaluation
+    assert columns(options) == names
+    assert heading in title(options)
 
 
 def test_dropout_reaches_modules_and_attention():

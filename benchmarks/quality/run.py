@@ -84,7 +84,7 @@ def page() -> list[str]:
     """The tables, in Markdown."""
     out = (HERE / "head.md").read_text().splitlines()
     for data in SETS:
-        out += ["", f"## {data}", "", "| | " + " | ".join(SHOWN) + " | seconds | seeds |"]
+        out += ["", f"## {data}", "", "| | " + " | ".join(SHOWN) + " | CPU seconds | seeds |"]
         out.append("|---" * (len(SHOWN) + 3) + "|")
         shown_start: set[str] = set()
         for row, (owner, name, _, seeds) in enumerate(ROWS):
@@ -96,7 +96,7 @@ def page() -> list[str]:
             if runs[0]["zero_shot"] and "adapter" not in start and start not in shown_start:
                 shown_start.add(start)
                 out.append(line(start, [runs[0]["zero_shot"]], [], 1))
-            seconds = [r["cost"]["seconds"] for r in runs]
+            seconds = [r["cost"]["cpu_seconds"] for r in runs]
             out.append(line(name, [r["test"] for r in runs], seconds, len(runs)))
     return out
 

@@ -95,8 +95,12 @@ class RecDataModule(lp.LightningDataModule):
     def _position(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 0
-        batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
-        return self.trainer.current_epoch, int(batches)
+        epoch = self.trainer.current_epoch
+        if 0 <= self.trainer.max_steps <= self.trainer.global_step:
+            # max_steps ended an epoch early, which counts as done: nothing is read any more.
+            count = self.examples.count(self.queries, self.per_user)
+            return epoch, epoch * -(-count // self.batch_size)
+        return epoch, int(self.trainer.fit_loop.epoch_loop.batch_progress.total.ready)
 
     def train_batch(self, at: Ints, epoch: int) -> Batch:
         """The batch of some of an epoch's examples, with the negatives of that epoch."""

@@ -171,7 +171,7 @@ def time_split(
     if "time" not in tables.interactions.columns:
         raise ConfigError(
             "A time split needs times, and the interactions have only an order; "
-            "use split.method=leave_one_out or name the time column."
+            "use data.split=leave_one_out or name the time column."
         )
     if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
         raise ConfigError(

