@@ -9,6 +9,7 @@ ROOT = Path(recsys.__file__).parent
 ROOMS = [
     ["errors"],
     ["types"],
+    ["schema"],
     ["config"],
     ["usage"],
     ["data"],
@@ -23,10 +24,12 @@ ROOMS = [
     ["recommender"],
     ["architectures"],
     ["candidates"],
+    ["record"],
     ["tracking"],
     ["callbacks"],
     ["build"],
     ["results"],
+    ["job"],
     ["fit"],
     ["recommend"],
 ]
