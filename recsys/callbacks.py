@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from torch import Tensor
 
 from recsys.data.files import write_atomic
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.recommender import Recommender
 from recsys.record import anonymous_mb
 from recsys.resume import Leave, Signals
@@ -329,6 +329,10 @@ class Save(Checkpoint):
         self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Takes back what was logged after the checkpoint: it will be logged again."""
+        if STOPPED not in checkpoint:
+            raise ConfigError(
+                "the saved state was written by another version of recsys; begin a new run."
+            )
         trainer.should_stop = checkpoint[STOPPED]
         for logger in trainer.loggers:
             if isinstance(logger, CsvLog):

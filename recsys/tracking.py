@@ -231,10 +231,17 @@ class WandbLog(Logger):
         self.close(0)
 
     def close(self, code: int) -> None:
-        """Closes the run, once; without it the last rows would be lost."""
+        """Closes the run, once; without it the last rows would be lost.
+
+        The service that writes the file goes on after `finish`; only its end says that all is on
+        the disk.
+        """
+        import wandb
+
         if self._open:
             self._open = False
             self.run.finish(exit_code=code)
+            wandb.teardown(exit_code=code)
 
     def sync_line(self) -> str:
         """How to send an offline run."""
