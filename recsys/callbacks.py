@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as lp
 import numpy as np
@@ -23,37 +23,6 @@ from recsys.record import anonymous_mb
 from recsys.resume import Leave, Signals
 from recsys.tracking import CsvLog
 from recsys.types import Batch
-
-Chosen = Literal["fp32", "bf16-mixed", "fp16-mixed"]
-Asked = Literal["auto", Chosen]
-NAMES: dict[Asked, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "fp32": "32-true",
-    "bf16-mixed": "bf16-mixed",
-    "fp16-mixed": "16-mixed",
-}
-
-
-def accelerator(asked: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "gpu"]:
-    """Where to train; auto is the GPU where CUDA finds one, else the CPU."""
-    if asked != "auto":
-        return asked
-    return "gpu" if torch.cuda.is_available() else "cpu"
-
-
-def gpus() -> int:
-    """How many GPUs the Trainer can use here."""
-    return torch.cuda.device_count() or int(torch.backends.mps.is_available())
-
-
-def precision(asked: Asked, accelerator: str) -> Chosen:
-    """The precision to train in; auto is bf16-mixed on a GPU that has it, else fp32.
-
-    A CPU without bf16 instructions is 10 to 25 times slower in bf16, so auto never picks it there.
-    """
-    if asked != "auto":
-        return asked
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
 
 
 class Best(Callback):

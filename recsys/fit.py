@@ -121,7 +121,7 @@ def resolve(run: Run) -> Run:
     Raises:
         ConfigError: This machine has not what was asked for.
     """
-    from recsys.callbacks import accelerator, gpus, precision
+    from recsys.hardware import accelerator, gpus, precision
     from recsys.tracking import wandb_mode
 
     run.trainer.accelerator = accelerator(run.trainer.accelerator)

@@ -18,9 +18,10 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from recsys import build, record, results, tracking
 from recsys.build import Assembly
-from recsys.callbacks import NAMES, BatchSeed, Best, Memory, Save, Watch, WholeFile
+from recsys.callbacks import BatchSeed, Best, Memory, Save, Watch, WholeFile
 from recsys.config import AXES, Run, choice_name, to_node
 from recsys.errors import ConfigError, DataError
+from recsys.hardware import NAMES
 from recsys.resume import FOLDER, LAST, Signals, Start, rank
 
 

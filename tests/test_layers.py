@@ -9,6 +9,7 @@ ROOT = Path(recsys.__file__).parent
 ROOMS = [
     ["errors"],
     ["types"],
+    ["hardware"],
     ["schema"],
     ["config"],
     ["usage"],

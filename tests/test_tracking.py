@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from recsys import build, record
-from recsys.callbacks import Memory, precision
+from recsys.callbacks import Memory
 from recsys.config import compose
 from recsys.data.examples import TEST
 from recsys.fit import main
+from recsys.hardware import precision
 from recsys.optim import set_dropout
 from recsys.results import columns, title
 from recsys.tracking import CsvLog, wandb_mode

@@ -36,7 +36,7 @@ ROWS: list[tuple[str, str, list[str], int]] = [
     (ML, "adapter, last 2 layers", ["experiment=adapter_two_tower"], 3),
     (AMAZON, "popularity", ["experiment=popularity"], 1),
     (AMAZON, "tfidf", ["experiment=tfidf"], 1),
-    (AMAZON, "frozen", ["experiment=frozen_two_tower", "trainer.epochs=10"], 3),
+    (AMAZON, "frozen", ["experiment=frozen_two_tower", "trainer.epochs=10"], 1),
     (AMAZON, "frozen, 2,000 users", ["experiment=frozen_two_tower", *FEW], 3),
     (AMAZON, "LoRA, last 2 layers, 2,000 users", ["experiment=lora_two_tower", *FEW], 3),
     (AMAZON, "lists: popularity", ["experiment=popularity", *LISTS], 1),
