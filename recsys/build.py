@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys import itemtable
 from recsys.candidates import candidate_lists
 from recsys.config import AXES, Run, choice_name, nearest
 from recsys.data.catalog import Catalog
@@ -22,13 +24,17 @@ from recsys.data.splits import Split, make
 from recsys.data.store import Store
 from recsys.data.tables import Tables, check, fingerprint, limit
 from recsys.data.usertexts import UserTexts
+from recsys.encoders.encoder import Encoder
 from recsys.encoders.load import load, load_tokenizer
-from recsys.encoders.prefix import PrefixCache
+from recsys.encoders.prefix import PrefixCache, Unsupported
+from recsys.encoders.vectors import FrozenVectors
 from recsys.errors import ConfigError
 from recsys.evaluation import names
 from recsys.objective import Surroundings
-from recsys.optim import set_dropout
-from recsys.recommender import Parts, Recommender, optimiser
+from recsys.optim import optimiser, set_dropout
+from recsys.recommender import Parts, Recommender
+from recsys.resume import rank
+from recsys.types import Tuned
 
 Tokenize = Callable[[list[str]], list[list[int]]]
 
@@ -77,6 +83,12 @@ def check_pairs(run: Run) -> None:
     if not architecture.trains:
         return
     architecture.check(run)
+    if run.trainer.batch_tokens is not None and architecture.reads_user_texts:
+        raise ConfigError(
+            "trainer.batch_tokens counts the tokens of item texts, and this architecture reads "
+            "users as texts too; leave it out and set trainer.batch_size."
+        )
+    itemtable.check(run)
     if objective.needs not in architecture.gives:
         raise ConfigError(
             f"objective {choice_name(objective)} needs {objective.needs}, and architecture "
@@ -153,6 +165,7 @@ def assemble(run: Run) -> Assembly:
         ranking=run.evaluation.protocol,
         ks=tuple(run.evaluation.k),
         mask_history=run.evaluation.mask_history,
+        max_history=run.data.max_history,
     )
     key = fingerprint(tables)
     torch.manual_seed(run.seed)
@@ -209,6 +222,7 @@ def _datamodule(
     sizes = np.zeros(len(own.texts), dtype=np.int64)
     if own.catalog is not None:
         sizes = np.asarray(own.catalog.sizes(torch.arange(len(own.catalog))), dtype=np.int64)
+    costs = sizes if own.encoder is None else np.asarray(own.encoder.lengths(sizes.tolist()))
     return RecDataModule(
         examples,
         sizes,
@@ -217,6 +231,8 @@ def _datamodule(
         negatives=asked.get("negatives", 0),
         sampling=asked.get("sampling", "uniform"),
         batch_size=run.trainer.batch_size,
+        batch_tokens=run.trainer.batch_tokens if run.architecture.trains else None,
+        costs=costs,
         eval_batch_size=run.evaluation.batch_size,
         seed=run.seed,
         lists=lists,
@@ -237,6 +253,7 @@ def _trainable(
         pooling=options.pooling,
         max_length=options.max_length,
         chunk_tokens=options.chunk_tokens,
+        checkpoint_chunks=options.checkpoint_chunks,
     )
     set_dropout(encoder.model, run.regularization.dropout)
     tuning = importlib.import_module(type(run.tuning).__module__)
@@ -253,17 +270,7 @@ def _trainable(
         texts = tables.users["text"].to_list()
         profiles = Catalog.build(texts, tokenize, key, store, run.data.max_tokens)
         user_texts = UserTexts(catalog, profiles, tuple(tokenize([";"])[0]), encoder.max_length)
-    prefix = None
-    inside = 0 < encoder.lowest_trained < encoder.depth
-    if options.cache and inside and run.architecture.reads_item_vectors:
-        size = PrefixCache.size_gb(encoder, catalog)
-        if size <= options.cache_gb:
-            prefix = PrefixCache.build(encoder, catalog, store)
-        else:
-            print(
-                f"the states below the lowest trained layer would take {size:.1f} GB, more than "
-                f"encoder.cache_gb={options.cache_gb:g}: they are computed in every step"
-            )
+    prefix, vectors = _kept(run, encoder, tuned, catalog, store)
     own = dataclasses.replace(
         parts,
         catalog=catalog,
@@ -271,11 +278,53 @@ def _trainable(
         tuned=tuned,
         user_texts=user_texts,
         prefix=prefix,
+        vectors=vectors,
         around=_surroundings(examples, len(parts.texts)),
         l2_sp=run.regularization.l2_sp,
         **_learning(run),
     )
     return own, tokenize
+
+
+def _kept(
+    run: Run, encoder: Encoder, tuned: Tuned, catalog: Catalog, store: Store
+) -> tuple[PrefixCache | None, FrozenVectors | None]:
+    """What is not computed again: states below the lowest trained layer, or frozen vectors."""
+    options, first = run.encoder, rank() == 0
+    whole, part = not tuned.trained, 0 < encoder.lowest_trained < encoder.depth
+    if not (options.cache and run.architecture.reads_item_vectors and (whole or part)):
+        return None, None
+    device = None
+    if run.trainer.accelerator == "gpu" and torch.cuda.is_available():
+        device = torch.device("cuda", rank())
+    prefix, vectors, report = None, None, None
+    size = PrefixCache.size_gb(encoder, catalog, options.cache_dtype)
+    if whole:
+        size = FrozenVectors.size_gb(encoder, catalog)
+    line = (
+        f"what the frozen layers give would take {size:.1f} GB, more than "
+        f"encoder.cache_gb={options.cache_gb:g}: it is not kept"
+    )
+    if size <= options.cache_gb and whole:
+        vectors = FrozenVectors.build(encoder, catalog, store, device=device, show=first)
+        report = vectors.report
+    elif size <= options.cache_gb:
+        try:
+            prefix = PrefixCache.build(
+                encoder,
+                catalog,
+                store,
+                dtype=options.cache_dtype,
+                place=options.cache_place,
+                device=device,
+                show=first,
+            )
+            report = prefix.report
+        except Unsupported as error:
+            line = f"{error}: the layers below the lowest trained one are computed in every step"
+    if first and (report is None or report.built or report.dtype == "fp16"):
+        print(line if report is None else report.line(), file=sys.stderr)
+    return prefix, vectors
 
 
 def _surroundings(
@@ -306,6 +355,7 @@ def _learning(run: Run) -> dict[str, Any]:
                 "encoder": rates.lr if rates.encoder_lr is None else rates.encoder_lr,
                 "tuned": rates.lr,
                 "head": rates.lr if rates.head_lr is None else rates.head_lr,
+                "table": rates.table_lr,
             },
             run.regularization.weight_decay,
             (rates.betas[0], rates.betas[1]),

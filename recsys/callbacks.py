@@ -102,6 +102,7 @@ class Watch(Callback):
     Rows are written here and not by the Trainer: it would write the row of a step only after the
     callbacks have seen it, and lose it where a run is stopped there; and it counts the validation
     after an epoch as a step before the last one. Their step is the number of optimiser steps done.
+    A validation's row also has the seconds trained until then, validations not counted.
 
     Args:
         every: Optimiser steps between two rows.
@@ -109,6 +110,8 @@ class Watch(Callback):
 
     def __init__(self, every: int) -> None:
         self.every = every
+        self._seconds = 0.0
+        self._since: float | None = None
         self._losses: list[Tensor] = []
         self._row: dict[str, Tensor] = {}
 
@@ -152,17 +155,39 @@ class Watch(Callback):
         row |= {f"distance/{role}": value for role, value in pl_module.distances().items()}
         self._write(trainer, row)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The seconds trained so far."""
+        return {"seconds": self._trained()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting from there."""
+        self._seconds = state_dict["seconds"]
+
+    def _trained(self) -> float:
+        return self._seconds + (0.0 if self._since is None else time.monotonic() - self._since)
+
+    def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Starts the clock."""
+        self._since = time.monotonic()
+
+    def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Stops the clock."""
+        self._seconds, self._since = self._trained(), None
+
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Writes the validation metrics."""
-        self._part(trainer, "val/")
+        """Writes the validation metrics, and the clock goes on where training does."""
+        self._part(trainer, "val/", {"seconds": torch.tensor(self._seconds)})
+        if trainer.state.fn == "fit":
+            self._since = time.monotonic()
 
     def on_test_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Writes the test metrics."""
-        self._part(trainer, "test/")
+        self._part(trainer, "test/", {})
 
-    def _part(self, trainer: lp.Trainer, prefix: str) -> None:
+    def _part(self, trainer: lp.Trainer, prefix: str, more: Mapping[str, Tensor]) -> None:
         found = trainer.callback_metrics.items()
-        self._write(trainer, {name: value for name, value in found if name.startswith(prefix)})
+        row = {name: value for name, value in found if name.startswith(prefix)}
+        self._write(trainer, {**row, **more})
 
     def _write(self, trainer: lp.Trainer, row: Mapping[str, Tensor]) -> None:
         values = {name: float(value) for name, value in row.items()}

@@ -16,13 +16,18 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from recsys import build, record, results, tracking
+from recsys import build, profiling, record, results, tracking
 from recsys.build import Assembly
 from recsys.callbacks import BatchSeed, Best, Memory, Save, Watch, WholeFile
 from recsys.config import AXES, Run, choice_name, to_node
 from recsys.errors import ConfigError, DataError
 from recsys.hardware import NAMES
+from recsys.itemtable import EVERY_STEP, Distill
+from recsys.meter import Counts, Meter
+from recsys.profiling import Profile, Stages
 from recsys.resume import FOLDER, LAST, Signals, Start, rank
+from recsys.stopwatch import Stopwatch
+from recsys.trained import TABLE
 
 
 class Job:
@@ -53,6 +58,8 @@ class Job:
         elif rank() == 0:
             start.resumes += 1
         self.start = start
+        self.watch = Stopwatch(run.profile, start.stages)
+        self.meter, self.profile = Meter(run.profile), Profile(self.watch, run.trainer.precision)
         self.clock, self.cpu = time.monotonic(), time.process_time()
         self.csv = tracking.CsvLog(folder / "log" / "metrics.csv")
         self.wandb: tracking.WandbLog | None = None
@@ -66,6 +73,7 @@ class Job:
         """
         first = rank() == 0
         self.clock, self.cpu = started - self.start.seconds, cpu - self.start.cpu_seconds
+        self.watch.begin(started)
         if first:
             print(f"run: {self.folder}", *self.made.split.notes, sep="\n")
             self._floors()
@@ -75,6 +83,7 @@ class Job:
         trainer = None
         try:
             trainer = self._trainer()
+            self.watch.set_out()
             table, seconds = self._train_and_test(trainer)
             self._finish(table, seconds)
         except BaseException:
@@ -107,6 +116,8 @@ class Job:
         self.start.seconds = time.monotonic() - self.clock
         self.start.cpu_seconds = time.process_time() - self.cpu
         self.start.peak_mb = max(self.start.peak_mb, self.memory.peak)
+        if self.run.profile:
+            self.start.stages = self.watch.seconds()
         self.start.write(self.folder)
 
     def _train_and_test(self, trainer: lp.Trainer) -> tuple[dict[str, dict[str, float]], float]:
@@ -143,13 +154,16 @@ class Job:
     def _finish(self, table: Mapping[str, Mapping[str, float]], seconds: float) -> None:
         """Writes the result; on the first rank only."""
         rows = results.gather(self.made.recommender.evaluator.rows)
+        counts = self.meter.total()
         if rank() != 0:
             return
         cases = results.cases_frame(rows, self.made.tables)
-        result = self._result(table[self.folder.name], seconds, cases)
+        result = self._result(table[self.folder.name], seconds, cases, counts)
         results.write(self.folder, result, cases)
         (self.folder / LAST).unlink(missing_ok=True)
         results.show(table, self.run.evaluation)
+        if self.run.profile:
+            profiling.show(self._profile(counts))
         if self.best.step == 0 and self.made.recommender.trained():
             print("the best validation was before the first step: training did not help")
         if self.wandb is not None:
@@ -160,10 +174,14 @@ class Job:
         print(f"result: {self.folder}")
 
     def _result(
-        self, test: Mapping[str, float], seconds: float, cases: pl.DataFrame
+        self, test: Mapping[str, float], seconds: float, cases: pl.DataFrame, counts: Counts
     ) -> dict[str, object]:
         """What `result.json` holds."""
         self._account()
+        profile: Mapping[str, float | None] = {}
+        if self.run.profile:
+            profile = self._profile(counts)
+            profiling.write(self.folder, profile, counts, self.profile.gemms)
         model, options = self.made.recommender, self.run.encoder
         encoder: dict[str, object] = {}
         if self.run.architecture.trains:
@@ -178,14 +196,21 @@ class Job:
             },
             "protocol": self._protocol(cases),
             "cost": {
-                "trained_parameters": sum(p.numel() for p in model.trained().values()),
-                "parameters": sum(p.numel() for p in model.parameters()),
+                "trained_parameters": sum(p.numel() for p in model.kept().values()),
+                "parameters": sum(
+                    p.numel() for name, p in model.named_parameters() if not name.startswith(TABLE)
+                ),
+                "texts": round(counts.texts),
+                "tokens": round(counts.tokens),
+                "train_flops": counts.flops,
                 "train_seconds": seconds,
                 "seconds": self.start.seconds,
                 "cpu_seconds": self.start.cpu_seconds,
                 "anonymous_peak_mb_sampled": self.start.peak_mb or None,
                 "devices": self.run.trainer.devices,
                 "resumes": self.start.resumes,
+                **record.cache(model.parts.prefix or model.parts.vectors),
+                **profile,
             },
             "data": {
                 "fingerprint": self.made.fingerprint,
@@ -196,6 +221,12 @@ class Job:
             "versions": record.versions(),
             "code": record.commit(),
         }
+
+    def _profile(self, counts: Counts) -> dict[str, float | None]:
+        """Where the time went, as accounted last."""
+        return profiling.figures(
+            self.start.stages, counts, self.profile.peak, self.run.trainer.devices
+        )
 
     def _protocol(self, cases: pl.DataFrame) -> dict[str, object]:
         """What was ranked, and what could not be found."""
@@ -241,8 +272,12 @@ class Job:
     def _trainer(self) -> lp.Trainer:
         """A Trainer from typed options."""
         options = self.run.trainer
-        callbacks: list[Callback] = [BatchSeed(self.run.seed), Watch(options.log_every)]
+        callbacks: list[Callback] = [self.profile] if self.run.profile else []
+        callbacks += [self.meter, BatchSeed(self.run.seed), Watch(options.log_every)]
         callbacks += [self.memory, self.best]
+        if options.encoder_updates != EVERY_STEP and self.run.architecture.trains:
+            clip, size = self.run.optimizer.clip, options.batch_size
+            callbacks.append(Distill(options.encoder_updates, size, clip, self.run.seed))
         if options.patience is not None:
             callbacks.append(
                 EarlyStopping(
@@ -264,12 +299,15 @@ class Job:
             deterministic=options.deterministic,
             callbacks=[*callbacks, self.save],
             plugins=[WholeFile()],
+            profiler=Stages(self.watch) if self.run.profile else None,
             logger=self._loggers(),
             enable_checkpointing=True,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=options.log_every,
             use_distributed_sampler=False,
+            # Epochs cut by tokens differ in their number of batches; the loader is asked anew.
+            reload_dataloaders_every_n_epochs=0 if options.batch_tokens is None else 1,
         )
 
 

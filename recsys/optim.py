@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,9 @@ from torch import nn
 from recsys.errors import ConfigError
 
 Named = Sequence[tuple[str, nn.Parameter]]
+
+Optimise = Callable[[Mapping[str, Named], frozenset[str], int], tuple[Any, Any]]
+"""Makes optimiser and schedule from parameters by role, names without decay, steps."""
 
 
 def groups(
@@ -75,6 +79,21 @@ def adamw(
         optimizer, lambda step: factor(step, steps, warmup, schedule)
     )
     return optimizer, scheduler
+
+
+def optimiser(
+    rates: Mapping[str, float],
+    decay: float,
+    betas: tuple[float, float],
+    warmup: float,
+    schedule: str,
+) -> Optimise:
+    """Binds everything an optimiser needs but the parameters and the number of steps."""
+
+    def make(roles: Mapping[str, Named], plain: frozenset[str], steps: int) -> tuple[Any, Any]:
+        return adamw(groups(roles, rates, decay, plain), betas, steps, warmup, schedule)
+
+    return make
 
 
 def set_dropout(model: nn.Module, rate: float | None) -> None:

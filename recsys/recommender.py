@@ -1,34 +1,29 @@
-"""The abstract Recommender: steps, evaluation, optimisers and checkpoints; all final."""
+"""The abstract Recommender: steps, optimisers and evaluation; all final."""
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
-import lightning.pytorch as lp
 import torch
-from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from recsys.data.catalog import Catalog
-from recsys.data.files import write_atomic
+from recsys.data.datamodule import RecDataModule
 from recsys.data.usertexts import UserTexts
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.prefix import PrefixCache
+from recsys.encoders.vectors import FrozenVectors
 from recsys.errors import ConfigError
 from recsys.evaluation import Evaluator, Ranking
+from recsys.flops import Work
 from recsys.objective import Surroundings
-from recsys.optim import Named, adamw, groups
+from recsys.optim import Named, Optimise
+from recsys.stopwatch import Stopwatch
+from recsys.trained import TABLE, Trained
 from recsys.types import Batch, ItemBatch, Loss, Ragged, Scored, Tuned
-
-ENCODERS = ("_encoder.", "_user_encoder.")
-"""Where encoders lie in a recommender: the one of the items, and a separate one of the users."""
-
-Optimise = Callable[[Mapping[str, Named], frozenset[str], int], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -43,12 +38,14 @@ class Parts:
         tuned: What the tuning method did, or None.
         user_texts: Users as one text each, or None where nothing reads them.
         prefix: Kept states below the lowest trained layer, or None.
+        vectors: Kept item vectors of an encoder that does not train, or None.
         objective: The loss, or None where nothing trains.
         around: The world as an objective may see it.
         optimise: Makes optimiser and schedule from parameters by role, names without decay, steps.
         ranking: What is ranked for a case.
         ks: Cut-offs of the metrics.
         mask_history: Leave out of the ranking what the user has had.
+        max_history: H, longest history.
         l2_sp: Strength of the pull towards the anchor (Li et al., ICML 2018).
     """
 
@@ -65,28 +62,30 @@ class Parts:
     ranking: Ranking
     ks: tuple[int, ...]
     mask_history: bool
+    max_history: int
     l2_sp: float = 0.0
+    vectors: FrozenVectors | None = None
 
 
-class Recommender(lp.LightningModule, abc.ABC):
+class Recommender(Trained, abc.ABC):
     """Base of every architecture, which adds `index`, `queries`, `score` and `forward`.
 
     Attributes:
         needs_history: Whether a query without history cannot be answered; popularity answers it.
+        work: Counts what training reads and computes.
+        watch: Takes the time of the stages; off by itself.
     """
 
     needs_history = False
 
     def __init__(self, parts: Parts) -> None:
-        super().__init__()
+        super().__init__(parts.tuned, parts.l2_sp)
         self.parts = parts
+        self.work, self.watch = Work(), Stopwatch(on=False)
         self._encoder = parts.encoder
         self.evaluator = Evaluator(parts.ranking, parts.ks, parts.mask_history, parts.counts)
         self._around: Surroundings | None = None
         self._kept: Tensor | None = None
-        self._start: dict[str, Tensor] = {}
-        # Checkpoints hold what trained; the rest comes from the pretrained model.
-        self.strict_loading = False
 
     @property
     def encoder(self) -> Encoder:
@@ -131,18 +130,26 @@ class Recommender(lp.LightningModule, abc.ABC):
     ) -> Tensor:
         """(U, D) pooled texts of a plan's items, each encoded once.
 
-        An encoder that does not train gives the same vectors for the whole run: they are made for
-        the whole catalog at the first call and looked up from then on.
+        An encoder that does not train gives the same vectors for ever: they are kept between runs,
+        or made for the whole catalog at the first call, and looked up from then on.
 
         Args:
             plan: The items.
             encoder: Another encoder than that of the items, or None.
             prefix: The kept states of that other encoder, or None.
         """
+        if encoder is None and self.table is not None and self.training:
+            looked_up: Tensor = self.table(plan.items)
+            return looked_up
         if encoder is None:
             encoder, prefix = self.encoder, self.parts.prefix
         if self.parts.tuned is None or self.parts.tuned.trained:
-            return self._encode(plan.items, encoder, prefix)
+            self._count(plan, encoder, prefix)
+            with self.watch.stage("encode"):
+                return self._encode(plan.rows, encoder, prefix)
+        # A second tower shares what does not train: its vectors are the same.
+        if self.parts.vectors is not None:
+            return self.parts.vectors.lookup(plan.items)
         if self._kept is None:
             with torch.no_grad():
                 rows = torch.arange(len(self.parts.texts), device=self.device)
@@ -150,15 +157,19 @@ class Recommender(lp.LightningModule, abc.ABC):
             self._kept = torch.cat(blocks)
         return self._kept[plan.items]
 
+    def _count(self, plan: ItemBatch, encoder: Encoder, prefix: PrefixCache | None) -> None:
+        """Counts the texts of a plan, where training reads them."""
+        if self.work.counting and self.parts.catalog is not None:
+            sizes = plan.sizes or self.parts.catalog.sizes(plan.rows)
+            self.work.encode(encoder, prefix, encoder.lengths(sizes))
+
     def _encode(self, rows: Tensor, encoder: Encoder, prefix: PrefixCache | None) -> Tensor:
         """(U, D) pooled texts of catalog rows (U,)."""
         if prefix is not None:
             return prefix.vectors(rows)
         if self.parts.catalog is None:
             raise ConfigError(f"{type(self).__module__} needs item tokens, and none were made.")
-        tokens = self.parts.catalog.tokens(rows.cpu())
-        moved = Ragged(tokens.values.to(self.device), tokens.sizes)
-        vectors: Tensor = encoder(moved)
+        vectors: Tensor = encoder(self.parts.catalog.tokens(rows.cpu(), self.device))
         return vectors
 
     @final
@@ -175,29 +186,12 @@ class Recommender(lp.LightningModule, abc.ABC):
     # Training
 
     @final
-    def trained(self) -> dict[str, nn.Parameter]:
-        """Every parameter that trains, by name: what a checkpoint holds."""
-        return {k: p for k, p in self.named_parameters() if p.requires_grad}
-
-    @final
-    def roles(self) -> dict[str, Named]:
-        """Trained parameters by role: pretrained weights, added parameters, heads."""
-        tuned = self.parts.tuned
-        added = {f"{e}{n}" for e in ENCODERS for n in tuned.added} if tuned else set()
-        out: dict[str, list[tuple[str, nn.Parameter]]] = {"encoder": [], "tuned": [], "head": []}
-        for name, p in self.trained().items():
-            inside = name.startswith(ENCODERS)
-            role = "tuned" if name in added else "encoder" if inside else "head"
-            out[role].append((name, p))
-        return {k: v for k, v in out.items()}
-
-    @final
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of this rank's share, divided by the count over all ranks."""
         if self.parts.objective is None or self.parts.around is None:
             raise ConfigError(f"{type(self).__module__} does not train.")
         if self._around is None:
-            self._around = self.parts.around(self.score).to(self.device)
+            self._around = self.parts.around(self._counted_score).to(self.device)
         loss = self.parts.objective(self(batch), batch, self._around)
         world = self.trainer.world_size
         sums = torch.stack([loss.total.detach().float(), loss.count.detach().float()])
@@ -209,72 +203,33 @@ class Recommender(lp.LightningModule, abc.ABC):
         self.log("train/loss", self.train_loss, prog_bar=True, logger=False)
         # DDP averages gradients over ranks; the factor turns that into a sum.
         mean = loss.total * world / count
-        return mean + self._pull() if self.parts.l2_sp else mean
+        if not self.parts.l2_sp:
+            return mean
+        stepped = (name for named in self.stepped().values() for name, _ in named)
+        return mean + self.pull(name for name in stepped if not name.startswith(TABLE))
 
     @final
-    def _pull(self) -> Tensor:
-        """L2-SP: towards zero for the maps that a method added, else towards the start.
-
-        A head that is zero at first, a temperature or a magnitude has its start for an anchor.
-        """
-        tuned = self.parts.tuned
-        added = self.roles()["tuned"] if tuned is not None and tuned.anchor == "zero" else []
-        zero = {name for name, p in added if p.ndim > 1}
-        terms = [
-            (p if name in zero else p - self._start[name]).square().sum()
-            for name, p in self.trained().items()
-        ]
-        return 0.5 * self.parts.l2_sp * torch.stack(terms).sum()
-
-    @final
-    def setup(self, stage: str) -> None:
-        """Remembers the start, before a checkpoint is restored over it."""
-        if stage == "fit":
-            # A pretrained model comes in evaluation mode, and the Trainer leaves modes as they are.
-            self.train()
-            self._start = {k: p.detach().clone() for k, p in self.trained().items()}
-
-    @final
-    def on_fit_start(self) -> None:
-        """Brings the start to where the parameters are by now."""
-        self._start = {k: v.to(self.device) for k, v in self._start.items()}
-
-    @final
-    @torch.no_grad()
-    def distances(self) -> dict[str, Tensor]:
-        """Euclidean distance from the start by role, () each; nothing waits for the device."""
-        return {
-            role: torch.stack([(p - self._start[k]).float().norm() for k, p in named]).norm()
-            for role, named in self.roles().items()
-            if named
-        }
-
-    @final
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves only what trained in a checkpoint."""
-        state, own = checkpoint["state_dict"], self.trained()
-        checkpoint["state_dict"] = {k: v for k, v in state.items() if k in own}
-
-    @final
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint that holds other parameters than those that train.
-
-        Raises:
-            ConfigError: It is of another architecture or tuning method.
-        """
-        self._check_names(checkpoint["state_dict"].keys(), "resume")
+    def _counted_score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """`score`, as an objective asks for it."""
+        self.work.product(queries, items)
+        return self.score(queries, items)
 
     @final
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own loose type)
         """AdamW by role and its schedule, stepped once an optimiser step."""
-        if self.parts.optimise is None:
-            raise ConfigError(f"{type(self).__module__} does not train.")
-        plain = frozenset(k for k, p in self.trained().items() if p.ndim < 2 or "norm" in k.lower())
-        optimizer, scheduler = self.parts.optimise(self.roles(), plain, self._steps())
+        optimizer, scheduler = self.make_optimizer(self.stepped())
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    @final
+    def make_optimizer(self, roles: Mapping[str, Named]) -> tuple[Any, Any]:
+        """AdamW of some parameters by role, and its schedule over the whole training."""
+        if self.parts.optimise is None:
+            raise ConfigError(f"{type(self).__module__} does not train.")
+        plain = frozenset(k for k, p in self.trained().items() if p.ndim < 2 or "norm" in k.lower())
+        return self.parts.optimise(roles, plain, self._steps())
 
     @final
     def _steps(self) -> int:
@@ -284,9 +239,9 @@ class Recommender(lp.LightningModule, abc.ABC):
         goes on are restored.
         """
         trainer = self.trainer
-        batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        steps = -(-batches // trainer.accumulate_grad_batches) * (trainer.max_epochs or 1)
-        return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
+        data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        epochs = trainer.max_epochs or 1
+        return data.steps(epochs, trainer.accumulate_grad_batches, trainer.max_steps)
 
     # Evaluation
 
@@ -379,48 +334,3 @@ class Recommender(lp.LightningModule, abc.ABC):
     def on_test_epoch_end(self) -> None:
         """Logs the test metrics."""
         self.log_dict({f"test/{k}": v for k, v in self.evaluator.end().items()}, logger=False)
-
-    # Checkpoints
-
-    @final
-    def save_trained(self, path: Path) -> None:
-        """Writes only what trained, heads included, as safetensors."""
-        state = {k: p.detach().cpu().contiguous() for k, p in self.trained().items()}
-        write_atomic(path, save(state))
-
-    @final
-    def load_trained(self, path: Path) -> None:
-        """Restores what `save_trained` wrote.
-
-        Raises:
-            ConfigError: The file belongs to another architecture or tuning method.
-        """
-        state, own = load_file(path), self.trained()
-        self._check_names(state.keys(), str(path))
-        with torch.no_grad():
-            for name, p in own.items():
-                p.copy_(state[name])
-
-    @final
-    def _check_names(self, names: AbstractSet[str], where: str) -> None:
-        odd = sorted(names ^ self.trained().keys())
-        if odd:
-            raise ConfigError(
-                f"{where}: the checkpoint is of another architecture or tuning method "
-                f"({len(odd)} parameters differ, the first is '{odd[0]}')."
-            )
-
-
-def optimiser(
-    rates: Mapping[str, float],
-    decay: float,
-    betas: tuple[float, float],
-    warmup: float,
-    schedule: str,
-) -> Optimise:
-    """Binds everything an optimiser needs but the parameters and the number of steps."""
-
-    def make(roles: Mapping[str, Named], plain: frozenset[str], steps: int) -> tuple[Any, Any]:
-        return adamw(groups(roles, rates, decay, plain), betas, steps, warmup, schedule)
-
-    return make

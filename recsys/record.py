@@ -6,7 +6,7 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from recsys.data.examples import Lists
 from recsys.data.splits import TEST, TRAIN, VAL, Split
 from recsys.encoders.load import weights_file
+from recsys.encoders.prefix import PrefixCache
+from recsys.encoders.vectors import FrozenVectors
 from recsys.errors import ConfigError
 
 PACKAGES = ("torch", "lightning", "transformers", "peft", "polars", "recsys")
@@ -62,6 +64,13 @@ def encoder(spec: str, revision: str | None) -> dict[str, str | None]:
     except ConfigError:
         pass  # the weights are in several files: the name and revision have to do
     return {"model": spec, "revision": revision, "sha256": found}
+
+
+def cache(kept: PrefixCache | FrozenVectors | None) -> dict[str, object]:
+    """What the kept states or vectors cost: at this start, and to build; empty without any."""
+    if kept is None:
+        return {}
+    return {"cache_seconds": kept.report.seconds, "cache": asdict(kept.report)}
 
 
 def versions() -> dict[str, str]:

@@ -142,6 +142,7 @@ class Start:
         seconds: Time of all attempts up to the last save or stop.
         cpu_seconds: CPU time of their first ranks.
         peak_mb: Largest sample of the first rank's anonymous memory in MiB; 0 for none.
+        stages: Seconds of the first ranks by stage, over all attempts; empty without a profile.
     """
 
     fingerprint: str
@@ -151,6 +152,7 @@ class Start:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     peak_mb: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Writes the file whole.

@@ -65,11 +65,22 @@ class EncoderOptions:
     sha256: str | None = option(None, "expected checksum of model.safetensors")
     pooling: Literal["mean", "cls", "last", "attention"] = option("mean", "states to one vector")
     max_length: int = option(128, "longest sequence in tokens, special tokens included", least=1)
-    cache: bool = option(True, "keep the states below the lowest trained layer (exact, fp32)")
+    cache: bool = option(
+        True, "keep the states below the lowest trained layer, or a frozen encoder's vectors"
+    )
     cache_gb: float = option(
         8.0, "largest size of the kept states; above it, none are kept", least=0
     )
+    cache_dtype: Literal["fp32", "fp16"] = option(
+        "fp32", "of the kept states: exact, or half the size with an error that the run shows"
+    )
+    cache_place: Literal["auto", "disk", "memory"] = option(
+        "auto", "mapped from disk, or in the training device's memory; auto: on a GPU with room"
+    )
     chunk_tokens: int = option(1024, "padded tokens of a length-sorted micro-batch", least=1)
+    checkpoint_chunks: bool = option(
+        False, "compute each micro-batch again in backward: the memory of one, a third more time"
+    )
 
 
 @dataclass
@@ -79,6 +90,9 @@ class Optimizer:
     lr: float = option(3e-4, "learning rate of tuned parameters", least=0)
     encoder_lr: float | None = option(None, "of pretrained weights that train; null: lr", least=0)
     head_lr: float | None = option(None, "of heads; null: lr", least=0)
+    table_lr: float = option(
+        0.01, "of an item table, in units of a typical entry of its vectors", least=0
+    )
     schedule: Literal["linear", "cosine", "constant"] = option("linear", "decay after warm-up")
     warmup: float = option(0.1, "share of steps in which the rate rises from zero", least=0, most=1)
     clip: float = option(1.0, "largest gradient norm; 0: no clipping", least=0)
@@ -108,6 +122,12 @@ class Trainer:
         None, "stop after so many optimiser steps; null: by epochs", least=1
     )
     batch_size: int = option(64, "users of a step, over all devices", least=1)
+    batch_tokens: int | None = option(
+        None,
+        "tokens of a step's unique item texts, over all devices, in place of batch_size; null: "
+        "batch_size counts",
+        least=1,
+    )
     accumulate: int = option(1, "batches of one optimiser step", least=1)
     devices: int = option(1, "processes or GPUs", least=1)
     accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
@@ -120,6 +140,11 @@ class Trainer:
     )
     deterministic: bool = option(True, "only operations that repeat bit by bit")
     log_every: int = option(10, "optimiser steps between two rows of the log", least=1)
+    encoder_updates: str = option(
+        "every_step",
+        "every_step; or half_epoch, or a number of steps, between which item vectors train as a "
+        "table that the encoder then follows (GRAM)",
+    )
 
 
 @dataclass
@@ -164,6 +189,7 @@ class Run:
     experiment: str | None = option(None, "name of a file in experiments/, without .yaml")
     output: str = option("runs", "folder in which the run's own folder is made")
     seed: int = option(0, "of initial weights, queries and negatives", least=0, most=2**32 - 1)
+    profile: bool = option(False, "measure where the time goes; changes no weight or metric")
     data: Data = field(default_factory=Data)
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     tuning: Any = option({"name": "lora"}, "how the encoder is adapted (axis)")

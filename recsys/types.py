@@ -13,6 +13,16 @@ import torch
 from torch import Tensor
 
 
+def upload(x: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`; a copy to a GPU goes through pinned memory.
+
+    A copy from ordinary memory would first wait until the GPU has done all that was asked of it.
+    """
+    if device.type == "cuda" and x.device.type == "cpu":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
 @dataclass(frozen=True)
 class Ragged:
     """Sequences of different lengths, one after the other, never padded.
@@ -44,6 +54,10 @@ class Ragged:
         """The sequences as views of `values`, each (L, ...)."""
         return list(torch.split(self.values, list(self.sizes)))
 
+    def to(self, device: torch.device) -> Ragged:
+        """The same on `device`, without waiting for what the device is doing."""
+        return Ragged(upload(self.values, device), self.sizes)
+
     @staticmethod
     def of(sequences: list[Tensor]) -> Ragged:
         """Joins sequences of shape (L, ...) in the given order.
@@ -63,10 +77,23 @@ class ItemBatch:
     Attributes:
         items: (U,) catalog rows, each once.
         sizes: Raw token count of each item's text, on the host.
+        host: `items` as they were before they went to a device, or None where they did not.
     """
 
     items: Tensor
     sizes: tuple[int, ...]
+    host: Tensor | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """(U,) catalog rows on the host; only a plan that was made on a device waits for it."""
+        return self.items.cpu() if self.host is None else self.host
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> ItemBatch:
+        """The plan with its items on `device`, and on the host as before."""
+        leaves = self.items.device.type == "cpu" and device.type != "cpu"
+        host = self.items if leaves else self.host
+        return ItemBatch(self.items.to(device, non_blocking=non_blocking), self.sizes, host)
 
 
 @dataclass(frozen=True)
@@ -85,6 +112,8 @@ class Batch:
         seen: (S, 2) query and catalog row of all that a user had before a case, for masking; empty
             in training.
         context: Further columns by name, each (B,).
+        host: The batch as it was before it went to a device, or None where it did not; texts are
+            gathered by what it says, so that no step waits for a device.
     """
 
     plan: ItemBatch
@@ -97,6 +126,14 @@ class Batch:
     case: Tensor
     seen: Tensor
     context: dict[str, Tensor] = field(default_factory=dict)
+    host: Batch | None = None
+
+    @property
+    def at_host(self) -> Batch:
+        """The batch on the host; only one that was made on a device waits for it."""
+        if self.host is not None:
+            return self.host
+        return self if self.users.device.type == "cpu" else self.to(torch.device("cpu"))
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Batch:
         """The batch with every tensor on `device`; this is how Lightning moves it."""
@@ -106,8 +143,10 @@ class Batch:
 
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
         moved = {k: move(v) if isinstance(v, Tensor) else v for k, v in moved.items()}
-        moved["plan"] = ItemBatch(move(self.plan.items), self.plan.sizes)
+        moved["plan"] = self.plan.to(device, non_blocking)
         moved["context"] = {k: move(v) for k, v in self.context.items()}
+        if self.users.device.type == "cpu" and device.type != "cpu":
+            moved["host"] = self
         return Batch(**moved)
 
 

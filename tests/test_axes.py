@@ -17,6 +17,7 @@ TWO = ["architecture=two_tower"]
 ARCHITECTURES = {
     "history": TWO,
     "attention": [*TWO, "architecture.history=attention"],
+    "causal": [*TWO, "architecture.history=causal"],
     "separate": [*TWO, "architecture.towers=separate", "architecture.history=mean"],
     "dot": [*TWO, "architecture.score=dot"],
     "mlp": [*TWO, "architecture.score=mlp"],

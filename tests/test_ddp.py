@@ -83,7 +83,7 @@ def test_losses_gradients_and_validation_are_equal(runs):
     assert one.columns == two.columns
     assert one["step"].to_list() == two["step"].to_list()
     assert one["train/loss"].drop_nulls().len() == 4
-    for name in one.columns:
+    for name in (name for name in one.columns if name != "seconds"):  # a clock never repeats
         a, b = (frame[name].cast(pl.Float64).fill_null(-1.0).to_torch() for frame in (one, two))
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True), name
 

@@ -171,7 +171,7 @@ def test_a_wrong_question_is_one_sentence(words, tmp_path, capsys, asked, part):
 
 
 def test_a_frozen_encoder_runs_once_over_the_catalog(words, monkeypatch):
-    made = build.assemble(compose([*words, "tuning=frozen"]))
+    made = build.assemble(compose([*words, "tuning=frozen", "encoder.cache=false"]))
     model, texts = made.recommender, []
     encode = type(model)._encode
 
@@ -217,7 +217,7 @@ def test_states_that_would_be_too_large_are_not_kept(words, capsys):
     run = compose([*words, "tuning.layers=1", "encoder.cache_gb=1e-6"])
     made = build.assemble(run)
     assert made.recommender.parts.prefix is None
-    assert "encoder.cache_gb=1e-06" in capsys.readouterr().out
+    assert "encoder.cache_gb=1e-06" in capsys.readouterr().err
 
 
 def test_everything_before_a_case_is_masked_however_short_the_history(words):

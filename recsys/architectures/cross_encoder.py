@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from recsys.config import option
 from recsys.errors import ConfigError
+from recsys.flops import pair_lengths
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
@@ -91,7 +92,9 @@ class Model(Recommender):
     def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, C): a joint pass for every candidate, and for no other pair."""
         rows = items[batch.candidates.clamp(min=0)]
-        return self._pairs(self.queries(batch, items), rows, batch.candidates >= 0)
+        with self.watch.stage("user"):
+            queries = self.queries(batch, items)
+        return self._pairs(queries, rows, batch.candidates >= 0)
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
@@ -102,12 +105,23 @@ class Model(Recommender):
         if self.parts.catalog is None:
             raise ConfigError("cross_encoder needs item tokens, and none were made.")
         query, place = torch.nonzero(valid, as_tuple=True)
-        users = [row[row >= 0] for row in queries.cpu()]
-        asked = [users[q] for q in query.tolist()]
-        if not asked:
+        if not len(query):
             return torch.zeros(rows.shape, device=self.device)
-        items = self.parts.catalog.tokens(rows[query, place].cpu())
-        user, item, whole = self.encoder.pairs(self._moved(Ragged.of(asked)), self._moved(items))
+        # A text goes to the encoder once, in however many pairs it stands.
+        unique, right = torch.unique(rows[query, place].cpu(), return_inverse=True)
+        left, items = query.cpu(), self.parts.catalog.tokens(unique)
+        inside = queries >= 0
+        first = Ragged(queries[inside], tuple(inside.sum(1).tolist()))
+        lengths = pair_lengths(
+            self.encoder,
+            torch.tensor(first.sizes)[left].tolist(),
+            torch.tensor(items.sizes)[right].tolist(),
+        )
+        self.work.encode(self.encoder, None, lengths)
+        with self.watch.stage("encode"):
+            user, item, whole = self.encoder.pairs(
+                self._moved(first), self._moved(items), left, right
+            )
         scores = F.cosine_similarity(user, item, dim=-1) * self.log_scale.exp()
         joint = torch.cat([user, item, user * item, whole], dim=-1)
         # In fp32 also under autocast: rounded to bf16, candidates would tie.

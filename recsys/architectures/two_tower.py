@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from recsys.config import option
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
+from recsys.histories import Causal, Mix
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
@@ -34,14 +36,18 @@ class Config:
     towers: Literal["shared", "separate"] = option(
         "shared", "one encoder for both, or one for items and one for users"
     )
-    history: Literal["mean", "recency", "attention"] = option(
-        "recency", "how a history's item vectors become the user's"
+    history: Literal["mean", "recency", "attention", "causal"] = option(
+        "recency",
+        "how a history's item vectors become the user's; causal: recency plus a causal Transformer",
     )
     score: Literal["cosine", "dot", "mlp"] = option(
         "cosine", "learned temperature, plain product, or cosine plus an MLP on both vectors"
     )
     temperature: float = option(0.05, "of the cosine at the start")
     recency: float = option(0.3, "decay a step back in the history, at the start")
+    layers: int = option(2, "of history=causal", least=1)
+    attention_heads: int = option(4, "of a layer of history=causal; they divide the width", least=1)
+    dropout: float = option(0.2, "in history=causal, below 1", least=0)
     heads: bool = option(True, "residual heads on item and user vectors, zero at first")
     hidden: int = option(256, "width of the MLP")
 
@@ -59,44 +65,25 @@ class Config:
         """Refuses values that cannot be.
 
         Raises:
-            ConfigError: A temperature or width that is not positive.
+            ConfigError: A temperature or width that is not positive, or options that exclude
+                each other.
         """
         if not self.temperature > 0:
             raise ConfigError("architecture.temperature must be above 0.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"architecture.dropout is {self.dropout}; set it from 0 to below 1.")
+        if self.history == "causal" and self.user == "text":
+            raise ConfigError(
+                "architecture.history=causal reads item vectors and architecture.user=text none; "
+                "set architecture.user=history."
+            )
         if self.hidden < 1:
             raise ConfigError("architecture.hidden must be 1 or more.")
-
-
-class _Mix(nn.Module):
-    """Weights of a history: a plain mean, a decay with the distance, or learned attention.
-
-    The attention begins as the decay, and a decay of 0 is the mean.
-    """
-
-    def __init__(self, kind: str, width: int, rate: float) -> None:
-        super().__init__()
-        self.rate = nn.Parameter(torch.tensor(rate)) if kind != "mean" else None
-        self.attend = nn.Parameter(torch.zeros(width)) if kind == "attention" else None
-
-    def forward(self, items: Tensor, history: Tensor, prefix: Tensor) -> Tensor:
-        """(U, D) items, (Q, H) places in them or -1, (Q,) lengths -> (Q, D).
-
-        A query without history is the zero vector: every item scores the same.
-        """
-        place = torch.arange(history.shape[1], device=history.device)
-        inside = (place < prefix[:, None]) & (history >= 0)
-        logits = torch.zeros(history.shape, dtype=items.dtype, device=items.device)
-        if self.rate is not None:
-            logits = -self.rate * (prefix[:, None] - 1 - place).to(items.dtype)
-        if self.attend is not None:
-            logits = logits + (items @ self.attend)[history.clamp(min=0)]
-        logits = logits.masked_fill(~inside, torch.finfo(logits.dtype).min)
-        weights = logits.softmax(-1).masked_fill(~inside, 0.0).to(items.dtype)
-        if not len(items):
-            return items.new_zeros(len(history), items.shape[1])
-        with torch.autocast(items.device.type, enabled=False):
-            return F.embedding_bag(
-                history.clamp(min=0), items, per_sample_weights=weights, mode="sum"
+        shared = self.towers == "shared"
+        if run.trainer.encoder_updates != "every_step" and shared is (self.user == "text"):
+            raise ConfigError(
+                "trainer.encoder_updates gives item vectors alone a table; let architecture.user="
+                "history go with towers=shared, and user=text with towers=separate."
             )
 
 
@@ -142,7 +129,7 @@ class Model(Recommender):
         )
         self.item_head = _residual(width) if config.heads else None
         self.user_head = _residual(width) if config.heads else None
-        self.mix = None if self.from_text else _Mix(config.history, width, config.recency)
+        self.mix = None if self.from_text else _history_encoder(config, width, parts.max_history)
         self.unit = config.score != "dot"
         # The logarithm of 1 / temperature, as in CLIP (Radford et al., ICML 2021).
         start = torch.tensor(-math.log(config.temperature))
@@ -163,13 +150,13 @@ class Model(Recommender):
             if self.parts.user_texts is None:
                 raise ConfigError("architecture.user=text needs user texts, and none were made.")
             return self._encode_users(self.parts.user_texts.tokens(batch))
-        row, prefix = batch.query.unbind(1)
         vectors = items[:, -self.width :]
-        return self._finish(self.mix(vectors, batch.history[row], prefix), self.user_head)
+        return self._finish(self.mix(vectors, batch.history, batch.query), self.user_head)
 
     def _encode_users(self, tokens: Ragged) -> Tensor:
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
-        moved = Ragged(tokens.values.to(self.device), tokens.sizes)
+        moved = tokens.to(self.device)
+        self.work.encode(encoder, None, encoder.lengths(tokens.sizes))
         return self._finish(encoder(moved), self.user_head)
 
     def _finish(self, x: Tensor, head: nn.Module | None) -> Tensor:
@@ -191,7 +178,18 @@ class Model(Recommender):
             return scores
         # The hidden layer of all pairs is large: a few million numbers at a time.
         block = max(1, (1 << 22) // max(1, len(vectors) * self.pairs.out.in_features))
-        extra = [self.pairs(q[:, None], vectors[None]) for q in torch.split(queries, block)]
+        # Kept for backward they would be as large together: where there are several, each is made
+        # again there.
+        asked = torch.split(queries, block)
+        once = len(asked) == 1 or not torch.is_grad_enabled()
+        extra = [
+            self.pairs(q[:, None], vectors[None])
+            if once
+            else checkpoint(
+                self.pairs, q[:, None], vectors[None], use_reentrant=False, preserve_rng_state=False
+            )
+            for q in asked
+        ]
         return scores + torch.cat(extra)
 
     def _scaled(self, scores: Tensor) -> Tensor:
@@ -200,7 +198,8 @@ class Model(Recommender):
     def forward(self, batch: Batch) -> Scored:
         """Query and item vectors of the plan, and the scores of the candidates."""
         items = self.index(batch.plan)
-        queries = self.queries(batch, items)
+        with self.watch.stage("user"):
+            queries = self.queries(batch, items)
         picked = items[batch.candidates.clamp(min=0)][..., : self.width]
         with torch.autocast(queries.device.type, enabled=False):
             products = (picked.float() @ queries.float().unsqueeze(-1)).squeeze(-1)
@@ -211,12 +210,29 @@ class Model(Recommender):
 
     def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text as a user's text, or as the only item of a history."""
-        if self.from_text:
+        if self.mix is None:
             return self._encode_users(tokens)
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
         vector = encoder(Ragged(tokens.values.to(self.device), tokens.sizes))
         head = self.item_head if self._user_encoder is None else None
-        return self._finish(self._finish(vector, head), self.user_head)
+        item, first = self._finish(vector, head), torch.zeros(1, 1, dtype=torch.long)
+        only = torch.tensor([[0, 1]])
+        mixed = self.mix(item, first.to(self.device), only.to(self.device))
+        return self._finish(mixed, self.user_head)
+
+
+def _history_encoder(config: Config, width: int, longest: int) -> Mix | Causal:
+    """What turns a history's item vectors into the user's."""
+    if config.history != "causal":
+        return Mix(config.history, width, config.recency)
+    return Causal(
+        width,
+        longest,
+        layers=config.layers,
+        heads=config.attention_heads,
+        dropout=config.dropout,
+        rate=config.recency,
+    )
 
 
 def _residual(width: int) -> nn.Linear:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recsys.data.store import Store
 from recsys.errors import DataError
-from recsys.types import Ragged
+from recsys.types import Ragged, upload
 
 Tokenize = Callable[[list[str]], list[list[int]]]
 
@@ -37,7 +37,9 @@ class Catalog:
     """The raw tokens of all items, without special tokens, by catalog row.
 
     The arrays are memory maps: workers and ranks share their pages. Pickling sends the folder's
-    name only, so that a spawned worker maps the files instead of receiving them.
+    name only, so that a spawned worker maps the files instead of receiving them. A device that
+    texts are asked on gets a copy of all tokens, once: four bytes a token. A step then sends it
+    two numbers a text.
 
     Args:
         folder: A folder that `build` made.
@@ -50,6 +52,7 @@ class Catalog:
         self.folder = folder
         self._ids: npt.NDArray[np.int32] = np.load(folder / "ids.npy", mmap_mode="r")
         self._offsets: npt.NDArray[np.int64] = np.load(folder / "offsets.npy", mmap_mode="r")
+        self._resident: dict[torch.device, Tensor] = {}
 
     def __reduce__(self) -> tuple[type[Catalog], tuple[Path]]:
         return Catalog, (self.folder,)
@@ -122,18 +125,49 @@ class Catalog:
         """
         return tuple(self._lengths(rows)[1].tolist())
 
-    def tokens(self, rows: Tensor) -> Ragged:
-        """Raw token ids, int64 on the host, of the items of `rows` (U,) int64 in that order.
+    def tokens(self, rows: Tensor, device: torch.device | None = None) -> Ragged:
+        """Raw token ids, int64, of the items of `rows` (U,) int64 in that order.
+
+        Args:
+            rows: Catalog rows on the host.
+            device: Where the ids are to lie; None and a CPU read the files, which are memory maps.
 
         Raises:
             DataError: A row lies outside the catalog.
         """
         starts, sizes = self._lengths(rows)
+        if device is not None and device.type != "cpu":
+            return _gather(self.resident(device), starts, sizes)
         ends = np.cumsum(sizes)
         # place in the flat file = place in the output + how far this item's start is moved
         shift = np.repeat(starts - (ends - sizes), sizes)
         values = self._ids[shift + np.arange(len(shift))].astype(np.int64)
         return Ragged(torch.from_numpy(values), tuple(sizes.tolist()))
+
+    def resident(self, device: torch.device) -> Tensor:
+        """All token ids, int32, on `device`; copied there at the first call and kept."""
+        if device not in self._resident:
+            self._resident[device] = torch.from_numpy(np.array(self._ids)).to(device)
+        return self._resident[device]
+
+
+def _gather(ids: Tensor, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> Ragged:
+    """Slices of flat ids on a device; nothing in here waits for it.
+
+    Args:
+        ids: (N,) all ids.
+        starts: (U,) first place of each slice.
+        sizes: (U,) length of each slice.
+    """
+    ends = np.cumsum(sizes)
+    total = int(ends[-1]) if len(ends) else 0
+    shift, count = upload(
+        torch.from_numpy(np.stack([starts - (ends - sizes), sizes])), ids.device
+    ).unbind()
+    # the total is known on the host, so that the device need not be asked for it
+    place = torch.repeat_interleave(shift, count, output_size=total)
+    place = place + torch.arange(total, device=ids.device)
+    return Ragged(ids[place].long(), tuple(sizes.tolist()))
 
 
 def _encode(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 
 import lightning.pytorch as lp
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from recsys.data.examples import TEST, VAL, Examples, Ints, Lists, Queries, Rows, Sampling
 from recsys.data.loader import EpochBatches, train_loader
+from recsys.data.plan import BySize, ByTokens, Plan, token_ends
 from recsys.types import Batch
 
 
@@ -44,7 +46,10 @@ class RecDataModule(lp.LightningDataModule):
         per_user: How many, with `queries="random"`.
         negatives: Sampled negatives beside each target.
         sampling: How they are drawn.
-        batch_size: Rows of a step, over all ranks.
+        batch_size: Rows of a step, over all ranks, where `batch_tokens` is None.
+        batch_tokens: Tokens of a step's unique items, over all ranks: as many examples as fit in
+            it, at least one. A negative counts as an item of mean length, each time anew.
+        costs: (I,) tokens that an encoder reads for each item, special tokens included.
         eval_batch_size: Cases of an evaluation step, a rank.
         seed: Of the run.
         lists: What is ranked, by role; a role that has none ranks the whole catalog.
@@ -61,6 +66,8 @@ class RecDataModule(lp.LightningDataModule):
         negatives: int,
         sampling: Sampling,
         batch_size: int,
+        batch_tokens: int | None,
+        costs: Ints,
         eval_batch_size: int,
         seed: int,
         lists: Mapping[int, Lists],
@@ -74,22 +81,47 @@ class RecDataModule(lp.LightningDataModule):
             eval_batch_size,
         )
         self.sampling, self.seed = sampling, seed
+        self.batch_tokens, self.costs = batch_tokens, costs
         self.lists, self.max_cases = lists, max_cases
 
     def order(self, epoch: int) -> Ints:
         """What an epoch trains on, shuffled; the same on every rank."""
         return self.examples.epoch(self.queries, self.per_user, self.seed, epoch)
 
+    @cached_property
+    def plan(self) -> Plan:
+        """The global batches of every epoch."""
+        if self.batch_tokens is None:
+            count = self.examples.count(self.queries, self.per_user)
+            return BySize(self.order, count, self.batch_size)
+        return ByTokens(self.order, partial(self._ends, self.batch_tokens))
+
+    def _ends(self, budget: int, order: Ints) -> Ints:
+        """Ends of the batches of an epoch's order, by tokens."""
+        items, counts, queries = self.examples.texts(self.queries, order)
+        drawn = 0.0
+        if self.negatives:
+            drawn = self.negatives * float(self.costs[self.examples.pool(self.sampling)].mean())
+        extra = np.ceil(queries * drawn).astype(np.int64)
+        return token_ends(items, counts, self.costs, extra, budget)
+
+    def steps(self, epochs: int, accumulate: int, most: int) -> int:
+        """Optimiser steps of a training, as `Plan.steps`."""
+        return self.plan.steps(epochs, accumulate, most)
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches of this rank; every rank has the same number of steps."""
+        """Batches of this rank; every rank has the same number of steps.
+
+        With `batch_tokens` that number differs between epochs: the Trainer has to ask for the
+        loader anew in each (`reload_dataloaders_every_n_epochs=1`).
+        """
         rank, world = 0, 1
         position: Callable[[], tuple[int, int]] | None = None
         if self.trainer is not None:
             rank, world = self.trainer.global_rank, self.trainer.world_size
             # Asked later: a run that goes on restores the loop's counters only after this.
             position = self._position
-        count = self.examples.count(self.queries, self.per_user)
-        batches = EpochBatches(self.order, count, self.batch_size, rank, world, position)
+        batches = EpochBatches(self.plan, rank, world, position)
         return train_loader(batches, self.train_batch, self.seed)
 
     def _position(self) -> tuple[int, int]:
@@ -98,8 +130,7 @@ class RecDataModule(lp.LightningDataModule):
         epoch = self.trainer.current_epoch
         if 0 <= self.trainer.max_steps <= self.trainer.global_step:
             # max_steps ended an epoch early, which counts as done: nothing is read any more.
-            count = self.examples.count(self.queries, self.per_user)
-            return epoch, epoch * -(-count // self.batch_size)
+            return epoch, self.plan.before(epoch)
         return epoch, int(self.trainer.fit_loop.epoch_loop.batch_progress.total.ready)
 
     def train_batch(self, at: Ints, epoch: int) -> Batch:

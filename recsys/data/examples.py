@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recsys.data.arrays import ragged, sample
 from recsys.data.splits import Split
 from recsys.types import Batch, ItemBatch
 
@@ -224,8 +225,7 @@ class Examples:
         # The latest H targets of each user, in one window of history.
         first = np.maximum(first, end - self.max_history)
         sizes = end - first
-        row = np.repeat(np.arange(len(at)), sizes)
-        place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        row, place = ragged(sizes)
         event = self._train[first[row] + place]
         stop = self._before[self._train[end - 1]]
         start = np.maximum(self._first[at], stop - self.max_history)
@@ -266,6 +266,31 @@ class Examples:
         """How many examples an epoch has."""
         users = len(np.unique(self._user[self._train]))
         return users * per_user if queries == "random" else users
+
+    def pool(self, sampling: Sampling) -> Ints:
+        """Catalog rows that negatives are drawn from, all equally likely."""
+        pool: Ints = self._pools[sampling]
+        return pool
+
+    def texts(self, queries: Queries, at: Ints) -> tuple[Ints, Ints, Ints]:
+        """What the examples of `at` have encoded, drawn negatives apart.
+
+        Args:
+            queries: As in `epoch`.
+            at: What `epoch` returned, or a slice of it.
+
+        Returns:
+            Catalog rows (T,) of the histories and targets, one example after the other; how many
+            each example has (N,), repeats included; and how many queries it has (N,).
+        """
+        rows = self.train_rows(queries, at)
+        lengths = rows.stop - rows.start
+        owner, place = ragged(lengths)
+        history = self._item[self._liked[rows.start[owner] + place]]
+        owner = np.concatenate([owner, rows.row])
+        items = np.concatenate([history, rows.candidates[:, 0]])
+        asked = np.bincount(rows.row, minlength=len(at))
+        return items[np.argsort(owner, kind="stable")], lengths + asked, asked
 
     def batch(
         self,
@@ -316,8 +341,7 @@ class Examples:
         at = np.maximum(case, 0)
         start = self.split.offsets[self._user[at]]
         sizes = np.where(case >= 0, at - start, 0)
-        query = np.repeat(np.arange(len(case)), sizes)
-        place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        query, place = ragged(sizes)
         return np.stack([query, self._item[start[query] + place]], axis=1)
 
     def serve(self, items: Ints, user: int = -1) -> Batch:
@@ -355,8 +379,7 @@ class Examples:
             seed: Of the run.
             epoch: Number of the epoch.
         """
-        pool = self._pools[sampling]
-        out = np.empty((len(rows.row), n), dtype=np.int64)
+        pool, out = self.pool(sampling), np.empty((len(rows.row), n), dtype=np.int64)
         for q, (r, prefix) in enumerate(zip(rows.row, rows.prefix, strict=True)):
             key = [
                 seed,
@@ -368,10 +391,3 @@ class Examples:
             out[q] = pool[np.random.default_rng(key).integers(len(pool), size=n)]
         out[out == rows.candidates[:, :1]] = -1
         return out
-
-
-def sample(at: Ints, limit: int | None, seed: int) -> Ints:
-    """At most `limit` of the numbers, drawn from the seed, in their order."""
-    if limit is None or limit >= len(at):
-        return at
-    return np.sort(np.random.default_rng([seed, 2]).permutation(at)[:limit])

@@ -22,7 +22,7 @@ def aside(path: Path) -> Path:
 
 
 @contextmanager
-def _full_disk(path: Path) -> Iterator[None]:
+def full_disk(path: Path) -> Iterator[None]:
     """Turns a full disk or quota into a sentence that names `path`.
 
     Raises:
@@ -70,7 +70,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     temporary = aside(path)
-    with _full_disk(path):
+    with full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as handle:
@@ -99,7 +99,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         DataError: The disk is full, or `path` exists already; nothing is left behind.
     """
     temporary = aside(path)
-    with _full_disk(path):
+    with full_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # not mkdtemp: it would close the folder to everyone else who shares the disk
         temporary.mkdir()

@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from recsys.data.examples import Ints
+from recsys.data.plan import Plan
 from recsys.types import Batch
 
-Order = Callable[[int], Ints]
 Make = Callable[[Ints, int], Batch]
 Key = tuple[int, Ints, bool]
 
@@ -19,14 +19,12 @@ Key = tuple[int, Ints, bool]
 class EpochBatches:
     """Epoch number, this rank's slice of each global batch, and whether it only fills a place.
 
-    A rank whose share of the last batch is empty gets one row of it that is not counted: it must
-    take part in the step. It is passed to the loader as `sampler` with `batch_size=None`, because
+    A rank whose share of a batch is empty gets one row of it that is not counted: it must take
+    part in the step. It is passed to the loader as `sampler` with `batch_size=None`, because
     Lightning calls `set_epoch` only there.
 
     Args:
-        order: What an epoch trains on, shuffled; the same on every rank.
-        count: How many examples an epoch has.
-        batch_size: Rows of a step over all ranks.
+        plan: The global batches of every epoch.
         rank: This process.
         world: Number of processes.
         position: The epoch and the batches trained on since the first one began, as the training
@@ -36,15 +34,12 @@ class EpochBatches:
 
     def __init__(
         self,
-        order: Order,
-        count: int,
-        batch_size: int,
+        plan: Plan,
         rank: int,
         world: int,
         position: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
-        self.order, self.count = order, count
-        self.batch_size, self.rank, self.world = batch_size, rank, world
+        self.plan, self.rank, self.world = plan, rank, world
         self.position = position
         self.epoch = 0
 
@@ -53,17 +48,17 @@ class EpochBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
+        """Batches of the epoch that is read, or of the one that is about to be."""
+        return self.plan.length(self.epoch if self.position is None else self.position()[0])
 
     def __iter__(self) -> Iterator[Key]:
         first, done = 0, 0
         if self.position is not None:
             # A run that goes on begins to read before `set_epoch` is called.
             self.epoch, done = self.position()
-        order, size = self.order(self.epoch), self.batch_size
-        batches = [order[i : i + size] for i in range(0, len(order), size)]
+        batches = self.plan.batches(self.epoch)
         if self.position is not None:
-            first = done - self.epoch * len(batches)
+            first = done - self.plan.before(self.epoch)
         if not 0 <= first <= len(batches):
             raise RuntimeError(f"epoch {self.epoch} cannot begin at batch {first}")
         return iter([self._share(batch) for batch in batches[first:]])

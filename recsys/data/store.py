@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from recsys.data.files import aside, atomic_folder, write_atomic
+from recsys.data.files import aside, atomic_folder, full_disk, write_atomic
 from recsys.errors import DataError
 
 KEY_FILE = "key.json"
@@ -59,8 +62,9 @@ def _check(value: object, where: str) -> None:
 class Store:
     """Folders that are built once per content and shared by runs, trials and processes.
 
-    No lock is held: builders work aside, the first rename wins and the others drop theirs, so a
-    process that dies can never block another.
+    A builder holds a lock that the system takes back however its process ends, so that others wait
+    for its folder instead of making the same, and a process that dies blocks none. Builders work
+    aside and the first rename wins: where a disk has no locks, work is done twice and no harm.
 
     Args:
         root: Where the folders lie; None means `default_root()`.
@@ -91,16 +95,106 @@ class Store:
         path = self.root / kind / hashlib.sha256(key.encode("utf-8")).hexdigest()
         if _whole(path, key):
             return path
-        _clear(path, key)
-        try:
-            with atomic_folder(path) as fresh:
-                build(fresh)
-                write_atomic(fresh / KEY_FILE, key)
-        except DataError:
-            # another process was faster: its folder is as good as ours
-            if not _whole(path, key):
-                raise
+        with _alone(path):
+            if _whole(path, key):
+                return path
+            _clear(path, key)
+            try:
+                with atomic_folder(path) as fresh:
+                    build(fresh)
+                    write_atomic(fresh / KEY_FILE, key)
+            except DataError:
+                # another process was faster: its folder is as good as ours
+                if not _whole(path, key):
+                    raise
         return path
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Lets one builder of a folder in at a time, and clears away what dead builders left."""
+    with full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock_of(path)
+    try:
+        handle = _take(lock, wait=False)
+    except BlockingIOError:
+        print(f"another process builds this {path.parent.name}: waiting for it", file=sys.stderr)
+        handle = _take(lock, wait=True)
+    try:
+        if handle is not None:
+            _sweep(path)
+        yield
+    finally:
+        if handle is not None:
+            _let_go(lock, handle)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _take(lock: Path, wait: bool) -> int | None:
+    """The descriptor of a lock file that is now ours.
+
+    Args:
+        lock: The file; it is made where it is missing.
+        wait: Wait for its holder, or give up at once.
+
+    Returns:
+        None where the disk has no locks.
+
+    Raises:
+        BlockingIOError: Another holds it, and `wait` is false.
+    """
+    while True:
+        try:
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None  # whatever is wrong with the disk, the build itself will tell
+        ours = False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # the holder before us may have removed this file, and others hold a new one
+            with suppress(FileNotFoundError):
+                ours = os.path.samestat(os.fstat(handle), lock.stat())
+            if ours:
+                return handle
+        except BlockingIOError:
+            raise
+        except OSError:
+            with suppress(OSError):
+                lock.unlink()
+            return None
+        finally:
+            if not ours:
+                os.close(handle)
+
+
+def _let_go(lock: Path, handle: int) -> None:
+    """Removes a lock file while it is still held, so that no waiting process keeps to it."""
+    with suppress(OSError):
+        lock.unlink()
+    os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    """Removes what builders that died left beside `path`, whose lock we hold.
+
+    A builder holds the lock of its folder while it works aside: what nobody holds is dead.
+    """
+    for left in path.parent.glob(".*.*.tmp"):
+        whose = path.with_name(left.name[1:].split(".", 1)[0])
+        if whose == path:
+            shutil.rmtree(left, ignore_errors=True)
+            continue
+        try:
+            handle = _take(_lock_of(whose), wait=False)
+        except BlockingIOError:
+            continue
+        if handle is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            _let_go(_lock_of(whose), handle)
 
 
 def _whole(path: Path, key: str) -> bool:

@@ -36,12 +36,12 @@ class UserTexts:
 
     def tokens(self, batch: Batch) -> Ragged:
         """Texts of a batch's queries, on the host, (Q texts)."""
-        plan = batch.plan.items.cpu()
-        titles = self.catalog.tokens(plan).split()
-        profiles = self._profiles(batch.users.cpu())
-        history = batch.history.cpu().tolist()
+        host = batch.at_host
+        titles = self.catalog.tokens(host.plan.items).split()
+        profiles = self._profiles(host.users)
+        history = host.history.tolist()
         out = []
-        for row, prefix in batch.query.cpu().tolist():
+        for row, prefix in host.query.tolist():
             latest = [titles[i] for i in reversed(history[row][:prefix]) if i >= 0]
             out.append(self._join([profiles[row], *latest]))
         return Ragged.of(out) if out else Ragged(torch.empty(0, dtype=torch.long), ())

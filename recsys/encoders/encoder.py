@@ -9,76 +9,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from functools import partial
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 
 from recsys.encoders import layers, pooling
+from recsys.encoders.pairing import Pairing, span_means
+from recsys.encoders.specials import Specials
 from recsys.errors import ConfigError
-from recsys.types import Ragged, Tuned
+from recsys.types import Ragged, Tuned, upload
 
-
-@dataclass(frozen=True)
-class Specials:
-    """The token ids that a model expects around its texts.
-
-    Attributes:
-        prefix: Before a text or pair.
-        separators: Between the two texts of a pair.
-        suffix: After a text or pair.
-        pad: Fills a batch; also the only token of an empty text where there is no prefix or suffix.
-    """
-
-    prefix: tuple[int, ...]
-    separators: tuple[int, ...]
-    suffix: tuple[int, ...]
-    pad: int
-
-    @staticmethod
-    def of(tokenizer: Any) -> Specials:  # noqa: ANN401 - transformers' tokenizers share no typed base
-        """Reads them off what the tokenizer puts around "a" and around the pair ("a", "b").
-
-        Raises:
-            ConfigError: The tokenizer alters the texts themselves when it adds special tokens.
-        """
-        name = type(tokenizer).__name__
-        a = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-        b = list(tokenizer("b", add_special_tokens=False)["input_ids"])
-        one = list(tokenizer("a")["input_ids"])
-        two = list(tokenizer("a", "b")["input_ids"])
-        start = _find(one, a)
-        if not a or not b or start < 0:
-            raise ConfigError(
-                f"encoder: the special tokens of {name} cannot be told from its text tokens; "
-                "choose a model with another tokenizer."
-            )
-        prefix, suffix = one[:start], one[start + len(a) :]
-        head, tail = prefix + a, b + suffix
-        if (
-            len(two) < len(head) + len(tail)
-            or two[: len(head)] != head
-            or two[len(two) - len(tail) :] != tail
-        ):
-            raise ConfigError(
-                f"encoder: {name} does not put the special tokens of a single text around a pair; "
-                "choose a model with another tokenizer."
-            )
-        pad = tokenizer.pad_token_id
-        if pad is None:
-            # Decoders often name no padding; it is masked, so that any known id will do.
-            pad = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
-        between = two[len(head) : len(two) - len(tail)]
-        return Specials(tuple(prefix), tuple(between), tuple(suffix), int(pad))
-
-
-def _find(haystack: list[int], needle: list[int]) -> int:
-    """Start of the first occurrence of `needle`, or -1."""
-    for start in range(len(haystack) - len(needle) + 1):
-        if haystack[start : start + len(needle)] == needle:
-            return start
-    return -1
+_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
@@ -107,6 +51,9 @@ class Encoder(nn.Module):
         pooling_name: mean, cls, last or attention.
         max_length: Longest text in tokens, special tokens included; the rest is cut off.
         chunk_tokens: Budget of padded tokens of a micro-batch; a longer text goes alone.
+        checkpoint_chunks: Whether backward computes each micro-batch again instead of keeping what
+            its layers made (Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016):
+            a step then holds the activations of one micro-batch.
 
     Attributes:
         width: D, width of a token state.
@@ -124,6 +71,7 @@ class Encoder(nn.Module):
         pooling_name: str,
         max_length: int,
         chunk_tokens: int = 1024,
+        checkpoint_chunks: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -132,13 +80,15 @@ class Encoder(nn.Module):
         self.pooling = pooling.make(pooling_name, self.width)
         self.max_length = max_length
         self.chunk_tokens = chunk_tokens
+        self.checkpoint_chunks = checkpoint_chunks
         self.depth = len(layers.layer_stack(model)[1])
         self._lowest = -1
         # Encoders have no use for a cache of keys and values, and some refuse the argument.
         self.cache_flag = "use_cache" in inspect.signature(model.forward).parameters
         takes = inspect.signature(model.forward).parameters
-        # RoBERTa takes the argument but knows one segment only.
-        self._segments = "token_type_ids" in takes and model.config.type_vocab_size > 1  # type: ignore[union-attr, operator]
+        # RoBERTa takes the argument but knows one segment only, and GPT-2 has no number of them.
+        kinds = int(getattr(model.config, "type_vocab_size", 1))
+        self._segments = "token_type_ids" in takes and kinds > 1
         room = max_length - len(specials.prefix) - len(specials.suffix)
         if room < 1:
             raise ConfigError(
@@ -191,11 +141,11 @@ class Encoder(nn.Module):
         constants = torch.tensor([*prefix, *suffix, self.specials.pad], dtype=torch.long)
         device = tokens.values.device
         # Every id of every chunk is looked up in the tokens followed by the special tokens.
-        table = torch.cat([tokens.values.long(), constants.to(device)])
+        table = torch.cat([tokens.values.long(), upload(constants, device)])
         for rows in self.plan(lengths):
             index, mask = self._places(tokens, rows, lengths)
-            ids = table[index.to(device)]
-            yield Chunk(rows, tuple(lengths[r] for r in rows), ids, mask.to(device))
+            ids = table[upload(index, device)]
+            yield Chunk(rows, tuple(lengths[r] for r in rows), ids, upload(mask, device))
 
     def plan(self, lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
         """Rows of each micro-batch, shortest first, within the budget of padded tokens."""
@@ -226,6 +176,21 @@ class Encoder(nn.Module):
         index = torch.where(place < before + kept, start + place - before, index)
         index = torch.where(place < before, total + place, index)
         return index, place < length
+
+    def recomputed(self, part: Callable[..., _Out], *tensors: Tensor) -> _Out:
+        """What `part` makes of a micro-batch's tensors; with `checkpoint_chunks` made twice.
+
+        Loss and gradients are those of one pass: the second one draws the same dropout. Evaluation
+        keeps nothing for a backward pass and has nothing to make again.
+
+        Args:
+            part: Must give the same result again, and must not talk to other ranks.
+            tensors: Its arguments.
+        """
+        if not (self.checkpoint_chunks and self.training and torch.is_grad_enabled()):
+            return part(*tensors)
+        out: _Out = checkpoint(part, *tensors, use_reentrant=False, preserve_rng_state=True)
+        return out
 
     def run(self, chunk: Chunk) -> Tensor:
         """Token states (N, L, D) of a micro-batch; those of the padding are undefined."""
@@ -270,49 +235,52 @@ class Encoder(nn.Module):
         parts: list[Tensor] = []
         order: list[int] = []
         for chunk in self.chunks(tokens):
-            parts.append(self.pooling(self.run(chunk), chunk.mask))
+            parts.append(self.recomputed(partial(self._pooled, chunk)))
             order.extend(chunk.rows)
         vectors = torch.cat(parts)
-        back = torch.tensor(order).argsort().to(vectors.device)
+        back = upload(torch.tensor(order).argsort(), vectors.device)
         return vectors[back]
 
-    def pairs(self, first: Ragged, second: Ragged) -> tuple[Tensor, Tensor, Tensor]:
+    def _pooled(self, chunk: Chunk) -> Tensor:
+        """Vectors (N, D) of a micro-batch."""
+        vectors: Tensor = self.pooling(self.run(chunk), chunk.mask)
+        return vectors
+
+    def pairs(
+        self, first: Ragged, second: Ragged, left: Tensor, right: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Joint passes over pairs of texts; the first is cut so that the second always fits.
 
+        All pairs of a call are planned together by length, and a text that stands in many pairs
+        is given once.
+
         Args:
-            first: Raw token ids of P texts, cut at the end where a pair is too long.
-            second: Raw token ids of P texts, cut only where it alone is too long.
+            first: Raw token ids of texts, cut at the end where a pair is too long.
+            second: Raw token ids of texts, cut only where one alone is too long.
+            left: (P,) text of `first` in each pair, on the host.
+            right: (P,) text of `second` in each pair, on the host.
 
         Returns:
             Mean states of the first text's tokens, of the second's and of the whole sequence,
             each (P, D); zero where a text is empty.
         """
-        built = [self._pair(a, b) for a, b in zip(first.split(), second.split(), strict=True)]
         device = first.values.device
-        if not built:
+        if not len(left):
             return self._none(device), self._none(device), self._none(device)
+        pairing = Pairing(first, second, left, right, self.specials, self.max_length)
         parts: list[tuple[Tensor, ...]] = []
         order: list[int] = []
-        for rows in self.plan([len(ids) for ids, _ in built]):
-            ids = pad_sequence([built[r][0] for r in rows], True, self.specials.pad)
-            kind = pad_sequence([built[r][1] for r in rows], True, -1)
-            states = self._run_pairs(ids.to(device), kind.to(device))
-            parts.append(tuple(_span(states, kind.to(device), part) for part in _SPANS))
+        for rows in self.plan(pairing.lengths):
+            index, kind = (upload(x, device) for x in pairing.places(rows))
+            parts.append(self.recomputed(self._spans, pairing.table[index], kind))
             order.extend(rows)
-        back = torch.tensor(order).argsort().to(device)
+        back = upload(torch.tensor(order).argsort(), device)
         a, b, whole = (torch.cat(list(column))[back] for column in zip(*parts, strict=True))
         return a, b, whole
 
-    def _pair(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids (L,) of a pair, and which of them are the first text (0), second (1), special (2)."""
-        s = self.specials
-        room = self.max_length - len(s.prefix) - len(s.separators) - len(s.suffix)
-        second = second[:room]
-        first = first[: room - len(second)]
-        pieces = [(s.prefix, 2), (first, 0), (s.separators, 2), (second, 1), (s.suffix, 2)]
-        ids = [torch.as_tensor(piece, dtype=torch.long).cpu() for piece, _ in pieces]
-        kinds = [torch.full((len(x),), k) for x, (_, k) in zip(ids, pieces, strict=True)]
-        return torch.cat(ids), torch.cat(kinds)
+    def _spans(self, ids: Tensor, kind: Tensor) -> tuple[Tensor, ...]:
+        """Means (N, D) of both texts and the whole of laid out pairs, each (N, L)."""
+        return span_means(self._run_pairs(ids, kind), kind)
 
     def _run_pairs(self, ids: Tensor, kind: Tensor) -> Tensor:
         """States (N, L, D); models with segments see the second text and what follows as one."""
@@ -362,16 +330,6 @@ class Encoder(nn.Module):
             anchor=anchor,
             merge=merge,
         )
-
-
-_SPANS = ((0,), (1,), (0, 1, 2))
-
-
-def _span(states: Tensor, kind: Tensor, wanted: tuple[int, ...]) -> Tensor:
-    """Mean (N, D) of the states (N, L, D) of some kinds (N, L) of tokens; zero without any."""
-    mask = torch.isin(kind, torch.tensor(wanted, device=kind.device)).unsqueeze(-1)
-    weight = mask.to(states.dtype)
-    return (states * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def _positions(model: nn.Module) -> int | None:

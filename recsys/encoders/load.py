@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from recsys.encoders.encoder import Encoder, Specials
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.specials import Specials
 from recsys.errors import ConfigError
 
 # Weights whose bytes are known: a repackaged or damaged copy is refused without being asked.
@@ -31,6 +32,7 @@ def load(
     pooling: str,
     max_length: int,
     chunk_tokens: int = 1024,
+    checkpoint_chunks: bool = False,
 ) -> Encoder:
     """Loads a model in float32, from safetensors only, without its pooler.
 
@@ -41,6 +43,7 @@ def load(
         pooling: mean, cls, last or attention.
         max_length: Longest text in tokens, special tokens included.
         chunk_tokens: Budget of padded tokens of a micro-batch.
+        checkpoint_chunks: Compute each micro-batch again in backward.
 
     Raises:
         ConfigError: The package, folder or weights are missing, incomplete or of another checksum.
@@ -51,7 +54,8 @@ def load(
         _check(spec, revision, expected)
     tokenizer = load_tokenizer(spec, revision)
     model = _model(spec, source, revision)
-    return Encoder(model, Specials.of(tokenizer), pooling, max_length, chunk_tokens)
+    specials = Specials.of(tokenizer)
+    return Encoder(model, specials, pooling, max_length, chunk_tokens, checkpoint_chunks)
 
 
 def load_tokenizer(spec: str, revision: str | None = None) -> Any:  # noqa: ANN401 - no typed base

@@ -8,8 +8,8 @@ rotary tables and the final norm stay the model's own affair, so that no family 
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,20 @@ from torch import Tensor, nn
 
 from recsys.data.catalog import Catalog
 from recsys.data.store import Store
+from recsys.encoders import kept
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.layers import layer_of, layer_stack
-from recsys.errors import DataError
+from recsys.encoders.kept import Dtype, Report
+from recsys.encoders.layers import layer_stack
+from recsys.encoders.states import DTYPES, Place, States, stored
+from recsys.errors import DataError, RecsysError
+from recsys.types import upload
 
-_FORMAT = 1  # raise it when the files change, so that old folders are not read
-_SAMPLE = 16  # texts that are computed again at each start
+_FORMAT = 2  # raise it when the files change, so that old folders are not read
+_GATHER = 1 << 24  # numbers a gather: one call for many micro-batches, in bounded memory
+
+
+class Unsupported(RecsysError):
+    """The model cannot be cut below its lowest trained layer; the reason is the message."""
 
 
 class _Reached(Exception):
@@ -132,119 +140,204 @@ class Prefix:
 class PrefixCache:
     """Kept states of a whole catalog, and vectors made from them.
 
-    The states are fp32, ragged and memory-mapped: rows of the file are tokens.
-
     Args:
         prefix: The cut model.
-        folder: What `build` made.
+        states: What `build` made.
+        report: What it cost and how true it is.
     """
 
-    def __init__(self, prefix: Prefix, folder: Path) -> None:
-        self.prefix, self.folder = prefix, folder
-        self._states: npt.NDArray[np.float32] = np.load(folder / "states.npy", mmap_mode="r")
-        self._offsets: npt.NDArray[np.int64] = np.load(folder / "offsets.npy")
+    def __init__(self, prefix: Prefix, states: States, report: Report) -> None:
+        self.prefix, self.states, self.report = prefix, states, report
 
     @staticmethod
-    def size_gb(encoder: Encoder, catalog: Catalog) -> float:
+    def size_gb(encoder: Encoder, catalog: Catalog, dtype: Dtype = "fp32") -> float:
         """Size of the states of a whole catalog, in GB (10^9 bytes)."""
         lengths = encoder.lengths(catalog.sizes(torch.arange(len(catalog))))
-        return sum(lengths) * encoder.width * 4 / 1e9
+        return sum(lengths) * encoder.width * DTYPES[dtype][1].itemsize / 1e9
 
     @classmethod
-    def build(cls, encoder: Encoder, catalog: Catalog, store: Store) -> PrefixCache:
+    def build(
+        cls,
+        encoder: Encoder,
+        catalog: Catalog,
+        store: Store,
+        *,
+        dtype: Dtype = "fp32",
+        place: Place = "auto",
+        device: torch.device | None = None,
+        show: bool = False,
+    ) -> PrefixCache:
         """Computes the states, or finds those of an earlier run with the same prefix and texts.
 
+        Args:
+            encoder: The tuned encoder.
+            catalog: The item texts.
+            store: Where the states are kept.
+            dtype: In which precision.
+            place: Where they lie while a run uses them; see `States`.
+            device: Where to compute them; None where the encoder is.
+            show: Whether to show a progress bar, on a terminal.
+
         Raises:
-            DataError: Kept states differ from what the model computes now.
+            Unsupported: The model cannot be cut.
+            DataError: Kept states differ from what the model computes now, or are too large for
+                half precision.
         """
+        began = time.perf_counter()
         prefix = Prefix(encoder)
-        parts = {
-            "format": _FORMAT,
-            "weights": _weights_hash(encoder),
-            "catalog": catalog.folder.name,
-            "specials": [*encoder.specials.prefix, -1, *encoder.specials.suffix],
-            "max_length": encoder.max_length,
-            "depth": prefix.depth,
-        }
         sizes = catalog.sizes(torch.arange(len(catalog)))
         lengths = np.asarray(encoder.lengths(sizes), dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
 
-        def write(folder: Path) -> None:
-            shape = (int(offsets[-1]), encoder.width)
-            out = np.lib.format.open_memmap(
-                folder / "states.npy", mode="w+", dtype=np.float32, shape=shape
-            )
-            for row, states in _compute(prefix, catalog, torch.arange(len(catalog))):
-                out[offsets[row] : offsets[row + 1]] = states.cpu().numpy()
-            out.flush()
-            np.save(folder / "offsets.npy", offsets)
+        def parts() -> dict[str, object]:
+            return {
+                "format": _FORMAT,
+                "weights": kept.weights_hash(encoder, prefix.depth),
+                "dtype": dtype,
+                "depth": prefix.depth,
+                **kept.key_parts(encoder, catalog),
+            }
 
-        cache = cls(prefix, store.folder("prefix", parts, write))
-        cache._verify(catalog)
-        return cache
+        def write(folder: Path) -> None:
+            np.save(folder / "offsets.npy", offsets)
+            _write(prefix, catalog, folder, dtype, show)
+
+        with kept.still(encoder, device):
+            _probe(prefix, catalog)
+            made = kept.found(store, "prefix", parts, write)
+            states = States(made.folder, place)
+            errors, vector_error = _errors(prefix, states, catalog)
+            kept.check(errors, dtype, "states", made.folder)
+        report = Report(
+            what="states",
+            depth=prefix.depth,
+            dtype=dtype,
+            gb=states.mapped.nbytes / 1e9,
+            built=made.built,
+            seconds=time.perf_counter() - began,
+            build_seconds=made.seconds,
+            max_error=float(errors.max()),
+            mean_error=float(errors.mean()),
+            vector_error=vector_error,
+        )
+        return cls(prefix, states, report)
 
     def of(self, encoder: Encoder) -> PrefixCache:
         """The same states below another encoder that shares the frozen layers."""
-        return PrefixCache(Prefix(encoder), self.folder)
-
-    def _verify(self, catalog: Catalog) -> None:
-        """Computes a sample again; a wrong file must not decide an experiment."""
-        count = min(_SAMPLE, len(catalog))
-        rows = torch.from_numpy(np.random.default_rng().choice(len(catalog), count, replace=False))
-        for row, states in _compute(self.prefix, catalog, rows):
-            kept = torch.from_numpy(
-                self._states[self._offsets[row] : self._offsets[row + 1]].copy()
-            )
-            if not torch.allclose(states.cpu(), kept, rtol=1e-3, atol=1e-3):
-                raise DataError(
-                    f"kept states of item row {row} differ from the model's; "
-                    "remove the folder 'prefix' of the cache."
-                )
+        return PrefixCache(Prefix(encoder), self.states, self.report)
 
     def vectors(self, rows: Tensor) -> Tensor:
         """(U, D) pooled texts of catalog rows (U,), from the kept states on."""
-        encoder = self.prefix.encoder
-        place: npt.NDArray[np.int64] = rows.cpu().numpy()
-        lengths = (self._offsets[place + 1] - self._offsets[place]).tolist()
-        out: list[Tensor] = []
-        order: list[int] = []
-        for part in encoder.plan(lengths):
-            length = torch.tensor([lengths[i] for i in part])[:, None]
-            steps = torch.arange(int(length.max()))[None, :]
-            mask = steps < length
-            start = torch.from_numpy(self._offsets[place[list(part)]])[:, None]
-            # Padding repeats the last token: defined numbers that the mask leaves out.
-            index = start + torch.minimum(steps, length - 1)
-            states = torch.from_numpy(self._states[index.numpy()]).to(rows.device)
-            mask = mask.to(rows.device)
-            out.append(encoder.pooling(self.prefix.above(states, mask), mask))
+        return _vectors(self.prefix, self.states, rows)
+
+
+def _write(prefix: Prefix, catalog: Catalog, folder: Path, dtype: Dtype, show: bool) -> None:
+    """Computes the states of all texts into `states.npy`, beside the offsets that are there."""
+    offsets = np.load(folder / "offsets.npy")
+    out = np.lib.format.open_memmap(
+        folder / "states.npy",
+        mode="w+",
+        dtype=DTYPES[dtype][0],
+        shape=(int(offsets[-1]), prefix.encoder.width),
+    )
+    with kept.bar("states below the trained layers", len(catalog), show) as advance:
+        for row, states in _compute(prefix, catalog, torch.arange(len(catalog))):
+            out[offsets[row] : offsets[row + 1]] = stored(states, dtype).numpy()
+            advance(1)
+    out.flush()
+
+
+def _vectors(prefix: Prefix, states: States, rows: Tensor) -> Tensor:
+    """(U, D) pooled texts of catalog rows (U,), from kept states on."""
+    encoder, device = prefix.encoder, next(prefix.encoder.parameters()).device
+    dtype = next(encoder.parameters()).dtype
+    if not len(rows):
+        return torch.zeros(0, encoder.width, device=device, dtype=dtype)
+    place: npt.NDArray[np.int64] = rows.cpu().numpy()
+    lengths = (states.offsets[place + 1] - states.offsets[place]).tolist()
+    starts = torch.from_numpy(states.offsets[place])
+
+    def pooled(inputs: Tensor, mask: Tensor) -> Tensor:
+        vectors: Tensor = encoder.pooling(prefix.above(inputs, mask), mask)
+        return vectors
+
+    out: list[Tensor] = []
+    order: list[int] = []
+    for group in _groups(list(encoder.plan(lengths)), lengths, _GATHER // encoder.width):
+        places = [_padded(starts, lengths, part) for part in group]
+        flat = states.gather(torch.cat([index.flatten() for index, _ in places]), device).to(dtype)
+        blocks = torch.split(flat, [index.numel() for index, _ in places])
+        for part, block, (index, mask) in zip(group, blocks, places, strict=True):
+            inputs = block.view(*index.shape, -1)
+            out.append(encoder.recomputed(pooled, inputs, upload(mask, device)))
             order.extend(part)
-        vectors = torch.cat(out)
-        return vectors[torch.tensor(order).argsort().to(vectors.device)]
+    back = upload(torch.tensor(order).argsort(), device)
+    return torch.cat(out)[back]
+
+
+def _padded(starts: Tensor, lengths: Sequence[int], part: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Places of a micro-batch's states (N, L), and which of them are real tokens."""
+    length = torch.tensor([lengths[i] for i in part])[:, None]
+    steps = torch.arange(int(length.max()))[None, :]
+    # Padding repeats the last token: defined numbers that the mask leaves out.
+    return starts[list(part)][:, None] + torch.minimum(steps, length - 1), steps < length
+
+
+def _groups(
+    plan: list[tuple[int, ...]], lengths: Sequence[int], tokens: int
+) -> Iterator[list[tuple[int, ...]]]:
+    """Micro-batches in a row that together hold no more padded tokens, or one that holds more."""
+    group: list[tuple[int, ...]] = []
+    held = 0
+    for part in plan:
+        size = len(part) * max(lengths[i] for i in part)
+        if group and held + size > tokens:
+            yield group
+            group, held = [], 0
+        group.append(part)
+        held += size
+    if group:
+        yield group
+
+
+def _probe(prefix: Prefix, catalog: Catalog) -> None:
+    """Compares the cut model with the whole one on two texts, one of them padded.
+
+    Raises:
+        Unsupported: The model's own code does not go through the cut, or gives something else.
+    """
+    encoder, name = prefix.encoder, type(prefix.encoder.model).__name__
+    sizes = np.asarray(catalog.sizes(torch.arange(len(catalog))))
+    rows = torch.tensor([int(sizes.argmin()), int(sizes.argmax())])
+    tokens = kept.tokens_of(catalog, rows, next(encoder.parameters()).device)
+    for chunk in encoder.chunks(tokens):
+        want = encoder.run(chunk)[chunk.mask]
+        try:
+            got = prefix.above(prefix.below(chunk.ids, chunk.mask), chunk.mask)[chunk.mask]
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a family's code does with layers that are not its own
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise Unsupported(f"{name} cannot be cut between two layers ({reason})") from error
+        if got.shape != want.shape or not float(kept.relative(got, want).max()) <= 1e-3:
+            raise Unsupported(f"{name}, cut between two layers, gives other states than the whole")
+
+
+def _errors(prefix: Prefix, states: States, catalog: Catalog) -> tuple[Tensor, float]:
+    """Relative errors of a sample: (N,) of its tokens' states, and the largest of its vectors."""
+    encoder = prefix.encoder
+    rows = kept.sample(catalog)
+    found = [(states.of(row), now) for row, now in _compute(prefix, catalog, rows)]
+    errors = torch.cat([kept.relative(old, now) for old, now in found])
+    whole = encoder(kept.tokens_of(catalog, rows, next(encoder.parameters()).device))
+    return errors, float(kept.relative(_vectors(prefix, states, rows), whole).max())
 
 
 def _compute(prefix: Prefix, catalog: Catalog, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
     """States (L, D) of each row's text, in no particular order, a block of texts at a time."""
     device = next(prefix.encoder.parameters()).device
-    for block in torch.split(rows, 1024):
-        tokens = catalog.tokens(block)
-        moved = type(tokens)(tokens.values.to(device), tokens.sizes)
-        for chunk in prefix.encoder.chunks(moved):
+    for block in torch.split(rows, kept.BLOCK):
+        for chunk in prefix.encoder.chunks(kept.tokens_of(catalog, block, device)):
             states = prefix.below(chunk.ids, chunk.mask)
             for i, (row, length) in enumerate(zip(chunk.rows, chunk.lengths, strict=True)):
                 yield int(block[row]), states[i, :length]
-
-
-def _weights_hash(encoder: Encoder) -> str:
-    """SHA-256 of what lies below the lowest trained layer, and of the model's settings.
-
-    Nothing above enters it, so that all methods that leave the same layers alone share the states.
-    """
-    depths = layer_of(encoder.model)
-    digest = hashlib.sha256(encoder.model.config.to_json_string().encode())  # type: ignore[operator, union-attr]
-    for name, parameter in sorted(encoder.model.named_parameters()):
-        if depths[name] < encoder.lowest_trained:
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

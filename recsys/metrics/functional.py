@@ -23,6 +23,7 @@ from recsys.errors import ConfigError, DataError
 
 _CUT_METRICS = ("hr", "recall", "ndcg", "map")
 _SHOWN = 5  # numbers listed in a message before it is cut short
+_CACHED = 1 << 19  # scores that are counted at a time, so that a CPU's cache holds them
 
 
 def metric_names(ks: Sequence[int], auc: bool = True) -> tuple[str, ...]:
@@ -174,12 +175,32 @@ def rank_counts(
         f"The target is not one of the {scores.shape[1]} columns",
         "give the target's column in the scores",
     )
-    rivals = (~mask).scatter(1, column, False)
-    _refuse_nan(scores, rivals.scatter(1, column, True), cases)
+    # A sum reads each score once, and NaN in it is rare: only then is it asked where NaN stands.
+    if scores.sum(1).isnan().any():
+        _refuse_nan(scores, (~mask).scatter(1, column, True), cases)
     own = scores.gather(1, column)
-    greater = ((scores > own) & rivals).sum(1)
-    equal = ((scores == own) & rivals).sum(1)
-    return greater, equal, rivals.sum(1) + 1
+    rows = scores.shape[0]
+    if scores.device.type == "cpu":
+        rows = max(1, _CACHED // max(1, scores.shape[1]))
+    pieces = [torch.split(part, rows) for part in (scores, own, mask)]
+    counts = torch.cat([_count(*piece) for piece in zip(*pieces, strict=True)])
+    # The target is equal to itself, unless it is masked, and always ranked.
+    masked = mask.gather(1, column)[:, 0].long()
+    greater, equal, hidden = counts.unbind(1)
+    return greater, equal - 1 + masked, scores.shape[1] - hidden + masked
+
+
+def _count(scores: Tensor, own: Tensor, mask: Tensor) -> Tensor:
+    """(Q, 3) unmasked columns above `own` (Q, 1), unmasked ones equal to it, and masked ones.
+
+    The flags are floats: summing bools is several times slower on a CPU. Whole numbers stay exact
+    in them up to 2^24 columns in single precision.
+    """
+    exact = torch.float32 if scores.shape[1] <= 1 << 24 else torch.float64
+    flags = torch.empty(scores.shape, dtype=exact, device=scores.device)
+    ranked = scores.masked_fill(mask, torch.nan)  # neither above nor equal to anything
+    found = [torch.gt(ranked, own, out=flags).sum(1), torch.eq(ranked, own, out=flags).sum(1)]
+    return torch.stack([*found, flags.copy_(mask).sum(1)], dim=1).long()
 
 
 @dataclass(frozen=True)

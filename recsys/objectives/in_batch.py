@@ -6,11 +6,15 @@ Item Recommendations (RecSys 2019), for a pool without repeats.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from recsys.errors import ConfigError
 from recsys.objective import (
     Surroundings,
     candidate_items,
@@ -19,6 +23,13 @@ from recsys.objective import (
     softmax_loss,
 )
 from recsys.types import Batch, Loss, Scored
+
+BLOCK = 1 << 22
+"""Logits of a block where the objective chooses its size.
+
+With their masks, probabilities and gradients they take some 100 MB; smaller blocks are no faster
+to go through, and batches of the usual size (2,048 positives a step) stay in one piece.
+"""
 
 
 @dataclass
@@ -38,6 +49,13 @@ class Config:
     label_smoothing: float = field(
         default=0.0, metadata={"help": "share of the target's mass spread over the pool, below 1"}
     )
+    chunk: int | None = field(
+        default=None,
+        metadata={
+            "help": "queries of a block of logits, made again in backward so that one block is "
+            "held at a time; 0: all at once; null: 4 million logits a block"
+        },
+    )
 
 
 class Objective:
@@ -46,14 +64,18 @@ class Objective:
     Args:
         logq: Strength of the correction, in [0, 1].
         label_smoothing: In [0, 1).
+        chunk: Queries whose logits are held at a time; 0 for all, None for `BLOCK` logits.
 
     Raises:
         ConfigError: A value outside its range.
     """
 
-    def __init__(self, logq: float, label_smoothing: float) -> None:
+    def __init__(self, logq: float, label_smoothing: float, chunk: int | None = None) -> None:
         self.logq = check_share("objective.logq", logq)
         self.smoothing = check_share("objective.label_smoothing", label_smoothing, below_one=True)
+        if chunk is not None and chunk < 0:
+            raise ConfigError(f"objective.chunk is {chunk}; use 0 or more, or null")
+        self.chunk = chunk
 
     def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
         """Sum over the local queries that have a case and a target; others are not counted.
@@ -83,12 +105,57 @@ class Objective:
         first = order[torch.searchsorted(ordered, pool).clamp(max=max(len(pool) - 1, 0))]
         column = (first == torch.arange(len(pool), device=pool.device)) & (pool >= 0)
         target = order[torch.searchsorted(ordered, mine)] if len(mine) else mine
-        logits = around.score(queries, vectors)
+        correction: Tensor | None = None
         if self.logq:
-            correction = around.log_inclusion(pool, (pool >= 0).sum())
-            logits = logits - self.logq * correction
+            correction = self.logq * around.log_inclusion(pool, (pool >= 0).sum())
+        size = self._size(len(queries), len(pool))
         # looked up by user, not by query: a user with many queries is searched once
-        known = around.known(batch.users, pool)[batch.query[:, 0].clamp(min=0)]
-        keep = column & ~known & (mine >= 0)[:, None]
-        keep = keep | ((pool == mine[:, None]) & column)
-        return softmax_loss(logits, target, keep, self.smoothing)
+        known = torch.empty(len(batch.users), len(pool), dtype=torch.bool, device=pool.device)
+        for part_of, users in zip(
+            torch.split(known, size), torch.split(batch.users, size), strict=True
+        ):
+            part_of.copy_(around.known(users, pool))
+        rows = batch.query[:, 0].clamp(min=0)
+
+        def part(at: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+            logits = around.score(asked, vectors)
+            if correction is not None:
+                logits = logits - correction
+            own = mine[at, None]
+            keep = column & ~known[rows[at]] & (own >= 0)
+            keep = keep | ((pool == own) & column)
+            loss = softmax_loss(logits, target[at], keep, self.smoothing)
+            return loss.total, loss.count
+
+        return _sum(part, queries, size)
+
+    def _size(self, queries: int, pool: int) -> int:
+        """Queries of a block, at least 1."""
+        asked = max(1, BLOCK // max(1, pool)) if self.chunk is None else self.chunk
+        return asked or max(1, queries)
+
+
+def _sum(
+    part: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], queries: Tensor, size: int
+) -> Loss:
+    """Total and count over blocks of queries; where there are several, each is made twice.
+
+    Between forward and backward nothing of a block is kept but its two numbers. What a block
+    needs from other ranks must have been gathered before: the second pass asks nobody.
+
+    Args:
+        part: Total and count of some queries, from their numbers (n,) and vectors (n, D).
+        queries: (Q, D).
+        size: Queries of a block.
+    """
+    every = torch.arange(len(queries), device=queries.device)
+    if len(queries) <= size:
+        return Loss(*part(every, queries))
+    blocks = zip(torch.split(every, size), torch.split(queries, size), strict=True)
+    # no block draws random numbers, so that none have to be kept for the second pass
+    found = [
+        checkpoint(part, at, asked, use_reentrant=False, preserve_rng_state=False)
+        for at, asked in blocks
+    ]
+    total, count = (torch.stack(list(column)).sum() for column in zip(*found, strict=True))
+    return Loss(total, count)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import multiprocessing as mp
 import shutil
+import time
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -26,11 +29,15 @@ def _race(root: str, barrier: Barrier, number: int, out: mp.SimpleQueue[tuple[st
         _fill(folder)
         (folder / f"by{number}").write_text("")
 
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    fcntl.flock = none  # in this process only
     path = Store(Path(root)).folder("kind", KEY, build)
     out.put((str(path), (path / "data.txt").read_text()))
 
 
-def test_two_builders_at_once_both_end_with_one_whole_folder(tmp_path: Path) -> None:
+def test_without_locks_two_builders_at_once_both_end_with_one_whole_folder(tmp_path: Path) -> None:
     context = mp.get_context("fork")
     barrier, out = context.Barrier(2), context.SimpleQueue()
     workers = [
@@ -46,6 +53,73 @@ def test_two_builders_at_once_both_end_with_one_whole_folder(tmp_path: Path) -> 
     assert text == "whole" * 1000
     assert [p.name for p in (tmp_path / "kind").iterdir()] == [Path(path).name]
     assert len(list(Path(path).glob("by*"))) == 1  # never a mixture of both
+
+
+def _queue(root: str, barrier: Barrier, out: mp.SimpleQueue[tuple[bool, str]]) -> None:
+    built = []
+
+    def build(folder: Path) -> None:
+        built.append(True)
+        time.sleep(0.2)
+        _fill(folder)
+
+    barrier.wait(30)
+    path = Store(Path(root)).folder("kind", KEY, build)
+    out.put((bool(built), (path / "data.txt").read_text()))
+
+
+def test_of_many_at_once_one_builds_and_the_others_wait_for_it(tmp_path: Path) -> None:
+    context = mp.get_context("fork")
+    barrier, out = context.Barrier(5), context.SimpleQueue()
+    workers = [context.Process(target=_queue, args=(str(tmp_path), barrier, out)) for _ in range(5)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    found = sorted(out.get() for _ in workers)
+    assert found == [(False, "whole" * 1000)] * 4 + [(True, "whole" * 1000)]
+    assert len(list((tmp_path / "kind").iterdir())) == 1  # no lock, nothing aside
+
+
+def _stall(root: str, key: dict[str, object], pipe: Connection) -> None:
+    def build(folder: Path) -> None:
+        _fill(folder)
+        pipe.send("inside")
+        time.sleep(60)
+
+    Store(Path(root)).folder("kind", key, build)
+
+
+def _stalled(root: Path, key: dict[str, object]) -> mp.process.BaseProcess:
+    context = mp.get_context("fork")
+    here, there = context.Pipe()
+    worker = context.Process(target=_stall, args=(str(root), key, there))
+    worker.start()
+    assert here.recv() == "inside"
+    return worker
+
+
+def test_a_killed_builder_blocks_nobody_and_its_leftovers_go(tmp_path: Path) -> None:
+    other = {**KEY, "a": 2}
+    dead, living = _stalled(tmp_path, KEY), _stalled(tmp_path, other)
+    dead.kill()
+    dead.join(10)
+    assert len(list((tmp_path / "kind").glob(".*.tmp"))) == 2
+    third = Store(tmp_path).folder("kind", {**KEY, "a": 3}, _fill)  # clears up after others
+    (aside,) = (tmp_path / "kind").glob(".*.tmp")
+    path = Store(tmp_path).folder("kind", KEY, _fill)
+    assert (path / "data.txt").read_text() == "whole" * 1000
+    assert aside.is_dir()  # that of the living one
+    assert {p.name for p in (tmp_path / "kind").iterdir() if p.name[0] != "."} == {
+        path.name,
+        third.name,
+    }
+    living.kill()
+    living.join(10)
+    shutil.rmtree(path)
+    path = Store(tmp_path).folder("kind", KEY, _fill)
+    assert {p.name for p in (tmp_path / "kind").iterdir()} == {path.name, third.name}
 
 
 def test_key_names_the_content_whatever_the_order_and_is_built_once(tmp_path: Path) -> None:

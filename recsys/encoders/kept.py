@@ -1,0 +1,247 @@
+"""What the kept states and the kept vectors of a catalog have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.data.catalog import Catalog
+from recsys.data.store import Store
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.layers import layer_of
+from recsys.errors import DataError
+from recsys.types import Ragged
+
+Dtype = Literal["fp32", "fp16"]
+
+BLOCK = 1024
+"""Texts that are tokenised and planned at a time while a catalog is encoded."""
+
+TOLERANCE: dict[Dtype, float] = {"fp32": 1e-3, "fp16": 2e-3}
+"""Largest relative error of kept numbers; half precision rounds by up to 2**-11 = 4.9e-4."""
+
+_SAMPLE = 16  # texts that are computed again at each start
+_TIME = "build.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is kept, what it cost, and how true it is on the texts that were computed again.
+
+    Attributes:
+        what: "states" below the lowest trained layer, or "vectors" of a frozen encoder.
+        depth: How many layers are not computed any more.
+        dtype: In which precision it is kept.
+        gb: Size in GB (10^9 bytes).
+        built: Whether this process built it, or found it.
+        seconds: Time of this start: weights hashed, built or found, sample compared.
+        build_seconds: Time that building took, whenever and by whichever run.
+        max_error: Largest relative error of a kept row (a token's state or a text's vector): the
+            Euclidean norm of the difference over that of the row computed now.
+        mean_error: Its mean.
+        vector_error: Largest relative error of a text's vector that is made from what is kept,
+            against the whole model in fp32.
+    """
+
+    what: Literal["states", "vectors"]
+    depth: int
+    dtype: Dtype
+    gb: float
+    built: bool
+    seconds: float
+    build_seconds: float
+    max_error: float
+    mean_error: float
+    vector_error: float
+
+    def line(self) -> str:
+        """The report as one line for a user."""
+        how = f"built in {self.build_seconds:.0f} s" if self.built else "found"
+        return (
+            f"kept {self.what} after {self.depth} layers: {self.gb:.2f} GB in {self.dtype}, {how}; "
+            f"relative error at most {self.max_error:.1e} (mean {self.mean_error:.1e}), "
+            f"of item vectors at most {self.vector_error:.1e}"
+        )
+
+
+@dataclass
+class Found:
+    """A folder of the store, and what it took to get it.
+
+    Attributes:
+        folder: The folder.
+        built: Whether this process built it.
+        seconds: Time that building took, whenever that was.
+    """
+
+    folder: Path
+    built: bool = False
+    seconds: float = 0.0
+
+
+def found(
+    store: Store,
+    kind: str,
+    parts: Callable[[], Mapping[str, object]],
+    write: Callable[[Path], None],
+) -> Found:
+    """Builds a folder of the store, or finds it, and takes the time.
+
+    Args:
+        store: The store.
+        kind: The sort of folder.
+        parts: Makes its key.
+        write: Fills it.
+    """
+    out = Found(Path())
+
+    def timed(folder: Path) -> None:
+        began = time.perf_counter()
+        write(folder)
+        out.built = True
+        (folder / _TIME).write_text(json.dumps({"seconds": time.perf_counter() - began}))
+
+    out.folder = store.folder(kind, parts(), timed)
+    out.seconds = float(json.loads((out.folder / _TIME).read_text())["seconds"])
+    return out
+
+
+def key_parts(encoder: Encoder, catalog: Catalog) -> dict[str, object]:
+    """What kept states and vectors depend on besides the weights: tokens, special ones, cuts."""
+    return {
+        "catalog": catalog.folder.name,
+        "specials": [*encoder.specials.prefix, -1, *encoder.specials.suffix],
+        "max_length": encoder.max_length,
+    }
+
+
+def weights_hash(encoder: Encoder, below: int) -> str:
+    """SHA-256 of the model's settings and of all parameters below a layer.
+
+    Nothing above enters it, so that all methods that leave the same layers alone share the states.
+
+    Args:
+        encoder: The encoder.
+        below: The first layer that does not count; `depth + 1` for the whole model.
+    """
+    depths = layer_of(encoder.model)
+    digest = hashlib.sha256(encoder.model.config.to_json_string().encode())  # type: ignore[operator, union-attr]
+    for name, parameter in sorted(encoder.model.named_parameters()):
+        if depths[name] < below:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def still(encoder: Encoder, device: torch.device | None = None) -> Iterator[torch.device]:
+    """The encoder in evaluation mode on a device, without gradients; then all is as before.
+
+    Args:
+        encoder: The encoder.
+        device: Where to compute; None where it is.
+
+    Yields:
+        The device.
+    """
+    was, home = encoder.training, next(encoder.parameters()).device
+    there = home if device is None else device
+    encoder.eval().to(there)
+    try:
+        with torch.no_grad():
+            yield there
+    finally:
+        encoder.to(home).train(was)
+
+
+def sample(catalog: Catalog) -> Tensor:
+    """(S,) catalog rows that are computed again; others at each start."""
+    count = min(_SAMPLE, len(catalog))
+    return torch.from_numpy(np.random.default_rng().choice(len(catalog), count, replace=False))
+
+
+def tokens_of(catalog: Catalog, rows: Tensor, device: torch.device) -> Ragged:
+    """Raw token ids of catalog rows (U,), on a device."""
+    tokens = catalog.tokens(rows)
+    return Ragged(tokens.values.to(device), tokens.sizes)
+
+
+def relative(kept: Tensor, now: Tensor) -> Tensor:
+    """(N,) norms of the difference of rows (N, D) over the norms of the second ones, on the CPU."""
+    difference = torch.linalg.vector_norm(kept.cpu().double() - now.cpu().double(), dim=-1)
+    size = torch.linalg.vector_norm(now.cpu().double(), dim=-1)
+    out: Tensor = difference / size.clamp(min=torch.finfo(torch.float32).tiny)
+    return out
+
+
+def check(errors: Tensor, dtype: Dtype, kind: str, folder: Path) -> None:
+    """Refuses what differs from the model; a wrong file must not decide an experiment.
+
+    Args:
+        errors: (N,) relative errors of a sample.
+        dtype: Of what is kept.
+        kind: The sort of folder.
+        folder: The folder.
+
+    Raises:
+        DataError: An error is too large, or no number.
+    """
+    worst = float(errors.max())
+    if not worst <= TOLERANCE[dtype]:
+        raise DataError(
+            f"kept {kind} differ from what the model computes now, by {worst:.1e} of their size; "
+            f"remove the folder {folder}."
+        )
+
+
+def mapped(path: Path) -> Tensor:
+    """A `.npy` file as a tensor whose pages stay in the file; it must never be written to."""
+    array = np.load(path, mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+@contextmanager
+def bar(what: str, total: int, show: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar on the standard error, where that is a terminal.
+
+    Args:
+        what: Before the bar.
+        total: How many texts there are.
+        show: Whether it may be shown at all.
+
+    Yields:
+        To be called with the number of further texts.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not (show and console.is_terminal),
+    ) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)

@@ -1,0 +1,69 @@
+"""The special tokens of a model, read off its tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from recsys.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Specials:
+    """The token ids that a model expects around its texts.
+
+    Attributes:
+        prefix: Before a text or pair.
+        separators: Between the two texts of a pair.
+        suffix: After a text or pair.
+        pad: Fills a batch; also the only token of an empty text where there is no prefix or suffix.
+    """
+
+    prefix: tuple[int, ...]
+    separators: tuple[int, ...]
+    suffix: tuple[int, ...]
+    pad: int
+
+    @staticmethod
+    def of(tokenizer: Any) -> Specials:  # noqa: ANN401 - transformers' tokenizers share no typed base
+        """Reads them off what the tokenizer puts around "a" and around the pair ("a", "b").
+
+        Raises:
+            ConfigError: The tokenizer alters the texts themselves when it adds special tokens.
+        """
+        name = type(tokenizer).__name__
+        a = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+        b = list(tokenizer("b", add_special_tokens=False)["input_ids"])
+        one = list(tokenizer("a")["input_ids"])
+        two = list(tokenizer("a", "b")["input_ids"])
+        start = _find(one, a)
+        if not a or not b or start < 0:
+            raise ConfigError(
+                f"encoder: the special tokens of {name} cannot be told from its text tokens; "
+                "choose a model with another tokenizer."
+            )
+        prefix, suffix = one[:start], one[start + len(a) :]
+        head, tail = prefix + a, b + suffix
+        if (
+            len(two) < len(head) + len(tail)
+            or two[: len(head)] != head
+            or two[len(two) - len(tail) :] != tail
+        ):
+            raise ConfigError(
+                f"encoder: {name} does not put the special tokens of a single text around a pair; "
+                "choose a model with another tokenizer."
+            )
+        pad = tokenizer.pad_token_id
+        if pad is None:
+            # Decoders often name no padding; it is masked, so that any known id will do.
+            pad = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
+        between = two[len(head) : len(two) - len(tail)]
+        return Specials(tuple(prefix), tuple(between), tuple(suffix), int(pad))
+
+
+def _find(haystack: list[int], needle: list[int]) -> int:
+    """Start of the first occurrence of `needle`, or -1."""
+    for start in range(len(haystack) - len(needle) + 1):
+        if haystack[start : start + len(needle)] == needle:
+            return start
+    return -1

@@ -1,0 +1,103 @@
+"""The vectors of a frozen encoder: computed once for a whole catalog, shared between runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.data.catalog import Catalog
+from recsys.data.store import Store
+from recsys.encoders import kept
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.kept import Report
+
+_FORMAT = 1  # raise it when the files change, so that old folders are not read
+
+
+class FrozenVectors:
+    """Pooled vectors of all items, made by an encoder of which nothing trains.
+
+    Args:
+        values: (I, D) the vectors, fp32; `build` maps them from disk.
+        report: What they cost and how true they are.
+    """
+
+    def __init__(self, values: Tensor, report: Report) -> None:
+        self._values, self.report = values, report
+
+    @staticmethod
+    def size_gb(encoder: Encoder, catalog: Catalog) -> float:
+        """Size of the vectors of a whole catalog, in GB (10^9 bytes)."""
+        return len(catalog) * encoder.width * 4 / 1e9
+
+    @classmethod
+    def build(
+        cls,
+        encoder: Encoder,
+        catalog: Catalog,
+        store: Store,
+        *,
+        device: torch.device | None = None,
+        show: bool = False,
+    ) -> FrozenVectors:
+        """Computes the vectors, or finds those of an earlier run with the same encoder and texts.
+
+        Args:
+            encoder: The frozen encoder.
+            catalog: The item texts.
+            store: Where the vectors are kept.
+            device: Where to compute; None where the encoder is.
+            show: Whether to show a progress bar, on a terminal.
+
+        Raises:
+            DataError: Kept vectors differ from what the model computes now.
+        """
+        began = time.perf_counter()
+
+        def parts() -> dict[str, object]:
+            return {
+                "format": _FORMAT,
+                "weights": kept.weights_hash(encoder, encoder.depth + 1),
+                "pooling": type(encoder.pooling).__name__,
+                **kept.key_parts(encoder, catalog),
+            }
+
+        def write(folder: Path) -> None:
+            out = np.empty((len(catalog), encoder.width), dtype=np.float32)
+            with kept.bar("item vectors", len(catalog), show) as advance:
+                for rows in torch.split(torch.arange(len(catalog)), kept.BLOCK):
+                    vectors = encoder(kept.tokens_of(catalog, rows, there))
+                    out[rows.numpy()] = vectors.float().cpu().numpy()
+                    advance(len(rows))
+            np.save(folder / "vectors.npy", out)
+
+        with kept.still(encoder, device) as there:
+            made = kept.found(store, "vectors", parts, write)
+            values = kept.mapped(made.folder / "vectors.npy")
+            rows = kept.sample(catalog)
+            now = encoder(kept.tokens_of(catalog, rows, there))
+        errors = kept.relative(values[rows], now)
+        kept.check(errors, "fp32", "vectors", made.folder)
+        report = Report(
+            what="vectors",
+            depth=encoder.depth,
+            dtype="fp32",
+            gb=values.nbytes / 1e9,
+            built=made.built,
+            seconds=time.perf_counter() - began,
+            build_seconds=made.seconds,
+            max_error=float(errors.max()),
+            mean_error=float(errors.mean()),
+            vector_error=float(errors.max()),
+        )
+        return cls(values, report)
+
+    def lookup(self, rows: Tensor) -> Tensor:
+        """(U, D) vectors of catalog rows (U,), on the device of the rows."""
+        if self._values.device != rows.device:
+            self._values = self._values.to(rows.device)
+        return self._values.index_select(0, rows)

@@ -1,0 +1,215 @@
+"""User encoders over item vectors: every position of a history from one pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recsys.errors import ConfigError
+
+BLOCK = 32
+"""Positions that one product of a decayed sum spans: fewer lose to overhead, more to zeros."""
+
+
+class Mix(nn.Module):
+    """A weighted mean of a history: plain, decaying with the distance, or learned attention.
+
+    The attention begins as the decay, and a decay of 0 is the mean.
+
+    Args:
+        kind: mean, recency or attention.
+        width: D, width of an item vector.
+        rate: Decay a step back, at the start.
+    """
+
+    def __init__(self, kind: str, width: int, rate: float) -> None:
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(rate)) if kind != "mean" else None
+        self.attend = nn.Parameter(torch.zeros(width)) if kind == "attention" else None
+
+    def forward(self, items: Tensor, history: Tensor, query: Tensor) -> Tensor:
+        """The user vector of every query.
+
+        Args:
+            items: (U, D) item vectors.
+            history: (B, H) places in them in time order, -1 for none (at the end).
+            query: (Q, 2) row and length of the prefix that the query sees.
+
+        Returns:
+            (Q, D) in the dtype of `items`; zero for a query without history, so that every item
+            scores the same.
+        """
+        row, prefix = query.unbind(1)
+        history = _some(history)
+        # In the items' own precision also under autocast: these are sums of many terms.
+        with torch.autocast(items.device.type, enabled=False):
+            if 0 < len(query) <= len(history):
+                # One query a row: the sums of the other positions would be for nothing.
+                return self._bags(items, history[row], prefix)
+            if self.attend is not None:
+                at = row * (history.shape[1] + 1) + prefix
+                return F.embedding(at, self._attended(items, history).flatten(0, 1))
+            at = prefix * len(history) + row
+            return F.embedding(at, self._shared(items, history).flatten(0, 1))
+
+    def _bags(self, items: Tensor, history: Tensor, prefix: Tensor) -> Tensor:
+        """(U, D), (Q, H), (Q,) -> (Q, D): a weighted sum for each query."""
+        place = torch.arange(history.shape[1], device=history.device)
+        inside = (place < prefix[:, None]) & (history >= 0)
+        logits = self._decay(prefix, place, items)
+        if self.attend is not None:
+            logits = logits + (_table(items) @ self.attend)[history.clamp(min=0)]
+        weights = _softmax(logits, inside)
+        return F.embedding_bag(
+            history.clamp(min=0), _table(items), per_sample_weights=weights, mode="sum"
+        )
+
+    def _attended(self, items: Tensor, history: Tensor) -> Tensor:
+        """(U, D), (B, H) -> (B, H + 1, D): each row has weights of its own."""
+        vectors = F.embedding(history.clamp(min=0), _table(items))
+        prefix, place = _grid(history)
+        logits = self._decay(prefix, place, items)
+        if self.attend is not None:
+            logits = logits + (vectors @ self.attend)[:, None, :]
+        return _softmax(logits, place < prefix[:, None]) @ vectors
+
+    def _shared(self, items: Tensor, history: Tensor) -> Tensor:
+        """(U, D), (B, H) -> (H + 1, B, D): all rows have the same weights.
+
+        A prefix that reaches into a block is the state before the block, scaled by the weight of
+        what lies there, plus the block's own share: a prefix sum that never holds anything larger
+        than a mean, whatever the sign of the rate. Padding stands at the end, where no prefix
+        sees it.
+        """
+        prefix, place = _grid(history)
+        weights = _softmax(self._decay(prefix, place, items), place < prefix[:, None])
+        vectors = F.embedding(history.T.clamp(min=0), _table(items)).flatten(1)
+        parts: list[Tensor] = []
+        for begin in range(0, history.shape[1], BLOCK):
+            end = min(history.shape[1], begin + BLOCK)
+            # The first block also holds the empty prefix.
+            mine = weights[begin + 1 if begin else 0 : end + 1]
+            part = mine[:, begin:end] @ vectors[begin:end]
+            if begin:
+                part = torch.addcmul(part, mine[:, :begin].sum(1, keepdim=True), parts[-1][-1:])
+            parts.append(part)
+        states = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return states.view(-1, history.shape[0], items.shape[1])
+
+    def _decay(self, prefix: Tensor, place: Tensor, items: Tensor) -> Tensor:
+        """(N,), (H,) -> (N, H) logits by the distance from the end of the prefix."""
+        distance = (prefix[:, None] - 1 - place).to(items.dtype)
+        return torch.zeros_like(distance) if self.rate is None else -self.rate * distance
+
+
+class Causal(nn.Module):
+    """A causal Transformer over item vectors, added to their recency mix.
+
+    As SASRec (Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018), with norms
+    before the blocks. Its output map is zero at first, so that training begins at the quality of
+    the mix. Positions count from the start of the kept history: a prefix then has the same
+    positions in training, where all prefixes of a row share a pass, as when it comes alone.
+
+    Args:
+        width: D, width of an item vector.
+        positions: Longest history.
+        layers: Number of layers.
+        heads: Attention heads; they divide the width.
+        dropout: Share of values dropped in training: inputs, attention and what a block adds.
+        rate: Decay of the mix a step back, at the start.
+
+    Raises:
+        ConfigError: The heads do not divide the width.
+    """
+
+    def __init__(
+        self, width: int, positions: int, layers: int, heads: int, dropout: float, rate: float
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ConfigError(
+                f"architecture.attention_heads is {heads}, which does not divide the encoder's "
+                f"width of {width}; set it to {_divisor(width, heads)}."
+            )
+        self.mix = Mix("recency", width, rate)
+        # Item vectors of unit length would be small beside what the layers add.
+        self.enter = nn.LayerNorm(width)
+        self.positions = nn.Parameter(torch.empty(positions, width).normal_(std=0.02))
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(_Layer(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, items: Tensor, history: Tensor, query: Tensor) -> Tensor:
+        """As `Mix.forward`: (U, D), (B, H), (Q, 2) -> (Q, D); zero without a history."""
+        mixed: Tensor = self.mix(items, history, query)
+        history = _some(history)
+        x = self.enter(F.embedding(history.clamp(min=0), _table(items)))
+        x = self.dropout(x + self.positions[: history.shape[1]])
+        # Padding stands at the end, where no position that is asked for sees it.
+        for layer in self.layers:
+            x = layer(x)
+        row, prefix = query.unbind(1)
+        # An empty prefix takes the first position, and nothing of it below.
+        at = row * x.shape[1] + (prefix - 1).clamp(min=0)
+        state = F.embedding(at, x.flatten(0, 1))
+        added = self.out(self.norm(state)).to(mixed.dtype)
+        out: Tensor = mixed + added * (prefix > 0)[:, None]
+        return out
+
+
+class _Layer(nn.Module):
+    """Causal self-attention and a feed-forward map, each with its norm before and added."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.share = heads, dropout
+        self.attention_norm = nn.LayerNorm(width)
+        self.inputs = nn.Linear(width, 3 * width)
+        self.attended = nn.Linear(width, width)
+        self.forward_norm = nn.LayerNorm(width)
+        # No wider inside, as in SASRec.
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, D) -> (B, H, D); no position sees a later one."""
+        parts = self.inputs(self.attention_norm(x))
+        parts = parts.view(*x.shape[:2], 3, self.heads, -1)
+        q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
+        share = self.share if self.training else 0.0
+        seen = F.scaled_dot_product_attention(q, k, v, dropout_p=share, is_causal=True)
+        x = x + self.dropout(self.attended(seen.transpose(1, 2).flatten(2)))
+        inner = F.gelu(self.inner(self.forward_norm(x)))
+        out: Tensor = x + self.dropout(self.outer(inner))
+        return out
+
+
+def _some(history: Tensor) -> Tensor:
+    """(B, H) with at least one place, so that every parameter takes part in every step."""
+    return history if history.shape[1] else F.pad(history, (0, 1), value=-1)
+
+
+def _table(items: Tensor) -> Tensor:
+    """(U, D), or a row of zeros where there is no item that a place could point to."""
+    return items if len(items) else items.new_zeros(1, items.shape[1])
+
+
+def _grid(history: Tensor) -> tuple[Tensor, Tensor]:
+    """Every length of a prefix (H + 1,) and every place (H,) of histories (B, H)."""
+    every = torch.arange(history.shape[1] + 1, device=history.device)
+    return every, every[:-1]
+
+
+def _softmax(logits: Tensor, inside: Tensor) -> Tensor:
+    """Softmax over the last dimension among `inside`, zero elsewhere and where all is outside."""
+    logits = logits.masked_fill(~inside, torch.finfo(logits.dtype).min)
+    return logits.softmax(-1).masked_fill(~inside, 0.0)
+
+
+def _divisor(width: int, heads: int) -> int:
+    """The largest number up to `heads` that divides `width`."""
+    return max(n for n in range(1, heads + 1) if width % n == 0)
