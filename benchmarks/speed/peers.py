@@ -1,0 +1,316 @@
+"""Peers: sentence-transformers' trainers on the same model, texts, batch and machine."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import Part, Timing, alternate, fresh_store, percent, row
+from sides import Found, Ours, apart
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from recsys.config import compose
+from recsys.encoders.load import weights_file
+from recsys.flops import pair_lengths
+from recsys.optim import set_dropout
+from recsys.types import Batch
+
+NEEDS = ("sentence_transformers", "datasets", "accelerate")
+LONGEST = 128  # tokens of a text or pair on both sides
+TITLES = 1024  # of the table on encoding
+WIDE = ["tuning=full", "tuning.embeddings=true", f"data.max_tokens={LONGEST}"]
+"""Everything trains, as it does in sentence-transformers; no title is cut before it is joined."""
+
+
+@dataclass
+class Alternating(TrainerCallback):
+    """Runs our step behind each of the trainer's, and takes the time of both; the first is no run.
+
+    A step of the trainer is everything between two ends of steps: reading, collate, forward,
+    backward, optimiser and whatever else it does.
+
+    Attributes:
+        ours: Our step.
+        shared: The trainer's parameters by our names, for the gradients of the first step.
+        theirs_time: Of the trainer's steps.
+        ours_time: Of our steps.
+        gradients: Of the trainer's first step.
+    """
+
+    ours: Callable[[], float]
+    shared: dict[str, torch.nn.Parameter]
+    theirs_time: Timing = field(default_factory=Timing)
+    ours_time: Timing = field(default_factory=Timing)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+    _since: tuple[float, float] = (0.0, 0.0)
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object
+    ) -> None:
+        """Keeps the first gradients."""
+        if not state.global_step:
+            found = {n: p.grad for n, p in self.shared.items()}
+            self.gradients = {n: g.detach().clone() for n, g in found.items() if g is not None}
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object
+    ) -> None:
+        """The end of a step: ours follows."""
+        now = time.perf_counter(), time.process_time()
+        if state.global_step > 1:
+            self.theirs_time.wall.append(now[0] - self._since[0])
+            self.theirs_time.cpu.append(now[1] - self._since[1])
+        gc.collect()
+        began = time.perf_counter(), time.process_time()
+        self.ours()
+        if state.global_step > 1:
+            self.ours_time.wall.append(time.perf_counter() - began[0])
+            self.ours_time.cpu.append(time.process_time() - began[1])
+        gc.collect()
+        self._since = time.perf_counter(), time.process_time()
+
+
+def peers(data: Path, runs: int) -> Part:
+    """Two trainers and the encoding, or a line that says what is missing.
+
+    Args:
+        data: Folder that holds `amazon-instruments`.
+        runs: Steps of each that count.
+    """
+    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        line = f"Not measured: {', '.join(missing)} missing; `pip install {EXTRA}`."
+        print(line)
+        return Part(TITLE, [], [line])
+    version = importlib.import_module("sentence_transformers").__version__
+    with fresh_store():
+        towers, said = two_tower(data, runs)
+        pairs, cross = cross_encoder(data, runs)
+        encoded, last = encoding(data, runs)
+    setting = (
+        f"sentence-transformers {version} (`pip install {EXTRA}`), its own trainers on the model's "
+        "own folder; all parameters train, dropout off and no clipping on both sides, AdamW, fp32. "
+        "After each of its steps follows one of ours."
+    )
+    return Part(TITLE, towers + pairs + encoded, [setting, said, cross, last])
+
+
+TITLE, EXTRA = "sentence-transformers", '"sentence-transformers[train]"'
+
+
+def two_tower(data: Path, runs: int) -> tuple[list[dict[str, Any]], str]:
+    """Pairs of a history's titles as one text and the next title, in-batch softmax."""
+    words = ["architecture.user=text", "architecture.heads=false", *WIDE]
+    ours = Ours(data, words)
+    # Neither a repeated target nor one that another user is known to like: there both losses agree.
+    keys = [key for key in ours.batches(100) if bool(ours.keep(ours.batch(key)).all())]
+    if not keys:
+        raise RuntimeError("no batch without a repeated or known target")
+    batch = ours.batch(keys[0])
+    users = user_texts(ours, batch)
+    targets = [ours.model.parts.texts[i] for i in batch.plan.items[batch.candidates[:, 0]].tolist()]
+    st = importlib.import_module("sentence_transformers")
+    model = st.SentenceTransformer(str(folder()), device="cpu")
+    model.max_seq_length = LONGEST
+    set_dropout(model, 0.0)
+    losses = importlib.import_module("sentence_transformers.losses")
+    loss = losses.MultipleNegativesRankingLoss(model)  # its scale of 20 is our temperature of 0.05
+    found = ours.gradients(batch)
+    rows = {"anchor": users, "positive": targets}
+    args, trainer = st.SentenceTransformerTrainingArguments, st.SentenceTransformerTrainer
+    clock, right = train(trainer, args, model, loss, rows, ours, batch, runs)
+    lengths = [count(ours, users), count(ours, targets)]
+    useful = sum(lengths[0]) + sum(lengths[1])
+    places = sum(len(part) * max(part) for part in lengths)
+    what = "A step on 32 pairs of history text and title"
+    note = (
+        f"**MultipleNegativesRankingLoss: {faster(clock):.2f} times** as fast here. It pads each "
+        f"column to its longest: {percent(1 - useful / places)} of its token places are "
+        "padding; here micro-batches of similar length hardly have any. The same work is done "
+        "by both beyond that: each text once, the whole model forward and backward."
+    )
+    exact = apart(found, right)
+    return table(what, clock, exact, len(users) + len(set(targets)), useful), note
+
+
+def cross_encoder(data: Path, runs: int) -> tuple[list[dict[str, Any]], str]:
+    """Pairs of a user's text and a candidate in one sequence, binary cross-entropy."""
+    words = [
+        *("architecture=cross_encoder", "objective=bce", "objective.negatives=3", *WIDE),
+        *("trainer.batch_size=8", "evaluation.protocol=candidates", "evaluation.max_cases=8"),
+    ]
+    ours = Ours(data, words)
+    keys = [key for key in ours.batches(100) if all_count(ours, ours.batch(key))]
+    if not keys:
+        raise RuntimeError("no batch in which every pair counts")
+    batch = ours.batch(keys[0])
+    users, texts = user_texts(ours, batch), ours.model.parts.texts
+    items = batch.plan.items[batch.candidates]
+    width = items.shape[1]
+    rows = {
+        "query": [text for text in users for _ in range(width)],
+        "item": [texts[i] for i in items.flatten().tolist()],
+        "label": batch.labels.flatten().tolist(),
+    }
+    st = importlib.import_module("sentence_transformers.cross_encoder")
+    losses = importlib.import_module("sentence_transformers.cross_encoder.losses")
+    model = st.CrossEncoder(str(folder()), num_labels=1, max_length=LONGEST, device="cpu")
+    set_dropout(model, 0.0)
+    loss = losses.BinaryCrossEntropyLoss(model)
+    args, trainer = st.CrossEncoderTrainingArguments, st.CrossEncoderTrainer
+    clock, _ = train(trainer, args, model, loss, rows, ours, batch, runs)
+    raw = [[n - 2 for n in count(ours, rows[name])] for name in ("query", "item")]
+    lengths = pair_lengths(ours.model.encoder, raw[0], raw[1])
+    useful = sum(lengths)
+    padding = 1 - useful / (len(lengths) * max(lengths))
+    note = (
+        f"**CrossEncoder, BinaryCrossEntropyLoss: {faster(clock):.2f} times** as fast here; "
+        f"{percent(padding)} of its token places are padding. The heads differ (one linear map "
+        "on the pooled first token there, the cosine of both spans and an MLP here), so that the "
+        "losses are not to be compared."
+    )
+    what = "A step on 32 joint pairs of history text and candidate (8 users, 4 candidates)"
+    return table(what, clock, {}, len(lengths), useful), note
+
+
+def all_count(ours: Ours, batch: Batch) -> bool:
+    """Whether the loss counts every pair: none is missing, and no negative is a known positive."""
+    if ours.model.parts.around is None:
+        raise RuntimeError("this recommender does not train")
+    items = batch.plan.items[batch.candidates.clamp(min=0)]
+    known = ours.model.parts.around(ours.model.score).known_each(batch.users, items)
+    return bool((batch.candidates >= 0).all()) and not bool((known & (batch.labels == 0)).any())
+
+
+def encoding(data: Path, runs: int) -> tuple[list[dict[str, Any]], str]:
+    """Titles to vectors, in evaluation mode."""
+    ours = Ours(data, ["tuning=full", f"data.max_tokens={LONGEST}"])
+    encoder, catalog = ours.model.encoder, ours.model.parts.catalog
+    if catalog is None:
+        raise RuntimeError("this recommender reads no tokens")
+    texts = list(ours.model.parts.texts[:TITLES])
+    tokens = catalog.tokens(torch.arange(TITLES))
+    st = importlib.import_module("sentence_transformers")
+    model = st.SentenceTransformer(str(folder()), device="cpu")
+    model.max_seq_length = LONGEST
+    ours.model.eval()
+
+    def theirs() -> Tensor:
+        made: Tensor = model.encode(texts, convert_to_tensor=True, show_progress_bar=False)
+        return made
+
+    @torch.no_grad()
+    def own() -> Tensor:
+        return torch.nn.functional.normalize(encoder(tokens), dim=-1)
+
+    times = alternate({"theirs": theirs, "ours": own}, runs)
+    right = theirs().cpu()
+    off = {"vectors apart": float((own() - right).norm() / right.norm())}
+    what, useful = f"Encoding {TITLES:,} titles", sum(encoder.lengths(tokens.sizes))
+    rows = [
+        row(what, THEIRS, times["theirs"], texts=TITLES, tokens=useful),
+        row(what, "ours", times["ours"], texts=TITLES, tokens=useful, exact=off),
+    ]
+    factor = times["theirs"].median / times["ours"].median
+    return rows, (
+        f"**Encoding: {factor:.2f} times** as fast here. `encode` sorts by length as well, in "
+        "batches of 32 texts, and tokenises at every call; here tokens are made once, and a "
+        "micro-batch is bounded by its tokens."
+    )
+
+
+THEIRS = "sentence-transformers"
+
+
+def train(
+    trainer: Any,  # noqa: ANN401 - the library is imported only where it is installed
+    arguments: Any,  # noqa: ANN401
+    model: Any,  # noqa: ANN401
+    loss: torch.nn.Module,
+    rows: dict[str, list[Any]],
+    ours: Ours,
+    batch: Batch,
+    runs: int,
+) -> tuple[Alternating, Found]:
+    """Its trainer on one batch, one step an epoch, our step behind each of its own.
+
+    Returns:
+        The times, and its loss and gradients at the first step.
+    """
+    seen: list[float] = []
+    handle = loss.register_forward_hook(lambda m, i, out: seen.append(float(out.detach())))
+    named = dict(model.named_parameters())
+    shared = {
+        name: p
+        for name in ours.model.trained()
+        for other, p in named.items()
+        if other.endswith("." + name.removeprefix("_encoder.model."))
+    }
+    clock = Alternating(ours.step(lambda: batch), shared)
+    datasets = importlib.import_module("datasets")
+    with tempfile.TemporaryDirectory() as output:
+        options = arguments(
+            output_dir=output,
+            per_device_train_batch_size=len(next(iter(rows.values()))),
+            max_steps=runs + 1,
+            learning_rate=2e-5,
+            weight_decay=0.01,
+            max_grad_norm=0.0,
+            lr_scheduler_type="constant",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+        )
+        table = datasets.Dataset.from_dict(rows)
+        trainer(
+            model=model, args=options, train_dataset=table, loss=loss, callbacks=[clock]
+        ).train()
+    handle.remove()
+    return clock, (seen[0], clock.gradients)
+
+
+def user_texts(ours: Ours, batch: Batch) -> list[str]:
+    """What our user texts are made of, as strings: titles, the latest first."""
+    texts, rows = ours.model.parts.texts, batch.plan.items.tolist()
+    return [
+        " ; ".join(texts[rows[i]] for i in reversed(batch.history[q][:prefix].tolist()))
+        for q, prefix in batch.query.tolist()
+    ]
+
+
+def count(ours: Ours, texts: list[str]) -> list[int]:
+    """Tokens of each text, special tokens included."""
+    if ours.made.tokenize is None:
+        raise RuntimeError("this recommender reads no tokens")
+    return list(ours.model.encoder.lengths(len(ids) for ids in ours.made.tokenize(texts)))
+
+
+def faster(clock: Alternating) -> float:
+    """How many times as fast ours is."""
+    return clock.theirs_time.median / clock.ours_time.median
+
+
+def table(
+    what: str, clock: Alternating, exact: dict[str, float], texts: int, tokens: int
+) -> list[dict[str, Any]]:
+    """Both sides as rows."""
+    return [
+        row(what, THEIRS, clock.theirs_time, texts=texts, tokens=tokens),
+        row(what, "ours", clock.ours_time, texts=texts, tokens=tokens, exact=exact),
+    ]
+
+
+def folder() -> Path:
+    """The folder of the model that all sides use."""
+    return weights_file(compose([]).encoder.model).parent
