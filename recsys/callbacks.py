@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from torch import Tensor
 
 from recsys.data.files import write_atomic
-from recsys.errors import ConfigError, DataError
+from recsys.errors import DataError
 from recsys.recommender import Recommender
 from recsys.record import anonymous_mb
 from recsys.resume import Leave, Signals
@@ -106,12 +106,11 @@ class Watch(Callback):
 
     Args:
         every: Optimiser steps between two rows.
+        seconds: Tells the time trained so far.
     """
 
-    def __init__(self, every: int) -> None:
-        self.every = every
-        self._seconds = 0.0
-        self._since: float | None = None
+    def __init__(self, every: int, seconds: Callable[[], float]) -> None:
+        self.every, self.seconds = every, seconds
         self._losses: list[Tensor] = []
         self._row: dict[str, Tensor] = {}
 
@@ -155,30 +154,9 @@ class Watch(Callback):
         row |= {f"distance/{role}": value for role, value in pl_module.distances().items()}
         self._write(trainer, row)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The seconds trained so far."""
-        return {"seconds": self._trained()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting from there."""
-        self._seconds = state_dict["seconds"]
-
-    def _trained(self) -> float:
-        return self._seconds + (0.0 if self._since is None else time.monotonic() - self._since)
-
-    def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Starts the clock."""
-        self._since = time.monotonic()
-
-    def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Stops the clock."""
-        self._seconds, self._since = self._trained(), None
-
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Writes the validation metrics, and the clock goes on where training does."""
-        self._part(trainer, "val/", {"seconds": torch.tensor(self._seconds)})
-        if trainer.state.fn == "fit":
-            self._since = time.monotonic()
+        """Writes the validation metrics."""
+        self._part(trainer, "val/", {"seconds": torch.tensor(self.seconds())})
 
     def on_test_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Writes the test metrics."""
@@ -302,7 +280,7 @@ class Save(Checkpoint):
         self._points = 0
 
     def total_seconds(self) -> float:
-        """Time trained in all."""
+        """Time trained in all, validations not counted."""
         return self.seconds + (0.0 if self._began is None else time.monotonic() - self._began)
 
     def state_dict(self) -> dict[str, Any]:
@@ -323,10 +301,6 @@ class Save(Checkpoint):
         self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Takes back what was logged after the checkpoint: it will be logged again."""
-        if STOPPED not in checkpoint:
-            raise ConfigError(
-                "the saved state was written by another version of recsys; begin a new run."
-            )
         trainer.should_stop = checkpoint[STOPPED]
         for logger in trainer.loggers:
             if isinstance(logger, CsvLog):
@@ -339,7 +313,8 @@ class Save(Checkpoint):
         self.signals.arm()
 
     def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Takes the signals back from the Trainer."""
+        """Stops the clock, and takes the signals back from the Trainer."""
+        self.seconds, self._began = self.total_seconds(), None
         self.signals.arm()
 
     def on_test_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
@@ -373,6 +348,7 @@ class Save(Checkpoint):
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Acts after a validation of the training loop."""
         if trainer.state.fn == "fit":
+            self._began = time.monotonic()
             self._point(trainer)
 
     def write(self, trainer: lp.Trainer) -> None:

@@ -7,7 +7,6 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from recsys.errors import DataError
 from recsys.metrics.functional import from_counts, from_lists, metric_names, rank_counts
@@ -99,10 +98,10 @@ class Evaluator(nn.Module):
         if vectors.ndim != 2 or vectors.shape[1] < 2 or not vectors.is_floating_point():
             return
         # The squared length of the mean unit vector is the mean cosine over all pairs.
-        # A block at a time: a unit copy of a large catalog would double what evaluation needs.
-        parts = torch.split(vectors, 8192)
-        sums = torch.stack([F.normalize(part.float(), dim=-1).sum(0) for part in parts])
-        cosine = float((sums.sum(0) / len(vectors)).square().sum())
+        # As a product with the inverse lengths: unit vectors would be a copy of the catalog.
+        vectors = vectors.float()
+        weights = vectors.norm(dim=-1).clamp(min=1e-12).reciprocal()
+        cosine = float((weights @ vectors / len(vectors)).square().sum())
         if cosine < COLLAPSED:
             self._warned = False
             return
@@ -178,8 +177,10 @@ class Evaluator(nn.Module):
         excluded = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
         if self.mask_history:
             query, item = batch.seen.unbind(1)
-            mine = (query >= at[0]) & (query <= at[-1])
-            excluded[query[mine] - at[0], item[mine]] = True
+            if len(at) < len(batch.query):
+                mine = (query >= at[0]) & (query <= at[-1])
+                query, item = query[mine] - at[0], item[mine]
+            excluded[query, item] = True
         hidden = excluded.gather(1, target[:, None])[:, 0]
         greater, equal, size = rank_counts(scores, target, excluded, batch.case[at])
         # A target that is masked away can never be found: it stands behind all others.

@@ -275,13 +275,15 @@ class Distill(Callback):
                 with trainer.precision_plugin.train_step_context():
                     vectors = model.encode_items(ItemBatch(part, ()))
                 error = (vectors.float() - self.table(part).detach()) / self.table.scale
-                torch.autograd.backward(error.square().sum() / count)
-            if model.parts.l2_sp:
-                torch.autograd.backward(model.pull(name for name, _ in named))
-            if self.clip:
-                nn.utils.clip_grad_norm_([p for _, p in named], self.clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
+                with model.watch.stage("backward"):
+                    torch.autograd.backward(error.square().sum() / count)
+            with model.watch.stage("optimiser"):
+                if model.parts.l2_sp:
+                    torch.autograd.backward(model.pull(name for name, _ in named))
+                if self.clip:
+                    nn.utils.clip_grad_norm_([p for _, p in named], self.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
 
     def _plan(self, model: Recommender, rows: Tensor, step: int) -> list[list[Tensor]]:
         """Whole micro-batches in random order, so many to a step that it has enough items."""

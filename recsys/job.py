@@ -273,8 +273,8 @@ class Job:
         """A Trainer from typed options."""
         options = self.run.trainer
         callbacks: list[Callback] = [self.profile] if self.run.profile else []
-        callbacks += [self.meter, BatchSeed(self.run.seed), Watch(options.log_every)]
-        callbacks += [self.memory, self.best]
+        callbacks += [self.meter, BatchSeed(self.run.seed)]
+        callbacks += [Watch(options.log_every, self.save.total_seconds), self.memory, self.best]
         if options.encoder_updates != EVERY_STEP and self.run.architecture.trains:
             clip, size = self.run.optimizer.clip, options.batch_size
             callbacks.append(Distill(options.encoder_updates, size, clip, self.run.seed))

@@ -25,6 +25,7 @@ from recsys.errors import ConfigError
 
 NEUTRAL = (
     "checkpoint.every_minutes",
+    "encoder.cache_place",
     "trainer.log_every",
     "tracking.wandb",
     "tracking.project",

@@ -91,7 +91,7 @@ class Optimizer:
     encoder_lr: float | None = option(None, "of pretrained weights that train; null: lr", least=0)
     head_lr: float | None = option(None, "of heads; null: lr", least=0)
     table_lr: float = option(
-        0.01, "of an item table, in units of a typical entry of its vectors", least=0
+        0.03, "of an item table, in units of a typical entry of its vectors", least=0
     )
     schedule: Literal["linear", "cosine", "constant"] = option("linear", "decay after warm-up")
     warmup: float = option(0.1, "share of steps in which the rate rises from zero", least=0, most=1)
@@ -143,7 +143,7 @@ class Trainer:
     encoder_updates: str = option(
         "every_step",
         "every_step; or half_epoch, or a number of steps, between which item vectors train as a "
-        "table that the encoder then follows (GRAM)",
+        "table that the encoder then follows, without dropout (GRAM)",
     )
 
 

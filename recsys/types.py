@@ -78,11 +78,18 @@ class ItemBatch:
         items: (U,) catalog rows, each once.
         sizes: Raw token count of each item's text, on the host.
         host: `items` as they were before they went to a device, or None where they did not.
+        first: How many items, from the first on, stand among candidates; None: not told.
     """
 
     items: Tensor
     sizes: tuple[int, ...]
     host: Tensor | None = None
+    first: int | None = None
+
+    def candidates(self) -> ItemBatch:
+        """The part of the plan that candidates point into; their places in it stay the same."""
+        host = None if self.host is None else self.host[: self.first]
+        return ItemBatch(self.items[: self.first], self.sizes[: self.first], host, self.first)
 
     @property
     def rows(self) -> Tensor:
@@ -93,7 +100,8 @@ class ItemBatch:
         """The plan with its items on `device`, and on the host as before."""
         leaves = self.items.device.type == "cpu" and device.type != "cpu"
         host = self.items if leaves else self.host
-        return ItemBatch(self.items.to(device, non_blocking=non_blocking), self.sizes, host)
+        items = self.items.to(device, non_blocking=non_blocking)
+        return ItemBatch(items, self.sizes, host, self.first)
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,7 @@ def test_a_block_of_logits_is_held_at_a_time(words, monkeypatch):
     own = softmax(made, None, 800)
     assert own[2] == whole[2]
     assert torch.equal(own[0].total, whole[0].total)
+    monkeypatch.setattr(in_batch, "WHOLE", 800 * 800 - 1)
     monkeypatch.setattr(in_batch, "BLOCK", 50 * 800)
     assert softmax(made, None, 800)[2] == block[2]
 

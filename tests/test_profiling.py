@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -12,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recsys import build, profiling
 from recsys.config import compose
+from recsys.data.loader import EpochBatches, train_loader
 from recsys.encoders.pairing import Pairing
 from recsys.fit import main
 from recsys.flops import heads, pair_lengths
@@ -252,6 +255,31 @@ def test_a_stopped_run_counts_as_an_unbroken_one(shop_words, tmp_path, monkeypat
     assert sum(cost[f"{stage}_seconds"] for stage in STAGES) == pytest.approx(
         cost["seconds"], abs=0.1
     )
+
+
+def test_two_processes_count_what_both_of_them_read(shop_words, tmp_path):
+    words = [*shop_words, "trainer.threads=1", "trainer.epochs=1", "profile=true"]
+    hidden = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "RECSYS_RUN_FOLDER")
+    done = subprocess.run(
+        [sys.executable, "-m", "recsys.fit", *words, "trainer.devices=2", "tracking.wandb=off"],
+        env={k: v for k, v in os.environ.items() if k not in hidden and "MASTER_" not in k},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, cost = finished(tmp_path / "runs")
+    data = build.assemble(compose(words)).datamodule
+    shares = [
+        list(train_loader(EpochBatches(data.plan, rank, 2), data.train_batch, 0)) for rank in (0, 1)
+    ]
+    counts = [sum(len(batch.plan.items) for batch in share) for share in shares]
+    assert min(counts) > 0
+    assert cost["texts"] == sum(counts)
+    assert cost["tokens"] == 4 * cost["texts"]
+    assert 0 < cost["unique_share"] < 1
+    assert cost["utilisation"] > 0
 
 
 def test_what_a_profile_says_follows_from_what_was_measured():

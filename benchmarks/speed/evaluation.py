@@ -37,6 +37,7 @@ from recsys.metrics.functional import from_counts
 from recsys.types import Batch
 
 SETS = {"ml-100k": "movielens", "amazon-instruments": "sequences"}
+USED = 20_618  # items of amazon-instruments that somebody had; others have a title only
 FEW = 100  # users of the larger set that torchmetrics is given
 RECBOLE_BATCH = 4096  # RecBole's default
 OURS = "recsys, 256 users a batch"
@@ -209,6 +210,7 @@ def load(data: Path, name: str, few: int | None = None) -> tuple[list[Batch], Ca
     """
     words = ["experiment=popularity", f"data.source={SETS[name]}"]
     words += ["data.split=leave_one_out", f"data.source.path={data / name}"]
+    words += [f"data.max_items={USED}"] if name == "amazon-instruments" else []
     words += [] if few is None else [f"evaluation.max_cases={few}"]
     made = build.assemble(compose(words))
     batches = list(made.datamodule.test_dataloader())
@@ -310,13 +312,13 @@ def _extrapolated(rows: list[dict[str, Any]]) -> str:
 
 def sasrec(kept: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
     """RecBole's SASRec from its file: seconds of an epoch, and our metrics of its ranks."""
-    ranks = [torch.tensor(kept["cases"][name]) for name in ("greater", "equal")]
-    ours = {k: float(v.mean()) for k, v in from_counts(*ranks, (10,)).items()}
+    greater, equal = (torch.tensor(kept["cases"][name]) for name in ("greater", "equal"))
+    ours = {k: float(v.mean()) for k, v in from_counts(greater, equal, (10,)).items()}
     theirs = {to: kept["metrics"][name] for name, to in Peer.NAMES.items()}
     timing = Timing(kept["epoch_seconds"], kept["epoch_cpu_seconds"])
     made = row(
         "RecBole's SASRec on ml-100k: an epoch",
-        f"{kept['sequences']:,} sequences of up to 50, {kept['threads']} thread(s)",
+        f"{kept['sequences']:,} sequences of up to 50",
         timing,
         texts=0,
         tokens=0,
@@ -324,8 +326,9 @@ def sasrec(kept: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
         extra={**{k: 100 * v for k, v in theirs.items()}, "mrr": 100 * ours["mrr"]},
     )
     note = (
-        f"RecBole's SASRec was trained once for {len(timing.wall)} epochs "
-        f"(`{kept['command']}`), which is far from converged: its row says what an epoch costs, "
+        f"RecBole's SASRec was trained once, epochs: {len(timing.wall)}, threads: "
+        f"{kept['threads']} (`{kept['command']}`), far from converged: its row says what an epoch "
+        "costs (the CPU seconds, where the machine had other work), "
         "not how good it can be. Every position of a history becomes a sequence of its own there, "
         "and no history is masked. Its split and the place of every target are in "
         "`results/sasrec-ml-100k.json`, so that the comparison can be repeated without RecBole."

@@ -118,6 +118,27 @@ def serve(path: Path) -> None:
         print(json.dumps({"wall": wall, "cpu": cpu, "metrics": found}), flush=True)
 
 
+SASREC_OPTIONS: dict[str, Any] = {
+    "eval_step": 0,
+    "train_neg_sample_args": None,
+    "loss_type": "CE",
+    "MAX_ITEM_LIST_LENGTH": 50,
+    "eval_args": {
+        "split": {"LS": "valid_and_test"},
+        "order": "TO",
+        "group_by": "user",
+        "mode": "full",
+    },
+    "metrics": ["Hit", "NDCG", "MRR", "MAP"],
+    "valid_metric": "NDCG@10",
+    "topk": [10],
+    "metric_decimal_place": 12,
+    "use_gpu": False,
+    "show_progress": False,
+}
+"""Where it differs from RecBole's defaults."""
+
+
 def sasrec(data: Path, epochs: int) -> None:
     """Trains RecBole's SASRec on ml-100k and keeps split, ranks and seconds.
 
@@ -130,26 +151,7 @@ def sasrec(data: Path, epochs: int) -> None:
     from recbole.trainer import Trainer
     from recbole.utils import init_seed
 
-    options: dict[str, Any] = {
-        "data_path": str(data),
-        "epochs": epochs,
-        "eval_step": 0,
-        "train_neg_sample_args": None,
-        "loss_type": "CE",
-        "MAX_ITEM_LIST_LENGTH": 50,
-        "eval_args": {
-            "split": {"LS": "valid_and_test"},
-            "order": "TO",
-            "group_by": "user",
-            "mode": "full",
-        },
-        "metrics": ["Hit", "NDCG", "MRR", "MAP"],
-        "valid_metric": "NDCG@10",
-        "topk": [10],
-        "metric_decimal_place": 12,
-        "use_gpu": False,
-        "show_progress": False,
-    }
+    options = {**SASREC_OPTIONS, "data_path": str(data), "epochs": epochs}
     os.chdir(tempfile.mkdtemp())  # for the files that RecBole leaves where it runs
     with _quiet():
         config = Config(model="SASRec", dataset="ml-100k", config_dict=options)

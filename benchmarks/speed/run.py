@@ -22,6 +22,10 @@ RESULTS = HERE / "results"
 PARTS: dict[str, str] = {
     "levers": "steps:levers",
     "peers": "peers:peers",
+    "evaluation": "evaluation:evaluation",
+    "scaling": "scaling:scaling",
+    "overhead": "overhead:overhead",
+    "clock": "clock:clock",
 }
 """Name of a part to `module:function`; the function takes DATA and the number of runs, and returns
 a `measure.Part`. Imported only when asked for. The page follows this order."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from measure import Part, Timing, alternate, memory, once, row
-from steps import FROZEN, LORA, TUNINGS, Ours
+from sides import Ours
+from steps import FROZEN, LORA, TUNINGS
 from torch import Tensor
 
 from recsys import build
@@ -53,9 +53,11 @@ def scaling(data: Path, runs: int) -> Part:
     ]
     notes = [
         "Steps are on ml-100k, whose users have 106 films each: batch 32 where the history grows, "
-        "a history of 20 where the batch grows; every position trains. A step encodes every title "
-        "once, so that it grows with the unique titles and not with users x history: from 1,682 "
-        "titles on it stops growing.",
+        "a history of 20 where the batch grows; every position trains. `places` are the places in "
+        "histories and targets, each of which a typical loop would encode. A step encodes every "
+        "title once, so that encoding grows with the unique titles and ends at 1,682. What grows "
+        "on is the in-batch softmax, which compares every position with every target: the frozen "
+        "encoder's line shows it alone, and it grows with the square of users x positions.",
         "![step time against batch](plots/batch.png) ![step time against history]"
         "(plots/history.png)",
         "Catalog: real titles of amazon-instruments through the whole encoder, once. The "
@@ -65,8 +67,10 @@ def scaling(data: Path, runs: int) -> Part:
         "![encoding against titles](plots/catalog.png) ![evaluation against users and items]"
         "(plots/evaluation.png) ![memory of an evaluation](plots/memory.png)",
         f"Processes: `python -m recsys.fit` for {STEPS} steps, seconds a step as the run counts "
-        "them, everything around a step included. The first row of a table is one process with "
-        "one thread.",
+        "them, everything around a step included; CPU seconds are those of the first process and "
+        "of the whole command. Each process encodes the titles of its own users, so that a title "
+        "that both need is encoded twice: two processes gain less than two threads where titles "
+        "are few.",
         "![one and two processes](plots/processes.png)",
     ]
     return Part("Scaling", rows, notes)
@@ -78,7 +82,6 @@ def steps(
     """A training step for each size of the batch or of the history."""
     key = {"batch": "trainer.batch_size", "history": "data.max_history"}[name]
     out, series = [], Series()
-    fabric = Fabric(accelerator="cpu", devices=1)  # a module keeps a weak reference only
     for tuning in (LORA, FROZEN):
         for size in sizes:
             words = [
@@ -90,7 +93,6 @@ def steps(
                 "data.queries=all",
             ]
             ours = Ours(data, [*words, f"{key}={size}"])
-            ours.model.fabric = fabric
             (chosen,) = ours.batches(1)
             batch = ours.batch(chosen)
             call = ours.step(lambda ours=ours, chosen=chosen: ours.batch(chosen))
@@ -114,7 +116,7 @@ def steps(
 
 def catalog(data: Path) -> list[dict[str, Any]]:
     """Encoding real titles, in one pass that is timed at several sizes."""
-    words = ["experiment=frozen_two_tower", "data.source=sequences"]
+    words = ["experiment=frozen_two_tower", "encoder.cache=false", "data.source=sequences"]
     words += [f"data.source.path={data / 'amazon-instruments'}", f"data.max_items={CATALOGS[-1]}"]
     parts = build.assemble(compose(words)).recommender.parts
     if parts.encoder is None or parts.catalog is None:

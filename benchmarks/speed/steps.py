@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -108,11 +109,11 @@ def _levers(data: Path, runs: int) -> Part:
 WHO = ("typical", "ours")
 FULL_LEVERS = {
     "typical": "typical",
-    "plain": "histories not padded with texts",
-    "unique": "+ unique texts, still one padded batch",
-    "sorted": "+ length-sorted micro-batches, repeats still encoded",
-    "ours": "both (ours)",
-    "embeddings": "both, embedding tables train too",
+    "plain": "no padding texts",
+    "unique": "no padding texts, unique texts",
+    "sorted": "no padding texts, length-sorted micro-batches",
+    "ours": "all three (ours)",
+    "embeddings": "all three, embedding tables train too",
 }
 TOP_LEVERS = {"typical": "typical", "uncached": "ours, prefix computed", "ours": "ours"}
 
@@ -228,10 +229,11 @@ def verdict(sides: dict[str, Side], times: dict[str, Timing], peak: float, name:
     slow, fast = f"{FULL}, typical", f"{name}, ours"
     factor = times[slow].median / times[fast].median
     state = "reached" if factor >= TARGETS[name] else "not reached"
+    cpu = statistics.median(times[slow].cpu) / statistics.median(times[fast].cpu)
     line = (
-        f"**{name}: {factor:.1f} times** the typical full step's speed (aim {TARGETS[name]:.0f}: "
+        f"**{name}: {factor:,.1f} times** the typical full step's speed (aim {TARGETS[name]:.0f}: "
+        f"{state}; {cpu:,.1f} times in CPU seconds)."
     )
-    line += f"{state})."
     if not sides[fast].computed:
         return f"{line} No text passes the encoder; what is left are the heads and small calls."
     less = sides[slow].computed / sides[fast].computed
@@ -283,8 +285,22 @@ def encoding(ours: Ours, runs: int, peak: float) -> tuple[list[dict[str, Any]], 
         rows.append(row(what, shown, found, texts=TITLES, tokens=count, exact=exact, extra=extra))
     share = operations / times["ours"].median / 1e9 / peak
     state = "reached" if share >= ENCODE_TARGET else "not reached"
+    lengths = encoder.lengths(tokens.sizes)
+    places = sum(len(part) * max(lengths[i] for i in part) for part in encoder.plan(lengths))
     return rows, (
         f"**Encoding at {percent(share)} of the GEMM peak** (aim {percent(ENCODE_TARGET)}: "
-        f"{state}); the rest is softmax, GELU and norms, which are bound by memory, the small "
-        "products of the attention, and padding."
+        f"{state}). "
+        f"Where its CPU time goes: {spent(ordered)}. Of the token places "
+        f"{percent(1 - count / places)} "
+        "are padding."
     )
+
+
+def spent(call: Callable[[], object]) -> str:
+    """The operations that take the most CPU time in a call, with their shares."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        call()
+    times = {event.key: float(event.self_cpu_time_total) for event in seen.key_averages()}
+    most = sorted(times, key=lambda name: -times[name])[:4]
+    whole = sum(times.values())
+    return ", ".join(f"{percent(times[n] / whole)} {n.removeprefix('aten::')}" for n in most)

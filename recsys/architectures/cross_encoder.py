@@ -112,15 +112,14 @@ class Model(Recommender):
         left, items = query.cpu(), self.parts.catalog.tokens(unique)
         inside = queries >= 0
         first = Ragged(queries[inside], tuple(inside.sum(1).tolist()))
-        lengths = pair_lengths(
-            self.encoder,
-            torch.tensor(first.sizes)[left].tolist(),
-            torch.tensor(items.sizes)[right].tolist(),
-        )
-        self.work.encode(self.encoder, None, lengths)
+        if self.work.counting:
+            sizes = (
+                torch.tensor(x.sizes)[at].tolist() for x, at in ((first, left), (items, right))
+            )
+            self.work.encode(self.encoder, None, pair_lengths(self.encoder, *sizes))
         with self.watch.stage("encode"):
             user, item, whole = self.encoder.pairs(
-                self._moved(first), self._moved(items), left, right
+                first.to(self.device), items.to(self.device), left, right
             )
         scores = F.cosine_similarity(user, item, dim=-1) * self.log_scale.exp()
         joint = torch.cat([user, item, user * item, whole], dim=-1)
@@ -129,9 +128,6 @@ class Model(Recommender):
             extra = self.head(joint.float()).squeeze(-1)
         out = torch.zeros(rows.shape, dtype=scores.dtype, device=scores.device)
         return out.index_put((query, place), scores + extra)
-
-    def _moved(self, tokens: Ragged) -> Ragged:
-        return Ragged(tokens.values.to(self.device), tokens.sizes)
 
     def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text in place of the user's."""

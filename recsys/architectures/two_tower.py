@@ -197,7 +197,8 @@ class Model(Recommender):
 
     def forward(self, batch: Batch) -> Scored:
         """Query and item vectors of the plan, and the scores of the candidates."""
-        items = self.index(batch.plan)
+        # A user from a text is made of tokens: no vector of the history is asked for.
+        items = self.index(batch.plan.candidates() if self.from_text else batch.plan)
         with self.watch.stage("user"):
             queries = self.queries(batch, items)
         picked = items[batch.candidates.clamp(min=0)][..., : self.width]
@@ -213,7 +214,7 @@ class Model(Recommender):
         if self.mix is None:
             return self._encode_users(tokens)
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
-        vector = encoder(Ragged(tokens.values.to(self.device), tokens.sizes))
+        vector = encoder(tokens.to(self.device))
         head = self.item_head if self._user_encoder is None else None
         item, first = self._finish(vector, head), torch.zeros(1, 1, dtype=torch.long)
         only = torch.tensor([[0, 1]])

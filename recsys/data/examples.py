@@ -318,14 +318,18 @@ class Examples:
             none = np.zeros(negatives.shape, dtype=np.float32)
             candidates = np.concatenate([candidates, negatives], axis=1)
             labels, weight = np.hstack([labels, none]), np.hstack([weight, none])
-        every = np.concatenate([history.ravel(), candidates.ravel()])
-        plan = np.unique(every[every >= 0])
+        first = np.unique(candidates[candidates >= 0])
+        plan = np.concatenate([first, np.setdiff1d(history[inside], first)])
+        # Candidates come first: who makes users of texts asks for their vectors alone.
+        order = np.argsort(plan)
+        places = np.append(order, -1)  # a plan may be empty
 
         def locate(x: Ints) -> Tensor:
-            return torch.from_numpy(np.where(x >= 0, np.searchsorted(plan, x), -1))
+            found = places[np.searchsorted(plan, x, sorter=order)]
+            return torch.from_numpy(np.where(x >= 0, found, -1))
 
         return Batch(
-            plan=ItemBatch(torch.from_numpy(plan), tuple(sizes[plan].tolist())),
+            plan=ItemBatch(torch.from_numpy(plan), tuple(sizes[plan].tolist()), first=len(first)),
             users=torch.from_numpy(rows.user),
             history=locate(history),
             query=torch.from_numpy(np.stack([rows.row, rows.prefix], axis=1)),

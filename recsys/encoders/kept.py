@@ -21,7 +21,6 @@ from recsys.data.store import Store
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.layers import layer_of
 from recsys.errors import DataError
-from recsys.types import Ragged
 
 Dtype = Literal["fp32", "fp16"]
 
@@ -117,6 +116,42 @@ def found(
     return out
 
 
+def report(
+    what: Literal["states", "vectors"],
+    depth: int,
+    dtype: Dtype,
+    values: Tensor,
+    made: Found,
+    began: float,
+    errors: Tensor,
+    vector_error: float,
+) -> Report:
+    """The report of what a run has kept.
+
+    Args:
+        what: What it is.
+        depth: How many layers are not computed any more.
+        dtype: In which precision.
+        values: All of it, mapped.
+        made: How it was got.
+        began: When this start began, by `time.perf_counter`.
+        errors: (N,) relative errors of a sample.
+        vector_error: As in `Report`.
+    """
+    return Report(
+        what=what,
+        depth=depth,
+        dtype=dtype,
+        gb=values.nbytes / 1e9,
+        built=made.built,
+        seconds=time.perf_counter() - began,
+        build_seconds=made.seconds,
+        max_error=float(errors.max()),
+        mean_error=float(errors.mean()),
+        vector_error=vector_error,
+    )
+
+
 def key_parts(encoder: Encoder, catalog: Catalog) -> dict[str, object]:
     """What kept states and vectors depend on besides the weights: tokens, special ones, cuts."""
     return {
@@ -169,12 +204,6 @@ def sample(catalog: Catalog) -> Tensor:
     """(S,) catalog rows that are computed again; others at each start."""
     count = min(_SAMPLE, len(catalog))
     return torch.from_numpy(np.random.default_rng().choice(len(catalog), count, replace=False))
-
-
-def tokens_of(catalog: Catalog, rows: Tensor, device: torch.device) -> Ragged:
-    """Raw token ids of catalog rows (U,), on a device."""
-    tokens = catalog.tokens(rows)
-    return Ragged(tokens.values.to(device), tokens.sizes)
 
 
 def relative(kept: Tensor, now: Tensor) -> Tensor:

@@ -208,17 +208,8 @@ class PrefixCache:
             states = States(made.folder, place)
             errors, vector_error = _errors(prefix, states, catalog)
             kept.check(errors, dtype, "states", made.folder)
-        report = Report(
-            what="states",
-            depth=prefix.depth,
-            dtype=dtype,
-            gb=states.mapped.nbytes / 1e9,
-            built=made.built,
-            seconds=time.perf_counter() - began,
-            build_seconds=made.seconds,
-            max_error=float(errors.max()),
-            mean_error=float(errors.mean()),
-            vector_error=vector_error,
+        report = kept.report(
+            "states", prefix.depth, dtype, states.mapped, made, began, errors, vector_error
         )
         return cls(prefix, states, report)
 
@@ -309,7 +300,7 @@ def _probe(prefix: Prefix, catalog: Catalog) -> None:
     encoder, name = prefix.encoder, type(prefix.encoder.model).__name__
     sizes = np.asarray(catalog.sizes(torch.arange(len(catalog))))
     rows = torch.tensor([int(sizes.argmin()), int(sizes.argmax())])
-    tokens = kept.tokens_of(catalog, rows, next(encoder.parameters()).device)
+    tokens = catalog.tokens(rows, next(encoder.parameters()).device)
     for chunk in encoder.chunks(tokens):
         want = encoder.run(chunk)[chunk.mask]
         try:
@@ -329,7 +320,7 @@ def _errors(prefix: Prefix, states: States, catalog: Catalog) -> tuple[Tensor, f
     rows = kept.sample(catalog)
     found = [(states.of(row), now) for row, now in _compute(prefix, catalog, rows)]
     errors = torch.cat([kept.relative(old, now) for old, now in found])
-    whole = encoder(kept.tokens_of(catalog, rows, next(encoder.parameters()).device))
+    whole = encoder(catalog.tokens(rows, next(encoder.parameters()).device))
     return errors, float(kept.relative(_vectors(prefix, states, rows), whole).max())
 
 
@@ -337,7 +328,7 @@ def _compute(prefix: Prefix, catalog: Catalog, rows: Tensor) -> Iterator[tuple[i
     """States (L, D) of each row's text, in no particular order, a block of texts at a time."""
     device = next(prefix.encoder.parameters()).device
     for block in torch.split(rows, kept.BLOCK):
-        for chunk in prefix.encoder.chunks(kept.tokens_of(catalog, block, device)):
+        for chunk in prefix.encoder.chunks(catalog.tokens(block, device)):
             states = prefix.below(chunk.ids, chunk.mask)
             for i, (row, length) in enumerate(zip(chunk.rows, chunk.lengths, strict=True)):
                 yield int(block[row]), states[i, :length]

@@ -70,7 +70,7 @@ class FrozenVectors:
             out = np.empty((len(catalog), encoder.width), dtype=np.float32)
             with kept.bar("item vectors", len(catalog), show) as advance:
                 for rows in torch.split(torch.arange(len(catalog)), kept.BLOCK):
-                    vectors = encoder(kept.tokens_of(catalog, rows, there))
+                    vectors = encoder(catalog.tokens(rows, there))
                     out[rows.numpy()] = vectors.float().cpu().numpy()
                     advance(len(rows))
             np.save(folder / "vectors.npy", out)
@@ -79,20 +79,11 @@ class FrozenVectors:
             made = kept.found(store, "vectors", parts, write)
             values = kept.mapped(made.folder / "vectors.npy")
             rows = kept.sample(catalog)
-            now = encoder(kept.tokens_of(catalog, rows, there))
+            now = encoder(catalog.tokens(rows, there))
         errors = kept.relative(values[rows], now)
         kept.check(errors, "fp32", "vectors", made.folder)
-        report = Report(
-            what="vectors",
-            depth=encoder.depth,
-            dtype="fp32",
-            gb=values.nbytes / 1e9,
-            built=made.built,
-            seconds=time.perf_counter() - began,
-            build_seconds=made.seconds,
-            max_error=float(errors.max()),
-            mean_error=float(errors.mean()),
-            vector_error=float(errors.max()),
+        report = kept.report(
+            "vectors", encoder.depth, "fp32", values, made, began, errors, float(errors.max())
         )
         return cls(values, report)
 

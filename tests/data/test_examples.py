@@ -48,8 +48,14 @@ SIZES = np.arange(10)
 def test_a_case_sees_the_last_liked_events_before_its_target(examples, role, want):
     batch = examples.batch(examples.case_rows(examples.cases(role)), SIZES)
     assert read(examples, batch) == want
-    assert batch.plan.items.tolist() == sorted(set(batch.plan.items.tolist()))
-    assert batch.plan.sizes == tuple(batch.plan.items.tolist())
+    plan = batch.plan.items.tolist()
+    assert len(plan) == len(set(plan))
+    assert batch.plan.sizes == tuple(plan)
+    # Targets come first, so that they can be encoded alone.
+    asked = batch.plan.candidates()
+    assert asked.items.tolist() == sorted({target for _, _, target in want})
+    assert asked.sizes == tuple(asked.items.tolist())
+    assert set(plan) == {item for _, had, target in want for item in [*had, target]}
 
 
 def test_last_trains_on_the_last_training_event_and_needs_one_before_it(examples):
