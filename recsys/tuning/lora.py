@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.injected import merge
 from recsys.encoders.layers import attention_linears, chosen, layer_stack, linears
 from recsys.errors import ConfigError
 from recsys.types import Tuned
@@ -52,7 +53,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     )
     inject_adapter_in_model(settings, encoder.model)
     added = {name for name, _ in encoder.named_parameters() if ".lora_" in name}
-    return encoder.train_only(added, added, "zero", lambda: _merge(encoder))
+    return encoder.train_only(added, added, "zero", lambda: merge(encoder))
 
 
 def _check(cfg: Config) -> None:
@@ -64,13 +65,3 @@ def _check(cfg: Config) -> None:
         raise ConfigError(f"tuning.dropout is {cfg.dropout}; set it from 0 to below 1.")
     if cfg.targets not in ("attention", "linear"):
         raise ConfigError(f"tuning.targets is {cfg.targets!r}; choose attention or linear.")
-
-
-def _merge(encoder: Encoder) -> None:
-    """Folds the updates into the weights and puts the plain linear maps back in their places."""
-    from peft.tuners.lora import LoraLayer
-
-    tuned = [(n, m) for n, m in encoder.model.named_modules() if isinstance(m, LoraLayer)]
-    for name, module in tuned:
-        module.merge(safe_merge=True)
-        encoder.model.set_submodule(name, module.get_base_layer())

@@ -1,0 +1,64 @@
+"""Only the biases train: BitFit (Ben Zaken et al., ACL 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.layers import chosen, layer_of, layer_stack
+from recsys.encoders.roles import projection, widener
+from recsys.errors import ConfigError
+from recsys.types import Tuned
+
+
+@dataclass
+class Config:
+    """Settings of BitFit."""
+
+    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
+    terms: Literal["all", "query_and_feedforward"] = field(
+        default="all",
+        metadata={"help": "every bias, or those of the queries and the feed-forward's first map"},
+    )
+
+
+def apply(encoder: Encoder, cfg: Config) -> Tuned:
+    """Trains the biases of the chosen layers, and of a norm behind them.
+
+    The subset is that of section 4 of the paper (b_q and b_m2).
+
+    Raises:
+        ConfigError: A value is out of its range, or the model has no such biases.
+    """
+    if cfg.terms not in ("all", "query_and_feedforward"):
+        raise ConfigError(f"tuning.terms is {cfg.terms!r}; choose all or query_and_feedforward.")
+    span = chosen(encoder.depth, cfg.layers)
+    depths = layer_of(encoder.model)
+    biases = {n for n, depth in depths.items() if depth >= span.start and n.endswith(".bias")}
+    if cfg.terms == "query_and_feedforward":
+        wanted = _subset(encoder, span)
+        if wanted <= biases:
+            biases = wanted
+        elif biases:
+            raise ConfigError(
+                f"tuning.terms=query_and_feedforward: {sorted(wanted - biases)[0]} is no parameter "
+                f"of {type(encoder.model).__name__}; set tuning.terms=all."
+            )
+    if not biases:
+        raise ConfigError(
+            f"tuning=bitfit trains biases, and the layers of {type(encoder.model).__name__} have "
+            "none; choose tuning=lora or tuning=top_layers, or a model with biases (BERT, RoBERTa)."
+        )
+    return encoder.train_only({f"model.{name}" for name in biases}, (), "pretrained")
+
+
+def _subset(encoder: Encoder, span: range) -> set[str]:
+    """Biases of the queries and of the feed-forward's first map."""
+    path, stack = layer_stack(encoder.model)
+    method = "tuning.terms=query_and_feedforward"
+    return {
+        f"{path}.{i}.{name}.bias"
+        for i in span
+        for name in (projection(stack[i], "query", method), widener(stack[i], method))
+    }

@@ -1,0 +1,43 @@
+"""Learned scales of keys, values and the feed-forward: IA3 (Liu et al., NeurIPS 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.injected import inject, merger
+from recsys.encoders.layers import chosen, layer_stack, writers
+from recsys.encoders.roles import projection
+from recsys.types import Tuned
+
+
+@dataclass
+class Config:
+    """Settings of IA3."""
+
+    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
+
+
+def apply(encoder: Encoder, cfg: Config) -> Tuned:
+    """Scales what the chosen layers attend to and their inner activation; by one at first.
+
+    A scale that decayed to zero would switch its unit off, and one that L2-SP drew there too: the
+    scales are not decayed, and their anchor is their start.
+
+    Raises:
+        ConfigError: `layers` is no such number or word, or one map makes queries, keys and values.
+    """
+    from peft import IA3Config
+
+    span = chosen(encoder.depth, cfg.layers)
+    path, stack = layer_stack(encoder.model)
+    attention: list[str] = []
+    inner: list[str] = []
+    for i in span:
+        pair = [projection(stack[i], kind, "tuning=ia3") for kind in ("key", "value")]
+        attention += [f"{path}.{i}.{name}" for name in pair]
+        # The last map of the feed-forward reads its inner activation.
+        inner.append(f"{path}.{i}.{writers(stack[i])[1]}")
+    settings = IA3Config(target_modules=[*attention, *inner], feedforward_modules=inner)
+    added = inject(encoder, settings, "tuning=ia3")
+    return encoder.train_only(added, added, "pretrained", merger(encoder), no_decay=added)

@@ -1,0 +1,74 @@
+"""Any other method of the PEFT library, by its name there and its own options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from recsys.encoders import injected
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.layers import attention_linears, chosen, layer_stack, linears
+from recsys.encoders.peftlib import NORMS, settings
+from recsys.encoders.roles import norms
+from recsys.errors import ConfigError
+from recsys.types import Tuned
+
+
+@dataclass
+class Config:
+    """Settings of a method of the library."""
+
+    method: str = field(
+        default="", metadata={"help": "its name in PEFT: vera, oft, boft, loha, lokr, hra, ..."}
+    )
+    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
+    targets: Literal["auto", "attention", "linear"] = field(
+        default="auto",
+        metadata={
+            "help": "maps of the attention, or all maps of the layer; auto: all maps, or the norms "
+            "where the method tunes those"
+        },
+    )
+    options: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "the method's own, as in tuning.options.r=4"}
+    )
+
+
+def apply(encoder: Encoder, cfg: Config) -> Tuned:
+    """Lets the library wrap the chosen layers.
+
+    What the added parameters mean differs by method, so that L2-SP draws them to their start. Those
+    that start at a constant other than zero are factors, and are not decayed.
+
+    Raises:
+        ConfigError: A value or an option is wrong, or the method does not fit this model.
+    """
+    span = chosen(encoder.depth, cfg.layers)
+    chosen_settings = settings(cfg.method, cfg.options, _targets(encoder, cfg, span))
+    before = injected.states(encoder)
+    added = injected.inject(encoder, chosen_settings, f"tuning.method={cfg.method}")
+    return encoder.train_only(
+        added,
+        added,
+        "pretrained",
+        injected.merger(encoder),
+        identical=torch.equal(injected.states(encoder), before),
+        no_decay=injected.scales(encoder, added),
+    )
+
+
+def _targets(encoder: Encoder, cfg: Config, span: range) -> list[str]:
+    """Full names of the modules to tune: PEFT matches by suffix, and a short one hits others."""
+    if cfg.targets not in ("auto", "attention", "linear"):
+        raise ConfigError(f"tuning.targets is {cfg.targets!r}; choose auto, attention or linear.")
+    inside = attention_linears if cfg.targets == "attention" else linears
+    if cfg.method in NORMS:
+        if cfg.targets != "auto":
+            raise ConfigError(
+                f"tuning.targets is {cfg.targets}, and {cfg.method} tunes norms; set it to auto."
+            )
+        inside = norms
+    path, stack = layer_stack(encoder.model)
+    return [f"{path}.{i}.{name}" for i in span for name in inside(stack[i])]

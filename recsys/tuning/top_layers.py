@@ -1,0 +1,36 @@
+"""The last layers train in full, whatever lies below them stays as it was pretrained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.layers import chosen, layer_of
+from recsys.errors import ConfigError
+from recsys.types import Tuned
+
+
+@dataclass
+class Config:
+    """Settings of training the last layers."""
+
+    layers: int = field(default=2, metadata={"help": "how many layers train, from the last down"})
+    norm: bool = field(
+        default=True,
+        metadata={"help": "also train the norm behind the last layer, if there is one"},
+    )
+
+
+def apply(encoder: Encoder, cfg: Config) -> Tuned:
+    """Trains every parameter of the last layers.
+
+    Raises:
+        ConfigError: `layers` is no number from 1 to the encoder's depth.
+    """
+    if not isinstance(cfg.layers, int):
+        raise ConfigError(f"tuning.layers is {cfg.layers!r}; write a number from 1 on.")
+    first = chosen(encoder.depth, cfg.layers).start
+    end = encoder.depth + 1 if cfg.norm else encoder.depth
+    depths = layer_of(encoder.model)
+    trained = {f"model.{name}" for name, depth in depths.items() if first <= depth < end}
+    return encoder.train_only(trained, (), "pretrained")
