@@ -1,36 +1,57 @@
-"""The floor of every table: items by how often training shows them."""
+"""The floor of every table: items by how often training shows them, of late or ever."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from recsys.config import option
+from recsys.errors import ConfigError
+from recsys.interactions import DAY, past
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Scored
 
 
 @dataclass
 class Config:
-    """Popularity has no options."""
+    """Which events count, and how much.
+
+    Ages are counted back from the last event of training, not from the case: no event that is
+    held out counts, and every case gets the same ranking.
+    """
 
     gives: ClassVar[frozenset[str]] = frozenset()
     trains: ClassVar[bool] = False
     reads_user_texts: ClassVar[bool] = False
     reads_item_vectors: ClassVar[bool] = False
 
+    kind: Literal["all_time", "recent", "decay"] = option(
+        "all_time",
+        "every training event; those of the last days before training ends; or each with a weight "
+        "that halves every so many days",
+    )
+    days: float = option(30.0, "of the window of recent, or the half-life of decay", least=0)
+
 
 class Model(Recommender):
-    """The same ranking for everyone; it needs no encoder and no training."""
+    """The same ranking for everyone; it needs no encoder and no training.
+
+    Raises:
+        ConfigError: Times are needed and the data has none, or the days are 0.
+    """
 
     def __init__(self, parts: Parts, config: Config) -> None:
         super().__init__(parts)
+        self.weights = parts.counts.float()
+        if config.kind != "all_time":
+            self.weights = _by_age(parts, config.kind, config.days)
 
     def index(self, plan: ItemBatch) -> Tensor:
-        """Training counts of the items, (U, 1)."""
-        return self.parts.counts.to(plan.items.device)[plan.items].float()[:, None]
+        """How popular the items are, (U, 1)."""
+        return self.weights.to(plan.items.device)[plan.items][:, None]
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """Ones, (Q, 1)."""
@@ -43,3 +64,19 @@ class Model(Recommender):
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
         return Scored(scores=self.index(batch.plan)[:, 0][batch.candidates.clamp(min=0)])
+
+
+def _by_age(parts: Parts, kind: Literal["recent", "decay"], days: float) -> Tensor:
+    """(I,) float32: the training events of each item by their age."""
+    events = past(parts.interactions, "popularity")
+    if events.times is None:
+        raise ConfigError(
+            f"architecture.kind={kind} needs times, and the interactions have only an order; name "
+            "the time column, or set architecture.kind=all_time."
+        )
+    if not days > 0:
+        raise ConfigError(f"architecture.days is {days:g}; set it above 0.")
+    age = (events.times.max() - events.times).double() / DAY
+    weight = (age < days).double() if kind == "recent" else torch.exp2(-age / days)
+    total = torch.zeros(len(parts.counts), dtype=torch.float64)
+    return total.index_add_(0, events.items, weight).float()

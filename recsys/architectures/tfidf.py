@@ -1,22 +1,23 @@
-"""The second floor: cosine of TF-IDF vectors, the user as the mean of the history's texts."""
+"""The second floor: cosine of TF-IDF vectors, the user as a mean of the history's texts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recsys.config import option
+from recsys.interactions import history_matrix, history_rows
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 
 @dataclass
 class Config:
-    """How words are counted."""
+    """How words are counted, and a history read."""
 
     gives: ClassVar[frozenset[str]] = frozenset()
     trains: ClassVar[bool] = False
@@ -24,6 +25,10 @@ class Config:
     reads_item_vectors: ClassVar[bool] = False
 
     sublinear: bool = option(True, "1 + log of a word's count in place of the count")
+    history: Literal["mean", "last", "recency"] = option(
+        "mean", "the user as the plain mean, the latest item alone, or a mean that fades"
+    )
+    recency: float = option(0.3, "decay a step back, of history=recency", least=0)
 
 
 class Model(Recommender):
@@ -36,6 +41,8 @@ class Model(Recommender):
 
     def __init__(self, parts: Parts, config: Config) -> None:
         super().__init__(parts)
+        self.last = config.history == "last"
+        self.decay = config.recency if config.history == "recency" else 0.0
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         # Any run of word characters is a word: titles are full of model numbers and "3".
@@ -49,18 +56,14 @@ class Model(Recommender):
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """Mean of the history's vectors, dense, (Q, words); zero without a history."""
-        row, prefix = batch.query.unbind(1)
-        history = batch.history[row]
-        inside = (torch.arange(history.shape[1]) < prefix.cpu()[:, None]) & (history.cpu() >= 0)
-        query, place = torch.nonzero(inside, as_tuple=True)
-        picked = items.cpu()[history.cpu()[query, place]].numpy()
-        from scipy.sparse import csr_matrix
-
-        counts = inside.sum(1).clamp(min=1).numpy().astype(np.float32)
-        weight = 1.0 / counts[query.numpy()]
-        shape = (len(row), self.vectors.shape[0])
-        mean = csr_matrix((weight, (query.numpy(), picked)), shape=shape) @ self.vectors
-        return torch.from_numpy(mean.toarray()).to(batch.users.device)
+        rows = history_rows(batch, items)
+        if self.last:
+            final = (rows >= 0).sum(1, keepdim=True) - 1
+            rows = rows.gather(1, final.clamp(min=0))
+        weights = history_matrix(rows, self.vectors.shape[0], self.decay, binary=False)
+        total = np.maximum(np.asarray(weights.sum(1)), np.finfo(np.float32).tiny)
+        mean = (weights @ self.vectors).toarray() / total
+        return torch.from_numpy(mean).to(batch.users.device)
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, words), (N,) rows -> (Q, N) dot products of unit item vectors with the mean."""

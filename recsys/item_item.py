@@ -1,0 +1,138 @@
+"""Item-item models of a sparse matrix of users and items: neighbours, and EASE in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.errors import DataError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+Floats = npt.NDArray[np.float32]
+
+BLOCK = 1 << 21
+"""Similarities that are held at a time, at most; a single item may have as many as the catalog."""
+
+
+def cosine_neighbours(
+    matrix: csr_matrix, neighbours: int, shrink: float, block: int = BLOCK
+) -> csr_matrix:
+    """The most similar items of each item, by the cosine of their columns.
+
+    Sarwar et al., Item-based Collaborative Filtering Recommendation Algorithms (WWW 2001); the
+    shrinkage of similarities with little support follows Bell and Koren, Scalable Collaborative
+    Filtering with Jointly Derived Neighborhood Interpolation Weights (ICDM 2007), as a constant in
+    the denominator. Equal similarities go by catalog row: the same on every machine.
+
+    Args:
+        matrix: (users, I) non-negative.
+        neighbours: k, similar items kept of each item.
+        shrink: Added to the product of both norms.
+        block: Similarities held at a time.
+
+    Returns:
+        (I, I) float32; row j holds item j's neighbours, never itself.
+    """
+    from scipy.sparse import vstack
+
+    columns = matrix.T.tocsr()
+    squares = np.asarray(matrix.astype(np.float64).multiply(matrix).sum(0)).ravel()
+    parts = [
+        _top(columns[part] @ matrix, part, squares, neighbours, shrink)
+        for part in _blocks(matrix, columns, block)
+    ]
+    out: csr_matrix = vstack(parts, format="csr", dtype=np.float32)
+    return out
+
+
+def _blocks(matrix: csr_matrix, columns: csr_matrix, most: int) -> Iterator[slice]:
+    """Consecutive items whose similarities together are at most `most`, at least one item.
+
+    An item is similar to what its users had: no more than the sum of their lengths.
+    """
+    lengths = np.diff(matrix.indptr).astype(np.float64)
+    reach = np.zeros(columns.shape[0])
+    owner = np.repeat(np.arange(len(reach)), np.diff(columns.indptr))
+    np.add.at(reach, owner, lengths[columns.indices])
+    ends = np.cumsum(np.minimum(reach, columns.shape[0]))
+    start = 0
+    while start < len(ends):
+        before = ends[start - 1] if start else 0.0
+        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield slice(start, stop)
+        start = stop
+
+
+def _top(
+    products: csr_matrix, part: slice, squares: npt.NDArray[np.float64], k: int, shrink: float
+) -> csr_matrix:
+    """The largest k similarities of each row of products (n, I) of some items with all."""
+    from scipy.sparse import csr_matrix
+
+    products.sort_indices()
+    item = np.repeat(np.arange(part.start, part.stop), np.diff(products.indptr))
+    other, value = products.indices, products.data.astype(np.float64)
+    keep = (other != item) & (value > 0)
+    item, other, value = item[keep], other[keep], value[keep]
+    # one root of a product of whole numbers: what is equal comes out equal
+    value = value / (np.sqrt(squares[item] * squares[other]) + shrink)
+    # a stable sort leaves equal similarities in the order of catalog rows
+    order = np.lexsort((-value, item))
+    first = np.searchsorted(item[order], item[order])
+    chosen = order[np.arange(len(order)) - first < k]
+    data = value[chosen].astype(np.float32)
+    shape = (part.stop - part.start, products.shape[1])
+    out = csr_matrix((data, (item[chosen] - part.start, other[chosen])), shape=shape)
+    out.sort_indices()
+    return out
+
+
+def ease_weights(matrix: csr_matrix, l2: float, block: int = 1024) -> Floats:
+    """The item-item weights that predict a user's items best from the user's other items.
+
+    Steck, Embarrassingly Shallow Autoencoders for Sparse Data (WWW 2019), equations 5 to 8: with
+    P the inverse of X^T X + l2 I, the weights are -P_ij / P_jj and zero on the diagonal. One
+    Cholesky factorisation and its inverse, both in the place of the matrix: nothing else of its
+    size is held.
+
+    Args:
+        matrix: X (users, I).
+        l2: Strength of the L2 penalty.
+        block: Items whose products are made at a time.
+
+    Returns:
+        (I, I) float32; a history as a row times this gives the scores.
+
+    Raises:
+        DataError: The matrix cannot be inverted in float32.
+    """
+    from scipy.linalg.lapack import spotrf, spotri
+
+    columns, n = matrix.T.tocsr(), matrix.shape[1]
+    # LAPACK works in place on columns that lie one after the other
+    gram = np.empty((n, n), dtype=np.float32, order="F")
+    parts = [slice(start, min(n, start + block)) for start in range(0, n, block)]
+    for part in parts:
+        gram[:, part] = (columns[part] @ matrix).toarray().T
+    gram[np.diag_indices(n)] += np.float32(l2)
+    factor, failed = spotrf(gram, lower=1, overwrite_a=1, clean=0)
+    if not failed:
+        inverse, failed = spotri(factor, lower=1, overwrite_c=1)
+    if failed:
+        raise DataError(
+            f"ease cannot invert the matrix of {n} items with architecture.l2={l2:g}; raise it."
+        )
+    for part in parts:  # only the lower triangle was written
+        square = np.tril(inverse[part, part])
+        inverse[part, part] = square + np.tril(square, -1).T
+        inverse[part, part.stop :] = inverse[part.stop :, part].T
+    # symmetric, so that the transpose is the same with rows one after the other
+    weights: Floats = inverse.T
+    weights /= -np.diag(weights).copy()
+    weights[np.diag_indices(n)] = 0
+    return weights

@@ -1,0 +1,72 @@
+"""Bayesian personalised ranking: the target before each sampled negative.
+
+Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback (UAI 2009), section 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+
+from recsys.objective import (
+    Surroundings,
+    check_negatives,
+    need,
+    pair_loss,
+    target_and_negatives,
+)
+from recsys.types import Batch, Loss, Scored
+
+
+@dataclass
+class Config:
+    """Settings of the pairwise ranking loss."""
+
+    needs: ClassVar[str] = "scores"
+    reads_labels: ClassVar[bool] = False
+
+    negatives: int = field(default=16, metadata={"help": "negatives drawn for each query"})
+    sampling: Literal["uniform", "frequency"] = field(
+        default="uniform",
+        metadata={
+            "help": "how they are drawn among the items seen in training: all alike, or in "
+            "proportion to their training positives"
+        },
+    )
+
+
+class Objective:
+    """-log sigmoid(target's score - negative's score), each pair counting once.
+
+    Args:
+        negatives: Negatives a query, for the loader.
+        sampling: How the loader draws them.
+
+    Raises:
+        ConfigError: `negatives` is below 1, or the sampling is unknown.
+    """
+
+    def __init__(self, negatives: int, sampling: Literal["uniform", "frequency"]) -> None:
+        check_negatives(negatives, sampling)
+
+    def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
+        """Sum and count over the pairs of a target and a negative.
+
+        Known positives of the user, and repeats of the target, are no negatives.
+
+        Args:
+            scored: Scores (Q, C).
+            batch: The batch; column 0 of its candidates is the target.
+            around: Known positives.
+
+        Raises:
+            ConfigError: The architecture gives no scores.
+        """
+        scores = need(scored.scores, "bpr", "scores of candidates", "another one")
+        target, negative = target_and_negatives(batch, around)
+        # A target that must not count may have any score, also NaN: it is left out before.
+        own = scores[:, :1].masked_fill(~target[:, None], 0.0)
+        margin = own - scores[:, 1:]
+        return pair_loss(lambda clean: F.softplus(-clean), margin, negative)

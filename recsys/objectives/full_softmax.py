@@ -1,0 +1,174 @@
+"""Softmax over all items that training has seen, or over the whole catalog.
+
+The items pass in chunks. Between forward and backward nothing of a chunk is kept but four numbers
+a query; vectors and logits are made again in backward, so that the memory is that of one chunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from recsys.errors import ConfigError
+from recsys.objective import (
+    Surroundings,
+    candidate_items,
+    check_share,
+    need,
+)
+from recsys.types import Batch, Loss, Scored
+
+
+@dataclass
+class Config:
+    """Settings of the full softmax."""
+
+    needs: ClassVar[str] = "table"
+    reads_labels: ClassVar[bool] = False
+
+    over: Literal["seen", "catalog"] = field(
+        default="seen",
+        metadata={"help": "the items of the softmax: those seen in training, or all"},
+    )
+    mask_known: bool = field(
+        default=False,
+        metadata={"help": "leave the user's other known positives out of the softmax"},
+    )
+    label_smoothing: float = field(
+        default=0.0, metadata={"help": "share of the target's mass spread over all items, below 1"}
+    )
+    chunk: int = field(default=4096, metadata={"help": "items whose logits are held at a time"})
+    encode_catalog: bool = field(
+        default=False,
+        metadata={
+            "help": "allow it with an encoder that trains: every step then encodes all items twice"
+        },
+    )
+
+
+class Objective:
+    """Cross-entropy of the target among all items.
+
+    Args:
+        over: Which items.
+        mask_known: Leave the user's other known positives out.
+        label_smoothing: In [0, 1).
+        chunk: Items whose logits are held at a time.
+        encode_catalog: Whether an encoder that trains may make the table: the assembler refuses
+            one otherwise.
+
+    Raises:
+        ConfigError: A value outside its range.
+    """
+
+    def __init__(
+        self,
+        over: Literal["seen", "catalog"],
+        mask_known: bool,
+        label_smoothing: float,
+        chunk: int,
+        encode_catalog: bool,
+    ) -> None:
+        if over not in ("seen", "catalog"):
+            raise ConfigError(f"objective.over is {over!r}; use seen or catalog")
+        if chunk < 1:
+            raise ConfigError(f"objective.chunk is {chunk}; use 1 or more")
+        self.over, self.mask_known, self.chunk = over, mask_known, chunk
+        self.encodes = encode_catalog
+        self.smoothing = check_share("objective.label_smoothing", label_smoothing, below_one=True)
+        self._of: Tensor | None = None
+        self._rows = torch.empty(0, dtype=torch.long)
+
+    def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
+        """Sum over the queries that have a case and a target among the items; others don't count.
+
+        Args:
+            scored: Query vectors (Q, D).
+            batch: The batch; column 0 of its candidates is the target.
+            around: Items seen, known positives, item vectors and scoring.
+
+        Raises:
+            ConfigError: The architecture gives no query vectors or no table.
+        """
+        other = "objective sampled_softmax or bce"
+        queries = need(scored.queries, "full_softmax", "query vectors", other)
+        target = candidate_items(batch)[:, 0]
+        rows = torch.split(self._items(around), self.chunk)
+        # One chunk of kept vectors is held anyway; encoded texts would be held with their states.
+        if len(rows) == 1 and not self.encodes:
+            found = [self._chunk(queries, rows[0], target, batch, around)]
+        else:
+            found = [
+                checkpoint(self._chunk, queries, part, target, batch, around, use_reentrant=False)
+                for part in rows
+            ]
+        parts, own, sums, counts, has = (torch.stack(list(x)) for x in zip(*found, strict=True))
+        # an online softmax: the logarithm of each chunk's sum, and at last of their sum
+        whole, rivals = parts.logsumexp(0), counts.sum(0)
+        loss = whole - own.sum(0)
+        if self.smoothing:
+            spread = whole - sums.sum(0) / rivals.clamp(min=1)
+            loss = (1 - self.smoothing) * loss + self.smoothing * spread
+        counted = has.any(0) & (rivals > 1)
+        return Loss(torch.where(counted, loss, 0.0).sum(), counted.sum())
+
+    def _items(self, around: Surroundings) -> Tensor:
+        """(N,) catalog rows of the softmax, on the host; looked up once a training."""
+        if self._of is not around.seen:
+            every = torch.ones_like(around.seen) if self.over == "catalog" else around.seen
+            self._rows, self._of = every.cpu().nonzero()[:, 0], around.seen
+        return self._rows
+
+    def _chunk(
+        self,
+        queries: Tensor,
+        rows: Tensor,
+        target: Tensor,
+        batch: Batch,
+        around: Surroundings,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What the softmax needs of some items.
+
+        Args:
+            queries: (Q, D).
+            rows: (N,) catalog rows, sorted, on the host.
+            target: (Q,) catalog rows, -1 in queries that do not count.
+            batch: The batch.
+            around: Known positives, item vectors and scoring.
+
+        Returns:
+            (Q,) each: log of the sum of exponentials, the target's logit or 0, the sum of the
+            logits, how many items take part, and whether the target is one of them.
+
+        Raises:
+            ConfigError: The architecture gives no table.
+        """
+        if around.table is None:
+            raise ConfigError(
+                "objective full_softmax needs a table of item vectors, which this architecture "
+                "does not give; choose objective sampled_softmax or bce"
+            )
+        logits = around.score(queries, around.table(rows))
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        items = rows.to(target.device, non_blocking=True)
+        own = target[:, None] == items
+        keep = (target >= 0)[:, None].expand_as(own)
+        if self.mask_known:
+            known = around.known(batch.users, items)[batch.query[:, 0].clamp(min=0)]
+            keep = keep & (own | ~known)
+        # the value is replaced before any arithmetic: 0 * NaN in backward would be NaN
+        clean = torch.where(keep, logits, 0.0)
+        # finite where nothing takes part: the gradient of a logsumexp of infinities is NaN
+        least = torch.finfo(clean.dtype).min
+        return (
+            torch.where(keep, clean, least).logsumexp(1),
+            torch.where(own, clean, 0.0).sum(1),
+            clean.sum(1),
+            keep.sum(1),
+            own.any(1),
+        )

@@ -1,0 +1,104 @@
+"""Generalised binary cross-entropy: sampled negatives without overconfidence.
+
+Petrov and Macdonald, gSASRec: Reducing Overconfidence in Sequential Recommendation Trained with
+Negative Sampling (RecSys 2023), section 5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recsys.objective import (
+    Surroundings,
+    check_negatives,
+    check_share,
+    need,
+    pair_loss,
+    target_and_negatives,
+)
+from recsys.types import Batch, Loss, Scored
+
+
+@dataclass
+class Config:
+    """Settings of the generalised binary cross-entropy."""
+
+    needs: ClassVar[str] = "scores"
+    reads_labels: ClassVar[bool] = False
+
+    negatives: int = field(default=16, metadata={"help": "negatives drawn for each query"})
+    sampling: Literal["uniform", "frequency"] = field(
+        default="uniform",
+        metadata={
+            "help": "how they are drawn among the items seen in training; the calibration is "
+            "derived for uniform sampling"
+        },
+    )
+    calibration: float = field(
+        default=0.75,
+        metadata={
+            "help": "t of the paper, 0 to 1: 0 is the binary cross-entropy, 1 undoes what drawing "
+            "few negatives does to the probabilities"
+        },
+    )
+
+
+class Objective:
+    """Binary cross-entropy with the target's probability raised to a power below 1.
+
+    Args:
+        negatives: Negatives a query, for the loader and the sampling rate.
+        sampling: How the loader draws them.
+        calibration: t, in [0, 1].
+
+    Raises:
+        ConfigError: A value outside its range.
+    """
+
+    def __init__(
+        self, negatives: int, sampling: Literal["uniform", "frequency"], calibration: float
+    ) -> None:
+        check_negatives(negatives, sampling)
+        self.negatives = negatives
+        self.calibration = check_share("objective.calibration", calibration)
+
+    def power(self, items: Tensor) -> Tensor:
+        """() beta, the power of the target's probability.
+
+        alpha ((1 - 1 / alpha) t + 1 / alpha) of the paper is 1 - t (1 - alpha). The sampling rate
+        alpha is the share of the other items that is drawn, at most 1.
+
+        Args:
+            items: () how many items negatives are drawn from, the target among them.
+        """
+        alpha = (self.negatives / (items - 1).clamp(min=1)).clamp(max=1)
+        return 1 - self.calibration * (1 - alpha)
+
+    def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
+        """Sum and count over targets and negatives, each counting once.
+
+        Known positives of the user, and repeats of the target, are no negatives.
+
+        Args:
+            scored: Scores (Q, C), as logits.
+            batch: The batch; column 0 of its candidates is the target.
+            around: Known positives, and the items that negatives are drawn from.
+
+        Raises:
+            ConfigError: The architecture gives no scores.
+        """
+        scores = need(scored.scores, "gbce", "scores of candidates", "objective in_batch")
+        target, negative = target_and_negatives(batch, around)
+        power = self.power(around.seen.sum())
+
+        def each(clean: Tensor) -> Tensor:
+            # log(sigmoid(s)^beta) is beta log sigmoid(s): nothing is raised, nothing overflows
+            own = power.to(clean.dtype) * F.softplus(-clean[:, :1])
+            return torch.cat([own, F.softplus(clean[:, 1:])], dim=1)
+
+        return pair_loss(each, scores, torch.cat([target[:, None], negative], dim=1))
