@@ -54,6 +54,7 @@ class RecDataModule(lp.LightningDataModule):
         seed: Of the run.
         lists: What is ranked, by role; a role that has none ranks the whole catalog.
         max_cases: Evaluate a seeded sample of so many cases; None for all.
+        sample_seed: Of that sample.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class RecDataModule(lp.LightningDataModule):
         seed: int,
         lists: Mapping[int, Lists],
         max_cases: int | None,
+        sample_seed: int,
     ) -> None:
         super().__init__()
         self.examples, self.sizes, self.queries, self.per_user = examples, sizes, queries, per_user
@@ -82,7 +84,7 @@ class RecDataModule(lp.LightningDataModule):
         )
         self.sampling, self.seed = sampling, seed
         self.batch_tokens, self.costs = batch_tokens, costs
-        self.lists, self.max_cases = lists, max_cases
+        self.lists, self.max_cases, self.sample_seed = lists, max_cases, sample_seed
 
     def order(self, epoch: int) -> Ints:
         """What an epoch trains on, shuffled; the same on every rank."""
@@ -167,7 +169,7 @@ class RecDataModule(lp.LightningDataModule):
         return DataLoader(_Cases(self, rows, context), batch_size=None)
 
     def _case_numbers(self, role: int) -> Ints:
-        return self.examples.cases(role, self.max_cases, self.seed)
+        return self.examples.cases(role, self.max_cases, self.sample_seed)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation cases."""

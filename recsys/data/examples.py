@@ -7,6 +7,7 @@ see together what one would see alone.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,6 +46,7 @@ class Rows:
         labels: (Q, C) 1 for a positive, else 0.
         weight: (Q, C) observed weight.
         case: (Q,) number of the case, or -1.
+        event: (Q,) the event, among all, at whose time it is asked.
     """
 
     user: Ints
@@ -56,6 +58,7 @@ class Rows:
     labels: Floats
     weight: Floats
     case: Ints
+    event: Ints
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Lists:
 class Examples:
     """Turns a split into training queries and cases.
 
-    A history holds positive events only; an event's history is what the user liked before it.
+    A history holds positive events only: what the user liked before the event, or impression.
 
     Args:
         split: The events, sorted by user and time.
@@ -87,6 +90,10 @@ class Examples:
         targets: Train on liked events, or on every event with its own label.
         train_users: Train on a seeded sample of so many users; None for all.
         seed: Of that sample.
+        profile_events: First events of a user that are in the user's text, and so no targets.
+
+    Attributes:
+        situation: (N,) codes of all events by name: what is known when a query is asked.
     """
 
     def __init__(
@@ -97,20 +104,24 @@ class Examples:
         targets: Targets = "liked",
         train_users: int | None = None,
         seed: int = 0,
+        profile_events: int = 0,
     ) -> None:
         self.split, self.items, self.max_history = split, items, max_history
+        self.situation: Mapping[str, Ints] = {}
         users = len(split.offsets) - 1
         self._user: Ints = np.repeat(np.arange(users), np.diff(split.offsets))
         self._item: Ints = split.item.astype(np.int64)
         liked = split.label > 0
         # Events are numbered twice: among all, and among the positive ones.
         self._liked: Ints = np.flatnonzero(liked)
-        self._before: Ints = np.cumsum(liked) - liked
+        self._start: Ints = split.starts()
+        self._before: Ints = (np.cumsum(liked) - liked)[self._start]
         self._first: Ints = np.searchsorted(self._user[self._liked], np.arange(users + 1))
         able = split.role == TRAIN
         if targets == "liked":
             # A target needs something to be predicted from; a label may rest on the profile.
             able &= liked & (self._before > self._first[self._user])
+        able &= np.arange(len(self._user)) - split.offsets[self._user] >= profile_events
         # An observed negative counts as weight 0, whatever its event weighs.
         self._weight: Floats = (split.weight * split.label).astype(np.float32)
         chosen: Ints | None = None
@@ -153,8 +164,7 @@ class Examples:
 
     def cases(self, role: int, limit: int | None = None, seed: int = 0) -> Ints:
         """Positive events held out under `role`, as event numbers; a seeded sample if limited."""
-        at: Ints = np.flatnonzero((self.split.role == role) & (self.split.label > 0))
-        return sample(at, limit, seed)
+        return sample(self.split.cases(role), limit, seed)
 
     def label_lists(self, role: int, limit: int | None = None, seed: int = 0) -> Lists:
         """A list a user: the events held out under `role`, each with its label.
@@ -241,14 +251,7 @@ class Examples:
         return self._rows(user, start, stop, np.arange(len(at)), stop - start, at, case)
 
     def _rows(
-        self,
-        user: Ints,
-        start: Ints,
-        stop: Ints,
-        row: Ints,
-        prefix: Ints,
-        event: Ints,
-        case: Ints,
+        self, user: Ints, start: Ints, stop: Ints, row: Ints, prefix: Ints, event: Ints, case: Ints
     ) -> Rows:
         return Rows(
             user=user,
@@ -260,6 +263,7 @@ class Examples:
             labels=self.split.label[event][:, None],
             weight=self._weight[event][:, None],
             case=case,
+            event=event,
         )
 
     def count(self, queries: Queries, per_user: int) -> int:
@@ -293,11 +297,7 @@ class Examples:
         return items[np.argsort(owner, kind="stable")], lengths + asked, asked
 
     def batch(
-        self,
-        rows: Rows,
-        sizes: Ints,
-        negatives: Ints | None = None,
-        with_seen: bool = False,
+        self, rows: Rows, sizes: Ints, negatives: Ints | None = None, with_seen: bool = False
     ) -> Batch:
         """Plans the unique items of a step and points everything into the plan.
 
@@ -338,21 +338,22 @@ class Examples:
             weight=torch.from_numpy(weight),
             case=torch.from_numpy(rows.case),
             seen=torch.from_numpy(self._seen_before(rows.case) if with_seen else NOTHING),
+            situation={k: torch.from_numpy(of[rows.event]) for k, of in self.situation.items()},
         )
 
     def _seen_before(self, case: Ints) -> Ints:
         """(S, 2) place of a case and catalog row of every earlier event of its user."""
-        at = np.maximum(case, 0)
+        at = self._start[np.maximum(case, 0)]
         start = self.split.offsets[self._user[at]]
         sizes = np.where(case >= 0, at - start, 0)
         query, place = ragged(sizes)
         return np.stack([query, self._item[start[query] + place]], axis=1)
 
     def serve(self, items: Ints, user: int = -1) -> Batch:
-        """One query that sees the last H of these catalog rows, in time order; no candidates.
+        """One query in an unknown situation that sees the last H of these rows; no candidates.
 
         Args:
-            items: (N,) catalog rows.
+            items: (N,) catalog rows, in time order.
             user: Row of the user, or -1 for someone unknown.
         """
         had = items[-self.max_history :]
@@ -369,6 +370,7 @@ class Examples:
             weight=none,
             case=torch.tensor([-1]),
             seen=torch.from_numpy(NOTHING),
+            situation={name: torch.zeros(1, dtype=torch.long) for name in self.situation},
         )
 
     def negatives(self, rows: Rows, n: int, sampling: Sampling, seed: int, epoch: int) -> Ints:

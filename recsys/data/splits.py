@@ -7,6 +7,7 @@ a user's events, so that no training history holds a validation or test event.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +36,9 @@ class Split:
         role: (N,) int8, 0 train, 1 validation, 2 test.
         name: The method with its settings, for results.
         notes: Sentences for the log.
+        row: (N,) int64 row of each event in the interactions; None for a split made by hand.
+        shown: (N,) int64 first event of the impression that an event belongs to, -1 for none; None
+            where the data has no impressions.
     """
 
     offsets: NDArray[np.int64]
@@ -45,10 +49,20 @@ class Split:
     role: NDArray[np.int8]
     name: str
     notes: tuple[str, ...] = ()
+    row: NDArray[np.int64] | None = None
+    shown: NDArray[np.int64] | None = None
 
     def user(self) -> NDArray[np.int64]:
         """(N,) user row of each event."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    def starts(self) -> NDArray[np.int64]:
+        """(N,) event before which the history of each event ends.
+
+        It is the event itself; or the first of its impression, as all of that was shown at once.
+        """
+        event = np.arange(len(self.item), dtype=np.int64)
+        return event if self.shown is None else np.where(self.shown < 0, event, self.shown)
 
     def cases(self, role: int) -> NDArray[np.int64]:
         """Event numbers of the targets of a role: its events with label 1, in event order."""
@@ -68,8 +82,8 @@ def _events(
     A given role comes between time and file order: among equal times it is the only order known.
     """
     frame = tables.interactions
-    users = IdMap(tables.users["user"].to_list(), "user").rows(frame["user"].to_list())
-    items = IdMap(tables.items["item"].to_list(), "item").rows(frame["item"].to_list())
+    users = IdMap(tables.users["user"].to_list(), "user").rows(frame["user"])
+    items = IdMap(tables.items["item"].to_list(), "item").rows(frame["item"])
     time = frame["time"].to_numpy().astype(np.int64) if "time" in frame.columns else None
     label = np.ones(len(users), dtype=np.float32)
     if positive_from is not None:
@@ -96,8 +110,28 @@ def _events(
         weight=weight[order],
         role=np.zeros(len(users), dtype=np.int8) if role is None else role[order],
         name="all",
+        row=order,
+        shown=_shown(frame, users, order),
     )
     return split, order
+
+
+def _shown(
+    frame: pl.DataFrame, users: NDArray[np.int64], order: NDArray[np.int64]
+) -> NDArray[np.int64] | None:
+    """`Split.shown`; an impression is what one user was shown under one id."""
+    if "impression" not in frame.columns:
+        return None
+    events = pl.DataFrame({"user": users[order], "shown": frame["impression"][order]})
+    events = events.with_row_index("event")
+    first = pl.col("event").first().over("user", "shown").cast(pl.Int64)
+    found = events.select(pl.when(pl.col("shown").is_null()).then(-1).otherwise(first))
+    return found.to_series().cast(pl.Int64).to_numpy()
+
+
+def everything(tables: Tables) -> Split:
+    """All events in their order, as training events with label 1: a data set before any split."""
+    return _events(tables, None)[0]
 
 
 def _with(
@@ -108,7 +142,7 @@ def _with(
     Raises:
         ConfigError: Training, validation or test holds no positive event.
     """
-    out = Split(split.offsets, split.item, split.time, split.label, split.weight, role, name, notes)
+    out = dataclasses.replace(split, role=role, name=name, notes=notes)
     needed = {"test": TEST} if allow_empty else {"train": TRAIN, "validation": VAL, "test": TEST}
     for part, number in needed.items():
         if not len(out.cases(number)):
@@ -187,9 +221,9 @@ def time_split(
         for part in (val_fraction + test_fraction, test_fraction)
     )
     role = (split.time >= val_at).astype(np.int8) + (split.time >= test_at).astype(np.int8)
-    warm = set(split.user()[role == TRAIN].tolist())
-    targets = split.user()[(role == TEST) & (split.label > 0)]
-    cold = sum(int(user) not in warm for user in targets.tolist())
+    user = split.user()
+    targets = user[(role == TEST) & (split.label > 0)]
+    cold = int(np.sum(~np.isin(targets, user[role == TRAIN])))
     notes = (f"time: {cold} of {len(targets)} test targets belong to users without training data.",)
     name = f"time(val={val_fraction}, test={test_fraction}, positive_from={positive_from})"
     return _with(split, role.astype(np.int8), name, notes, allow_empty=False)
@@ -211,15 +245,15 @@ def given(tables: Tables, column: str, positive_from: float | None = None) -> Sp
             f"Split given: the interactions have no column '{column}' "
             f"(there are: {', '.join(frame.columns)})."
         )
-    role = np.zeros(frame.height, dtype=np.int8)
-    for row, value in enumerate(frame[column].cast(pl.String).to_list()):
-        part = _ROLES.get((value or "").strip().lower())
-        if part is None:
-            raise DataError(
-                f"Split given: row {row + 1} of column '{column}' holds '{value}'; "
-                "use train, val or test."
-            )
-        role[row] = part
+    words = frame[column].cast(pl.String).str.strip_chars().str.to_lowercase()
+    parts = words.replace_strict(_ROLES, default=None, return_dtype=pl.Int8)
+    if parts.null_count():
+        row = int(parts.is_null().arg_true()[0])
+        raise DataError(
+            f"Split given: row {row + 1} of column '{column}' holds '{frame[column][row]}'; "
+            "use train, val or test."
+        )
+    role = parts.to_numpy().astype(np.int8)
     split, order = _events(tables, positive_from, role)
     user = split.user()
     falls = np.flatnonzero((np.diff(split.role) < 0) & (np.diff(user) == 0))

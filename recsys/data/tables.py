@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -23,9 +23,11 @@ _INTERACTION_TYPES = {
     "weight": pl.Float64,
 }
 _OPTIONAL = {"time", "rating", "weight"}
+WINDOWS = ("available_from", "available_until")
 # A median of 1e11 is the year 5138 in seconds and 1973 in milliseconds; 1e14 ms is again year 5138.
 _FIRST_MS = 1e11
 _LAST_MS = 1e14
+_PIECE = 1_000_000  # texts hashed at a time
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,17 @@ class Tables:
     Attributes:
         interactions: user, item and, where known, time (Int64, ms since 1970 UTC), rating and
             weight (Float64), then any further columns; in file order.
-        items: item, text, then any further columns; row order is the catalog's order.
+        items: item, text, then any further columns; row order is the catalog's order. Where an
+            item could be had for some time only, `available_from` and `available_until` (Int64,
+            ms since 1970 UTC, empty: no bound) say when; the second moment no longer counts.
         users: user, text (may be empty), then any further columns.
+        notes: Sentences for the log: what was removed or made up on the way here.
     """
 
     interactions: pl.DataFrame
     items: pl.DataFrame
     users: pl.DataFrame
+    notes: tuple[str, ...] = ()
 
 
 class IdMap:
@@ -74,9 +80,14 @@ class IdMap:
             raise DataError(f"No {self.kind} has the id '{name}'{hint}.")
         return self._rows[name]
 
-    def rows(self, names: Iterable[str]) -> NDArray[np.int64]:
-        """(N,) rows of N ids; raises as `row` does."""
-        return np.array([self.row(name) for name in names], dtype=np.int64)
+    def rows(self, names: Iterable[str] | pl.Series) -> NDArray[np.int64]:
+        """(N,) rows of N ids, of a column without a Python object an id; raises as `row` does."""
+        if not isinstance(names, pl.Series):
+            return np.array([self.row(name) for name in names], dtype=np.int64)
+        found = names.cast(pl.Enum(self.ids), strict=False).to_physical()
+        if found.null_count():
+            self.row(str(names[_first(found.is_null())]))
+        return found.to_numpy().astype(np.int64)
 
     def names(self, rows: Iterable[int]) -> list[str]:
         """Ids of rows, which must lie in 0 .. len - 1.
@@ -158,6 +169,7 @@ def check(tables: Tables, where: str) -> Tables:
             f"{where}: items: '{items['item'][row]}' in row {row + 1} has an empty text; "
             "give it one, or another text template."
         )
+    _check_windows(items, where)
     for key, known in (("item", items), ("user", users)):
         missing = ~events[key].is_in(known[key].to_list())
         if missing.any():
@@ -168,6 +180,42 @@ def check(tables: Tables, where: str) -> Tables:
                 "remove the row."
             )
     return tables
+
+
+def _check_windows(items: pl.DataFrame, where: str) -> None:
+    """Raises DataError where the times that an item could be had are no times or out of order."""
+    for name in (n for n in WINDOWS if n in items.columns):
+        if items[name].dtype != pl.Int64:
+            raise DataError(
+                f"{where}: items: column '{name}' is {items[name].dtype}, it must be Int64 "
+                "(milliseconds since 1970)."
+            )
+    if set(WINDOWS) <= set(items.columns):
+        never = items[WINDOWS[0]] >= items[WINDOWS[1]]
+        if never.any():
+            row = _first(never)
+            raise DataError(
+                f"{where}: items: '{items['item'][row]}' in row {row + 1} is available until a "
+                "moment that is not after the one from which it is; mend one of them."
+            )
+
+
+def windows(items: pl.DataFrame, where: str) -> pl.DataFrame:
+    """The items with `available_from` and `available_until`, where there, as `Tables` has them.
+
+    Raises:
+        DataError: A value is no time.
+    """
+    for name in (n for n in WINDOWS if n in items.columns):
+        column = items[name]
+        if column.dtype == pl.String:
+            column = column.replace("", None)
+        at = column.is_not_null().arg_true()
+        moments = pl.Series(name, [None] * len(column), dtype=pl.Int64)
+        if len(at):
+            moments = moments.scatter(at, parse_times(column.gather(at), where))
+        items = items.with_columns(moments)
+    return items
 
 
 def parse_times(column: pl.Series, where: str) -> pl.Series:
@@ -226,19 +274,30 @@ def _no_gaps(parsed: pl.Series, raw: pl.Series, where: str) -> pl.Series:
     return parsed
 
 
-def _content(column: pl.Series) -> bytes:
-    """Bytes of a column that two different columns never share."""
+def _content(column: pl.Series) -> Iterator[bytes]:
+    """Length and bytes of a column, in pieces, that two different columns never share."""
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
         present = column.is_not_null().to_numpy().astype(np.uint8)
         values = column.fill_null(0 if column.dtype.is_numeric() else False).to_numpy()
-        return present.tobytes() + np.ascontiguousarray(values).tobytes()
-    values_ = column.to_list()
+        yield (present.nbytes + values.nbytes).to_bytes(8, "little")
+        yield present.tobytes()
+        yield np.ascontiguousarray(values).tobytes()
+        return
     if column.dtype != pl.String:
-        values_ = [None if v is None else json.dumps(v, default=str) for v in values_]
-    parts = [None if v is None else v.encode() for v in values_]
+        texts = [None if v is None else json.dumps(v, default=str) for v in column.to_list()]
+        column = pl.Series(column.name, texts, dtype=pl.String)
     # -1 keeps a missing value apart from an empty one; lengths keep "ab","c" apart from "a","bc".
-    sizes = np.array([-1 if p is None else len(p) for p in parts], dtype="<i8")
-    return sizes.tobytes() + b"".join(p for p in parts if p is not None)
+    sizes = column.str.len_bytes().cast(pl.Int64).fill_null(-1).to_numpy().astype("<i8")
+    yield (sizes.nbytes + int(np.maximum(sizes, 0).sum())).to_bytes(8, "little")
+    yield sizes.tobytes()
+    for start in range(0, len(column), _PIECE):
+        yield "".join(column.slice(start, _PIECE).drop_nulls().to_list()).encode()
+
+
+def _add(digest: hashlib._Hash, *names: str) -> None:
+    for name in names:
+        digest.update(len(name.encode()).to_bytes(8, "little"))
+        digest.update(name.encode())
 
 
 def fingerprint(tables: Tables) -> str:
@@ -254,12 +313,11 @@ def fingerprint(tables: Tables) -> str:
             "items": tables.items,
             "users": tables.users,
         }[name]
-        pieces = [name.encode(), str(frame.shape).encode()]
+        _add(digest, name, str(frame.shape))
         for column in frame.get_columns():
-            pieces += [column.name.encode(), str(column.dtype).encode(), _content(column)]
-        for piece in pieces:
-            digest.update(len(piece).to_bytes(8, "little"))
-            digest.update(piece)
+            _add(digest, column.name, str(column.dtype))
+            for piece in _content(column):
+                digest.update(piece)
     return digest.hexdigest()
 
 
@@ -289,4 +347,4 @@ def limit(
         top = ranked["item"].gather(order[:max_items]).to_list()
         items = items.filter(pl.col("item").is_in(top))
         events = events.filter(pl.col("item").is_in(top))
-    return check(Tables(events, items, users), where)
+    return check(Tables(events, items, users, tables.notes), where)

@@ -86,3 +86,16 @@ def fill(frame: pl.DataFrame, template: str) -> pl.Series:
         text = _BLANKS.sub(" ", _BEFORE_GAP.sub("", text))
         texts.append(text.strip())
     return pl.Series("text", texts, dtype=pl.String)
+
+
+def names(template: str) -> list[str]:
+    """The columns that a template names, each once.
+
+    Raises:
+        ConfigError: The template is malformed.
+    """
+    try:
+        found = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise ConfigError(f"The text template '{template}' cannot be read: {error}.") from error
+    return list(dict.fromkeys(found))

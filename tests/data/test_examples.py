@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
+from recsys import build
+from recsys.config import compose
 from recsys.data.examples import TEST, VAL, Examples
 from recsys.data.splits import Split
 
@@ -129,3 +132,20 @@ def test_a_sample_of_users_or_cases_is_the_same_each_time(examples):
     some = examples.cases(TEST, limit=2, seed=1)
     assert len(some) == 2
     assert set(some) <= set(examples.cases(TEST))
+
+
+def test_runs_of_several_seeds_see_the_same_samples(shop_words):
+    """Users that train, cases that are ranked: a sample has a seed of its own."""
+    words = [*shop_words, "architecture=popularity", "data.train_users=7", "evaluation.max_cases=9"]
+
+    def seen(*more):
+        made = build.assemble(compose([*words, *more]))
+        cases = torch.cat([b.case for b in made.datamodule.test_dataloader()])
+        trained = made.examples.epoch("last", 1, 0, 0).tolist()
+        return sorted(trained), sorted(cases[cases >= 0].tolist())
+
+    first = seen("seed=0")
+    assert seen("seed=5") == first
+    other = seen("seed=0", "data.sample_seed=5")
+    assert other[0] != first[0]
+    assert other[1] != first[1]

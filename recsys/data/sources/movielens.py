@@ -1,7 +1,9 @@
 """MovieLens in the four layouts it is passed around in.
 
-ml-100k (u.data, u.item, u.user), ml-1m (.dat), ml-latest and later (.csv), and RecBole's atomic
-files (.inter, .item, .user). Layouts and codes: the README files of GroupLens' archives.
+ml-100k (u.data, u.item, u.user), ml-1m and ml-10m (.dat), ml-20m, ml-25m, ml-32m and ml-latest
+(.csv), and RecBole's atomic files (.inter, .item, .user). Page: GroupLens, "MovieLens". MD5 of the
+archives stand beside them there; ml-100k.zip has the one that `quickstart` checks. Layouts and
+codes: the README files of the archives.
 """
 
 from __future__ import annotations
@@ -110,9 +112,13 @@ def _original(folder: Path) -> _Frames:
 
 
 def _dat(folder: Path) -> _Frames:
-    """ml-1m: "::" between columns, codes for age and occupation."""
-    events = reading.delimited(folder / "ratings.dat", "::", _RATINGS, "latin-1")
-    items = reading.delimited(folder / "movies.dat", "::", ["item", "title", "genres"], "latin-1")
+    """ml-1m: "::" between columns, codes for age and occupation; ml-10m: UTF-8, no profiles."""
+    profiles = (folder / "users.dat").is_file()
+    encoding = "latin-1" if profiles else "utf-8-sig"
+    events = reading.delimited(folder / "ratings.dat", "::", _RATINGS, encoding)
+    items = reading.delimited(folder / "movies.dat", "::", ["item", "title", "genres"], encoding)
+    if not profiles:
+        return events, items, None
     profile = ["user", "gender", "age", "occupation", "zip"]
     users = reading.delimited(folder / "users.dat", "::", profile, "latin-1").with_columns(
         pl.col("age").replace(_AGES),
@@ -123,7 +129,8 @@ def _dat(folder: Path) -> _Frames:
 
 def _csv(folder: Path) -> _Frames:
     """ml-latest, ml-20m, ml-25m, ml-32m: no profiles."""
-    events, items = (reading.table(folder / name) for name in ("ratings.csv", "movies.csv"))
+    events = reading.table(folder / "ratings.csv", numeric=("rating", "timestamp"))
+    items = reading.table(folder / "movies.csv")
     # The set's own way to say that it knows none.
     genres = pl.col("genres").replace("(no genres listed)", None)
     return _rename(events), _rename(items).with_columns(genres), None
@@ -168,10 +175,8 @@ def load(cfg: Config) -> Tables:
         DataError: The folder holds none of the layouts, or a file is damaged.
         ConfigError: A template names an unknown column.
     """
-    if not cfg.path:
-        raise DataError("data.source.path is empty; set it to the folder of the MovieLens files.")
-    where = str(Path(cfg.path))
-    events, items, profiles = _detect(Path(cfg.path))
+    where = str(reading.folder(cfg.path, 'an archive of GroupLens\' page "MovieLens", unpacked'))
+    events, items, profiles = _detect(Path(where))
     for name, frame, needed in (
         ("ratings", events, _RATINGS),
         ("movies", items, ["item", "title"]),
@@ -185,12 +190,7 @@ def load(cfg: Config) -> Tables:
         reading.numbers(events["rating"], where).alias("rating"),
     )
     if "year" not in items.columns:
-        # "Toy Story (1995)": the year stands at the end of the title.
-        pattern = r"^(.*?)\s*\((\d{4})[^()]*\)\s*$"
-        items = items.with_columns(
-            pl.coalesce(pl.col("title").str.extract(pattern, 1), "title").alias("title"),
-            pl.col("title").str.extract(pattern, 2).alias("year"),
-        )
+        items = reading.split_year(items)
     if "genres" in items.columns:
         items = items.with_columns(pl.col("genres").str.replace_all("|", ", ", literal=True))
     items = items.with_columns(fill(items, cfg.item_text))

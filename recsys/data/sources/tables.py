@@ -1,16 +1,20 @@
-"""Any tables of one's own: CSV, TSV, JSONL or Parquet files with named columns."""
+"""Any tables of one's own: CSV, TSV, JSONL or Parquet files with named columns.
+
+With `path`, the canonical tables that `python -m recsys.data ... output=FOLDER` wrote, as they are.
+Items may have `available_from` and `available_until`: unix seconds, milliseconds or ISO dates.
+"""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import polars as pl
 
 from recsys.data import reading
-from recsys.data.tables import Tables, check, parse_times
+from recsys.data.tables import Tables, check, parse_times, windows
 from recsys.data.text import fill
 from recsys.errors import ConfigError, DataError
 
@@ -21,6 +25,13 @@ class Config:
 
     default_split: ClassVar[Literal["leave_one_out", "time"]] = "time"
 
+    path: str = field(
+        default="",
+        metadata={
+            "help": "Folder with canonical tables (interactions, items, users as .parquet); it "
+            "takes the place of all other keys."
+        },
+    )
     interactions: str = field(default="", metadata={"help": "File with a row per interaction."})
     items: str = field(default="", metadata={"help": "File with a row per item."})
     users: str = field(default="", metadata={"help": "File with a row per user; empty: none."})
@@ -63,6 +74,25 @@ def _with_ids(frame: pl.DataFrame, names: tuple[str, ...], path: str) -> pl.Data
     return frame.with_columns(reading.ids(frame[name], path).alias(name) for name in names)
 
 
+def _canonical(cfg: Config) -> Tables:
+    """The three tables of a folder, unchanged.
+
+    Raises:
+        ConfigError: Another key is set, which would be ignored.
+    """
+    odd = [f.name for f in fields(cfg) if f.name != "path" and getattr(cfg, f.name) != f.default]
+    if odd:
+        raise ConfigError(
+            f"data.source.path takes canonical tables as they are; leave out {', '.join(odd)}."
+        )
+    folder = reading.folder(cfg.path, "the tables that python -m recsys.data output=... wrote")
+    events, items, users = (
+        reading.table(reading.find(folder, f"{name}.parquet"))
+        for name in ("interactions", "items", "users")
+    )
+    return check(Tables(events, items, users), str(folder))
+
+
 def load(cfg: Config) -> Tables:
     """Reads the files; ids stay text as written, further columns are kept.
 
@@ -70,11 +100,14 @@ def load(cfg: Config) -> Tables:
         ConfigError: A column or template does not fit the files.
         DataError: A file is missing or damaged, or the tables do not fit each other.
     """
+    if cfg.path:
+        return _canonical(cfg)
     if not cfg.interactions or not cfg.items:
         raise DataError("Set data.source.interactions and data.source.items to the two files.")
     optional = {"time": cfg.time, "rating": cfg.rating, "weight": cfg.weight}
     wanted = {"user": cfg.user, "item": cfg.item} | {k: v for k, v in optional.items() if v}
-    frame = reading.table(Path(cfg.interactions))
+    numeric = [name for name in (cfg.time, cfg.rating, cfg.weight) if name]
+    frame = reading.table(Path(cfg.interactions), numeric)
     # A column that merely has one of our names must not be taken for what it was not declared as.
     frame = frame.rename(
         {n: f"{n}_" for n in optional if n in frame.columns and n not in wanted.values()}
@@ -86,7 +119,7 @@ def load(cfg: Config) -> Tables:
     for name in (n for n in ("rating", "weight") if optional[n]):
         events = events.with_columns(reading.numbers(events[name], cfg.interactions).alias(name))
     items = _take(reading.table(Path(cfg.items)), {"item": cfg.item}, cfg.items)
-    items = _with_ids(items, ("item",), cfg.items)
+    items = windows(_with_ids(items, ("item",), cfg.items), cfg.items)
     items = items.with_columns(fill(items, cfg.item_text))
     if not cfg.users:
         if cfg.user_text:

@@ -1,0 +1,175 @@
+"""python -m recsys.data source=NAME path=... [key=value ...]: what a data set is, as it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+
+from recsys.config import AXES, choices, compose_data, nearest
+from recsys.data import prepare
+from recsys.data.describe import Count, Description, describe, describe_split, estimate
+from recsys.data.files import atomic_folder
+from recsys.data.reviews import with_reviews
+from recsys.data.splits import everything
+from recsys.data.tables import Tables
+from recsys.errors import ConfigError, RecsysError
+from recsys.schema import Data
+
+_AXIS = "data.source"
+_LEGEND = "least / 25 % / half / 75 % / 90 % / most"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command.
+
+    Returns:
+        The exit code: 0, or 2 for a mistake of the user, told in one sentence.
+    """
+    try:
+        flags = [word for word in argv if word.startswith("--")]
+        if flags and flags != ["--help"]:
+            raise ConfigError(f"{flags[0]} is not a flag; there is --help.")
+        if flags or not argv:
+            print(_help())
+            return 0
+        _run(argv)
+    except RecsysError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _help() -> str:
+    lines = [
+        "usage: python -m recsys.data source=NAME [path=FOLDER] [key=value ...]",
+        "",
+        "Prints what a data set is, after the filters and with the split that are asked for.",
+        "",
+        "  output=FOLDER   write interactions, items and users as Parquet there, for",
+        "                  data.source=tables data.source.path=FOLDER",
+        "  encoder=MODEL   count tokens with the tokeniser of a language model, not by words",
+        "",
+        "The keys of the source and those of data, without their prefix:",
+    ]
+    for field in fields(Data):
+        if field.name != "source":
+            lines.append(f"  {field.name:<18}{field.metadata['help']}")
+    lines += ["", "source:"]
+    lines += [f"  {name:<18}{text}" for name, text in choices(_AXIS).items()]
+    return "\n".join(lines)
+
+
+def _words(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The words with their full keys, and those of the command's own keys.
+
+    Raises:
+        ConfigError: A word is not of the form key=value, or its key is unknown.
+    """
+    given: dict[str, str] = {}
+    for word in argv:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{word}' is not of the form key=value, as in source=movielens.")
+        given[key] = value
+    name = given.pop("source", None)
+    if not name:
+        raise ConfigError(f"source is missing.{nearest('', choices(_AXIS))}")
+    compose_data([f"{_AXIS}={name}"])  # an unknown name is refused here
+    module = importlib.import_module(name if "." in name else f"{AXES[_AXIS]}.{name}")
+    own = {field.name for field in fields(module.Config)}
+    shared = {field.name for field in fields(Data)} - {"source"}
+    words, rest = [f"{_AXIS}={name}"], {}
+    for key, value in given.items():
+        head = key.partition(".")[0]
+        if head in ("output", "encoder"):
+            rest[key] = value
+        elif head in own:
+            words.append(f"{_AXIS}.{key}={value}")
+        elif head in shared:
+            words.append(f"data.{key}={value}")
+        else:
+            known = sorted(own | shared | {"output", "encoder"})
+            raise ConfigError(f"{key} is not a known key.{nearest(key, known)}")
+    return words, rest
+
+
+def _run(argv: Sequence[str]) -> None:
+    words, rest = _words(argv)
+    run = compose_data(words)
+    data, out = run.data, Path(rest["output"]) if "output" in rest else None
+    if out is not None and out.exists():
+        raise ConfigError(f"output={out} exists already; remove it or choose another folder.")
+    count = _tokens(rest["encoder"]) if "encoder" in rest else estimate
+    tables = prepare.tables(data)
+    print(f"{words[0].partition('=')[2]}, quantiles as {_LEGEND}")
+    _show(describe(tables, everything(tables), count, data.max_tokens))
+    tables = _split(data, tables)
+    if out is not None:
+        _write(out, tables)
+        print(f"written: {out} (data.source=tables data.source.path={out})")
+
+
+def _split(data: Data, tables: Tables) -> Tables:
+    """Shows the split; the tables with reviews in the user texts where they were asked for."""
+    try:
+        made = prepare.split(data, tables)
+    except ConfigError as error:
+        if data.split != "default" or data.user_reviews:
+            raise
+        _show(Description([("split", "none")], [str(error)]))
+        return tables
+    _show(describe_split(made, tables.items.height))
+    if data.user_reviews:
+        tables = with_reviews(tables, made, data.user_reviews)
+    for note in (*tables.notes, *made.notes):
+        print(f"note: {note}")
+    return tables
+
+
+def _show(description: Description) -> None:
+    for name, value in description.rows:
+        print(f"  {name:<36}{value}")
+    for sentence in description.warnings:
+        print(f"warning: {sentence}")
+
+
+def _tokens(model: str) -> Count:
+    """Counts with the tokeniser of a language model.
+
+    Raises:
+        ConfigError: It cannot be had.
+    """
+    from recsys.encoders.load import load_tokenizer
+
+    tokenizer = load_tokenizer(model, None)
+
+    def count(texts: pl.Series) -> np.ndarray[Any, np.dtype[np.int64]]:
+        ids = cast(
+            list[list[int]], tokenizer(texts.to_list(), add_special_tokens=False)["input_ids"]
+        )
+        return np.array([len(each) for each in ids], dtype=np.int64)
+
+    return count
+
+
+def _write(out: Path, tables: Tables) -> None:
+    """The canonical tables in a folder that is whole or absent.
+
+    Raises:
+        DataError: The disk is full, or the folder is there by now.
+    """
+    with atomic_folder(out) as folder:
+        tables.interactions.write_parquet(folder / "interactions.parquet")
+        tables.items.write_parquet(folder / "items.parquet")
+        tables.users.write_parquet(folder / "users.parquet")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,265 @@
+"""What a data set is: counts, times, texts and its split, and what may go wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.data.splits import TEST, TRAIN, VAL, Split
+from recsys.data.tables import Tables
+
+Ints = NDArray[np.int64]
+Count = Callable[[pl.Series], Ints]
+
+_SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+# Scripts without blanks between words are read letter by letter, as wordpiece tokenisers do.
+_PIECES = (
+    r"[\p{Han}\p{Hiragana}\p{Katakana}]"
+    r"|[\w&&[^\p{Han}\p{Hiragana}\p{Katakana}]]+"
+    r"|[^\w\s]"
+)
+_ENTITY = r"&(?:[A-Za-z]{2,8}|#\d{1,6});"
+_DAY_MS = 86_400_000
+_FIRST_YEAR = 1995  # earlier times are likely in another unit
+
+
+@dataclass
+class Description:
+    """What is printed of a data set.
+
+    Attributes:
+        rows: Names and values, in order.
+        warnings: Sentences.
+    """
+
+    rows: list[tuple[str, str]]
+    warnings: list[str]
+
+
+def estimate(texts: pl.Series) -> Ints:
+    """(N,) words and signs of texts: what a wordpiece tokeniser makes at least."""
+    return texts.str.count_matches(_PIECES).to_numpy().astype(np.int64)
+
+
+def describe(tables: Tables, events: Split, count: Count, max_tokens: int) -> Description:
+    """The figures that do not depend on a split.
+
+    Args:
+        tables: Checked tables.
+        events: Their events in order; roles are not read.
+        count: (N,) tokens of N texts.
+        max_tokens: Longest item text that training keeps.
+    """
+    out = Description([], [])
+    _counts(out, tables, events)
+    _times(out, events)
+    _texts(out, tables, count, max_tokens)
+    return out
+
+
+def describe_split(split: Split, items: int) -> Description:
+    """The figures of a split.
+
+    Args:
+        split: The events with their roles.
+        items: Number of items in the catalog.
+    """
+    out = Description([], [])
+    user, item = split.user(), split.item
+    liked = split.label > 0
+    out.rows.append(("split", split.name))
+    for role, name in ((TRAIN, "train"), (VAL, "validation"), (TEST, "test")):
+        here = split.role == role
+        out.rows.append((name, f"{_n(here)} events, {_n(here & liked)} of them liked"))
+    trained = np.bincount(item[(split.role == TRAIN) & liked], minlength=items) > 0
+    warm_user = np.zeros(len(split.offsets) - 1, dtype=bool)
+    warm_user[user[(split.role == TRAIN) & liked]] = True
+    again = repeated(split, items)
+    before: Ints = np.cumsum(liked) - liked
+    for role, name in ((VAL, "validation"), (TEST, "test")):
+        at = split.cases(role)
+        if not len(at):
+            continue
+        new = ~trained[item[at]]
+        cold = np.unique(item[at][new])
+        out.rows += [
+            (f"{name}: cold items", f"{_share(new)} of targets, {len(cold):,} items"),
+            (f"{name}: users without training", f"{_share(~warm_user[user[at]])} of targets"),
+            (f"{name}: had before", f"{_share(again[at])} of targets"),
+            (
+                f"{name}: history before a target",
+                _quantiles(before[at] - before[split.offsets[user[at]]]),
+            ),
+        ]
+        if role == TEST:
+            _warn_of_cases(out, new, ~warm_user[user[at]], again[at])
+    _warn_of_ties(out, split)
+    return out
+
+
+def _warn_of_cases(
+    out: Description, cold: NDArray[np.bool_], new: NDArray[np.bool_], again: NDArray[np.bool_]
+) -> None:
+    if cold.mean() > 0.05:
+        out.warnings.append(
+            f"{_share(cold)} of the test targets are items that training never shows: read cold "
+            "and warm items apart, and beware of losses that push unseen items down."
+        )
+    if new.mean() > 0.5:
+        out.warnings.append(
+            f"{_share(new)} of the test targets belong to users without training events: this "
+            "split asks for cold users; data.split=leave_one_out asks for known ones."
+        )
+    if again.mean() > 0.01:
+        out.warnings.append(
+            f"{_share(again)} of the test targets were in the user's history already: with "
+            "evaluation.mask_history=true no method can reach them."
+        )
+
+
+def _warn_of_ties(out: Description, split: Split) -> None:
+    """Where a user's last two liked events share a time, file order picks the last one."""
+    at = np.flatnonzero(split.label > 0)
+    if split.time is None or not split.name.startswith("leave_one_out") or len(at) < 2:
+        return
+    user = split.user()[at]
+    last = np.flatnonzero(np.append(user[1:] != user[:-1], True))
+    last = last[(last > 0) & (user[last - 1] == user[last])]
+    ties = split.time[at[last]] == split.time[at[last - 1]]
+    if len(ties) and ties.mean() > 0.1:
+        out.warnings.append(
+            f"for {_share(ties)} of the users the last two events share a time: the order in the "
+            "file decides which one is the target."
+        )
+
+
+def _counts(out: Description, tables: Tables, events: Split) -> None:
+    n, users, items = len(events.item), tables.users.height, tables.items.height
+    per_user = np.diff(events.offsets)
+    per_item = np.bincount(events.item, minlength=items)
+    repeats = repeated(events, items)
+    used = int(np.sum(per_item > 0))
+    out.rows += [
+        ("users", f"{users:,} ({_n(per_user > 0)} with interactions)"),
+        ("items", f"{items:,} ({used:,} with interactions)"),
+        ("interactions", f"{n:,}"),
+        ("density", f"{n / (users * items):.3%} of all pairs of user and item"),
+        ("events of a user", _quantiles(per_user[per_user > 0])),
+        ("events of an item", _quantiles(per_item[per_item > 0])),
+        ("repeats", f"{_share(repeats)} of interactions are with an item that the user had before"),
+        ("columns", ", ".join(tables.interactions.columns)),
+    ]
+    if "rating" in tables.interactions.columns:
+        rating = tables.interactions["rating"].to_numpy()
+        span = f"{rating.min():g} to {rating.max():g}, mean {rating.mean():.3g}"
+        out.rows.append(("rating", span))
+    for key, frame in (("item", tables.items), ("user", tables.users)):
+        zeros = int(frame[key].str.contains(r"^0\d+$").sum())
+        if zeros:
+            out.warnings.append(
+                f"{zeros:,} {key} ids are numbers that begin with 0: a tool that reads them as "
+                "numbers loses that."
+            )
+
+
+def repeated(events: Split, items: int) -> NDArray[np.bool_]:
+    """(N,) whether the user had the event's item before."""
+    pair: Ints = events.user() * items
+    pair += events.item
+    order = np.argsort(pair, kind="stable")
+    pair = pair[order]
+    again = np.zeros(len(pair), dtype=bool)
+    again[order[1:]] = pair[1:] == pair[:-1]
+    return again
+
+
+def _times(out: Description, events: Split) -> None:
+    if events.time is None:
+        out.rows.append(("time", "none, an order only"))
+        out.warnings.append("there are no times: a time split cannot be made of this data.")
+        return
+    time = events.time
+    first, last = int(time.min()), int(time.max())
+    starts, ends = events.offsets[:-1], events.offsets[1:]
+    active = ends > starts
+    spans = time[ends[active] - 1] - time[starts[active]]
+    same = time[1:] == time[:-1]
+    user = events.user()
+    same &= user[1:] == user[:-1]
+    shared = np.append(same, False)
+    shared[1:] |= same
+    out.rows += [
+        ("span", f"{_date(first)} to {_date(last)} ({(last - first) / _DAY_MS:,.0f} days)"),
+        ("span of the median user", _duration(float(np.median(spans)))),
+        ("shared times", f"{_share(shared)} of interactions share it with another of the user"),
+    ]
+    if shared.mean() > 0.1:
+        out.warnings.append(
+            f"{_share(shared)} of the interactions share their time with another one of the user: "
+            "their order in a history is that of the file."
+        )
+    if first < datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp() * 1000:
+        out.warnings.append(
+            f"times begin on {_date(first)}: are some of them missing, or in another unit?"
+        )
+
+
+def _texts(out: Description, tables: Tables, count: Count, max_tokens: int) -> None:
+    texts = tables.items["text"]
+    sizes = count(texts)
+    twice = texts.is_duplicated().to_numpy()
+    entities = int(texts.str.contains(_ENTITY).sum())
+    long = sizes > max_tokens
+    out.rows += [
+        ("tokens of an item", f"{_quantiles(sizes)}, mean {sizes.mean():.1f}"),
+        ("longer than data.max_tokens", f"{_share(long)} of items ({max_tokens} tokens)"),
+        ("same text as another", f"{_share(twice)} of items"),
+    ]
+    profiles = tables.users["text"].fill_null("")
+    known = profiles.filter(profiles != "")
+    out.rows.append(("users with a text", f"{len(known):,} of {len(profiles):,}"))
+    if len(known):
+        out.rows.append(("tokens of a user", _quantiles(count(known))))
+    if twice.mean() > 0.01:
+        out.warnings.append(
+            f"{_share(twice)} of the items have the same text as another: a method that reads text "
+            "only cannot tell them apart."
+        )
+    if entities:
+        out.warnings.append(f"{entities:,} item texts hold HTML entities, such as &amp;.")
+    if long.mean() > 0.1:
+        out.warnings.append(
+            f"{_share(long)} of the item texts are cut at data.max_tokens={max_tokens}."
+        )
+
+
+def _n(mask: NDArray[np.bool_]) -> str:
+    return f"{int(mask.sum()):,}"
+
+
+def _share(mask: NDArray[np.bool_]) -> str:
+    return f"{float(mask.mean()) if len(mask) else 0.0:.1%}"
+
+
+def _quantiles(values: NDArray[np.integer]) -> str:
+    """Least, quarters, nine tenths and most."""
+    if not len(values):
+        return "none"
+    least, low, middle, high, most, last = np.quantile(values, _SHARES, method="inverted_cdf")
+    return f"{least:,} / {low:,} / {middle:,} / {high:,} / {most:,} / {last:,}"
+
+
+def _date(moment: int) -> str:
+    return datetime.fromtimestamp(moment / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def _duration(ms: float) -> str:
+    for size, name in ((_DAY_MS, "days"), (3_600_000, "hours"), (60_000, "minutes")):
+        if ms >= size:
+            return f"{ms / size:,.1f} {name}"
+    return f"{ms / 1000:,.1f} seconds"

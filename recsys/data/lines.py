@@ -1,0 +1,128 @@
+"""JSON lines of any size, read piece by piece; only the fields that were asked for are kept."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from recsys.errors import DataError
+
+_PIECE = 100_000  # lines that are Python objects at one time
+
+
+@dataclass(frozen=True)
+class Key:
+    """Where a column comes from.
+
+    Attributes:
+        kind: "text", in which lists and their parts are joined by commas, or "number" (Float64).
+        names: Keys of the record; the first that it has counts.
+    """
+
+    kind: Literal["text", "number"]
+    names: tuple[str, ...]
+
+
+def text(*names: str) -> Key:
+    """A column of text."""
+    return Key("text", names)
+
+
+def number(*names: str) -> Key:
+    """A column of numbers."""
+    return Key("number", names)
+
+
+def records(path: Path, columns: Mapping[str, Key]) -> pl.DataFrame:
+    """A table from a plain or .gz file with one object a line.
+
+    A line may also be a Python literal, as in the older files of the Amazon and Steam sets.
+
+    Args:
+        path: The file.
+        columns: Our column names and where they come from; a record that lacks all keys of one
+            has a null there, and so has a number that cannot be read.
+
+    Raises:
+        DataError: The file is missing, damaged or empty, or a line holds no object.
+    """
+    kinds = {
+        name: pl.Float64 if key.kind == "number" else pl.String for name, key in columns.items()
+    }
+    pieces: list[pl.DataFrame] = []
+    rows: dict[str, list[str | float | None]] = {name: [] for name in columns}
+    count = 0
+    for record in _objects(path):
+        count += 1
+        for name, key in columns.items():
+            value = next((record[n] for n in key.names if n in record), None)
+            rows[name].append(_number(value) if key.kind == "number" else _text(value))
+        if count % _PIECE == 0:
+            pieces.append(pl.DataFrame(rows, schema=kinds))
+            rows = {name: [] for name in columns}
+    if not count:
+        raise DataError(f"{path} is empty; fetch it again.")
+    return pl.concat([*pieces, pl.DataFrame(rows, schema=kinds)], rechunk=True)
+
+
+def _objects(path: Path) -> Iterator[dict[str, object]]:
+    """The objects of a file, one a line; blank lines do not count."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for place, line in enumerate(file, 1):
+                if line.strip():
+                    yield _object(line, place, path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; put the file there or mend the path.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}); fetch it again.") from error
+
+
+def _object(line: bytes, place: int, path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        try:
+            found = ast.literal_eval(line.decode("utf-8-sig").strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            found = None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: line {place} holds no JSON object; mend or remove the line.")
+    return found
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, int | float):
+        return float(value)
+    try:
+        return float(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _text(value: object) -> str | None:
+    """A value as text; the parts of a list each once, nothing for nothing."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple | dict):
+        return ", ".join(dict.fromkeys(_parts(value))) or None
+    return str(value)
+
+
+def _parts(value: object) -> Iterator[str]:
+    """The texts in lists of any depth."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _parts(each)
+    elif isinstance(value, dict):
+        yield from (f"{name}: {each}" for name, each in value.items())
+    elif value is not None and value != "":
+        yield str(value)

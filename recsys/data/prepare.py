@@ -1,0 +1,87 @@
+"""From the `data` group of a run to tables and their split, the same for every command."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import Any, cast
+
+import polars as pl
+
+from recsys.config import choice_name
+from recsys.data import filters
+from recsys.data.reviews import with_reviews
+from recsys.data.splits import Split, make
+from recsys.data.tables import Tables, check, limit
+from recsys.errors import ConfigError
+from recsys.schema import Data
+
+
+def tables(data: Data) -> Tables:
+    """Loads, checks, filters and limits the tables.
+
+    Args:
+        data: The options; `source` is the `Config` of a source.
+
+    Raises:
+        ConfigError: An option does not fit the data.
+        DataError: A file, row or column cannot be used, or nothing is left.
+    """
+    name = choice_name(data.source)
+    module = importlib.import_module(type(data.source).__module__)
+    found = filters.apply(
+        check(module.load(data.source), name),
+        event_column=data.event_column,
+        event_types=data.event_types,
+        since=data.since,
+        until=data.until,
+        min_rating=data.min_rating,
+        repeats=data.repeats,
+        min_text=data.min_text,
+        k_core=data.k_core,
+    )
+    if data.max_users is not None or data.max_items is not None:
+        found = limit(found, data.max_users, data.max_items, data.sample_seed)
+    return check(found, name)
+
+
+def split(data: Data, found: Tables) -> Split:
+    """Splits tables as the options say, or as the source proposes.
+
+    Raises:
+        ConfigError: The split does not fit the data.
+        DataError: The given parts overlap.
+    """
+    events = found.interactions
+    if data.positive_from is None and {"impression", "rating"} <= set(events.columns):
+        shown = events.filter(pl.col("impression").is_not_null() & (pl.col("rating") <= 0))
+        if not shown.is_empty():
+            raise ConfigError(
+                f"{shown.height} rows are items of impressions that were not clicked (rating 0), "
+                "and would count as liked; set data.positive_from=1."
+            )
+    method = data.split
+    if method == "default":
+        # The axis promises this class variable: `recsys.config` has checked it.
+        method = cast(Any, data.source).default_split
+    return make(
+        found,
+        cast(Any, method),
+        positive_from=data.positive_from,
+        val_fraction=data.val_fraction,
+        test_fraction=data.test_fraction,
+    )
+
+
+def prepare(data: Data) -> tuple[Tables, Split]:
+    """Tables and split, user texts included; the split's notes begin with those of the tables.
+
+    Raises:
+        ConfigError: An option does not fit the data.
+        DataError: A file, row or column cannot be used, or nothing is left.
+    """
+    found = tables(data)
+    made = split(data, found)
+    if data.user_reviews:
+        found = with_reviews(found, made, data.user_reviews)
+    return found, dataclasses.replace(made, notes=(*found.notes, *made.notes))

@@ -1,0 +1,144 @@
+"""Amazon Reviews 2014, 2018 and 2023: the original JSON lines of reviews and product data.
+
+Pages: "Amazon product data" (McAuley, UCSD, 2014), "Amazon review data (2018)" (Ni, Li and McAuley
+2019) and "Amazon Reviews'23" (Hou et al. 2024); no checksums are known. Each edition has its own
+names of fields. The text of a review is the column `review`: `data.user_reviews` makes user texts
+of it without letting a later one through.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import polars as pl
+
+from recsys.data import lines, reading
+from recsys.data.lines import number, text
+from recsys.data.tables import Tables, check, parse_times
+from recsys.data.text import fill
+from recsys.errors import DataError
+
+_WHAT = (
+    'a category\'s reviews and its meta_ file from the page "Amazon Reviews\'23", "Amazon review '
+    'data (2018)" or "Amazon product data"'
+)
+_REVIEWS = {
+    "user": text("user_id", "reviewerID"),
+    "item": text("parent_asin", "asin"),
+    "time": number("timestamp", "unixReviewTime"),
+    "rating": number("rating", "overall"),
+    "review": text("text", "reviewText"),
+}
+_META = {
+    "item": text("parent_asin", "asin"),
+    "title": text("title"),
+    "brand": text("store", "brand"),
+    "category": text("main_category", "main_cat"),
+    "categories": text("categories", "category"),
+    "description": text("description"),
+    "features": text("features", "feature"),
+}
+_KINDS = (".json", ".jsonl", ".csv", ".tsv")
+
+
+@dataclass
+class Config:
+    """Where the two files lie."""
+
+    default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "time"
+
+    path: str = field(
+        default="", metadata={"help": "Folder with a file of reviews and one of products."}
+    )
+    reviews: str = field(
+        default="", metadata={"help": "File name of the reviews; empty: the only one there."}
+    )
+    meta: str = field(
+        default="",
+        metadata={
+            "help": "File name of the products (or a .tsv of id and title); empty: the only "
+            "meta_*, or .tsv."
+        },
+    )
+    item_text: str = field(
+        default="{title}. {brand}. {categories}. {features} {description}",
+        metadata={
+            "help": "Template over title, brand, category, categories, features, description."
+        },
+    )
+    keep_reviews: bool = field(
+        default=True, metadata={"help": "Keep the text of each review as the column review."}
+    )
+
+
+def _pick(folder: Path, name: str, products: bool) -> Path:
+    """The file of a name, else the only one of its sort.
+
+    Raises:
+        DataError: It is not there, or there are several.
+    """
+    if name:
+        return reading.find(folder, name)
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if (path.with_suffix("") if path.suffix == ".gz" else path).suffix in _KINDS
+        and (path.name.startswith("meta_") or ".tsv" in path.suffixes) == products
+    ]
+    if len(found) != 1:
+        key, sort = ("meta", "products") if products else ("reviews", "reviews")
+        raise DataError(
+            f"{folder} holds {len(found)} files of {sort}; fetch {_WHAT}, or set "
+            f"data.source.{key} to one file name."
+        )
+    return found[0]
+
+
+def _records(path: Path, columns: dict[str, lines.Key]) -> pl.DataFrame:
+    """The columns from JSON lines, or from the CSV or two-column TSV that some pass around."""
+    if ".tsv" in path.suffixes:
+        frame = reading.delimited(path, "\t", ["item", "title"])
+        return frame.with_columns(pl.lit(None, pl.String).alias(n) for n in list(columns)[2:])
+    if ".csv" not in path.suffixes:
+        return lines.records(path, columns)
+    frame, out = reading.table(path), []
+    for name, key in columns.items():
+        theirs = [n for n in key.names if n in frame.columns]
+        kind = pl.Float64 if key.kind == "number" else pl.String
+        value = pl.col(theirs[0]) if theirs else pl.lit(None)
+        out.append(value.cast(kind, strict=False).alias(name))
+    return frame.select(out)
+
+
+def load(cfg: Config) -> Tables:
+    """Reads reviews and products; products that nobody reviewed stay in the catalog.
+
+    Raises:
+        DataError: A file is missing or damaged, or a review lacks user, product, time or rating.
+        ConfigError: The template names an unknown column.
+    """
+    folder = reading.folder(cfg.path, _WHAT)
+    path, meta = _pick(folder, cfg.reviews, False), _pick(folder, cfg.meta, True)
+    wanted = {k: v for k, v in _REVIEWS.items() if k != "review" or cfg.keep_reviews}
+    events = _records(path, wanted)
+    for name in ("user", "item"):
+        if events[name].null_count():
+            row = int(events[name].is_null().arg_true()[0])
+            raise DataError(f"{path}: line {row + 1} names no {name}; mend or remove the line.")
+    events = events.with_columns(
+        parse_times(events["time"], str(path)).alias("time"),
+        reading.numbers(events["rating"], str(path)).alias("rating"),
+    )
+    items = _records(meta, _META).filter(pl.col("item").is_not_null())
+    # Pages that were parsed wrongly have a script for a title; others carry tags.
+    items = items.with_columns(
+        pl.when(~pl.col("title").str.contains("getTime")).then("title").alias("title"),
+        pl.col("description", "features", "brand")
+        .str.replace_all(r"<[^<>]*>", " ")
+        .str.replace_all(r"\s+([,.;])", "$1"),
+    )
+    items = items.with_columns(fill(items, cfg.item_text))
+    events, items, notes = reading.described(events, items, "amazon")
+    return check(Tables(events, items, reading.users_of(events), notes), str(folder))

@@ -1,0 +1,117 @@
+"""Goodreads: the UCSD Book Graph's JSON lines, or the ordered subset of the ONCE project.
+
+Pages: "UCSD Book Graph" (Wan and McAuley 2018), files goodreads_interactions_*.json.gz and
+goodreads_books_*.json.gz; GitHub, "Jyonn/ONCE" (Liu et al. 2024), files users.jsonl.gz and
+items.tsv.gz. No checksums are known. The subset has an order but no times, and its descriptions
+are a language model's, not the publishers'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import polars as pl
+
+from recsys.data import lines, reading
+from recsys.data.lines import number, text
+from recsys.data.tables import Tables, check
+from recsys.data.text import fill
+from recsys.errors import DataError
+
+_WHAT = (
+    'goodreads_interactions_*.json.gz and goodreads_books_*.json.gz of the page "UCSD Book Graph"'
+)
+_EVENTS = {
+    "user": text("user_id"),
+    "item": text("book_id"),
+    "added": text("date_added"),
+    "rating": number("rating"),
+    "read": text("is_read"),
+}
+_BOOKS = {
+    "item": text("book_id"),
+    "title": text("title"),
+    "desc": text("description"),
+    "publisher": text("publisher"),
+    "year": text("publication_year"),
+}
+_MOMENT = "%b %d %H:%M:%S %z %Y"  # Sun Jul 30 07:44:10 -0700 2017, without the day of the week
+
+
+@dataclass
+class Config:
+    """Where the files lie."""
+
+    default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "leave_one_out"
+
+    path: str = field(
+        default="",
+        metadata={"help": "Folder with one genre's interactions and books, or ONCE's two files."},
+    )
+    item_text: str = field(
+        default="{title}",
+        metadata={"help": "Template over title and desc; of the Book Graph also publisher, year."},
+    )
+
+
+def _graph(events: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The Book Graph: a row a book on a shelf; rating 0 means that none was given."""
+    frame = lines.records(events, _EVENTS)
+    moment = frame["added"].str.slice(4).str.to_datetime(_MOMENT, strict=False, time_unit="ms")
+    if moment.null_count():
+        row = int(moment.is_null().arg_true()[0])
+        raise DataError(
+            f"{events}: line {row + 1} has the date_added '{frame['added'][row]}', which is none; "
+            "mend or remove the line."
+        )
+    frame = frame.with_columns(
+        moment.dt.epoch("ms").alias("time"),
+        reading.numbers(frame["rating"], str(events)).alias("rating"),
+        pl.col("read").str.to_lowercase(),
+    )
+    columns = ("user", "item", "time", "rating", "read")
+    return frame.select(columns), lines.records(books, _BOOKS)
+
+
+def _once(users: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """ONCE: ordered histories without times."""
+    frame = reading.table(users)
+    if not {"uid", "history"} <= set(frame.columns):
+        raise DataError(f"{users} lacks uid or history; fetch it again.")
+    frame = frame.select(
+        user=pl.col("uid").cast(pl.String), item=pl.col("history").cast(pl.List(pl.String))
+    )
+    items = reading.delimited(books, "\t")
+    if not {"bid", "title"} <= set(items.columns):
+        raise DataError(f"{books} lacks bid or title; fetch it again.")
+    return frame.explode("item").drop_nulls(), items.rename({"bid": "item"})
+
+
+def load(cfg: Config) -> Tables:
+    """Reads whichever layout the folder has; books without a title are left out.
+
+    Raises:
+        DataError: The folder holds neither layout, or a file is damaged.
+        ConfigError: The template names an unknown column.
+    """
+    folder = reading.folder(cfg.path, _WHAT)
+    if any((folder / name).is_file() for name in ("users.jsonl", "users.jsonl.gz")):
+        events, items = _once(
+            reading.find(folder, "users.jsonl", "users.jsonl.gz"),
+            reading.find(folder, "items.tsv", "items.tsv.gz"),
+        )
+    else:
+        shelves, books = (
+            sorted(folder.glob(f"goodreads_{sort}*.json*")) for sort in ("interactions", "books")
+        )
+        if len(shelves) != 1 or len(books) != 1:
+            raise DataError(
+                f"{folder} holds {len(shelves)} files goodreads_interactions* and {len(books)} "
+                f"goodreads_books*; put one of each there: {_WHAT}."
+            )
+        events, items = _graph(shelves[0], books[0])
+    items = items.with_columns(fill(items, cfg.item_text))
+    events, items, notes = reading.described(events, items, "goodreads")
+    return check(Tables(events, items, reading.users_of(events), notes), str(folder))

@@ -1,0 +1,132 @@
+"""MIND, Microsoft's news data set: impressions with clicks, small and large.
+
+Page: "MIND: Microsoft News Dataset" (Wu et al., ACL 2020), archives MINDsmall_train, MINDsmall_dev,
+MINDlarge_train, MINDlarge_dev and MINDlarge_test; no checksums are known. Titles in other
+languages: GitHub, "andreeaiana/xMIND" (Iana et al. 2024).
+
+A row of the interactions is one news item of an impression, with `impression` (part and number: the
+numbers begin anew in each part) and a rating of 1 for a click and 0 without one: set
+`data.positive_from=1`. Clicks of a user's history are rows without an impression.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import polars as pl
+
+from recsys.data import impressions, reading
+from recsys.data.tables import Tables, check
+from recsys.data.text import fill
+from recsys.errors import DataError
+
+_WHAT = (
+    "the folders MINDsmall_train and MINDsmall_dev (or MINDlarge_*), each with behaviors.tsv and "
+    'news.tsv, of the page "MIND: Microsoft News Dataset"'
+)
+_NEWS = ["item", "category", "subcategory", "title", "abstract", "url", "entities", "mentions"]
+_PARTS = {"train": ("train",), "val": ("dev", "valid"), "test": ("test",)}
+
+
+@dataclass
+class Config:
+    """Where the parts lie."""
+
+    default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "given"
+
+    path: str = field(
+        default="",
+        metadata={
+            "help": "Folder of the unpacked parts, each in a folder whose name ends in train, dev "
+            "or test; or the one folder of the two files."
+        },
+    )
+    behaviors: str = field(
+        default="behaviors.tsv", metadata={"help": "File name of the impressions; .gz too."}
+    )
+    news: str = field(default="news.tsv", metadata={"help": "File name of the news; .gz too."})
+    titles: str = field(
+        default="",
+        metadata={
+            "help": "xMIND file (nid, title, abstract; .tsv, .gz or .zip) that takes the place of "
+            "titles and abstracts; empty: none."
+        },
+    )
+    held_out: float = field(
+        default=0.1,
+        metadata={
+            "help": "Share of impressions, the latest ones, that stands in for a part which is "
+            "missing: validation, or both held-out parts."
+        },
+    )
+    need_history: bool = field(
+        default=False, metadata={"help": "Leave out impressions of users without a history."}
+    )
+    item_text: str = field(
+        default="{title}. {abstract}",
+        metadata={"help": "Template over title, abstract, category, subcategory."},
+    )
+
+
+def _folders(path: Path, cfg: Config) -> dict[str, Path]:
+    """Part to folder; "train" is the folder itself where it has the files."""
+    if any((path / name).is_file() for name in (cfg.behaviors, f"{cfg.behaviors}.gz")):
+        return {"train": path}
+    found = {}
+    for part, ends in _PARTS.items():
+        folders = [f for f in sorted(path.iterdir()) if f.is_dir() and f.name.endswith(ends)]
+        if len(folders) > 1:
+            raise DataError(f"{path} holds {len(folders)} folders for {part}; leave one of them.")
+        if folders:
+            found[part] = folders[0]
+    if "train" not in found:
+        raise DataError(f"{path} holds no {cfg.behaviors} and no folder *train; fetch {_WHAT}.")
+    return found
+
+
+def _news(folders: dict[str, Path], cfg: Config) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """All news of the parts, the first of several with one id, and what was done."""
+    files = [reading.find(f, cfg.news, f"{cfg.news}.gz") for f in folders.values()]
+    news = pl.concat([reading.delimited(file, "\t", _NEWS) for file in files])
+    news = news.drop("url", "entities", "mentions")
+    news = news.unique("item", keep="first", maintain_order=True)
+    notes: tuple[str, ...] = ()
+    if cfg.titles:
+        other = impressions.translated(Path(cfg.titles))
+        both = other.join(
+            news.select("item", "category", "subcategory"),
+            on="item",
+            how="left",
+            maintain_order="left",
+        )
+        notes = (f"mind: titles and abstracts of {both.height} news come from {cfg.titles}.",)
+        news = both
+    return news.with_columns(fill(news, cfg.item_text)), notes
+
+
+def load(cfg: Config) -> Tables:
+    """Reads all parts; the column `split` says train, val or test.
+
+    Where the test part has no labels, its impressions are counted and left out, and dev is the test
+    part. An impression keeps the news that have a text, and stays if a click and a news item
+    without one are among them: else nothing can be ranked.
+
+    Raises:
+        DataError: A file is missing or damaged, or a line is none of MIND's.
+        ConfigError: The template names an unknown column.
+    """
+    folders = _folders(reading.folder(cfg.path, _WHAT), cfg)
+    items, notes = _news(folders, cfg)
+    known = items.filter(pl.col("text").str.strip_chars() != "")
+    shown = [
+        impressions.behaviors(reading.find(f, cfg.behaviors, f"{cfg.behaviors}.gz"), part)
+        for part, f in folders.items()
+    ]
+    frame, more = impressions.parts(pl.concat(shown), cfg.held_out)
+    events, last = impressions.events(frame, known["item"], cfg.need_history)
+    notes = (*notes, *more, *last)
+    if known.height < items.height:
+        notes = (*notes, f"mind: {items.height - known.height} news have no text: left out.")
+    return check(Tables(events, known, reading.users_of(events), notes), cfg.path)

@@ -1,0 +1,259 @@
+"""Small made-up files in the original layout of every source, with a trap or two each."""
+
+import gzip
+import json
+
+from recsys.data.sources import (
+    amazon,
+    goodreads,
+    jsonl,
+    mind,
+    movielens,
+    movietweetings,
+    online_retail,
+    sequences,
+    tables,
+)
+
+DAY = 86_400
+USERS, ITEMS, EACH = 6, 9, 6
+
+
+def events():
+    """Six users with six events each, a day apart, over nine items: (user, item, day)."""
+    return [
+        (u, (2 * u + 2 * n + n * n) % ITEMS, 5 * n + u) for u in range(USERS) for n in range(EACH)
+    ]
+
+
+def packed(path, text):
+    raw = text.encode()
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+
+
+def lines(path, rows):
+    packed(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def make_mind(folder):
+    news = "".join(f"N{i}\tnews\tus\tTitle {i}\tAbout {i}.\tu\t[]\t[]\n" for i in range(ITEMS))
+    days = {"MINDsmall_train": range(1, 5), "MINDsmall_dev": range(5, 7)}
+    for name, span in days.items():
+        part = folder / name
+        part.mkdir()
+        packed(part / "news.tsv", news)
+        rows = []
+        for number, (day, user) in enumerate(((d, u) for d in span for u in range(USERS)), 1):
+            clicked, other = (day + user) % ITEMS, (day + user + 4) % ITEMS
+            past = f"N{(user + 7) % ITEMS} N{(user + 8) % ITEMS}"
+            moment = f"11/{day}/2019 {user + 1}:00:0{user} PM"
+            rows.append(f"{number}\tU{user}\t{moment}\t{past}\tN{clicked}-1 N{other}-0\n")
+        packed(part / "behaviors.tsv", "".join(rows))
+    return mind, mind.Config(str(folder))
+
+
+def make_amazon_2018(folder):
+    rows = [
+        {
+            "reviewerID": f"A{u}",
+            "asin": f"000{i}",
+            "overall": 4.0,
+            "unixReviewTime": 1_400_000_000 + DAY * day,
+            "reviewText": f"review {u} {day}",
+        }
+        for u, i, day in events()
+    ]
+    meta = [
+        {
+            "asin": f"000{i}",
+            "title": f"Thing {i} &amp; more",
+            "brand": "Acme",
+            "category": ["A", "B", "A"],
+            "description": ["<b>Good</b>", "cheap"],
+            "feature": [],
+        }
+        for i in range(ITEMS)
+    ]
+    lines(folder / "Things_5.json.gz", rows)
+    lines(folder / "meta_Things.json.gz", meta)
+    return amazon, amazon.Config(str(folder))
+
+
+def make_amazon_2014(folder):
+    """Products as Python literals, categories as lists of lists."""
+    make_amazon_2018(folder)
+    (folder / "meta_Things.json.gz").unlink()
+    meta = [
+        {
+            "asin": f"000{i}",
+            "title": f"Thing {i} &amp; more",
+            "brand": "Acme",
+            "categories": [["A", "B"]],
+            "description": "Good, cheap",
+        }
+        for i in range(ITEMS)
+    ]
+    packed(folder / "meta_Things.json.gz", "".join(f"{row!r}\n" for row in meta))
+    return amazon, amazon.Config(str(folder))
+
+
+def make_amazon_2023(folder):
+    rows = [
+        {
+            "user_id": f"A{u}",
+            "asin": "variant",
+            "parent_asin": f"000{i}",
+            "rating": 4,
+            "timestamp": 1000 * (1_400_000_000 + DAY * day),
+            "title": "Nice",
+            "text": f"review {u} {day}",
+        }
+        for u, i, day in events()
+    ]
+    meta = [
+        {
+            "parent_asin": f"000{i}",
+            "title": f"Thing {i} &amp; more",
+            "store": "Acme",
+            "main_category": "All",
+            "categories": ["A", "B"],
+            "description": ["Good", "cheap"],
+            "features": [],
+        }
+        for i in range(ITEMS)
+    ]
+    lines(folder / "Things.jsonl", rows)
+    lines(folder / "meta_Things.jsonl", meta)
+    return amazon, amazon.Config(str(folder))
+
+
+def make_movietweetings(folder):
+    rows = [f"{u}::00{i}::{(u + i) % 11}::{1_400_000_000 + DAY * d}\n" for u, i, d in events()]
+    packed(folder / "ratings.dat", "".join(rows))
+    films = [f"00{i}::Film à {i} (200{i})::Drama|War\n" for i in range(ITEMS)]
+    packed(folder / "movies.dat", "".join(films))
+    return movietweetings, movietweetings.Config(str(folder))
+
+
+def make_online_retail(folder):
+    head = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+    rows = [
+        f'{5000 + u},1000{i},"THING, {i}",2,2011-01-{d + 1:02d} 08:26:00,2.55,{u}.0,France\n'
+        for u, i, d in events()
+    ]
+    dirty = [
+        "5999,10001,damaged,-3,2011-01-02 08:00:00,0.0,1.0,France\n",
+        'C599,10001,"THING, 1",-1,2011-01-02 08:00:00,2.55,1.0,France\n',
+        'C600,10001,"THING, 1",1,2011-01-02 08:00:00,2.55,1.0,France\n',
+        '5998,10001,"THING, 1",1,2011-01-02 08:00:00,2.55,,France\n',
+        "5997,POST,POSTAGE,1,2011-01-02 08:00:00,18.0,1.0,France\n",
+    ]
+    packed(folder / "online_retail.csv.gz", head + "".join(rows[:1] + dirty + rows[1:]))
+    return online_retail, online_retail.Config(str(folder))
+
+
+def make_goodreads(folder):
+    months = ["Jan", "Feb", "Mar"]
+    rows = [
+        {
+            "user_id": f"u{u}",
+            "book_id": f"{i}",
+            "is_read": d % 2 == 0,
+            "rating": 5,
+            "date_added": f"Sun {months[d // 20]} {d % 20 + 1:02d} 07:44:10 -0700 2017",
+        }
+        for u, i, d in events()
+    ]
+    books = [{"book_id": f"{i}", "title": f"Book {i}", "description": "x"} for i in range(ITEMS)]
+    lines(folder / "goodreads_interactions_poetry.json.gz", rows)
+    lines(folder / "goodreads_books_poetry.json.gz", books)
+    return goodreads, goodreads.Config(str(folder))
+
+
+def make_goodreads_once(folder):
+    rows = [{"uid": u, "history": [str(i) for v, i, _ in events() if v == u]} for u in range(USERS)]
+    lines(folder / "users.jsonl.gz", rows)
+    books = "".join(f"{i}\tBook {i}\tmade up\n" for i in range(ITEMS))
+    packed(folder / "items.tsv.gz", "bid\ttitle\tdesc\n" + books)
+    return goodreads, goodreads.Config(str(folder))
+
+
+def make_yelp(folder):
+    rows = [
+        {
+            "review_id": "x",
+            "user_id": f"u{u}",
+            "business_id": f"b{i}",
+            "stars": 4.0,
+            "text": f"review {u} {d}",
+            "date": f"2016-03-{d % 31 + 1:02d} 10:00:00",
+        }
+        for u, i, d in events()
+    ]
+    places = [
+        {"business_id": f"b{i}", "name": f"Cafe {i}", "categories": "Tea, Cake", "city": "Ulm"}
+        for i in range(ITEMS)
+    ]
+    lines(folder / "yelp_academic_dataset_review.json", rows)
+    lines(folder / "yelp_academic_dataset_business.json.gz", places)
+    return jsonl, jsonl.Config(str(folder))
+
+
+def make_steam(folder):
+    rows = [
+        {"username": f"u{u}", "product_id": f"{i}", "date": f"2018-03-{d % 31 + 1:02d}", "hours": d}
+        for u, i, d in events()
+    ]
+    games = [
+        {"id": f"{i}", "app_name": f"Game {i}", "genres": ["Indie", "RPG"]} for i in range(ITEMS)
+    ]
+    packed(folder / "steam_reviews.json.gz", "".join(f"{row!r}\n" for row in rows))
+    packed(folder / "steam_games.json.gz", "".join(f"{row!r}\n" for row in games))
+    config = jsonl.Config(
+        str(folder),
+        "steam_reviews.json",
+        "steam_games.json",
+        user="username",
+        item="product_id",
+        items_id="id",
+        time="date",
+        rating="",
+        review="",
+        further=["hours"],
+        item_text="{app_name}. {genres}",
+    )
+    return jsonl, config
+
+
+def make_movielens(folder):
+    head = "userId,movieId,rating,timestamp\n"
+    rows = [f"{u},{i},4.5,{1_400_000_000 + DAY * d}\n" for u, i, d in events()]
+    packed(folder / "ratings.csv", head + "".join(rows))
+    films = [f"{i},Film {i} (200{i}),Drama|War\n" for i in range(ITEMS)]
+    packed(folder / "movies.csv", "movieId,title,genres\n" + "".join(films))
+    return movielens, movielens.Config(str(folder))
+
+
+def make_sequences(folder):
+    packed(folder / "items.tsv", "".join(f"{i}\tThing {i}\n" for i in range(ITEMS)))
+    rows = (" ".join(str(i) for v, i, _ in events() if v == u) for u in range(USERS))
+    packed(folder / "users.tsv", "".join(f"u{u}\t{row}\n" for u, row in enumerate(rows)))
+    return sequences, sequences.Config(str(folder))
+
+
+def make_tables(folder):
+    rows = [f"{u},{i},{1_400_000_000 + DAY * d}\n" for u, i, d in events()]
+    packed(folder / "e.csv", "user,item,time\n" + "".join(rows))
+    packed(folder / "i.csv", "item,title\n" + "".join(f"{i},Thing {i}\n" for i in range(ITEMS)))
+    return tables, tables.Config(interactions=str(folder / "e.csv"), items=str(folder / "i.csv"))
+
+
+MAKERS = {
+    name.removeprefix("make_"): make for name, make in list(globals().items()) if "make_" in name
+}
+
+
+def make(name, folder):
+    """Makes the files of a source in a new folder there: its module and its configuration."""
+    (folder / name).mkdir()
+    return MAKERS[name](folder / name)

@@ -1,0 +1,225 @@
+"""python -m recsys.data: what it prints, what it writes, what it refuses."""
+
+import gzip
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.config import compose_data
+from recsys.data import prepare
+from recsys.data.__main__ import main
+from recsys.data.describe import describe, describe_split, estimate, repeated
+from recsys.data.reading import delimited, table
+from recsys.data.sources import tables as own_tables
+from recsys.data.splits import TEST, everything, leave_one_out, time_split
+from recsys.data.tables import Tables, fingerprint
+from tests.data.samples import MAKERS, make
+
+WORDS = {
+    "steam": [
+        "interactions=steam_reviews.json",
+        "items=steam_games.json",
+        "user=username",
+        "item=product_id",
+        "items_id=id",
+        "rating=''",
+        "review=''",
+        "further=[hours]",
+        "item_text='{app_name}. {genres}'",
+    ],
+    "mind": ["positive_from=1"],
+}
+
+
+def words(name, folder):
+    module, config = make(name, folder)
+    source = module.__name__.rpartition(".")[2]
+    if name == "tables":
+        place = [f"interactions={config.interactions}", f"items={config.items}"]
+    else:
+        place = [f"path={config.path}"]
+    return [f"source={source}", *place, *WORDS.get(name, [])]
+
+
+@pytest.mark.parametrize("name", list(MAKERS))
+def test_every_source_is_described_written_and_read_back_equal(name, tmp_path, capsys):
+    asked = words(name, tmp_path)
+    out = tmp_path / "deep" / "out"
+    assert main([*asked, f"output={out}"]) == 0
+    said = capsys.readouterr().out
+    for row in ("users", "items", "interactions", "density", "test: cold items", "written:"):
+        assert row in said
+    full = [
+        w if w.startswith("positive_from") else f"source.{w}" if "source=" not in w else w
+        for w in asked
+    ]
+    run = compose_data([f"data.{w}" for w in full])
+    first = prepare.tables(run.data)
+    again = own_tables.load(own_tables.Config(path=str(out)))
+    assert fingerprint(again) == fingerprint(first)
+    assert again.interactions.equals(first.interactions)
+    assert again.items.equals(first.items)
+    assert again.users.equals(first.users)
+    assert sorted(p.name for p in out.iterdir()) == [
+        "interactions.parquet",
+        "items.parquet",
+        "users.parquet",
+    ]
+    assert [p.name for p in out.parent.iterdir()] == ["out"]
+
+
+def test_the_written_folder_is_a_source_of_the_same_command(tmp_path, capsys):
+    asked = words("amazon_2018", tmp_path)
+    out = tmp_path / "out"
+    assert main([*asked, "user_reviews=2", f"output={out}"]) == 0
+    first = capsys.readouterr().out
+    assert main(["source=tables", f"path={out}"]) == 0
+    second = capsys.readouterr().out
+
+    def figures(said):
+        names = ("  users  ", "  items  ", "  span", "  train", "  test", "  events")
+        return [line for line in said.splitlines() if line.startswith(names)]
+
+    assert figures(first) == figures(second)
+    assert len(figures(first)) > 8
+    assert "review 0 0 review 0 5" in own_tables.load(own_tables.Config(str(out))).users["text"][0]
+    assert main([*asked, f"output={out}"]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_filters_and_encoder_are_keys_of_the_command(tmp_path, tiny_bert, capsys):
+    asked = words("movielens", tmp_path)
+    assert main([*asked, "k_core=2", "repeats=last", f"encoder={tiny_bert}"]) == 0
+    said = capsys.readouterr().out
+    assert "note: data.k_core:" in said
+    assert "note: data.repeats:" in said
+    assert "tokens of an item" in said
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (["path=x"], "source is missing"),
+        (["source=movielense"], "Did you mean 'movielens'?"),
+        (["source=movielens", "pth=x"], "pth is not a known key. Did you mean 'path'?"),
+        (["source=movielens", "path=/nowhere"], "is no folder; fetch"),
+        (["source=movielens", "k_core=many"], "data.k_core"),
+        (["source=movielens", "k_core=0"], "set it to 1 or more"),
+        (["source=movielens", "word"], "not of the form key=value"),
+        (["source=movielens", "--verbose"], "--verbose is not a flag"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(asked, sentence, capsys):
+    assert main(asked) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err
+    assert said.err.count("\n") == 1
+    assert not said.out
+
+
+def test_help_names_sources_and_keys(capsys):
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    for word in ("online_retail", "k_core", "output=FOLDER", "encoder=MODEL"):
+        assert word in said
+
+
+def test_the_command_needs_no_torch(tmp_path):
+    asked = words("movielens", tmp_path)
+    code = (
+        "import sys\n"
+        "from recsys.data.__main__ import main\n"
+        f"assert main({asked!r}) == 0\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def frame(rows, texts, names=("user", "item", "time")):
+    events = pl.DataFrame(rows, list(names), orient="row")
+    items = pl.DataFrame({"item": list(texts), "text": list(texts.values())})
+    users = pl.DataFrame({"user": events["user"].unique(maintain_order=True)})
+    return Tables(events, items, users.with_columns(text=pl.lit("")))
+
+
+def test_figures_are_their_definitions():
+    """Two users by hand: a shared time, a repeat, a cold test item, texts of each kind."""
+    day = 86_400_000
+    rows = [("a", "x", 0), ("a", "y", 0), ("a", "x", day), ("a", "z", 2 * day)]
+    rows += [("b", "x", 0), ("b", "y", day), ("b", "y", 3 * day)]
+    found = frame(
+        rows, {"x": "same &amp; text", "y": "same &amp; text", "z": "新聞 a-b", "08": "w"}
+    )
+    made = everything(found)
+    said = describe(found, made, estimate, 3)
+    values = dict(said.rows)
+    assert values["users"] == "2 (2 with interactions)"
+    assert values["items"] == "4 (3 with interactions)"
+    assert values["density"].startswith("87.500%")
+    assert values["repeats"].startswith("28.6%")
+    assert values["shared times"].startswith("28.6%")
+    assert values["span"] == "1970-01-01 to 1970-01-04 (3 days)"
+    assert values["same text as another"] == "50.0% of items"
+    assert values["events of a user"] == "3 / 3 / 3 / 4 / 4 / 4"
+    assert estimate(found.items["text"]).tolist() == [5, 5, 5, 1]
+    for part in ("HTML entities", "begin with 0", "same text", "share their time", "1970-01-01"):
+        assert any(part in sentence for sentence in said.warnings)
+    split = leave_one_out(found)
+    shown = describe_split(split, 4)
+    values = dict(shown.rows)
+    assert values["test: cold items"] == "50.0% of targets, 1 items"
+    assert values["test: had before"] == "50.0% of targets"
+    assert values["test: history before a target"] == "2 / 2 / 2 / 3 / 3 / 3"
+    assert any("mask_history" in sentence for sentence in shown.warnings)
+    assert any("cold and warm" in sentence for sentence in shown.warnings)
+
+
+def test_what_a_split_does_to_a_set_is_warned_of():
+    """Users of one moment each: by time all test users are new, and ties decide who is last."""
+    rows = [(f"u{u}", item, 1_400_000_000_000 + u) for u in range(20) for item in "xyz"]
+    found = frame(rows, {"x": "a", "y": "b", "z": "c"})
+    by_time = describe_split(time_split(found), 3)
+    assert any("without training events" in sentence for sentence in by_time.warnings)
+    last = describe_split(leave_one_out(found), 3)
+    assert any("order in the file decides" in sentence for sentence in last.warnings)
+    no_time = Tables(found.interactions.drop("time"), found.items, found.users)
+    said = describe(no_time, everything(no_time), estimate, 64)
+    assert any("a time split cannot be made" in sentence for sentence in said.warnings)
+
+
+def test_repeats_against_a_slow_oracle():
+    rng = np.random.default_rng(0)
+    rows = [(f"u{u}", f"i{i}", int(t)) for u, i, t in rng.integers(0, 8, (200, 3))]
+    found = frame(rows, {f"i{i}": "x" for i in range(8)})
+    made = everything(found)
+    seen, want = set(), []
+    for user, item in zip(made.user(), made.item, strict=True):
+        want.append((user, item) in seen)
+        seen.add((user, item))
+    assert repeated(made, 8).tolist() == want
+    at = leave_one_out(found).cases(TEST)
+    assert len(at)
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_streamed_and_whole_files_give_the_same(tmp_path, ends, mark):
+    rows = ["id,n,text", '007,1.5,"a, ""b"" é"', "8,,", "9,2,x"]
+    raw = (mark + ends.join(rows) + ends).encode()
+    (tmp_path / "x.csv").write_bytes(raw)
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(raw))
+    plain, packed = table(tmp_path / "x.csv"), table(tmp_path / "x.csv.gz")
+    assert plain.equals(packed)
+    assert plain.rows() == [("007", "1.5", 'a, "b" é'), ("8", None, None), ("9", "2", "x")]
+    (tmp_path / "y.csv").write_bytes(raw.replace(b"8,,", b"8,3,"))
+    numbers = table(tmp_path / "y.csv", numeric=("n", "none"))
+    assert numbers["n"].to_list() == [1.5, 3.0, 2.0]
+    kept = table(tmp_path / "x.csv", numeric=("n",))
+    assert kept.equals(plain)  # a gap: the column stays as it is, for a message to quote
+    tabs = (mark + ends.join(["a\t'b\"", "c\td"]) + ends).encode()
+    (tmp_path / "x.tsv").write_bytes(tabs)
+    assert delimited(tmp_path / "x.tsv", "\t", ["p", "q"]).rows() == [("a", "'b\""), ("c", "d")]
