@@ -1,0 +1,249 @@
+"""python -m recsys.compare RUN RUN ...: which method, at what cost, and is the difference real."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys.config import nearest
+from recsys.errors import ConfigError, RecsysError
+
+if TYPE_CHECKING:
+    from recsys.comparison.outcome import Comparison
+
+KEYS: Mapping[str, str] = {
+    "metric": "of differences and plots: hr@K, ndcg@K, recall@K, map@K with any K, mrr, mrr_all "
+    "or auc (default ndcg@10; auc where cases have several positives)",
+    "baseline": "label of a method, or folder of one of its runs (default: the first run's)",
+    "margin": "difference that does not matter, in percent points: adds a test of equivalence",
+    "family": "name of the contrasts that are corrected together (default: comparison)",
+    "level": "coverage of intervals; tests reject at one minus it (default 0.95)",
+    "slices": "cold,history,popularity or any column of cases.parquet; none for no slices",
+    "output": "folder of the report (default: comparison-DIGEST)",
+}
+FLAGS = ("--help", "--config-diff")
+FILES = ("report.md", "table.tex", "report.html", "comparison.json")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says.
+
+    Attributes:
+        runs: Words that name runs.
+        keys: The others, by key, as given.
+    """
+
+    runs: list[str]
+    keys: dict[str, str]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command.
+
+    Returns:
+        The exit code: 0, or 2 for a mistake of the user, told in one sentence.
+    """
+    flags = [word for word in argv if word.startswith("--")]
+    words = [word for word in argv if not word.startswith("--")]
+    try:
+        for flag in flags:
+            if flag not in FLAGS:
+                raise ConfigError(f"{flag} is not a flag.{nearest(flag, FLAGS)}")
+        if "--help" in flags:
+            print(usage())
+        elif "--config-diff" in flags:
+            print(*config_diff(words), sep="\n")
+        else:
+            compare(words)
+    except RecsysError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    lines = ["usage: python -m recsys.compare RUN RUN ... [key=value ...]", ""]
+    lines += ["  RUN                  folder of a run, folder of runs, or a glob such as 'runs/*'"]
+    lines += [f"  {key + '=':<21}{text}" for key, text in KEYS.items()]
+    lines += ["  --config-diff A B    print what differs between the configurations of two runs"]
+    lines += ["  --help               this page", "", f"writes {', '.join(FILES)} into the output"]
+    return "\n".join(lines)
+
+
+def config_diff(words: Sequence[str]) -> list[str]:
+    """Key, left and right of all that differs between two runs.
+
+    Raises:
+        ConfigError: Not two runs, or one that cannot be read.
+    """
+    from recsys.comparison.configdiff import differences, lines
+
+    if len(words) != 2:
+        raise ConfigError(f"--config-diff takes the folders of two runs, not {len(words)}.")
+    rows = differences(Path(words[0]), Path(words[1]))
+    return lines(rows) if rows else ["no difference"]
+
+
+def read_words(words: Sequence[str]) -> Asked:
+    """Runs and keys.
+
+    Raises:
+        ConfigError: A key is unknown or there twice, or there is no run.
+    """
+    runs, keys = [], {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        # A run's folder may have an equals sign in its name.
+        if not equals or "/" in key or Path(word).exists():
+            runs.append(word)
+            continue
+        if key not in KEYS:
+            raise ConfigError(f"{key} is not a known key.{nearest(key, KEYS)}")
+        if key in keys:
+            raise ConfigError(f"{key} is there twice; keep one.")
+        keys[key] = value
+    if not runs:
+        raise ConfigError("name the runs to compare: folders, or a glob such as 'runs/*'.")
+    return Asked(runs, keys)
+
+
+def _number(asked: Asked, key: str, least: float, most: float, remedy: str) -> float | None:
+    """A number between two others, both left out; None where the key is not there."""
+    if key not in asked.keys:
+        return None
+    try:
+        value = float(asked.keys[key])
+    except ValueError:
+        value = math.nan
+    if not least < value < most:
+        raise ConfigError(f"{key} is '{asked.keys[key]}'; {remedy}.")
+    return value
+
+
+def compare(words: Sequence[str]) -> Path:
+    """Compares runs, prints the tables and writes the report.
+
+    Args:
+        words: As on the command line.
+
+    Returns:
+        The folder of the report.
+
+    Raises:
+        RecsysError: A word is wrong, or the runs cannot be compared.
+    """
+    asked = read_words(words)
+    margin = _number(asked, "margin", 0, 100, "give percent points above 0, as in margin=0.3")
+    level = _number(asked, "level", 0.5, 1, "give a share below 1, as in level=0.95") or 0.95
+    slices = _slices(asked)
+
+    from recsys.comparison import analysis, comparable, methods, runs, sentences, values
+    from recsys.comparison.outcome import Question
+
+    past = [runs.load(folder) for folder in runs.find(asked.runs)]
+    comparable.refuse_unlike(past)
+    found = methods.methods(past)
+    metric = asked.keys.get("metric", values.default_metric(past))
+    values.check_metric(metric, past)
+    named = asked.keys.get("baseline", found[0].label)
+    question = Question(
+        metric=metric,
+        baseline=methods.choose(named, found).label,
+        margin=margin,
+        family=asked.keys.get("family", "comparison"),
+        level=level,
+        slices=slices,
+    )
+    result = analysis.analyse(found, question)
+    result = replace(result, sentences=sentences.write(result))
+    output = Path(asked.keys.get("output", f"comparison-{digest(result)}"))
+    show(result)
+    save(result, output)
+    print(f"report: {output / 'report.html'}")
+    return output
+
+
+def _slices(asked: Asked) -> tuple[str, ...] | None:
+    """The columns to slice by; None where the user leaves it to the command."""
+    if "slices" not in asked.keys:
+        return None
+    names = [name.strip() for name in asked.keys["slices"].split(",")]
+    return () if names == ["none"] else tuple(name for name in names if name)
+
+
+def digest(comparison: Comparison) -> str:
+    """Eight letters that tell one question about some runs from another."""
+    parts = [asdict(comparison.question), [row.runs for row in comparison.rows]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+
+
+def show(comparison: Comparison) -> None:
+    """Prints tables and sentences; where nobody watches, as wide as they need."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from recsys.comparison import table, tables
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)
+    table.rich(tables.quality(comparison), console)
+    if comparison.differences:
+        table.rich(tables.differences(comparison), console)
+    table.rich(tables.cost(comparison), console)
+    for each in tables.parts(comparison):
+        table.rich(each, console)
+    if comparison.users:
+        table.rich(tables.users(comparison), console)
+    for note in comparison.notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
+    console.print()
+    for sentence in comparison.sentences:
+        console.print(Text(sentence), soft_wrap=True)
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401
+    """A value as strict JSON has it: what is not finite becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value
+
+
+def save(comparison: Comparison, output: Path) -> None:
+    """Writes the four files, each whole or not at all.
+
+    Raises:
+        DataError: The disk is full, or the folder cannot be made.
+    """
+    from recsys.comparison import page
+    from recsys.data.files import write_atomic
+    from recsys.errors import DataError
+
+    text = json.dumps(plain(asdict(comparison)), indent=1, allow_nan=False) + "\n"
+    contents = (
+        page.markdown(comparison),
+        page.latex(comparison),
+        page.page(comparison),
+        text,
+    )
+    try:
+        for name, content in zip(FILES, contents, strict=True):
+            write_atomic(output / name, content)
+    except OSError as error:
+        raise DataError(f"{output}: the report cannot be written ({error.strerror}).") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

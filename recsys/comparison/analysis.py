@@ -1,0 +1,340 @@
+"""Makes a comparison of methods: differences, slices, users and curves."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.comparison import slices as slicing
+from recsys.comparison.cost import alike, costs
+from recsys.comparison.methods import Method, choose
+from recsys.comparison.outcome import (
+    Comparison,
+    Curve,
+    Difference,
+    PartOf,
+    PartRow,
+    Question,
+    Row,
+    Spread,
+)
+from recsys.comparison.runs import PastRun
+from recsys.comparison.statistics import (
+    Contrast,
+    Estimate,
+    contrast,
+    estimate,
+    holm,
+    pooled_seed_degrees,
+    pooled_seed_variance,
+)
+from recsys.comparison.users import sides
+from recsys.comparison.values import clusters, cutoff, mean, prefix, table
+
+Mask = NDArray[np.bool_]
+
+DRAWS = 2000
+PART_DRAWS = 500
+LEAST_USERS = 20
+"""Below it a part of the cases has means only: an interval of so few says nothing."""
+
+
+class Statistics:
+    """The values of all methods case by case, and the contrasts between them.
+
+    Args:
+        found: The methods.
+        question: What is asked.
+    """
+
+    def __init__(self, found: Sequence[Method], question: Question) -> None:
+        self.level = question.level
+        self.margin = None if question.margin is None else question.margin / 100
+        values = {method.label: table(method, question.metric) for method in found}
+        self.runs = {label: len(rows) for label, rows in values.items()}
+        self.trained = [method.label for method in found if method.trains]
+        # Another seed gives the same to what does not train: two equal rows say that its spread is
+        # known to be zero, where one row would say that it is unknown.
+        self.values = {
+            label: np.repeat(rows, 2, axis=0)
+            if len(rows) == 1 and label not in self.trained
+            else rows
+            for label, rows in values.items()
+        }
+        self.clusters = clusters(found[0].runs[0])
+
+    def mean(self, label: str, mask: Mask | None = None) -> Estimate:
+        """Mean of a method with its interval, over all cases or some."""
+        at = np.ones(len(self.clusters), dtype=np.bool_) if mask is None else mask
+        return estimate(
+            self.values[label][:, at], self.clusters[at], level=self.level, draws=_draws(mask)
+        )
+
+    def against(self, label: str, baseline: str, mask: Mask | None = None) -> Contrast:
+        """A method minus the baseline, over all cases or some.
+
+        A method with one run borrows the spread over seeds of the others, in the same cases.
+        """
+        at = np.ones(len(self.clusters), dtype=np.bool_) if mask is None else mask
+        trained = [self.values[name][:, at] for name in self.trained]
+        found = contrast(
+            self.values[label][:, at],
+            self.values[baseline][:, at],
+            self.clusters[at],
+            margin=self.margin,
+            seed_variance=pooled_seed_variance(trained),
+            seed_degrees=max(1, pooled_seed_degrees(trained)),
+            level=self.level,
+            draws=_draws(mask),
+        )
+        return replace(found, seeds=(self.runs[label], self.runs[baseline]))
+
+    def part(self, label: str, baseline: str, mask: Mask) -> PartRow | None:
+        """A method in some of the cases; None where the metric is defined in none of them."""
+        at = mask & self._defined(label)
+        if not at.any():
+            return None
+        mean = float(self.values[label][:, at].mean())
+        both = at & self._defined(baseline)
+        if len(np.unique(self.clusters[both])) < LEAST_USERS:
+            return PartRow(label, mean, None, None)
+        found = None if label == baseline else self.against(label, baseline, mask)
+        return PartRow(label, mean, self.mean(label, mask), found)
+
+    def _defined(self, label: str) -> Mask:
+        """(N,) cases in which the metric is defined in every run of a method."""
+        return np.asarray(~np.isnan(self.values[label]).any(0), dtype=np.bool_)
+
+
+def _draws(mask: Mask | None) -> int:
+    """How often users are drawn; in slices, which only are to look at, less often."""
+    return DRAWS if mask is None else PART_DRAWS
+
+
+def analyse(found: Sequence[Method], question: Question) -> Comparison:
+    """Compares methods.
+
+    Args:
+        found: Methods whose runs may be compared.
+        question: What is asked; its metric was checked.
+
+    Raises:
+        ConfigError: The baseline or a slice is unknown.
+        DataError: Files of a run do not belong together.
+    """
+    base = choose(question.baseline, found)
+    runs = [run for method in found for run in method.runs]
+    k = cutoff(question.metric, runs)
+    usual = [f"{prefix(runs[0])}{name}" for name in (f"hr@{k}", f"ndcg@{k}", "mrr")]
+    names = list(dict.fromkeys([*usual, question.metric]))
+    columns = [*names, f"warm/{question.metric}", f"cold/{question.metric}"]
+    statistics = Statistics(found, question)
+    differences = _differences(found, base, statistics)
+    curve_metric, curves = _curves(found, question.metric)
+    rows = [_row(method, columns, statistics) for method in found]
+    return Comparison(
+        question=question,
+        held=_held(runs),
+        columns=columns,
+        rows=[*rows, *_floors(found, columns)],
+        differences=differences,
+        parts=_parts(found, base, statistics, question.slices),
+        users=sides(found, base, statistics.values, statistics.clusters),
+        curve_metric=curve_metric,
+        curves=curves,
+        front=_front(rows, question.metric),
+        unlike=alike(list(found)),
+        notes=_notes(found, question),
+    )
+
+
+def _row(method: Method, columns: Sequence[str], statistics: Statistics) -> Row:
+    """A method with its figures."""
+    return Row(
+        label=method.label,
+        seeds=method.seeds,
+        runs=[run.folder.name for run in method.runs],
+        trains=method.trains,
+        metrics={name: _spread([mean(run, name) for run in method.runs]) for name in columns},
+        interval=statistics.mean(method.label),
+        cost=costs(method),
+    )
+
+
+def _spread(figures: Sequence[float | None]) -> Spread | None:
+    """Over runs; None where one of them has no figure."""
+    values = [figure for figure in figures if figure is not None]
+    if len(values) < len(figures) or not values:
+        return None
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Spread(float(np.mean(values)), deviation)
+
+
+def _floors(found: Sequence[Method], columns: Sequence[str]) -> list[Row]:
+    """What runs measured on the way, where no run of its own tells more; equals once."""
+    own = {method.runs[0].config["architecture"]["name"] for method in found if not method.trains}
+    same: dict[tuple[object, ...], tuple[str, list[Mapping[str, float]], list[str]]] = {}
+    for method in found:
+        for name in method.runs[0].result["floors"]:
+            taken = [run.result["floors"].get(name, {}) for run in method.runs]
+            means = [_spread([_number(each, column) for each in taken]) for column in columns]
+            # Sums in another order, as with other batches, differ in the last digits.
+            key = (name, *(None if m is None else round(m.mean, 8) for m in means))
+            if name not in own:
+                _, figures, labels = same.setdefault(key, (name, [], []))
+                figures += taken
+                labels.append(method.label)
+    names = [name for name, _, _ in same.values()]
+    return [
+        Row(
+            label=name if names.count(name) == 1 else f"{name} of {', '.join(labels)}",
+            seeds=[],
+            runs=[],
+            trains=False,
+            metrics={
+                column: _spread([_number(each, column) for each in figures]) for column in columns
+            },
+            interval=None,
+            cost={},
+            floor=True,
+        )
+        for name, figures, labels in same.values()
+    ]
+
+
+def _number(metrics: Mapping[str, float], name: str) -> float | None:
+    value = metrics.get(name)
+    return None if value is None or value != value else float(value)
+
+
+def _differences(found: Sequence[Method], base: Method, statistics: Statistics) -> list[Difference]:
+    """Every method against the baseline, corrected within the family."""
+    others = [method.label for method in found if method is not base]
+    contrasts = [statistics.against(label, base.label) for label in others]
+    corrected = holm([c.p for c in contrasts])
+    tests = [c.equivalent for c in contrasts if c.equivalent is not None]
+    equivalent: list[float | None] = list(holm(tests)) if tests else [None] * len(others)
+    return [
+        Difference(label, c, p, e)
+        for label, c, p, e in zip(others, contrasts, corrected, equivalent, strict=True)
+    ]
+
+
+def _parts(
+    found: Sequence[Method], base: Method, statistics: Statistics, asked: Sequence[str] | None
+) -> list[PartOf]:
+    """Slices by the baseline's first run."""
+    frame = base.runs[0].cases
+    out = []
+    for column in slicing.columns(frame, asked):
+        cut = slicing.parts(frame, column)
+        if asked is None and len(cut) == 1:
+            continue  # nobody asked for it, and it is the whole once more
+        for part in cut:
+            rows = [statistics.part(method.label, base.label, part.mask) for method in found]
+            known = [row for row in rows if row is not None]
+            if len(known) == len(rows):
+                out.append(PartOf(column, part.label, int(part.mask.sum()), known))
+    return out
+
+
+def _held(runs: Sequence[PastRun]) -> dict[str, object]:
+    """What all runs have in common."""
+    first = runs[0]
+    out: dict[str, object] = {
+        "data": first.result["data"]["fingerprint"],
+        "split": first.result["data"]["split"],
+        "protocol": first.result["protocol"]["name"],
+        "mask_history": first.result["protocol"]["mask_history"],
+        "catalog": first.result["protocol"]["catalog"],
+        "cases": len(first.cases),
+        "users": first.cases["user"].n_unique(),
+        "cold cases": int(first.cases["cold"].sum()),
+    }
+    for name in ("candidates", "inserted", "list_recall"):
+        if name in first.result["protocol"]:
+            out[name] = first.result["protocol"][name]
+    return out
+
+
+def _curves(found: Sequence[Method], metric: str) -> tuple[str, list[Curve]]:
+    """The metric along each training, else the one that picked the checkpoints of all."""
+    logs = [
+        (method.label, run.seed, _log(run)) for method in found if method.trains
+        for run in method.runs
+    ]  # fmt: skip
+    monitors = {
+        str(run.config["evaluation"]["monitor"])
+        for method in found if method.trains
+        for run in method.runs
+    }  # fmt: skip
+    names = [metric, *(sorted(monitors) if len(monitors) == 1 else [])]
+    for name in names:
+        curves = [Curve(label, seed, *_points(rows, f"val/{name}")) for label, seed, rows in logs]
+        if curves and all(curve.seconds for curve in curves):
+            return name, curves
+    return "", []
+
+
+def _log(run: PastRun) -> list[dict[str, str]]:
+    """The rows of a run's log; none where it has no log."""
+    path = run.folder / "log" / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _points(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[float], list[float]]:
+    """Seconds and values of a column where both stand."""
+    kept = [row for row in rows if row.get(name) and row.get("seconds")]
+    return [float(row["seconds"]) for row in kept], [float(row[name]) for row in kept]
+
+
+def _front(rows: Sequence[Row], metric: str) -> list[str]:
+    """Methods that no other one beats or equals in both, and beats in one."""
+    points = [
+        (row.label, spread.mean, cost)
+        for row in rows
+        if (spread := row.metrics[metric]) is not None
+        and (cost := row.cost["cpu_seconds"]) is not None
+    ]
+    return [
+        label
+        for label, value, cost in points
+        if not any(v >= value and c <= cost and (v > value or c < cost) for _, v, c in points)
+    ]
+
+
+def _notes(found: Sequence[Method], question: Question) -> list[str]:
+    """What a reader should know of the circumstances."""
+    runs = [run for method in found for run in method.runs]
+    notes = []
+    if len({tuple(method.seeds) for method in found if method.trains}) > 1:
+        notes.append("The methods were not all run with the same seeds.")
+    if any(run.result.get("code", {}).get("dirty") for run in runs):
+        notes.append("Some runs were made with uncommitted changes in the code.")
+    if len({run.result.get("code", {}).get("commit") for run in runs}) > 1:
+        notes.append("The runs were made with different commits of the code.")
+    unlike = alike(list(found))
+    if unlike:
+        notes.append(f"Seconds may not be compared: the runs differ in {', '.join(unlike)}.")
+    for label, name in _borrowing(found):
+        notes.append(
+            f"{label} has one seed: its spread over seeds is taken from {name}, which need not "
+            "hold for it."
+        )
+    if question.slices is None and "popularity" not in runs[0].cases.columns:
+        notes.append("There is no slice by popularity: the runs are of an older version.")
+    return notes
+
+
+def _borrowing(found: Sequence[Method]) -> list[tuple[str, str]]:
+    """Methods of one seed, and those whose spread over seeds stands in for theirs."""
+    several = [method.label for method in found if method.trains and len(method.runs) > 1]
+    lonely = [method.label for method in found if method.trains and len(method.runs) == 1]
+    return [(label, ", ".join(several)) for label in lonely] if several else []

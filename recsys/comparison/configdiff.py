@@ -1,0 +1,58 @@
+"""What differs between the configurations of two runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from recsys.comparison.runs import Node, flat
+from recsys.errors import ConfigError
+
+ABSENT = "-"
+"""Shown where a run has no such key."""
+
+
+def read(folder: Path) -> Node:
+    """The dotted keys of a run's `config.yaml`, as the file has them.
+
+    The file is not composed again: a run of another version has keys that this one may not know.
+
+    Raises:
+        ConfigError: The folder holds no configuration that can be read.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing; name the folder of a run.")
+    try:
+        raw = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} cannot be read as YAML: {reason}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} is no mapping of keys to values; name the folder of a run.")
+    return flat(cast(Node, raw))
+
+
+def differences(left: Path, right: Path) -> list[tuple[str, str, str]]:
+    """(key, left, right) of every key with different values, in the order of the files."""
+    a, b = read(left), read(right)
+    keys = list(dict.fromkeys([*a, *b]))
+    shown = [(key, _shown(a, key), _shown(b, key)) for key in keys]
+    return [row for row in shown if row[1] != row[2]]
+
+
+def _shown(node: Node, key: str) -> str:
+    if key not in node:
+        return ABSENT
+    value = node[key]
+    return "null" if value is None else str(value)
+
+
+def lines(rows: list[tuple[str, str, str]]) -> list[str]:
+    """The rows in three columns, ready to print."""
+    widths = [max((len(row[at]) for row in rows), default=0) for at in range(2)]
+    return [f"{key:<{widths[0]}}  {left:<{widths[1]}}  {right}" for key, left, right in rows]

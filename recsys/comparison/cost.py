@@ -1,0 +1,120 @@
+"""What a method costs, beside what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from recsys.comparison.methods import Method
+from recsys.comparison.runs import PastRun
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One kind of cost.
+
+    Attributes:
+        key: Its name in `comparison.json`.
+        title: Head of its column, with the unit.
+        read: The figure of a run, None where there is none.
+        show: The figure as text.
+    """
+
+    key: str
+    title: str
+    read: Callable[[PastRun], float | None]
+    show: Callable[[float], str]
+
+
+def _figure(key: str) -> Callable[[PastRun], float | None]:
+    def read(run: PastRun) -> float | None:
+        value = run.result["cost"].get(key)
+        return None if value is None else float(value)
+
+    return read
+
+
+def _share(run: PastRun) -> float | None:
+    """Trained parameters in percent of all."""
+    cost = run.result["cost"]
+    return 100 * cost["trained_parameters"] / cost["parameters"] if cost["parameters"] else None
+
+
+def _trained(key: str) -> Callable[[PastRun], float | None]:
+    """A figure of training; what does not train has none, which is not a zero."""
+    read = _figure(key)
+    return lambda run: read(run) if run.trains else None
+
+
+def _cache(run: PastRun) -> float | None:
+    """Seconds of building the kept states or vectors, where this run built them."""
+    cache = run.result["cost"].get("cache")
+    return float(cache["build_seconds"]) if cache and cache.get("built") else None
+
+
+def _disk(run: PastRun) -> float | None:
+    """MiB of the checkpoint that a run leaves."""
+    files = list((run.folder / "checkpoints").glob("*.safetensors"))
+    return sum(file.stat().st_size for file in files) / MIB if files else None
+
+
+def plain(value: float) -> str:
+    """Three figures, with k, M, G, T or P for large numbers.
+
+    Args:
+        value: At least 0.
+    """
+    if not value:
+        return "0"
+    for limit, sign in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= 0.9995 * limit:
+            return f"{plain(value / (1e3 if sign == 'k' else limit))}{sign}"
+    if value >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2f}" if value else "0"
+
+
+COSTS = (
+    Cost("trained_share", "trained, %", _share, _percent),
+    Cost("tokens", "tokens", _trained("tokens"), plain),
+    Cost("train_flops", "FLOPs", _trained("train_flops"), plain),
+    Cost("train_seconds", "training, s", _trained("train_seconds"), plain),
+    Cost("seconds", "whole run, s", _figure("seconds"), plain),
+    Cost("cpu_seconds", "CPU, s", _figure("cpu_seconds"), plain),
+    Cost("cache_build_seconds", "cache building, s", _cache, plain),
+    Cost("peak_mb", "peak memory, MiB", _figure("anonymous_peak_mb_sampled"), plain),
+    Cost("device_peak_mb", "peak on the GPU, MiB", _figure("device_peak_mb"), plain),
+    Cost("disk_mb", "on disk, MiB", _disk, plain),
+)
+
+
+def costs(method: Method) -> dict[str, float | None]:
+    """Mean over a method's runs of each kind of cost, None where no run has it."""
+    out: dict[str, float | None] = {}
+    for cost in COSTS:
+        found = [value for value in map(cost.read, method.runs) if value is not None]
+        out[cost.key] = sum(found) / len(found) if found else None
+    return out
+
+
+def alike(methods: list[Method]) -> list[str]:
+    """In what the runs' seconds are unlike, so that they may not be compared; empty where not.
+
+    Args:
+        methods: All that are compared.
+    """
+    runs = [run for method in methods for run in method.runs]
+    asked: Mapping[str, Callable[[PastRun], object]] = {
+        "trainer.accelerator": lambda run: run.config["trainer"]["accelerator"],
+        "trainer.devices": lambda run: run.config["trainer"]["devices"],
+        "trainer.threads": lambda run: run.config["trainer"]["threads"],
+        "torch": lambda run: run.result.get("versions", {}).get("torch"),
+        "profile": lambda run: run.config["profile"],
+    }
+    return [name for name, read in asked.items() if len({str(read(run)) for run in runs}) > 1]

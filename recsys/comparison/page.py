@@ -1,0 +1,211 @@
+"""The report as Markdown, LaTeX and one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from recsys.comparison import plots, table, tables
+from recsys.comparison.outcome import Comparison
+
+STYLE = """
+:root{color-scheme:light dark;--page:#fcfcfb;--ink:#1b1b19;--soft:#5f5e58;--rule:#d9d8d2;
+--grid:#e9e8e3;--band:#eceae2;--c0:#2a78d6;--c1:#d8571f;--c2:#148f62;--c3:#b07a00;--c4:#c94f86;
+--c5:#4a3aa7;--c6:#0a7f93;--c7:#a33b2f}
+@media(prefers-color-scheme:dark){:root{--page:#1a1a19;--ink:#f1f0ec;--soft:#b3b1a8;--rule:#45443f;
+--grid:#31302d;--band:#2b2a26;--c0:#5b9bea;--c1:#ee7c49;--c2:#33b585;--c3:#d9a22b;--c4:#e783b0;
+--c5:#a093f0;--c6:#43b7cc;--c7:#e07f73}}
+*{box-sizing:border-box}
+body{margin:0 auto;padding:2rem 1.25rem 4rem;max-width:76rem;background:var(--page);
+color:var(--ink);font:16px/1.5 system-ui,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+h1{font-size:1.6rem;line-height:1.2;margin:0 0 .5rem}
+h2{font-size:1.15rem;margin:2.5rem 0 .75rem;padding-top:.75rem;border-top:1px solid var(--rule)}
+h3{font-size:1rem;margin:1.5rem 0 .25rem}
+.note,.held{color:var(--soft);font-size:.875rem}
+.says li{margin:.4rem 0}
+.scroll{overflow-x:auto;margin:1rem 0 .5rem}
+table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}
+caption{text-align:left;white-space:nowrap;font-weight:600;padding-bottom:.4rem}
+th,td{padding:.3rem .75rem .3rem 0;text-align:right;vertical-align:top;white-space:nowrap}
+th{border-bottom:1px solid var(--ink);font-weight:600;vertical-align:bottom}
+td{border-bottom:1px solid var(--grid)}
+td.word,th.word{text-align:left;white-space:normal;min-width:7rem}
+tr.rule td{border-top:2px solid var(--soft)}
+figure{margin:1rem 0 1.5rem;overflow-x:auto}
+figure>svg{width:100%;min-width:34rem;height:auto;display:block}
+figcaption{color:var(--soft);font-size:.875rem;margin-top:.25rem}
+svg text{font-size:12px;fill:var(--ink)}
+svg .tick{fill:var(--soft);font-variant-numeric:tabular-nums}
+svg .title{fill:var(--soft)}
+svg .name,svg .tick{paint-order:stroke;stroke:var(--page);stroke-width:3px;stroke-linejoin:round}
+svg .value{font-variant-numeric:tabular-nums}
+svg .front-name{font-weight:700}
+.grid,.between{stroke:var(--grid)}
+.zero{stroke:var(--ink);stroke-width:1.25}
+.margin{fill:var(--band)}
+.front{fill:none;stroke:var(--soft);stroke-width:1.5;stroke-dasharray:5 4}
+.floor{stroke:var(--soft);stroke-width:1;stroke-dasharray:1 3}
+.lead{stroke:var(--soft);stroke-width:.75}
+.whisker{stroke:var(--c);stroke-width:2;opacity:.55}
+.curve{fill:none;stroke:var(--c);stroke-width:1.75;stroke-linejoin:round}
+.mark{fill:var(--c);stroke:var(--page);stroke-width:1}
+.s0{--c:var(--c0)}.s1{--c:var(--c1)}.s2{--c:var(--c2)}.s3{--c:var(--c3)}
+.s4{--c:var(--c4)}.s5{--c:var(--c5)}.s6{--c:var(--c6)}.s7{--c:var(--c7)}
+.legend{list-style:none;display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;padding:0;margin:.5rem 0;
+font-size:.875rem}
+.legend svg{vertical-align:-2px;margin-right:.35rem}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;font-size:.875rem}
+dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+@media print{body{max-width:none}figure{break-inside:avoid}}
+"""
+
+
+def title(comparison: Comparison) -> str:
+    """Of the report."""
+    count = sum(not row.floor for row in comparison.rows)
+    return f"{count} methods by {comparison.question.metric}"
+
+
+def held(comparison: Comparison) -> list[tuple[str, str]]:
+    """What all runs have in common, and how the runs were compared."""
+    question = comparison.question
+    rows = [(name, str(value)) for name, value in comparison.held.items()]
+    rows += [
+        ("baseline", question.baseline),
+        ("family", f"{question.family} ({len(comparison.differences)} contrasts)"),
+        ("level", f"{100 * question.level:g} %"),
+        ("margin", "none" if question.margin is None else f"{question.margin:g} points"),
+    ]
+    return rows
+
+
+def members(comparison: Comparison) -> table.Table:
+    """Which runs each method is made of."""
+    return table.Table(
+        "Runs",
+        ["method", "seed", "folder"],
+        [
+            [row.label, str(seed), run]
+            for row in comparison.rows
+            for seed, run in zip(row.seeds, row.runs, strict=True)
+        ],
+        words=3,
+    )
+
+
+def markdown(comparison: Comparison) -> str:
+    """`report.md`."""
+    lines = [f"# {title(comparison)}", ""]
+    lines += [f"- {sentence}" for sentence in comparison.sentences]
+    lines += ["", *(f"Note: {note}\n" for note in comparison.notes)]
+    lines += ["## Quality and cost", ""]
+    for each in (tables.quality(comparison), tables.cost(comparison)):
+        lines += table.markdown(each)
+    if comparison.differences:
+        lines += ["## Differences", "", *table.markdown(tables.differences(comparison))]
+    if comparison.parts:
+        lines += ["## Slices", ""]
+        for each in tables.parts(comparison):
+            lines += table.markdown(each)
+    if comparison.users:
+        lines += ["## Users", "", *table.markdown(tables.users(comparison))]
+        for each in tables.examples(comparison):
+            lines += table.markdown(each)
+    lines += ["## What was held equal", ""]
+    lines += [f"- {name}: {value}" for name, value in held(comparison)]
+    return "\n".join([*lines, "", *table.markdown(members(comparison))]).rstrip() + "\n"
+
+
+def latex(comparison: Comparison) -> str:
+    """`table.tex`: quality, differences and cost, to be included by a document with booktabs."""
+    found = [tables.quality(comparison)]
+    if comparison.differences:
+        found.append(tables.differences(comparison))
+    found.append(tables.cost(comparison))
+    lines = [line for each in found for line in table.latex(each)]
+    return "\n".join([r"% needs \usepackage{booktabs}", *lines])
+
+
+def page(comparison: Comparison) -> str:
+    """`report.html`."""
+    heading = html.escape(title(comparison))
+    lines = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width,initial-scale=1">',
+        f"<title>{heading}</title><style>{STYLE}</style></head><body>",
+        f"<h1>{heading}</h1>",
+        '<ul class="says">',
+        *(f"<li>{html.escape(sentence)}</li>" for sentence in comparison.sentences),
+        "</ul>",
+        *(f'<p class="note">{html.escape(note)}</p>' for note in comparison.notes),
+        "<h2>Quality</h2>",
+        *table.page(tables.quality(comparison)),
+        *_differences(comparison),
+        "<h2>Cost</h2>",
+        *_figure(
+            plots.pareto(comparison),
+            "Mean with interval over seeds and users. The dashed line joins the Pareto front, in "
+            "bold: no other method is both better and cheaper. Dotted: floors, of which only means "
+            "are known.",
+        ),
+        *table.page(tables.cost(comparison)),
+        *_curves(comparison),
+        *_slices(comparison),
+        *_users(comparison),
+        "<h2>What was held equal</h2><dl>",
+        *(
+            f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>"
+            for name, value in held(comparison)
+        ),
+        "</dl>",
+        *table.page(members(comparison)),
+        "</body></html>",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _figure(svg: str, caption: str) -> Sequence[str]:
+    if not svg:
+        return []
+    return [f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"]
+
+
+def _differences(comparison: Comparison) -> list[str]:
+    if not comparison.differences:
+        return []
+    caption = "Difference of the means with interval over seeds and users, not corrected."
+    if comparison.question.margin is not None:
+        caption += f" Shaded: differences within the margin of {comparison.question.margin:g}."
+    return [
+        "<h2>Differences</h2>",
+        *_figure(plots.forest(comparison), caption),
+        *table.page(tables.differences(comparison)),
+    ]
+
+
+def _curves(comparison: Comparison) -> list[str]:
+    drawn = plots.curves(comparison)
+    if not drawn:
+        return []
+    caption = "A line is a run, a dot a validation. Names stand at the height of the mean end."
+    return ["<h2>Learning curves</h2>", *_figure(drawn, caption)]
+
+
+def _slices(comparison: Comparison) -> list[str]:
+    if not comparison.parts:
+        return []
+    lines = ["<h2>Slices</h2>", plots.legend(comparison)]
+    for drawn, each in zip(plots.parts(comparison), tables.parts(comparison), strict=True):
+        lines += _figure(drawn, "Mean with interval over seeds and users; not corrected.")
+        lines += table.page(each)
+    return lines
+
+
+def _users(comparison: Comparison) -> list[str]:
+    if not comparison.users:
+        return []
+    lines = ["<h2>Users</h2>", *table.page(tables.users(comparison))]
+    for each in tables.examples(comparison):
+        lines += table.page(each)
+    return lines

@@ -1,0 +1,125 @@
+"""Finished runs as they lie on disk."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.config import stored, to_node
+from recsys.errors import ConfigError, DataError
+
+Node = dict[str, Any]
+
+SAME_CASES = ("case", "user", "target", "size", "cold", "positives")
+"""Columns of `cases.parquet` that belong to the evaluation, not to what was ranked by it."""
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A finished run.
+
+    Attributes:
+        folder: Where it lies, as it was named.
+        config: Its resolved configuration as plain values, axis nodes with their names.
+        result: What `result.json` holds.
+        cases: A row a test case, in the order of the case numbers.
+    """
+
+    folder: Path
+    config: Node
+    result: Node
+    cases: pl.DataFrame
+
+    @property
+    def seed(self) -> int:
+        """Of weights, queries and negatives."""
+        return int(self.config["seed"])
+
+    @property
+    def trains(self) -> bool:
+        """Whether the architecture trains; a configuration without tuning says no."""
+        return "tuning" in self.config
+
+
+def find(words: Sequence[str]) -> list[Path]:
+    """The run folders that words name, each once, in the given order.
+
+    Args:
+        words: Folders of runs, folders that hold runs, or globs of either.
+
+    Raises:
+        ConfigError: A word names no run.
+    """
+    found: dict[Path, Path] = {}
+    for word in words:
+        is_glob = any(sign in word for sign in "*?[")
+        named = [Path(p) for p in sorted(glob.glob(word))] if is_glob else [Path(word)]
+        runs: list[Path] = []
+        for path in named:
+            if (path / "config.yaml").is_file():
+                runs.append(path)
+            else:
+                runs += [p.parent for p in sorted(path.glob("*/config.yaml"))]
+        if not runs:
+            raise ConfigError(
+                f"{word} names no run: no config.yaml is there; give the folders that "
+                "recsys.fit printed, or a glob such as 'runs/*'."
+            )
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def load(folder: Path) -> PastRun:
+    """Reads a finished run.
+
+    Raises:
+        ConfigError: It is not finished, or its configuration cannot be read.
+        DataError: One of its files is damaged.
+    """
+    config = to_node(stored(folder / "config.yaml"))
+    path = folder / "result.json"
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder}: the run is not finished, result.json is missing; finish it with: "
+            f"python -m recsys.fit resume={folder}"
+        )
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        complete = all(isinstance(result[k], dict) for k in ("test", "floors", "protocol", "cost"))
+        complete = complete and {"fingerprint", "split", "roles_sha256"} <= set(result["data"])
+    except (ValueError, KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise DataError(f"{path} is damaged or of another version; run fit again.")
+    return PastRun(folder, config, result, _cases(folder / "cases.parquet"))
+
+
+def _cases(path: Path) -> pl.DataFrame:
+    """The rows of a file of cases."""
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError):
+        raise DataError(f"{path} is missing or damaged; run fit again.") from None
+    lacking = {*SAME_CASES, "rank", "ties", "history"} - set(frame.columns)
+    if lacking or not len(frame):
+        what = f"lacks the column {min(lacking)}" if lacking else "holds no case"
+        raise DataError(f"{path} {what}; run fit again.")
+    return frame.sort("case")
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> Node:
+    """A nested mapping as dotted keys."""
+    out: Node = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out

@@ -1,0 +1,145 @@
+"""What a comparison says in plain words, and never more than its statistics do."""
+
+from __future__ import annotations
+
+from recsys.comparison.outcome import Comparison, Difference
+
+
+def p_value(p: float) -> str:
+    """A p value as it is written: .012, or < .001."""
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def equals_p(p: float) -> str:
+    """`p = .012`, or `p < .001`."""
+    shown = p_value(p)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
+
+
+def points(share: float, sign: bool = False) -> str:
+    """A share in percent points, with two places, or more for a small one.
+
+    Args:
+        share: A metric or a difference of metrics.
+        sign: Write a plus before what is above zero.
+    """
+    value = 100 * share
+    digits = 2 if not value or abs(value) >= 0.095 else 3
+    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    return text if float(text) else f"{0:.{digits}f}"
+
+
+def shown(difference: Difference, alpha: float) -> bool:
+    """Whether a difference is shown: its interval leaves out 0 and its corrected test rejects."""
+    found = difference.found
+    return (found.low > 0 or found.high < 0) and difference.p_holm < alpha
+
+
+def equivalent(difference: Difference, alpha: float) -> bool:
+    """Whether the method is shown to be within the margin of the baseline."""
+    return difference.equivalent_holm is not None and difference.equivalent_holm < alpha
+
+
+def write(comparison: Comparison) -> list[str]:
+    """One sentence or two for each contrast, then the Pareto front.
+
+    Args:
+        comparison: All but its sentences.
+    """
+    out = [_contrast(comparison, difference) for difference in comparison.differences]
+    if len(comparison.front) and not comparison.unlike and len(comparison.rows) > 1:
+        out.append(_front(comparison))
+    return out
+
+
+def _contrast(comparison: Comparison, difference: Difference) -> str:
+    """What one contrast shows, of what it holds, and what it costs."""
+    question, found, alpha = comparison.question, difference.found, comparison.alpha
+    name, base = difference.label, question.baseline
+    percent = f"{100 * found.level:g} %"
+    interval = f"{percent} interval {points(found.low, True)} to {points(found.high, True)}"
+    by = f"{points(abs(found.difference))} points of {question.metric}"
+    test = f"{equals_p(difference.p_holm)}, {_corrected(comparison)}"
+    close = equivalent(difference, alpha)
+    within = ""
+    if question.margin is not None:
+        within = f"{question.margin:g} point{'' if question.margin == 1 else 's'}"
+    if shown(difference, alpha):
+        side = "better" if found.difference > 0 else "worse"
+        text = f"{name} is {side} than {base} by {by} ({interval}; {test})"
+        if close:
+            text += f", and by less than {within} ({_equivalence(difference)})"
+    elif close:
+        text = (
+            f"{name} and {base} differ by less than {within} of {question.metric} "
+            f"({_equivalence(difference)}); the difference measured is "
+            f"{points(found.difference, True)} ({interval})"
+        )
+    else:
+        text = (
+            f"{name} is not shown to differ from {base} in {question.metric}: "
+            f"{points(found.difference, True)} points ({interval}; {test})"
+        )
+        if question.margin is not None:
+            text += f", nor to be within {within} of it"
+        text += (
+            f"; these seeds and users find a true difference of {points(found.smallest)} points "
+            "in 80 % of repetitions (one test at 5 %), and a smaller one less often"
+        )
+    return f"{text}.{_about(comparison, difference)}{_cost(comparison, difference)}"
+
+
+def _corrected(comparison: Comparison) -> str:
+    count = len(comparison.differences)
+    if count == 1:
+        return "one contrast"
+    return f"Holm over the {count} contrasts of the family '{comparison.question.family}'"
+
+
+def _equivalence(difference: Difference) -> str:
+    value = difference.equivalent_holm
+    return "" if value is None else f"equivalence, {equals_p(value)}"
+
+
+def _about(comparison: Comparison, difference: Difference) -> str:
+    """The limit of a claim from one seed."""
+    names = (difference.label, comparison.question.baseline)
+    rows = [comparison.row(name) for name in names]
+    lonely = " and ".join(row.label for row in rows if row.trains and len(row.seeds) == 1)
+    if not lonely:
+        return ""
+    if difference.found.about == "methods":
+        return f" One seed of {lonely}: its spread over seeds is taken from other methods."
+    return (
+        " This holds for the trained models at hand, not for the methods (one seed of "
+        f"{lonely}); run more seeds to tell."
+    )
+
+
+def ratio(value: float) -> str:
+    """How many times, with one place, or two figures of a small one."""
+    if value >= 9.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 0.195 else f"{value:.2g}"
+
+
+def _cost(comparison: Comparison, difference: Difference) -> str:
+    """The CPU seconds beside, where they may be compared."""
+    mine = comparison.row(difference.label).cost["cpu_seconds"]
+    base = comparison.row(comparison.question.baseline).cost["cpu_seconds"]
+    if comparison.unlike or not mine or not base:
+        return ""
+    times = ratio(mine / base)
+    took = "as many CPU seconds" if times == "1.0" else f"{times} times the CPU seconds"
+    if mine < base and times != "1.0":
+        took = f"{times} of the CPU seconds"
+    return f" {difference.label} took {took} of {comparison.question.baseline}."
+
+
+def _front(comparison: Comparison) -> str:
+    names = ", ".join(comparison.front)
+    return (
+        f"No other method has both a better mean of {comparison.question.metric} and fewer CPU "
+        f"seconds than: {names} (by the means; their differences are tested above against "
+        f"{comparison.question.baseline} only)."
+    )

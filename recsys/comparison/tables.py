@@ -1,0 +1,197 @@
+"""The tables of a comparison, as texts."""
+
+from __future__ import annotations
+
+from recsys.comparison.cost import COSTS
+from recsys.comparison.outcome import Comparison, Difference, PartRow, Row, Spread
+from recsys.comparison.sentences import equivalent, p_value, points, shown
+from recsys.comparison.table import Table
+
+NONE = "-"
+
+
+def spread(value: Spread | None, seeds: bool = True) -> str:
+    """Mean and standard deviation in percent.
+
+    Args:
+        value: The figure.
+        seeds: Whether it is of seeds; equal ones of floors are one figure.
+    """
+    if value is None:
+        return NONE
+    text = f"{100 * value.mean:.2f}"
+    if value.deviation is None or (value.deviation < 1e-9 and not seeds):
+        return text
+    return f"{text} \N{PLUS-MINUS SIGN} {100 * value.deviation:.2f}"
+
+
+def quality(comparison: Comparison) -> Table:
+    """Methods and floors, mean and spread over seeds."""
+    question = comparison.question
+    rows = [
+        [
+            _name(row, question.baseline),
+            str(len(row.seeds)) if row.seeds else NONE,
+            *(spread(row.metrics[name], not row.floor) for name in comparison.columns),
+        ]
+        for row in comparison.rows
+    ]
+    methods = sum(not row.floor for row in comparison.rows)
+    note = "Mean \N{PLUS-MINUS SIGN} standard deviation over seeds."
+    if methods < len(rows):
+        note += " Rows below the line were measured on the way: means only."
+    held = comparison.held
+    return Table(
+        f"Test metrics in percent: {held['protocol']}, {held['cases']:,} cases of "
+        f"{held['users']:,} users",
+        ["method", "seeds", *comparison.columns],
+        rows,
+        note,
+        rules=(methods,),
+    )
+
+
+def _name(row: Row, baseline: str) -> str:
+    return f"{row.label} (baseline)" if row.label == baseline and not row.floor else row.label
+
+
+def differences(comparison: Comparison) -> Table:
+    """Every method against the baseline."""
+    question = comparison.question
+    head = [
+        "method",
+        "difference",
+        f"{100 * question.level:g} % interval",
+        "p",
+        "p (Holm)",
+        "effect",
+        "can be shown",
+    ]
+    if question.margin is not None:
+        head.append(f"within {question.margin:g}: p (Holm)")
+    head += ["finding", "about"]
+    rows = [_difference(comparison, difference) for difference in comparison.differences]
+    return Table(
+        f"{question.metric} minus that of {question.baseline}, in percent points; "
+        f"family '{question.family}'",
+        head,
+        rows,
+        "Interval: bootstrap over seeds and users, not corrected. p: sign-flip test, two-sided; "
+        "Holm within the family. Effect: mean of the users' differences over their standard "
+        "deviation. Can be shown: the true difference that is found in 80 % of cases at 5 %. "
+        "About models: the spread over seeds of a side is unknown.",
+    )
+
+
+def _difference(comparison: Comparison, difference: Difference) -> list[str]:
+    found, alpha = difference.found, comparison.alpha
+    cells = [
+        difference.label,
+        points(found.difference, True),
+        f"{points(found.low, True)} to {points(found.high, True)}",
+        p_value(found.p),
+        p_value(difference.p_holm),
+        f"{found.effect:+.3f}",
+        points(found.smallest),
+    ]
+    if comparison.question.margin is not None:
+        value = difference.equivalent_holm
+        cells.append(NONE if value is None else p_value(value))
+    finding = "not shown to differ"
+    if shown(difference, alpha):
+        finding = "better" if found.difference > 0 else "worse"
+    if equivalent(difference, alpha):
+        close = "within the margin"
+        finding = close if not shown(difference, alpha) else f"{finding}, {close}"
+    return [*cells, finding, found.about]
+
+
+def cost(comparison: Comparison) -> Table:
+    """Mean cost of a run of each method; kinds that no method has are left out."""
+    rows = [row for row in comparison.rows if not row.floor]
+    kinds = [kind for kind in COSTS if any(row.cost[kind.key] is not None for row in rows)]
+    cells = [
+        [
+            _name(row, comparison.question.baseline),
+            *(
+                NONE if (value := row.cost[kind.key]) is None else kind.show(value)
+                for kind in kinds
+            ),
+        ]
+        for row in rows
+    ]
+    note = (
+        "Trained: of the parameters. CPU and whole run: the command with floors, training and "
+        "evaluation; in runs that built the cache, with that."
+    )
+    if any(kind.key == "cache_build_seconds" for kind in kinds):
+        note += " Cache building: mean over those runs."
+    if comparison.unlike:
+        note += f" Seconds may not be compared: the runs differ in {', '.join(comparison.unlike)}."
+    return Table(
+        "Cost of one run, mean over seeds", ["method", *(kind.title for kind in kinds)], cells, note
+    )
+
+
+def parts(comparison: Comparison) -> list[Table]:
+    """A table for each column that the cases were sliced by."""
+    labels = [row.label for row in comparison.rows if not row.floor]
+    out = []
+    for column in dict.fromkeys(part.column for part in comparison.parts):
+        own = [part for part in comparison.parts if part.column == column]
+        rows = [[part.label, f"{part.cases:,}", *(_part(row) for row in part.rows)] for part in own]
+        out.append(
+            Table(
+                f"{comparison.question.metric} in percent by {TITLES.get(column, column)}; in "
+                f"brackets minus {comparison.question.baseline}, with interval",
+                [TITLES.get(column, column), "cases", *labels],
+                rows,
+                "Not corrected: to look at, not to prove with. Parts of few users have means only.",
+            )
+        )
+    return out
+
+
+TITLES = {
+    "cold": "target seen in training or not",
+    "history": "length of the history",
+    "popularity": "popularity of the target in training",
+}
+"""What a column says."""
+
+
+def _part(row: PartRow) -> str:
+    text = f"{100 * row.mean:.2f}"
+    if row.found is None:
+        return text
+    low, high = points(row.found.low, True), points(row.found.high, True)
+    return f"{text} ({points(row.found.difference, True)}, {low} to {high})"
+
+
+def users(comparison: Comparison) -> Table:
+    """How many users each method serves better or worse."""
+    return Table(
+        f"Users by {comparison.question.metric} against {comparison.question.baseline}, means "
+        "over seeds",
+        ["method", "better", "worse", "equal"],
+        [[s.label, f"{s.better:,}", f"{s.worse:,}", f"{s.equal:,}"] for s in comparison.users],
+    )
+
+
+def examples(comparison: Comparison) -> list[Table]:
+    """The largest wins and losses of each method, to read."""
+    base, metric = comparison.question.baseline, comparison.question.metric
+    return [
+        Table(
+            f"{side.label} against {base}: the largest wins and losses",
+            ["user", "target", f"rank with {side.label}", f"rank with {base}", f"{metric}, points"],
+            [
+                [e.user, e.target, f"{e.rank:.1f}", f"{e.base_rank:.1f}", points(e.gain, True)]
+                for e in (*side.gains, *side.losses)
+            ],
+            words=2,
+            rules=(len(side.gains),),
+        )
+        for side in comparison.users
+        if side.gains or side.losses
+    ]

@@ -1,0 +1,461 @@
+"""What may be compared, what a method is called, and what the sentences claim."""
+
+import dataclasses
+import functools
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys import results
+from recsys.compare import main
+from recsys.comparison import methods, sentences, slices
+from recsys.comparison.analysis import analyse
+from recsys.comparison.outcome import Question
+from recsys.comparison.runs import load
+from recsys.comparison.statistics import holm
+from recsys.config import compose, to_yaml
+from recsys.data.files import write_atomic
+
+USERS = 150
+TWO = ["architecture=two_tower"]
+
+
+def cases(ranks, users=USERS):
+    """A row a case, as the evaluation leaves it."""
+    count = len(ranks)
+    return pl.DataFrame(
+        {
+            "case": np.arange(count),
+            "user": [f"u{at % users}" for at in range(count)],
+            "history": np.arange(count) % 7,
+            "target": [f"i{at % 50}" for at in range(count)],
+            "rank": np.asarray(ranks),
+            "ties": np.zeros(count, dtype=np.int64),
+            "size": np.full(count, 500),
+            "cold": np.arange(count) % 5 == 0,
+            "unreachable": np.zeros(count, dtype=bool),
+            "positives": np.ones(count, dtype=np.int64),
+            "popularity": np.arange(count) % 50 * (np.arange(count) % 5 != 0),
+        }
+    )
+
+
+@functools.cache
+def config(*words):
+    return to_yaml(compose(words))
+
+
+def leave(root, name, words, frame, edit=lambda result: None):
+    """A run's folder, written as a run writes it."""
+    folder = root / name
+    write_atomic(folder / "config.yaml", config(*words))
+    hits = float((frame["rank"] <= 10).mean())
+    result = {
+        "test": {"hr@10": hits},
+        "floors": {},
+        "protocol": {"name": "catalog", "mask_history": True, "catalog": 500, "unreachable": 0},
+        "cost": {
+            "trained_parameters": 10,
+            "parameters": 1000,
+            "texts": 5,
+            "tokens": 50,
+            "train_flops": 1e9,
+            "train_seconds": 2.0,
+            "seconds": 4.0,
+            "cpu_seconds": 3.0,
+            "anonymous_peak_mb_sampled": 100.0,
+        },
+        "data": {"fingerprint": "f" * 64, "split": "leave_one_out", "roles_sha256": "r" * 64},
+        "versions": {"torch": "2"},
+        "code": {},
+    }
+    edit(result)
+    results.write(folder, result, frame)
+    return folder
+
+
+def ranks(seed, shift=0.0, count=USERS, common=7):
+    """Ranks of which methods share the user's part; `shift` is in logits of being near the top."""
+    own, shared = np.random.default_rng([1, seed]), np.random.default_rng([2, common])
+    logits = shared.normal(3.0, 1.5, count) + 0.3 * own.normal(size=count) - shift
+    return np.clip(np.exp(logits), 1, 500).astype(np.int64)
+
+
+def question(**changes):
+    base = Question("ndcg@10", "frozen two_tower", None, "comparison", 0.95, ())
+    return dataclasses.replace(base, **changes)
+
+
+def compared(folders, **changes):
+    found = methods.methods([load(folder) for folder in folders])
+    return analyse(found, question(**changes))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two methods of two seeds, the second one planted to be better."""
+    root = tmp_path_factory.mktemp("pair")
+    return [
+        leave(root, f"{name}{seed}", [*TWO, f"tuning={name}", f"seed={seed}"], cases(r))
+        for name, shift, offset in (("frozen", 0.0, 0), ("lora", 1.0, 10))
+        for seed in range(2)
+        for r in [ranks(seed + offset, shift)]
+    ]
+
+
+@pytest.fixture(scope="module")
+def planted(pair):
+    return compared(pair)
+
+
+def error_of(words, capsys):
+    assert main([str(word) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("edit", "field", "remedy"),
+    [
+        (lambda r: r["data"].update(fingerprint="0" * 64), "data.fingerprint", "same data"),
+        (lambda r: r["data"].update(split="time"), "data.split", "same way"),
+        (lambda r: r["data"].update(roles_sha256="0" * 64), "data.roles_sha256", "same way"),
+        (lambda r: r["protocol"].update(name="labels"), "protocol.name", "evaluation.protocol"),
+        (lambda r: r["protocol"].update(mask_history=False), "mask_history", "mask_history"),
+        (lambda r: r["protocol"].update(catalog=499), "protocol.catalog", "catalog"),
+        (
+            lambda r: r["data"].update(lists_sha256={"test": "a", "val": "b"}),
+            "data.lists_sha256.test",
+            "candidate lists",
+        ),
+    ],
+)
+def test_runs_that_answered_another_question_are_refused(tmp_path, capsys, edit, field, remedy):
+    a = leave(tmp_path, "a", [*TWO, "tuning=frozen"], cases(ranks(0)))
+    b = leave(tmp_path, "b", [*TWO, "tuning=lora"], cases(ranks(1)), edit)
+    error = error_of([a, b, f"output={tmp_path / 'out'}"], capsys)
+    assert all(part in error for part in (str(a), str(b), field, remedy))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda f: f.head(100), "the number of test cases is 150 in the one and 100"),
+        (lambda f: f.with_columns(target=pl.lit("x")), "target in cases.parquet is i0"),
+        (lambda f: f.with_columns(cold=pl.lit(True)), "cold in cases.parquet is False"),
+    ],
+)
+def test_other_cases_are_refused(tmp_path, capsys, change, part):
+    a = leave(tmp_path, "a", [*TWO, "tuning=frozen"], cases(ranks(0)))
+    b = leave(tmp_path, "b", [*TWO, "tuning=lora"], change(cases(ranks(1))))
+    assert part in error_of([a, b], capsys)
+
+
+def test_other_training_users_are_refused_unless_nothing_trains(tmp_path, capsys):
+    a = leave(tmp_path, "a", [*TWO, "tuning=frozen"], cases(ranks(0)))
+    b = leave(tmp_path, "b", [*TWO, "tuning=lora", "data.train_users=9"], cases(ranks(1)))
+    assert "data.train_users is None in the one and 9" in error_of([a, b], capsys)
+    floor = ["architecture=popularity", "data.train_users=9"]
+    c = leave(tmp_path, "c", floor, cases(ranks(1)))
+    assert main([str(a), str(c), "slices=none", f"output={tmp_path / 'out'}"]) == 0
+
+
+def test_another_sample_is_named_as_the_reason(tmp_path, capsys):
+    words = [*TWO, "data.max_users=20"]
+    a = leave(tmp_path, "a", words, cases(ranks(0)))
+    other = lambda r: r["data"].update(fingerprint="0" * 64)  # noqa: E731
+    b = leave(tmp_path, "b", [*words, "data.sample_seed=1"], cases(ranks(1)), other)
+    assert "data.sample_seed draws other users or cases" in error_of([a, b], capsys)
+
+
+def test_other_samples_of_training_users_are_refused(tmp_path, capsys):
+    words = [*TWO, "data.train_users=9"]
+    a = leave(tmp_path, "a", words, cases(ranks(0)))
+    b = leave(tmp_path, "b", [*words, "tuning=full", "data.sample_seed=1"], cases(ranks(1)))
+    assert "data.sample_seed is 0 in the one and 1" in error_of([a, b], capsys)
+
+
+def test_an_unfinished_run_is_refused_with_how_to_resume(tmp_path, pair, capsys):
+    folder = shutil.copytree(pair[1], tmp_path / "stopped")
+    (folder / "result.json").unlink()
+    assert f"python -m recsys.fit resume={folder}" in error_of([folder], capsys)
+
+
+def test_the_same_method_and_seed_twice_is_refused(tmp_path, capsys):
+    a = leave(tmp_path, "a", [*TWO, "tuning=lora"], cases(ranks(0)))
+    b = leave(tmp_path, "b", [*TWO, "tuning=lora", "trainer.threads=1"], cases(ranks(0)))
+    error = error_of([a, b], capsys)
+    assert all(part in error for part in (str(a), str(b), "same seed (0)"))
+
+
+def test_files_that_are_not_of_one_run_are_refused(tmp_path, capsys):
+    wrong = lambda r: r["test"].update({"hr@10": 0.5})  # noqa: E731
+    a = leave(tmp_path, "a", [*TWO, "tuning=lora"], cases(ranks(0)), wrong)
+    assert "result.json says 0.500000" in error_of([a, "metric=hr@10"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["metrc=mrr"], "Did you mean 'metric'?"),
+        (["metric=ndgc@10"], "Did you mean 'ndcg@10'?"),
+        (["metric=auc"], "no AUC is kept"),
+        (["baseline=lora two_towr"], "Did you mean 'lora two_tower'?"),
+        (["slices=histroy"], "Did you mean 'history'?"),
+        (["margin=-1"], "margin is '-1'"),
+        (["margin=some"], "margin is 'some'"),
+        (["level=95"], "level is '95'"),
+        (["level=0.9", "level=0.95"], "level is there twice"),
+        (["--config-dif"], "Did you mean '--config-diff'?"),
+        (["nowhere"], "nowhere names no run"),
+    ],
+)
+def test_a_mistake_is_one_sentence(pair, capsys, words, part):
+    assert part in error_of([pair[0], pair[2], *words], capsys)
+
+
+def test_nothing_to_compare_is_said(capsys):
+    assert "name the runs" in error_of(["metric=mrr"], capsys)
+    assert "two runs, not 0" in error_of(["--config-diff"], capsys)
+
+
+def test_help_names_every_key(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    keys = ("metric=", "baseline=", "margin=", "family=", "level=", "output=", "slices=")
+    assert all(key in out for key in (*keys, "--config-diff"))
+
+
+def test_runs_are_found_in_folders_and_globs_once(tmp_path, pair, capsys):
+    root = pair[0].parent
+    words = [root, pair[0], f"{root}/lora*", "slices=none", f"output={tmp_path / 'out'}"]
+    assert main([str(word) for word in words]) == 0
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [row["seeds"] for row in found["rows"]] == [[0, 1], [0, 1]]
+
+
+def labels(tmp_path, *runs):
+    folders = [leave(tmp_path, f"r{at}", words, cases(ranks(0))) for at, words in enumerate(runs)]
+    return [method.label for method in methods.methods([load(folder) for folder in folders])]
+
+
+def test_a_label_is_the_experiment(tmp_path):
+    lora, floor = ["experiment=lora_two_tower"], ["experiment=popularity"]
+    assert labels(tmp_path, lora, floor) == ["lora_two_tower", "popularity"]
+
+
+def test_another_choice_of_an_axis_is_named_without_its_options(tmp_path):
+    lora = ["experiment=lora_two_tower"]
+    got = labels(tmp_path, lora, [*lora, "tuning=full"], ["experiment=frozen_two_tower"])
+    assert got == [
+        "lora_two_tower tuning=lora",
+        "lora_two_tower tuning=full",
+        "frozen_two_tower",
+    ]
+
+
+def test_labels_differ_in_the_keys_that_differ(tmp_path):
+    lora = ["experiment=lora_two_tower"]
+    got = labels(tmp_path, [*lora, "tuning.rank=4"], lora, [*lora, "optimizer.lr=0.1"])
+    assert got == [
+        "lora_two_tower tuning.rank=4 optimizer.lr=0.001",
+        "lora_two_tower tuning.rank=8 optimizer.lr=0.001",
+        "lora_two_tower tuning.rank=8 optimizer.lr=0.1",
+    ]
+
+
+def test_what_cannot_change_a_result_makes_no_method(tmp_path):
+    words = ["trainer.threads=1", "profile=true", "tracking.project=x", "evaluation.k=[5]"]
+    more = ["checkpoint.every_minutes=1", "encoder.cache=false", "trainer.log_every=3", "seed=1"]
+    assert labels(tmp_path, TWO, [*TWO, *words, *more]) == ["lora two_tower"]
+
+
+def test_an_encoder_is_what_its_checksum_says(tmp_path):
+    def checksum(value):
+        return lambda result: result.update(encoder={"sha256": value})
+
+    runs = [
+        leave(tmp_path, f"r{at}", [*TWO, f"encoder.model={model}", f"seed={at}"],
+              cases(ranks(at)), checksum(value))
+        for at, (model, value) in enumerate([("a/x", "1"), ("b/x", "1"), ("c/y", "2")])
+    ]  # fmt: skip
+    found = methods.methods([load(folder) for folder in runs])
+    assert [method.label for method in found] == [
+        "lora two_tower encoder.model=x",
+        "lora two_tower encoder.model=y",
+    ]
+    assert [method.seeds for method in found] == [[0, 1], [2]]
+
+
+def test_holm_is_applied_within_the_family(tmp_path):
+    folders = [
+        leave(tmp_path, f"{name}{seed}", [*TWO, f"tuning={name}", f"seed={seed}"], cases(r))
+        for at, (name, shift) in enumerate(
+            (("frozen", 0.0), ("lora", 0.12), ("full", 0.1), ("adapter", 0.0))
+        )
+        for seed in range(2)
+        for r in [ranks(seed + 10 * at, shift)]
+    ]
+    found = compared(folders, margin=3.0)
+    raw = [difference.found.p for difference in found.differences]
+    assert [d.p_holm for d in found.differences] == holm(raw)
+    assert [d.p_holm for d in found.differences] != raw
+    tests = [difference.found.equivalent for difference in found.differences]
+    assert [d.equivalent_holm for d in found.differences] == holm(tests)
+
+
+def test_a_planted_difference_is_told_with_its_side(pair, planted):
+    (text,) = sentences.write(planted)[:1]
+    assert text.startswith("lora two_tower is better than frozen two_tower by ")
+    assert "one contrast" in text
+    back = compared(pair, baseline="lora two_tower")
+    (text,) = sentences.write(back)[:1]
+    assert text.startswith("frozen two_tower is worse than lora two_tower by ")
+
+
+def test_no_difference_is_not_called_equality(tmp_path):
+    folders = [
+        leave(tmp_path, f"{name}{seed}", [*TWO, f"tuning={name}", f"seed={seed}"], cases(r))
+        for name, offset in (("frozen", 0), ("lora", 10))
+        for seed in range(2)
+        for r in [ranks(seed + offset)]
+    ]
+    found = methods.methods([load(folder) for folder in folders])
+    (text,) = sentences.write(analyse(found, question()))[:1]
+    assert "is not shown to differ from" in text
+    assert "in 80 % of repetitions" in text
+    assert "equal" not in text.replace("equally", "")
+    (text,) = sentences.write(analyse(found, question(margin=20.0)))[:1]
+    assert "differ by less than 20 points of ndcg@10 (equivalence, p" in text
+    (text,) = sentences.write(analyse(found, question(margin=0.01)))[:1]
+    assert "nor to be within 0.01 points of it" in text
+
+
+def test_one_seed_speaks_of_models_only(tmp_path):
+    folders = [
+        leave(tmp_path, name, [*TWO, f"tuning={name}"], cases(ranks(at, shift)))
+        for at, (name, shift) in enumerate((("frozen", 0.0), ("lora", 1.0)))
+    ]
+    (text,) = sentences.write(compared(folders))[:1]
+    assert "holds for the trained models at hand, not for the methods" in text
+    assert "(one seed of lora two_tower and frozen two_tower)" in text
+    more = ["tuning=lora", "seed=1"]
+    folders.append(leave(tmp_path, "more", [*TWO, *more], cases(ranks(5, 1.0))))
+    (text,) = sentences.write(compared(folders))[:1]
+    assert "One seed of frozen two_tower: its spread over seeds is taken from other" in text
+
+
+@pytest.mark.parametrize(
+    ("low", "p", "told"),
+    [(0.001, 0.01, True), (-0.001, 0.01, False), (0.001, 0.2, False), (-0.001, 0.2, False)],
+)
+def test_a_claim_needs_interval_and_corrected_test(planted, low, p, told):
+    (difference,) = planted.differences
+    contrast = dataclasses.replace(difference.found, difference=0.02, low=low, high=0.04, p=p)
+    changed = dataclasses.replace(difference, found=contrast, p_holm=p)
+    (text,) = sentences.write(dataclasses.replace(planted, differences=[changed]))[:1]
+    assert ("is better than" in text) is told
+    assert ("is not shown to differ" in text) is not told
+
+
+@pytest.mark.parametrize(
+    ("mine", "base", "text"),
+    [
+        (6.0, 10.0, "took 0.6 of the CPU seconds of"),
+        (17.0, 10.0, "took 1.7 times the CPU seconds of"),
+        (10.1, 10.0, "took as many CPU seconds of"),
+    ],
+)
+def test_the_cost_stands_in_the_sentence(tmp_path, mine, base, text):
+    def seconds(value):
+        return lambda result: result["cost"].update(cpu_seconds=value)
+
+    a = leave(tmp_path, "a", [*TWO, "tuning=frozen"], cases(ranks(0)), seconds(base))
+    b = leave(tmp_path, "b", [*TWO, "tuning=lora"], cases(ranks(1)), seconds(mine))
+    assert text in sentences.write(compared([a, b]))[0]
+    c = leave(tmp_path, "c", [*TWO, "tuning=full", "trainer.threads=3"], cases(ranks(1)))
+    found = compared([a, c])
+    assert "CPU seconds" not in " ".join(sentences.write(found))
+    assert any("Seconds may not be compared" in note for note in found.notes)
+
+
+def test_several_positives_have_means_but_no_rank_metric(tmp_path, capsys):
+    frame = cases(ranks(0)).with_columns(
+        positives=pl.lit(2), auc=pl.when(pl.col("case") % 3 == 0).then(None).otherwise(0.25)
+    )
+    frame = frame.with_columns(pl.col("auc").fill_null(float("nan")))
+    own = lambda r: r["protocol"].update(name="labels")  # noqa: E731
+    a = leave(tmp_path, "a", [*TWO, "tuning=lora"], frame, own)
+    error = error_of([a, "metric=ndcg@10"], capsys)
+    assert "several positives" in error
+    assert "metric= to one of auc" in error
+    assert main([str(a), "slices=none", f"output={tmp_path / 'out'}"]) == 0
+    got = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert got["question"]["metric"] == "auc"
+    assert got["rows"][0]["metrics"]["auc"]["mean"] == pytest.approx(0.25)
+    said = json.loads((a / "result.json").read_text())["test"]["hr@10"]
+    assert got["rows"][0]["metrics"]["hr@10"]["mean"] == said
+    assert got["rows"][0]["metrics"]["mrr"] is None
+
+
+def test_equals_share_their_ranks_in_the_examples(tmp_path):
+    tied = cases(np.full(USERS, 1)).with_columns(ties=pl.lit(1))
+    low = cases(np.full(USERS, 9))
+    a = leave(tmp_path, "a", [*TWO, "tuning=frozen"], low, lambda r: r["test"].clear())
+    b = leave(tmp_path, "b", [*TWO, "tuning=lora"], tied, lambda r: r["test"].clear())
+    (side,) = compared([a, b]).users
+    assert (side.better, side.worse, side.equal) == (USERS, 0, 0)
+    assert {(e.rank, e.base_rank) for e in side.gains} == {(1.5, 9.0)}
+    assert side.losses == []
+
+
+def test_the_front_leaves_out_what_is_dominated(tmp_path):
+    def seconds(value):
+        return lambda result: (result["cost"].update(cpu_seconds=value), result["test"].clear())
+
+    plan = {"frozen": (1.0, 20), "lora": (2.0, 5), "full": (2.0, 9), "adapter": (4.0, 1)}
+    folders = [
+        leave(tmp_path, name, [*TWO, f"tuning={name}"], cases(np.full(USERS, rank)), seconds(s))
+        for name, (s, rank) in plan.items()
+    ]
+    front = compared(folders).front
+    assert front == ["frozen two_tower", "lora two_tower", "adapter two_tower"]
+
+
+def test_a_sampled_metric_keeps_its_name(tmp_path, capsys):
+    def sampled(result):
+        result["protocol"].update(name="sampled")
+        result["test"] = {"sampled100-mrr": float((1 / np.maximum(ranks(0), 1)).mean())}
+
+    a = leave(tmp_path, "a", [*TWO, "tuning=lora"], cases(ranks(0)), sampled)
+    assert "set metric=sampled100-ndcg@10." in error_of([a, "metric=ndcg@10"], capsys)
+    assert main([str(a), "slices=none", f"output={tmp_path / 'out'}"]) == 0
+    got = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert got["columns"][:3] == ["sampled100-hr@10", "sampled100-ndcg@10", "sampled100-mrr"]
+    assert got["rows"][0]["metrics"]["warm/sampled100-ndcg@10"]["mean"] > 0
+
+
+def test_metrics_that_a_case_keeps_need_no_rank(tmp_path):
+    values = np.linspace(0, 1, USERS)
+    frame = (
+        cases(ranks(0)).with_columns(positives=pl.lit(2)).with_columns(pl.Series("ndcg@10", values))
+    )
+    a = leave(tmp_path, "a", [*TWO, "tuning=frozen"], frame)
+    assert compared([a]).rows[0].metrics["ndcg@10"].mean == pytest.approx(values.mean())
+
+
+def test_the_length_of_a_history_is_not_cut_by_what_the_method_reads():
+    frame = cases(ranks(0)).with_columns(past=pl.col("case"), history=pl.lit(3))
+    assert [part.label for part in slices.parts(frame, "history")] == [
+        "0 to 37",
+        "38 to 74",
+        "75 to 112",
+        "113 to 149",
+    ]
