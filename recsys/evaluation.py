@@ -1,4 +1,4 @@
-"""Ranks the cases of a part: the whole catalog, candidate lists or labelled events."""
+"""Ranks the cases of a part: the whole catalog, lists, impressions or labelled events."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from recsys.errors import DataError
 from recsys.metrics.functional import from_counts, from_lists, metric_names, rank_counts
 from recsys.metrics.ranking import RankingMetrics
+from recsys.schema import Evaluation
 from recsys.types import Batch
 
-Ranking = Literal["catalog", "candidates", "labels"]
+Ranking = Literal["catalog", "candidates", "labels", "impressions", "sampled"]
+
+SEVERAL = ("labels", "impressions")
+"""Rankings whose cases may have several positives, so that no rank tells every metric."""
 
 BLOCK = 1 << 24
 """Scores that are held at a time."""
@@ -48,9 +52,23 @@ class Ranker(Protocol):
         ...
 
 
-def names(ranking: Ranking, ks: tuple[int, ...]) -> tuple[str, ...]:
+def cutoffs(options: Evaluation) -> tuple[int, ...]:
+    """Cut-offs of the metrics; impressions always have those of MIND."""
+    given = (5, 10) if options.protocol == "impressions" else ()
+    return (*given, *(k for k in options.k if k not in given))
+
+
+def label(options: Evaluation) -> str:
+    """What stands before each metric, so that a sampled one is never taken for a full one."""
+    if options.protocol != "sampled":
+        return ""
+    by = "" if options.sampled_by == "uniform" else "popular"
+    return f"sampled{options.sampled_negatives}{by}-"
+
+
+def names(ranking: Ranking, ks: tuple[int, ...], label: str = "") -> tuple[str, ...]:
     """Metrics of a protocol; AUC needs a list, the catalog has ranks only."""
-    return metric_names(ks, auc=ranking != "catalog")
+    return tuple(f"{label}{name}" for name in metric_names(ks, auc=ranking != "catalog"))
 
 
 class Evaluator(nn.Module):
@@ -61,19 +79,27 @@ class Evaluator(nn.Module):
         ks: Cut-offs of the metrics.
         mask_history: Leave out of the catalog what the user has had.
         counts: (I,) how often training shows each item; 0 makes it cold.
+        label: What stands before each metric's name.
 
     Attributes:
         rows: A dict of (Q,) tensors for each batch seen since `start`; a list without a
             positive has no row.
+        keep: How many of the best items of each case of the catalog a row keeps as `top` (Q, keep):
+            catalog rows, best first, -1 where there are no more; 0 for no such column.
     """
 
     def __init__(
-        self, ranking: Ranking, ks: tuple[int, ...], mask_history: bool, counts: Tensor
+        self,
+        ranking: Ranking,
+        ks: tuple[int, ...],
+        mask_history: bool,
+        counts: Tensor,
+        label: str = "",
     ) -> None:
         super().__init__()
         self.ranking, self.ks, self.mask_history = ranking, ks, mask_history
-        self.counts = counts
-        self.metrics = RankingMetrics(names(ranking, ks))
+        self.counts, self.label, self.keep = counts, label, 0
+        self.metrics = RankingMetrics(names(ranking, ks, label))
         self.rows: list[dict[str, Tensor]] = []
         self._vectors: Tensor | None = None
         self._warned = False
@@ -131,8 +157,10 @@ class Evaluator(nn.Module):
             "history": batch.query[:, 1],
             **{name: column[batch.query[:, 0]] for name, column in batch.context.items()},
             **row,
+            "popularity": self.counts.to(row["target"].device)[row["target"]],
         }
         counted = batch.case >= 0
+        values = {f"{self.label}{name}": value for name, value in values.items()}
         self.metrics.update(values, counted, row["cold"])
         kept = counted & (row["positives"] > 0)
         self.rows.append({k: v[kept].cpu() for k, v in row.items()})
@@ -148,7 +176,7 @@ class Evaluator(nn.Module):
             self._counts(ranker, batch, queries[at], at, vectors, target[at])
             for at in torch.split(torch.arange(len(target), device=target.device), block)
         ]
-        greater, equal, size, hidden = (torch.cat(list(c)) for c in zip(*found, strict=True))
+        greater, equal, size, hidden, top = (torch.cat(list(c)) for c in zip(*found, strict=True))
         row = {
             "target": target,
             "rank": greater + 1,
@@ -157,6 +185,7 @@ class Evaluator(nn.Module):
             "cold": self._cold(target),
             "unreachable": hidden,
             "positives": torch.ones_like(target),
+            **({"top": top} if self.keep else {}),
         }
         return from_counts(greater, equal, self.ks), row
 
@@ -168,24 +197,36 @@ class Evaluator(nn.Module):
         at: Tensor,
         vectors: Tensor,
         target: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Where the targets of some consecutive queries `at` stand, and which are masked away."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Where the targets of consecutive queries `at` stand, which are masked, what is best."""
         scores = ranker.score(queries, vectors).float()
         if ranker.needs_history:
             empty = batch.query[at, 1] == 0
             scores = torch.where(empty[:, None], ranker.popularity(), scores)
-        excluded = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-        if self.mask_history:
-            query, item = batch.seen.unbind(1)
-            if len(at) < len(batch.query):
-                mine = (query >= at[0]) & (query <= at[-1])
-                query, item = query[mine] - at[0], item[mine]
-            excluded[query, item] = True
-        hidden = excluded.gather(1, target[:, None])[:, 0]
-        greater, equal, size = rank_counts(scores, target, excluded, batch.case[at])
+        seen = batch.seen[: None if self.mask_history else 0]
+        if len(at) < len(batch.query):
+            query = seen[:, 0]
+            seen = seen[(query >= at[0]) & (query <= at[-1])]
+            seen = torch.stack([seen[:, 0] - at[0], seen[:, 1]], dim=1)
+        query, item = seen.unbind(1)
+        same = (item == target[query]).long()
+        hidden = torch.zeros_like(target).index_add(0, query, same) > 0
+        greater, equal, size = rank_counts(scores, target, seen, batch.case[at])
         # A target that is masked away can never be found: it stands behind all others.
         greater = torch.where(hidden, torch.full_like(greater, scores.shape[1]), greater)
-        return greater, torch.where(hidden, torch.zeros_like(equal), equal), size, hidden
+        equal = torch.where(hidden, torch.zeros_like(equal), equal)
+        return greater, equal, size, hidden, self._top(scores, seen)
+
+    def _top(self, scores: Tensor, seen: Tensor) -> Tensor:
+        """(Q, keep) columns of the highest scores (Q, I), -1 where all others are masked away."""
+        if not self.keep:
+            return torch.empty(len(scores), 0, dtype=torch.long, device=scores.device)
+        if len(seen):
+            masked = scores.new_tensor(-torch.inf)
+            scores = scores.index_put((seen[:, 0], seen[:, 1]), masked)
+        values, columns = scores.topk(min(self.keep, scores.shape[1]))
+        columns = columns.masked_fill(values == -torch.inf, -1)
+        return torch.nn.functional.pad(columns, (0, self.keep - columns.shape[1]), value=-1)
 
     def _lists(
         self, ranker: Ranker, batch: Batch, items: Tensor
@@ -210,7 +251,7 @@ class Evaluator(nn.Module):
             "cold": (self._cold(candidates) | ~labels).all(1) & labels.any(1),
             "unreachable": torch.zeros_like(valid[:, 0]),
             "positives": labels.sum(1),
-            "auc": values["auc"],
+            **(values if self.ranking in SEVERAL else {"auc": values["auc"]}),
         }
         return values, row
 

@@ -154,7 +154,8 @@ def rank_counts(
     Args:
         scores: (Q, N) scores of all columns.
         target: (Q,) column of the target.
-        mask: (Q, N) bool, True where a column is excluded; the target counts even where it is set.
+        mask: (Q, N) bool, True where a column is excluded, or (S, 2) int64 row and column of each
+            exclusion, which may repeat and is quicker where few are; the target counts even there.
         cases: (Q,) numbers by which an error names the cases; row numbers where None.
 
     Returns:
@@ -164,8 +165,11 @@ def rank_counts(
     Raises:
         DataError: A ranked column's score is NaN, a target is no column, or shapes differ.
     """
-    _check_shapes("scores", scores, 2, mask=(mask, scores.shape), target=(target, scores.shape[:1]))
-    _check_bool("mask", mask)
+    _check_shapes("scores", scores, 2, target=(target, scores.shape[:1]))
+    sparse = mask.dtype == torch.int64
+    _check_shapes("scores", scores, 2, mask=(mask, (len(mask), 2) if sparse else scores.shape))
+    if not sparse:
+        _check_bool("mask", mask)
     _check_cases(cases, scores.shape[0])
     column = target.long()[:, None]
     outside = (column < 0) | (column >= scores.shape[1])
@@ -175,32 +179,39 @@ def rank_counts(
         f"The target is not one of the {scores.shape[1]} columns",
         "give the target's column in the scores",
     )
+    own = scores.gather(1, column)
+    # What is excluded is NaN from here on: neither above nor equal to anything.
+    if sparse:
+        ranked = scores.index_put((mask[:, 0], mask[:, 1]), scores.new_tensor(torch.nan))
+    else:
+        ranked = scores.masked_fill(mask, torch.nan)
     # A sum reads each score once, and NaN in it is rare: only then is it asked where NaN stands.
     if scores.sum(1).isnan().any():
-        _refuse_nan(scores, (~mask).scatter(1, column, True), cases)
-    own = scores.gather(1, column)
+        places = ~mask if not sparse else torch.ones_like(scores, dtype=torch.bool)
+        if sparse:
+            places[mask[:, 0], mask[:, 1]] = False
+        _refuse_nan(scores, places.scatter(1, column, True), cases)
     rows = scores.shape[0]
     if scores.device.type == "cpu":
         rows = max(1, _CACHED // max(1, scores.shape[1]))
-    pieces = [torch.split(part, rows) for part in (scores, own, mask)]
-    counts = torch.cat([_count(*piece) for piece in zip(*pieces, strict=True)])
-    # The target is equal to itself, unless it is masked, and always ranked.
-    masked = mask.gather(1, column)[:, 0].long()
-    greater, equal, hidden = counts.unbind(1)
-    return greater, equal - 1 + masked, scores.shape[1] - hidden + masked
+    pieces = zip(torch.split(ranked, rows), torch.split(own, rows), strict=True)
+    greater, equal, size = torch.cat([_count(*piece) for piece in pieces]).unbind(1)
+    # The target is equal to itself, unless it is excluded, and always ranked.
+    excluded = ranked.gather(1, column)[:, 0].isnan().long()
+    return greater, equal - 1 + excluded, size + excluded
 
 
-def _count(scores: Tensor, own: Tensor, mask: Tensor) -> Tensor:
-    """(Q, 3) unmasked columns above `own` (Q, 1), unmasked ones equal to it, and masked ones.
+def _count(ranked: Tensor, own: Tensor) -> Tensor:
+    """(Q, 3) columns above `own` (Q, 1), equal to it, and ranked at all, which are not NaN.
 
     The flags are floats: summing bools is several times slower on a CPU. Whole numbers stay exact
     in them up to 2^24 columns in single precision.
     """
-    exact = torch.float32 if scores.shape[1] <= 1 << 24 else torch.float64
-    flags = torch.empty(scores.shape, dtype=exact, device=scores.device)
-    ranked = scores.masked_fill(mask, torch.nan)  # neither above nor equal to anything
+    exact = torch.float32 if ranked.shape[1] <= 1 << 24 else torch.float64
+    flags = torch.empty(ranked.shape, dtype=exact, device=ranked.device)
     found = [torch.gt(ranked, own, out=flags).sum(1), torch.eq(ranked, own, out=flags).sum(1)]
-    return torch.stack([*found, flags.copy_(mask).sum(1)], dim=1).long()
+    found.append(torch.eq(ranked, ranked, out=flags).sum(1))
+    return torch.stack(found, dim=1).long()
 
 
 @dataclass(frozen=True)

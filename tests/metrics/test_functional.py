@@ -113,6 +113,9 @@ def test_counts_lists_and_full_catalog_agree(levels: int) -> None:
     valid = (~mask).scatter(1, target[:, None], True)
     labels = torch.zeros(200, 50).scatter(1, target[:, None], 1.0)
     greater, equal, size = rank_counts(scores, target, mask)
+    pairs = mask.nonzero().repeat(2, 1)  # an exclusion may be told twice
+    for found, same in zip(rank_counts(scores, target, pairs), (greater, equal, size), strict=True):
+        assert torch.equal(found, same)
     by_count = from_counts(greater, equal, KS, size)
     by_list = from_lists(scores, labels, valid, KS)
     assert tuple(by_count) == tuple(by_list) == metric_names(KS)
@@ -184,6 +187,8 @@ def test_nan_score_names_its_cases() -> None:
     hidden[2] = False  # a masked NaN is no column that is ranked; the target's own always is
     with pytest.raises(DataError, match=r"NaN.* case 92;"):
         rank_counts(scores, torch.zeros(3).long(), hidden, cases)
+    with pytest.raises(DataError, match=r"NaN.* case 92;"):
+        rank_counts(scores, torch.zeros(3).long(), hidden.nonzero(), cases)
     with pytest.raises(DataError, match=r"NaN.* case 92;"):
         rank_counts(scores, torch.zeros(3).long(), everything, cases)
 

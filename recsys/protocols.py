@@ -1,0 +1,171 @@
+"""What each protocol of evaluation ranks, and what each source of negatives trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+from recsys.candidates import candidate_lists
+from recsys.config import Run, choice_name, nearest
+from recsys.data.examples import TEST, VAL, Examples, Lists
+from recsys.data.sampled import CAUTION, sampled_lists
+from recsys.data.shown import ShownExamples, impression_lists, left_out
+from recsys.data.splits import Split
+from recsys.data.store import Store
+from recsys.data.tables import Tables
+from recsys.errors import ConfigError
+from recsys.recommender import Recommender
+
+SHOWN = ("sampled_softmax", "bpr", "bce")
+"""Objectives whose negatives may be any: the others correct for how they were drawn."""
+
+
+def check(run: Run) -> None:
+    """Refuses negatives from impressions where they make no sense.
+
+    Raises:
+        ConfigError: The objective, its sampling or the targets do not go with them.
+    """
+    if run.data.negatives != "impression":
+        return
+    if not run.architecture.trains:
+        raise ConfigError(
+            "data.negatives=impression is for training, and this architecture does not train; "
+            "leave it out."
+        )
+    name, objective = choice_name(run.objective), dataclasses.asdict(run.objective)
+    if name not in SHOWN or not objective["negatives"]:
+        raise ConfigError(
+            f"data.negatives=impression goes with objective {', '.join(SHOWN)} and "
+            f"objective.negatives of 1 or more, not with {name}."
+        )
+    if objective.get("sampling", "uniform") != "uniform":
+        raise ConfigError(
+            "objective.sampling says how negatives are drawn among all items, and "
+            "data.negatives=impression takes them from impressions; leave it out."
+        )
+    if run.data.targets != "liked":
+        raise ConfigError(
+            "data.targets=labelled already trains on what was not clicked; leave out "
+            "data.negatives=impression."
+        )
+
+
+def check_columns(run: Run, tables: Tables) -> None:
+    """Refuses item columns that are not there.
+
+    Raises:
+        ConfigError: `evaluation.slices` or `evaluation.category` names none.
+    """
+    known = [name for name in tables.items.columns if name not in ("item", "text")]
+    asked = [("evaluation.slices", name) for name in run.evaluation.slices]
+    if run.evaluation.category is not None:
+        asked.append(("evaluation.category", run.evaluation.category))
+    for key, name in asked:
+        if name not in known:
+            near = nearest(name, known) if known else ""
+            raise ConfigError(
+                f"{key}: the items have no column '{name}' (there are: "
+                f"{', '.join(known) or 'none'}).{near}"
+            )
+
+
+def examples(run: Run, split: Split, items: int) -> Examples:
+    """Training queries and cases.
+
+    Args:
+        run: The options.
+        split: The events.
+        items: Number of items in the catalog.
+
+    Raises:
+        ConfigError: Negatives come from impressions, and there are none to train on.
+    """
+    data = run.data
+    if data.negatives == "impression":
+        return ShownExamples(
+            split,
+            items,
+            data.max_history,
+            data.train_users,
+            run.data.sample_seed,
+            data.user_reviews,
+        )
+    return Examples(
+        split,
+        items,
+        data.max_history,
+        data.targets,
+        data.train_users,
+        run.data.sample_seed,
+        data.user_reviews,
+    )
+
+
+def lists(
+    run: Run,
+    made: Examples,
+    floors: Callable[[], Sequence[Recommender]],
+    key: Mapping[str, object],
+) -> dict[int, Lists]:
+    """What is ranked in validation and test, where it is not the whole catalog.
+
+    Args:
+        run: The options.
+        made: Queries and cases.
+        floors: Makes the baselines that propose candidates.
+        key: What kept candidate lists depend on: data, split.
+
+    Raises:
+        ConfigError: The data cannot give the lists.
+    """
+    options, limit_to = run.evaluation, run.evaluation.max_cases
+    if options.protocol == "catalog":
+        return {}
+    if options.protocol == "labels":
+        return {
+            role: made.label_lists(role, limit_to, run.data.sample_seed) for role in (VAL, TEST)
+        }
+    if options.protocol == "impressions":
+        return {
+            role: impression_lists(made.split, role, limit_to, run.data.sample_seed)
+            for role in (VAL, TEST)
+        }
+    cases = {role: made.cases(role, limit_to, run.data.sample_seed) for role in (VAL, TEST)}
+    if options.protocol == "sampled":
+        return {
+            role: sampled_lists(
+                made, at, options.sampled_negatives, options.sampled_by, options.mask_history
+            )
+            for role, at in cases.items()
+        }
+    makers = floors()
+    return {
+        role: candidate_lists(
+            made, at, makers, options.candidates, options.mask_history, Store(), key
+        )
+        for role, at in cases.items()
+    }
+
+
+def notes(run: Run, split: Split) -> tuple[str, ...]:
+    """What the reader of a protocol's figures must know, as sentences for the log."""
+    if run.evaluation.protocol == "sampled":
+        return (CAUTION.format(n=run.evaluation.sampled_negatives),)
+    if run.evaluation.protocol == "impressions":
+        found = left_out(split, TEST)
+        return (
+            f"impressions: of {found.impressions} in test, {found.without_positive} without a "
+            f"click and {found.without_negative} without anything else are left out.",
+        )
+    return ()
+
+
+def described(run: Run, split: Split) -> dict[str, object]:
+    """What a result says of its protocol, apart from what was ranked by it."""
+    options = run.evaluation
+    if options.protocol == "impressions":
+        return {"left_out": left_out(split, TEST)._asdict()}
+    if options.protocol == "sampled":
+        return {"negatives": options.sampled_negatives, "sampling": options.sampled_by}
+    return {}
