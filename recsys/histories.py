@@ -104,11 +104,12 @@ class Mix(nn.Module):
 
 
 class Causal(nn.Module):
-    """A causal Transformer over item vectors, added to their recency mix.
+    """A causal Transformer over item vectors, added to their recency mix or alone.
 
     As SASRec (Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018), with norms
-    before the blocks. Its output map is zero at first, so that training begins at the quality of
-    the mix. Positions count from the start of the kept history: a prefix then has the same
+    before the blocks. Added to the mix, it has an output map that is zero at first, so that
+    training begins at the quality of the mix; alone, its last norm gives the user, as there.
+    Positions count from the start of the kept history: a prefix then has the same
     positions in training, where all prefixes of a row share a pass, as when it comes alone.
 
     Args:
@@ -117,46 +118,109 @@ class Causal(nn.Module):
         layers: Number of layers.
         heads: Attention heads; they divide the width.
         dropout: Share of values dropped in training: inputs, attention and what a block adds.
-        rate: Decay of the mix a step back, at the start.
+        rate: Decay of the mix a step back, at the start; None for no mix.
 
     Raises:
         ConfigError: The heads do not divide the width.
     """
 
     def __init__(
-        self, width: int, positions: int, layers: int, heads: int, dropout: float, rate: float
+        self,
+        width: int,
+        positions: int,
+        layers: int,
+        heads: int,
+        dropout: float,
+        rate: float | None,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ConfigError(
-                f"architecture.attention_heads is {heads}, which does not divide the encoder's "
-                f"width of {width}; set it to {_divisor(width, heads)}."
+                f"architecture.attention_heads is {heads}, which does not divide the item "
+                f"vectors' width of {width}; set it to {_divisor(width, heads)}."
             )
-        self.mix = Mix("recency", width, rate)
         # Item vectors of unit length would be small beside what the layers add.
         self.enter = nn.LayerNorm(width)
         self.positions = nn.Parameter(torch.empty(positions, width).normal_(std=0.02))
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(_Layer(width, heads, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, width, bias=False)
-        nn.init.zeros_(self.out.weight)
+        self.close = _Close(width, rate)
 
     def forward(self, items: Tensor, history: Tensor, query: Tensor) -> Tensor:
         """As `Mix.forward`: (U, D), (B, H), (Q, 2) -> (Q, D); zero without a history."""
-        mixed: Tensor = self.mix(items, history, query)
-        history = _some(history)
-        x = self.enter(F.embedding(history.clamp(min=0), _table(items)))
-        x = self.dropout(x + self.positions[: history.shape[1]])
+        places = _some(history)
+        x = self.enter(F.embedding(places.clamp(min=0), _table(items)))
+        x = self.dropout(x + self.positions[: places.shape[1]])
         # Padding stands at the end, where no position that is asked for sees it.
         for layer in self.layers:
             x = layer(x)
+        out: Tensor = self.close(x, items, history, query)
+        return out
+
+
+class Recurrent(nn.Module):
+    """Gated recurrent units over item vectors, added to their recency mix or alone.
+
+    As GRU4Rec (Hidasi et al., Session-based Recommendations with Recurrent Neural Networks, ICLR
+    2016), over item vectors in place of one-hot inputs. Added to the mix, it has an output map
+    that is zero at first, as `Causal` has it. A prefix has the same state in training, where all
+    prefixes of a row share a pass, as when it comes alone.
+
+    Args:
+        width: D, width of an item vector and of the states.
+        layers: Number of layers.
+        dropout: Share of values dropped in training: inputs and what each layer gives.
+        rate: Decay of the mix a step back, at the start; None for no mix.
+    """
+
+    def __init__(self, width: int, layers: int, dropout: float, rate: float | None) -> None:
+        super().__init__()
+        # Item vectors of unit length would be small beside the biases.
+        self.enter = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        # One module a layer: dropout between the layers of one draws from a state of its own,
+        # which seeds do not reach.
+        self.layers = nn.ModuleList(nn.GRU(width, width, batch_first=True) for _ in range(layers))
+        self.close = _Close(width, rate)
+
+    def forward(self, items: Tensor, history: Tensor, query: Tensor) -> Tensor:
+        """As `Mix.forward`: (U, D), (B, H), (Q, 2) -> (Q, D); zero without a history."""
+        x = self.dropout(self.enter(F.embedding(_some(history).clamp(min=0), _table(items))))
+        # Padding stands at the end: the states that are asked for come before it.
+        for layer in self.layers:
+            x = self.dropout(layer(x)[0])
+        out: Tensor = self.close(x, items, history, query)
+        return out
+
+
+class _Close(nn.Module):
+    """The states of the queries' prefixes, added to the recency mix or alone.
+
+    Args:
+        width: D.
+        rate: Decay of the mix a step back, at the start; None for no mix.
+    """
+
+    def __init__(self, width: int, rate: float | None) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mix = None if rate is None else Mix("recency", width, rate)
+        self.out = None if rate is None else nn.Linear(width, width, bias=False)
+        if self.out is not None:
+            nn.init.zeros_(self.out.weight)
+
+    def forward(self, states: Tensor, items: Tensor, history: Tensor, query: Tensor) -> Tensor:
+        """(B, H, D), (U, D), (B, H), (Q, 2) -> (Q, D); zero without a history."""
         row, prefix = query.unbind(1)
         # An empty prefix takes the first position, and nothing of it below.
-        at = row * x.shape[1] + (prefix - 1).clamp(min=0)
-        state = F.embedding(at, x.flatten(0, 1))
-        added = self.out(self.norm(state)).to(mixed.dtype)
-        out: Tensor = mixed + added * (prefix > 0)[:, None]
+        at = row * states.shape[1] + (prefix - 1).clamp(min=0)
+        own = self.norm(F.embedding(at, states.flatten(0, 1)))
+        has = (prefix > 0)[:, None]
+        if self.mix is None or self.out is None:
+            alone: Tensor = own.to(items.dtype) * has
+            return alone
+        mixed: Tensor = self.mix(items, history, query)
+        out: Tensor = mixed + self.out(own).to(mixed.dtype) * has
         return out
 
 

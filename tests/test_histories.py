@@ -11,7 +11,7 @@ from recsys.config import compose
 from recsys.data.examples import NOTHING
 from recsys.errors import ConfigError
 from recsys.fit import main
-from recsys.histories import Causal, Mix
+from recsys.histories import Causal, Mix, Recurrent
 from recsys.recommend import main as recommend
 
 KINDS = ["mean", "recency", "attention"]
@@ -95,22 +95,69 @@ def causal(**options):
 def trained_causal(**options):
     """As `causal`, with an output map that is not zero."""
     out = causal(**options)
-    torch.nn.init.normal_(out.out.weight)
+    torch.nn.init.normal_(out.close.out.weight)
     return out
 
 
+def recurrent(**options):
+    torch.manual_seed(0)
+    return Recurrent(16, **({"layers": 2, "dropout": 0.2, "rate": 0.3} | options)).eval()
+
+
+def trained_recurrent(**options):
+    """As `recurrent`, with an output map that is not zero."""
+    out = recurrent(**options)
+    torch.nn.init.normal_(out.close.out.weight)
+    return out
+
+
+LEARNED = {
+    "causal": trained_causal,
+    "gru": trained_recurrent,
+    "causal-alone": lambda: causal(rate=None),
+    "gru-alone": lambda: recurrent(rate=None),
+}
+ALL = [*KINDS, *LEARNED]
+
+
 def encoders():
-    return [*map(mix_of, KINDS), trained_causal()]
+    return [*map(mix_of, KINDS), *(make() for make in LEARNED.values())]
 
 
-def test_causal_begins_as_the_recency_mix():
+@pytest.mark.parametrize(
+    ("start", "trained"), [(causal, trained_causal), (recurrent, trained_recurrent)]
+)
+def test_learned_encoders_begin_as_the_recency_mix(start, trained):
     items, history, query = some([9, 3, 0, 12])
     want = Mix("recency", 16, 0.3)(items, history, query)
-    assert torch.equal(causal()(items, history, query), want)
-    assert not torch.allclose(trained_causal()(items, history, query), want, atol=0.1)
+    assert torch.equal(start()(items, history, query), want)
+    assert not torch.allclose(trained()(items, history, query), want, atol=0.1)
 
 
-@pytest.mark.parametrize("encoder", encoders(), ids=[*KINDS, "causal"])
+@pytest.mark.parametrize("name", LEARNED)
+def test_all_positions_in_one_pass_are_as_one_query_each(name):
+    encoder, (items, history, query) = LEARNED[name](), some([9, 3, 0, 12])
+    want = encoder(items, history, query)
+    for at, (row, prefix) in enumerate(query.tolist()):
+        alone = encoder(items, history[row : row + 1, :prefix], torch.tensor([[0, prefix]]))
+        assert torch.allclose(alone[0], want[at], atol=1e-5)
+
+
+def test_recurrent_units_are_those_of_the_paper():
+    """One layer, step by step, by PyTorch's cell."""
+    encoder, (items, history, query) = recurrent(layers=1, rate=None), some([5])
+    cell = torch.nn.GRUCell(16, 16)
+    cell.load_state_dict(
+        {k.removesuffix("_l0"): v for k, v in encoder.layers[0].state_dict().items()}
+    )
+    state = torch.zeros(1, 16)
+    for at in range(5):
+        state = cell(encoder.enter(items[history[:, at]]), state)
+        want = F.layer_norm(state, (16,))
+        assert torch.allclose(encoder(items, history, query)[at + 1], want[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", encoders(), ids=ALL)
 def test_neither_padding_nor_the_future_is_seen(encoder):
     items, history, query = some([9, 3, 0, 12])
     want = encoder(items, history, query)
@@ -128,7 +175,7 @@ def test_neither_padding_nor_the_future_is_seen(encoder):
     assert torch.allclose(alone[0], want[at], atol=1e-5)
 
 
-@pytest.mark.parametrize("encoder", encoders(), ids=[*KINDS, "causal"])
+@pytest.mark.parametrize("encoder", encoders(), ids=ALL)
 @pytest.mark.parametrize("width", [0, 1, 5])
 @pytest.mark.parametrize("items", [0, 4])
 @pytest.mark.parametrize("queries", [0, 1, 3])
@@ -146,7 +193,7 @@ def test_an_empty_history_is_zero_and_leaves_no_parameter_out(encoder, width, it
     assert all(p.grad is not None and not p.grad.any() for p in encoder.parameters())
 
 
-@pytest.mark.parametrize("encoder", encoders(), ids=[*KINDS, "causal"])
+@pytest.mark.parametrize("encoder", encoders(), ids=ALL)
 def test_autocast_keeps_the_sums_exact(encoder):
     items, history, query = some([9, 3, 0, 12])
     want = encoder(items, history, query)
@@ -188,6 +235,7 @@ def test_it_learns_what_no_weighted_mean_can():
         )
 
     assert share(causal(dropout=0.0)) > 0.95
+    assert share(recurrent(dropout=0.0)) > 0.95
     assert share(mix_of("attention")) < 0.5
 
 
@@ -207,12 +255,12 @@ def test_a_causal_run_recommends_for_anyone(shop_words, tmp_path, capsys):
         assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-@pytest.mark.parametrize("kind", ["recency", "attention", "causal"])
+@pytest.mark.parametrize("kind", ["recency", "attention", "causal", "gru"])
 def test_a_text_asks_as_a_history_of_one_item(shop_words, kind):
     made = build.assemble(compose([*shop_words, f"architecture.history={kind}", "tuning=frozen"]))
     model = made.recommender.eval()
-    if kind == "causal":
-        torch.nn.init.normal_(model.mix.out.weight)
+    if kind in ("causal", "gru"):
+        torch.nn.init.normal_(model.mix.close.out.weight)
     import numpy as np
 
     batch = made.examples.serve(np.array([4]))
@@ -231,11 +279,12 @@ def test_a_text_asks_as_a_history_of_one_item(shop_words, kind):
     [
         (
             ["architecture.attention_heads=5"],
-            "does not divide the encoder's width of 32; set it to 4",
+            "does not divide the item vectors' width of 32; set it to 4",
         ),
         (["architecture.user=text"], "set architecture.user=history"),
         (["architecture.dropout=1"], "from 0 to below 1"),
         (["architecture.layers=0"], "architecture.layers"),
+        (["architecture.history=mean", "architecture.mix=false"], "goes with causal and gru"),
     ],
 )
 def test_what_cannot_be_is_refused(shop_words, words, sentence):

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from recsys.config import option
+from recsys.config import choice_name, option
+from recsys.context import Context
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
-from recsys.histories import Causal, Mix
+from recsys.histories import Causal, Mix, Recurrent
+from recsys.items import SPREAD, Ids, Tags
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 class Config:
     """Options of the two towers."""
 
-    gives: ClassVar[frozenset[str]] = frozenset({"queries", "scores"})
+    gives: ClassVar[frozenset[str]] = frozenset({"queries", "scores", "table"})
     trains: ClassVar[bool] = True
 
     user: Literal["history", "text"] = option(
@@ -36,18 +38,32 @@ class Config:
     towers: Literal["shared", "separate"] = option(
         "shared", "one encoder for both, or one for items and one for users"
     )
-    history: Literal["mean", "recency", "attention", "causal"] = option(
+    item: Literal["text", "id", "text+id"] = option(
+        "text", "items from their texts, from vectors learned by row, or from the sum of both"
+    )
+    width: int = option(64, "of the vectors of item=id", least=1)
+    categories: list[str] = option([], "item columns whose tags add learned vectors to an item")
+    context: list[str] = option(
+        [],
+        "what adds learned vectors to a query: hour and weekday (UTC) of the target, and columns "
+        "of the interactions that are known before it",
+    )
+    history: Literal["mean", "recency", "attention", "causal", "gru"] = option(
         "recency",
-        "how a history's item vectors become the user's; causal: recency plus a causal Transformer",
+        "how a history's item vectors become the user's; causal, gru: recency plus a causal "
+        "Transformer or gated recurrent units",
+    )
+    mix: bool = option(
+        True, "add the recency mix to causal and gru; false: they alone, as SASRec and GRU4Rec"
     )
     score: Literal["cosine", "dot", "mlp"] = option(
         "cosine", "learned temperature, plain product, or cosine plus an MLP on both vectors"
     )
     temperature: float = option(0.05, "of the cosine at the start")
     recency: float = option(0.3, "decay a step back in the history, at the start")
-    layers: int = option(2, "of history=causal", least=1)
+    layers: int = option(2, "of history=causal and gru", least=1)
     attention_heads: int = option(4, "of a layer of history=causal; they divide the width", least=1)
-    dropout: float = option(0.2, "in history=causal, below 1", least=0)
+    dropout: float = option(0.2, "in history=causal and gru, below 1", least=0)
     heads: bool = option(True, "residual heads on item and user vectors, zero at first")
     hidden: int = option(256, "width of the MLP")
 
@@ -72,11 +88,18 @@ class Config:
             raise ConfigError("architecture.temperature must be above 0.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"architecture.dropout is {self.dropout}; set it from 0 to below 1.")
-        if self.history == "causal" and self.user == "text":
+        if self.history in ("causal", "gru") and self.user == "text":
             raise ConfigError(
-                "architecture.history=causal reads item vectors and architecture.user=text none; "
-                "set architecture.user=history."
+                f"architecture.history={self.history} reads item vectors and architecture.user="
+                "text none; set architecture.user=history."
             )
+        if not self.mix and self.history not in ("causal", "gru"):
+            raise ConfigError(
+                f"architecture.mix=false leaves nothing of history={self.history}; it goes with "
+                "causal and gru."
+            )
+        if self.item == "id":
+            self._check_ids(run)
         if self.hidden < 1:
             raise ConfigError("architecture.hidden must be 1 or more.")
         shared = self.towers == "shared"
@@ -85,6 +108,29 @@ class Config:
                 "trainer.encoder_updates gives item vectors alone a table; let architecture.user="
                 "history go with towers=shared, and user=text with towers=separate."
             )
+
+    def _check_ids(self, run: Run) -> None:
+        """Refuses what asks for texts where items have none.
+
+        Raises:
+            ConfigError: Something asks for them.
+        """
+        alone = "architecture.item=id loads no encoder and reads no text"
+        if choice_name(run.tuning) != "frozen":
+            raise ConfigError(
+                f"{alone}: there is nothing for tuning={choice_name(run.tuning)} to adapt; set "
+                "tuning=frozen."
+            )
+        wrong = {
+            "architecture.user=text": self.user == "text",
+            "architecture.towers=separate": self.towers == "separate",
+            "trainer.batch_tokens": run.trainer.batch_tokens is not None,
+            "trainer.encoder_updates": run.trainer.encoder_updates != "every_step",
+            "profile=true": run.profile,
+        }
+        for name, asked in wrong.items():
+            if asked:
+                raise ConfigError(f"{alone}, and {name} needs one; leave that out.")
 
 
 class _Pairs(nn.Module):
@@ -110,15 +156,17 @@ class Model(Recommender):
     """Item vectors from texts; user vectors from the history or from a text.
 
     The heads are residuals that are zero at first, so that training begins at the zero-shot
-    quality. With separate towers an item's representation is two vectors: as an item, and as part
-    of a history.
+    quality. So are vectors learned by row, tags and context, where they are added to texts; of
+    rows alone they begin small and random (see `recsys.items.Ids`). With separate towers an item's
+    representation is two vectors: as an item, and as part of a history.
     """
 
     def __init__(self, parts: Parts, config: Config) -> None:
         super().__init__(parts)
         self.from_text = config.user == "text"
         self.needs_history = not self.from_text
-        self.width = width = self.encoder.width
+        self.by_text, count = config.item != "id", len(parts.texts)
+        self.width = width = self.encoder.width if self.by_text else config.width
         separate = config.towers == "separate"
         self._user_encoder = _second(self.encoder) if separate else None
         keeps = separate and parts.prefix is not None and not self.from_text
@@ -127,6 +175,10 @@ class Model(Recommender):
             if keeps and parts.prefix is not None and self._user_encoder is not None
             else None
         )
+        spread = 0.0 if self.by_text else SPREAD
+        self.ids = None if config.item == "text" else Ids(count, width, spread)
+        self.tags = None if parts.tags is None else Tags(parts.tags, width)
+        self.context = Context(parts.situations, width) if parts.situations else None
         self.item_head = _residual(width) if config.heads else None
         self.user_head = _residual(width) if config.heads else None
         self.mix = None if self.from_text else _history_encoder(config, width, parts.max_history)
@@ -138,20 +190,42 @@ class Model(Recommender):
 
     def index(self, plan: ItemBatch) -> Tensor:
         """(U, D), or (U, 2 D) where histories have an encoder of their own."""
-        vectors = self._finish(self.encode_items(plan), self.item_head)
+        added = self._learned(plan.items)
+        if self.by_text:
+            vectors = self._finish(self.encode_items(plan), self.item_head, added)
+        elif added is None:
+            raise RuntimeError("items without texts have learned vectors")
+        else:
+            vectors = self._finish(added, self.item_head)
         if self._user_encoder is None or self.from_text:
             return vectors
         own = self.encode_items(plan, self._user_encoder, self._user_prefix)
-        return torch.cat([vectors, F.normalize(own, dim=-1) if self.unit else own], dim=-1)
+        return torch.cat([vectors, self._finish(own, None, added)], dim=-1)
+
+    def _learned(self, rows: Tensor) -> Tensor | None:
+        """(U, D) what is learned of catalog rows and their tags, or None."""
+        parts = [learned(rows) for learned in (self.ids, self.tags) if learned is not None]
+        return torch.stack(parts).sum(0) if parts else None
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """User vectors, (Q, D)."""
         if self.mix is None:
             if self.parts.user_texts is None:
                 raise ConfigError("architecture.user=text needs user texts, and none were made.")
-            return self._encode_users(self.parts.user_texts.tokens(batch))
+            users = self._encode_users(self.parts.user_texts.tokens(batch))
+            return self._in_context(users, batch)
         vectors = items[:, -self.width :]
-        return self._finish(self.mix(vectors, batch.history, batch.query), self.user_head)
+        users = self._finish(self.mix(vectors, batch.history, batch.query), self.user_head)
+        return self._in_context(users, batch, batch.query[:, 1] > 0)
+
+    def _in_context(self, users: Tensor, batch: Batch, known: Tensor | None = None) -> Tensor:
+        """Adds to user vectors (Q, D) what is known of the queries, or of those in `known` (Q,)."""
+        if self.context is None:
+            return users
+        changed = users + self.context(batch.situation)
+        changed = F.normalize(changed, dim=-1) if self.unit else changed
+        # Without a history the popular items answer; a zero vector has no length to divide by.
+        return changed if known is None else torch.where(known[:, None], changed, users)
 
     def _encode_users(self, tokens: Ragged) -> Tensor:
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
@@ -159,10 +233,12 @@ class Model(Recommender):
         self.work.encode(encoder, None, encoder.lengths(tokens.sizes))
         return self._finish(encoder(moved), self.user_head)
 
-    def _finish(self, x: Tensor, head: nn.Module | None) -> Tensor:
-        """Adds a residual head; unit length where the score is a cosine; fp32."""
+    def _finish(self, x: Tensor, head: nn.Module | None, added: Tensor | None = None) -> Tensor:
+        """Adds what is learned, then a residual head; unit length for a cosine; fp32."""
         x = x.float()
         x = F.normalize(x, dim=-1) if self.unit else x
+        if added is not None:
+            x = F.normalize(x + added, dim=-1) if self.unit else x + added
         if head is None:
             return x
         x = x + head(x)
@@ -210,20 +286,31 @@ class Model(Recommender):
         return Scored(scores=scores, queries=queries, items=items)
 
     def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
-        """The text as a user's text, or as the only item of a history."""
+        """The text as a user's text, or as the only item of a history.
+
+        Raises:
+            ConfigError: Items have no texts.
+        """
+        if not self.by_text:
+            raise ConfigError(
+                "architecture.item=id reads no texts; give user= or history= in place of text=."
+            )
         if self.mix is None:
-            return self._encode_users(tokens)
+            return self._in_context(self._encode_users(tokens), batch)
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
         vector = encoder(tokens.to(self.device))
         head = self.item_head if self._user_encoder is None else None
         item, first = self._finish(vector, head), torch.zeros(1, 1, dtype=torch.long)
         only = torch.tensor([[0, 1]])
         mixed = self.mix(item, first.to(self.device), only.to(self.device))
-        return self._finish(mixed, self.user_head)
+        return self._in_context(self._finish(mixed, self.user_head), batch)
 
 
-def _history_encoder(config: Config, width: int, longest: int) -> Mix | Causal:
+def _history_encoder(config: Config, width: int, longest: int) -> Mix | Causal | Recurrent:
     """What turns a history's item vectors into the user's."""
+    rate = config.recency if config.mix else None
+    if config.history == "gru":
+        return Recurrent(width, config.layers, config.dropout, rate)
     if config.history != "causal":
         return Mix(config.history, width, config.recency)
     return Causal(
@@ -232,7 +319,7 @@ def _history_encoder(config: Config, width: int, longest: int) -> Mix | Causal:
         layers=config.layers,
         heads=config.attention_heads,
         dropout=config.dropout,
-        rate=config.recency,
+        rate=rate,
     )
 
 

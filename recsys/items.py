@@ -1,0 +1,113 @@
+"""Item vectors that are learned by catalog row, and by the tags of an item."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recsys.data.tables import WINDOWS, Tables
+from recsys.errors import ConfigError
+
+SPREAD = 0.02
+"""Standard deviation of learned vectors at the start, where they stand alone."""
+
+
+class Ids(nn.Module):
+    """A learned vector an item.
+
+    A row gets a gradient where training shows its item, as a target, in a history or as a
+    negative. Any other keeps its start: what is zero stays zero, and a small random vector keeps
+    its direction, which weight decay alone makes shorter.
+
+    Args:
+        items: I, items of the catalog.
+        width: D, width of a vector.
+        spread: Standard deviation of the entries at the start; 0 for zeros.
+    """
+
+    def __init__(self, items: int, width: int, spread: float) -> None:
+        super().__init__()
+        start = torch.zeros(items, width)
+        self.vectors = nn.Parameter(start.normal_(std=spread) if spread else start)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(U,) catalog rows -> (U, D)."""
+        return F.embedding(rows, self.vectors)
+
+
+class Tags(nn.Module):
+    """The mean of learned vectors of an item's tags, zero at first; zero without tags.
+
+    Args:
+        codes: (I, T) number of each tag of an item from 1, 0 for none.
+        width: D, width of a vector.
+    """
+
+    codes: Tensor
+
+    def __init__(self, codes: Tensor, width: int) -> None:
+        super().__init__()
+        self.register_buffer("codes", codes, persistent=False)
+        self.vectors = nn.Parameter(torch.zeros(int(codes.max()) + 1, width))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(U,) catalog rows -> (U, D)."""
+        codes = self.codes[rows]
+        has = (codes > 0).to(self.vectors.dtype)
+        total = (F.embedding(codes, self.vectors) * has[..., None]).sum(1)
+        return total / has.sum(1).clamp(min=1)[:, None]
+
+
+def tag_codes(tables: Tables, columns: Sequence[str]) -> Tensor:
+    """(I, T) number of each tag of each item from 1, 0 for none; tags of all columns together.
+
+    A text names several, as `a|b` or `a, b`; a number or a truth value is one tag. The same word
+    in two columns is two tags, and one that an item names twice counts once.
+
+    Args:
+        tables: The data set.
+        columns: Columns of its items.
+
+    Raises:
+        ConfigError: A column is missing, holds no tags, or none at all.
+    """
+    items = tables.items
+    known = [name for name in items.columns if name not in ("item", "text", *WINDOWS)]
+    numbers: dict[tuple[str, str], int] = {}
+    out: list[list[int]] = [[] for _ in range(len(items))]
+    for name in columns:
+        if name not in known:
+            raise ConfigError(
+                f"architecture.categories: the items have no column '{name}' of tags (there are: "
+                f"{', '.join(known) or 'none'})."
+            )
+        for row, tags in enumerate(_tags(items[name])):
+            out[row] += [numbers.setdefault((name, tag), len(numbers) + 1) for tag in tags]
+    if not numbers:
+        raise ConfigError(
+            f"architecture.categories: no item has a tag in {', '.join(columns)}; leave it out."
+        )
+    codes = torch.zeros(len(out), max(map(len, out)), dtype=torch.long)
+    for row, found in enumerate(out):
+        codes[row, : len(found)] = torch.tensor(found, dtype=torch.long)
+    return codes
+
+
+def _tags(column: pl.Series) -> list[list[str]]:
+    """The tags of each item, each once, in order.
+
+    Raises:
+        ConfigError: The column holds measures rather than tags.
+    """
+    if column.dtype != pl.String and not column.dtype.is_integer() and column.dtype != pl.Boolean:
+        raise ConfigError(
+            f"architecture.categories: item column '{column.name}' is {column.dtype}; tags are "
+            "texts, whole numbers or truth values."
+        )
+    texts = column.cast(pl.String).fill_null("").to_list()
+    parts = [text.replace(", ", "|").split("|") for text in texts]
+    return [list(dict.fromkeys(p.strip() for p in part if p.strip())) for part in parts]
