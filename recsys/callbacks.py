@@ -1,8 +1,7 @@
-"""What watches a training: best checkpoint, log, seeds, the state to go on from, and precision."""
+"""What watches a training: best checkpoint, log, seeds, progress and memory."""
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,16 +11,12 @@ from typing import Any
 import lightning.pytorch as lp
 import numpy as np
 import torch
-from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from torch import Tensor
 
-from recsys.data.files import write_atomic
 from recsys.errors import DataError
 from recsys.recommender import Recommender
 from recsys.record import anonymous_mb
-from recsys.resume import Leave, Signals
-from recsys.tracking import CsvLog
 from recsys.types import Batch
 
 
@@ -93,7 +88,47 @@ class BatchSeed(Callback):
     ) -> None:
         """Seeds from (seed, epoch, batch, rank)."""
         key = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        if trainer.strategy.root_device.type == "cpu":
+            # `torch.manual_seed` notes for every other kind of device, with the whole call stack,
+            # that it has to be seeded once it is there: a millisecond and a leak a step.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
+
+
+class Bar(RichProgressBar):
+    """Shows the loss of the last step, several times a second at most.
+
+    Drawing at each step would take a good part of a step that trains heads alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._drawn = 0.0
+
+    def on_train_batch_end(
+        self,
+        trainer: lp.Trainer,
+        pl_module: lp.LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's own loose type
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Draws, unless it has just done so; always after the last batch of an epoch."""
+        now = time.monotonic()
+        if now - self._drawn < 0.1 and batch_idx + 1 != trainer.num_training_batches:
+            return
+        self._drawn = now
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """The loss of the last step, where there was one."""
+        if not isinstance(pl_module, Recommender) or pl_module.train_loss is None:
+            return {}
+        return {"loss": round(float(pl_module.train_loss), 4)}
 
 
 class Watch(Callback):
@@ -144,7 +179,8 @@ class Watch(Callback):
         """Writes a row after every so many whole steps."""
         if not isinstance(pl_module, Recommender):
             return
-        self._losses.append(pl_module.train_loss)
+        if pl_module.train_loss is not None:
+            self._losses.append(pl_module.train_loss)
         if not whole(trainer, batch_idx + 1):
             return
         losses, self._losses = self._losses, []
@@ -218,156 +254,3 @@ class Memory(Callback):
 def whole(trainer: lp.Trainer, batches: int) -> bool:
     """Whether an optimiser step ends with the epoch's first so many batches."""
     return batches % trainer.accumulate_grad_batches == 0 or batches == trainer.num_training_batches
-
-
-class WholeFile(CheckpointIO):
-    """Checkpoints that are whole or absent, and that are read as data, never as code."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
-    ) -> None:
-        """Writes aside and renames.
-
-        Raises:
-            DataError: The disk is full; the last checkpoint stands.
-        """
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_atomic(Path(path), buffer.getvalue())
-
-    def load_checkpoint(
-        self,
-        path: str | Path,
-        map_location: object = None,
-        weights_only: bool | None = None,
-    ) -> dict[str, Any]:
-        """Reads tensors and plain values only, on the host."""
-        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return loaded
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        """Deletes a checkpoint."""
-        Path(path).unlink(missing_ok=True)
-
-
-STOPPED = "stopped_early"
-"""Key of a checkpoint: whether early stopping had ended the training."""
-
-
-class Save(Checkpoint):
-    """Saves the state to go on from every so often and when a signal came; the last callback.
-
-    It acts only where Lightning can come back to exactly: after a whole optimiser step that no
-    validation follows, or after that validation.
-
-    Args:
-        path: The checkpoint.
-        minutes: Time between two.
-        signals: What came meanwhile.
-        saved: Called on the first rank after each save.
-
-    Attributes:
-        seconds: Time trained before `_began`.
-    """
-
-    def __init__(
-        self, path: Path, minutes: float, signals: Signals, saved: Callable[[], None]
-    ) -> None:
-        self.path, self.minutes, self.signals, self.saved = path, minutes, signals, saved
-        self.seconds = 0.0
-        self._began: float | None = None
-        self._saved = time.monotonic()
-        self._points = 0
-
-    def total_seconds(self) -> float:
-        """Time trained in all, validations not counted."""
-        return self.seconds + (0.0 if self._began is None else time.monotonic() - self._began)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The time trained so far."""
-        return {"seconds": self.total_seconds()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Adds to the time trained before."""
-        self.seconds = state_dict["seconds"]
-
-    def on_save_checkpoint(
-        self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Notes an early stop, which the Trainer itself forgets."""
-        checkpoint[STOPPED] = bool(trainer.should_stop)
-
-    def on_load_checkpoint(
-        self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Takes back what was logged after the checkpoint: it will be logged again."""
-        trainer.should_stop = checkpoint[STOPPED]
-        for logger in trainer.loggers:
-            if isinstance(logger, CsvLog):
-                logger.rewind(checkpoint["global_step"])
-
-    def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Starts the clock; from here on a signal waits for a whole step."""
-        self._began = self._saved = time.monotonic()
-        self.signals.training = True
-        self.signals.arm()
-
-    def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Stops the clock, and takes the signals back from the Trainer."""
-        self.seconds, self._began = self.total_seconds(), None
-        self.signals.arm()
-
-    def on_test_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Takes the signals back from the Trainer."""
-        self.signals.arm()
-
-    def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Saves, so that a stop in the test trains nothing again; then a signal need not wait."""
-        self.seconds, self._began = self.total_seconds(), None
-        self._point(trainer, ended=True)
-        self.signals.training = False
-
-    def on_train_batch_end(
-        self,
-        trainer: lp.Trainer,
-        pl_module: lp.LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        """Acts after a whole step, unless a validation comes next."""
-        done = batch_idx + 1
-        # Validation comes at the end of each epoch.
-        if whole(trainer, done) and done != trainer.num_training_batches:
-            self._points += 1
-            # Asking a GPU costs a wait; several ranks must all ask or none.
-            often = trainer.world_size == 1 or trainer.strategy.root_device.type == "cpu"
-            if often or self._points % 10 == 0:
-                self._point(trainer)
-
-    def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Acts after a validation of the training loop."""
-        if trainer.state.fn == "fit":
-            self._began = time.monotonic()
-            self._point(trainer)
-
-    def write(self, trainer: lp.Trainer) -> None:
-        """Saves the state; on every rank."""
-        trainer.save_checkpoint(self.path)
-        for logger in trainer.loggers:
-            logger.save()
-        if trainer.is_global_zero:
-            self.saved()
-        self._saved = time.monotonic()
-
-    def _point(self, trainer: lp.Trainer, ended: bool = False) -> None:
-        late = time.monotonic() - self._saved > 60 * self.minutes
-        flags = torch.tensor([float(self.signals.received), float(late)])
-        if trainer.world_size > 1:
-            flags = flags.to(trainer.strategy.root_device)
-            torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
-        signum, save = (int(flag) for flag in flags.tolist())
-        if signum or save or ended:
-            self.write(trainer)
-        if signum:
-            raise Leave(signum)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 from typing import Literal
 
 import torch
+
+from recsys.errors import ConfigError
 
 Chosen = Literal["fp32", "bf16-mixed", "fp16-mixed"]
 Asked = Literal["auto", Chosen]
@@ -36,3 +40,22 @@ def precision(asked: Asked, accelerator: str) -> Chosen:
         return asked
     on_gpu = accelerator != "cpu" and torch.cuda.is_available()
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def compiled(asked: Literal["off", "auto", "on"], accelerator: str) -> Literal["off", "on"]:
+    """Whether to compile the encoder's layers; auto does on a GPU.
+
+    On a CPU it gains nothing: products of matrices bound the step, and they stay as they are.
+
+    Raises:
+        ConfigError: It was asked for, and what compiles is not installed.
+    """
+    if asked == "off" or (asked == "auto" and accelerator == "cpu"):
+        return "off"
+    if accelerator == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        raise ConfigError("encoder.compile=on needs a C++ compiler; install g++ or set it to off.")
+    if accelerator != "cpu" and importlib.util.find_spec("triton") is None:
+        raise ConfigError(
+            "encoder.compile needs triton on a GPU; pip install triton, or set it to off."
+        )
+    return "on"

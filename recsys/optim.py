@@ -73,8 +73,14 @@ def adamw(
     warmup: float,
     schedule: str,
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """The optimiser and its schedule, to be stepped once an optimiser step."""
-    optimizer = torch.optim.AdamW(parameter_groups, betas=betas)
+    """The optimiser and its schedule, to be stepped once an optimiser step.
+
+    The step is one fused pass over each parameter.
+    """
+    optimizer = torch.optim.AdamW(parameter_groups, betas=betas, fused=True)
+    # A fused step offers to divide by the loss scale itself, and Lightning then refuses to clip
+    # gradients under mixed precision. Without the offer gradients are unscaled before the clip.
+    optimizer._step_supports_amp_scaling = False
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: factor(step, steps, warmup, schedule)
     )

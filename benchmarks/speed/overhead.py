@@ -359,11 +359,11 @@ def _listen(timed: Callable[[Callable[..., object], str], Callable[..., object]]
     import lightning.pytorch as lp
 
     from recsys import build
-    from recsys.callbacks import Save
     from recsys.data.catalog import Catalog
     from recsys.encoders.prefix import PrefixCache
     from recsys.encoders.vectors import FrozenVectors
     from recsys.job import Job
+    from recsys.saving import Save
 
     def stop(*_: object) -> None:
         raise FirstStep

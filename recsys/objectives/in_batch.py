@@ -97,19 +97,18 @@ class Objective:
         queries = need(scored.queries, "in_batch", "query vectors", other)
         items = need(scored.items, "in_batch", "item vectors", other)
         mine = candidate_items(batch)[:, 0].contiguous()
-        # repeats stay in as masked columns: a shape that depends on values would cost a sync
-        pool = around.gather(mine)
-        local = batch.candidates[:, 0].clamp(min=0)
-        if not len(items):
-            local = local[:0]
-        vectors = around.gather(items[local])
+        own, vectors = _positives(batch, mine, items)
+        pool, vectors = around.gather(own), around.gather(vectors)
+        # What stands on several ranks is masked but once: a shape that depends on values would
+        # cost a wait for the device.
         ordered, order = torch.sort(pool, stable=True)
         first = order[torch.searchsorted(ordered, pool).clamp(max=max(len(pool) - 1, 0))]
         column = (first == torch.arange(len(pool), device=pool.device)) & (pool >= 0)
         target = order[torch.searchsorted(ordered, mine)] if len(mine) else mine
         correction: Tensor | None = None
         if self.logq:
-            correction = self.logq * around.log_inclusion(pool, (pool >= 0).sum())
+            draws = (around.gather(mine) >= 0).sum()
+            correction = self.logq * around.log_inclusion(pool, draws)
         size = self._size(len(queries), len(pool))
         # looked up by user, not by query: a user with many queries is searched once
         known = torch.empty(len(batch.users), len(pool), dtype=torch.bool, device=pool.device)
@@ -123,9 +122,9 @@ class Objective:
             logits = around.score(asked, vectors)
             if correction is not None:
                 logits = logits - correction
-            own = mine[at, None]
-            keep = column & ~known[rows[at]] & (own >= 0)
-            keep = keep | ((pool == own) & column)
+            asked_for = mine[at, None]
+            keep = column & ~known[rows[at]] & (asked_for >= 0)
+            keep = keep | ((pool == asked_for) & column)
             loss = softmax_loss(logits, target[at], keep, self.smoothing)
             return loss.total, loss.count
 
@@ -137,6 +136,25 @@ class Objective:
         if asked is None:
             asked = 0 if queries * pool <= WHOLE else max(1, BLOCK // pool)
         return asked or max(1, queries)
+
+
+def _positives(batch: Batch, mine: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Catalog rows (N,) and vectors (N, D) of this rank's positives; -1 for none.
+
+    Where targets are the only candidates the loader has told the unique ones apart: with every
+    position of a history as a query they are several times fewer than the queries.
+
+    Args:
+        batch: The batch.
+        mine: (Q,) catalog rows of the targets, -1 in queries that do not count.
+        items: (U, D) vectors of the plan.
+    """
+    place, unique = batch.candidates[:, 0], batch.plan.first
+    if not unique or batch.candidates.shape[1] > 1:  # not told, or no target at all
+        return mine, items[place.clamp(min=0)[: len(place) if len(items) else 0]]
+    shown = torch.zeros(unique + 1, dtype=torch.bool, device=mine.device)
+    shown.scatter_(0, torch.where(mine >= 0, place, unique), True)
+    return torch.where(shown[:unique], batch.plan.items[:unique], -1), items[:unique]
 
 
 def _sum(

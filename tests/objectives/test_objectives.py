@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -108,6 +109,30 @@ def test_in_batch_equals_a_slow_loop(seed: int, logq: float, smoothing: float) -
     total, count = _slow_in_batch(scored, batch, pairs, logq, smoothing)
     assert int(loss.count) == count > 0
     assert loss.total.item() == pytest.approx(total, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("logq", [0.0, 1.0])
+def test_in_batch_over_planned_unique_targets_is_the_same(seed: int, logq: float) -> None:
+    """The loader's count of unique targets saves columns and changes nothing."""
+    around, _ = _around()
+    batch = _batch(seed, n_query=13, n_candidates=1)
+    planned = replace(batch, plan=replace(batch.plan, first=4))
+    found, widths = [], []
+    for one in (batch, planned):
+        scored = _vectors(one)
+
+        def score(queries: Tensor, items: Tensor) -> Tensor:
+            widths.append(len(items))
+            return _dot(queries, items)
+
+        loss = in_batch.Objective(logq, 0.1)(scored, one, replace(around, score=score))
+        found.append((loss, *torch.autograd.grad(loss.total, [scored.queries, scored.items])))
+    assert widths == [13, 4]
+    (plain, *first), (unique, *second) = found
+    assert int(plain.count) == int(unique.count) > 0
+    assert unique.total.item() == pytest.approx(plain.total.item(), rel=1e-12)
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "frequency"])
