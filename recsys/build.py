@@ -14,22 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys import itemtable
-from recsys.candidates import candidate_lists
+from recsys import itemtable, protocols
 from recsys.config import AXES, Run, choice_name, nearest
+from recsys.context import context_codes, sizes
 from recsys.data.catalog import Catalog
 from recsys.data.datamodule import RecDataModule
-from recsys.data.examples import TEST, VAL, Examples, Lists
-from recsys.data.splits import Split, make
+from recsys.data.examples import Examples, Lists
+from recsys.data.prepare import prepare
+from recsys.data.splits import Split
 from recsys.data.store import Store
-from recsys.data.tables import Tables, check, fingerprint, limit
+from recsys.data.tables import Tables, fingerprint
 from recsys.data.usertexts import UserTexts
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.load import load, load_tokenizer
 from recsys.encoders.prefix import PrefixCache, Unsupported
 from recsys.encoders.vectors import FrozenVectors
 from recsys.errors import ConfigError
-from recsys.evaluation import names
+from recsys.evaluation import cutoffs, label, names
+from recsys.interactions import Interactions
+from recsys.items import tag_codes
 from recsys.objective import Surroundings
 from recsys.optim import optimiser, set_dropout
 from recsys.recommender import Parts, Recommender
@@ -74,7 +77,9 @@ def check_pairs(run: Run) -> None:
             cannot do yet was asked for.
     """
     architecture, objective = run.architecture, run.objective
-    known = names(run.evaluation.protocol, tuple(run.evaluation.k))
+    options = run.evaluation
+    known = names(options.protocol, cutoffs(options), label(options))
+    protocols.check(run)
     if run.evaluation.monitor not in known:
         raise ConfigError(
             f"evaluation.monitor: '{run.evaluation.monitor}' is not a metric."
@@ -94,6 +99,7 @@ def check_pairs(run: Run) -> None:
             f"objective {choice_name(objective)} needs {objective.needs}, and architecture "
             f"{choice_name(architecture)} gives {', '.join(sorted(architecture.gives))}."
         )
+    itemtable.check_reading(run)
     if run.data.queries == "all" and objective.needs == "scores":
         raise ConfigError(
             "data.queries=all goes with objective in_batch; a sampled objective takes "
@@ -112,26 +118,13 @@ def check_pairs(run: Run) -> None:
 
 
 def data(run: Run) -> tuple[Tables, Split]:
-    """Loads, checks, limits and splits the tables.
+    """Loads, checks, filters, limits and splits the tables.
 
     Raises:
         ConfigError: The split does not fit the data.
         DataError: A file, row or column cannot be used.
     """
-    config = run.data.source
-    module = importlib.import_module(type(config).__module__)
-    tables = check(module.load(config), choice_name(config))
-    if run.data.max_users is not None or run.data.max_items is not None:
-        tables = limit(tables, run.data.max_users, run.data.max_items, run.seed)
-    method = config.default_split if run.data.split == "default" else run.data.split
-    split = make(
-        tables,
-        method,
-        positive_from=run.data.positive_from,
-        val_fraction=run.data.val_fraction,
-        test_fraction=run.data.test_fraction,
-    )
-    return tables, split
+    return prepare(run.data)
 
 
 def assemble(run: Run) -> Assembly:
@@ -143,14 +136,8 @@ def assemble(run: Run) -> Assembly:
     """
     check_pairs(run)
     tables, split = data(run)
-    examples = Examples(
-        split,
-        len(tables.items),
-        run.data.max_history,
-        run.data.targets,
-        run.data.train_users,
-        run.seed,
-    )
+    protocols.check_columns(run, tables)
+    examples = protocols.examples(run, split, len(tables.items))
     parts = Parts(
         texts=tuple(tables.items["text"].to_list()),
         counts=torch.from_numpy(examples.train_counts()),
@@ -163,19 +150,32 @@ def assemble(run: Run) -> Assembly:
         around=None,
         optimise=None,
         ranking=run.evaluation.protocol,
-        ks=tuple(run.evaluation.k),
+        ks=cutoffs(run.evaluation),
         mask_history=run.evaluation.mask_history,
         max_history=run.data.max_history,
+        label=label(run.evaluation),
     )
     key = fingerprint(tables)
     torch.manual_seed(run.seed)
     own, tokenize = parts, None
     if run.architecture.trains:
         _check_weights(run, examples)
-        own, tokenize = _trainable(run, parts, examples, tables)
+        own, tokenize = _trainable(run, _asked(run, parts, tables, split, examples), tables)
+    else:
+        events = Interactions.of(split, examples.train_pairs()[0])
+        own = dataclasses.replace(parts, interactions=events)
     module = importlib.import_module(type(run.architecture).__module__)
     recommender = cast(Recommender, module.Model(own, run.architecture))
-    lists = _lists(run, examples, parts, {"data": key, "split": split.name})
+    if run.encoder.compile == "on":
+        for encoder in [m for m in recommender.modules() if isinstance(m, Encoder)]:
+            encoder.compile_layers()
+    lists = protocols.lists(
+        run,
+        examples,
+        lambda: [floor(name, parts) for name in FLOORS],
+        {"data": key, "split": split.name},
+    )
+    split = dataclasses.replace(split, notes=(*split.notes, *protocols.notes(run, split)))
     datamodule = _datamodule(run, examples, own, lists)
     return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize)
 
@@ -188,30 +188,6 @@ def _check_weights(run: Run, examples: Examples) -> None:
             f"objective mse needs observed weights that differ, and all are {weights[0]:g}; give "
             "the source a weight column, or set data.targets=labelled and data.positive_from."
         )
-
-
-def _lists(
-    run: Run, examples: Examples, parts: Parts, key: Mapping[str, object]
-) -> dict[int, Lists]:
-    """What is ranked in validation and test, where it is not the whole catalog."""
-    options, limit_to = run.evaluation, run.evaluation.max_cases
-    if options.protocol == "catalog":
-        return {}
-    if options.protocol == "labels":
-        return {role: examples.label_lists(role, limit_to, run.seed) for role in (VAL, TEST)}
-    makers = [floor(name, parts) for name in FLOORS]
-    return {
-        role: candidate_lists(
-            examples,
-            examples.cases(role, limit_to, run.seed),
-            makers,
-            options.candidates,
-            options.mask_history,
-            Store(),
-            key,
-        )
-        for role in (VAL, TEST)
-    }
 
 
 def _datamodule(
@@ -237,13 +213,32 @@ def _datamodule(
         seed=run.seed,
         lists=lists,
         max_cases=run.evaluation.max_cases,
+        sample_seed=run.data.sample_seed,
     )
 
 
-def _trainable(
-    run: Run, parts: Parts, examples: Examples, tables: Tables
-) -> tuple[Parts, Tokenize]:
-    """Adds encoder, tuning, tokens, objective and optimiser; also how a free text is tokenised."""
+def _asked(run: Run, parts: Parts, tables: Tables, split: Split, examples: Examples) -> Parts:
+    """Adds objective and optimiser, and the tags and context that the architecture asks for."""
+    asked = dataclasses.asdict(run.architecture)
+    names, columns = asked.get("context", []), asked.get("categories", [])
+    examples.situation = context_codes(tables, split, names, (run.data.event_column,))
+    return dataclasses.replace(
+        parts,
+        tags=tag_codes(tables, columns) if columns else None,
+        situations=sizes(examples.situation),
+        around=_surroundings(examples, len(parts.texts)),
+        l2_sp=run.regularization.l2_sp,
+        **_learning(run),
+    )
+
+
+def _trainable(run: Run, parts: Parts, tables: Tables) -> tuple[Parts, Tokenize | None]:
+    """Adds encoder, tuning and tokens; also how a free text is tokenised.
+
+    Where items are learned by their rows alone there is nothing of that.
+    """
+    if dataclasses.asdict(run.architecture).get("item") == "id":
+        return parts, None
     options = run.encoder
     tokenizer = load_tokenizer(options.model, options.revision)
     encoder = load(
@@ -279,9 +274,6 @@ def _trainable(
         user_texts=user_texts,
         prefix=prefix,
         vectors=vectors,
-        around=_surroundings(examples, len(parts.texts)),
-        l2_sp=run.regularization.l2_sp,
-        **_learning(run),
     )
     return own, tokenize
 
@@ -299,13 +291,15 @@ def _kept(
         device = torch.device("cuda", rank())
     prefix, vectors, report = None, None, None
     size = PrefixCache.size_gb(encoder, catalog, options.cache_dtype)
-    if whole:
+    # Token states are read where there is no vector an item, also those of a frozen encoder.
+    pooled = whole and "table" in run.architecture.gives
+    if pooled:
         size = FrozenVectors.size_gb(encoder, catalog)
     line = (
         f"what the frozen layers give would take {size:.1f} GB, more than "
         f"encoder.cache_gb={options.cache_gb:g}: it is not kept"
     )
-    if size <= options.cache_gb and whole:
+    if size <= options.cache_gb and pooled:
         vectors = FrozenVectors.build(encoder, catalog, store, device=device, show=first)
         report = vectors.report
     elif size <= options.cache_gb:

@@ -13,6 +13,7 @@ from pathlib import Path
 from recsys.config import Run, choice_name, compose, to_yaml
 from recsys.errors import ConfigError, RecsysError
 from recsys.resume import Leave, Signals, inherited, locked, rank, reopen
+from recsys.seeds import PLAN, Plan, last_begun, planned, run_all
 from recsys.usage import help_text
 
 
@@ -32,7 +33,10 @@ def main(argv: Sequence[str]) -> int:
         if "--help" in flags:
             print(help_text("fit"))
             return 0
-        run, folder = _asked(words)
+        several = _several(words, planning="--print-config" not in flags)
+        if several is not None:
+            return run_all(several)
+        run, folder = _asked([word for word in words if not word.startswith("seeds=")])
         if "--print-config" in flags:
             print(to_yaml(run), end="")
             return 0
@@ -43,6 +47,24 @@ def main(argv: Sequence[str]) -> int:
     except Leave as leave:
         return int(leave.code or 0)
     return 0
+
+
+def _several(words: Sequence[str], planning: bool) -> Plan | None:
+    """The seeds that the words ask for or go on with, or None for a single run."""
+    asked = dict(word.partition("=")[::2] for word in words)
+    if "resume" in asked:
+        if "seeds" in asked:
+            raise ConfigError("seeds and resume exclude each other: the folder knows its seeds.")
+        folder = Path(asked["resume"])
+        if asked["resume"] == "last":
+            folder = last_begun(asked.get("output", "runs"))
+        if not (folder / PLAN).is_file():
+            return None
+        more = sorted(set(asked) - {"resume", "output"})
+        if more:
+            raise ConfigError(f"{more[0]} cannot change when seeds go on; start a new command.")
+        return Plan.read(folder)
+    return planned(words) if planning and "seeds" in asked else None
 
 
 def _asked(words: Sequence[str]) -> tuple[Run, Path | None]:
@@ -121,7 +143,7 @@ def resolve(run: Run) -> Run:
     Raises:
         ConfigError: This machine has not what was asked for.
     """
-    from recsys.hardware import accelerator, gpus, precision
+    from recsys.hardware import accelerator, compiled, gpus, precision
     from recsys.tracking import wandb_mode
 
     run.trainer.accelerator = accelerator(run.trainer.accelerator)
@@ -141,6 +163,12 @@ def resolve(run: Run) -> Run:
             "bf16-mixed."
         )
     run.trainer.precision = precision(run.trainer.precision, run.trainer.accelerator)
+    run.encoder.compile = compiled(run.encoder.compile, run.trainer.accelerator)
+    if run.encoder.compile == "on" and run.profile:
+        raise ConfigError(
+            "profile=true listens inside the layers, which encoder.compile makes one piece; leave "
+            "one of them out."
+        )
     run.tracking.wandb = wandb_mode(run.tracking.wandb)
     return run
 

@@ -8,7 +8,7 @@ device. An operation is a multiplication or an addition, and only matrix product
   take none.
 - Attention takes 4 L H a token forward in texts of L tokens, where H is the width of all heads
   together (two products of H with L keys), and twice that backward, where a gradient passes it. A
-  window or a causal mask saves nothing here.
+  window or a causal mask saves nothing here. P learned keys in front of the others take 4 P H.
 - A product of Q query vectors with N item vectors of width D takes 2 Q N D forward and twice that
   backward.
 
@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.keyvalues import PrefixAttention
 from recsys.encoders.layers import LINEAR, layer_stack
 from recsys.encoders.prefix import PrefixCache
 from recsys.types import Ragged
@@ -144,7 +145,10 @@ def probe(encoder: Encoder, prefix: PrefixCache | None) -> Rate:
         rows = x.numel() // x.shape[-1]
         seen.append((module, _passes(module, x), rows, x.requires_grad))
 
-    maps = [m for m in encoder.model.modules() if isinstance(m, LINEAR)]
+    # What makes a prefix runs once a pass, whatever the tokens.
+    prefixed = [m for m in encoder.model.modules() if isinstance(m, PrefixAttention)]
+    apart = {m for attention in prefixed for m in attention.prefix.modules()}
+    maps = [m for m in encoder.model.modules() if isinstance(m, LINEAR) and m not in apart]
     handles = [m.register_forward_hook(note) for m in maps]
     was = encoder.training
     encoder.eval()
@@ -164,10 +168,14 @@ def probe(encoder: Encoder, prefix: PrefixCache | None) -> Rate:
     positions = next((rows for m, _, rows, _ in seen if m in inside), 0)
     of_tokens = [(m, flops) for m, flops, rows, _ in seen if rows == positions]
     gradient = {m: wanted for m, _, _, wanted in seen}
-    square = sum(_attention(layer, encoder.width, gradient) for layer in layers)
+    attended = [_attention(layer, encoder.width, gradient) for layer in layers]
+    learned = [
+        sum(m.length for m in layer.modules() if isinstance(m, PrefixAttention)) for layer in layers
+    ]
     return Rate(
-        token=sum(flops for _, flops in of_tokens),
-        square=square,
+        token=sum(flops for _, flops in of_tokens)
+        + sum(a * n for a, n in zip(attended, learned, strict=True)),
+        square=sum(attended),
         shapes=tuple(_shape(m) for m, _ in of_tokens),
     )
 

@@ -9,6 +9,7 @@ them, which gives it many steps where a sum of gradients gives it one.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, cast
 
@@ -83,6 +84,26 @@ def check(run: Run) -> None:
         raise ConfigError(
             f"{asked} needs an architecture with item vectors, and "
             f"{choice_name(run.architecture)} has none; set trainer.encoder_updates=every_step."
+        )
+
+
+def check_reading(run: Run) -> None:
+    """Refuses to encode the whole catalog in every step, unless it was asked for.
+
+    Raises:
+        ConfigError: The objective reads all item vectors, and the encoder that makes them trains.
+    """
+    if run.objective.needs != "table" or choice_name(run.tuning) == "frozen":
+        return
+    if run.trainer.encoder_updates != EVERY_STEP:
+        return
+    if not dataclasses.asdict(run.objective).get("encode_catalog", False):
+        name = choice_name(run.objective)
+        raise ConfigError(
+            f"objective {name} reads the vectors of all items in every step, and tuning "
+            f"{choice_name(run.tuning)} changes the encoder that makes them; set tuning=frozen, "
+            "trainer.encoder_updates=half_epoch, or objective.encode_catalog=true to encode the "
+            "whole catalog in every step."
         )
 
 

@@ -15,17 +15,20 @@ import polars as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from torch import Tensor
 
-from recsys import build, profiling, record, results, tracking
+from recsys import beyond, build, profiling, protocols, record, results, slices, tracking
 from recsys.build import Assembly
-from recsys.callbacks import BatchSeed, Best, Memory, Save, Watch, WholeFile
+from recsys.callbacks import Bar, BatchSeed, Best, Memory, Watch
 from recsys.config import AXES, Run, choice_name, to_node
 from recsys.errors import ConfigError, DataError
+from recsys.evaluation import cutoffs, label
 from recsys.hardware import NAMES
 from recsys.itemtable import EVERY_STEP, Distill
 from recsys.meter import Counts, Meter
 from recsys.profiling import Profile, Stages
 from recsys.resume import FOLDER, LAST, Signals, Start, rank
+from recsys.saving import Save, WholeFile
 from recsys.stopwatch import Stopwatch
 from recsys.trained import TABLE
 
@@ -148,6 +151,10 @@ class Job:
                     self.save.write(trainer)
                 trainer.strategy.barrier("best")
                 model.load_trained(self.best.path)
+        options = self.run.evaluation
+        if options.beyond and options.protocol == "catalog":
+            # Of this pass only: what floors and the untrained encoder recommend is not looked at.
+            model.evaluator.keep = max(cutoffs(options))
         table = {**self.start.floors, self.folder.name: _test(trainer, self.made)}
         return table, self.save.total_seconds() if self.run.architecture.trains else 0.0
 
@@ -157,11 +164,14 @@ class Job:
         counts = self.meter.total()
         if rank() != 0:
             return
-        cases = results.cases_frame(rows, self.made.tables)
-        result = self._result(table[self.folder.name], seconds, cases, counts)
+        further = self._beyond(rows)
+        cases = slices.annotate(results.cases_frame(rows, self.made.tables), self._slicing())
+        result = {**self._result(table[self.folder.name], seconds, cases, counts), **further}
         results.write(self.folder, result, cases)
         (self.folder / LAST).unlink(missing_ok=True)
         results.show(table, self.run.evaluation)
+        if "beyond" in further:
+            results.show_beyond(further["beyond"], self.run.evaluation)
         if self.run.profile:
             profiling.show(self._profile(counts))
         if self.best.step == 0 and self.made.recommender.trained():
@@ -172,6 +182,23 @@ class Job:
             if self.wandb.offline:
                 print(self.wandb.sync_line())
         print(f"result: {self.folder}")
+
+    def _slicing(self) -> slices.Slicing:
+        """What the test cases are cut by."""
+        counts = self.made.examples.train_counts()
+        columns = tuple(self.run.evaluation.slices)
+        return slices.Slicing(self.made.tables, self.made.split, counts, columns)
+
+    def _beyond(self, rows: list[dict[str, Tensor]]) -> dict[str, dict[str, object]]:
+        """Measures beyond accuracy, where the rows keep the best items, which they lose here."""
+        kept = beyond.take(rows)
+        if kept is None:
+            return {}
+        options, by = self.run.evaluation, self._slicing()
+        found = beyond.measures(
+            *kept, cutoffs(options), by.counts, by.tables, by.split, options.category
+        )
+        return {"beyond": found}
 
     def _result(
         self, test: Mapping[str, float], seconds: float, cases: pl.DataFrame, counts: Counts
@@ -184,7 +211,7 @@ class Job:
             profiling.write(self.folder, profile, counts, self.profile.gemms)
         model, options = self.made.recommender, self.run.encoder
         encoder: dict[str, object] = {}
-        if self.run.architecture.trains:
+        if model.parts.encoder is not None:
             encoder = {"encoder": record.encoder(options.model, options.revision)}
         return {
             "test": test,
@@ -195,6 +222,12 @@ class Job:
                 "step": self.best.step,
             },
             "protocol": self._protocol(cases),
+            "slices": slices.means(
+                cases,
+                [name for name in results.columns(self.run.evaluation) if "/" not in name],
+                label(self.run.evaluation),
+                self.run.evaluation.slices,
+            ),
             "cost": {
                 "trained_parameters": sum(p.numel() for p in model.kept().values()),
                 "parameters": sum(
@@ -236,6 +269,7 @@ class Job:
             "mask_history": options.mask_history,
             "catalog": len(self.made.tables.items),
             "unreachable": int(cases["unreachable"].sum()),
+            **protocols.described(self.run, self.made.split),
         }
         if options.protocol == "candidates":
             inserted = int(cases["inserted"].sum())
@@ -297,7 +331,7 @@ class Job:
             accumulate_grad_batches=options.accumulate,
             gradient_clip_val=self.run.optimizer.clip or None,
             deterministic=options.deterministic,
-            callbacks=[*callbacks, self.save],
+            callbacks=[Bar(), *callbacks, self.save],
             plugins=[WholeFile()],
             profiler=Stages(self.watch) if self.run.profile else None,
             logger=self._loggers(),
@@ -323,10 +357,10 @@ def _axis(run: Run, axis: str) -> object:
 
 
 def _test(trainer: lp.Trainer, made: Assembly) -> dict[str, float]:
-    """Test metrics without the `test/` before their names."""
+    """Test metrics in double precision; what Lightning logs is rounded to single."""
     trainer.test(made.recommender, made.datamodule, verbose=False)
-    found = trainer.callback_metrics.items()
-    return {name[5:]: float(value) for name, value in found if name.startswith("test/")}
+    found = made.recommender.evaluator.metrics.compute()
+    return {name: float(value) for name, value in found.items()}
 
 
 def _end_ranks(trainer: lp.Trainer) -> None:

@@ -104,6 +104,16 @@ class Meter(Callback):
         """Begins to count."""
         self._count(True)
 
+    def on_before_backward(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule, loss: Tensor
+    ) -> None:
+        """Does not count what backward computes a second time."""
+        self._count(False)
+
+    def on_after_backward(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Goes on to count."""
+        self._count(True)
+
     def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Does not count a validation."""
         self._count(False)

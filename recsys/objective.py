@@ -15,6 +15,8 @@ from recsys.errors import ConfigError, DataError
 from recsys.types import Batch, Loss
 
 Score = Callable[[Tensor, Tensor], Tensor]
+Table = Callable[[Tensor], Tensor]
+"""Item vectors (N, D), with their gradient, of catalog rows (N,) that lie on the host."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,14 @@ class Surroundings:
         seen: (I,) bool, whether training has seen the item.
         pairs: (P,) sorted int64 keys user * I + item of the training positives.
         score: Scores (Q, N) of query vectors (Q, D) against item vectors (N, D).
+        table: Gives the vectors of any items, or None where nothing gives them.
     """
 
     log_miss: Tensor
     seen: Tensor
     pairs: Tensor
     score: Score
+    table: Table | None = None
 
     @classmethod
     def of(cls, users: Tensor, items: Tensor, n_items: int, score: Score) -> Surroundings:
@@ -164,6 +168,33 @@ def candidate_items(batch: Batch) -> Tensor:
 def query_users(batch: Batch) -> Tensor:
     """User rows (Q,) of the queries; a filler's is arbitrary."""
     return batch.users[batch.query[:, 0].clamp(min=0)]
+
+
+def target_and_negatives(batch: Batch, around: Surroundings) -> tuple[Tensor, Tensor]:
+    """Which candidates a sampled loss may set against each other.
+
+    Known positives of the user, and repeats of the target, are no negatives; nothing in a query
+    without a case or a target is one.
+
+    Returns:
+        Whether column 0 is a target (Q,), and whether each other column is a negative (Q, C - 1).
+    """
+    items = candidate_items(batch)
+    target, other = items[:, :1], items[:, 1:]
+    keep = (other >= 0) & (other != target) & ~around.known_each(query_users(batch), other)
+    return target[:, 0] >= 0, keep & (target >= 0)
+
+
+def check_negatives(negatives: int, sampling: str) -> None:
+    """Refuses settings of a sampled loss.
+
+    Raises:
+        ConfigError: No negative is asked for, or an unknown way to draw them.
+    """
+    if negatives < 1:
+        raise ConfigError(f"objective.negatives is {negatives}; use at least 1")
+    if sampling not in ("uniform", "frequency"):
+        raise ConfigError(f"objective.sampling is {sampling!r}; use uniform or frequency")
 
 
 def softmax_loss(logits: Tensor, target: Tensor, keep: Tensor, smoothing: float) -> Loss:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import torch
@@ -19,11 +19,12 @@ from recsys.encoders.vectors import FrozenVectors
 from recsys.errors import ConfigError
 from recsys.evaluation import Evaluator, Ranking
 from recsys.flops import Work
+from recsys.interactions import Interactions
 from recsys.objective import Surroundings
 from recsys.optim import Named, Optimise
 from recsys.stopwatch import Stopwatch
-from recsys.trained import TABLE, Trained
-from recsys.types import Batch, ItemBatch, Loss, Ragged, Scored, Tuned
+from recsys.trained import ENCODERS, TABLE, Trained
+from recsys.types import Batch, ItemBatch, Loss, Ragged, Scored, Tuned, upload
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Parts:
         mask_history: Leave out of the ranking what the user has had.
         max_history: H, longest history.
         l2_sp: Strength of the pull towards the anchor (Li et al., ICML 2018).
+        interactions: The positive events of training, or None where the architecture trains: an
+            objective sees `around`.
+        label: What stands before each metric's name.
+        tags: (I, T) numbers of each item's tags from 1, 0 for none; None where nothing reads them.
+        situations: How many codes a batch's `situation` has, by name.
     """
 
     texts: tuple[str, ...]
@@ -65,6 +71,10 @@ class Parts:
     max_history: int
     l2_sp: float = 0.0
     vectors: FrozenVectors | None = None
+    interactions: Interactions | None = None
+    label: str = ""
+    tags: Tensor | None = None
+    situations: Mapping[str, int] = field(default_factory=dict)
 
 
 class Recommender(Trained, abc.ABC):
@@ -74,6 +84,7 @@ class Recommender(Trained, abc.ABC):
         needs_history: Whether a query without history cannot be answered; popularity answers it.
         work: Counts what training reads and computes.
         watch: Takes the time of the stages; off by itself.
+        train_loss: () the loss of the last training step over all ranks, or None before one.
     """
 
     needs_history = False
@@ -82,8 +93,11 @@ class Recommender(Trained, abc.ABC):
         super().__init__(parts.tuned, parts.l2_sp)
         self.parts = parts
         self.work, self.watch = Work(), Stopwatch(on=False)
+        self.train_loss: Tensor | None = None
         self._encoder = parts.encoder
-        self.evaluator = Evaluator(parts.ranking, parts.ks, parts.mask_history, parts.counts)
+        self.evaluator = Evaluator(
+            parts.ranking, parts.ks, parts.mask_history, parts.counts, parts.label
+        )
         self._around: Surroundings | None = None
         self._kept: Tensor | None = None
 
@@ -188,25 +202,41 @@ class Recommender(Trained, abc.ABC):
     @final
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of this rank's share, divided by the count over all ranks."""
-        if self.parts.objective is None or self.parts.around is None:
+        if self.parts.objective is None:
             raise ConfigError(f"{type(self).__module__} does not train.")
-        if self._around is None:
-            self._around = self.parts.around(self._counted_score).to(self.device)
-        loss = self.parts.objective(self(batch), batch, self._around)
+        loss = self.parts.objective(self(batch), batch, self.surroundings())
         world = self.trainer.world_size
         sums = torch.stack([loss.total.detach().float(), loss.count.detach().float()])
         if world > 1:
             torch.distributed.all_reduce(sums)
         count = sums[1].clamp(min=1)
-        # The callback that writes the log picks it up; the bar shows the same on every rank.
+        # The callbacks that write the log and show the bar pick it up.
         self.train_loss = sums[0] / count
-        self.log("train/loss", self.train_loss, prog_bar=True, logger=False)
         # DDP averages gradients over ranks; the factor turns that into a sum.
         mean = loss.total * world / count
         if not self.parts.l2_sp:
             return mean
         stepped = (name for named in self.stepped().values() for name, _ in named)
         return mean + self.pull(name for name in stepped if not name.startswith(TABLE))
+
+    @final
+    def surroundings(self) -> Surroundings:
+        """The world as the objective sees it, on this device; made at the first call.
+
+        Raises:
+            ConfigError: The architecture does not train.
+        """
+        if self.parts.around is None:
+            raise ConfigError(f"{type(self).__module__} does not train.")
+        if self._around is None:
+            around = replace(self.parts.around(self._counted_score), table=self._item_vectors)
+            self._around = around.to(self.device)
+        return self._around
+
+    @final
+    def _item_vectors(self, rows: Tensor) -> Tensor:
+        """`index` of catalog rows (N,) that lie on the host, as an objective asks for it."""
+        return self.index(ItemBatch(upload(rows, self.device), (), host=rows))
 
     @final
     def _counted_score(self, queries: Tensor, items: Tensor) -> Tensor:
@@ -228,8 +258,10 @@ class Recommender(Trained, abc.ABC):
         """AdamW of some parameters by role, and its schedule over the whole training."""
         if self.parts.optimise is None:
             raise ConfigError(f"{type(self).__module__} does not train.")
-        plain = frozenset(k for k, p in self.trained().items() if p.ndim < 2 or "norm" in k.lower())
-        return self.parts.optimise(roles, plain, self._steps())
+        tuned = self.parts.tuned
+        own = {f"{e}{n}" for e in ENCODERS for n in tuned.no_decay} if tuned else set()
+        flat = {k for k, p in self.trained().items() if p.ndim < 2 or "norm" in k.lower()}
+        return self.parts.optimise(roles, frozenset(own | flat), self._steps())
 
     @final
     def _steps(self) -> int:

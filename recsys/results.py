@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from recsys.data.files import write_atomic
 from recsys.data.tables import Tables
 from recsys.errors import DataError
+from recsys.evaluation import label
 from recsys.schema import Evaluation
 
 
@@ -83,6 +85,9 @@ def columns(options: Evaluation) -> list[str]:
     names = [f"hr@{k}", f"ndcg@{k}", "mrr"]
     if options.protocol != "catalog":
         names.append("auc")
+    if options.protocol == "impressions":  # what MIND's tables hold
+        names = ["auc", "mrr_all", "ndcg@5", "ndcg@10"]
+    names = [f"{label(options)}{name}" for name in names]
     if monitor not in names:
         names.append(monitor)
     return [*names, f"warm/{monitor}", f"cold/{monitor}"]
@@ -94,6 +99,8 @@ def title(options: Evaluation) -> str:
         "catalog": "among all items",
         "candidates": f"among candidate lists of {options.candidates}",
         "labels": "among the user's own labelled events",
+        "impressions": "among what an impression showed",
+        "sampled": f"among {options.sampled_negatives} random items, not all",
     }
     return f"test, in percent; {options.protocol}: {ranked[options.protocol]}"
 
@@ -111,4 +118,36 @@ def show(table: Mapping[str, Mapping[str, float]], options: Evaluation) -> None:
     for row, metrics in table.items():
         shown = [metrics[name] for name in names]
         out.add_row(row, *("-" if value != value else f"{100 * value:.2f}" for value in shown))
+    Console().print(out)
+
+
+def show_beyond(measures: Mapping[str, object], options: Evaluation) -> None:
+    """Prints this run's measures beyond accuracy, under the closing table.
+
+    Args:
+        measures: As `result.json` holds them.
+        options: Their cut-offs; shown is that of the monitor.
+    """
+    k = options.monitor.partition("@")[2] or str(options.k[0])
+    shown = [
+        f"{name.removesuffix(f'@{k}')} {value:.4g}"
+        for name, value in measures.items()
+        if name.endswith(f"@{k}") and isinstance(value, float)
+    ]
+    print(f"beyond accuracy, at {k}: {', '.join(shown)}")
+
+
+def show_spread(tests: Sequence[Mapping[str, float]], options: Evaluation) -> None:
+    """Prints the test metrics of several seeds: mean and standard deviation, in percent."""
+    from rich.console import Console
+    from rich.table import Table
+
+    out = Table(title=f"{title(options)}; {len(tests)} seeds")
+    for name in ("", "mean", "standard deviation", "lowest", "highest"):
+        out.add_column(name, justify="right" if name else "left")
+    for name in columns(options):
+        values = np.array([100 * test[name] for test in tests])
+        spread = f"{values.std(ddof=1):.2f}" if len(values) > 1 else "-"
+        shown = (f"{values.mean():.2f}", spread, f"{values.min():.2f}", f"{values.max():.2f}")
+        out.add_row(name, *("-" if cell == "nan" else cell for cell in shown))
     Console().print(out)

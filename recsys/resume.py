@@ -51,7 +51,10 @@ def last_run(output: str, complete: bool) -> Path:
     Raises:
         ConfigError: There is none.
     """
-    runs = [path.parent for path in Path(output).glob("*/config.yaml")]
+    places = ["*/config.yaml"]
+    if complete:
+        places.append("*/*/config.yaml")  # runs of several seeds lie in a folder together
+    runs = [path.parent for place in places for path in Path(output).glob(place)]
     fitting = [run for run in runs if (run / "result.json").is_file() is complete]
     if not complete:
         fitting = [run for run in fitting if not busy(run)]

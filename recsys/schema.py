@@ -47,11 +47,42 @@ class Data:
     targets: Literal["liked", "labelled"] = option(
         "liked", "train on liked events, or on every event with its own label"
     )
+    negatives: Literal["drawn", "impression"] = option(
+        "drawn",
+        "where an objective's negatives come from: drawn among items, or what was shown with the "
+        "target and not clicked",
+    )
     max_history: int = option(20, "how many of the latest events a user's history keeps", least=1)
     max_tokens: int = option(64, "raw tokens kept of an item's text", least=1)
     max_users: int | None = option(None, "keep a seeded sample of users, for a quick look", least=1)
     train_users: int | None = option(None, "train on a seeded sample of so many users", least=1)
+    sample_seed: int = option(
+        0,
+        "of max_users, train_users and evaluation.max_cases; not the run's seed, so that several "
+        "seeds see the same data",
+        least=0,
+    )
     max_items: int | None = option(None, "keep the most frequent items, for a quick look", least=1)
+    event_column: str = option("event", "column of the type of an event")
+    event_types: dict[str, float] = option(
+        {}, "event types to keep, each with its weight: {click: 1, buy: 3}; {}: all"
+    )
+    since: str | None = option(None, "first moment to keep, an ISO date or time (UTC)")
+    until: str | None = option(None, "first moment not to keep, an ISO date or time (UTC)")
+    min_rating: float | None = option(None, "lowest rating to keep; lower ones are left out")
+    repeats: Literal["keep", "first", "last"] = option(
+        "keep", "of several events of a user with one item: all, the first or the last"
+    )
+    min_text: int | None = option(None, "fewest words of an item's text, else it goes", least=1)
+    k_core: int | None = option(
+        None, "fewest events of a user and an item, counted until nothing changes", least=1
+    )
+    user_reviews: int = option(
+        0,
+        "reviews of a user's first training events that join the user's text; those events are "
+        "no targets",
+        least=0,
+    )
 
 
 @dataclass
@@ -80,6 +111,9 @@ class EncoderOptions:
     chunk_tokens: int = option(1024, "padded tokens of a length-sorted micro-batch", least=1)
     checkpoint_chunks: bool = option(
         False, "compute each micro-batch again in backward: the memory of one, a third more time"
+    )
+    compile: Literal["off", "auto", "on"] = option(
+        "off", "torch.compile each layer; auto: on a GPU (on a CPU it gains nothing)"
     )
 
 
@@ -171,12 +205,27 @@ class Tracking:
 class Evaluation:
     """What is ranked, and how it is counted."""
 
-    protocol: Literal["catalog", "candidates", "labels"] = option(
-        "catalog", "rank every item, a candidate list, or the user's own labelled events"
+    protocol: Literal["catalog", "candidates", "labels", "impressions", "sampled"] = option(
+        "catalog",
+        "rank every item, a candidate list, the user's own labelled events, what each impression "
+        "showed, or the target among random items",
     )
-    k: list[int] = option([10], "cut-offs of the metrics")
+    k: list[int] = option([10], "cut-offs of the metrics; impressions always have 5 and 10")
     monitor: str = option("ndcg@10", "the validation metric that picks the best checkpoint")
     candidates: int = option(100, "length of a candidate list", least=2)
+    sampled_negatives: int = option(
+        100, "random items beside the target, with protocol=sampled", least=1
+    )
+    sampled_by: Literal["uniform", "popularity"] = option(
+        "uniform", "how they are drawn: all alike, or in proportion to their training events"
+    )
+    slices: list[str] = option([], "item columns by which the result is cut as well")
+    beyond: bool = option(
+        True, "also say how varied, novel and popular the best items are, with protocol=catalog"
+    )
+    category: str | None = option(
+        None, "item column of categories, `a|b` for several, for calibration; null: none"
+    )
     max_cases: int | None = option(None, "evaluate a seeded sample of so many cases", least=1)
     mask_history: bool = option(True, "leave out what the user has already had")
     batch_size: int = option(256, "cases of an evaluation step", least=1)

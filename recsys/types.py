@@ -120,6 +120,7 @@ class Batch:
         seen: (S, 2) query and catalog row of all that a user had before a case, for masking; empty
             in training.
         context: Further columns by name, each (B,).
+        situation: What is known of each query when it is asked, by name: codes (Q,), 0 for unknown.
         host: The batch as it was before it went to a device, or None where it did not; texts are
             gathered by what it says, so that no step waits for a device.
     """
@@ -134,6 +135,7 @@ class Batch:
     case: Tensor
     seen: Tensor
     context: dict[str, Tensor] = field(default_factory=dict)
+    situation: dict[str, Tensor] = field(default_factory=dict)
     host: Batch | None = None
 
     @property
@@ -153,6 +155,7 @@ class Batch:
         moved = {k: move(v) if isinstance(v, Tensor) else v for k, v in moved.items()}
         moved["plan"] = self.plan.to(device, non_blocking)
         moved["context"] = {k: move(v) for k, v in self.context.items()}
+        moved["situation"] = {k: move(v) for k, v in self.situation.items()}
         if self.users.device.type == "cpu" and device.type != "cpu":
             moved["host"] = self
         return Batch(**moved)

@@ -14,7 +14,10 @@ def help_text(command: str) -> str:
     """The schema with each field's help, the choices of each axis and the experiments."""
     lines = [f"usage: python -m recsys.{command} [experiment=NAME] [key=value ...]", ""]
     lines += ["  --help          this page", "  --print-config  the resolved configuration"]
-    lines += ["  resume=RUN      go on with a stopped run: its folder, or last", ""]
+    lines += ["  resume=RUN      go on with a stopped run: its folder, or last"]
+    if command == "fit":
+        lines += ["  seeds=N         N runs with the seeds from `seed` on, in a folder together"]
+    lines += [""]
     lines += ["experiments: " + (", ".join(experiments()) or "none"), ""]
     lines += _help_group(Run, "")
     for axis in AXES:

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from recsys import hardware
 from recsys.config import EXPERIMENTS, choice_name, compose, experiments, stored, to_yaml
 from recsys.errors import ConfigError
 from recsys.usage import help_text
@@ -214,3 +215,14 @@ def test_a_typo_is_refused_in_under_two_seconds_without_a_traceback():
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
     assert seconds < 2
+
+
+def test_compile_is_decided_by_the_accelerator(monkeypatch):
+    assert hardware.compiled("auto", "cpu") == "off"
+    assert hardware.compiled("off", "gpu") == "off"
+    monkeypatch.setattr(hardware.shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler"):
+        hardware.compiled("on", "cpu")
+    monkeypatch.setattr(hardware.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="triton"):
+        hardware.compiled("auto", "gpu")

@@ -105,6 +105,11 @@ def test_metrics_floors_and_cases_are_equal(runs):
     assert frames[1]["case"].n_unique() == frames[1].height == 40
     assert frames[0].equals(frames[1])
     assert two["cost"]["devices"] == 2
+    for cut, kinds in one["slices"].items():
+        for kind, means in kinds.items():
+            assert means == pytest.approx(two["slices"][cut][kind], nan_ok=True)
+    measured = [{k: v for k, v in r["beyond"].items() if k != "seconds"} for r in (one, two)]
+    assert measured[0] == pytest.approx(measured[1], nan_ok=True)
 
 
 def test_only_the_first_rank_speaks(runs):

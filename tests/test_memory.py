@@ -131,6 +131,8 @@ def softmax(made, chunk, queries):
     times = queries // len(batch.case)
     batch = dataclasses.replace(
         batch,
+        # As many columns as queries: the unique targets told apart would be few.
+        plan=dataclasses.replace(batch.plan, first=None),
         query=batch.query.repeat(times, 1),
         candidates=batch.candidates.repeat(times, 1),
         case=batch.case.repeat(times),

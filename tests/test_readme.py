@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import compose, experiments
+from recsys.compare import read_words
+from recsys.config import compose, compose_data, experiments
+from recsys.data import __main__ as data_command
 from recsys.recommend import _words
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,12 +25,24 @@ def words(module):
 @pytest.mark.parametrize("argv", words("recsys.fit"), ids=" ".join)
 def test_fit_commands_compose(argv):
     resumed = [w for w in argv if w.startswith("resume=")]
-    assert resumed or compose(argv)
+    assert resumed or compose([w for w in argv if not w.startswith("seeds=")])
 
 
 @pytest.mark.parametrize("argv", words("recsys.recommend"), ids=" ".join)
 def test_recommend_commands_are_understood(argv):
     assert _words(argv)["run"]
+
+
+@pytest.mark.parametrize("argv", words("recsys.compare"), ids=" ".join)
+def test_compare_commands_are_understood(argv):
+    assert read_words([word for word in argv if not word.startswith("--")]).runs
+
+
+@pytest.mark.parametrize("argv", words("recsys.data"), ids=" ".join)
+def test_data_commands_compose(argv):
+    words, own = data_command._words(argv)
+    assert own["output"]
+    assert compose_data(words)
 
 
 def test_the_tree_names_every_file_and_folder_and_no_other():

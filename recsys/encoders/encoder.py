@@ -126,6 +126,15 @@ class Encoder(nn.Module):
                 layer.train(mode)
         return self
 
+    def compile_layers(self) -> None:
+        """Compiles the layers in place, at their first call; names and parameters stay.
+
+        Each layer for itself and for any size: layers of one make share the code, and micro-batches
+        have many shapes.
+        """
+        for layer in layers.layer_stack(self.model)[1]:
+            layer.compile(dynamic=True)
+
     def lengths(self, sizes: Iterable[int]) -> tuple[int, ...]:
         """Lengths of the states of texts with so many raw tokens."""
         extra = len(self.specials.prefix) + len(self.specials.suffix)
@@ -218,7 +227,7 @@ class Encoder(nn.Module):
         places: list[Tensor] = [torch.empty(0)] * len(lengths)
         base = 0
         for chunk in self.chunks(tokens):
-            hidden = self.run(chunk)
+            hidden = self.recomputed(partial(self.run, chunk))
             for i, row in enumerate(chunk.rows):
                 first = base + i * hidden.shape[1]
                 places[row] = torch.arange(first, first + lengths[row])
@@ -300,6 +309,9 @@ class Encoder(nn.Module):
         added: Iterable[str],
         anchor: str,
         merge: Callable[[], None] | None = None,
+        *,
+        identical: bool = True,
+        no_decay: Iterable[str] = (),
     ) -> Tuned:
         """Freezes all but the named parameters and describes the outcome.
 
@@ -312,6 +324,8 @@ class Encoder(nn.Module):
             added: Those among them that the pretrained model lacks.
             anchor: "pretrained" or "zero".
             merge: Folds the added ones into the pretrained ones.
+            identical: Whether the output is still that of the pretrained model.
+            no_decay: Those among the trained ones that are no vectors and are not decayed either.
         """
         extra = {f"pooling.{name}" for name, _ in self.pooling.named_parameters()}
         names = frozenset(trained) | extra
@@ -324,9 +338,9 @@ class Encoder(nn.Module):
         return Tuned(
             trained=names,
             added=frozenset(added) | extra,
-            no_decay=frozenset(flat),
+            no_decay=frozenset(flat) | frozenset(no_decay),
             lowest_layer=lowest,
-            identical=True,
+            identical=identical,
             anchor=anchor,
             merge=merge,
         )

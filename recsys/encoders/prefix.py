@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from recsys.encoders.kept import Dtype, Report
 from recsys.encoders.layers import layer_stack
 from recsys.encoders.states import DTYPES, Place, States, stored
 from recsys.errors import DataError, RecsysError
-from recsys.types import upload
+from recsys.types import Ragged, upload
 
 _FORMAT = 2  # raise it when the files change, so that old folders are not read
 _GATHER = 1 << 24  # numbers a gather: one call for many micro-batches, in bounded memory
@@ -55,6 +55,18 @@ class _Place(nn.Module):
 class _Leave(_Place):
     def forward(self, hidden_states: Tensor, *rest: object, **named: object) -> Tensor:
         raise _Reached(hidden_states)
+
+
+class _Last(_Place):
+    """The last layer: nothing behind it could be left out."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__(layer)
+        self.layer = layer
+
+    def forward(self, hidden_states: Tensor, *rest: object, **named: object) -> Tensor:
+        out = self.layer(hidden_states, *rest, **named)
+        raise _Reached(out if isinstance(out, Tensor) else out[0])
 
 
 class _Pass(_Place):
@@ -97,17 +109,21 @@ class Prefix:
 
     Args:
         encoder: The tuned encoder; at least one layer must lie below the lowest trained one.
+            Where none trains, only what stands behind the layers, such as a norm, is above.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder, self.depth = encoder, encoder.lowest_trained
         path, stack = layer_stack(encoder.model)
         whole = list(stack)
-        if not 0 < self.depth < len(whole):
+        if not 0 < self.depth <= len(whole):
             raise DataError(f"there is no prefix below layer {self.depth} of {len(whole)}.")
         self._entry = _Enter(whole[self.depth - 1])
         skipped = [_Pass(layer) for layer in whole[: self.depth - 1]]
-        left = [*whole[: self.depth], _Leave(whole[self.depth]), *whole[self.depth + 1 :]]
+        if self.depth < len(whole):
+            left = [*whole[: self.depth], _Leave(whole[self.depth]), *whole[self.depth + 1 :]]
+        else:
+            left = [*whole[:-1], _Last(whole[-1])]
         self._below = _twin(encoder.model, path, left)
         self._above = _twin(encoder.model, path, [*skipped, self._entry, *whole[self.depth :]])
 
@@ -221,6 +237,10 @@ class PrefixCache:
         """(U, D) pooled texts of catalog rows (U,), from the kept states on."""
         return _vectors(self.prefix, self.states, rows)
 
+    def states_of(self, rows: Tensor) -> Ragged:
+        """Final token states (sum of L, D) of catalog rows (U,), special tokens included."""
+        return _tokens(self.prefix, self.states, rows)
+
 
 def _write(prefix: Prefix, catalog: Catalog, folder: Path, dtype: Dtype, show: bool) -> None:
     """Computes the states of all texts into `states.npy`, beside the offsets that are there."""
@@ -240,13 +260,9 @@ def _write(prefix: Prefix, catalog: Catalog, folder: Path, dtype: Dtype, show: b
 
 def _vectors(prefix: Prefix, states: States, rows: Tensor) -> Tensor:
     """(U, D) pooled texts of catalog rows (U,), from kept states on."""
-    encoder, device = prefix.encoder, next(prefix.encoder.parameters()).device
-    dtype = next(encoder.parameters()).dtype
+    encoder = prefix.encoder
     if not len(rows):
-        return torch.zeros(0, encoder.width, device=device, dtype=dtype)
-    place: npt.NDArray[np.int64] = rows.cpu().numpy()
-    lengths = (states.offsets[place + 1] - states.offsets[place]).tolist()
-    starts = torch.from_numpy(states.offsets[place])
+        return _none(encoder)
 
     def pooled(inputs: Tensor, mask: Tensor) -> Tensor:
         vectors: Tensor = encoder.pooling(prefix.above(inputs, mask), mask)
@@ -254,16 +270,65 @@ def _vectors(prefix: Prefix, states: States, rows: Tensor) -> Tensor:
 
     out: list[Tensor] = []
     order: list[int] = []
+    for part, vectors in _above(prefix, states, _lengths(states, rows), rows, pooled):
+        out.append(vectors)
+        order.extend(part)
+    back = upload(torch.tensor(order).argsort(), out[0].device)
+    return torch.cat(out)[back]
+
+
+def _tokens(prefix: Prefix, states: States, rows: Tensor) -> Ragged:
+    """Final states (sum of L, D) of catalog rows (U,), from kept states on."""
+    if not len(rows):
+        return Ragged(_none(prefix.encoder), ())
+    lengths = _lengths(states, rows)
+    out: list[Tensor] = []
+    places: list[Tensor] = [torch.empty(0)] * len(lengths)
+    base = 0
+    for part, hidden in _above(prefix, states, lengths, rows, prefix.above):
+        for i, row in enumerate(part):
+            first = base + i * hidden.shape[1]
+            places[row] = torch.arange(first, first + lengths[row])
+        base += hidden.shape[0] * hidden.shape[1]
+        out.append(hidden.flatten(0, 1))
+    flat = torch.cat(out)
+    return Ragged(flat[upload(torch.cat(places), flat.device)], tuple(lengths))
+
+
+def _above(
+    prefix: Prefix,
+    states: States,
+    lengths: Sequence[int],
+    rows: Tensor,
+    make: Callable[[Tensor, Tensor], Tensor],
+) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    """What `make` gives of kept states (N, L, D) and their mask (N, L), by micro-batch.
+
+    Yields:
+        The places in `rows` that a micro-batch holds, and what it gave, (N, ...).
+    """
+    encoder, device = prefix.encoder, next(prefix.encoder.parameters()).device
+    dtype = next(encoder.parameters()).dtype
+    starts = torch.from_numpy(states.offsets[rows.cpu().numpy()])
     for group in _groups(list(encoder.plan(lengths)), lengths, _GATHER // encoder.width):
         places = [_padded(starts, lengths, part) for part in group]
         flat = states.gather(torch.cat([index.flatten() for index, _ in places]), device).to(dtype)
         blocks = torch.split(flat, [index.numel() for index, _ in places])
         for part, block, (index, mask) in zip(group, blocks, places, strict=True):
             inputs = block.view(*index.shape, -1)
-            out.append(encoder.recomputed(pooled, inputs, upload(mask, device)))
-            order.extend(part)
-    back = upload(torch.tensor(order).argsort(), device)
-    return torch.cat(out)[back]
+            yield part, encoder.recomputed(make, inputs, upload(mask, device))
+
+
+def _lengths(states: States, rows: Tensor) -> list[int]:
+    """Tokens of catalog rows (U,)."""
+    lengths: npt.NDArray[np.int64] = np.diff(states.offsets)[rows.cpu().numpy()]
+    return list(lengths.tolist())
+
+
+def _none(encoder: Encoder) -> Tensor:
+    """(0, D) of no text."""
+    like = next(encoder.parameters())
+    return torch.zeros(0, encoder.width, device=like.device, dtype=like.dtype)
 
 
 def _padded(starts: Tensor, lengths: Sequence[int], part: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 import hashlib
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -271,3 +272,27 @@ def test_minilm_knows_which_titles_are_alike() -> None:
     assert unit[0] @ unit[1] > unit[0] @ unit[2] + 0.2
     with pytest.raises(ConfigError, match="checksum 53aa51"):
         load(MINILM, sha256="0" * 64, pooling="mean", max_length=64)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_layers_give_the_same_vectors_gradients_and_names():
+    torch.manual_seed(0)
+    encoder = Encoder(FAMILIES["bert"](), SPECIALS, "mean", 16, 64).eval()
+    texts = [torch.randint(3, 50, (n,)) for n in (3, 9, 5, 12)]
+    names = [name for name, _ in encoder.named_parameters()]
+
+    def run():
+        encoder.zero_grad()
+        vectors = encoder(Ragged.of(texts))
+        vectors.square().sum().backward()
+        return vectors.detach(), [
+            p.grad.clone() for p in encoder.parameters() if p.grad is not None
+        ]
+
+    plain, gradients = run()
+    encoder.compile_layers()
+    compiled, again = run()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0  # it was compiled at all
+    assert torch.allclose(compiled, plain, atol=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(again, gradients, strict=True))
+    assert [name for name, _ in encoder.named_parameters()] == names

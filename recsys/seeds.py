@@ -1,0 +1,213 @@
+"""Several seeds of one experiment: runs one after the other, which go on where they stopped.
+
+Every seed is a command of its own, so that nothing of one run reaches the next. The plan lies in
+the folder that holds the runs; what a seed has left there says how far it came.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from recsys.config import choice_name, compose, stored
+from recsys.data.files import write_atomic
+from recsys.errors import ConfigError, DataError
+from recsys.resume import busy, last_run
+
+PLAN = "seeds.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a folder of seeds is to hold.
+
+    Attributes:
+        folder: Where the runs lie.
+        words: The words of the command, without seed, seeds and output.
+        seeds: The seeds, in order.
+    """
+
+    folder: Path
+    words: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @staticmethod
+    def read(folder: Path) -> Plan:
+        """The plan of a folder.
+
+        Raises:
+            ConfigError: It is damaged.
+        """
+        path = folder / PLAN
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return Plan(
+                folder, tuple(map(str, content["words"])), tuple(map(int, content["seeds"]))
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ConfigError(f"{path} is missing or damaged; start a new command.") from None
+
+    def runs(self) -> dict[int, Path]:
+        """The run of each seed that has begun: the finished one, else the newest."""
+        found: dict[int, Path] = {}
+        for path in sorted(self.folder.glob("*/config.yaml"), key=lambda p: p.stat().st_mtime):
+            before = found.get(seed := stored(path).seed)
+            if before is None or not finished(before):
+                found[seed] = path.parent
+        return found
+
+
+def finished(run: Path) -> bool:
+    """Whether a run has its result."""
+    return (run / "result.json").is_file()
+
+
+def last_begun(output: str) -> Path:
+    """The newest folder of seeds or run in a folder that has something left to do.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    plans = {path.parent: path for path in Path(output).glob(f"*/{PLAN}")}
+    left = [p for p in plans if not all(map(finished, _expected(Plan.read(p))))]
+    if not left:
+        return last_run(output, complete=False)
+    newest = max(left, key=lambda p: (plans[p].stat().st_mtime, p.name))
+    try:
+        run = last_run(output, complete=False)
+    except ConfigError:
+        return newest
+    later = (run / "config.yaml").stat().st_mtime > plans[newest].stat().st_mtime
+    return run if later else newest
+
+
+def _expected(plan: Plan) -> list[Path]:
+    """The run of each seed; one that has not begun is a folder that is not there."""
+    runs = plan.runs()
+    return [runs.get(seed, plan.folder / f"seed-{seed}") for seed in plan.seeds]
+
+
+def planned(words: Sequence[str]) -> Plan:
+    """A new folder with its plan, after the whole command was checked.
+
+    Raises:
+        ConfigError: A word is wrong, or the number of seeds is none.
+        DataError: The folder cannot be made.
+    """
+    asked = dict(word.partition("=")[::2] for word in words)
+    count = asked["seeds"]
+    if not (count.isascii() and count.isdigit() and int(count)):
+        raise ConfigError(f"seeds is '{count}'; set it to a number from 1 on.")
+    kept = [word for word in words if word.partition("=")[0] not in ("seeds", "seed", "output")]
+    run = compose([word for word in words if not word.startswith("seeds=")])
+    name = run.experiment or choice_name(run.architecture)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(run.output) / f"{name}-seeds-{stamp}-{secrets.token_hex(2)}"
+    if "tracking.group" not in asked:
+        kept.append(f"tracking.group={folder.name}")
+    plan = Plan(folder, tuple(kept), tuple(range(run.seed, run.seed + int(count))))
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be made ({error.strerror}).") from None
+    content = {"words": plan.words, "seeds": plan.seeds}
+    write_atomic(folder / PLAN, json.dumps(content, indent=2) + "\n")
+    return plan
+
+
+def run_all(plan: Plan) -> int:
+    """Runs what is missing and prints the mean over the seeds.
+
+    Returns:
+        The exit code: that of the first run that did not end well, else 0.
+
+    Raises:
+        ConfigError: Another process runs these seeds.
+    """
+    again = f"go on with: python -m recsys.fit resume={plan.folder}"
+    with _locked(plan.folder), _Child() as child:
+        print(f"seeds: {plan.folder}", flush=True)
+        for seed in plan.seeds:
+            run = plan.runs().get(seed)
+            if run is not None and finished(run):
+                continue
+            if run is not None and busy(run):
+                raise ConfigError(f"{run}: the run is still running; wait for its end.")
+            words = [*plan.words, f"seed={seed}", f"output={plan.folder}"]
+            code = child.run(words if run is None else [f"resume={run}"])
+            if code:
+                print(f"seed {seed} ended with code {code}; {again}", file=sys.stderr)
+                return code
+    _show(plan)
+    return 0
+
+
+def _show(plan: Plan) -> None:
+    """Prints mean and standard deviation over the seeds, in percent."""
+    from recsys import results
+
+    runs = plan.runs()
+    found = [json.loads((runs[seed] / "result.json").read_text()) for seed in plan.seeds]
+    options = stored(runs[plan.seeds[0]] / "config.yaml").evaluation
+    tests: list[Mapping[str, float]] = [result["test"] for result in found]
+    results.show_spread(tests, options)
+    print(f"compare: python -m recsys.compare '{plan.folder}/*'")
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps the seeds to this process."""
+    with (folder / PLAN).open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{folder}: another process runs these seeds; wait for its end, or stop it first."
+            ) from None
+        yield
+
+
+class _Child:
+    """Runs commands one after the other and passes signals on.
+
+    A run is in a session of its own: a terminal would give it the same signal a second time, and
+    a second one means to leave at once.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._signum = 0
+
+    def __enter__(self) -> _Child:
+        self._before = {s: signal.signal(s, self._pass_on) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def run(self, words: Sequence[str]) -> int:
+        """The exit code of one command; 128 + signal where one ended it or came in between."""
+        if not self._signum:
+            command = [sys.executable, "-m", "recsys.fit", *words]
+            self._process = subprocess.Popen(command, start_new_session=True)
+            code = self._process.wait()
+            self._process = None
+            if not self._signum:
+                return code if code >= 0 else 128 - code
+        return 128 + self._signum
+
+    def _pass_on(self, signum: int, frame: FrameType | None) -> None:
+        self._signum = signum
+        if self._process is not None:
+            self._process.send_signal(signum)
