@@ -19,7 +19,11 @@ from torch import Tensor, nn
 from recsys.encoders.layers import attention_linears, layer_stack
 from recsys.errors import ConfigError
 
-_TAKES = ("hidden_states", "attention_mask", "past_key_values")
+_TAKES = ("hidden_states", "attention_mask")
+_PLACES = (
+    "cache",
+    "past_key_values",
+)  # of earlier tokens: the name from transformers 5.24 on first
 
 
 class PrefixAttention(nn.Module):
@@ -44,7 +48,7 @@ class PrefixAttention(nn.Module):
         learned = self.prefix(places).view(self.length, 2, self.heads, -1).permute(1, 2, 0, 3)
         call = _bound(self.base_layer, args, named)
         states, mask = call.arguments["hidden_states"], call.arguments.get("attention_mask")
-        call.arguments["past_key_values"] = _Front(learned[0], learned[1])
+        call.arguments[place(self.base_layer)] = _Front(learned[0], learned[1])
         call.arguments["attention_mask"] = widened(mask, states, self.length, self.causal)
         return self.base_layer(*call.args, **call.kwargs)
 
@@ -60,7 +64,9 @@ class _Front:
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values = keys, values
 
-    def update(self, keys: Tensor, values: Tensor, *place: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, keys: Tensor, values: Tensor, *place: object, kwargs: object = None
+    ) -> tuple[Tensor, Tensor]:
         """Keys and values (N, heads, P + L, width) from the tokens' (N, heads, L, width)."""
         return _joined(self.keys, keys), _joined(self.values, values)
 
@@ -76,7 +82,9 @@ class _Seen:
     def __init__(self) -> None:
         self.pairs: list[tuple[Tensor, Tensor]] = []
 
-    def update(self, keys: Tensor, values: Tensor, *place: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, keys: Tensor, values: Tensor, *place: object, kwargs: object = None
+    ) -> tuple[Tensor, Tensor]:
         """Notes keys and values (N, heads, L, width) and gives them back."""
         self.pairs.append((keys.detach(), values.detach()))
         return keys, values
@@ -123,9 +131,16 @@ def attention(layer: nn.Module, model: nn.Module) -> str:
     """
     name = attention_linears(layer)[0].partition(".")[0]
     module = layer.get_submodule(name)
-    if not set(_TAKES) <= set(_signature(type(module).forward).parameters):
+    takes = set(_signature(type(module).forward).parameters)
+    if not set(_TAKES) <= takes or not takes & set(_PLACES):
         raise ConfigError(_refusal(model))
     return name
+
+
+def place(module: nn.Module) -> str:
+    """The argument in which an attention takes keys and values of earlier tokens."""
+    takes = _signature(type(module).forward).parameters
+    return next(name for name in _PLACES if name in takes)
 
 
 def is_causal(module: nn.Module) -> bool:
@@ -162,7 +177,7 @@ def observed(model: nn.Module, layers: Sequence[int], ids: Tensor) -> list[tuple
         module: nn.Module, args: tuple[object, ...], named: dict[str, object]
     ) -> tuple[tuple[object, ...], dict[str, object]]:
         call = _bound(module, args, named)
-        call.arguments["past_key_values"] = seen
+        call.arguments[place(module)] = seen
         return call.args, call.kwargs
 
     for i in layers:
