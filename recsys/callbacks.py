@@ -90,8 +90,8 @@ class BatchSeed(Callback):
         key = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         if trainer.strategy.root_device.type == "cpu":
-            # `torch.manual_seed` notes for every other kind of device, with the whole call stack,
-            # that it has to be seeded once it is there: a millisecond and a leak a step.
+            # `torch.manual_seed` also notes for every other kind of device, with the whole call
+            # stack, that it has to be seeded once it is there: a tenth of a millisecond and more.
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from recsys.config import Run, choice_name, compose, to_yaml
 from recsys.errors import ConfigError, RecsysError
-from recsys.resume import Leave, Signals, inherited, locked, rank, reopen
+from recsys.resume import Leave, Signals, inherited, locked, new_folder, rank, reopen
 from recsys.seeds import PLAN, Plan, last_begun, planned, run_all
 from recsys.usage import help_text
 
@@ -51,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _several(words: Sequence[str], planning: bool) -> Plan | None:
     """The seeds that the words ask for or go on with, or None for a single run."""
+    if inherited() is not None:  # a rank is told its run, and `last` would be another one for it
+        return None
     asked = dict(word.partition("=")[::2] for word in words)
     if "resume" in asked:
         if "seeds" in asked:
@@ -94,7 +96,7 @@ def fit(run: Run, folder: Path | None = None) -> Path:
     """
     import torch
 
-    from recsys import build, results
+    from recsys import build
     from recsys.job import Job
 
     started, cpu = time.monotonic(), time.process_time()
@@ -110,7 +112,7 @@ def fit(run: Run, folder: Path | None = None) -> Path:
             made = build.assemble(run)
             if folder is None:
                 name = run.experiment or choice_name(run.architecture)
-                folder = results.new_folder(run.output, name, to_yaml(run))
+                folder = new_folder(run.output, name, to_yaml(run))
                 held.enter_context(locked(folder))
             job = Job(run, folder, made, signals)
             return job.run_all(started, cpu)

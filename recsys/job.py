@@ -164,8 +164,9 @@ class Job:
         counts = self.meter.total()
         if rank() != 0:
             return
-        further = self._beyond(rows)
-        cases = slices.annotate(results.cases_frame(rows, self.made.tables), self._slicing())
+        slicing = self._slicing()
+        further = self._beyond(rows, slicing)
+        cases = slices.annotate(results.cases_frame(rows, self.made.tables), slicing)
         result = {**self._result(table[self.folder.name], seconds, cases, counts), **further}
         results.write(self.folder, result, cases)
         (self.folder / LAST).unlink(missing_ok=True)
@@ -189,12 +190,14 @@ class Job:
         columns = tuple(self.run.evaluation.slices)
         return slices.Slicing(self.made.tables, self.made.split, counts, columns)
 
-    def _beyond(self, rows: list[dict[str, Tensor]]) -> dict[str, dict[str, object]]:
+    def _beyond(
+        self, rows: list[dict[str, Tensor]], by: slices.Slicing
+    ) -> dict[str, dict[str, object]]:
         """Measures beyond accuracy, where the rows keep the best items, which they lose here."""
         kept = beyond.take(rows)
         if kept is None:
             return {}
-        options, by = self.run.evaluation, self._slicing()
+        options = self.run.evaluation
         found = beyond.measures(
             *kept, cutoffs(options), by.counts, by.tables, by.split, options.category
         )

@@ -96,8 +96,7 @@ class Meter(Callback):
 
     def _places(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         x, model = args[0], self._model
-        # What backward computes a second time is no second text.
-        if model is not None and model.work.counting and model.watch.current != "backward":
+        if model is not None and model.work.counting:
             self._own.positions += x.numel() // x.shape[-1]
 
     def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import secrets
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,26 +17,6 @@ from recsys.data.tables import Tables
 from recsys.errors import DataError
 from recsys.evaluation import label
 from recsys.schema import Evaluation
-
-
-def new_folder(output: str, name: str, config: str) -> Path:
-    """Makes the run's own folder with its `config.yaml`; an existing one is never used again.
-
-    Raises:
-        DataError: The folder cannot be made, or the disk is full; then there is none.
-    """
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    path = Path(output) / f"{name}-{stamp}-{secrets.token_hex(2)}"
-    try:
-        path.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(f"{path}: the result folder cannot be made ({error.strerror}).") from None
-    try:
-        write_atomic(path / "config.yaml", config)
-    except DataError:
-        path.rmdir()
-        raise
-    return path
 
 
 def gather(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:

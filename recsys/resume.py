@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import signal
 import threading
 import time
@@ -21,7 +22,7 @@ from typing import Any
 
 from recsys.config import Run, nearest, stored
 from recsys.data.files import write_atomic
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 
 NEUTRAL = (
     "checkpoint.every_minutes",
@@ -37,6 +38,9 @@ NEUTRAL = (
 
 FOLDER = "RECSYS_RUN_FOLDER"
 """Environment variable by which the launching process tells the other ranks their run."""
+
+CONFIG = "config.yaml"
+"""The first file of a run's folder: its resolved configuration."""
 
 LAST = Path("checkpoints", "last.ckpt")
 
@@ -64,23 +68,53 @@ def last_run(output: str, complete: bool) -> Path:
     return max(fitting, key=lambda run: ((run / "config.yaml").stat().st_mtime, run.name))
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps a run's folder to this process; the system lets go of it however the process ends.
+def new_folder(output: str, name: str, content: str, file: str = CONFIG) -> Path:
+    """Makes a folder of its own with its first file; an existing one is never used again.
 
-    The lock is on `config.yaml`, which is there from the start and never written again.
+    Args:
+        output: Where it is made.
+        name: How its name begins.
+        content: What the file says.
+        file: The file, by which the folder is known.
+
+    Raises:
+        DataError: The folder cannot be made, or the disk is full; then there is none.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    path = Path(output) / f"{name}-{stamp}-{secrets.token_hex(2)}"
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"{path}: the result folder cannot be made ({error.strerror}).") from None
+    try:
+        write_atomic(path / file, content)
+    except DataError:
+        path.rmdir()
+        raise
+    return path
+
+
+@contextmanager
+def locked(folder: Path, file: str = CONFIG) -> Iterator[None]:
+    """Keeps a folder to this process; the system lets go of it however the process ends.
+
+    The lock is on the folder's first file, which is never written again.
+
+    Args:
+        folder: Of a run, or of several seeds.
+        file: Its first file.
 
     Raises:
         ConfigError: The folder is no run's, cannot be written, or another process has it.
     """
     try:
-        file = (folder / "config.yaml").open("r+b")
+        held = (folder / file).open("r+b")
     except OSError as error:
         raise ConfigError(f"{folder}: the run cannot be opened ({error.strerror}).") from None
-    with file:
+    with held:
         for wait in (0.1, 0.1, None):  # a look by `busy` lasts no longer
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if wait is None:

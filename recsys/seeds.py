@@ -6,23 +6,18 @@ the folder that holds the runs; what a seed has left there says how far it came.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import secrets
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from recsys.config import choice_name, compose, stored
-from recsys.data.files import write_atomic
-from recsys.errors import ConfigError, DataError
-from recsys.resume import busy, last_run
+from recsys.errors import ConfigError
+from recsys.resume import busy, last_run, locked, new_folder
 
 PLAN = "seeds.json"
 
@@ -111,18 +106,9 @@ def planned(words: Sequence[str]) -> Plan:
     kept = [word for word in words if word.partition("=")[0] not in ("seeds", "seed", "output")]
     run = compose([word for word in words if not word.startswith("seeds=")])
     name = run.experiment or choice_name(run.architecture)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(run.output) / f"{name}-seeds-{stamp}-{secrets.token_hex(2)}"
-    if "tracking.group" not in asked:
-        kept.append(f"tracking.group={folder.name}")
-    plan = Plan(folder, tuple(kept), tuple(range(run.seed, run.seed + int(count))))
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be made ({error.strerror}).") from None
-    content = {"words": plan.words, "seeds": plan.seeds}
-    write_atomic(folder / PLAN, json.dumps(content, indent=2) + "\n")
-    return plan
+    seeds = tuple(range(run.seed, run.seed + int(count)))
+    content = json.dumps({"words": kept, "seeds": seeds}, indent=2) + "\n"
+    return Plan(new_folder(run.output, f"{name}-seeds", content, PLAN), tuple(kept), seeds)
 
 
 def run_all(plan: Plan) -> int:
@@ -135,7 +121,7 @@ def run_all(plan: Plan) -> int:
         ConfigError: Another process runs these seeds.
     """
     again = f"go on with: python -m recsys.fit resume={plan.folder}"
-    with _locked(plan.folder), _Child() as child:
+    with locked(plan.folder, PLAN), _Child() as child:
         print(f"seeds: {plan.folder}", flush=True)
         for seed in plan.seeds:
             run = plan.runs().get(seed)
@@ -144,6 +130,8 @@ def run_all(plan: Plan) -> int:
             if run is not None and busy(run):
                 raise ConfigError(f"{run}: the run is still running; wait for its end.")
             words = [*plan.words, f"seed={seed}", f"output={plan.folder}"]
+            if not any(word.startswith("tracking.group=") for word in words):
+                words.append(f"tracking.group={plan.folder.name}")
             code = child.run(words if run is None else [f"resume={run}"])
             if code:
                 print(f"seed {seed} ended with code {code}; {again}", file=sys.stderr)
@@ -162,19 +150,6 @@ def _show(plan: Plan) -> None:
     tests: list[Mapping[str, float]] = [result["test"] for result in found]
     results.show_spread(tests, options)
     print(f"compare: python -m recsys.compare '{plan.folder}/*'")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps the seeds to this process."""
-    with (folder / PLAN).open("r+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{folder}: another process runs these seeds; wait for its end, or stop it first."
-            ) from None
-        yield
 
 
 class _Child:

@@ -222,8 +222,10 @@ class WandbLog(Logger):
         names = list(next(iter(table.values())))
         rows = [[row, *(metrics[name] for name in names)] for row, metrics in table.items()]
         self.run.log({"closing table": wandb.Table(columns=["run", *names], data=rows)})
-        for part in ("test", "cost", "validation", "data"):
-            self.run.summary.update({f"{part}/{k}": v for k, v in result[part].items()})
+        # No slices: those by a column would send what stands in it.
+        for part in ("test", "cost", "validation", "data", "beyond"):
+            figures = result.get(part, {})
+            self.run.summary.update({f"{part}/{k}": v for k, v in figures.items()})
         if artifact is not None:
             files = wandb.Artifact(f"{self.folder.name}-best", type="model")
             files.add_file(str(artifact))

@@ -3,9 +3,10 @@ import shutil
 
 import pytest
 
-from recsys import seeds
-from recsys.config import stored
+from recsys import fit, seeds
+from recsys.config import compose, stored, to_yaml
 from recsys.fit import main
+from recsys.resume import FOLDER, locked, new_folder
 
 
 @pytest.fixture
@@ -47,6 +48,14 @@ def test_a_seed_that_ends_badly_ends_the_command_with_its_code(words, tmp_path, 
     assert "seed 0 ended with code 2" in shown
     assert f"resume={folder_of(tmp_path)}" in shown
     assert "seed 1" not in shown
+
+
+def test_a_rank_goes_on_with_the_run_that_it_is_told(words, tmp_path, monkeypatch):
+    """Its command says `last` too, but the run is busy by then: the first process has it."""
+    folder = new_folder(str(tmp_path / "runs"), "one", to_yaml(compose(words)))
+    monkeypatch.setenv(FOLDER, str(folder))
+    with locked(folder):
+        assert fit._several(["resume=last", f"output={tmp_path / 'runs'}"], planning=True) is None
 
 
 @pytest.mark.parametrize(
