@@ -14,7 +14,6 @@ from torch import Tensor
 from recsys.data.past import Past
 from recsys.data.splits import Split
 from recsys.data.tables import Tables
-from recsys.errors import ConfigError
 from recsys.metrics import beyond
 
 if TYPE_CHECKING:
@@ -24,9 +23,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _BLOCK = 4096
-"""Cases whose histories are held at a time."""
-_KINDS = 1000
-"""Most categories: a column with more of them names items, not kinds."""
+"""Cases whose histories and categories are held at a time."""
 
 
 def take(rows: list[dict[str, Tensor]]) -> tuple[Ints, Ints] | None:
@@ -44,27 +41,6 @@ def take(rows: list[dict[str, Tensor]]) -> tuple[Ints, Ints] | None:
     case = np.concatenate([row["case"].numpy() for row in rows])
     order = np.argsort(case)
     return case[order], top[order]
-
-
-def shares(values: pl.Series) -> Floats:
-    """(I, G) shares of each item's categories: `a|b` is half a and half b; all 0 without one.
-
-    Raises:
-        ConfigError: There are more categories than kinds of anything.
-    """
-    lists = values.cast(pl.String).fill_null("").str.split("|").to_list()
-    kinds = [list(dict.fromkeys(k for word in each if (k := word.strip()))) for each in lists]
-    place = {kind: at for at, kind in enumerate(sorted({k for each in kinds for k in each}))}
-    if len(place) > _KINDS:
-        raise ConfigError(
-            f"evaluation.category: column '{values.name}' holds {len(place)} categories; use one "
-            f"with at most {_KINDS}."
-        )
-    out = np.zeros((len(kinds), len(place)))
-    for row, each in enumerate(kinds):
-        for kind in each:
-            out[row, place[kind]] = 1 / len(each)
-    return out
 
 
 def measures(
@@ -95,17 +71,17 @@ def measures(
         history), `diversity@k`, with a category `calibration@k` (nats), and `seconds`.
     """
     began = time.monotonic()
-    own = None if category is None else shares(tables.items[category])
-    liked, wanted = _histories(Past(split), case, counts.astype(np.float64), own)
-    bits, events = beyond.information(counts), counts.astype(np.float64)
+    past, events = Past(split), counts.astype(np.float64)
     vectors = text_vectors(tables.items["text"].to_list())
-    known = ~np.isnan(liked)
+    liked = np.concatenate(
+        [beyond.mean_of_ragged(events, *past.items(part), len(part)) for part in _blocks(case)]
+    )
+    bits, known, before = beyond.information(counts), ~np.isnan(liked), beyond.mean(liked)
     out: dict[str, object] = {}
     for k in ks:
         best = top[:, :k]
         shown = beyond.exposure(best, len(counts))
         popular = beyond.mean_of(events, best)
-        before = beyond.mean(liked)
         out[f"coverage@{k}"] = beyond.coverage(shown)
         out[f"gini@{k}"] = beyond.gini(shown)
         out[f"novelty@{k}"] = beyond.mean(beyond.mean_of(bits, best))
@@ -116,8 +92,8 @@ def measures(
         out[f"diversity@{k}"] = beyond.mean(
             np.concatenate([beyond.diversity(part, vectors) for part in _blocks(best)])
         )
-        if own is not None and wanted is not None:
-            out[f"calibration@{k}"] = beyond.mean(beyond.calibration(best, wanted, own))
+    if category is not None:
+        out |= _calibrations(past, case, top, ks, tables.items[category])
     return {**out, "cases": len(case), "seconds": time.monotonic() - began}
 
 
@@ -138,18 +114,19 @@ def _blocks(top: Ints) -> list[Ints]:
     return [top[at : at + _BLOCK] for at in range(0, len(top), _BLOCK)]
 
 
-def _histories(
-    past: Past, case: Ints, counts: Floats, own: Floats | None
-) -> tuple[Floats, Floats | None]:
-    """Mean training count (Q,) and categories (Q, G) of what each case's user liked before."""
+def _calibrations(
+    past: Past, case: Ints, top: Ints, ks: Sequence[int], values: pl.Series
+) -> dict[str, float]:
+    """`calibration@k` at each cut-off; as `measures`, with the column of the categories."""
     from scipy.sparse import csr_matrix
 
-    liked, wanted = [], []
-    for part in _blocks(case):
-        owner, items = past.items(part)
-        liked.append(beyond.mean_of_ragged(counts, owner, items, len(part)))
-        if own is not None:
-            ends = np.concatenate([[0], np.cumsum(past.lengths(part))])
-            shape = (len(part), len(own))
-            wanted.append(csr_matrix((np.ones(len(items)), items, ends), shape=shape) @ own)
-    return np.concatenate(liked), np.concatenate(wanted) if own is not None else None
+    own = beyond.shares(beyond.categories(values))
+    found: dict[int, list[Floats]] = {k: [] for k in ks}
+    for part, best in zip(_blocks(case), _blocks(top), strict=True):
+        _, items = past.items(part)
+        ends = np.concatenate([[0], np.cumsum(past.lengths(part))])
+        history = csr_matrix((np.ones(len(items)), items, ends), shape=(len(part), own.shape[0]))
+        wanted = (history @ own).toarray()
+        for k in ks:
+            found[k].append(beyond.calibration(best[:, :k], wanted, own))
+    return {f"calibration@{k}": beyond.mean(np.concatenate(found[k])) for k in ks}

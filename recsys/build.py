@@ -219,8 +219,7 @@ def _datamodule(
 
 def _asked(run: Run, parts: Parts, tables: Tables, split: Split, examples: Examples) -> Parts:
     """Adds objective and optimiser, and the tags and context that the architecture asks for."""
-    asked = dataclasses.asdict(run.architecture)
-    names, columns = asked.get("context", []), asked.get("categories", [])
+    names, columns = run.architecture.reads_context, run.architecture.reads_tags
     examples.situation = context_codes(tables, split, names, (run.data.event_column,))
     return dataclasses.replace(
         parts,
@@ -237,7 +236,7 @@ def _trainable(run: Run, parts: Parts, tables: Tables) -> tuple[Parts, Tokenize 
 
     Where items are learned by their rows alone there is nothing of that.
     """
-    if dataclasses.asdict(run.architecture).get("item") == "id":
+    if not run.architecture.reads_tokens:
         return parts, None
     options = run.encoder
     tokenizer = load_tokenizer(options.model, options.revision)

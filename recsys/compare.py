@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from recsys.comparison.outcome import Comparison
 
 KEYS: Mapping[str, str] = {
+    "names": "YAML or JSON file of names for methods, {NAME: [RUN, ...], ...}; where no RUN stands "
+    "on the command line, its runs are compared",
     "metric": "of differences and plots: hr@K, ndcg@K, recall@K, map@K with any K, mrr, mrr_all "
     "or auc (default ndcg@10; auc where cases have several positives)",
-    "baseline": "label of a method, or folder of one of its runs (default: the first run's)",
+    "baseline": "a method's name or label, or the folder of one of its runs (default: the first)",
     "margin": "difference that does not matter, in percent points: adds a test of equivalence",
     "family": "name of the contrasts that are corrected together (default: comparison)",
     "level": "coverage of intervals; tests reject at one minus it (default 0.95)",
@@ -96,7 +98,7 @@ def read_words(words: Sequence[str]) -> Asked:
     """Runs and keys.
 
     Raises:
-        ConfigError: A key is unknown or there twice, or there is no run.
+        ConfigError: A key is unknown or there twice, or nothing names a run.
     """
     runs, keys = [], {}
     for word in words:
@@ -110,7 +112,7 @@ def read_words(words: Sequence[str]) -> Asked:
         if key in keys:
             raise ConfigError(f"{key} is there twice; keep one.")
         keys[key] = value
-    if not runs:
+    if not runs and "names" not in keys:
         raise ConfigError("name the runs to compare: folders, or a glob such as 'runs/*'.")
     return Asked(runs, keys)
 
@@ -145,25 +147,28 @@ def compare(words: Sequence[str]) -> Path:
     level = _number(asked, "level", 0.5, 1, "give a share below 1, as in level=0.95") or 0.95
     slices = _slices(asked)
 
-    from recsys.comparison import analysis, comparable, methods, runs, sentences, values
+    from recsys.comparison import analysis, comparable, methods, names, runs, sentences, values
     from recsys.comparison.outcome import Question
 
-    past = [runs.load(folder) for folder in runs.find(asked.runs)]
+    file = Path(asked.keys["names"]) if "names" in asked.keys else None
+    given = names.read(file) if file else {}
+    past = [runs.load(folder) for folder in runs.find(asked.runs) or given]
     comparable.refuse_unlike(past)
-    found = methods.methods(past)
-    metric = asked.keys.get("metric", values.default_metric(past))
+    found = methods.methods(past, given)
+    metric = asked.keys["metric"] if "metric" in asked.keys else values.default_metric(past)
     values.check_metric(metric, past)
-    named = asked.keys.get("baseline", found[0].label)
+    base = asked.keys.get("baseline", found[0].label)
     question = Question(
         metric=metric,
-        baseline=methods.choose(named, found).label,
+        baseline=methods.choose(base, found).label,
         margin=margin,
         family=asked.keys.get("family", "comparison"),
         level=level,
         slices=slices,
     )
     result = analysis.analyse(found, question)
-    result = replace(result, sentences=sentences.write(result))
+    notes = [*result.notes, *(names.notes(file, given, found) if file else [])]
+    result = replace(result, sentences=sentences.write(result), notes=notes)
     output = Path(asked.keys.get("output", f"comparison-{digest(result)}"))
     show(result)
     save(result, output)
@@ -181,7 +186,7 @@ def _slices(asked: Asked) -> tuple[str, ...] | None:
 
 def digest(comparison: Comparison) -> str:
     """Eight letters that tell one question about some runs from another."""
-    parts = [asdict(comparison.question), [row.runs for row in comparison.rows]]
+    parts = [asdict(comparison.question), [[row.label, row.runs] for row in comparison.rows]]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 

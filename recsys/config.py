@@ -27,10 +27,9 @@ from yaml import YAMLError
 
 from recsys.errors import ConfigError
 from recsys.schema import Run, option
+from recsys.yamlfile import Node, read_mapping
 
-__all__ = ["AXES", "Run", "choices", "compose", "option", "stored", "to_node", "to_yaml"]
-
-Node = dict[str, Any]
+__all__ = ["AXES", "Node", "Run", "choices", "compose", "option", "stored", "to_node", "to_yaml"]
 
 
 class Fresh(dict[str, Any]):
@@ -48,10 +47,16 @@ AXES: Mapping[str, str] = {
 NEEDED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "data.source": ("load", ("default_split",)),
     "tuning": ("apply", ()),
-    "architecture": ("Model", ("gives", "trains", "reads_user_texts", "reads_item_vectors")),
+    "architecture": (
+        "Model",
+        (
+            *("gives", "trains", "reads_tokens", "reads_user_texts", "reads_item_vectors"),
+            *("reads_tags", "reads_context"),
+        ),
+    ),
     "objective": ("Objective", ("needs", "reads_labels")),
 }
-"""What a choice's module has beside `Config`, and the class variables of that."""
+"""What a choice's module has beside `Config`, and the class variables or properties of that."""
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
@@ -130,7 +135,7 @@ def stored(path: Path, words: Sequence[str] = ()) -> Run:
     """
     if not path.is_file():
         raise ConfigError(f"{path} is missing; name the folder of a run.")
-    layer = _read(path)
+    layer = read_mapping(path)
     # An axis that does not apply is left out; of a cut file, defaults would fill up the rest.
     missing = [f.name for f in fields(Run) if f.name not in (*layer, "tuning", "objective")]
     if missing:
@@ -244,7 +249,7 @@ def _experiment(name: str, folder: Path, seen: tuple[str, ...] = ()) -> list[Nod
     path = folder / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"experiment '{name}' is not known.{nearest(name, experiments(folder))}")
-    layer = _read(path)
+    layer = read_mapping(path)
     base = layer.pop("extends", None)
     if "experiment" in layer:
         raise ConfigError(f"{path}: 'experiment' is a command-line key; use 'extends: NAME'.")
@@ -252,18 +257,6 @@ def _experiment(name: str, folder: Path, seen: tuple[str, ...] = ()) -> list[Nod
         raise ConfigError(f"{path}: 'extends' takes one experiment's name, not {base!r}.")
     below = _experiment(base, folder, (*seen, name)) if base else []
     return [*below, layer]
-
-
-def _read(path: Path) -> Node:
-    """A YAML file's mapping."""
-    try:
-        raw = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not a YAML mapping that can be read: {reason}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must be a mapping of keys to values.")
-    return cast(Node, raw)
 
 
 def _take_axes(layer: Node, nodes: dict[str, Node]) -> Node:

@@ -12,6 +12,13 @@ BLOCK = 32
 """Positions that one product of a decayed sum spans: fewer lose to overhead, more to zeros."""
 
 
+def residual(width: int) -> nn.Linear:
+    """A linear map (..., D) -> (..., D) that is zero at first, to be added to its input."""
+    out = nn.Linear(width, width, bias=False)
+    nn.init.zeros_(out.weight)
+    return out
+
+
 class Mix(nn.Module):
     """A weighted mean of a history: plain, decaying with the distance, or learned attention.
 
@@ -205,9 +212,7 @@ class _Close(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.mix = None if rate is None else Mix("recency", width, rate)
-        self.out = None if rate is None else nn.Linear(width, width, bias=False)
-        if self.out is not None:
-            nn.init.zeros_(self.out.weight)
+        self.out = None if rate is None else residual(width)
 
     def forward(self, states: Tensor, items: Tensor, history: Tensor, query: Tensor) -> Tensor:
         """(B, H, D), (U, D), (B, H), (Q, 2) -> (Q, D); zero without a history."""

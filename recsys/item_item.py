@@ -56,9 +56,8 @@ def _blocks(matrix: csr_matrix, columns: csr_matrix, most: int) -> Iterator[slic
     An item is similar to what its users had: no more than the sum of their lengths.
     """
     lengths = np.diff(matrix.indptr).astype(np.float64)
-    reach = np.zeros(columns.shape[0])
-    owner = np.repeat(np.arange(len(reach)), np.diff(columns.indptr))
-    np.add.at(reach, owner, lengths[columns.indices])
+    owner = np.repeat(np.arange(columns.shape[0]), np.diff(columns.indptr))
+    reach = np.bincount(owner, weights=lengths[columns.indices], minlength=columns.shape[0])
     ends = np.cumsum(np.minimum(reach, columns.shape[0]))
     start = 0
     while start < len(ends):

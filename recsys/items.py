@@ -8,9 +8,11 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from recsys.data.tables import WINDOWS, Tables
 from recsys.errors import ConfigError
+from recsys.types import upload
 
 SPREAD = 0.02
 """Standard deviation of learned vectors at the start, where they stand alone."""
@@ -47,16 +49,17 @@ class Tags(nn.Module):
         width: D, width of a vector.
     """
 
-    codes: Tensor
-
     def __init__(self, codes: Tensor, width: int) -> None:
         super().__init__()
-        self.register_buffer("codes", codes, persistent=False)
+        # No buffer: DDP would send those of a whole catalog to every process in every step.
+        self._codes = codes
         self.vectors = nn.Parameter(torch.zeros(int(codes.max()) + 1, width))
 
     def forward(self, rows: Tensor) -> Tensor:
         """(U,) catalog rows -> (U, D)."""
-        codes = self.codes[rows]
+        if self._codes.device != rows.device:
+            self._codes = upload(self._codes, rows.device)
+        codes = self._codes[rows]
         has = (codes > 0).to(self.vectors.dtype)
         total = (F.embedding(codes, self.vectors) * has[..., None]).sum(1)
         return total / has.sum(1).clamp(min=1)[:, None]
@@ -91,10 +94,7 @@ def tag_codes(tables: Tables, columns: Sequence[str]) -> Tensor:
         raise ConfigError(
             f"architecture.categories: no item has a tag in {', '.join(columns)}; leave it out."
         )
-    codes = torch.zeros(len(out), max(map(len, out)), dtype=torch.long)
-    for row, found in enumerate(out):
-        codes[row, : len(found)] = torch.tensor(found, dtype=torch.long)
-    return codes
+    return pad_sequence([torch.tensor(x, dtype=torch.long) for x in out], batch_first=True)
 
 
 def _tags(column: pl.Series) -> list[list[str]]:

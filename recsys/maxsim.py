@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -155,15 +156,16 @@ def _blocks(own: Tensor, theirs: Tensor, block: int) -> Iterator[Tensor]:
         block: Products that a block may hold.
     """
     order = own.argsort(stable=True)
-    lengths, columns = own[order].tolist(), theirs[order].numpy()
-    begin, widths = 0, columns[0]
-    for at in range(1, len(order)):
-        wider = columns[at].clip(min=widths)
-        if (at + 1 - begin) * max(1, lengths[at]) * int(wider.sum()) > block:
-            yield order[begin:at]
-            begin, wider = at, columns[at]
-        widths = wider
-    yield order[begin:]
+    lengths, columns = own[order].clamp(min=1).numpy(), theirs[order].numpy()
+    begin = 0
+    while begin < len(order):
+        # No more would fit if all were as small as the first.
+        end = begin + max(1, block // int(lengths[begin] * columns[begin].sum()))
+        widths = np.maximum.accumulate(columns[begin:end]).sum(1)
+        held = np.arange(1, len(widths) + 1) * lengths[begin:end] * widths
+        count = max(1, int(np.searchsorted(held, block, side="right")))
+        yield order[begin : begin + count]
+        begin += count
 
 
 def _own(starts: Tensor, lengths: Tensor, history: Tensor) -> tuple[Tensor, Tensor, Tensor]:

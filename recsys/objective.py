@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -14,9 +15,27 @@ from torch.distributed.nn.functional import all_gather
 from recsys.errors import ConfigError, DataError
 from recsys.types import Batch, Loss
 
+Sampling = Literal["uniform", "frequency"]
 Score = Callable[[Tensor, Tensor], Tensor]
 Table = Callable[[Tensor], Tensor]
 """Item vectors (N, D), with their gradient, of catalog rows (N,) that lie on the host."""
+
+
+@dataclass
+class Drawn:
+    """What the `Config` of every objective over sampled negatives begins with."""
+
+    needs: ClassVar[str] = "scores"
+    reads_labels: ClassVar[bool] = False
+
+    negatives: int = field(default=16, metadata={"help": "negatives drawn for each query"})
+    sampling: Sampling = field(
+        default="uniform",
+        metadata={
+            "help": "how they are drawn among the items seen in training: all alike, or in "
+            "proportion to their training positives"
+        },
+    )
 
 
 @dataclass(frozen=True)

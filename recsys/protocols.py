@@ -14,6 +14,7 @@ from recsys.data.splits import Split
 from recsys.data.store import Store
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
+from recsys.metrics.beyond import categories
 from recsys.recommender import Recommender
 
 SHOWN = ("sampled_softmax", "bpr", "bce")
@@ -52,10 +53,11 @@ def check(run: Run) -> None:
 
 
 def check_columns(run: Run, tables: Tables) -> None:
-    """Refuses item columns that are not there.
+    """Refuses item columns that cannot be used, before anything is computed.
 
     Raises:
-        ConfigError: `evaluation.slices` or `evaluation.category` names none.
+        ConfigError: `evaluation.slices` or `evaluation.category` names none, or one of lists; or
+            the latter one with more values than there can be categories.
     """
     known = [name for name in tables.items.columns if name not in ("item", "text")]
     asked = [("evaluation.slices", name) for name in run.evaluation.slices]
@@ -63,11 +65,14 @@ def check_columns(run: Run, tables: Tables) -> None:
         asked.append(("evaluation.category", run.evaluation.category))
     for key, name in asked:
         if name not in known:
-            near = nearest(name, known) if known else ""
+            raise ConfigError(f"{key}: the items have no column '{name}'.{nearest(name, known)}")
+        if tables.items[name].dtype.is_nested():
             raise ConfigError(
-                f"{key}: the items have no column '{name}' (there are: "
-                f"{', '.join(known) or 'none'}).{near}"
+                f"{key}: the column '{name}' of the items holds {tables.items[name].dtype}; make "
+                "it text, as in 'a|b' for two categories."
             )
+    if run.evaluation.category is not None:
+        categories(tables.items[run.evaluation.category])
 
 
 def examples(run: Run, split: Split, items: int) -> Examples:
@@ -82,24 +87,10 @@ def examples(run: Run, split: Split, items: int) -> Examples:
         ConfigError: Negatives come from impressions, and there are none to train on.
     """
     data = run.data
+    chosen = (data.train_users, data.sample_seed, data.user_reviews)
     if data.negatives == "impression":
-        return ShownExamples(
-            split,
-            items,
-            data.max_history,
-            data.train_users,
-            run.data.sample_seed,
-            data.user_reviews,
-        )
-    return Examples(
-        split,
-        items,
-        data.max_history,
-        data.targets,
-        data.train_users,
-        run.data.sample_seed,
-        data.user_reviews,
-    )
+        return ShownExamples(split, items, data.max_history, *chosen)
+    return Examples(split, items, data.max_history, data.targets, *chosen)
 
 
 def lists(
@@ -119,19 +110,15 @@ def lists(
     Raises:
         ConfigError: The data cannot give the lists.
     """
-    options, limit_to = run.evaluation, run.evaluation.max_cases
+    options = run.evaluation
+    sampled = run.evaluation.max_cases, run.data.sample_seed
     if options.protocol == "catalog":
         return {}
     if options.protocol == "labels":
-        return {
-            role: made.label_lists(role, limit_to, run.data.sample_seed) for role in (VAL, TEST)
-        }
+        return {role: made.label_lists(role, *sampled) for role in (VAL, TEST)}
     if options.protocol == "impressions":
-        return {
-            role: impression_lists(made.split, role, limit_to, run.data.sample_seed)
-            for role in (VAL, TEST)
-        }
-    cases = {role: made.cases(role, limit_to, run.data.sample_seed) for role in (VAL, TEST)}
+        return {role: impression_lists(made.split, role, *sampled) for role in (VAL, TEST)}
+    cases = {role: made.cases(role, *sampled) for role in (VAL, TEST)}
     if options.protocol == "sampled":
         return {
             role: sampled_lists(

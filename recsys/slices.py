@@ -13,17 +13,18 @@ import torch
 from recsys.data.past import Past
 from recsys.data.splits import Split
 from recsys.data.tables import IdMap, Tables
+from recsys.metrics.beyond import mean
 from recsys.metrics.functional import from_counts
+from recsys.metrics.parts import Part, by_number, by_text
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _LENGTHS = ((0, "0"), (1, "1-4"), (5, "5-9"), (10, "10-19"), (20, "20+"))
 _HEAD, _TAIL = 0.2, 0.8
+_TIERS = ("head", "mid", "tail", "cold")
 _KINDS = 20
-"""Values above which a column of texts keeps its most frequent ones, and the rest is "other"."""
-_PARTS = 4
-"""Parts of about equal size that a column of numbers is cut into."""
+"""Parts at most of a column of texts, the rest among them."""
 ITEM = "item."
 """What stands before an item column among the columns of a case."""
 
@@ -98,28 +99,28 @@ def means(
 
     Returns:
         For `item`, `user`, `history`, `popularity` and each column: by part, `cases` and the mean
-        of each metric over those that define it (NaN where none does).
+        of each metric over those that define it (NaN where none does). No part is empty.
     """
     values = {name: per_case(cases, name.removeprefix(label)) for name in names}
+    lengths = [name for _, name in _LENGTHS]
     cuts = {
-        "item": _flags(cases["cold"], "cold", "warm"),
-        "user": _flags(cases["cold_user"], "cold", "warm"),
-        "history": _lengths(cases["past"].to_numpy()),
-        "popularity": cases["tier"].to_numpy(),
+        "item": _flags(cases["cold"]),
+        "user": _flags(cases["cold_user"]),
+        "history": _named(_lengths(cases["past"].to_numpy()), lengths),
+        "popularity": _named(cases["tier"].to_numpy(), _TIERS),
         **{name: _column(cases[f"{ITEM}{name}"]) for name in columns},
     }
-    out: dict[str, dict[str, dict[str, float | int]]] = {}
-    for name, part in cuts.items():
-        out[name] = {}
-        for kind in dict.fromkeys(part.tolist()) if name == "history" else sorted(set(part)):
-            mask = part == kind
-            out[name][str(kind)] = {
-                "cases": int(mask.sum()),
-                **{metric: _mean(value[mask]) for metric, value in values.items()},
+    return {
+        name: {
+            part.label: {
+                "cases": int(part.mask.sum()),
+                **{metric: mean(value[part.mask]) for metric, value in values.items()},
             }
-    order = [name for _, name in _LENGTHS]
-    out["history"] = dict(sorted(out["history"].items(), key=lambda kv: order.index(kv[0])))
-    return out
+            for part in parts
+            if part.mask.any()
+        }
+        for name, parts in cuts.items()
+    }
 
 
 def per_case(cases: pl.DataFrame, metric: str) -> Floats:
@@ -133,13 +134,13 @@ def per_case(cases: pl.DataFrame, metric: str) -> Floats:
     return found
 
 
-def _mean(values: Floats) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else float("nan")
+def _flags(cold: pl.Series) -> list[Part]:
+    flags = cold.to_numpy().astype(np.bool_)
+    return [Part("cold", flags), Part("warm", ~flags)]
 
 
-def _flags(values: pl.Series, yes: str, no: str) -> npt.NDArray[np.str_]:
-    return np.where(values.to_numpy(), yes, no)
+def _named(values: npt.NDArray[np.str_], names: Sequence[str]) -> list[Part]:
+    return [Part(name, values == name) for name in names]
 
 
 def _lengths(past: Ints) -> npt.NDArray[np.str_]:
@@ -149,22 +150,5 @@ def _lengths(past: Ints) -> npt.NDArray[np.str_]:
     return found
 
 
-def _column(values: pl.Series) -> npt.NDArray[np.str_]:
-    """Texts as they are, the most frequent ones; numbers in parts of about equal size."""
-    if values.dtype.is_numeric():
-        numbers = values.cast(pl.Float64).to_numpy()
-        known = ~np.isnan(numbers)
-        names = np.full(len(numbers), "none", dtype=object)
-        if known.any():
-            shares = np.arange(1, _PARTS) / _PARTS
-            edges = np.unique(np.quantile(numbers[known], shares, method="inverted_cdf"))
-            place = np.searchsorted(edges, numbers, side="left")
-            for at in np.unique(place[known]):
-                mask = known & (place == at)
-                low, high = numbers[mask].min(), numbers[mask].max()
-                names[mask] = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-        return names.astype(np.str_)
-    texts = values.cast(pl.String).fill_null("none").to_numpy().astype(np.str_)
-    kinds, counts = np.unique(texts, return_counts=True)
-    kept = kinds[np.lexsort((kinds, -counts))][:_KINDS]
-    return np.where(np.isin(texts, kept), texts, "other")
+def _column(values: pl.Series) -> list[Part]:
+    return by_number(values) if values.dtype.is_numeric() else by_text(values, _KINDS)

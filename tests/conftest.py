@@ -63,9 +63,9 @@ def shop(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def shop_words(shop, tiny_bert, tmp_path):
-    """What a user types to run on the shop with the tiny encoder."""
+@pytest.fixture(scope="session")
+def shop_base(shop, tiny_bert):
+    """What a user types to run on the shop with the tiny encoder, but for where the run goes."""
     return [
         "data.source=tables",
         f"data.source.interactions={shop / 'events.csv'}",
@@ -81,5 +81,10 @@ def shop_words(shop, tiny_bert, tmp_path):
         "trainer.epochs=2",
         "trainer.batch_size=16",
         "optimizer.lr=0.01",
-        f"output={tmp_path / 'runs'}",
     ]
+
+
+@pytest.fixture
+def shop_words(shop_base, tmp_path):
+    """What a user types to run on the shop with the tiny encoder."""
+    return [*shop_base, f"output={tmp_path / 'runs'}"]

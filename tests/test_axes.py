@@ -36,7 +36,7 @@ ARCHITECTURES = {
         "architecture.score=mlp",
         "architecture.temperature=1",
     ],
-    "late": ["architecture=late_interaction", "architecture.titles=3"],
+    "late": ["architecture=late_interaction"],
     "cross": [
         "architecture=cross_encoder",
         "evaluation.protocol=candidates",
@@ -240,6 +240,51 @@ def test_labels_are_learned_and_ranked(shop_words, tmp_path):
         "evaluation.monitor=auc",
     ]
     assert main([*shop_words, *words]) == 0
+
+
+OUTSIDE = """
+from dataclasses import dataclass, field
+from typing import ClassVar
+from recsys.architectures import two_tower
+
+@dataclass
+class Config(two_tower.Config):
+    reads_tokens: ClassVar[bool] = {tokens}
+    kinds: list[str] = field(default_factory=lambda: ["name"])
+    moments: list[str] = field(default_factory=lambda: ["hour"])
+
+    @property
+    def reads_tags(self):
+        return self.kinds
+
+    @property
+    def reads_context(self):
+        return self.moments
+
+class Model(two_tower.Model):
+    pass
+"""
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_an_architecture_outside_says_what_it_reads(shop_words, tmp_path, monkeypatch, tokens):
+    """Whatever its own options are called."""
+    name = f"outside_{tokens}_{tmp_path.name}"
+    (tmp_path / f"{name}").mkdir()
+    (tmp_path / name / "own.py").write_text(OUTSIDE.format(tokens=tokens))
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = [f"architecture={name}.own", "tuning=frozen"]
+    if tokens:
+        made = assembled(shop_words, *asked)
+        assert made.tokenize is not None
+    else:
+        monkeypatch.setattr(build, "load", None)
+        made = assembled(shop_words, *asked, "architecture.item=text+id")
+        assert made.tokenize is None
+    model = made.recommender
+    assert model.parts.tags.shape == (30, 1)
+    assert dict(model.parts.situations) == {"hour": 25}
+    assert torch.isfinite(model(some_batch(made)).scores).all()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ ROOMS = [
     ["types"],
     ["stopwatch"],
     ["hardware"],
-    ["schema"],
+    ["schema", "yamlfile"],
     ["config"],
     ["usage"],
     ["data"],
@@ -48,6 +48,8 @@ ROOMS = [
     ["recommend"],
     ["comparison"],
     ["compare"],
+    ["sweeps"],
+    ["sweep"],
 ]
 ORDER = {room: place for place, rooms in enumerate(ROOMS) for room in rooms}
 

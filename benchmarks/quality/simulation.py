@@ -123,13 +123,13 @@ class Tally:
 def repeat(world: World, runs: tuple[int, int], shift: float, count: int, seed: int) -> Tally:
     """Repetitions of one contrast."""
     true = truth(world, shift)
+    level = truth(world, 0.0 if world.kind in ("normal", "heavy") else world.rate)
     rows = []
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         (a, b), owner = draw(world, list(runs), shift, rng)
         found = contrast(a, b, owner, draws=DRAWS, seed=number)
         alone = estimate(b, owner, draws=DRAWS, seed=number)
-        level = truth(world, 0.0 if world.kind in ("normal", "heavy") else world.rate)
         rows.append(
             (
                 found.low <= true <= found.high,
@@ -172,7 +172,7 @@ def single_pairs(world: World, others: int, count: int, seed: int) -> float:
                 values[[j]],
                 owner,
                 seed_variance=variance,
-                seed_degrees=degrees or 1,
+                seed_degrees=degrees,
                 draws=DRAWS,
                 seed=number,
             ).p

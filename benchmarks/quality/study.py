@@ -60,7 +60,7 @@ LAST_TWO = {
 WHOLE = ("top layers", "full")
 """Methods that train pretrained weight matrices: their rate is `optimizer.encoder_lr`."""
 
-GRID = {True: (3e-5, 1e-4, 3e-4), False: (3e-4, 1e-3, 3e-3)}
+GRID = {True: (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), False: (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
 """Rates to choose from, for pretrained matrices and for what is small or added."""
 
 TOWERS = ["experiment=lora_two_tower", "optimizer.head_lr=0.003", "trainer.epochs=5"]
@@ -117,10 +117,12 @@ def tables(rates: dict[str, float]) -> dict[str, Table]:
 def _rate(tuning: str, rates: dict[str, float]) -> list[str]:
     """The words of a tuning method's learning rate; MiniLM's variants take that of their kind."""
     kind = tuning.partition(",")[0].replace("top 2 layers", "top layers")
-    if kind not in rates:
-        return []
-    key = "optimizer.encoder_lr" if kind in WHOLE else "optimizer.lr"
-    return [f"{key}={rates[kind]:g}"]
+    return [] if kind == "frozen" else [f"{_key(kind)}={rates[kind]:g}"]
+
+
+def _key(tuning: str) -> str:
+    """Where the learning rate of a tuning method stands."""
+    return "optimizer.encoder_lr" if tuning in WHOLE else "optimizer.lr"
 
 
 def fit(root: Path, folder: Path, data: str, words: list[str], seed: int) -> Path:
@@ -152,12 +154,10 @@ def choose_rates(root: Path, runs: Path) -> dict[str, float]:
     for tuning, words in TUNINGS.items():
         if tuning == "frozen":
             continue
-        whole = tuning in WHOLE
-        key = "optimizer.encoder_lr" if whole else "optimizer.lr"
         found[tuning] = {}
-        for rate in GRID[whole]:
+        for rate in GRID[tuning in WHOLE]:
             folder = runs / "rates" / f"{slug(tuning)}-{rate:g}"
-            asked = [*TOWERS, *words, *SMALL, f"{key}={rate:g}"]
+            asked = [*TOWERS, *words, *SMALL, f"{_key(tuning)}={rate:g}"]
             result = _read(fit(root, folder, "ml-100k", asked, SEARCH_SEED))
             found[tuning][f"{rate:g}"] = result["validation"]["best"]
     chosen = {name: float(max(values, key=values.__getitem__)) for name, values in found.items()}
@@ -182,13 +182,19 @@ def measure(root: Path, runs: Path, name: str, table: Table) -> None:
 
 
 def write(runs: Path, name: str, table: Table) -> None:
-    """The comparison of what is there, without the users and items of its examples."""
-    first = runs / name / f"{slug(table.baseline)}-0"
-    (baseline,) = [path.parent for path in first.glob("*/result.json")]
-    found = sorted(path.parent for path in (runs / name).glob("*/*/result.json"))
-    output = runs / f"{name}-report"
-    command = [*map(str, found), f"baseline={baseline}", f"margin={MARGIN}", f"family={name}"]
-    command += [f"output={output}", "slices=cold,history,popularity"]
+    """The comparison of a table's cells, without the users and items of its examples."""
+    cells = {
+        cell: [
+            str(path.parent)
+            for seed in range(table.seeds)
+            for path in (runs / name / f"{slug(cell)}-{seed}").glob("*/result.json")
+        ]
+        for cell in table.cells
+    }
+    names, output = runs / f"{name}-names.json", runs / f"{name}-report"
+    names.write_text(json.dumps(cells, indent=1) + "\n")
+    command = [f"names={names}", f"baseline={table.baseline}", f"margin={MARGIN}"]
+    command += [f"family={name}", f"output={output}", "slices=cold,history,popularity"]
     subprocess.run([sys.executable, "-m", "recsys.compare", *command], check=True)
     PAGES.mkdir(exist_ok=True)
     before, _, after = (output / "report.md").read_text().partition("\n## Users\n")

@@ -27,8 +27,11 @@ class Config:
 
     gives: ClassVar[frozenset[str]] = frozenset({"scores"})
     trains: ClassVar[bool] = True
+    reads_tokens: ClassVar[bool] = True
     reads_user_texts: ClassVar[bool] = True
     reads_item_vectors: ClassVar[bool] = False
+    reads_tags: ClassVar[tuple[str, ...]] = ()
+    reads_context: ClassVar[tuple[str, ...]] = ()
 
     temperature: float = option(0.05, "of the cosine of both spans at the start")
     hidden: int = option(256, "width of the head, which is zero at first")

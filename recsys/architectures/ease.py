@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from recsys.config import option
 from recsys.data.store import Store
 from recsys.errors import ConfigError
-from recsys.interactions import history_matrix, history_rows, past
+from recsys.interactions import Baseline, history_matrix, history_rows, past
 from recsys.item_item import ease_weights
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Scored
@@ -24,13 +24,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config:
+class Config(Baseline):
     """The penalty, and what a catalog may cost."""
-
-    gives: ClassVar[frozenset[str]] = frozenset()
-    trains: ClassVar[bool] = False
-    reads_user_texts: ClassVar[bool] = False
-    reads_item_vectors: ClassVar[bool] = False
 
     l2: float = option(300.0, "strength of the L2 penalty, above 0", least=0)
     limit_gb: float = option(
@@ -88,8 +83,7 @@ class Model(Recommender):
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
-        items = self.index(batch.plan)
-        return Scored(scores=self.candidate_scores(batch, items))
+        return Scored(scores=self.candidate_scores(batch, self.index(batch.plan)))
 
 
 def _kept(matrix: csr_matrix, l2: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

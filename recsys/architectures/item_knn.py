@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from recsys.config import option
-from recsys.interactions import history_matrix, history_rows, past
+from recsys.interactions import Baseline, history_matrix, history_rows, past
 from recsys.item_item import cosine_neighbours
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Scored
 
 
 @dataclass
-class Config:
+class Config(Baseline):
     """How items are compared, and a history with them."""
-
-    gives: ClassVar[frozenset[str]] = frozenset()
-    trains: ClassVar[bool] = False
-    reads_user_texts: ClassVar[bool] = False
-    reads_item_vectors: ClassVar[bool] = False
 
     neighbours: int = option(500, "similar items that each item keeps", least=1)
     shrink: float = option(20.0, "added to the product of both norms: doubts rare items", least=0)
@@ -63,5 +57,4 @@ class Model(Recommender):
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
-        items = self.index(batch.plan)
-        return Scored(scores=self.candidate_scores(batch, items))
+        return Scored(scores=self.candidate_scores(batch, self.index(batch.plan)))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from recsys.config import option
 from recsys.encoders.tokens import TokenStates
 from recsys.errors import ConfigError
+from recsys.histories import residual
 from recsys.maxsim import score_all, score_lists
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored, upload
@@ -30,10 +31,13 @@ class Config:
 
     gives: ClassVar[frozenset[str]] = frozenset({"scores"})
     trains: ClassVar[bool] = True
+    reads_tokens: ClassVar[bool] = True
     reads_user_texts: ClassVar[bool] = False
     reads_item_vectors: ClassVar[bool] = True
+    reads_tags: ClassVar[tuple[str, ...]] = ()
+    reads_context: ClassVar[tuple[str, ...]] = ()
 
-    titles: int = option(5, "last items of the history whose tokens are the user's", least=1)
+    titles: int = option(3, "last items of the history whose tokens are the user's", least=1)
     width: int | None = option(
         None, "of a token vector, by a map that trains; null: the encoder's", least=1
     )
@@ -108,8 +112,8 @@ class Model(Recommender):
             rows = torch.linspace(0, len(parts.texts) - 1, min(_SAMPLE, len(parts.texts))).long()
             with torch.no_grad():
                 self.project.weight.copy_(_directions(self.states.of(rows).values, width))
-        self.item_head = _residual(width) if config.heads else None
-        self.user_head = _residual(width) if config.heads else None
+        self.item_head = residual(width) if config.heads else None
+        self.user_head = residual(width) if config.heads else None
         self.rate = nn.Parameter(torch.tensor(float(config.recency)))
         # The logarithm of 1 / temperature, as in CLIP (Radford et al., ICML 2021).
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
@@ -215,13 +219,6 @@ class Model(Recommender):
         if self.work.counting:
             passes = 1 + 2 * (torch.is_grad_enabled() and asking.values.requires_grad)
             self.work.flops += 2.0 * passes * products * asking.values.shape[1]
-
-
-def _residual(width: int) -> nn.Linear:
-    """A linear map that is zero at first."""
-    out = nn.Linear(width, width, bias=False)
-    nn.init.zeros_(out.weight)
-    return out
 
 
 def _directions(states: Tensor, width: int) -> Tensor:

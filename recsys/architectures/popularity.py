@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from recsys.config import option
 from recsys.errors import ConfigError
-from recsys.interactions import DAY, past
+from recsys.interactions import DAY, Baseline, past
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Scored
 
 
 @dataclass
-class Config:
+class Config(Baseline):
     """Which events count, and how much.
 
     Ages are counted back from the last event of training, not from the case: no event that is
     held out counts, and every case gets the same ranking.
     """
-
-    gives: ClassVar[frozenset[str]] = frozenset()
-    trains: ClassVar[bool] = False
-    reads_user_texts: ClassVar[bool] = False
-    reads_item_vectors: ClassVar[bool] = False
 
     kind: Literal["all_time", "recent", "decay"] = option(
         "all_time",

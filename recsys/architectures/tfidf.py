@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recsys.config import option
-from recsys.interactions import history_matrix, history_rows
+from recsys.interactions import Baseline, history_matrix, history_rows
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 
 @dataclass
-class Config:
+class Config(Baseline):
     """How words are counted, and a history read."""
-
-    gives: ClassVar[frozenset[str]] = frozenset()
-    trains: ClassVar[bool] = False
-    reads_user_texts: ClassVar[bool] = False
-    reads_item_vectors: ClassVar[bool] = False
 
     sublinear: bool = option(True, "1 + log of a word's count in place of the count")
     history: Literal["mean", "last", "recency"] = option(
@@ -72,9 +67,7 @@ class Model(Recommender):
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
-        items = self.index(batch.plan)
-        scores = self.score(self.queries(batch, items), items)
-        return Scored(scores=scores.gather(1, batch.candidates.clamp(min=0)))
+        return Scored(scores=self.candidate_scores(batch, self.index(batch.plan)))
 
     def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The term weights of the text itself, (1, words)."""

@@ -16,7 +16,7 @@ from recsys.config import choice_name, option
 from recsys.context import Context
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
-from recsys.histories import Causal, Mix, Recurrent
+from recsys.histories import Causal, Mix, Recurrent, residual
 from recsys.items import SPREAD, Ids, Tags
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
@@ -68,6 +68,11 @@ class Config:
     hidden: int = option(256, "width of the MLP")
 
     @property
+    def reads_tokens(self) -> bool:
+        """Whether an encoder reads texts, so that it is loaded and they are tokenised."""
+        return self.item != "id"
+
+    @property
     def reads_user_texts(self) -> bool:
         """Whether user texts have to be tokenised."""
         return self.user == "text"
@@ -76,6 +81,16 @@ class Config:
     def reads_item_vectors(self) -> bool:
         """Whether items pass the encoder on their own, so that their states can be kept."""
         return True
+
+    @property
+    def reads_tags(self) -> list[str]:
+        """Item columns of tags."""
+        return self.categories
+
+    @property
+    def reads_context(self) -> list[str]:
+        """What of a query's situation its vector is made of: hour, weekday or columns."""
+        return self.context
 
     def check(self, run: Run) -> None:
         """Refuses values that cannot be.
@@ -165,7 +180,7 @@ class Model(Recommender):
         super().__init__(parts)
         self.from_text = config.user == "text"
         self.needs_history = not self.from_text
-        self.by_text, count = config.item != "id", len(parts.texts)
+        self.by_text, count = config.reads_tokens, len(parts.texts)
         self.width = width = self.encoder.width if self.by_text else config.width
         separate = config.towers == "separate"
         self._user_encoder = _second(self.encoder) if separate else None
@@ -179,8 +194,8 @@ class Model(Recommender):
         self.ids = None if config.item == "text" else Ids(count, width, spread)
         self.tags = None if parts.tags is None else Tags(parts.tags, width)
         self.context = Context(parts.situations, width) if parts.situations else None
-        self.item_head = _residual(width) if config.heads else None
-        self.user_head = _residual(width) if config.heads else None
+        self.item_head = residual(width) if config.heads else None
+        self.user_head = residual(width) if config.heads else None
         self.mix = None if self.from_text else _history_encoder(config, width, parts.max_history)
         self.unit = config.score != "dot"
         # The logarithm of 1 / temperature, as in CLIP (Radford et al., ICML 2021).
@@ -321,13 +336,6 @@ def _history_encoder(config: Config, width: int, longest: int) -> Mix | Causal |
         dropout=config.dropout,
         rate=rate,
     )
-
-
-def _residual(width: int) -> nn.Linear:
-    """A linear map that is zero at first."""
-    out = nn.Linear(width, width, bias=False)
-    nn.init.zeros_(out.weight)
-    return out
 
 
 def _second(encoder: Encoder) -> Encoder:

@@ -80,14 +80,16 @@ class Statistics:
         A method with one run borrows the spread over seeds of the others, in the same cases.
         """
         at = np.ones(len(self.clusters), dtype=np.bool_) if mask is None else mask
-        trained = [self.values[name][:, at] for name in self.trained]
+        a, b = self.values[label][:, at], self.values[baseline][:, at]
+        lonely = 1 in (len(a), len(b))
+        lenders = [self.values[name][:, at] for name in self.trained] if lonely else []
         found = contrast(
-            self.values[label][:, at],
-            self.values[baseline][:, at],
+            a,
+            b,
             self.clusters[at],
             margin=self.margin,
-            seed_variance=pooled_seed_variance(trained),
-            seed_degrees=max(1, pooled_seed_degrees(trained)),
+            seed_variance=pooled_seed_variance(lenders),
+            seed_degrees=pooled_seed_degrees(lenders),
             level=self.level,
             draws=_draws(mask),
         )
@@ -136,6 +138,7 @@ def analyse(found: Sequence[Method], question: Question) -> Comparison:
     differences = _differences(found, base, statistics)
     curve_metric, curves = _curves(found, question.metric)
     rows = [_row(method, columns, statistics) for method in found]
+    unlike = alike(found)
     return Comparison(
         question=question,
         held=_held(runs),
@@ -147,8 +150,8 @@ def analyse(found: Sequence[Method], question: Question) -> Comparison:
         curve_metric=curve_metric,
         curves=curves,
         front=_front(rows, question.metric),
-        unlike=alike(list(found)),
-        notes=_notes(found, question),
+        unlike=unlike,
+        notes=_notes(found, question, unlike),
     )
 
 
@@ -191,7 +194,7 @@ def _floors(found: Sequence[Method], columns: Sequence[str]) -> list[Row]:
     names = [name for name, _, _ in same.values()]
     return [
         Row(
-            label=name if names.count(name) == 1 else f"{name} of {', '.join(labels)}",
+            label=name if names.count(name) == 1 else f"{name} of {_some(labels)}",
             seeds=[],
             runs=[],
             trains=False,
@@ -204,6 +207,11 @@ def _floors(found: Sequence[Method], columns: Sequence[str]) -> list[Row]:
         )
         for name, figures, labels in same.values()
     ]
+
+
+def _some(labels: Sequence[str]) -> str:
+    """The first of some methods, which stands in no other group, and how many more there are."""
+    return labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more"
 
 
 def _number(metrics: Mapping[str, float], name: str) -> float | None:
@@ -310,7 +318,7 @@ def _front(rows: Sequence[Row], metric: str) -> list[str]:
     ]
 
 
-def _notes(found: Sequence[Method], question: Question) -> list[str]:
+def _notes(found: Sequence[Method], question: Question, unlike: Sequence[str]) -> list[str]:
     """What a reader should know of the circumstances."""
     runs = [run for method in found for run in method.runs]
     notes = []
@@ -320,7 +328,6 @@ def _notes(found: Sequence[Method], question: Question) -> list[str]:
         notes.append("Some runs were made with uncommitted changes in the code.")
     if len({run.result.get("code", {}).get("commit") for run in runs}) > 1:
         notes.append("The runs were made with different commits of the code.")
-    unlike = alike(list(found))
     if unlike:
         notes.append(f"Seconds may not be compared: the runs differ in {', '.join(unlike)}.")
     for label, name in _borrowing(found):
@@ -337,4 +344,4 @@ def _borrowing(found: Sequence[Method]) -> list[tuple[str, str]]:
     """Methods of one seed, and those whose spread over seeds stands in for theirs."""
     several = [method.label for method in found if method.trains and len(method.runs) > 1]
     lonely = [method.label for method in found if method.trains and len(method.runs) == 1]
-    return [(label, ", ".join(several)) for label in lonely] if several else []
+    return [(label, "; ".join(several)) for label in lonely] if several else []

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from recsys.comparison.runs import Node, flat
+from recsys.comparison.runs import flat
 from recsys.errors import ConfigError
+from recsys.resume import CONFIG
+from recsys.yamlfile import Node, read_mapping
 
 ABSENT = "-"
 """Shown where a run has no such key."""
@@ -24,17 +21,10 @@ def read(folder: Path) -> Node:
     Raises:
         ConfigError: The folder holds no configuration that can be read.
     """
-    path = folder / "config.yaml"
+    path = folder / CONFIG
     if not path.is_file():
         raise ConfigError(f"{path} is missing; name the folder of a run.")
-    try:
-        raw = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} cannot be read as YAML: {reason}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} is no mapping of keys to values; name the folder of a run.")
-    return flat(cast(Node, raw))
+    return flat(read_mapping(path))
 
 
 def differences(left: Path, right: Path) -> list[tuple[str, str, str]]:
@@ -53,6 +43,6 @@ def _shown(node: Node, key: str) -> str:
 
 
 def lines(rows: list[tuple[str, str, str]]) -> list[str]:
-    """The rows in three columns, ready to print."""
-    widths = [max((len(row[at]) for row in rows), default=0) for at in range(2)]
+    """The rows, at least one, in three columns, ready to print."""
+    widths = [max(len(row[at]) for row in rows) for at in range(2)]
     return [f"{key:<{widths[0]}}  {left:<{widths[1]}}  {right}" for key, left, right in rows]

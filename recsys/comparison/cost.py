@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from recsys.comparison.methods import Method
@@ -103,7 +103,7 @@ def costs(method: Method) -> dict[str, float | None]:
     return out
 
 
-def alike(methods: list[Method]) -> list[str]:
+def alike(methods: Sequence[Method]) -> list[str]:
     """In what the runs' seconds are unlike, so that they may not be compared; empty where not.
 
     Args:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from recsys.comparison.runs import Node, PastRun, flat
-from recsys.config import nearest
+from recsys.comparison.runs import PastRun, flat
+from recsys.config import Node, nearest
 from recsys.errors import ConfigError
 
 NEUTRAL = (
@@ -109,11 +110,17 @@ def identity(run: PastRun) -> Node:
     return out
 
 
-def methods(runs: Sequence[PastRun]) -> list[Method]:
+def methods(runs: Sequence[PastRun], names: Mapping[Path, str] | None = None) -> list[Method]:
     """Groups runs into methods, in the order in which each is first named.
 
+    Args:
+        runs: Those to compare.
+        names: The user's names, by resolved folder of a run; a name holds for all runs of the
+            method. What has none is called by what it is.
+
     Raises:
-        ConfigError: Two runs are the same method with the same seed.
+        ConfigError: Two runs are the same method with the same seed, a method has two names, or
+            two methods have the same.
     """
     groups: dict[str, list[PastRun]] = {}
     for run in runs:
@@ -122,26 +129,56 @@ def methods(runs: Sequence[PastRun]) -> list[Method]:
             if other.seed == run.seed:
                 raise ConfigError(
                     f"{other.folder} and {run.folder} are the same method with the same seed "
-                    f"({run.seed}); name one of them."
+                    f"({run.seed}); compare only one of them."
                 )
         groups[key].append(run)
     members = list(groups.values())
-    labels = _labels([group[0] for group in members])
+    automatic = _labels([group[0] for group in members])
+    given = [_given(group, names or {}) for group in members]
+    labels = [name or label for name, label in zip(given, automatic, strict=True)]
+    _refuse_same(labels, [group[0] for group in members])
     return [
         Method(label, tuple(sorted(group, key=lambda run: run.seed)))
         for label, group in zip(labels, members, strict=True)
     ]
 
 
+def _given(group: Sequence[PastRun], names: Mapping[Path, str]) -> str | None:
+    """The user's name of a method, or None."""
+    folders = {names.get(run.folder.resolve()): run.folder for run in group}
+    folders.pop(None, None)
+    if len(folders) > 1:
+        (name, a), (other, b) = list(folders.items())[:2]
+        raise ConfigError(
+            f"names: {a} is '{name}' and {b} is '{other}', and they are one method with different "
+            "seeds; give both one name."
+        )
+    return next(iter(folders), None)
+
+
+def _refuse_same(labels: Sequence[str], firsts: Sequence[PastRun]) -> None:
+    """Refuses two methods of one label: the tables could not tell them apart."""
+    known: dict[str, PastRun] = {}
+    for label, run in zip(labels, firsts, strict=True):
+        other = known.setdefault(label, run)
+        if other is not run:
+            keys = _differing([identity(other), identity(run)])
+            raise ConfigError(
+                f"{other.folder} and {run.folder} differ in {', '.join(_axes(keys) or keys)}, and "
+                f"both are called '{label}'; give each a name of its own with names=FILE."
+            )
+
+
 def _labels(firsts: Sequence[PastRun]) -> list[str]:
     """The experiment's name, or tuning and architecture, and where needed what differs."""
-    names = [_name(run) for run in firsts]
-    labels = []
-    for name, run in zip(names, firsts, strict=True):
-        same = [other for other, n in zip(firsts, names, strict=True) if n == name]
-        keys = _differing([identity(other) for other in same])
-        words = [f"{key}={_shown(run, key)}" for key in keys]
-        labels.append(" ".join([name, *words]))
+    same: dict[str, list[int]] = {}
+    for at, run in enumerate(firsts):
+        same.setdefault(_name(run), []).append(at)
+    labels = [""] * len(firsts)
+    for name, places in same.items():
+        words = _words([firsts[at] for at in places])
+        for at, own in zip(places, words, strict=True):
+            labels[at] = " ".join([name, *own])
     return labels
 
 
@@ -153,23 +190,60 @@ def _name(run: PastRun) -> str:
 
 
 def _differing(nodes: Sequence[Node]) -> list[str]:
-    """Keys in which nodes differ; where a choice differs, its own options are not listed."""
-    keys = list(dict.fromkeys(key for node in nodes for key in node))
-    unlike = [k for k in keys if any(node.get(k) != nodes[0].get(k) for node in nodes[1:])]
-    axes = {key.removesuffix("name") for key in unlike if key.endswith(".name")}
-    return [
-        k.removesuffix(".name")
-        for k in unlike
-        if k.endswith(".name") or not any(k.startswith(axis) for axis in axes)
+    """Keys in which nodes differ."""
+    keys = dict.fromkeys(key for node in nodes for key in node)
+    return [k for k in keys if any(node.get(k) != nodes[0].get(k) for node in nodes[1:])]
+
+
+def _axes(keys: Sequence[str]) -> list[str]:
+    """Those of some dotted keys that name a choice on an axis."""
+    return [key for key in keys if key.endswith(".name")]
+
+
+def _words(runs: Sequence[PastRun]) -> list[list[str]]:
+    """What tells methods of one name apart: `key=value` words of each.
+
+    First their choices on the axes, then what differs between methods of the same choices. A key
+    that differs only together with a choice, as a learning rate of each tuning method, is not
+    told, and neither is one that a choice leaves empty, as `optimizer.encoder_lr` of LoRA.
+    """
+    nodes = [identity(run) for run in runs]
+    unlike = _differing(nodes)
+    axes = _axes(unlike)
+    chosen = [tuple(node.get(key) for key in axes) for node in nodes]
+    within = {
+        choice: _differing([n for n, c in zip(nodes, chosen, strict=True) if c == choice])
+        for choice in chosen
+    }
+    told = {key for keys in within.values() for key in keys}
+    models = _models(runs, nodes) if "encoder.model" in told else [""] * len(runs)
+    out = []
+    for run, node, choice, model in zip(runs, nodes, chosen, models, strict=True):
+        values = flat(run.config) | {"encoder.model": model}
+        out.append(
+            [
+                f"{key.removesuffix('.name')}={_shown(values.get(key))}"
+                for key in unlike
+                if key in axes
+                or key in within[choice]
+                or (key in told and node.get(key) is not None)
+            ]
+        )
+    return out
+
+
+def _models(runs: Sequence[PastRun], nodes: Sequence[Node]) -> list[str]:
+    """The encoder's name in each label: the last part of it, or all where that is not enough."""
+    whole = [str(run.config["encoder"]["model"]) for run in runs]
+    short = [
+        name.removeprefix("package:").removesuffix("/model").rpartition("/")[2] for name in whole
     ]
+    kinds = {(name, node.get("encoder.model")) for name, node in zip(short, nodes, strict=True)}
+    return short if len(kinds) == len(set(short)) else whole
 
 
-def _shown(run: PastRun, key: str) -> str:
-    """The value of a key in a label; of an axis, the choice's name."""
-    values = flat(run.config)
-    if key == "encoder.model" and values.get(key) is not None:
-        return str(values[key]).removeprefix("package:").removesuffix("/model").rpartition("/")[2]
-    value = values.get(key, values.get(f"{key}.name"))
+def _shown(value: object) -> str:
+    """A value in a label."""
     return "null" if value is None else str(value).replace(" ", "")
 
 
@@ -179,9 +253,10 @@ def choose(name: str, found: Sequence[Method]) -> Method:
     Raises:
         ConfigError: There is none.
     """
+    folder = Path(name).resolve()
     for method in found:
         if name == method.label or any(
-            name in (str(run.folder), run.folder.name) for run in method.runs
+            name == run.folder.name or folder == run.folder.resolve() for run in method.runs
         ):
             return method
     raise ConfigError(

@@ -11,10 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from recsys.config import stored, to_node
+from recsys.config import Node, stored, to_node
 from recsys.errors import ConfigError, DataError
-
-Node = dict[str, Any]
+from recsys.resume import CONFIG
 
 SAME_CASES = ("case", "user", "target", "size", "cold", "positives")
 """Columns of `cases.parquet` that belong to the evaluation, not to what was ranked by it."""
@@ -51,21 +50,22 @@ def find(words: Sequence[str]) -> list[Path]:
     """The run folders that words name, each once, in the given order.
 
     Args:
-        words: Folders of runs, folders that hold runs, or globs of either.
+        words: Folders of runs, folders that hold runs or folders of seeds, or globs of these.
 
     Raises:
         ConfigError: A word names no run.
     """
     found: dict[Path, Path] = {}
     for word in words:
-        is_glob = any(sign in word for sign in "*?[")
-        named = [Path(p) for p in sorted(glob.glob(word))] if is_glob else [Path(word)]
+        # A folder that is there is no glob, whatever signs its name has.
+        named = [word] if Path(word).exists() else sorted(glob.glob(word))
         runs: list[Path] = []
-        for path in named:
-            if (path / "config.yaml").is_file():
+        for path in map(Path, named):
+            if (path / CONFIG).is_file():
                 runs.append(path)
-            else:
-                runs += [p.parent for p in sorted(path.glob("*/config.yaml"))]
+            else:  # runs of several seeds lie in a folder together
+                inside = [*path.glob(f"*/{CONFIG}"), *path.glob(f"*/*/{CONFIG}")]
+                runs += sorted(file.parent for file in inside)
         if not runs:
             raise ConfigError(
                 f"{word} names no run: no config.yaml is there; give the folders that "
@@ -83,7 +83,7 @@ def load(folder: Path) -> PastRun:
         ConfigError: It is not finished, or its configuration cannot be read.
         DataError: One of its files is damaged.
     """
-    config = to_node(stored(folder / "config.yaml"))
+    config = to_node(stored(folder / CONFIG))
     path = folder / "result.json"
     if not path.is_file():
         raise ConfigError(

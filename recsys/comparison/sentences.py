@@ -47,7 +47,7 @@ def write(comparison: Comparison) -> list[str]:
         comparison: All but its sentences.
     """
     out = [_contrast(comparison, difference) for difference in comparison.differences]
-    if len(comparison.front) and not comparison.unlike and len(comparison.rows) > 1:
+    if comparison.front and comparison.differences and not comparison.unlike:
         out.append(_front(comparison))
     return out
 
@@ -130,14 +130,14 @@ def _cost(comparison: Comparison, difference: Difference) -> str:
     if comparison.unlike or not mine or not base:
         return ""
     times = ratio(mine / base)
-    took = "as many CPU seconds" if times == "1.0" else f"{times} times the CPU seconds"
-    if mine < base and times != "1.0":
-        took = f"{times} of the CPU seconds"
-    return f" {difference.label} took {took} of {comparison.question.baseline}."
+    took = f"{times} of the" if mine < base else f"{times} times the"
+    if times == "1.0":
+        return f" {difference.label} took as many CPU seconds as {comparison.question.baseline}."
+    return f" {difference.label} took {took} CPU seconds of {comparison.question.baseline}."
 
 
 def _front(comparison: Comparison) -> str:
-    names = ", ".join(comparison.front)
+    names = "; ".join(comparison.front)  # a name may have commas
     return (
         f"No other method has both a better mean of {comparison.question.metric} and fewer CPU "
         f"seconds than: {names} (by the means; their differences are tested above against "

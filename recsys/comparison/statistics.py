@@ -4,6 +4,21 @@ A claim about *methods* has to hold for other seeds and for other users, so inte
 take both as random; users are the clusters of cases (a user's impressions are no independent
 evidence). `statparts` says where the variance comes from, `statdraws` how the reference
 distributions are drawn; `benchmarks/quality/simulation.py` measures coverage, size and power.
+
+*Statistic.* Difference / standard error, the variance being that over users plus, for each
+method, that over its runs less what users x runs explain (counted in both; see `statparts`).
+The mean is over cases, so its error is linearised: a user's share is the sum of his
+differences less the mean times his cases.
+
+*Interval.* Users are drawn with replacement and runs are drawn anew; each drawn error is
+divided by the standard error of its own draw, and the quantiles of this ratio, times the
+observed standard error, are added to the difference. With two or three runs this widens the
+interval as Student's t does (see `statdraws` for the reasons and the sources).
+
+*Test.* The signs of the users' differences are flipped at random instead, as the null
+hypothesis allows, with the runs drawn anew beside them. Without spread over runs it is the
+plain randomisation test; with it, two groups of runs of one method differ at 5 % in about 5 %
+of all cases, as they should.
 """
 
 from __future__ import annotations
@@ -124,20 +139,7 @@ def contrast(
 ) -> Contrast:
     """Compares two methods on the same cases, over seeds and users at once.
 
-    *Statistic.* Difference / standard error, the variance being that over users plus, for each
-    method, that over its runs less what users x runs explain (counted in both; see `statparts`).
-    The mean is over cases, so its error is linearised: a user's share is the sum of his
-    differences less the mean times his cases.
-
-    *Interval.* Users are drawn with replacement and runs are drawn anew; each drawn error is
-    divided by the standard error of its own draw, and the quantiles of this ratio, times the
-    observed standard error, are added to the difference. With two or three runs this widens the
-    interval as Student's t does (see `statdraws` for the reasons and the sources).
-
-    *Test.* The signs of the users' differences are flipped at random instead, as the null
-    hypothesis allows, with the runs drawn anew beside them. Without spread over runs it is the
-    plain randomisation test; with it, two groups of runs of one method differ at 5 % in about 5 %
-    of all cases, as they should.
+    The module's docstring says how interval and test are made.
 
     Args:
         a: Metric of the first method by run and case, `(S_a, N)`; NaN where it is not defined. A

@@ -250,18 +250,15 @@ def place_labels(
     for at in sorted(range(len(texts)), key=lambda i: (points[i][1], i)):
         x, y = points[at]
         wide = width(texts[at])
-        best: tuple[float, Box, tuple[float, float, str, bool]] | None = None
+        found: list[tuple[float, Box, tuple[float, float, str, bool]]] = []
         for rank, (dx, dy, anchor) in enumerate(_PLACES):
             left = {"start": x + dx, "end": x + dx - wide, "middle": x + dx - wide / 2}[anchor]
             box = (left, y + dy - half, left + wide, y + dy + half)
             outside = (box[2] - box[0]) * (box[3] - box[1]) - overlap(box, inside)
             cost = 50 * outside + 10 * sum(overlap(box, other) for other in taken) + rank
-            if best is None or cost < best[0] - 1e-9:
-                far = abs(dy) > 20
-                best = (cost, box, (x + dx, y + dy, anchor, far))
-        if best is not None:
-            taken.append(best[1])
-            out[at] = best[2]
+            found.append((cost, box, (x + dx, y + dy, anchor, abs(dy) > 20)))
+        _, box, out[at] = min(found, key=lambda each: each[0])
+        taken.append(box)
     return out
 
 

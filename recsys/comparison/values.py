@@ -57,7 +57,7 @@ def check_metric(metric: str, runs: Sequence[PastRun]) -> None:
             f"metric: '{metric}' is not a metric of these runs.{nearest(metric, named)}"
         )
     for run in runs:
-        if per_case(run, metric) is None:
+        if not told(run, metric):
             if metric.removeprefix(before) == "auc":
                 why, there = "no AUC is kept", [f"{before}ndcg@10"]
             else:
@@ -76,7 +76,21 @@ _KEPT = ("auc", "mrr", "mrr_all")
 def default_metric(runs: Sequence[PastRun]) -> str:
     """ndcg@10, or auc where the rows do not tell that."""
     name = f"{prefix(runs[0])}ndcg@10"
-    return name if all(per_case(run, name) is not None for run in runs) else "auc"
+    return name if all(told(run, name) for run in runs) else "auc"
+
+
+def told(run: PastRun, metric: str) -> bool:
+    """Whether the rows of a run tell a metric case by case.
+
+    They do not where no AUC was kept, and where cases have several positives, of which a row
+    knows the first one's rank only, unless it keeps the metric itself.
+
+    Args:
+        run: The run.
+        metric: As `per_case` takes it.
+    """
+    name = metric.removeprefix(prefix(run))
+    return name in run.cases.columns or (name != "auc" and single(run))
 
 
 def per_case(run: PastRun, metric: str) -> Array | None:
@@ -88,9 +102,10 @@ def per_case(run: PastRun, metric: str) -> Array | None:
             `prefix`.
 
     Returns:
-        None where the rows do not tell the metric: no AUC was kept, or cases have several
-        positives, of which a row knows the first one's rank only.
+        None where the rows do not tell the metric.
     """
+    if not told(run, metric):
+        return None
     import torch
 
     from recsys.metrics.functional import from_counts
@@ -98,8 +113,6 @@ def per_case(run: PastRun, metric: str) -> Array | None:
     name = metric.removeprefix(prefix(run))
     if name in run.cases.columns:
         return run.cases[name].to_numpy().astype(np.float64)
-    if name == "auc" or not single(run):
-        return None
     k = name.partition("@")[2]
     above = torch.from_numpy(run.cases["rank"].to_numpy().astype(np.int64) - 1)
     equal = torch.from_numpy(run.cases["ties"].to_numpy().astype(np.int64))

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys.data.past import Past
 from recsys.data.splits import TEST, TRAIN, VAL, Split
 from recsys.data.tables import Tables
 
@@ -70,34 +71,27 @@ def describe_split(split: Split, items: int) -> Description:
         items: Number of items in the catalog.
     """
     out = Description([], [])
-    user, item = split.user(), split.item
-    liked = split.label > 0
+    item, liked, past = split.item, split.label > 0, Past(split)
     out.rows.append(("split", split.name))
     for role, name in ((TRAIN, "train"), (VAL, "validation"), (TEST, "test")):
         here = split.role == role
         out.rows.append((name, f"{_n(here)} events, {_n(here & liked)} of them liked"))
     trained = np.bincount(item[(split.role == TRAIN) & liked], minlength=items) > 0
-    warm_user = np.zeros(len(split.offsets) - 1, dtype=bool)
-    warm_user[user[(split.role == TRAIN) & liked]] = True
     again = repeated(split, items)
-    before: Ints = np.cumsum(liked) - liked
     for role, name in ((VAL, "validation"), (TEST, "test")):
         at = split.cases(role)
         if not len(at):
             continue
-        new = ~trained[item[at]]
+        new, cold_users = ~trained[item[at]], past.cold(at)
         cold = np.unique(item[at][new])
         out.rows += [
             (f"{name}: cold items", f"{_share(new)} of targets, {len(cold):,} items"),
-            (f"{name}: users without training", f"{_share(~warm_user[user[at]])} of targets"),
+            (f"{name}: users without training", f"{_share(cold_users)} of targets"),
             (f"{name}: had before", f"{_share(again[at])} of targets"),
-            (
-                f"{name}: history before a target",
-                _quantiles(before[at] - before[split.offsets[user[at]]]),
-            ),
+            (f"{name}: history before a target", _quantiles(past.lengths(at))),
         ]
         if role == TEST:
-            _warn_of_cases(out, new, ~warm_user[user[at]], again[at])
+            _warn_of_cases(out, new, cold_users, again[at])
     _warn_of_ties(out, split)
     return out
 
@@ -148,7 +142,7 @@ def _counts(out: Description, tables: Tables, events: Split) -> None:
         ("users", f"{users:,} ({_n(per_user > 0)} with interactions)"),
         ("items", f"{items:,} ({used:,} with interactions)"),
         ("interactions", f"{n:,}"),
-        ("density", f"{n / (users * items):.3%} of all pairs of user and item"),
+        ("density", f"{(~repeats).sum() / (users * items):.3%} of all pairs of user and item"),
         ("events of a user", _quantiles(per_user[per_user > 0])),
         ("events of an item", _quantiles(per_item[per_item > 0])),
         ("repeats", f"{_share(repeats)} of interactions are with an item that the user had before"),

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from recsys.data import reading
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 
 _COLUMNS = ["impression", "user", "moment", "history", "shown"]
 _MOMENT = "%m/%d/%Y %I:%M:%S %p"
@@ -99,6 +100,10 @@ def parts(frame: pl.DataFrame, held_out: float) -> tuple[pl.DataFrame, tuple[str
 
     Returns:
         The impressions with labels, with `split`; and what was decided.
+
+    Raises:
+        ConfigError: `held_out` leaves nothing to train on, or holds nothing out.
+        DataError: The training part has no labels.
     """
     notes = []
     labelled = frame.filter(pl.col("labelled") & (pl.col("shown").list.len() > 0))
@@ -107,6 +112,11 @@ def parts(frame: pl.DataFrame, held_out: float) -> tuple[pl.DataFrame, tuple[str
             f"mind: {frame.height - labelled.height} impressions have no labels: left out."
         )
     there = set(labelled["part"].unique())
+    if "train" not in there:
+        raise DataError(
+            "mind: no impression of the training part has labels (-1 or -0 at the end of each news "
+            "item shown); set data.source.path to the folder of MINDsmall_train or MINDlarge_train."
+        )
     split = pl.col("part")
     if "test" not in there and "val" in there:
         notes.append("mind: there is no test part with labels; dev is the test part.")
@@ -115,6 +125,11 @@ def parts(frame: pl.DataFrame, held_out: float) -> tuple[pl.DataFrame, tuple[str
     labelled = labelled.with_columns(split.alias("split"))
     missing = [part for part in ("val", "test") if part not in there]
     if missing:
+        if not 0 < held_out * len(missing) < 1:
+            raise ConfigError(
+                f"data.source.held_out is {held_out:g}, for {' and '.join(missing)} each; set it "
+                f"above 0 and below {1 / len(missing):g}."
+            )
         time = np.sort(labelled.filter(split="train")["time"].to_numpy())
         train = pl.lit("train")
         for place, part in enumerate(missing):
@@ -131,26 +146,17 @@ def parts(frame: pl.DataFrame, held_out: float) -> tuple[pl.DataFrame, tuple[str
     return labelled, tuple(notes)
 
 
-class _Click(NamedTuple):
-    """A click of a history."""
-
-    user: str
-    item: str
-    time: int
-    split: str
-
-
-def _histories(frame: pl.DataFrame) -> list[_Click]:
-    """The clicks that only histories tell of, in their order.
+def _histories(frame: pl.DataFrame) -> pl.DataFrame:
+    """The clicks that only histories tell of, in their order: user, item, time, split.
 
     Args:
         frame: user, time, split, history, clicked (lists of text), sorted by time within users.
     """
-    out: list[_Click] = []
-    for _, own in frame.group_by("user", maintain_order=True):
+    told: list[tuple[str, list[str], int, int, str]] = []
+    for user, own in groupby(frame.iter_rows(), key=itemgetter(0)):
         known: Counter[str] = Counter()
         reached, before, last = "train", 0, None
-        for user, time, split, history, clicked in own.iter_rows():
+        for _, time, split, history, clicked in own:
             if history != last:
                 left, new = known.copy(), []
                 for item in history:
@@ -158,14 +164,24 @@ def _histories(frame: pl.DataFrame) -> list[_Click]:
                         left[item] -= 1
                     else:
                         new.append(item)
-                for place, item in enumerate(new):
-                    moment = max(before, time - len(new) + place)
-                    out.append(_Click(user, item, moment, reached))
+                if new:
+                    told.append((user, new, before, time - len(new), reached))
                 known.update(new)
                 last = history
             known.update(clicked)
             reached, before = max(reached, split, key=_ROLES.index), time
-    return out
+    schema: dict[str, pl.DataType] = {
+        "user": pl.String(),
+        "item": pl.List(pl.String()),
+        "before": pl.Int64(),
+        "first": pl.Int64(),
+        "split": pl.String(),
+    }
+    clicks = pl.DataFrame(told, schema=schema, orient="row")
+    clicks = clicks.with_columns(place=pl.int_ranges(pl.col("item").list.len()))
+    clicks = clicks.explode("item", "place")
+    time = pl.max_horizontal("before", pl.col("first") + pl.col("place"))
+    return clicks.select("user", "item", time.alias("time"), "split")
 
 
 def events(
@@ -214,9 +230,7 @@ def events(
         usable.filter(rating=1).group_by("impression", maintain_order=True).agg(clicked="item")
     )
     whole = kept.join(clicked, on="impression", how="left", maintain_order="left")
-    clicks = _histories(whole.select("user", "time", "split", "history", "clicked"))
-    schema = {"user": pl.String, "item": pl.String, "time": pl.Int64, "split": pl.String}
-    past = pl.DataFrame(clicks, schema=schema, orient="row").with_columns(
+    past = _histories(whole.select("user", "time", "split", "history", "clicked")).with_columns(
         rating=pl.lit(1.0), impression=pl.lit(None, pl.String)
     )
     columns = ("user", "item", "time", "rating", "impression", "split")

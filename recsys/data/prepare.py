@@ -42,7 +42,7 @@ def tables(data: Data) -> Tables:
     )
     if data.max_users is not None or data.max_items is not None:
         found = limit(found, data.max_users, data.max_items, data.sample_seed)
-    return check(found, name)
+    return found
 
 
 def split(data: Data, found: Tables) -> Split:

@@ -24,14 +24,22 @@ _BEFORE_GAP = re.compile(rf"[ \t]*{_GAP}")
 _BLANKS = re.compile(r"[ \t]+")
 
 
-def _parts(template: str, known: list[str]) -> list[tuple[str, str | None]]:
-    """Pairs of literal text and the column after it (None at the end)."""
+def _parsed(template: str) -> list[tuple[str, str | None, str | None, str | None]]:
+    """Literal text, the name after it, its format and its conversion, in order.
+
+    Raises:
+        ConfigError: The template is malformed.
+    """
     try:
-        parsed = list(string.Formatter().parse(template))
+        return list(string.Formatter().parse(template))
     except ValueError as error:
         raise ConfigError(f"The text template '{template}' cannot be read: {error}.") from error
+
+
+def _parts(template: str, known: list[str]) -> list[tuple[str, str | None]]:
+    """Pairs of literal text and the column after it (None at the end)."""
     out: list[tuple[str, str | None]] = []
-    for literal, name, spec, conversion in parsed:
+    for literal, name, spec, conversion in _parsed(template):
         if spec or conversion:
             raise ConfigError(
                 f"The text template '{template}' has a format after '{name}'; give the name only."
@@ -94,8 +102,4 @@ def names(template: str) -> list[str]:
     Raises:
         ConfigError: The template is malformed.
     """
-    try:
-        found = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError as error:
-        raise ConfigError(f"The text template '{template}' cannot be read: {error}.") from error
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(name for _, name, _, _ in _parsed(template) if name is not None))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from recsys.encoders import layers, pooling
+from recsys.encoders import flat, layers, pooling
 from recsys.encoders.pairing import Pairing, span_means
 from recsys.encoders.specials import Specials
 from recsys.errors import ConfigError
@@ -223,19 +223,9 @@ class Encoder(nn.Module):
         lengths = self.lengths(tokens.sizes)
         if not lengths:
             return Ragged(self._none(tokens.values.device), ())
-        parts: list[Tensor] = []
-        places: list[Tensor] = [torch.empty(0)] * len(lengths)
-        base = 0
-        for chunk in self.chunks(tokens):
-            hidden = self.recomputed(partial(self.run, chunk))
-            for i, row in enumerate(chunk.rows):
-                first = base + i * hidden.shape[1]
-                places[row] = torch.arange(first, first + lengths[row])
-            base += hidden.shape[0] * hidden.shape[1]
-            parts.append(hidden.flatten(0, 1))
-        flat = torch.cat(parts)
-        # One gather drops the padding and restores the order of the input.
-        return Ragged(flat[torch.cat(places).to(flat.device)], lengths)
+        chunks = self.chunks(tokens)
+        parts = [(chunk.rows, self.recomputed(partial(self.run, chunk))) for chunk in chunks]
+        return flat.unpadded(parts, lengths)
 
     def forward(self, tokens: Ragged) -> Tensor:
         """Vectors (U, D) of texts given as raw token ids (sum of L,)."""

@@ -21,6 +21,7 @@ from recsys.data.catalog import Catalog
 from recsys.data.store import Store
 from recsys.encoders import kept
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.flat import unpadded
 from recsys.encoders.kept import Dtype, Report
 from recsys.encoders.layers import layer_stack
 from recsys.encoders.states import DTYPES, Place, States, stored
@@ -282,17 +283,7 @@ def _tokens(prefix: Prefix, states: States, rows: Tensor) -> Ragged:
     if not len(rows):
         return Ragged(_none(prefix.encoder), ())
     lengths = _lengths(states, rows)
-    out: list[Tensor] = []
-    places: list[Tensor] = [torch.empty(0)] * len(lengths)
-    base = 0
-    for part, hidden in _above(prefix, states, lengths, rows, prefix.above):
-        for i, row in enumerate(part):
-            first = base + i * hidden.shape[1]
-            places[row] = torch.arange(first, first + lengths[row])
-        base += hidden.shape[0] * hidden.shape[1]
-        out.append(hidden.flatten(0, 1))
-    flat = torch.cat(out)
-    return Ragged(flat[upload(torch.cat(places), flat.device)], tuple(lengths))
+    return unpadded(list(_above(prefix, states, lengths, rows, prefix.above)), lengths)
 
 
 def _above(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from recsys.data.catalog import Catalog
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.flat import places
 from recsys.encoders.kept import BLOCK
 from recsys.encoders.prefix import PrefixCache
 from recsys.types import Ragged, upload
@@ -21,19 +22,20 @@ def words(states: Ragged, raw: tuple[int, ...], encoder: Encoder) -> Ragged:
         encoder: The encoder that gave them.
     """
     before, after = len(encoder.specials.prefix), len(encoder.specials.suffix)
-    starts, sizes = [], []
-    for begin, length, own in zip(states.offsets, states.sizes, raw, strict=False):
-        starts.append(begin + before if own else begin)
-        sizes.append(length - before - after if own else length)
-    place = _places(torch.tensor(starts, dtype=torch.long), torch.tensor(sizes, dtype=torch.long))
-    return Ragged(states.values[upload(place, states.values.device)], tuple(sizes))
+    own = torch.tensor(raw, dtype=torch.long) > 0
+    sizes = torch.tensor(states.sizes, dtype=torch.long)
+    starts = sizes.cumsum(0) - sizes + before * own
+    sizes = sizes - (before + after) * own
+    place = upload(places(starts, sizes), states.values.device)
+    return Ragged(states.values[place], tuple(sizes.tolist()))
 
 
 class TokenStates:
     """Makes token states of catalog items, and keeps them while nothing that makes them moves.
 
     They are kept where no gradient passes them: in evaluation, and in training too where the
-    encoder does not train. An item is encoded when it is first asked for.
+    encoder does not train. An item is encoded when it is first asked for. All are forgotten when
+    states are made with a gradient, and when a trained parameter is written otherwise.
 
     Args:
         encoder: The tuned encoder.
@@ -72,13 +74,11 @@ class TokenStates:
             return False
         return not self._trained or not (torch.is_grad_enabled() or self._encoder.training)
 
-    def sizes(self, rows: Tensor) -> Tensor:
-        """(U,) tokens of catalog rows (U,), on the host."""
-        return self._sizes[rows]
-
     def of(self, rows: Tensor) -> Ragged:
         """Token states (sum of L, D), fp32, of catalog rows (U,) that lie on the host."""
         if not self.keeps:
+            # A step may follow, and a fused one does not show in a parameter's version.
+            self._key = None
             return self._make(rows)
         # A kept tensor may enter a later backward pass, also where it is made in a validation.
         with torch.inference_mode(False), torch.no_grad():
@@ -86,11 +86,11 @@ class TokenStates:
             missing = torch.unique(rows[~self._done[rows]])
             for part in torch.split(missing, BLOCK) if len(missing) else ():
                 made = self._make(part)
-                place = _places(self._starts[part], self._sizes[part])
+                place = places(self._starts[part], self._sizes[part])
                 self._values[upload(place, self._values.device)] = made.values
                 self._done[part] = True
         sizes = self._sizes[rows]
-        place = upload(_places(self._starts[rows], sizes), self._values.device)
+        place = upload(places(self._starts[rows], sizes), self._values.device)
         return Ragged(self._values[place], tuple(sizes.tolist()))
 
     def text(self, tokens: Ragged) -> Ragged:
@@ -111,7 +111,8 @@ class TokenStates:
     def _refresh(self) -> None:
         """Forgets everything where a trained parameter has moved, or the model has."""
         device = next(self._encoder.parameters()).device
-        # Every operation in place counts a version up; a replaced tensor lies elsewhere.
+        # An operation in place, as that which restores a checkpoint, counts a version up; a
+        # replaced tensor lies elsewhere. Training forgets by itself: see `of`.
         moved = tuple((p._version, p.data_ptr()) for p in self._trained)
         key = (device, torch.is_autocast_enabled(device.type), moved)
         if key == self._key:
@@ -121,9 +122,3 @@ class TokenStates:
             shape = int(self._sizes.sum()), self._encoder.width
             self._values = torch.empty(shape, device=device)
         self._done = torch.zeros(len(self._sizes), dtype=torch.bool)
-
-
-def _places(starts: Tensor, sizes: Tensor) -> Tensor:
-    """Places (sum of sizes,) of slices of flat storage."""
-    shift = starts - (sizes.cumsum(0) - sizes)
-    return torch.repeat_interleave(shift, sizes) + torch.arange(int(sizes.sum()))

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
+
+from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+KINDS = 1000
+"""Most categories: a column with more of them names items, not kinds."""
 SMOOTHING = 0.01
 """Share of the history's distribution in the smoothed one of the list (Steck 2018, section 3.1)."""
 
@@ -68,9 +73,7 @@ def information(counts: Ints) -> Floats:
 
 def mean_of(worth: Floats, top: Ints) -> Floats:
     """(Q,) mean over each list of what its items are worth (I,): their novelty or popularity."""
-    there = top >= 0
-    total = np.where(there, worth[np.maximum(top, 0)], 0.0).sum(1)
-    return _ratio(total, there.sum(1))
+    return _ratio(_sum(worth, top), (top >= 0).sum(1))
 
 
 def mean_of_ragged(worth: Floats, owner: Ints, items: Ints, cases: int) -> Floats:
@@ -103,7 +106,40 @@ def diversity(top: Ints, vectors: csr_matrix) -> Floats:
     return 1 - _ratio(pairs.astype(np.float64), size * (size - 1))
 
 
-def calibration(top: Ints, wanted: Floats, categories: Floats) -> Floats:
+def categories(values: pl.Series) -> list[list[str]]:
+    """The categories of each item, each once: those of `a|b` are a and b.
+
+    Raises:
+        ConfigError: There are more categories than kinds of anything.
+    """
+    lists = values.cast(pl.String).fill_null("").str.split("|").to_list()
+    kinds = [list(dict.fromkeys(k for word in each if (k := word.strip()))) for each in lists]
+    count = len({kind for each in kinds for kind in each})
+    if count > KINDS:
+        raise ConfigError(
+            f"evaluation.category: column '{values.name}' holds {count} categories; use one with "
+            f"at most {KINDS}."
+        )
+    return kinds
+
+
+def shares(kinds: list[list[str]]) -> csr_matrix:
+    """(I, G) shares of each item's categories, all equal and adding up to 1; none without one.
+
+    Args:
+        kinds: As `categories` gives them.
+    """
+    from scipy.sparse import csr_matrix
+
+    place = {kind: at for at, kind in enumerate(sorted({k for each in kinds for k in each}))}
+    sizes = np.array([len(each) for each in kinds])
+    columns = np.array([place[kind] for each in kinds for kind in each], dtype=np.int64)
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    part = np.repeat(1 / np.maximum(sizes, 1), sizes)
+    return csr_matrix((part, columns, ends), shape=(len(kinds), len(place)))
+
+
+def calibration(top: Ints, wanted: Floats, categories: csr_matrix) -> Floats:
     """(Q,) divergence in nats of a list's categories from the history's; 0 is calibrated.
 
     Kullback-Leibler divergence of the history's distribution from the list's, which is smoothed
@@ -113,12 +149,12 @@ def calibration(top: Ints, wanted: Floats, categories: Floats) -> Floats:
     Args:
         top: (Q, k).
         wanted: (Q, G) how much of each category the history holds, in any unit.
-        categories: (I, G) shares of each item's categories, adding up to 1, or all 0.
+        categories: As `shares` gives them.
 
     Returns:
         NaN where the history or the list has no item with a category.
     """
-    given = _lists(top, len(categories)) @ categories
+    given = (_lists(top, categories.shape[0]) @ categories).toarray()
     both = (wanted.sum(1) > 0) & (given.sum(1) > 0)
     p = _ratio(wanted, wanted.sum(1, keepdims=True))
     q = (1 - SMOOTHING) * _ratio(given, given.sum(1, keepdims=True)) + SMOOTHING * p

@@ -5,12 +5,13 @@ Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback (UAI 20
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 
 from recsys.objective import (
+    Drawn,
+    Sampling,
     Surroundings,
     check_negatives,
     need,
@@ -21,20 +22,8 @@ from recsys.types import Batch, Loss, Scored
 
 
 @dataclass
-class Config:
+class Config(Drawn):
     """Settings of the pairwise ranking loss."""
-
-    needs: ClassVar[str] = "scores"
-    reads_labels: ClassVar[bool] = False
-
-    negatives: int = field(default=16, metadata={"help": "negatives drawn for each query"})
-    sampling: Literal["uniform", "frequency"] = field(
-        default="uniform",
-        metadata={
-            "help": "how they are drawn among the items seen in training: all alike, or in "
-            "proportion to their training positives"
-        },
-    )
 
 
 class Objective:
@@ -48,7 +37,7 @@ class Objective:
         ConfigError: `negatives` is below 1, or the sampling is unknown.
     """
 
-    def __init__(self, negatives: int, sampling: Literal["uniform", "frequency"]) -> None:
+    def __init__(self, negatives: int, sampling: Sampling) -> None:
         check_negatives(negatives, sampling)
 
     def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:

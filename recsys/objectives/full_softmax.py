@@ -20,7 +20,7 @@ from recsys.objective import (
     check_share,
     need,
 )
-from recsys.types import Batch, Loss, Scored
+from recsys.types import Batch, Loss, Scored, upload
 
 
 @dataclass
@@ -155,7 +155,7 @@ class Objective:
         logits = around.score(queries, around.table(rows))
         if logits.dtype in (torch.float16, torch.bfloat16):
             logits = logits.float()
-        items = rows.to(target.device, non_blocking=True)
+        items = upload(rows, target.device)
         own = target[:, None] == items
         keep = (target >= 0)[:, None].expand_as(own)
         if self.mask_known:

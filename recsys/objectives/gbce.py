@@ -7,13 +7,14 @@ Negative Sampling (RecSys 2023), section 5.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recsys.objective import (
+    Drawn,
+    Sampling,
     Surroundings,
     check_negatives,
     check_share,
@@ -25,25 +26,14 @@ from recsys.types import Batch, Loss, Scored
 
 
 @dataclass
-class Config:
+class Config(Drawn):
     """Settings of the generalised binary cross-entropy."""
 
-    needs: ClassVar[str] = "scores"
-    reads_labels: ClassVar[bool] = False
-
-    negatives: int = field(default=16, metadata={"help": "negatives drawn for each query"})
-    sampling: Literal["uniform", "frequency"] = field(
-        default="uniform",
-        metadata={
-            "help": "how they are drawn among the items seen in training; the calibration is "
-            "derived for uniform sampling"
-        },
-    )
     calibration: float = field(
         default=0.75,
         metadata={
             "help": "t of the paper, 0 to 1: 0 is the binary cross-entropy, 1 undoes what drawing "
-            "few negatives does to the probabilities"
+            "few negatives does to the probabilities; derived for sampling=uniform"
         },
     )
 
@@ -60,9 +50,7 @@ class Objective:
         ConfigError: A value outside its range.
     """
 
-    def __init__(
-        self, negatives: int, sampling: Literal["uniform", "frequency"], calibration: float
-    ) -> None:
+    def __init__(self, negatives: int, sampling: Sampling, calibration: float) -> None:
         check_negatives(negatives, sampling)
         self.negatives = negatives
         self.calibration = check_share("objective.calibration", calibration)

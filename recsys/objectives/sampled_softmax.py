@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
 
 import torch
 
 from recsys.errors import ConfigError
 from recsys.objective import (
+    Drawn,
+    Sampling,
     Surroundings,
     candidate_items,
+    check_negatives,
     check_share,
     need,
-    query_users,
     softmax_loss,
+    target_and_negatives,
 )
 from recsys.types import Batch, Loss, Scored
 
 
 @dataclass
-class Config:
+class Config(Drawn):
     """Settings of the sampled softmax."""
 
-    needs: ClassVar[str] = "scores"
-    reads_labels: ClassVar[bool] = False
-
-    negatives: int = field(default=16, metadata={"help": "negatives drawn for each query"})
-    sampling: Literal["uniform", "frequency"] = field(
-        default="uniform",
-        metadata={
-            "help": "how they are drawn among the items seen in training: all alike, or in "
-            "proportion to their training positives"
-        },
-    )
     logq: float = field(
         default=0.0,
         metadata={
@@ -63,14 +54,11 @@ class Objective:
     def __init__(
         self,
         negatives: int,
-        sampling: Literal["uniform", "frequency"],
+        sampling: Sampling,
         logq: float,
         label_smoothing: float,
     ) -> None:
-        if negatives < 1:
-            raise ConfigError(f"objective.negatives is {negatives}; use at least 1")
-        if sampling not in ("uniform", "frequency"):
-            raise ConfigError(f"objective.sampling is {sampling!r}; use uniform or frequency")
+        check_negatives(negatives, sampling)
         if logq and sampling == "uniform":
             raise ConfigError(
                 f"objective.logq is {logq} with uniform sampling, which needs no correction; "
@@ -93,13 +81,9 @@ class Objective:
             ConfigError: The architecture gives no scores.
         """
         scores = need(scored.scores, "sampled_softmax", "scores of candidates", "another one")
-        items = candidate_items(batch)
         if self.logq:
             # one draw: the number of draws shifts all columns alike and drops out
-            scores = scores - self.logq * around.log_inclusion(items, 1)
-        keep = (items >= 0) & ~around.known_each(query_users(batch), items)
-        keep = keep & (items != items[:, :1])
-        # by concatenation, not assignment: the target stays whatever the user is known to like
-        keep = torch.cat([items[:, :1] >= 0, keep[:, 1:]], dim=1)
-        target = torch.zeros_like(batch.case)
-        return softmax_loss(scores, target, keep, self.smoothing)
+            scores = scores - self.logq * around.log_inclusion(candidate_items(batch), 1)
+        target, negative = target_and_negatives(batch, around)
+        keep = torch.cat([target[:, None], negative], dim=1)
+        return softmax_loss(scores, torch.zeros_like(batch.case), keep, self.smoothing)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.injected import inject
 from recsys.encoders.layers import chosen, layer_stack, writers
 from recsys.errors import ConfigError
 from recsys.types import Tuned
@@ -31,7 +32,6 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     Raises:
         ConfigError: A value is out of its range, or the model's layers are of an unknown make.
     """
-    from peft import inject_adapter_in_model
     from transformers.activations import ACT2FN
 
     from recsys.encoders.bottleneck import BottleneckConfig
@@ -51,8 +51,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     settings = BottleneckConfig(
         width=cfg.width, activation=cfg.activation, dropout=cfg.dropout, target_modules=names
     )
-    inject_adapter_in_model(settings, encoder.model)
-    added = {name for name, _ in encoder.named_parameters() if ".bottleneck_" in name}
+    added = inject(encoder, settings, "tuning=adapter")
     return encoder.train_only(added, added, "zero")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.injected import merge
+from recsys.encoders.injected import inject, merge
 from recsys.encoders.layers import attention_linears, chosen, layer_stack, linears
 from recsys.errors import ConfigError
 from recsys.types import Tuned
@@ -35,7 +35,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     Raises:
         ConfigError: A value is out of its range, or the model's layers are of an unknown make.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig
 
     span = chosen(encoder.depth, cfg.layers)
     _check(cfg)
@@ -51,8 +51,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
         use_rslora=cfg.rslora,
         target_modules=names,
     )
-    inject_adapter_in_model(settings, encoder.model)
-    added = {name for name, _ in encoder.named_parameters() if ".lora_" in name}
+    added = inject(encoder, settings, "tuning=lora")
     return encoder.train_only(added, added, "zero", lambda: merge(encoder))
 
 

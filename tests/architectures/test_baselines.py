@@ -176,6 +176,17 @@ def test_only_users_that_train_teach_item_knn(shop_words):
     assert matrix.sum() == len(users)
 
 
+def test_what_a_user_did_not_like_teaches_nothing(shop_words):
+    liked = ["data.source.rating=stars", "data.positive_from=3"]
+    made = assembled(shop_words, "architecture=item_knn", *liked)
+    events, split = made.recommender.parts.interactions, made.split
+    held = (split.role == TRAIN) & (split.label > 0)
+    assert 0 < held.sum() < (split.role == TRAIN).sum()
+    assert events.items.tolist() == split.item[held].tolist()
+    counts = made.recommender.parts.counts
+    assert torch.equal(torch.bincount(events.items, minlength=30), counts)
+
+
 def test_popularity_by_age(shop_words):
     made = assembled(shop_words, "architecture=popularity")
     events, parts = made.recommender.parts.interactions, made.recommender.parts

@@ -13,6 +13,7 @@ from recsys.errors import ConfigError
 from recsys.evaluation import Evaluator
 from recsys.fit import main
 from recsys.maxsim import score_all, score_lists
+from recsys.optim import adamw
 from recsys.recommend import main as recommend
 from recsys.types import ItemBatch, Ragged
 
@@ -187,6 +188,27 @@ def test_an_evaluation_encodes_an_item_once_and_again_after_a_step(shop_words, m
             p.add_(torch.randn_like(p))
     assert model.evaluate(batches) != before
     assert counted
+
+
+@pytest.mark.parametrize("cache", ["true", "false"])
+def test_validations_see_what_the_steps_between_them_did(shop_words, cache):
+    """The optimiser's fused step leaves no trace in a parameter's version."""
+    words = ["tuning=lora", "tuning.layers=1", f"encoder.cache={cache}", *LISTS]
+    made = assembled(shop_words, *words)
+    model, batches = made.recommender, list(made.datamodule.val_dataloader())
+    model.evaluate(batches)
+    groups = [{"params": list(model.trained().values()), "lr": 0.1}]
+    optimizer, _ = adamw(groups, (0.9, 0.99), 10, 0.0, "constant")
+    for _ in range(2):
+        model.train()(some_batch(made)).scores.square().sum().backward()
+        optimizer.step()
+    fresh = assembled(shop_words, *words).recommender
+    start = fresh.eval()(batches[0]).scores.detach()
+    fresh.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        got, want = model.eval()(batches[0]).scores, fresh.eval()(batches[0]).scores
+    assert torch.allclose(got, want, atol=1e-4)
+    assert not torch.allclose(start, want, atol=1e-2)
 
 
 def test_a_frozen_encoder_is_not_asked_in_training(shop_words, monkeypatch):

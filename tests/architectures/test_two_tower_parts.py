@@ -208,6 +208,7 @@ def test_tags_are_the_mean_of_their_vectors(words):
         assert sorted(codes[row][codes[row] > 0].tolist()) == sorted(own)
         assert torch.allclose(tags(torch.tensor([row]))[0], vectors[own].mean(0), atol=1e-6)
     assert tags(torch.empty(0, dtype=torch.long)).shape == (0, 32)
+    assert not list(tags.buffers())  # DDP would send them in every step
 
 
 def test_context_is_that_of_the_targets_event(words):

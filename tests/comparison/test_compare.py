@@ -20,25 +20,8 @@ WORDS = ["margin=2", "slices=cold,history,popularity"]
 
 
 @pytest.fixture(scope="module")
-def words(shop, tiny_bert):
-    return [
-        "data.source=tables",
-        f"data.source.interactions={shop / 'events.csv'}",
-        f"data.source.items={shop / 'items.csv'}",
-        "data.source.user=who",
-        "data.source.item=what",
-        "data.source.time=when",
-        "data.source.item_text='{name}'",
-        "data.split=leave_one_out",
-        f"encoder.model={tiny_bert}",
-        "encoder.max_length=32",
-        "tracking.wandb=off",
-        "trainer.accelerator=cpu",
-        "trainer.epochs=2",
-        "trainer.batch_size=16",
-        "optimizer.lr=0.01",
-        "evaluation.k=[5,10]",
-    ]
+def words(shop_base):
+    return [*shop_base, "evaluation.k=[5,10]"]
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +128,8 @@ def test_any_cutoff_comes_from_the_rows(runs, tmp_path):
     assert all(frame["ties"].max() == 0 for frame in frames)
     wanted = np.mean([(frame["rank"] <= 3).mean() for frame in frames])
     assert got["rows"][0]["metrics"]["hr@3"]["mean"] == pytest.approx(wanted, abs=1e-12)
+    assert any(row["floor"] for row in got["rows"])
+    assert got["sentences"] == []  # one method is on no front
 
 
 def test_slices_cover_all_cases_once(found):

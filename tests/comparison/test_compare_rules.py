@@ -1,7 +1,6 @@
-"""What may be compared, what a method is called, and what the sentences claim."""
+"""What may be compared, and what the sentences claim."""
 
 import dataclasses
-import functools
 import json
 import shutil
 
@@ -9,89 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys import results
 from recsys.compare import main
 from recsys.comparison import methods, sentences, slices
 from recsys.comparison.analysis import analyse
-from recsys.comparison.outcome import Question
-from recsys.comparison.runs import load
+from recsys.comparison.runs import find, load
 from recsys.comparison.statistics import holm
-from recsys.config import compose, to_yaml
 from recsys.data.files import write_atomic
-
-USERS = 150
-TWO = ["architecture=two_tower"]
-
-
-def cases(ranks, users=USERS):
-    """A row a case, as the evaluation leaves it."""
-    count = len(ranks)
-    return pl.DataFrame(
-        {
-            "case": np.arange(count),
-            "user": [f"u{at % users}" for at in range(count)],
-            "history": np.arange(count) % 7,
-            "target": [f"i{at % 50}" for at in range(count)],
-            "rank": np.asarray(ranks),
-            "ties": np.zeros(count, dtype=np.int64),
-            "size": np.full(count, 500),
-            "cold": np.arange(count) % 5 == 0,
-            "unreachable": np.zeros(count, dtype=bool),
-            "positives": np.ones(count, dtype=np.int64),
-            "popularity": np.arange(count) % 50 * (np.arange(count) % 5 != 0),
-        }
-    )
-
-
-@functools.cache
-def config(*words):
-    return to_yaml(compose(words))
-
-
-def leave(root, name, words, frame, edit=lambda result: None):
-    """A run's folder, written as a run writes it."""
-    folder = root / name
-    write_atomic(folder / "config.yaml", config(*words))
-    hits = float((frame["rank"] <= 10).mean())
-    result = {
-        "test": {"hr@10": hits},
-        "floors": {},
-        "protocol": {"name": "catalog", "mask_history": True, "catalog": 500, "unreachable": 0},
-        "cost": {
-            "trained_parameters": 10,
-            "parameters": 1000,
-            "texts": 5,
-            "tokens": 50,
-            "train_flops": 1e9,
-            "train_seconds": 2.0,
-            "seconds": 4.0,
-            "cpu_seconds": 3.0,
-            "anonymous_peak_mb_sampled": 100.0,
-        },
-        "data": {"fingerprint": "f" * 64, "split": "leave_one_out", "roles_sha256": "r" * 64},
-        "versions": {"torch": "2"},
-        "code": {},
-    }
-    edit(result)
-    results.write(folder, result, frame)
-    return folder
-
-
-def ranks(seed, shift=0.0, count=USERS, common=7):
-    """Ranks of which methods share the user's part; `shift` is in logits of being near the top."""
-    own, shared = np.random.default_rng([1, seed]), np.random.default_rng([2, common])
-    logits = shared.normal(3.0, 1.5, count) + 0.3 * own.normal(size=count) - shift
-    return np.clip(np.exp(logits), 1, 500).astype(np.int64)
-
-
-def question(**changes):
-    base = Question("ndcg@10", "frozen two_tower", None, "comparison", 0.95, ())
-    return dataclasses.replace(base, **changes)
-
-
-def compared(folders, **changes):
-    found = methods.methods([load(folder) for folder in folders])
-    return analyse(found, question(**changes))
+from tests.comparison.samples import TWO, USERS, cases, compared, error_of, leave, question, ranks
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +32,6 @@ def pair(tmp_path_factory):
 @pytest.fixture(scope="module")
 def planted(pair):
     return compared(pair)
-
-
-def error_of(words, capsys):
-    assert main([str(word) for word in words]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert "Traceback" not in error
-    return error
 
 
 @pytest.mark.parametrize(
@@ -207,6 +121,7 @@ def test_files_that_are_not_of_one_run_are_refused(tmp_path, capsys):
         (["metrc=mrr"], "Did you mean 'metric'?"),
         (["metric=ndgc@10"], "Did you mean 'ndcg@10'?"),
         (["metric=auc"], "no AUC is kept"),
+        (["names=nowhere.yaml"], "nowhere.yaml: not a YAML mapping"),
         (["baseline=lora two_towr"], "Did you mean 'lora two_tower'?"),
         (["slices=histroy"], "Did you mean 'history'?"),
         (["margin=-1"], "margin is '-1'"),
@@ -229,7 +144,7 @@ def test_nothing_to_compare_is_said(capsys):
 def test_help_names_every_key(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    keys = ("metric=", "baseline=", "margin=", "family=", "level=", "output=", "slices=")
+    keys = ("names=", "metric=", "baseline=", "margin=", "family=", "level=", "output=", "slices=")
     assert all(key in out for key in (*keys, "--config-diff"))
 
 
@@ -241,57 +156,16 @@ def test_runs_are_found_in_folders_and_globs_once(tmp_path, pair, capsys):
     assert [row["seeds"] for row in found["rows"]] == [[0, 1], [0, 1]]
 
 
-def labels(tmp_path, *runs):
-    folders = [leave(tmp_path, f"r{at}", words, cases(ranks(0))) for at, words in enumerate(runs)]
-    return [method.label for method in methods.methods([load(folder) for folder in folders])]
-
-
-def test_a_label_is_the_experiment(tmp_path):
-    lora, floor = ["experiment=lora_two_tower"], ["experiment=popularity"]
-    assert labels(tmp_path, lora, floor) == ["lora_two_tower", "popularity"]
-
-
-def test_another_choice_of_an_axis_is_named_without_its_options(tmp_path):
-    lora = ["experiment=lora_two_tower"]
-    got = labels(tmp_path, lora, [*lora, "tuning=full"], ["experiment=frozen_two_tower"])
-    assert got == [
-        "lora_two_tower tuning=lora",
-        "lora_two_tower tuning=full",
-        "frozen_two_tower",
-    ]
-
-
-def test_labels_differ_in_the_keys_that_differ(tmp_path):
-    lora = ["experiment=lora_two_tower"]
-    got = labels(tmp_path, [*lora, "tuning.rank=4"], lora, [*lora, "optimizer.lr=0.1"])
-    assert got == [
-        "lora_two_tower tuning.rank=4 optimizer.lr=0.001",
-        "lora_two_tower tuning.rank=8 optimizer.lr=0.001",
-        "lora_two_tower tuning.rank=8 optimizer.lr=0.1",
-    ]
-
-
-def test_what_cannot_change_a_result_makes_no_method(tmp_path):
-    words = ["trainer.threads=1", "profile=true", "tracking.project=x", "evaluation.k=[5]"]
-    more = ["checkpoint.every_minutes=1", "encoder.cache=false", "trainer.log_every=3", "seed=1"]
-    assert labels(tmp_path, TWO, [*TWO, *words, *more]) == ["lora two_tower"]
-
-
-def test_an_encoder_is_what_its_checksum_says(tmp_path):
-    def checksum(value):
-        return lambda result: result.update(encoder={"sha256": value})
-
-    runs = [
-        leave(tmp_path, f"r{at}", [*TWO, f"encoder.model={model}", f"seed={at}"],
-              cases(ranks(at)), checksum(value))
-        for at, (model, value) in enumerate([("a/x", "1"), ("b/x", "1"), ("c/y", "2")])
-    ]  # fmt: skip
-    found = methods.methods([load(folder) for folder in runs])
-    assert [method.label for method in found] == [
-        "lora two_tower encoder.model=x",
-        "lora two_tower encoder.model=y",
-    ]
-    assert [method.seeds for method in found] == [[0, 1], [2]]
+def test_runs_are_found_in_folders_of_seeds_beside_others(tmp_path):
+    places = ["single", "lora/0", "lora/1"]
+    for place in places:
+        write_atomic(tmp_path / place / "config.yaml", "")
+    inside = [tmp_path / place for place in sorted(places)]
+    assert find([str(tmp_path)]) == find([f"{tmp_path}/*"]) == inside
+    assert find([f"{tmp_path}/lora/[1]"]) == inside[1:2]
+    odd = tmp_path / "[1]"  # a glob that would not match itself
+    write_atomic(odd / "config.yaml", "")
+    assert find([str(odd)]) == [odd]
 
 
 def test_holm_is_applied_within_the_family(tmp_path):
@@ -370,7 +244,7 @@ def test_a_claim_needs_interval_and_corrected_test(planted, low, p, told):
     [
         (6.0, 10.0, "took 0.6 of the CPU seconds of"),
         (17.0, 10.0, "took 1.7 times the CPU seconds of"),
-        (10.1, 10.0, "took as many CPU seconds of"),
+        (10.1, 10.0, "took as many CPU seconds as frozen"),
     ],
 )
 def test_the_cost_stands_in_the_sentence(tmp_path, mine, base, text):
@@ -427,6 +301,22 @@ def test_the_front_leaves_out_what_is_dominated(tmp_path):
     ]
     front = compared(folders).front
     assert front == ["frozen two_tower", "lora two_tower", "adapter two_tower"]
+
+
+def test_floors_that_differ_are_told_apart_by_a_method_of_each(tmp_path):
+    def start(value):
+        return lambda result: result["floors"].update({"zero-shot": {"ndcg@10": value}})
+
+    plan = {"frozen": 0.1, "lora": 0.2, "full": 0.1, "bitfit": 0.1}
+    folders = [
+        leave(tmp_path, name, [*TWO, f"tuning={name}"], cases(ranks(at)), start(value))
+        for at, (name, value) in enumerate(plan.items())
+    ]
+    floors = {row.label: row.metrics["ndcg@10"] for row in compared(folders).rows if row.floor}
+    means = {label: spread.mean for label, spread in floors.items()}
+    assert means == pytest.approx(
+        {"zero-shot of frozen two_tower and 2 more": 0.1, "zero-shot of lora two_tower": 0.2}
+    )
 
 
 def test_a_sampled_metric_keeps_its_name(tmp_path, capsys):

@@ -159,7 +159,7 @@ def test_figures_are_their_definitions():
     values = dict(said.rows)
     assert values["users"] == "2 (2 with interactions)"
     assert values["items"] == "4 (3 with interactions)"
-    assert values["density"].startswith("87.500%")
+    assert values["density"].startswith("62.500%")
     assert values["repeats"].startswith("28.6%")
     assert values["shared times"].startswith("28.6%")
     assert values["span"] == "1970-01-01 to 1970-01-04 (3 days)"

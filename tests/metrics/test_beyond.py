@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 from scipy.sparse import csr_matrix
 
-from recsys import beyond as room
 from recsys.errors import ConfigError
 from recsys.metrics import beyond
 
@@ -59,8 +58,9 @@ def test_diversity_is_one_minus_the_mean_cosine_of_all_pairs():
 
 
 def test_calibration_by_hand():
-    categories = room.shares(pl.Series("genres", ["a", "b", "a|b", None, " b | b "]))
-    assert categories.tolist() == [[1, 0], [0, 1], [0.5, 0.5], [0, 0], [0, 1]]
+    kinds = beyond.categories(pl.Series("genres", ["a", "b", "a|b", None, " b | b "]))
+    categories = beyond.shares(kinds)
+    assert categories.toarray().tolist() == [[1, 0], [0, 1], [0.5, 0.5], [0, 0], [0, 1]]
     wanted = np.array([[3.0, 1.0], [1.0, 0.0], [0.0, 0.0], [1.0, 1.0]])
     top = np.array([[0, 2], [0, -1], [0, 1], [3, 3]])
     found = beyond.calibration(top, wanted, categories)
@@ -74,4 +74,4 @@ def test_calibration_by_hand():
 
 def test_a_column_of_names_is_no_category():
     with pytest.raises(ConfigError, match="1001 categories"):
-        room.shares(pl.Series("title", [f"t{i}" for i in range(1001)]))
+        beyond.categories(pl.Series("title", [f"t{i}" for i in range(1001)]))

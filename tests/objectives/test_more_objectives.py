@@ -1,5 +1,6 @@
 """bpr, gbce and full_softmax against direct computations."""
 
+import importlib
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from recsys import build
-from recsys.config import compose
+from recsys.config import compose, to_node
 from recsys.errors import ConfigError
 from recsys.fit import main
 from recsys.objective import Surroundings
@@ -232,6 +233,24 @@ def test_nothing_to_count_gives_zero_and_finite_gradients():
     for leaf in (scores, queries, head):
         assert leaf.grad is not None
         assert not leaf.grad.any()
+
+
+@pytest.mark.parametrize("name", ["bpr", "gbce", "sampled_softmax"])
+def test_what_is_drawn_is_set_alike(name):
+    """In the configuration of each, in front of what it has of its own."""
+    run = compose([f"objective={name}", "objective.negatives=7", "objective.sampling=frequency"])
+    assert list(to_node(run)["objective"].items())[:3] == [
+        ("name", name), ("negatives", 7), ("sampling", "frequency"),
+    ]  # fmt: skip
+    for word in ("negatives=many", "sampling=often", "negative=3"):
+        with pytest.raises(ConfigError, match=rf"objective\.{word.split('=')[0]}"):
+            compose([f"objective={name}", f"objective.{word}"])
+    objective = importlib.import_module(f"recsys.objectives.{name}").Objective
+    own = {k: v for k, v in to_node(run)["objective"].items() if k != "name"}
+    with pytest.raises(ConfigError, match="negatives is 0; use at least 1"):
+        objective(**(own | {"negatives": 0}))
+    with pytest.raises(ConfigError, match="sampling is 'often'"):
+        objective(**(own | {"sampling": "often"}))
 
 
 def test_bad_settings_are_one_sentence():

@@ -126,7 +126,7 @@ def load(cfg: Config) -> Tables:
     for name in ("user", "item"):
         if events[name].null_count():
             row = int(events[name].is_null().arg_true()[0])
-            raise DataError(f"{path}: line {row + 1} names no {name}; mend or remove the line.")
+            raise DataError(f"{path}: row {row + 1} names no {name}; mend or remove it.")
     events = events.with_columns(
         parse_times(events["time"], str(path)).alias("time"),
         reading.numbers(events["rating"], str(path)).alias("rating"),

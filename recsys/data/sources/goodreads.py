@@ -63,8 +63,8 @@ def _graph(events: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     if moment.null_count():
         row = int(moment.is_null().arg_true()[0])
         raise DataError(
-            f"{events}: line {row + 1} has the date_added '{frame['added'][row]}', which is none; "
-            "mend or remove the line."
+            f"{events}: row {row + 1} has the date_added '{frame['added'][row]}', which is none; "
+            "mend or remove it."
         )
     frame = frame.with_columns(
         moment.dt.epoch("ms").alias("time"),

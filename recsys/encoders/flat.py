@@ -1,0 +1,45 @@
+"""Slices of flat storage: where their elements lie, and padded micro-batches laid out flat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from recsys.types import Ragged, upload
+
+
+def places(starts: Tensor, sizes: Tensor) -> Tensor:
+    """Where the elements of slices lie, one slice after the other; nothing loops over them.
+
+    Args:
+        starts: (U,) first place of each slice, on the host.
+        sizes: (U,) its length.
+
+    Returns:
+        (sum of sizes,) int64.
+    """
+    shift = starts - (sizes.cumsum(0) - sizes)
+    return torch.repeat_interleave(shift, sizes) + torch.arange(int(sizes.sum()))
+
+
+def unpadded(parts: Sequence[tuple[Sequence[int], Tensor]], lengths: Sequence[int]) -> Ragged:
+    """States of micro-batches in the order of the input, without their padding.
+
+    Args:
+        parts: Which texts each micro-batch holds, and their states (N, L, D); one at least.
+        lengths: Tokens of each text.
+
+    Returns:
+        (sum of lengths, D).
+    """
+    order = torch.tensor([row for rows, _ in parts for row in rows])
+    widths = torch.tensor([hidden.shape[1] for _, hidden in parts])
+    widths = widths.repeat_interleave(torch.tensor([len(rows) for rows, _ in parts]))
+    starts = torch.empty_like(order)
+    starts[order] = widths.cumsum(0) - widths
+    states = torch.cat([hidden.flatten(0, 1) for _, hidden in parts])
+    # One gather drops the padding and restores the order.
+    at = places(starts, torch.tensor(lengths))
+    return Ragged(states[upload(at, states.device)], tuple(lengths))

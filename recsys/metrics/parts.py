@@ -1,0 +1,81 @@
+"""Parts of the cases by what a column holds: numbers by size, texts by how frequent they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Mask = npt.NDArray[np.bool_]
+
+PARTS = 4
+"""Parts of about equal size that a column of numbers is cut into."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the cases.
+
+    Attributes:
+        label: What they have in common.
+        mask: (N,) which they are.
+    """
+
+    label: str
+    mask: Mask
+
+
+def by_number(values: pl.Series, apart: bool = False) -> list[Part]:
+    """Parts of about equal size, smallest numbers first; equal numbers stay together.
+
+    Args:
+        values: (N,) numbers.
+        apart: Give 0, an item that training never shows, a part of its own.
+
+    Returns:
+        Those without a number as "none", then 0 if it is apart, then the others; none is empty.
+    """
+    numbers = values.cast(pl.Float64).to_numpy()
+    missing = np.isnan(numbers)
+    zero = (numbers == 0) & apart
+    first = [Part("none", missing), Part("0 (cold)", zero)]
+    rest = ~missing & ~zero
+    masks: list[Mask] = []
+    if rest.any():
+        shares = np.arange(1, PARTS) / PARTS
+        edges = np.unique(np.quantile(numbers[rest], shares, method="inverted_cdf"))
+        place = np.searchsorted(edges, numbers, side="left")
+        masks = [rest & (place == at) for at in np.unique(place[rest])]
+    spans = [(numbers[mask].min(), numbers[mask].max()) for mask in masks]
+    labels = [_span(low, high, 6) for low, high in spans]
+    if len(set(labels)) < len(labels):  # large numbers that differ in their last digits only
+        labels = [_span(low, high, 17) for low, high in spans]
+    found = [*first, *(Part(*pair) for pair in zip(labels, masks, strict=True))]
+    return [part for part in found if part.mask.any()]
+
+
+def _span(low: float, high: float, digits: int) -> str:
+    return f"{low:.{digits}g}" if low == high else f"{low:.{digits}g} to {high:.{digits}g}"
+
+
+def by_text(values: pl.Series, most: int) -> list[Part]:
+    """The most frequent texts, and the rest as "other", last; a missing text is "none".
+
+    Args:
+        values: (N,) anything that can be written as text.
+        most: Parts at most, the rest among them.
+    """
+    texts = values.cast(pl.String).fill_null("none").to_numpy().astype(np.str_)
+    kinds, counts = np.unique(texts, return_counts=True)
+    order = np.lexsort((kinds, -counts))
+    kept = [str(kinds[at]) for at in (order if len(kinds) <= most else order[: most - 1])]
+    other = ~np.isin(texts, kept)
+    found = [Part(kind, texts == kind) for kind in kept]
+    # A text may be "other" itself: it is among the rest then, as a label names one part.
+    same = [part for part in found if part.label == "other"]
+    if same and other.any():
+        other = other | same[0].mask
+        found.remove(same[0])
+    return [*found, Part("other", other)] if other.any() else found

@@ -1,0 +1,45 @@
+import numpy as np
+import polars as pl
+
+from recsys.metrics.parts import by_number, by_text
+
+
+def as_dict(parts):
+    return {part.label: part.mask.tolist() for part in parts}
+
+
+def test_equal_numbers_stay_together_and_missing_ones_come_first():
+    found = as_dict(by_number(pl.Series([1.0, 1.0, 1.0, 5.0, None])))
+    assert found == {
+        "none": [False] * 4 + [True],
+        "1": [True] * 3 + [False] * 2,
+        "5": [False] * 3 + [True, False],
+    }
+
+
+def test_zero_is_apart_where_it_is_asked_for():
+    values = pl.Series([0, 0, 3, 4])
+    assert next(iter(as_dict(by_number(values, apart=True)))) == "0 (cold)"
+    assert "0 (cold)" not in as_dict(by_number(values))
+
+
+def test_large_numbers_that_differ_in_the_last_digits_have_labels_of_their_own():
+    values = pl.Series([1_700_000_001.0, 1_700_000_002.0, 1_700_000_003.0, 1_700_000_004.0])
+    labels = [part.label for part in by_number(values)]
+    assert len(set(labels)) == len(labels) == 4
+
+
+def test_every_case_is_in_one_part():
+    rng = np.random.default_rng(0)
+    numbers = pl.Series(rng.integers(0, 9, 200))
+    texts = pl.Series([f"kind {value}" for value in rng.integers(0, 40, 200)])
+    for parts in (by_number(numbers), by_number(numbers, apart=True), by_text(texts, 5)):
+        assert (np.sum([part.mask for part in parts], axis=0) == 1).all()
+
+
+def test_a_text_that_is_called_other_joins_the_rest():
+    values = pl.Series(["other"] * 5 + ["a"] * 4 + ["b", "c"])
+    found = as_dict(by_text(values, 3))
+    assert sorted(found) == ["a", "other"]
+    assert sum(found["other"]) == 7
+    assert sorted(as_dict(by_text(values, 4))) == ["a", "b", "c", "other"]
