@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys import itemtable, protocols
+from recsys import itemtable, mining, protocols
 from recsys.config import AXES, Run, choice_name, nearest
 from recsys.context import context_codes, sizes
 from recsys.data.catalog import Catalog
 from recsys.data.datamodule import RecDataModule
 from recsys.data.examples import Examples, Lists
+from recsys.data.hard import HardExamples
 from recsys.data.prepare import prepare
 from recsys.data.splits import Split
 from recsys.data.store import Store
@@ -33,7 +34,7 @@ from recsys.errors import ConfigError
 from recsys.evaluation import cutoffs, label, names
 from recsys.interactions import Interactions
 from recsys.items import tag_codes
-from recsys.objective import Surroundings
+from recsys.objective import Draws, Surroundings
 from recsys.optim import optimiser, set_dropout
 from recsys.recommender import Parts, Recommender
 from recsys.resume import rank
@@ -88,6 +89,7 @@ def check_pairs(run: Run) -> None:
     if not architecture.trains:
         return
     architecture.check(run)
+    _check_steps(run)
     if run.trainer.batch_tokens is not None and architecture.reads_user_texts:
         raise ConfigError(
             "trainer.batch_tokens counts the tokens of item texts, and this architecture reads "
@@ -114,6 +116,22 @@ def check_pairs(run: Run) -> None:
         raise ConfigError(
             "objective bce without negatives sees liked events only; set objective.negatives, or "
             "data.targets=labelled for the observed ones."
+        )
+
+
+def _check_steps(run: Run) -> None:
+    """Refuses a schedule that ends before the training, and to stop by what decides nothing."""
+    laid_out, most = run.optimizer.schedule_steps, run.trainer.max_steps
+    if laid_out is not None and most is not None and laid_out < most:
+        raise ConfigError(
+            f"optimizer.schedule_steps={laid_out} ends before trainer.max_steps={most}; set it to "
+            f"{most} or more."
+        )
+    if run.checkpoint.pick == "last" and run.trainer.patience is not None:
+        raise ConfigError(
+            "checkpoint.pick=last keeps the last step whatever validations say, and "
+            "trainer.patience stops by what they say; set trainer.patience=null or "
+            "checkpoint.pick=best."
         )
 
 
@@ -156,6 +174,9 @@ def assemble(run: Run) -> Assembly:
         label=label(run.evaluation),
     )
     key = fingerprint(tables)
+    if isinstance(examples, HardExamples):
+        mining.mine(run, examples, split, key, lambda: floor("tfidf", parts), _miner, _device(run))
+    # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
     own, tokenize = parts, None
     if run.architecture.trains:
@@ -190,11 +211,23 @@ def _check_weights(run: Run, examples: Examples) -> None:
         )
 
 
+def _miner(run: Run) -> mining.Miner:
+    """A run that ranks for another, with its weights as they were at the start."""
+    made = assemble(run)
+    return mining.Miner(made.recommender, made.examples)
+
+
+def _device(run: Run) -> torch.device | None:
+    """The GPU that this process trains on, or None."""
+    if run.trainer.accelerator == "gpu" and torch.cuda.is_available():
+        return torch.device("cuda", rank())
+    return None
+
+
 def _datamodule(
     run: Run, examples: Examples, own: Parts, lists: Mapping[int, Lists]
 ) -> RecDataModule:
-    # What an objective does not ask for is not drawn.
-    asked = dataclasses.asdict(run.objective) if run.architecture.trains else {}
+    draws = run.objective.draws if run.architecture.trains else Draws()
     sizes = np.zeros(len(own.texts), dtype=np.int64)
     if own.catalog is not None:
         sizes = np.asarray(own.catalog.sizes(torch.arange(len(own.catalog))), dtype=np.int64)
@@ -204,8 +237,8 @@ def _datamodule(
         sizes,
         queries=run.data.queries,
         per_user=run.data.queries_per_user,
-        negatives=asked.get("negatives", 0),
-        sampling=asked.get("sampling", "uniform"),
+        negatives=draws.count,
+        sampling=draws.sampling,
         batch_size=run.trainer.batch_size,
         batch_tokens=run.trainer.batch_tokens if run.architecture.trains else None,
         costs=costs,
@@ -214,6 +247,7 @@ def _datamodule(
         lists=lists,
         max_cases=run.evaluation.max_cases,
         sample_seed=run.data.sample_seed,
+        test=run.evaluation.test,
     )
 
 
@@ -227,6 +261,7 @@ def _asked(run: Run, parts: Parts, tables: Tables, split: Split, examples: Examp
         situations=sizes(examples.situation),
         around=_surroundings(examples, len(parts.texts)),
         l2_sp=run.regularization.l2_sp,
+        schedule_steps=run.optimizer.schedule_steps,
         **_learning(run),
     )
 
@@ -285,9 +320,7 @@ def _kept(
     whole, part = not tuned.trained, 0 < encoder.lowest_trained < encoder.depth
     if not (options.cache and run.architecture.reads_item_vectors and (whole or part)):
         return None, None
-    device = None
-    if run.trainer.accelerator == "gpu" and torch.cuda.is_available():
-        device = torch.device("cuda", rank())
+    device = _device(run)
     prefix, vectors, report = None, None, None
     size = PrefixCache.size_gb(encoder, catalog, options.cache_dtype)
     # Token states are read where there is no vector an item, also those of a frozen encoder.

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as lp
 import numpy as np
@@ -14,48 +14,83 @@ import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from torch import Tensor
 
-from recsys.errors import DataError
+from recsys.data.datamodule import RecDataModule
+from recsys.errors import ConfigError, DataError
+from recsys.optim import diverged
 from recsys.recommender import Recommender
 from recsys.record import anonymous_mb
+from recsys.resume import rank
 from recsys.types import Batch
+from recsys.validations import Validations, epochs_of
 
 
 class Best(Callback):
-    """Keeps the trained parameters of the best validation.
+    """Keeps the trained parameters of the best validation, or of the last one.
+
+    Metrics are compared as Lightning rounds them, to single precision, as early stopping does: the
+    order in which ranks add their cases up must not decide.
 
     Args:
         path: Where the safetensors file lies.
         monitor: The logged metric to maximise.
+        pick: Whether the best validation decides, or none does.
+        lines: Where each validation is told.
+        seconds: Tells the time trained so far.
 
     Attributes:
-        value: The best so far, or None.
+        value: The best so far, rounded; None before the first validation.
+        metrics: All metrics of that validation, in double precision.
         step: The optimiser step it was seen at.
+        first: All metrics of the first validation, before the first step.
+        last: The monitored metric at the last validation.
         seen: The step of the last validation.
     """
 
-    def __init__(self, path: Path, monitor: str) -> None:
-        self.path, self.monitor = path, monitor
+    STATE = ("value", "metrics", "step", "first", "last", "seen")
+
+    def __init__(
+        self,
+        path: Path,
+        monitor: str,
+        pick: Literal["best", "last"],
+        lines: Validations,
+        seconds: Callable[[], float],
+    ) -> None:
+        self.path, self.monitor, self.pick = path, monitor, pick
+        self.lines, self.seconds = lines, seconds
         self.value: float | None = None
+        self.metrics: dict[str, float] = {}
         self.step = 0
+        self.first: dict[str, float] = {}
+        self.last: float | None = None
         self.seen: int | None = None
 
     def offer(self, trainer: lp.Trainer, recommender: Recommender, step: int) -> None:
-        """Compares the last validation with the best and saves if it is better.
+        """Compares the last validation with the best and saves if it is to be kept.
 
         Raises:
             DataError: The metric has no value, so that nothing can be compared.
+            Diverged: It has lost its value in training.
         """
-        value, self.seen = float(trainer.callback_metrics[self.monitor]), step
+        value, metrics = float(trainer.callback_metrics[self.monitor]), recommender.validated
+        exact = metrics[self.monitor.removeprefix("val/")]
+        if math.isnan(value) and step:
+            raise diverged(f"{self.monitor} has no value any more", step, trainer.optimizers)
         if math.isnan(value):
             raise DataError(
                 f"{self.monitor} is defined for no case of the validation, so that no checkpoint "
                 "can be picked; set evaluation.monitor to another metric or data.split to another "
                 "split."
             )
-        if self.value is not None and not value > self.value:
-            return
-        self.value, self.step = value, step
         if trainer.is_global_zero:
+            self.lines.add(step, trained_epochs(trainer), exact, self.seconds())
+        self.first = self.first or metrics
+        self.last, self.seen = exact, step
+        if self.pick == "best" and self.value is not None and not value > self.value:
+            return
+        self.value, self.metrics, self.step = value, metrics, step
+        # An architecture that does not train has nothing to keep.
+        if trainer.is_global_zero and recommender.parts.objective is not None:
             recommender.save_trained(self.path)
 
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
@@ -64,13 +99,24 @@ class Best(Callback):
             self.offer(trainer, pl_module, trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value and its step."""
-        return {"value": self.value, "step": self.step, "seen": self.seen}
+        """The best value and its step, and what the first and the last validation found."""
+        return {name: getattr(self, name) for name in self.STATE}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up what `state_dict` gave."""
-        self.value, self.step = state_dict["value"], state_dict["step"]
-        self.seen = state_dict["seen"]
+        """Takes up what `state_dict` gave, and takes back the lines of later validations.
+
+        Raises:
+            ConfigError: An older version wrote it.
+        """
+        if set(state_dict) != set(self.STATE):
+            raise ConfigError(
+                f"{self.path.parent}: the state to go on from is of another version; start a new "
+                "run."
+            )
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+        if rank() == 0:
+            self.lines.rewind(-1 if self.seen is None else self.seen)
 
 
 class BatchSeed(Callback):
@@ -131,6 +177,20 @@ class Bar(RichProgressBar):
         return {"loss": round(float(pl_module.train_loss), 4)}
 
 
+class _Sum:
+    """A sum of losses that stays on their device, and how many they are."""
+
+    def __init__(self, total: Tensor | float = 0.0, count: int = 0) -> None:
+        self.total, self.count = total, count
+
+    def add(self, loss: Tensor) -> None:
+        """Adds a loss () without waiting for it."""
+        total = self.total
+        if isinstance(total, Tensor):  # after a stop it was read on the host
+            total = total.to(loss.device)
+        self.total, self.count = total + loss.double(), self.count + 1
+
+
 class Watch(Callback):
     """Logs loss, learning rate, gradient norm and distance from the start by role.
 
@@ -139,15 +199,49 @@ class Watch(Callback):
     after an epoch as a step before the last one. Their step is the number of optimiser steps done.
     A validation's row also has the seconds trained until then, validations not counted.
 
+    A loss or a parameter that is not finite ends the run. It is asked for only where a row is
+    written or a validation begins: asking in every step would wait for the device.
+
     Args:
         every: Optimiser steps between two rows.
         seconds: Tells the time trained so far.
+
+    Attributes:
+        distance: Euclidean distance from the start by role, when training has ended.
     """
 
     def __init__(self, every: int, seconds: Callable[[], float]) -> None:
         self.every, self.seconds = every, seconds
+        self.distance: dict[str, float] = {}
         self._losses: list[Tensor] = []
         self._row: dict[str, Tensor] = {}
+        # Sum and number of the losses of the last whole epoch and of what came after it.
+        self._whole, self._since = _Sum(), _Sum()
+
+    def loss(self) -> float | None:
+        """Mean loss of a batch in the last epoch, or None where nothing was trained.
+
+        A training that ends within an epoch has the whole one before it counted as well.
+        """
+        count = self._whole.count + self._since.count
+        total = self._whole.total + self._since.total
+        return float(total) / count if count else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums behind `loss`, and the distances."""
+        sums = (self._whole, self._since)
+        return {
+            "losses": [(float(each.total), each.count) for each in sums],
+            "distance": self.distance,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave."""
+        self._whole, self._since = (
+            _Sum(torch.tensor(total, dtype=torch.float64), count)
+            for total, count in state_dict["losses"]
+        )
+        self.distance = state_dict["distance"]
 
     def on_before_optimizer_step(
         self,
@@ -176,11 +270,18 @@ class Watch(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Writes a row after every so many whole steps."""
+        """Writes a row after every so many whole steps.
+
+        Raises:
+            Diverged: The loss is not finite.
+        """
         if not isinstance(pl_module, Recommender):
             return
         if pl_module.train_loss is not None:
             self._losses.append(pl_module.train_loss)
+            self._since.add(pl_module.train_loss)
+        if batch_idx + 1 == trainer.num_training_batches:
+            self._whole, self._since = self._since, _Sum()
         if not whole(trainer, batch_idx + 1):
             return
         losses, self._losses = self._losses, []
@@ -189,6 +290,23 @@ class Watch(Callback):
         row = {"train/loss": torch.stack(losses).mean(), **self._row}
         row |= {f"distance/{role}": value for role, value in pl_module.distances().items()}
         self._write(trainer, row)
+        loss = float(row["train/loss"])
+        if not math.isfinite(loss):
+            raise diverged(f"the loss is {loss}", trainer.global_step, trainer.optimizers)
+
+    def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Measures how far training has come from its start."""
+        if isinstance(pl_module, Recommender):
+            self.distance = {k: float(value) for k, value in pl_module.distances().items()}
+
+    def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Refuses to validate what cannot be ranked by.
+
+        Raises:
+            Diverged: The loss or a parameter is not finite.
+        """
+        if trainer.global_step and isinstance(pl_module, Recommender) and not finite(pl_module):
+            raise diverged(NOT_FINITE, trainer.global_step, trainer.optimizers)
 
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Writes the validation metrics."""
@@ -249,6 +367,25 @@ class Memory(Callback):
     def on_test_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Samples after a test."""
         self.sample()
+
+
+NOT_FINITE = "the loss or a trained parameter is not finite"
+
+
+@torch.no_grad()
+def finite(recommender: Recommender) -> bool:
+    """Whether the last loss and all trained parameters are finite; waits for the device."""
+    loss, trained = recommender.train_loss, recommender.trained().values()
+    # One number a parameter: infinities of both signs sum to NaN.
+    sums = [parameter.detach().float().sum() for parameter in trained]
+    fine = not sums or bool(torch.stack(sums).isfinite().all())
+    return fine and (loss is None or bool(loss.isfinite()))
+
+
+def trained_epochs(trainer: lp.Trainer) -> float:
+    """Passes over the training queries until now, with fractions, over all stops."""
+    data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return epochs_of(data.plan, trainer.fit_loop.epoch_loop.batch_progress.total.ready)
 
 
 def whole(trainer: lp.Trainer, batches: int) -> bool:

@@ -15,6 +15,7 @@ from recsys.config import nearest
 from recsys.errors import ConfigError, RecsysError
 
 if TYPE_CHECKING:
+    from recsys.comparison.methods import Method
     from recsys.comparison.outcome import Comparison
 
 KEYS: Mapping[str, str] = {
@@ -28,7 +29,11 @@ KEYS: Mapping[str, str] = {
     "level": "coverage of intervals; tests reject at one minus it (default 0.95)",
     "slices": "cold,history,popularity or any column of cases.parquet; none for no slices",
     "output": "folder of the report (default: comparison-DIGEST)",
+    "wandb": "spec: also write wandb.json, a workspace and a report at Weights & Biases to push "
+    "later with python -m recsys.boards push=FOLDER; push: do so now (default: off)",
+    "wandb_entity": "user or team that will own them (default: that of the key)",
 }
+WANDB = ("off", "spec", "push")
 FLAGS = ("--help", "--config-diff")
 FILES = ("report.md", "table.tex", "report.html", "comparison.json")
 
@@ -146,6 +151,7 @@ def compare(words: Sequence[str]) -> Path:
     margin = _number(asked, "margin", 0, 100, "give percent points above 0, as in margin=0.3")
     level = _number(asked, "level", 0.5, 1, "give a share below 1, as in level=0.95") or 0.95
     slices = _slices(asked)
+    wandb = _wandb(asked)
 
     from recsys.comparison import analysis, comparable, methods, names, runs, sentences, values
     from recsys.comparison.outcome import Question
@@ -173,7 +179,42 @@ def compare(words: Sequence[str]) -> Path:
     show(result)
     save(result, output)
     print(f"report: {output / 'report.html'}")
+    if wandb != "off":
+        board(result, found, output, asked.keys.get("wandb_entity", ""), push=wandb == "push")
     return output
+
+
+def board(
+    comparison: Comparison, found: Sequence[Method], output: Path, entity: str, push: bool
+) -> None:
+    """Writes the comparison's workspace and report for Weights & Biases, and pushes them.
+
+    Raises:
+        ConfigError: A run was not logged there, or the push is refused.
+    """
+    from recsys.boards import board as boards
+    from recsys.boards import ofcomparison
+
+    specification = ofcomparison.specification(comparison, found, entity)
+    print(f"wandb: {boards.save(specification, output)}")
+    if push:
+        from recsys.boards.push import push as send
+
+        print(*(f"wandb: {address}" for address in send(specification)), sep="\n")
+
+
+def _wandb(asked: Asked) -> str:
+    """off, spec or push; a push that cannot work is refused before the comparison is made."""
+    found = asked.keys.get("wandb", "off")
+    if found not in WANDB:
+        raise ConfigError(f"wandb is '{found}'; it is off, spec or push.{nearest(found, WANDB)}")
+    if found == "off" and "wandb_entity" in asked.keys:
+        raise ConfigError("wandb_entity is there without wandb; add wandb=spec or wandb=push.")
+    if found == "push":
+        from recsys.boards.push import ready
+
+        ready()
+    return found
 
 
 def _slices(asked: Asked) -> tuple[str, ...] | None:

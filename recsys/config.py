@@ -46,7 +46,7 @@ AXES: Mapping[str, str] = {
 
 NEEDED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "data.source": ("load", ("default_split",)),
-    "tuning": ("apply", ()),
+    "tuning": ("apply", ("moves",)),
     "architecture": (
         "Model",
         (
@@ -54,7 +54,7 @@ NEEDED: Mapping[str, tuple[str, tuple[str, ...]]] = {
             *("reads_tags", "reads_context"),
         ),
     ),
-    "objective": ("Objective", ("needs", "reads_labels")),
+    "objective": ("Objective", ("needs", "reads_labels", "draws", "encodes_catalog")),
 }
 """What a choice's module has beside `Config`, and the class variables or properties of that."""
 

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from recsys.errors import DataError
+from recsys.errors import DataError, Diverged
 from recsys.metrics.functional import from_counts, from_lists, metric_names, rank_counts
 from recsys.metrics.ranking import RankingMetrics
 from recsys.schema import Evaluation
@@ -113,7 +113,7 @@ class Evaluator(nn.Module):
             may_stop: Whether training has begun, so that a collapse is its doing.
 
         Raises:
-            DataError: Training gave all items the same vector, for the second time in a row.
+            Diverged: Training gave all items the same vector, for the second time in a row.
         """
         self.metrics.reset()
         self.rows = []
@@ -133,7 +133,7 @@ class Evaluator(nn.Module):
             return
         text = f"the encoder gives all items nearly the same vector (mean cosine {cosine:.5f})"
         if self._warned and may_stop:
-            raise DataError(f"{text}, twice in a row; lower the learning rate.")
+            raise Diverged(f"{text}, twice in a row; lower the learning rate.")
         self._warned = may_stop
         warnings.warn(text, stacklevel=2)
 

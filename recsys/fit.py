@@ -12,6 +12,7 @@ from pathlib import Path
 
 from recsys.config import Run, choice_name, compose, to_yaml
 from recsys.errors import ConfigError, RecsysError
+from recsys.ranks import leave_note
 from recsys.resume import Leave, Signals, inherited, locked, new_folder, rank, reopen
 from recsys.seeds import PLAN, Plan, last_begun, planned, run_all
 from recsys.usage import help_text
@@ -21,11 +22,13 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command.
 
     Returns:
-        The exit code: 0; 2 for a mistake of the user, told in one sentence; 128 + signal where
-        one ended the run.
+        The exit code: 0; 128 + signal where one ended the run; else that of the error, which is
+        told in one sentence: 2 for a mistake of the user, 3 for a training that diverged, 4 for
+        memory that did not suffice.
     """
     words = [w for w in argv if not w.startswith("--")]
     flags = {w for w in argv if w.startswith("--")}
+    folder: Path | None = None
     try:
         if flags - {"--help", "--print-config"}:
             odd = min(flags - {"--help", "--print-config"})
@@ -42,8 +45,12 @@ def main(argv: Sequence[str]) -> int:
             return 0
         fit(run, folder)
     except RecsysError as error:
+        if rank() != 0 and folder is not None:
+            # Only the first rank may leave with a code: the launcher kills it after another's.
+            leave_note(folder, error)
+            return 0
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.code
     except Leave as leave:
         return int(leave.code or 0)
     return 0
@@ -91,12 +98,14 @@ def fit(run: Run, folder: Path | None = None) -> Path:
         The result folder.
 
     Raises:
-        RecsysError: The configuration or the data cannot be used.
+        RecsysError: The configuration or the data cannot be used, the training diverged, or the
+            memory did not suffice.
         Leave: SIGTERM or SIGINT came.
     """
     import torch
 
     from recsys import build
+    from recsys.ending import memory_told
     from recsys.job import Job
 
     started, cpu = time.monotonic(), time.process_time()
@@ -109,7 +118,8 @@ def fit(run: Run, folder: Path | None = None) -> Path:
             run = resolve(run)
             if run.trainer.threads is not None:
                 torch.set_num_threads(run.trainer.threads)
-            made = build.assemble(run)
+            with memory_told():
+                made = build.assemble(run)
             if folder is None:
                 name = run.experiment or choice_name(run.architecture)
                 folder = new_folder(run.output, name, to_yaml(run))
@@ -172,6 +182,11 @@ def resolve(run: Run) -> Run:
             "one of them out."
         )
     run.tracking.wandb = wandb_mode(run.tracking.wandb)
+    odd = [tag for tag in run.tracking.tags if not 0 < len(tag) <= 64]
+    if odd:
+        raise ConfigError(
+            f"tracking.tags: '{odd[0]}' has {len(odd[0])} characters, and a tag has 1 to 64."
+        )
     return run
 
 

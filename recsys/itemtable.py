@@ -9,7 +9,6 @@ them, which gives it many steps where a sum of gradients gives it one.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, cast
 
@@ -97,7 +96,7 @@ def check_reading(run: Run) -> None:
         return
     if run.trainer.encoder_updates != EVERY_STEP:
         return
-    if not dataclasses.asdict(run.objective).get("encode_catalog", False):
+    if not run.objective.encodes_catalog:
         name = choice_name(run.objective)
         raise ConfigError(
             f"objective {name} reads the vectors of all items in every step, and tuning "

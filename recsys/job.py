@@ -6,31 +6,30 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import lightning.pytorch as lp
-import polars as pl
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
-from torch import Tensor
 
-from recsys import beyond, build, profiling, protocols, record, results, slices, tracking
+from recsys import build, closing, profiling, ranks, results, tracking
 from recsys.build import Assembly
 from recsys.callbacks import Bar, BatchSeed, Best, Memory, Watch
 from recsys.config import AXES, Run, choice_name, to_node
+from recsys.ending import memory_told, state
 from recsys.errors import ConfigError, DataError
-from recsys.evaluation import cutoffs, label
+from recsys.evaluation import cutoffs
 from recsys.hardware import NAMES
 from recsys.itemtable import EVERY_STEP, Distill
 from recsys.meter import Counts, Meter
 from recsys.profiling import Profile, Stages
-from recsys.resume import FOLDER, LAST, Signals, Start, rank
+from recsys.resume import ENDED, FOLDER, LAST, Signals, Start, rank
 from recsys.saving import Save, WholeFile
 from recsys.stopwatch import Stopwatch
-from recsys.trained import TABLE
+from recsys.validations import FILE, Validations
 
 
 class Job:
@@ -48,10 +47,15 @@ class Job:
 
     def __init__(self, run: Run, folder: Path, made: Assembly, signals: Signals) -> None:
         self.run, self.folder, self.made, self.signals = run, folder, made, signals
-        self.best = Best(
-            folder / "checkpoints" / "best.safetensors", f"val/{run.evaluation.monitor}"
-        )
         self.save = Save(folder / LAST, run.checkpoint.every_minutes, signals, self._account)
+        self.best = Best(
+            folder / "checkpoints" / "best.safetensors",
+            f"val/{run.evaluation.monitor}",
+            run.checkpoint.pick,
+            Validations(folder / FILE),
+            self.save.total_seconds,
+        )
+        self.rows = Watch(run.trainer.log_every, self.save.total_seconds)
         self.memory = Memory(run.trainer.log_every)
         start = Start.read(folder)
         if start is not None and start.fingerprint != made.fingerprint:
@@ -73,39 +77,60 @@ class Job:
         Args:
             started: Monotonic time at which the command began.
             cpu: CPU seconds of the process at that time.
+
+        Raises:
+            RecsysError: The data cannot be used, the training diverged, or memory did not suffice.
+            Leave: A signal ended it.
         """
         first = rank() == 0
         self.clock, self.cpu = started - self.start.seconds, cpu - self.start.cpu_seconds
         self.watch.begin(started)
-        if first:
-            print(f"run: {self.folder}", *self.made.split.notes, sep="\n")
-            self._floors()
         many = self.run.trainer.devices > 1
-        if first and many:
-            os.environ[FOLDER] = str(self.folder)
         trainer = None
         try:
-            trainer = self._trainer()
-            self.watch.set_out()
-            table, seconds = self._train_and_test(trainer)
-            self._finish(table, seconds)
-        except BaseException:
+            with memory_told():
+                if first:
+                    (self.folder / ENDED).unlink(missing_ok=True)  # of an attempt before
+                    ranks.clear_note(self.folder)
+                    print(f"run: {self.folder}", *self.made.split.notes, sep="\n")
+                    self._floors()
+                    if many:
+                        os.environ[FOLDER] = str(self.folder)
+                trainer = self._trainer()
+                self.watch.set_out()
+                with self._others(trainer) if first and many else nullcontext():
+                    self._finish(*self._train_and_test(trainer))
+        except BaseException as error:
             with suppress(DataError):  # a full disk has been told already
                 self._account()
-            if self.wandb is not None:
-                self.wandb.close(1)
+            self._close(error)
             if trainer is not None and first:
                 _end_ranks(trainer)
             raise
         finally:
             if first and many:
-                del os.environ[FOLDER]
+                os.environ.pop(FOLDER, None)
         return self.folder
+
+    @contextmanager
+    def _others(self, trainer: lp.Trainer) -> Iterator[None]:
+        """Hears of an error on another rank; for the first one."""
+        with (
+            ranks.Lookout(self.folder, self._close, lambda: _processes(trainer)),
+            ranks.others_told(self.folder),
+        ):
+            yield
+
+    def _close(self, error: BaseException) -> None:
+        """Closes the run at Weights & Biases after what ended it."""
+        if self.wandb is not None:
+            self.wandb.close(1, state(error, self.folder))
 
     def _floors(self) -> None:
         """Makes what is still missing of the test metrics of the baselines, over the same cases."""
         self.start.write(self.folder)
-        for name in build.FLOORS if self.run.architecture.trains else ():
+        wanted = self.run.architecture.trains and self.run.evaluation.test
+        for name in build.FLOORS if wanted else ():
             if name not in self.start.floors:
                 batches = self.made.datamodule.test_dataloader()
                 self.start.floors[name] = build.floor(name, self.made.parts).evaluate(batches)
@@ -123,59 +148,80 @@ class Job:
             self.start.stages = self.watch.seconds()
         self.start.write(self.folder)
 
-    def _train_and_test(self, trainer: lp.Trainer) -> tuple[dict[str, dict[str, float]], float]:
-        """The closing table and the seconds of training."""
-        model, data = self.made.recommender, self.made.datamodule
-        if self.run.architecture.trains:
-            # Every rank must take the same way; only the file that all of them see decides.
-            if "zero-shot" not in self.start.floors:
-                loggers, trainer.loggers = trainer.loggers, []
-                self.start.floors["zero-shot"] = _test(trainer, self.made)
-                trainer.loggers = loggers
-                if rank() == 0:
-                    self.start.write(self.folder)
-            last = self.folder / LAST
-            resumed = last.is_file()
-            if not resumed:
-                self.csv.rewind(-1)  # of an attempt that left no checkpoint
-                trainer.validate(model, data, verbose=False)
-                self.best.offer(trainer, model, step=0)
-            if model.trained():
-                trainer.fit(
-                    model, data, ckpt_path=str(last) if resumed else None, weights_only=True
-                )
-                if self.best.seen != trainer.global_step:  # max_steps ended it within an epoch
-                    trainer.validate(model, data, verbose=False)
-                    self.best.offer(trainer, model, trainer.global_step)
-                    # A stop from here on must not validate and log that again.
-                    self.save.write(trainer)
-                trainer.strategy.barrier("best")
-                model.load_trained(self.best.path)
-        options = self.run.evaluation
+    def _train_and_test(
+        self, trainer: lp.Trainer
+    ) -> tuple[dict[str, dict[str, float]], closing.Progress]:
+        """The closing table, and how far training came."""
+        model = self.made.recommender
+        options, trains = self.run.evaluation, self.run.architecture.trains
+        # Every rank must take the same way; only the file that all of them see decides.
+        if trains and options.test and "zero-shot" not in self.start.floors:
+            loggers, trainer.loggers = trainer.loggers, []
+            self.start.floors["zero-shot"] = _test(trainer, self.made)
+            trainer.loggers = loggers
+            if rank() == 0:
+                self.start.write(self.folder)
+        if trains:
+            self._train(trainer)
+        elif not options.test:
+            self._validate(trainer, 0)
+        done = closing.Progress.of(self.made, self.save.total_seconds() if trains else 0.0)
+        if trains and done.steps:
+            trainer.strategy.barrier("best")
+            model.load_trained(self.best.path)
+        if not options.test:
+            shown = {0: self.best.first, self.best.step: self.best.metrics}
+            return {f"step {step}": metrics for step, metrics in shown.items()}, done
         if options.beyond and options.protocol == "catalog":
             # Of this pass only: what floors and the untrained encoder recommend is not looked at.
             model.evaluator.keep = max(cutoffs(options))
-        table = {**self.start.floors, self.folder.name: _test(trainer, self.made)}
-        return table, self.save.total_seconds() if self.run.architecture.trains else 0.0
+        return {**self.start.floors, self.folder.name: _test(trainer, self.made)}, done
 
-    def _finish(self, table: Mapping[str, Mapping[str, float]], seconds: float) -> None:
+    def _train(self, trainer: lp.Trainer) -> None:
+        """Trains, or goes on, with a validation before the first and after the last step."""
+        last = self.folder / LAST
+        resumed = last.is_file()
+        if not resumed:
+            self.csv.rewind(-1)  # of an attempt that left no checkpoint
+            if rank() == 0:
+                self.best.lines.rewind(-1)
+            self._validate(trainer, 0)
+        model = self.made.recommender
+        if not model.trained() or self.run.trainer.max_steps == 0:
+            return
+        checkpoint = str(last) if resumed else None
+        trainer.fit(model, self.made.datamodule, ckpt_path=checkpoint, weights_only=True)
+        if self.best.seen != trainer.global_step:  # max_steps ended it within an epoch
+            self._validate(trainer, trainer.global_step)
+            # A stop from here on must not validate and log that again.
+            self.save.write(trainer)
+
+    def _validate(self, trainer: lp.Trainer, step: int) -> None:
+        """A validation outside of the training loop."""
+        trainer.validate(self.made.recommender, self.made.datamodule, verbose=False)
+        self.best.offer(trainer, self.made.recommender, step)
+
+    def _finish(self, table: Mapping[str, Mapping[str, float]], progress: closing.Progress) -> None:
         """Writes the result; on the first rank only."""
-        rows = results.gather(self.made.recommender.evaluator.rows)
+        options = self.run.evaluation
+        rows = results.gather(self.made.recommender.evaluator.rows) if options.test else []
         counts = self.meter.total()
         if rank() != 0:
             return
-        slicing = self._slicing()
-        further = self._beyond(rows, slicing)
-        cases = slices.annotate(results.cases_frame(rows, self.made.tables), slicing)
-        result = {**self._result(table[self.folder.name], seconds, cases, counts), **further}
-        results.write(self.folder, result, cases)
+        tested: closing.Tested | None = None
+        if options.test:
+            test = table[self.folder.name]
+            tested = closing.tested(self.run, self.made, self.start.floors, test, rows)
+        result = self._result(tested, progress, counts)
+        results.write(self.folder, result, None if tested is None else tested.cases)
         (self.folder / LAST).unlink(missing_ok=True)
-        results.show(table, self.run.evaluation)
-        if "beyond" in further:
-            results.show_beyond(further["beyond"], self.run.evaluation)
+        results.show(table, options)
+        if tested is not None and tested.beyond is not None:
+            results.show_beyond(tested.beyond, options)
         if self.run.profile:
             profiling.show(self._profile(counts))
-        if self.best.step == 0 and self.made.recommender.trained():
+        picked = self.run.checkpoint.pick == "best"
+        if picked and progress.steps and not self.best.step:
             print("the best validation was before the first step: training did not help")
         if self.wandb is not None:
             wanted = self.run.tracking.checkpoint_artifact and self.best.path.is_file()
@@ -184,27 +230,8 @@ class Job:
                 print(self.wandb.sync_line())
         print(f"result: {self.folder}")
 
-    def _slicing(self) -> slices.Slicing:
-        """What the test cases are cut by."""
-        counts = self.made.examples.train_counts()
-        columns = tuple(self.run.evaluation.slices)
-        return slices.Slicing(self.made.tables, self.made.split, counts, columns)
-
-    def _beyond(
-        self, rows: list[dict[str, Tensor]], by: slices.Slicing
-    ) -> dict[str, dict[str, object]]:
-        """Measures beyond accuracy, where the rows keep the best items, which they lose here."""
-        kept = beyond.take(rows)
-        if kept is None:
-            return {}
-        options = self.run.evaluation
-        found = beyond.measures(
-            *kept, cutoffs(options), by.counts, by.tables, by.split, options.category
-        )
-        return {"beyond": found}
-
     def _result(
-        self, test: Mapping[str, float], seconds: float, cases: pl.DataFrame, counts: Counts
+        self, tested: closing.Tested | None, progress: closing.Progress, counts: Counts
     ) -> dict[str, object]:
         """What `result.json` holds."""
         self._account()
@@ -212,50 +239,15 @@ class Job:
         if self.run.profile:
             profile = self._profile(counts)
             profiling.write(self.folder, profile, counts, self.profile.gemms)
-        model, options = self.made.recommender, self.run.encoder
-        encoder: dict[str, object] = {}
-        if model.parts.encoder is not None:
-            encoder = {"encoder": record.encoder(options.model, options.revision)}
+        cost = closing.cost(self.run, self.made, self.start, counts, progress.seconds)
+        protocol = closing.protocol(self.run, self.made)
         return {
-            "test": test,
-            "floors": self.start.floors,
-            "validation": {
-                "monitor": self.best.monitor,
-                "best": self.best.value,
-                "step": self.best.step,
-            },
-            "protocol": self._protocol(cases),
-            "slices": slices.means(
-                cases,
-                [name for name in results.columns(self.run.evaluation) if "/" not in name],
-                label(self.run.evaluation),
-                self.run.evaluation.slices,
-            ),
-            "cost": {
-                "trained_parameters": sum(p.numel() for p in model.kept().values()),
-                "parameters": sum(
-                    p.numel() for name, p in model.named_parameters() if not name.startswith(TABLE)
-                ),
-                "texts": round(counts.texts),
-                "tokens": round(counts.tokens),
-                "train_flops": counts.flops,
-                "train_seconds": seconds,
-                "seconds": self.start.seconds,
-                "cpu_seconds": self.start.cpu_seconds,
-                "anonymous_peak_mb_sampled": self.start.peak_mb or None,
-                "devices": self.run.trainer.devices,
-                "resumes": self.start.resumes,
-                **record.cache(model.parts.prefix or model.parts.vectors),
-                **profile,
-            },
-            "data": {
-                "fingerprint": self.made.fingerprint,
-                "split": self.made.split.name,
-                **record.data(self.made.split, self.made.datamodule.lists),
-            },
-            **encoder,
-            "versions": record.versions(),
-            "code": record.commit(),
+            **({} if tested is None else tested.figures),
+            "validation": closing.validation(self.best, progress),
+            "train": closing.train(self.rows, self.made),
+            "protocol": {**protocol, **({} if tested is None else tested.protocol)},
+            "cost": {**cost, **profile},
+            **closing.circumstances(self.run, self.made),
         }
 
     def _profile(self, counts: Counts) -> dict[str, float | None]:
@@ -263,25 +255,6 @@ class Job:
         return profiling.figures(
             self.start.stages, counts, self.profile.peak, self.run.trainer.devices
         )
-
-    def _protocol(self, cases: pl.DataFrame) -> dict[str, object]:
-        """What was ranked, and what could not be found."""
-        options = self.run.evaluation
-        out: dict[str, object] = {
-            "name": options.protocol,
-            "mask_history": options.mask_history,
-            "catalog": len(self.made.tables.items),
-            "unreachable": int(cases["unreachable"].sum()),
-            **protocols.described(self.run, self.made.split),
-        }
-        if options.protocol == "candidates":
-            inserted = int(cases["inserted"].sum())
-            out |= {
-                "candidates": options.candidates,
-                "inserted": inserted,
-                "list_recall": 1 - inserted / len(cases),
-            }
-        return out
 
     def _loggers(self) -> list[Logger]:
         """CSV always; the others as asked, on the first rank only."""
@@ -294,6 +267,7 @@ class Job:
         if options.wandb != "off":
             node = to_node(self.run)
             tags = [f"{axis}={choice_name(_axis(self.run, axis))}" for axis in AXES]
+            tags += [tag for tag in dict.fromkeys(options.tags) if tag not in tags]
             self.wandb = tracking.WandbLog(
                 self.folder,
                 self.start.wandb,
@@ -311,7 +285,7 @@ class Job:
         options = self.run.trainer
         callbacks: list[Callback] = [self.profile] if self.run.profile else []
         callbacks += [self.meter, BatchSeed(self.run.seed)]
-        callbacks += [Watch(options.log_every, self.save.total_seconds), self.memory, self.best]
+        callbacks += [self.rows, self.memory, self.best]
         if options.encoder_updates != EVERY_STEP and self.run.architecture.trains:
             clip, size = self.run.optimizer.clip, options.batch_size
             callbacks.append(Distill(options.encoder_updates, size, clip, self.run.seed))
@@ -371,11 +345,14 @@ def _end_ranks(trainer: lp.Trainer) -> None:
 
     A rank that was told to leave by a common decision gets the time to do so.
     """
-    launcher = trainer.strategy.launcher
-    if not isinstance(launcher, _SubprocessScriptLauncher):
-        return
-    for process in launcher.procs:
+    for process in _processes(trainer):
         try:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _processes(trainer: lp.Trainer) -> Sequence[subprocess.Popen[bytes]]:
+    """The other ranks that this process has launched by now."""
+    launcher = trainer.strategy.launcher
+    return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else ()

@@ -21,12 +21,49 @@ Table = Callable[[Tensor], Tensor]
 """Item vectors (N, D), with their gradient, of catalog rows (N,) that lie on the host."""
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Which negatives an objective asks the loader for.
+
+    Attributes:
+        count: Negatives beside each target.
+        sampling: How they are drawn where they are drawn among all items.
+        corrects: The setting by which the loss allows for how they were drawn, as in
+            "objective.logq=1"; None where it takes negatives of any origin.
+    """
+
+    count: int = 0
+    sampling: Sampling = "uniform"
+    corrects: str | None = None
+
+
+class Asks:
+    """What the `Config` of an objective says of itself; `needs` has no default.
+
+    Attributes:
+        needs: What the architecture must give: scores, queries or table.
+        reads_labels: Whether an observed event may be a negative.
+    """
+
+    needs: ClassVar[str]
+    reads_labels: ClassVar[bool] = False
+
+    @property
+    def draws(self) -> Draws:
+        """The negatives that it asks for: none."""
+        return Draws()
+
+    @property
+    def encodes_catalog(self) -> bool:
+        """Whether every step may encode all items with an encoder that trains."""
+        return False
+
+
 @dataclass
-class Drawn:
+class Drawn(Asks):
     """What the `Config` of every objective over sampled negatives begins with."""
 
     needs: ClassVar[str] = "scores"
-    reads_labels: ClassVar[bool] = False
 
     negatives: int = field(default=16, metadata={"help": "negatives drawn for each query"})
     sampling: Sampling = field(
@@ -36,6 +73,11 @@ class Drawn:
             "proportion to their training positives"
         },
     )
+
+    @property
+    def draws(self) -> Draws:
+        """The negatives that it asks for; none is corrected for."""
+        return Draws(self.negatives, self.sampling)
 
 
 @dataclass(frozen=True)

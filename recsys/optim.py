@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, Diverged
 
 Named = Sequence[tuple[str, nn.Parameter]]
 
@@ -100,6 +100,28 @@ def optimiser(
         return adamw(groups(roles, rates, decay, plain), betas, steps, warmup, schedule)
 
     return make
+
+
+def diverged(what: str, step: int, optimizers: Sequence[torch.optim.Optimizer]) -> Diverged:
+    """The end of a training that went wrong, with the rates that it went wrong at.
+
+    Args:
+        what: What is wrong, as the beginning of a sentence.
+        step: Optimiser steps done.
+        optimizers: Those of the training; each learning rate is told as it is by now and as it is
+            at its height.
+    """
+    rates = {
+        str(group["name"]).partition("/")[0]: f"{group['lr']:.3g} of {group['initial_lr']:.3g}"
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+    }
+    listed = ", ".join(f"{role} {rate}" for role, rate in rates.items())
+    return Diverged(
+        f"{what} at step {step}, with learning rates {listed or 'unknown'}: training has diverged; "
+        "lower optimizer.lr (or encoder_lr, head_lr, table_lr), raise optimizer.warmup, or set "
+        "optimizer.clip=1."
+    )
 
 
 def set_dropout(model: nn.Module, rate: float | None) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from recsys.candidates import candidate_lists
 from recsys.config import Run, choice_name, nearest
 from recsys.data.examples import TEST, VAL, Examples, Lists
+from recsys.data.hard import HardExamples, hard_count
 from recsys.data.sampled import CAUTION, sampled_lists
 from recsys.data.shown import ShownExamples, impression_lists, left_out
 from recsys.data.splits import Split
@@ -17,30 +19,47 @@ from recsys.errors import ConfigError
 from recsys.metrics.beyond import categories
 from recsys.recommender import Recommender
 
-SHOWN = ("sampled_softmax", "bpr", "bce")
-"""Objectives whose negatives may be any: the others correct for how they were drawn."""
-
 
 def check(run: Run) -> None:
-    """Refuses negatives from impressions where they make no sense.
+    """Refuses a source of negatives where it makes no sense.
 
     Raises:
-        ConfigError: The objective, its sampling or the targets do not go with them.
+        ConfigError: The architecture, the objective, its sampling or the targets do not go with
+            it, or a key speaks of hard negatives where there are none.
     """
-    if run.data.negatives != "impression":
+    data, way = run.data, f"data.negatives={run.data.negatives}"
+    if data.negatives != "hard":
+        for field in dataclasses.fields(data):
+            if field.name.startswith("hard_") and getattr(data, field.name) != field.default:
+                raise ConfigError(
+                    f"data.{field.name} speaks of hard negatives, and {way}; set "
+                    "data.negatives=hard or leave it out."
+                )
+    if data.negatives == "drawn":
         return
     if not run.architecture.trains:
         raise ConfigError(
-            "data.negatives=impression is for training, and this architecture does not train; "
-            "leave it out."
+            f"{way} is for training, and this architecture does not train; leave it out."
         )
-    name, objective = choice_name(run.objective), dataclasses.asdict(run.objective)
-    if name not in SHOWN or not objective["negatives"]:
+    name, draws = choice_name(run.objective), run.objective.draws
+    if not draws.count:
         raise ConfigError(
-            f"data.negatives=impression goes with objective {', '.join(SHOWN)} and "
-            f"objective.negatives of 1 or more, not with {name}."
+            f"{way} goes with an objective that sets negatives beside a target (bce, bpr, "
+            f"sampled_softmax) and objective.negatives of 1 or more, not with {name}."
         )
-    if objective.get("sampling", "uniform") != "uniform":
+    if draws.corrects is not None:
+        raise ConfigError(
+            f"{draws.corrects} allows for negatives that are drawn among all items, and {way} "
+            f"gives others; set it to 0, or leave out {way}."
+        )
+    if data.negatives == "hard":
+        _check_hard(run, draws.count)
+    else:
+        _check_shown(run, draws.sampling)
+
+
+def _check_shown(run: Run, sampling: str) -> None:
+    if sampling != "uniform":
         raise ConfigError(
             "objective.sampling says how negatives are drawn among all items, and "
             "data.negatives=impression takes them from impressions; leave it out."
@@ -49,6 +68,25 @@ def check(run: Run) -> None:
         raise ConfigError(
             "data.targets=labelled already trains on what was not clicked; leave out "
             "data.negatives=impression."
+        )
+
+
+def _check_hard(run: Run, negatives: int) -> None:
+    data = run.data
+    if not hard_count(negatives, data.hard_share):
+        raise ConfigError(
+            f"data.hard_share={data.hard_share:g} of objective.negatives={negatives} is less than "
+            "one item; raise either, or set data.negatives=drawn."
+        )
+    if data.hard_skip >= data.hard_top:
+        raise ConfigError(
+            f"data.hard_skip={data.hard_skip} leaves nothing of data.hard_top={data.hard_top}; "
+            "make it smaller."
+        )
+    if data.hard_from != "tfidf" and not (Path(data.hard_from) / "config.yaml").is_file():
+        raise ConfigError(
+            f"data.hard_from={data.hard_from} is no run: config.yaml is missing there; give tfidf "
+            "or the folder that recsys.fit printed."
         )
 
 
@@ -90,6 +128,10 @@ def examples(run: Run, split: Split, items: int) -> Examples:
     chosen = (data.train_users, data.sample_seed, data.user_reviews)
     if data.negatives == "impression":
         return ShownExamples(split, items, data.max_history, *chosen)
+    if data.negatives == "hard":
+        return HardExamples(
+            split, items, data.max_history, data.targets, *chosen, share=data.hard_share
+        )
     return Examples(split, items, data.max_history, data.targets, *chosen)
 
 
@@ -100,6 +142,8 @@ def lists(
     key: Mapping[str, object],
 ) -> dict[int, Lists]:
     """What is ranked in validation and test, where it is not the whole catalog.
+
+    A run that does not test has no lists of the test part.
 
     Args:
         run: The options.
@@ -112,13 +156,14 @@ def lists(
     """
     options = run.evaluation
     sampled = run.evaluation.max_cases, run.data.sample_seed
+    roles = (VAL, TEST) if options.test else (VAL,)
     if options.protocol == "catalog":
         return {}
     if options.protocol == "labels":
-        return {role: made.label_lists(role, *sampled) for role in (VAL, TEST)}
+        return {role: made.label_lists(role, *sampled) for role in roles}
     if options.protocol == "impressions":
-        return {role: impression_lists(made.split, role, *sampled) for role in (VAL, TEST)}
-    cases = {role: made.cases(role, *sampled) for role in (VAL, TEST)}
+        return {role: impression_lists(made.split, role, *sampled) for role in roles}
+    cases = {role: made.cases(role, *sampled) for role in roles}
     if options.protocol == "sampled":
         return {
             role: sampled_lists(
@@ -140,9 +185,10 @@ def notes(run: Run, split: Split) -> tuple[str, ...]:
     if run.evaluation.protocol == "sampled":
         return (CAUTION.format(n=run.evaluation.sampled_negatives),)
     if run.evaluation.protocol == "impressions":
-        found = left_out(split, TEST)
+        found = left_out(split, TEST if run.evaluation.test else VAL)
+        part = "test" if run.evaluation.test else "validation"
         return (
-            f"impressions: of {found.impressions} in test, {found.without_positive} without a "
+            f"impressions: of {found.impressions} in {part}, {found.without_positive} without a "
             f"click and {found.without_negative} without anything else are left out.",
         )
     return ()
@@ -152,7 +198,7 @@ def described(run: Run, split: Split) -> dict[str, object]:
     """What a result says of its protocol, apart from what was ranked by it."""
     options = run.evaluation
     if options.protocol == "impressions":
-        return {"left_out": left_out(split, TEST)._asdict()}
+        return {"left_out": left_out(split, TEST if options.test else VAL)._asdict()}
     if options.protocol == "sampled":
         return {"negatives": options.sampled_negatives, "sampling": options.sampled_by}
     return {}

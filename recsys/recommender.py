@@ -16,12 +16,12 @@ from recsys.data.usertexts import UserTexts
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.prefix import PrefixCache
 from recsys.encoders.vectors import FrozenVectors
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.evaluation import Evaluator, Ranking
 from recsys.flops import Work
 from recsys.interactions import Interactions
 from recsys.objective import Surroundings
-from recsys.optim import Named, Optimise
+from recsys.optim import Named, Optimise, diverged
 from recsys.stopwatch import Stopwatch
 from recsys.trained import ENCODERS, TABLE, Trained
 from recsys.types import Batch, ItemBatch, Loss, Ragged, Scored, Tuned, upload
@@ -53,6 +53,7 @@ class Parts:
         label: What stands before each metric's name.
         tags: (I, T) numbers of each item's tags from 1, 0 for none; None where nothing reads them.
         situations: How many codes a batch's `situation` has, by name.
+        schedule_steps: Steps that the schedule is laid out for; None for those that are trained.
     """
 
     texts: tuple[str, ...]
@@ -75,6 +76,7 @@ class Parts:
     label: str = ""
     tags: Tensor | None = None
     situations: Mapping[str, int] = field(default_factory=dict)
+    schedule_steps: int | None = None
 
 
 class Recommender(Trained, abc.ABC):
@@ -85,6 +87,8 @@ class Recommender(Trained, abc.ABC):
         work: Counts what training reads and computes.
         watch: Takes the time of the stages; off by itself.
         train_loss: () the loss of the last training step over all ranks, or None before one.
+        validated: Metrics of the last validation in double precision; what Lightning logs is
+            rounded to single.
     """
 
     needs_history = False
@@ -94,6 +98,7 @@ class Recommender(Trained, abc.ABC):
         self.parts = parts
         self.work, self.watch = Work(), Stopwatch(on=False)
         self.train_loss: Tensor | None = None
+        self.validated: dict[str, float] = {}
         self._encoder = parts.encoder
         self.evaluator = Evaluator(
             parts.ranking, parts.ks, parts.mask_history, parts.counts, parts.label
@@ -261,15 +266,17 @@ class Recommender(Trained, abc.ABC):
         tuned = self.parts.tuned
         own = {f"{e}{n}" for e in ENCODERS for n in tuned.no_decay} if tuned else set()
         flat = {k for k, p in self.trained().items() if p.ndim < 2 or "norm" in k.lower()}
-        return self.parts.optimise(roles, frozenset(own | flat), self._steps())
+        return self.parts.optimise(roles, frozenset(own | flat), self.planned_steps())
 
     @final
-    def _steps(self) -> int:
-        """Optimiser steps of the whole training.
+    def planned_steps(self) -> int:
+        """Optimiser steps that the schedule is laid out for: of the whole training, if not told.
 
         The Trainer's own estimate would begin to read the data before the counters of a run that
         goes on are restored.
         """
+        if self.parts.schedule_steps is not None:
+            return self.parts.schedule_steps
         trainer = self.trainer
         data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
         epochs = trainer.max_epochs or 1
@@ -344,13 +351,25 @@ class Recommender(Trained, abc.ABC):
 
     @final
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Ranks a batch of validation cases; no collective in here."""
-        self.evaluator.step(self, batch)
+        """Ranks a batch of validation cases; no collective in here.
+
+        Raises:
+            Diverged: A score is NaN since training began.
+        """
+        try:
+            self.evaluator.step(self, batch)
+        except DataError as error:
+            if not self.trainer.global_step:
+                raise
+            # The same cases could be ranked before the first step: training has done it.
+            what = f"the validation cannot be ranked ({str(error).rstrip('.')})"
+            raise diverged(what, self.trainer.global_step, self.trainer.optimizers) from None
 
     @final
     def on_validation_epoch_end(self) -> None:
         """Logs the validation metrics."""
-        self.log_dict({f"val/{k}": v for k, v in self.evaluator.end().items()}, logger=False)
+        self.validated = self.evaluator.end()
+        self.log_dict({f"val/{k}": v for k, v in self.validated.items()}, logger=False)
 
     @final
     def on_test_epoch_start(self) -> None:

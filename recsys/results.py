@@ -40,15 +40,21 @@ def cases_frame(rows: Sequence[Mapping[str, Tensor]], tables: Tables) -> pl.Data
     )
 
 
-def write(folder: Path, result: Mapping[str, object], cases: pl.DataFrame) -> None:
+def write(folder: Path, result: Mapping[str, object], cases: pl.DataFrame | None) -> None:
     """Writes `cases.parquet`, then `result.json`, whose presence says that the run is complete.
+
+    Args:
+        folder: Of the run.
+        result: What `result.json` is to hold.
+        cases: A row a test case; None where nothing was tested.
 
     Raises:
         DataError: The disk is full; each file is whole or absent.
     """
-    buffer = io.BytesIO()
-    cases.write_parquet(buffer)
-    write_atomic(folder / "cases.parquet", buffer.getvalue())
+    if cases is not None:
+        buffer = io.BytesIO()
+        cases.write_parquet(buffer)
+        write_atomic(folder / "cases.parquet", buffer.getvalue())
     write_atomic(folder / "result.json", json.dumps(result, indent=2, allow_nan=True) + "\n")
 
 
@@ -80,11 +86,12 @@ def title(options: Evaluation) -> str:
         "impressions": "among what an impression showed",
         "sampled": f"among {options.sampled_negatives} random items, not all",
     }
-    return f"test, in percent; {options.protocol}: {ranked[options.protocol]}"
+    part = "test" if options.test else "validation"
+    return f"{part}, in percent; {options.protocol}: {ranked[options.protocol]}"
 
 
 def show(table: Mapping[str, Mapping[str, float]], options: Evaluation) -> None:
-    """Prints the closing table: this run under its floors, in percent."""
+    """Prints the closing table: this run under its floors or its start, in percent."""
     from rich.console import Console
     from rich.table import Table
 
@@ -116,7 +123,7 @@ def show_beyond(measures: Mapping[str, object], options: Evaluation) -> None:
 
 
 def show_spread(tests: Sequence[Mapping[str, float]], options: Evaluation) -> None:
-    """Prints the test metrics of several seeds: mean and standard deviation, in percent."""
+    """Prints the metrics of several seeds: mean and standard deviation, in percent."""
     from rich.console import Console
     from rich.table import Table
 

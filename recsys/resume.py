@@ -31,6 +31,7 @@ NEUTRAL = (
     "tracking.wandb",
     "tracking.project",
     "tracking.group",
+    "tracking.tags",
     "tracking.tensorboard",
     "tracking.checkpoint_artifact",
 )
@@ -43,6 +44,9 @@ CONFIG = "config.yaml"
 """The first file of a run's folder: its resolved configuration."""
 
 LAST = Path("checkpoints", "last.ckpt")
+
+ENDED = "ended.json"
+"""What a signal means, written into the folder before it is sent: `{"state", "reason"}`."""
 
 
 def last_run(output: str, complete: bool) -> Path:

@@ -6,15 +6,17 @@ import io
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as lp
 import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from recsys.callbacks import whole
+from recsys.callbacks import NOT_FINITE, finite, whole
 from recsys.data.files import write_atomic
+from recsys.optim import diverged
+from recsys.recommender import Recommender
 from recsys.resume import Leave, Signals
 from recsys.tracking import CsvLog
 from recsys.types import Batch
@@ -167,6 +169,19 @@ class Save(Checkpoint):
             torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
             signum, save = int(flags[0]), bool(flags[1])
         if signum or save or ended:
-            self.write(trainer)
+            self._write_sound(trainer, signum)
         if signum:
             raise Leave(signum)
+
+    def _write_sound(self, trainer: lp.Trainer, signum: int) -> None:
+        """Saves a state that is worth going on from.
+
+        Raises:
+            Diverged: The loss or a parameter is not finite, and no signal ends the run anyway; the
+                last checkpoint stands.
+        """
+        model = cast(Recommender, trainer.lightning_module)
+        if finite(model):
+            self.write(trainer)
+        elif not signum:
+            raise diverged(NOT_FINITE, trainer.global_step, trainer.optimizers)

@@ -47,10 +47,20 @@ class Data:
     targets: Literal["liked", "labelled"] = option(
         "liked", "train on liked events, or on every event with its own label"
     )
-    negatives: Literal["drawn", "impression"] = option(
+    negatives: Literal["drawn", "impression", "hard"] = option(
         "drawn",
-        "where an objective's negatives come from: drawn among items, or what was shown with the "
-        "target and not clicked",
+        "where an objective's negatives come from: drawn among items, what was shown with the "
+        "target and not clicked, or in part what another method ranks high (hard)",
+    )
+    hard_from: str = option(
+        "tfidf", "who ranks for negatives=hard: tfidf, or the folder of a finished run"
+    )
+    hard_top: int = option(
+        100, "its best items for a training query, without what the user liked there", least=1
+    )
+    hard_skip: int = option(0, "of these the first, left out as likely to be liked", least=0)
+    hard_share: float = option(
+        0.5, "share of a query's negatives that are hard; the others are drawn", least=0, most=1
     )
     max_history: int = option(20, "how many of the latest events a user's history keeps", least=1)
     max_tokens: int = option(64, "raw tokens kept of an item's text", least=1)
@@ -131,6 +141,9 @@ class Optimizer:
     warmup: float = option(0.1, "share of steps in which the rate rises from zero", least=0, most=1)
     clip: float = option(1.0, "largest gradient norm; 0: no clipping", least=0)
     betas: list[float] = option([0.9, 0.999], "AdamW's two decay rates")
+    schedule_steps: int | None = option(
+        None, "steps the schedule is laid out for; null: those that are trained", least=1
+    )
 
 
 @dataclass
@@ -153,7 +166,7 @@ class Trainer:
 
     epochs: int = option(5, "passes over the training queries", least=1)
     max_steps: int | None = option(
-        None, "stop after so many optimiser steps; null: by epochs", least=1
+        None, "stop after so many optimiser steps; null: by epochs", least=0
     )
     batch_size: int = option(64, "users of a step, over all devices", least=1)
     batch_tokens: int | None = option(
@@ -183,8 +196,12 @@ class Trainer:
 
 @dataclass
 class Checkpoint:
-    """What a stop costs."""
+    """Which parameters a run keeps, and what a stop costs."""
 
+    pick: Literal["best", "last"] = option(
+        "best",
+        "which parameters a run keeps: those of the best validation, or of the last step",
+    )
     every_minutes: float = option(10.0, "time between two saved states to go on from", least=0)
 
 
@@ -197,6 +214,7 @@ class Tracking:
     )
     project: str = option("recsys", "project at Weights & Biases")
     group: str | None = option(None, "group of runs at Weights & Biases; null: the experiment")
+    tags: list[str] = option([], "further tags of the run at Weights & Biases")
     tensorboard: bool = option(False, "also write files for TensorBoard")
     checkpoint_artifact: bool = option(False, "upload the best checkpoint to Weights & Biases")
 
@@ -209,6 +227,10 @@ class Evaluation:
         "catalog",
         "rank every item, a candidate list, the user's own labelled events, what each impression "
         "showed, or the target among random items",
+    )
+    test: bool = option(
+        True,
+        "false: only validate; the test part is never read, as in the trials of a sweep",
     )
     k: list[int] = option([10], "cut-offs of the metrics; impressions always have 5 and 10")
     monitor: str = option("ndcg@10", "the validation metric that picks the best checkpoint")

@@ -147,6 +147,9 @@ def _show(plan: Plan) -> None:
     runs = plan.runs()
     found = [json.loads((runs[seed] / "result.json").read_text()) for seed in plan.seeds]
     options = stored(runs[plan.seeds[0]] / "config.yaml").evaluation
+    if not options.test:
+        results.show_spread([result["validation"]["metrics"] for result in found], options)
+        return
     tests: list[Mapping[str, float]] = [result["test"] for result in found]
     results.show_spread(tests, options)
     print(f"compare: python -m recsys.compare '{plan.folder}/*'")

@@ -20,6 +20,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from recsys.data.files import write_atomic
+from recsys.ending import State
 from recsys.errors import ConfigError
 
 FLUSH_SECONDS = 30.0
@@ -146,7 +147,7 @@ class WandbLog(Logger):
         mode: online or offline.
         project: At Weights & Biases.
         group: Of runs that belong together.
-        tags: Choices of the axes.
+        tags: Choices of the axes, and what the user adds.
         config: The resolved configuration.
 
     Raises:
@@ -214,7 +215,7 @@ class WandbLog(Logger):
 
         Args:
             result: What `result.json` holds.
-            table: Test metrics by row of the closing table.
+            table: Metrics by row of the closing table.
             artifact: A checkpoint to send along, or None.
         """
         import wandb
@@ -223,31 +224,48 @@ class WandbLog(Logger):
         rows = [[row, *(metrics[name] for name in names)] for row, metrics in table.items()]
         self.run.log({"closing table": wandb.Table(columns=["run", *names], data=rows)})
         # No slices: those by a column would send what stands in it.
-        for part in ("test", "cost", "validation", "data", "beyond"):
+        for part in ("test", "cost", "data", "beyond"):
             figures = result.get(part, {})
             self.run.summary.update({f"{part}/{k}": v for k, v in figures.items()})
+        for part in ("validation", "train"):
+            self.run.summary.update(_flat(result[part], part))
         if artifact is not None:
             files = wandb.Artifact(f"{self.folder.name}-best", type="model")
             files.add_file(str(artifact))
             self.run.log_artifact(files)
         self.close(0)
 
-    def close(self, code: int) -> None:
+    def close(self, code: int, state: State | None = None) -> None:
         """Closes the run, once; without it the last rows would be lost.
 
         The service that writes the file goes on after `finish`; only its end says that all is on
         the disk.
+
+        Args:
+            code: 0 for a run with a result.
+            state: What is to be said of one without.
         """
         import wandb
 
         if self._open:
             self._open = False
+            if state is not None:
+                self.run.summary.update(dict(state.figures()))
             self.run.finish(exit_code=code)
             wandb.teardown(exit_code=code)
 
     def sync_line(self) -> str:
         """How to send an offline run."""
         return f"wandb: offline; send it with: wandb sync {self.folder / 'wandb'}/offline-run-*"
+
+
+def _flat(figures: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Figures and those in groups of them, each under its path."""
+    out: dict[str, Any] = {}
+    for name, value in figures.items():
+        path = f"{prefix}/{name}"
+        out |= _flat(value, path) if isinstance(value, Mapping) else {path: value}
+    return out
 
 
 def tensorboard(folder: Path) -> TensorBoardLogger:

@@ -12,6 +12,11 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 # Nothing leaves the machine: `tracking.wandb: auto` means off, unless a test says otherwise.
 os.environ["WANDB_MODE"] = "disabled"
 
+# Side by side, each process has one core, and so have the commands that it starts.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
 THINGS = ["lamp", "chair", "table", "shelf", "mirror"]
 COLOURS = ["red", "blue", "green", "black", "white", "brown"]
 

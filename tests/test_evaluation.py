@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recsys.data.examples import NOTHING
-from recsys.errors import DataError
+from recsys.errors import Diverged
 from recsys.evaluation import Evaluator
 from recsys.types import Batch, ItemBatch
 
@@ -121,5 +121,5 @@ def test_a_collapse_stops_a_training_but_not_what_came_before_it():
             evaluator.start(same)
     with pytest.warns(UserWarning, match="nearly the same vector"):
         evaluator.start(same, may_stop=True)
-    with pytest.raises(DataError, match="twice in a row"):
+    with pytest.raises(Diverged, match="twice in a row"):
         evaluator.start(same, may_stop=True)

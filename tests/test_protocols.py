@@ -286,7 +286,7 @@ def test_sampled_metrics_say_so_everywhere(shop_words, capsys):
         (["evaluation.category=nam"], "no column 'nam'"),
         (["evaluation.protocol=impressions"], "no column 'impression'"),
         (["data.negatives=impression"], "not with in_batch"),
-        (["data.negatives=impression", "objective=gbce"], "not with gbce"),
+        (["data.negatives=impression", "objective=gbce"], r"objective\.calibration=0\.75 allows"),
         (
             [
                 "data.negatives=impression",

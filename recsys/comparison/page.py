@@ -5,35 +5,11 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from recsys.comparison import plots, table, tables
+from recsys.comparison import plots, style, table, tables
 from recsys.comparison.outcome import Comparison
 
-STYLE = """
-:root{color-scheme:light dark;--page:#fcfcfb;--ink:#1b1b19;--soft:#5f5e58;--rule:#d9d8d2;
---grid:#e9e8e3;--band:#eceae2;--c0:#2a78d6;--c1:#d8571f;--c2:#148f62;--c3:#b07a00;--c4:#c94f86;
---c5:#4a3aa7;--c6:#0a7f93;--c7:#a33b2f}
-@media(prefers-color-scheme:dark){:root{--page:#1a1a19;--ink:#f1f0ec;--soft:#b3b1a8;--rule:#45443f;
---grid:#31302d;--band:#2b2a26;--c0:#5b9bea;--c1:#ee7c49;--c2:#33b585;--c3:#d9a22b;--c4:#e783b0;
---c5:#a093f0;--c6:#43b7cc;--c7:#e07f73}}
-*{box-sizing:border-box}
-body{margin:0 auto;padding:2rem 1.25rem 4rem;max-width:76rem;background:var(--page);
-color:var(--ink);font:16px/1.5 system-ui,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-h1{font-size:1.6rem;line-height:1.2;margin:0 0 .5rem}
-h2{font-size:1.15rem;margin:2.5rem 0 .75rem;padding-top:.75rem;border-top:1px solid var(--rule)}
-h3{font-size:1rem;margin:1.5rem 0 .25rem}
-.note,.held{color:var(--soft);font-size:.875rem}
-.says li{margin:.4rem 0}
-.scroll{overflow-x:auto;margin:1rem 0 .5rem}
-table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;white-space:nowrap;font-weight:600;padding-bottom:.4rem}
-th,td{padding:.3rem .75rem .3rem 0;text-align:right;vertical-align:top;white-space:nowrap}
-th{border-bottom:1px solid var(--ink);font-weight:600;vertical-align:bottom}
-td{border-bottom:1px solid var(--grid)}
-td.word,th.word{text-align:left;white-space:normal;min-width:7rem}
-tr.rule td{border-top:2px solid var(--soft)}
-figure{margin:1rem 0 1.5rem;overflow-x:auto}
+RULES = """
 figure>svg{width:100%;min-width:34rem;height:auto;display:block}
-figcaption{color:var(--soft);font-size:.875rem;margin-top:.25rem}
 svg text{font-size:12px;fill:var(--ink)}
 svg .tick{fill:var(--soft);font-variant-numeric:tabular-nums}
 svg .title{fill:var(--soft)}
@@ -54,9 +30,6 @@ svg .front-name{font-weight:700}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:.25rem 1.25rem;padding:0;margin:.5rem 0;
 font-size:.875rem}
 .legend svg{vertical-align:-2px;margin-right:.35rem}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1rem;font-size:.875rem}
-dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-@media print{body{max-width:none}figure{break-inside:avoid}}
 """
 
 
@@ -128,13 +101,8 @@ def latex(comparison: Comparison) -> str:
 
 def page(comparison: Comparison) -> str:
     """`report.html`."""
-    heading = html.escape(title(comparison))
     lines = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width,initial-scale=1">',
-        f"<title>{heading}</title><style>{STYLE}</style></head><body>",
-        f"<h1>{heading}</h1>",
+        *style.opening(title(comparison), RULES),
         '<ul class="says">',
         *(f"<li>{html.escape(sentence)}</li>" for sentence in comparison.sentences),
         "</ul>",
@@ -153,12 +121,8 @@ def page(comparison: Comparison) -> str:
         *_curves(comparison),
         *_slices(comparison),
         *_users(comparison),
-        "<h2>What was held equal</h2><dl>",
-        *(
-            f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>"
-            for name, value in held(comparison)
-        ),
-        "</dl>",
+        "<h2>What was held equal</h2>",
+        *style.described(held(comparison)),
         *table.page(members(comparison)),
         "</body></html>",
     ]

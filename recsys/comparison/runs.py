@@ -90,6 +90,11 @@ def load(folder: Path) -> PastRun:
             f"{folder}: the run is not finished, result.json is missing; finish it with: "
             f"python -m recsys.fit resume={folder}"
         )
+    if not config["evaluation"]["test"]:
+        raise ConfigError(
+            f"{folder}: the run only validated (evaluation.test=false), and runs are compared by "
+            "their tests; run fit again with evaluation.test=true."
+        )
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         complete = all(isinstance(result[k], dict) for k in ("test", "floors", "protocol", "cost"))

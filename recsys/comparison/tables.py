@@ -6,6 +6,7 @@ from recsys.comparison.cost import COSTS
 from recsys.comparison.outcome import Comparison, Difference, PartRow, Row, Spread
 from recsys.comparison.sentences import equivalent, p_value, points, shown
 from recsys.comparison.table import Table
+from recsys.comparison.users import Sides
 
 NONE = "-"
 
@@ -180,18 +181,30 @@ def users(comparison: Comparison) -> Table:
 
 def examples(comparison: Comparison) -> list[Table]:
     """The largest wins and losses of each method, to read."""
+    return [_examples(comparison, side) for side in comparison.users if side.gains or side.losses]
+
+
+def _examples(comparison: Comparison, side: Sides) -> Table:
     base, metric = comparison.question.baseline, comparison.question.metric
-    return [
-        Table(
-            f"{side.label} against {base}: the largest wins and losses",
-            ["user", "target", f"rank with {side.label}", f"rank with {base}", f"{metric}, points"],
+    shown = (*side.gains, *side.losses)
+    # Without texts the column would be empty; with them it is so for a user without history.
+    told = any(example.title for example in shown)
+    head = ["user", "target", *(["liked before, latest first"] if told else [])]
+    return Table(
+        f"{side.label} against {base}: the largest wins and losses",
+        [*head, f"rank with {side.label}", f"rank with {base}", f"{metric}, points"],
+        [
             [
-                [e.user, e.target, f"{e.rank:.1f}", f"{e.base_rank:.1f}", points(e.gain, True)]
-                for e in (*side.gains, *side.losses)
-            ],
-            words=2,
-            rules=(len(side.gains),),
-        )
-        for side in comparison.users
-        if side.gains or side.losses
-    ]
+                example.user,
+                f"{example.target} {example.title}".rstrip(),
+                *(["; ".join(f"{own} {text}" for own, text in example.history)] if told else []),
+                f"{example.rank:.1f}",
+                f"{example.base_rank:.1f}",
+                points(example.gain, True),
+            ]
+            for example in shown
+        ],
+        side.note,
+        words=len(head),
+        rules=(len(side.gains),),
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.comparison import reading
 from recsys.comparison.methods import Method
 
 Array = NDArray[np.float64]
@@ -28,6 +29,9 @@ class Example:
         rank: Of the target with the method, mean over its runs; equals share their ranks.
         base_rank: The same with the baseline.
         gain: Metric with the method minus with the baseline, means over runs, as a share.
+        case: Its number.
+        title: The first words of the target's text, or empty.
+        history: The user's last liked items before it, latest first: own id and first words.
     """
 
     user: str
@@ -35,6 +39,9 @@ class Example:
     rank: float
     base_rank: float
     gain: float
+    case: int
+    title: str = ""
+    history: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Sides:
         equal: Users for whom both are the same.
         gains: The largest wins among the cases.
         losses: The largest losses among the cases.
+        note: Why examples have no titles, or empty.
     """
 
     label: str
@@ -56,6 +64,7 @@ class Sides:
     equal: int
     gains: list[Example]
     losses: list[Example]
+    note: str = ""
 
 
 def sides(
@@ -72,10 +81,25 @@ def sides(
         values: (S, N) values of the metric by method.
         clusters: (N,) the user of each case.
     """
-    return [
+    plain = [
         _side(method, base, values[method.label].mean(0) - values[base.label].mean(0), clusters)
         for method in found
         if method is not base
+    ]
+    cases = [example.case for side in plain for example in (*side.gains, *side.losses)]
+    told, note = reading.read(base.runs[0], np.array(cases, dtype=np.int64))
+
+    def titled(examples: list[Example]) -> list[Example]:
+        return [
+            replace(each, title=told[each.case].target, history=told[each.case].history)
+            if each.case in told
+            else each
+            for each in examples
+        ]
+
+    return [
+        replace(side, gains=titled(side.gains), losses=titled(side.losses), note=note)
+        for side in plain
     ]
 
 
@@ -98,6 +122,7 @@ def _side(method: Method, base: Method, gain: Array, clusters: NDArray[np.int64]
                 float(ranks[at]),
                 float(base_ranks[at]),
                 float(gain[at]),
+                int(frame["case"][int(at)]),
             )
             for at in places[:EXAMPLES]
         ]

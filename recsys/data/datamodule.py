@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from recsys.data.examples import TEST, VAL, Examples, Ints, Lists, Queries, Rows, Sampling
 from recsys.data.loader import EpochBatches, train_loader
 from recsys.data.plan import BySize, ByTokens, Plan, token_ends
+from recsys.errors import ConfigError
 from recsys.types import Batch
 
 
@@ -55,6 +56,7 @@ class RecDataModule(lp.LightningDataModule):
         lists: What is ranked, by role; a role that has none ranks the whole catalog.
         max_cases: Evaluate a seeded sample of so many cases; None for all.
         sample_seed: Of that sample.
+        test: Whether the test part may be read.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class RecDataModule(lp.LightningDataModule):
         lists: Mapping[int, Lists],
         max_cases: int | None,
         sample_seed: int,
+        test: bool,
     ) -> None:
         super().__init__()
         self.examples, self.sizes, self.queries, self.per_user = examples, sizes, queries, per_user
@@ -85,6 +88,7 @@ class RecDataModule(lp.LightningDataModule):
         self.sampling, self.seed = sampling, seed
         self.batch_tokens, self.costs = batch_tokens, costs
         self.lists, self.max_cases, self.sample_seed = lists, max_cases, sample_seed
+        self.test = test
 
     def order(self, epoch: int) -> Ints:
         """What an epoch trains on, shuffled; the same on every rank."""
@@ -147,7 +151,15 @@ class RecDataModule(lp.LightningDataModule):
         """All cases of a role on this rank, each once over all ranks.
 
         A rank that would have none gets one that is not counted: it must take part in the step.
+
+        Raises:
+            ConfigError: The run does not test, and its test cases are asked for.
         """
+        if role == TEST and not self.test:
+            raise ConfigError(
+                "evaluation.test=false: this run only validates, and its test part is not read; "
+                "set evaluation.test=true to test."
+            )
         rank, world = 0, 1
         if self.trainer is not None:
             rank, world = self.trainer.global_rank, self.trainer.world_size

@@ -9,12 +9,20 @@ import torch
 import torch.nn.functional as F
 
 from recsys.errors import ConfigError
-from recsys.objective import Surroundings, candidate_items, need, pair_loss, query_users
+from recsys.objective import (
+    Asks,
+    Draws,
+    Surroundings,
+    candidate_items,
+    need,
+    pair_loss,
+    query_users,
+)
 from recsys.types import Batch, Loss, Scored
 
 
 @dataclass
-class Config:
+class Config(Asks):
     """Settings of the binary cross-entropy."""
 
     needs: ClassVar[str] = "scores"
@@ -27,6 +35,11 @@ class Config:
             "impressions do"
         },
     )
+
+    @property
+    def draws(self) -> Draws:
+        """The negatives that it asks for."""
+        return Draws(self.negatives)
 
 
 class Objective:

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.errors import ConfigError
 from recsys.objective import (
+    Asks,
     Surroundings,
     candidate_items,
     check_share,
@@ -24,11 +25,10 @@ from recsys.types import Batch, Loss, Scored, upload
 
 
 @dataclass
-class Config:
+class Config(Asks):
     """Settings of the full softmax."""
 
     needs: ClassVar[str] = "table"
-    reads_labels: ClassVar[bool] = False
 
     over: Literal["seen", "catalog"] = field(
         default="seen",
@@ -48,6 +48,11 @@ class Config:
             "help": "allow it with an encoder that trains: every step then encodes all items twice"
         },
     )
+
+    @property
+    def encodes_catalog(self) -> bool:
+        """Whether it was allowed."""
+        return self.encode_catalog
 
 
 class Objective:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recsys.objective import (
     Drawn,
+    Draws,
     Sampling,
     Surroundings,
     check_negatives,
@@ -36,6 +37,12 @@ class Config(Drawn):
             "few negatives does to the probabilities; derived for sampling=uniform"
         },
     )
+
+    @property
+    def draws(self) -> Draws:
+        """The negatives that it asks for; it counts on their being drawn among all items."""
+        corrects = f"objective.calibration={self.calibration:g}" if self.calibration else None
+        return Draws(self.negatives, self.sampling, corrects)
 
 
 class Objective:

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.errors import ConfigError
 from recsys.objective import (
+    Asks,
     Surroundings,
     candidate_items,
     check_share,
@@ -34,11 +35,10 @@ decides, and one that gives all back (205 MB) paid for it with half as much time
 
 
 @dataclass
-class Config:
+class Config(Asks):
     """Settings of the in-batch softmax."""
 
     needs: ClassVar[str] = "queries"
-    reads_labels: ClassVar[bool] = False
 
     logq: float = field(
         default=0.0,

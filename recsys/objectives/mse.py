@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from recsys.objective import Surroundings, candidate_items, need, pair_loss
+from recsys.objective import Asks, Surroundings, candidate_items, need, pair_loss
 from recsys.types import Batch, Loss, Scored
 
 
 @dataclass
-class Config:
+class Config(Asks):
     """Settings of the squared error: none."""
 
     needs: ClassVar[str] = "scores"

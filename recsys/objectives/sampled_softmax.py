@@ -9,6 +9,7 @@ import torch
 from recsys.errors import ConfigError
 from recsys.objective import (
     Drawn,
+    Draws,
     Sampling,
     Surroundings,
     candidate_items,
@@ -36,6 +37,12 @@ class Config(Drawn):
         default=0.0,
         metadata={"help": "share of the target's mass spread over the candidates, below 1"},
     )
+
+    @property
+    def draws(self) -> Draws:
+        """The negatives that it asks for; logq counts on how they are drawn."""
+        corrects = f"objective.logq={self.logq:g}" if self.logq else None
+        return Draws(self.negatives, self.sampling, corrects)
 
 
 class Objective:

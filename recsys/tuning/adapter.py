@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.injected import inject
@@ -15,6 +15,8 @@ from recsys.types import Tuned
 @dataclass
 class Config:
     """Settings of the adapters."""
+
+    moves: ClassVar[str] = "tuned"
 
     layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
     placement: Literal["houlsby", "pfeiffer"] = field(

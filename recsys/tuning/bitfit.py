@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.layers import chosen, layer_of, layer_stack
@@ -15,6 +15,8 @@ from recsys.types import Tuned
 @dataclass
 class Config:
     """Settings of BitFit."""
+
+    moves: ClassVar[str] = "encoder"
 
     layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
     terms: Literal["all", "query_and_feedforward"] = field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
@@ -12,6 +13,8 @@ from recsys.types import Tuned
 @dataclass
 class Config:
     """A frozen encoder has no settings."""
+
+    moves: ClassVar[str] = "nothing"
 
 
 def apply(encoder: Encoder, cfg: Config) -> Tuned:

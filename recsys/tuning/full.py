@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.layers import chosen, layer_of
@@ -13,6 +14,8 @@ from recsys.types import Tuned
 @dataclass
 class Config:
     """Settings of full fine-tuning."""
+
+    moves: ClassVar[str] = "encoder"
 
     layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
     embeddings: bool = field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.injected import inject, merger
@@ -14,6 +15,8 @@ from recsys.types import Tuned
 @dataclass
 class Config:
     """Settings of IA3."""
+
+    moves: ClassVar[str] = "tuned"
 
     layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.injected import inject, merge
@@ -15,6 +15,8 @@ from recsys.types import Tuned
 @dataclass
 class Config:
     """Settings of LoRA."""
+
+    moves: ClassVar[str] = "tuned"
 
     layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
     rank: int = field(default=8, metadata={"help": "rank of the update"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -19,6 +19,8 @@ from recsys.types import Tuned
 @dataclass
 class Config:
     """Settings of a method of the library."""
+
+    moves: ClassVar[str] = "tuned"
 
     method: str = field(
         default="", metadata={"help": "its name in PEFT: vera, oft, boft, loha, lokr, hra, ..."}

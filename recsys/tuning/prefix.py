@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ _SMALL = 0.02  # standard deviation, that of BERT's own start
 @dataclass
 class Config:
     """Settings of prefix tuning."""
+
+    moves: ClassVar[str] = "tuned"
 
     layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
     length: int = field(default=10, metadata={"help": "learned keys and values of a layer"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.layers import chosen, layer_of
@@ -13,6 +14,8 @@ from recsys.types import Tuned
 @dataclass
 class Config:
     """Settings of training the last layers."""
+
+    moves: ClassVar[str] = "encoder"
 
     layers: int = field(default=2, metadata={"help": "how many layers train, from the last down"})
     norm: bool = field(

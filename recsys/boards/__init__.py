@@ -1,0 +1,1 @@
+"""Workspaces and reports at Weights & Biases, as specifications that can be pushed later."""

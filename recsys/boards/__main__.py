@@ -1,0 +1,50 @@
+"""python -m recsys.boards push=FOLDER: makes a specification a workspace and a report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from recsys.config import nearest
+from recsys.errors import ConfigError, RecsysError
+
+KEYS = {
+    "push": "folder of a comparison (made with wandb=spec) or of a sweep, with its wandb.json",
+    "wandb_entity": "user or team at Weights & Biases (default: as in the file, else the key's)",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command.
+
+    Returns:
+        The exit code: 0, or 2 for a mistake of the user, told in one sentence.
+    """
+    try:
+        if "--help" in argv or not argv:
+            print("usage: python -m recsys.boards push=FOLDER [wandb_entity=NAME]", "", sep="\n")
+            print(*(f"  {key + '=':<15}{text}" for key, text in KEYS.items()), sep="\n")
+            return 0
+        asked = dict(_pair(word) for word in argv)
+        if "push" not in asked:
+            raise ConfigError("name the folder of the specification: push=FOLDER.")
+        from recsys.boards import board, push
+
+        print(*push.push(board.load(Path(asked["push"]), asked.get("wandb_entity", ""))), sep="\n")
+    except RecsysError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _pair(word: str) -> tuple[str, str]:
+    """Key and value of a word."""
+    key, _, value = word.partition("=")
+    if key not in KEYS or not value:
+        raise ConfigError(f"{word} is not one of the words KEY=VALUE.{nearest(key, list(KEYS))}")
+    return key, value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

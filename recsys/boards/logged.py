@@ -1,0 +1,261 @@
+"""What a run logged to Weights & Biases, read back from the files on this machine."""
+
+from __future__ import annotations
+
+import csv
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recsys.comparison.runs import flat
+from recsys.config import AXES
+from recsys.errors import ConfigError, DataError
+from recsys.resume import CONFIG, Start
+from recsys.yamlfile import read_mapping
+
+if TYPE_CHECKING:
+    from wandb.proto.wandb_internal_pb2 import Record
+
+MAGIC = b":W&B"
+HEADER = 7
+BLOCK = 32768
+FULL, FIRST, LAST = 1, 2, 4
+PARTS = ("test", "cost", "data", "beyond", "validation", "train")
+"""Parts of `result.json` that a run's summary holds."""
+
+
+@dataclass(frozen=True)
+class Logged:
+    """What one run logged.
+
+    Attributes:
+        id: Of the run, the same after every stop.
+        name: As it is shown.
+        project: In which it lies.
+        group: Of runs that belong together.
+        tags: Words to filter by.
+        config: Its configuration, by dotted key.
+        history: Its rows, in the order in which they were logged; `_step` is the step.
+        summary: The last value of each key.
+        exit: Exit code; None where the run was killed or goes on.
+    """
+
+    id: str
+    name: str
+    project: str
+    group: str
+    tags: tuple[str, ...]
+    config: Mapping[str, Any]
+    history: tuple[Mapping[str, Any], ...]
+    summary: Mapping[str, Any]
+    exit: int | None
+
+    @property
+    def keys(self) -> set[str]:
+        """Names of all that its rows hold."""
+        return {name for row in self.history for name in row if not name.startswith("_")}
+
+
+def run_id(folder: Path) -> str:
+    """The id at Weights & Biases of a run's folder.
+
+    Raises:
+        ConfigError: The run had not begun, or its file is damaged.
+    """
+    start = Start.read(folder)
+    if start is None:
+        raise ConfigError(f"{folder}: the run has not begun, start.json is missing; run it again.")
+    return start.wandb
+
+
+def files(folder: Path, name: str) -> list[Path]:
+    """The files that a run left in its folder, one a process, oldest first.
+
+    Args:
+        folder: Of the run.
+        name: Its id.
+    """
+    found = (folder / "wandb").glob(f"*run-*-{name}/run-{name}.wandb")
+    # The name holds the time of the start: offline-run-20260131_120000-ID, or run-...
+    return sorted(found, key=lambda path: path.parent.name.removeprefix("offline-"))
+
+
+def load(folder: Path) -> Logged:
+    """What the run in a folder logged: from its own files, else from those of the framework.
+
+    Raises:
+        ConfigError: It logged nothing to Weights & Biases.
+        DataError: A file is damaged.
+    """
+    name = run_id(folder)
+    own = files(folder, name)
+    if own:
+        return replay(own)
+    config = read_mapping(folder / CONFIG)
+    if config["tracking"]["wandb"] == "off":
+        raise ConfigError(
+            f"{folder} was not logged to Weights & Biases (tracking.wandb=off); leave it out, or "
+            "run it again with tracking.wandb=offline."
+        )
+    if config["tracking"]["wandb"] == "offline":
+        raise ConfigError(
+            f"{folder / 'wandb'} lacks the run's offline files; put them back, or run it again."
+        )
+    return _rebuilt(folder, name, config)
+
+
+def _rebuilt(folder: Path, name: str, config: dict[str, Any]) -> Logged:
+    """An online run without files of its own: what it sent is what the framework wrote as well."""
+    history = tuple({"_step": step, **row} for step, row in rows(folder / "log" / "metrics.csv"))
+    summary = {name: value for row in history for name, value in row.items()}
+    result = folder / "result.json"
+    if result.is_file():
+        try:
+            node = json.loads(result.read_text(encoding="utf-8"))
+            summary |= _slashed({part: node.get(part, {}) for part in PARTS})
+        except (ValueError, AttributeError):
+            raise DataError(f"{result} is damaged; run fit again.") from None
+    project, group, tags = place(config)
+    return Logged(
+        name, folder.name, project, group, tags, flat(config), history, summary, exit=None
+    )
+
+
+def _slashed(node: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """A nested mapping as one, its keys joined by slashes."""
+    out: dict[str, Any] = {}
+    for key, value in node.items():
+        nested = isinstance(value, Mapping)
+        out |= _slashed(value, f"{before}{key}/") if nested else {f"{before}{key}": value}
+    return out
+
+
+def rows(path: Path) -> list[tuple[int, dict[str, float]]]:
+    """Step and values of each row of `log/metrics.csv`; none where there is no file.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    if not path.is_file():
+        return []
+    out = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                step = int(row.pop("step"))
+                out.append((step, {name: float(value) for name, value in row.items() if value}))
+            except (KeyError, ValueError, TypeError, AttributeError):
+                raise DataError(f"{path}, line {number}: not a row of numbers.") from None
+    return out
+
+
+def place(config: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """Project, group and tags of a run, from its resolved configuration.
+
+    The same as `recsys.job` gives the run at its start; a test holds the two together.
+    """
+    tracking, known = config["tracking"], flat(config)
+    names = {axis: known[f"{axis}.name"] for axis in AXES if f"{axis}.name" in known}
+    group = tracking["group"] or config["experiment"] or names["architecture"]
+    tags = [f"{axis}={name}" for axis, name in names.items()]
+    return tracking["project"], str(group), (*tags, *tracking.get("tags", ()))
+
+
+def replay(paths: Sequence[Path]) -> Logged:
+    """What files of one run hold together, as a synchronisation would send it.
+
+    Args:
+        paths: Oldest first.
+
+    Raises:
+        DataError: One is no such file, or none tells which run it is of.
+    """
+    from wandb.proto.wandb_internal_pb2 import RunRecord
+
+    run, code = RunRecord(), None
+    config: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    history: list[dict[str, Any]] = []
+    for record in (record for path in paths for record in records(path)):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            run = record.run
+            config |= _values(record.run.config.update)
+        elif kind == "config":
+            config |= _values(record.config.update)
+        elif kind == "history":
+            row = _values(record.history.item)
+            row["_step"] = record.history.step.num
+            history.append(row)
+            summary |= row
+        elif kind == "summary":
+            summary |= _values(record.summary.update)
+        elif kind == "exit":
+            code = record.exit.exit_code
+    if not run.run_id:
+        raise DataError(f"{paths[-1]} does not tell which run it is of: the run was killed early.")
+    config.pop("_wandb", None)
+    return Logged(
+        id=run.run_id,
+        name=run.display_name,
+        project=run.project,
+        group=run.run_group,
+        tags=tuple(run.tags),
+        config=flat(config),
+        history=tuple(history),
+        summary=summary,
+        exit=code,
+    )
+
+
+def _values(items: Sequence[Any]) -> dict[str, Any]:
+    """The values of a record's items; of a nested one, as of a table, only that it is there."""
+    out: dict[str, Any] = {}
+    for item in items:
+        value = json.loads(item.value_json)
+        if len(item.nested_key) > 1:
+            out.setdefault(item.nested_key[0], {})[".".join(item.nested_key[1:])] = value
+        else:
+            out[item.key or item.nested_key[0]] = value
+    return out
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The records of a `.wandb` file, up to a torn end.
+
+    The file is a header of 7 bytes and a log in LevelDB's format: blocks of 32 KiB of chunks, each
+    with checksum (4 bytes), length (2), kind (1) and content; a record may lie in several chunks.
+    Source: LevelDB's `doc/log_format.md`.
+
+    Raises:
+        DataError: It is no such file.
+    """
+    from google.protobuf.message import DecodeError
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data = path.read_bytes()
+    if not data.startswith(MAGIC):
+        raise DataError(f"{path} is no file of a Weights & Biases run; remove it.")
+    at, part = HEADER, b""
+    while at + HEADER <= len(data):
+        left = BLOCK - at % BLOCK
+        if left < HEADER:  # too small for another chunk's head
+            at += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, at)
+        chunk = data[at + HEADER : at + HEADER + length]
+        at += HEADER + length
+        if not kind or len(chunk) < length:  # killed within a write
+            return
+        part = chunk if kind in (FULL, FIRST) else part + chunk
+        if kind not in (FULL, LAST):
+            continue
+        record = Record()
+        try:
+            record.ParseFromString(part)
+        except DecodeError:
+            return
+        yield record

@@ -1,0 +1,54 @@
+"""A specification made a workspace and a report at Weights & Biases."""
+
+from __future__ import annotations
+
+from recsys.boards import drawn
+from recsys.boards.board import Board
+from recsys.errors import ConfigError
+
+
+def ready() -> None:
+    """Refuses a push that cannot work, before anything else is done for it.
+
+    Raises:
+        ConfigError: The package or a key is missing.
+    """
+    drawn.needed()
+    from recsys.tracking import wandb_mode
+
+    if wandb_mode("auto") != "online":
+        raise ConfigError(
+            "a push needs Weights & Biases: set WANDB_API_KEY or run wandb login, and unset "
+            "WANDB_MODE; without, write the specification (wandb=spec) and push it later with "
+            "python -m recsys.boards push=FOLDER."
+        )
+
+
+def push(board: Board) -> list[str]:
+    """Saves the workspace and the report of a specification, each as a new one.
+
+    Args:
+        board: What they show.
+
+    Returns:
+        Their addresses.
+
+    Raises:
+        ConfigError: The package or a key is missing, or the service refuses.
+    """
+    ready()
+    import wandb
+
+    try:
+        entity = board.entity or str(wandb.Api(timeout=30).default_entity or "")
+        if not entity:
+            raise ConfigError("the key has no default entity; name one with wandb_entity=NAME.")
+        saved = drawn.workspace(board, entity).save()
+        return [str(saved.url), str(drawn.report(board, entity).save().url)]
+    except (wandb.Error, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"Weights & Biases refuses the push ({reason}); check the key, the entity "
+            f"'{board.entity or 'default'}' and the project '{board.project}', and that wandb sync "
+            "has sent the runs."
+        ) from None

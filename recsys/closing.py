@@ -1,0 +1,176 @@
+"""What `result.json` says of a run that is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+from torch import Tensor
+
+from recsys import beyond, protocols, record, results, slices
+from recsys.build import Assembly
+from recsys.callbacks import Best, Watch, trained_epochs
+from recsys.config import Run
+from recsys.evaluation import cutoffs, label
+from recsys.meter import Counts
+from recsys.resume import Start
+from recsys.trained import TABLE
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training came.
+
+    Attributes:
+        steps: Optimiser steps done.
+        planned_steps: Steps that the schedule was laid out for.
+        epochs: Passes over the training queries, with fractions.
+        seconds: Time trained, validations not counted.
+    """
+
+    steps: int
+    planned_steps: int
+    epochs: float
+    seconds: float
+
+    @staticmethod
+    def of(made: Assembly, seconds: float) -> Progress:
+        """How far it came by now; nothing is planned where nothing can train."""
+        model = made.recommender
+        if not model.trained():
+            return Progress(0, 0, 0.0, seconds)
+        trainer = model.trainer
+        return Progress(
+            trainer.global_step, model.planned_steps(), trained_epochs(trainer), seconds
+        )
+
+
+def validation(best: Best, progress: Progress) -> dict[str, object]:
+    """The validation that decided, the last one, and the steps behind them."""
+    name = best.monitor.removeprefix("val/")
+    return {
+        "monitor": best.monitor,
+        "best": best.metrics.get(name),
+        "step": best.step,
+        "metrics": best.metrics,
+        "start": best.first.get(name),
+        "last": best.last,
+        "steps": progress.steps,
+        "planned_steps": progress.planned_steps,
+        "epochs": progress.epochs,
+    }
+
+
+def train(watch: Watch, made: Assembly) -> dict[str, object]:
+    """Loss and distance from the start by role, for the gap and for regularisation."""
+    still = {role: 0.0 for role, named in made.recommender.roles().items() if named}
+    return {"loss": watch.loss(), "distance": watch.distance or still}
+
+
+def cost(
+    run: Run, made: Assembly, start: Start, counts: Counts, seconds: float
+) -> dict[str, object]:
+    """What the run took, over all stops; `seconds` were spent training."""
+    model = made.recommender
+    return {
+        "trained_parameters": sum(p.numel() for p in model.kept().values()),
+        "parameters": sum(
+            p.numel() for name, p in model.named_parameters() if not name.startswith(TABLE)
+        ),
+        "texts": round(counts.texts),
+        "tokens": round(counts.tokens),
+        "train_flops": counts.flops,
+        "train_seconds": seconds,
+        "seconds": start.seconds,
+        "cpu_seconds": start.cpu_seconds,
+        "anonymous_peak_mb_sampled": start.peak_mb or None,
+        "devices": run.trainer.devices,
+        "resumes": start.resumes,
+        **record.cache(model.parts.prefix or model.parts.vectors),
+    }
+
+
+def circumstances(run: Run, made: Assembly) -> dict[str, object]:
+    """Data, encoder, versions and code."""
+    encoder: dict[str, object] = {}
+    if made.recommender.parts.encoder is not None:
+        encoder = {"encoder": record.encoder(run.encoder.model, run.encoder.revision)}
+    return {
+        "data": {
+            "fingerprint": made.fingerprint,
+            "split": made.split.name,
+            **record.data(made.split, made.datamodule.lists),
+        },
+        **encoder,
+        "versions": record.versions(),
+        "code": record.commit(),
+    }
+
+
+def protocol(run: Run, made: Assembly) -> dict[str, object]:
+    """What was ranked."""
+    options = run.evaluation
+    lists = {"candidates": options.candidates} if options.protocol == "candidates" else {}
+    return {
+        "name": options.protocol,
+        "mask_history": options.mask_history,
+        "catalog": len(made.tables.items),
+        **protocols.described(run, made.split),
+        **lists,
+    }
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What only a run that tests has.
+
+    Attributes:
+        cases: A row a test case.
+        figures: `test`, `floors`, `slices` and, where it was looked at, `beyond`.
+        protocol: What the cases say of their protocol.
+    """
+
+    cases: pl.DataFrame
+    figures: Mapping[str, object]
+    protocol: Mapping[str, object]
+
+    @property
+    def beyond(self) -> Mapping[str, object] | None:
+        """Measures beyond accuracy, where there are any."""
+        found = self.figures.get("beyond")
+        return found if isinstance(found, Mapping) else None
+
+
+def tested(
+    run: Run,
+    made: Assembly,
+    floors: Mapping[str, Mapping[str, float]],
+    test: Mapping[str, float],
+    rows: list[dict[str, Tensor]],
+) -> Tested:
+    """Cuts the test cases up.
+
+    Args:
+        run: The configuration.
+        made: What was made of it.
+        floors: Test metrics of the baselines.
+        test: Test metrics of the run.
+        rows: Its cases over all ranks; the best items of each, which they may hold, are taken out.
+    """
+    options, counts = run.evaluation, made.examples.train_counts()
+    slicing = slices.Slicing(made.tables, made.split, counts, tuple(options.slices))
+    kept = beyond.take(rows)
+    further: dict[str, object] = {}
+    if kept is not None:
+        further["beyond"] = beyond.measures(
+            *kept, cutoffs(options), counts, made.tables, made.split, options.category
+        )
+    cases = slices.annotate(results.cases_frame(rows, made.tables), slicing)
+    names = [name for name in results.columns(options) if "/" not in name]
+    means = slices.means(cases, names, label(options), options.slices)
+    said: dict[str, object] = {"unreachable": int(cases["unreachable"].sum())}
+    if options.protocol == "candidates":
+        inserted = int(cases["inserted"].sum())
+        said |= {"inserted": inserted, "list_recall": 1 - inserted / len(cases)}
+    return Tested(cases, {"test": test, "floors": floors, "slices": means, **further}, said)

@@ -1,0 +1,168 @@
+"""python -m recsys.sweep sweep=NAME key=value ...: an Optuna study whose trials are runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from recsys.data.files import write_atomic
+from recsys.errors import ConfigError, RecsysError
+from recsys.sweeps import reading
+from recsys.sweeps.definition import PRUNERS, SAMPLERS, Definition, Keys
+from recsys.yamlfile import read_mapping
+
+COMMAND = "command.json"
+"""The words of the command, in the sweep's folder, by which `resume=` goes on."""
+
+USAGE = """usage: python -m recsys.sweep sweep=NAME [key=value ...]
+       python -m recsys.sweep resume=FOLDER|last [trials=N] [workers=N]
+       python -m recsys.sweep status|page [FOLDER]
+
+The same command goes on where it stopped; more trials may be asked for. `status` shows how far a
+sweep is, `page` writes its page anew; both take the newest sweep in runs/ without a folder.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command.
+
+    Returns:
+        The exit code: 0; 1 where a closing run failed; 2 for a mistake of the user, told in one
+        sentence; 128 + signal where one ended the sweep.
+    """
+    try:
+        if not argv or "--help" in argv:
+            print(usage())
+            return 0
+        flags = [word for word in argv if word.startswith("--")]
+        if flags:
+            raise ConfigError(f"{flags[0]} is not a flag; there is --help.")
+        if argv[0] in ("status", "page"):
+            return _look(argv[0], argv[1:])
+        return _run(_resumed(argv))
+    except RecsysError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped at once; the same command goes on.", file=sys.stderr)
+        return 130
+
+
+def usage() -> str:
+    """What --help prints."""
+    lines = [USAGE]
+    for f in fields(Keys):
+        default = "null" if f.default is None else str(f.default).lower()
+        lines.append(f"  {f.name + '=' + default:<24}{f.metadata['help']}")
+    lines += ["", "All other keys are those of a run: see python -m recsys.fit --help.", ""]
+    lines += ["sweeps:"]
+    for name in reading.names():
+        first = (reading.SWEEPS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+        lines.append(f"  {name:<22}{first.removeprefix('#').strip()}")
+    for title, known in (("samplers", SAMPLERS), ("pruners", PRUNERS)):
+        lines += ["", f"{title}:"]
+        lines += [f"  {name:<22}{text}" for name, text in known.items()]
+    return "\n".join(lines)
+
+
+def _newest(output: str) -> Path:
+    """The newest sweep in a folder.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    found = sorted(Path(output).glob(f"*/{COMMAND}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ConfigError(f"there is no sweep in {output}; name its folder.")
+    return found[-1].parent
+
+
+def _look(what: str, words: Sequence[str]) -> int:
+    """Shows a sweep as it stands, or writes its page."""
+    from recsys.sweeps import page, record, status
+
+    if len(words) > 1:
+        raise ConfigError(f"{what} takes one folder, not {len(words)}.")
+    if words and "=" in words[0]:
+        folder = reading.read(words).folder
+    else:
+        folder = Path(words[0]) if words else _newest("runs")
+    sweep = record.load(folder)
+    if what == "status":
+        status.show(sweep)
+    else:
+        print(f"page: {page.write(sweep)}")
+    return 0
+
+
+def _resumed(words: Sequence[str]) -> list[str]:
+    """The words of the command that a folder was made with, amended by further ones.
+
+    Raises:
+        ConfigError: The folder is no sweep's, or a word would change its trials.
+    """
+    asked = [word for word in words if word.startswith("resume=")]
+    if not asked:
+        return list(words)
+    more = [word for word in words if word not in asked]
+    name = asked[-1].partition("=")[2]
+    if name == "last":
+        outputs = [word.partition("=")[2] for word in more if word.startswith("output=")]
+        folder = _newest(outputs[-1] if outputs else "runs")
+        more = [word for word in more if not word.startswith("output=")]
+    else:
+        folder = Path(name)
+    path = folder / COMMAND
+    if not path.is_file():
+        raise ConfigError(f"{folder} is no sweep's folder: {COMMAND} is missing.")
+    given = {word.partition("=")[0] for word in more}
+    try:
+        before = [str(word) for word in json.loads(path.read_text(encoding="utf-8"))]
+    except ValueError:
+        raise ConfigError(f"{path} is damaged; use the sweep's own command.") from None
+    found = [word for word in before if word.partition("=")[0] not in given] + more
+    if reading.read(found).folder.resolve() != folder.resolve():
+        raise ConfigError(
+            f"{', '.join(sorted(given)) or 'the code'} would change the trials of {folder}; start "
+            "a new sweep for that."
+        )
+    return found
+
+
+def _run(words: Sequence[str]) -> int:
+    """Runs a sweep to its end."""
+    from recsys.sweeps import samplers
+    from recsys.sweeps.driver import Driver
+    from recsys.sweeps.space import plans
+
+    definition = reading.read(words)
+    found = plans(definition)
+    samplers.check(definition)
+    folder = definition.folder
+    _keep(folder, words, definition)
+    print(f"sweep: {folder}", flush=True)
+    for plan in found.values():
+        for name, reason in plan.dropped.items():
+            print(f"{plan.method} does not search {name}: {reason}.", flush=True)
+    return Driver(definition, found, lambda text: print(text, flush=True)).run()
+
+
+def _keep(folder: Path, words: Sequence[str], definition: Definition) -> None:
+    """Makes the folder with the command and the sweep's file.
+
+    The URL of a database is left out: it may hold a password.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = [word for word in words if not word.startswith("storage=")]
+    write_atomic(folder / COMMAND, json.dumps(kept, indent=1) + "\n")
+    asked = dict(word.partition("=")[::2] for word in words)
+    path = reading.find(asked["sweep"])
+    read_mapping(path)
+    write_atomic(folder / "sweep.yaml", path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,270 @@
+"""The driver of a sweep: it asks for values, starts runs, prunes and tells; it never trains."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from optuna.trial import Trial
+
+from recsys.errors import ConfigError
+from recsys.sweeps import finals, record, status
+from recsys.sweeps.definition import Definition
+from recsys.sweeps.launch import Child, Launcher
+from recsys.sweeps.leases import Leases
+from recsys.sweeps.space import Plan
+from recsys.sweeps.storage import open_storage
+from recsys.sweeps.studies import Studies
+from recsys.sweeps.trial import Outcome, Running, drop_checkpoints
+
+RECOVER = 30.0
+"""Seconds between two looks for trials whose driver is gone."""
+LOOK = 0.1
+"""Seconds between two looks at the runs."""
+STATUS = 15.0
+"""Seconds between two writes of the record while trials run, for `sweep status`."""
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Whether no other process is within the block for the same file."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+class Interrupt:
+    """Notes SIGINT and SIGTERM; a second SIGINT raises KeyboardInterrupt as usual."""
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def __enter__(self) -> Interrupt:
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.received and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signum
+
+
+@dataclass
+class _Slot:
+    """A trial that runs here."""
+
+    method: str
+    trial: Trial
+    running: Running
+
+
+class Driver:
+    """One driver; several may work on a sweep at the same time.
+
+    Args:
+        definition: What was asked for.
+        plans: The plan of each method.
+        say: Prints a line.
+        module: What a run is.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        plans: dict[str, Plan],
+        say: Callable[[str], None],
+        module: str = "recsys.fit",
+    ) -> None:
+        self.definition, self.plans, self.say, self.module = definition, plans, say, module
+        self.folder = definition.folder
+        self._slots: list[_Slot] = []
+        self._written = 0.0
+
+    def run(self) -> int:
+        """Runs the sweep from where it stands to its end.
+
+        Returns:
+            The exit code: 0, or 128 + signal.
+
+        Raises:
+            RecsysError: The storage, or a method's first trials, cannot be used.
+        """
+        with ExitStack() as held:
+            signals = held.enter_context(Interrupt())
+            opened = open_storage(self.folder, self.definition.storage)
+            mine = held.enter_context(Leases(opened))
+            self.studies = Studies(self.definition, self.plans, opened, mine)
+            one = all(plan.run.trainer.devices == 1 for plan in self.plans.values())
+            prepare = self.definition.prepared and one
+            self.launcher = held.enter_context(Launcher(prepare))
+            self._write()
+            self._trials(signals)
+            if signals.received:
+                return self._leave(signals.received)
+            if others := self.studies.busy():
+                self.say(
+                    f"{others} trials still run in other drivers; the last of these closes the "
+                    "sweep."
+                )
+                return 0
+            with alone(self.folder / "closing.lock") as first:
+                if not first:
+                    self.say("another driver closes the sweep.")
+                    return 0
+                return finals.close(self, signals)
+
+    def _trials(self, signals: Interrupt) -> None:
+        """Keeps as many trials running as there are workers, until the budget is used."""
+        over, recovered = False, -RECOVER
+        while (self._slots or not over) and not signals.received:
+            now = time.monotonic()
+            if now - recovered > RECOVER:
+                recovered, over = now, False
+                for method, number in self.studies.recover():
+                    self.say(f"{method} #{number} was lost with its driver; it is looked after.")
+            while not over and len(self._slots) < self.definition.workers:
+                over = not self._begin()
+            for slot in list(self._slots):
+                outcome = self._look(slot)
+                if outcome is not None:
+                    self._slots.remove(slot)
+                    self._end(slot, outcome)
+                    over = False
+            if time.monotonic() - self._written > STATUS:
+                self._write()
+            time.sleep(LOOK)
+
+    def _begin(self) -> bool:
+        """Starts a trial; False where no budget is left."""
+        method = self.studies.next_method()
+        if method is None:
+            return False
+        asked = self.studies.ask(method)
+        if asked is None:
+            return self.studies.next_method() is not None
+        trial, index = asked
+        plan = self.plans[method]
+        values = plan.suggest(trial)
+        tags = [f"method={method}", f"sweep={self.definition.name}", f"trial={trial.number}"]
+        place = self.studies.place(method, index)
+        running = Running(self.definition, plan, values, place, tags, self.start)
+        self._slots.append(_Slot(method, trial, running))
+        return True
+
+    def start(self, plan: Plan, words: Sequence[str], log: Path) -> Child:
+        """Starts a run: a fork where that is possible, else a command."""
+        threads, more = self.threads(), list[str]()
+        if threads is not None and plan.run.trainer.threads is None and "resume=" not in words[0]:
+            more.append(f"trainer.threads={threads}")
+        fork = self.launcher.prepare and plan.run.trainer.devices == 1
+        return self.launcher.start([*words, *more], log, {}, fork, self.module)
+
+    def threads(self) -> int | None:
+        """CPU threads of a run where several share the machine."""
+        if self.definition.workers == 1:
+            return None
+        return max(1, len(os.sched_getaffinity(0)) // self.definition.workers)
+
+    def _look(self, slot: _Slot) -> Outcome | None:
+        """Looks after a trial, and prunes it where its study says so."""
+        outcome = slot.running.poll()
+        news = slot.running.news()
+        if self.definition.pruner.name == "none" or outcome is not None:
+            if len(self.definition.objectives) == 1:
+                for step, value in news:
+                    slot.trial.report(value, step)
+            return outcome
+        for step, value in news:
+            slot.trial.report(value, step)
+            if slot.trial.should_prune():
+                after = "seeds" if self.definition.seeds > 1 else "epochs"
+                slot.running.prune(
+                    f"{self.definition.pruner.name}: after {step} {after} at {value:.4g}."
+                )
+                break
+        return None
+
+    def _end(self, slot: _Slot, outcome: Outcome) -> None:
+        """Tells how a trial ended, and says so."""
+        repeated = self.studies.tell(slot.method, slot.trial, slot.running, outcome)
+        sweep = self._write()
+        (last,) = [t for t in sweep.of(slot.method) if t.number == slot.trial.number]
+        self._tidy(sweep, slot.method)
+        self.say(status.line(sweep, last, self.definition.workers, time.time()))
+        if outcome.again and not repeated:
+            self._close_log(slot, outcome)
+        if why := self.studies.mistakes(slot.method):
+            for other in self._slots:
+                other.running.stop()
+            raise ConfigError(
+                f"every trial of {slot.method} is refused: {why} (log: {slot.running.place})"
+            )
+
+    def _close_log(self, slot: _Slot, outcome: Outcome) -> None:
+        """Sees to the logs of runs that were killed before they could close them."""
+        from recsys.tracking import wandb_mode
+
+        if wandb_mode(self.plans[slot.method].run.tracking.wandb) == "off":
+            return
+        from recsys.sweeps import wandbside
+
+        for run in slot.running.homes():
+            if why := wandbside.close_trial(run, outcome.state, outcome.reason):
+                self.say(f"W&B: {why}")
+
+    def _tidy(self, sweep: record.Sweep, method: str) -> None:
+        """Keeps the parameters of a method's best trial only."""
+        best = sweep.best(method)
+        for trial in sweep.of(method, "complete", "pruned", "failed"):
+            if best is None or trial.index != best.index:
+                running = [t.index for t in sweep.of(method, "running")]
+                if trial.index not in running:
+                    drop_checkpoints([self.folder / run for run in trial.runs])
+
+    def _write(self) -> record.Sweep:
+        """Writes the record."""
+        before = self.folder / record.FILE
+        found = self.studies.sweep()
+        if before.is_file():
+            known = record.load(self.folder)
+            found = finals.keep(found, known)
+        record.save(found)
+        self._written = time.monotonic()
+        return found
+
+    def _leave(self, signum: int) -> int:
+        """Lets the runs save their state; the same command goes on with them."""
+        self.say("stopping: the runs save their state.")
+        for slot in self._slots:
+            slot.running.stop()
+        while self._slots:
+            for slot in list(self._slots):
+                outcome = slot.running.poll()
+                if outcome is None:
+                    continue
+                self._slots.remove(slot)
+                if outcome.state == "complete":
+                    self._end(slot, outcome)
+                    continue
+                self.studies.stopped(slot.method, slot.trial)
+            time.sleep(LOOK)
+        self._write()
+        name = signal.Signals(signum).name
+        print(f"stopped by {name}; the same command goes on.", file=sys.stderr)
+        return 128 + signum

@@ -1,0 +1,195 @@
+"""The end of a sweep: the best trial of each method once more, with other seeds, and tested.
+
+A closing run trains exactly as many steps as the trial's best validation says, on the schedule that
+the trial had, and keeps what stands then: no validation of its own decides anything. Its seeds are
+none that a trial had. Only here is the test part read.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recsys.data.files import write_atomic
+from recsys.errors import RecsysError
+from recsys.sweeps import page, record
+from recsys.sweeps.launch import Child
+from recsys.sweeps.record import Sweep, Trial
+from recsys.sweeps.trial import GRACE, LOG, last_error, read_result, run_of
+
+if TYPE_CHECKING:
+    from recsys.sweeps.driver import Driver, Interrupt
+
+FINAL = "final"
+COMPARISON = "comparison"
+
+
+@dataclass
+class _Job:
+    """A closing run."""
+
+    method: str
+    seed: int
+    words: list[str]
+    home: Path
+    child: Child | None = None
+
+
+def close(driver: Driver, signals: Interrupt) -> int:
+    """Closing runs, comparison, page and the summary at Weights & Biases.
+
+    Args:
+        driver: Whose sweep has used its budget.
+        signals: What may stop it.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        RecsysError: A closing run failed.
+    """
+    definition, folder = driver.definition, driver.folder
+    sweep = driver.studies.sweep()
+    jobs = [
+        _Job(method, seed, words, folder / FINAL / method / f"{best.index:04d}" / f"seed-{seed}")
+        for method in sweep.methods
+        if (best := sweep.best(method)) is not None
+        for seed, words in _runs(driver, best)
+    ]
+    failed = _run(driver, jobs, signals)
+    if signals.received:
+        return 128 + signals.received
+    sweep = _gather(sweep, jobs)
+    if failed:
+        sweep = replace(sweep, notes=(*sweep.notes, *failed))
+    record.save(sweep)
+    if any(sweep.tests.values()):
+        _compare(driver, sweep)
+    driver.say(f"page: {page.write(sweep)}")
+    _summary(driver, sweep)
+    print(page.markdown(sweep))
+    for why in failed:
+        print(f"error: {why}", file=sys.stderr)
+    if not definition.final_seeds:
+        driver.say("final_seeds=0: nothing was tested.")
+    return 1 if failed else 0
+
+
+def _runs(driver: Driver, best: Trial) -> list[tuple[int, list[str]]]:
+    """The seeds and words of a method's closing runs."""
+    definition, plan = driver.definition, driver.plans[best.method]
+    steps, planned = best.figures["validation.step"], best.figures["validation.planned_steps"]
+    words = [
+        *plan.trial_words(best.values),
+        f"trainer.max_steps={round(steps)}",
+        f"optimizer.schedule_steps={round(planned)}",
+        "checkpoint.pick=last",
+        "trainer.patience=null",
+    ]
+    tags = [*plan.run.tracking.tags, f"method={best.method}", f"sweep={definition.name}", "final"]
+    group = plan.run.tracking.group or driver.folder.name
+    words += [f"tracking.group={group}", f"tracking.tags={json.dumps(tags)}"]
+    first = definition.seed + definition.seeds
+    seeds = range(first, first + definition.final_seeds)
+    return [(seed, [*words, f"seed={seed}"]) for seed in seeds]
+
+
+def _run(driver: Driver, jobs: list[_Job], signals: Interrupt) -> list[str]:
+    """Runs what is missing, side by side; sentences on what failed."""
+    definition, failed = driver.definition, list[str]()
+    waiting, running = [job for job in jobs if _result(job) is None], list[_Job]()
+    while (waiting or running) and not signals.received:
+        while waiting and len(running) < definition.workers:
+            job = waiting.pop(0)
+            job.home.mkdir(parents=True, exist_ok=True)
+            run = run_of(job.home)
+            words = [*job.words, f"output={job.home}"] if run is None else [f"resume={run}"]
+            job.child = driver.start(driver.plans[job.method], words, job.home / LOG)
+            running.append(job)
+        for job in list(running):
+            if job.child is None or job.child.poll() is None:
+                continue
+            running.remove(job)
+            if _result(job) is None:
+                failed.append(
+                    f"the closing run of {job.method} with seed {job.seed} failed: "
+                    f"{last_error(job.home / LOG)} (log: {job.home / LOG})"
+                )
+            else:
+                left = len(waiting) + len(running)
+                driver.say(f"tested {job.method}, seed {job.seed}; {left} closing runs left")
+        time.sleep(0.1)
+    for job in running:
+        if job.child is not None:
+            job.child.terminate(GRACE)
+            job.child.wait(GRACE + 10)
+    return failed
+
+
+def _result(job: _Job) -> Mapping[str, object] | None:
+    run = run_of(job.home)
+    return None if run is None else read_result(run)
+
+
+def _gather(sweep: Sweep, jobs: list[_Job]) -> Sweep:
+    """The sweep with its closing runs."""
+    runs: dict[str, tuple[str, ...]] = {}
+    tests: dict[str, tuple[Mapping[str, float], ...]] = {}
+    for job in jobs:
+        run = run_of(job.home)
+        result = None if run is None else read_result(run)
+        if run is None or result is None:
+            continue
+        runs[job.method] = (*runs.get(job.method, ()), str(run.relative_to(sweep.folder)))
+        tests[job.method] = (*tests.get(job.method, ()), result["test"])
+    return replace(sweep, finals=runs, tests=tests)
+
+
+def keep(found: Sweep, before: Sweep) -> Sweep:
+    """A new record with the closing runs of the one before, as long as the best trials stand.
+
+    Args:
+        found: Without closing runs.
+        before: What the folder had.
+    """
+    for method, runs in before.finals.items():
+        best = found.best(method)
+        if best is None or any(Path(run).parts[2] != f"{best.index:04d}" for run in runs):
+            return found
+    return replace(found, finals=before.finals, tests=before.tests)
+
+
+def _compare(driver: Driver, sweep: Sweep) -> None:
+    """The comparison of the closing runs; a sentence where there can be none."""
+    names = sweep.folder / FINAL / "names.json"
+    content = {m: [str(sweep.folder / run) for run in runs] for m, runs in sweep.finals.items()}
+    write_atomic(names, json.dumps(content, indent=1) + "\n")
+    output = sweep.folder / COMPARISON
+    command = [sys.executable, "-m", "recsys.compare", f"names={names}", f"output={output}"]
+    with (sweep.folder / FINAL / "compare.txt").open("w") as log:
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    if code:
+        driver.say(f"compare: {last_error(sweep.folder / FINAL / 'compare.txt')}")
+    else:
+        driver.say(f"comparison: {output / 'report.html'}")
+
+
+def _summary(driver: Driver, sweep: Sweep) -> None:
+    """The summary run at Weights & Biases, unless that is off."""
+    from recsys.sweeps import wandbside
+    from recsys.tracking import wandb_mode
+
+    tracking = next(iter(driver.plans.values())).run.tracking
+    mode = wandb_mode(tracking.wandb)
+    if mode == "off":
+        return
+    try:
+        wandbside.summary(sweep, tracking.project, tracking.group or sweep.folder.name, mode)
+    except RecsysError as error:
+        driver.say(f"the summary run was not sent: {error}")

@@ -1,0 +1,250 @@
+"""One Optuna study a method: asking, telling, what is used of the budget, and the record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from recsys.sweeps import record, samplers
+from recsys.sweeps.definition import Budget, Definition, flat
+from recsys.sweeps.leases import INDEX, REASON, RETRY_OF, Leases, index_of
+from recsys.sweeps.record import State
+from recsys.sweeps.space import Plan, axes, objectives
+from recsys.sweeps.storage import Opened
+from recsys.sweeps.trial import Outcome, Report, Running, read_reports, run_of
+
+DONE = "outcome"
+"""User attribute with what is known of a trial that has ended."""
+BEGAN = "began"
+"""User attribute with the seconds since 1970 at which a trial began."""
+STOPPED = "stopped by the user"
+RUNNING = (TrialState.RUNNING,)
+WAITING = (TrialState.WAITING,)
+
+STATES: Mapping[TrialState, State] = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+class Studies:
+    """The studies of a sweep.
+
+    Args:
+        definition: What was asked for.
+        plans: The plan of each method.
+        opened: Where the trials lie.
+        held: This driver's hold on its trials.
+    """
+
+    def __init__(
+        self, definition: Definition, plans: Mapping[str, Plan], opened: Opened, held: Leases
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.definition, self.plans = definition, plans
+        self.folder, self._held = definition.folder, held
+        self._axes, self._objectives = axes(definition, plans), objectives(definition, plans)
+        self._all = {
+            method: optuna.create_study(
+                study_name=f"{self.folder.name}/{method}",
+                storage=opened.storage,
+                directions=[objective.direction for objective in definition.objectives],
+                sampler=samplers.sampler(definition, plan, index_of),
+                pruner=samplers.pruner(definition, plan),
+                load_if_exists=True,
+            )
+            for method, plan in plans.items()
+        }
+
+    def place(self, method: str, index: int) -> Path:
+        """The folder of a trial's runs, by its place in the design."""
+        return self.folder / "trials" / method / f"{index:04d}"
+
+    def next_method(self) -> str | None:
+        """The method whose budget is used least, or one with a trial to repeat; None at the end."""
+        for method, study in self._all.items():
+            if study.get_trials(deepcopy=False, states=WAITING):
+                return method
+        used = {method: self.used(method) for method in self._all}
+        left = {method: share for method, share in used.items() if share < 1}
+        return min(left, key=lambda method: left[method], default=None)
+
+    def planned(self, method: str) -> int | None:
+        """Trials of a method, where the budget says that."""
+        plan, budget = self.plans[method], self.definition.budget
+        if not plan.space:
+            return 1
+        if self.definition.sampler.name == "grid":
+            size = len(plan.grid())
+            return size if budget.trials is None else min(size, budget.trials)
+        return budget.trials
+
+    def used(self, method: str) -> float:
+        """The share of a method's budget that its trials have used; running ones count.
+
+        Hours and epochs of a trial that runs are taken to be the mean of the others'.
+        """
+        trials = [t for t in self._all[method].get_trials(deepcopy=False) if counts(t)]
+        own = [t for t in trials if RETRY_OF not in t.user_attrs]
+        planned = self.planned(method)
+        shares = [0.0] if planned is None else [len(own) / planned]
+        budget: Budget = self.definition.budget
+        for limit, name in ((budget.hours, "seconds"), (budget.epochs, "epochs")):
+            if limit is None:
+                continue
+            known = [float(t.user_attrs[DONE][name]) for t in trials if DONE in t.user_attrs]
+            mean = sum(known) / len(known) if known else 0.0
+            spent = sum(known) + mean * (len(trials) - len(known))
+            shares.append(spent / (3600 * limit if name == "seconds" else limit))
+        return max(shares)
+
+    def ask(self, method: str) -> tuple[Trial, int] | None:
+        """A new trial and its place, or None where other drivers have used the budget."""
+        study = self._all[method]
+
+        def room() -> bool:
+            return bool(study.get_trials(deepcopy=False, states=WAITING)) or self.used(method) < 1
+
+        trial = self._held.ask(study, room)
+        if trial is None:
+            return None
+        trial.set_user_attr(BEGAN, time.time())
+        return trial, int(trial.user_attrs[INDEX])
+
+    def tell(self, method: str, trial: Trial, running: Running, outcome: Outcome) -> bool:
+        """Notes how a trial ended.
+
+        Returns:
+            Whether it will be repeated.
+        """
+        runs = [str(run.relative_to(self.folder)) for run in running.homes()]
+        self._note(trial, outcome, runs, running.reports)
+        study = self._all[method]
+        if outcome.state == "failed":
+            return self._held.fail(study, trial.number, outcome.reason, outcome.again)
+        values = list(outcome.objectives) if outcome.state == "complete" else None
+        self._held.tell(study, trial.number, values)
+        return False
+
+    def stopped(self, method: str, trial: Trial) -> None:
+        """Notes that the user stopped a trial: the next driver goes on with it."""
+        self._held.fail(self._all[method], trial.number, STOPPED, retry=True, stopped=True)
+
+    def recover(self) -> list[tuple[str, int]]:
+        """The method and number of each trial whose driver is gone; all are repeated."""
+        return [
+            (method, number)
+            for method, study in self._all.items()
+            for number in self._held.recover(study)
+        ]
+
+    def _note(self, trial: Trial, outcome: Outcome, runs: list[str], reports: list[Report]) -> None:
+        trial.set_user_attr(
+            DONE,
+            {
+                "reason": outcome.reason,
+                "mistake": outcome.mistake,
+                "figures": dict(outcome.figures or {}),
+                "epochs": outcome.epochs,
+                "seconds": outcome.seconds,
+                "runs": runs,
+                "reports": [(report.step, report.value) for report in reports],
+            },
+        )
+
+    def mistakes(self, method: str) -> str:
+        """The sentence with which a method's first trials were all refused, or nothing."""
+        found = [t for t in self._all[method].get_trials(deepcopy=False) if DONE in t.user_attrs]
+        refused = [t.user_attrs[DONE]["reason"] for t in found if t.user_attrs[DONE]["mistake"]]
+        return refused[0] if len(refused) == len(found) >= 2 and len(set(refused)) == 1 else ""
+
+    def busy(self) -> int:
+        """Trials that run or wait, those of other drivers included."""
+        both = RUNNING + WAITING
+        return sum(
+            len(study.get_trials(deepcopy=False, states=both)) for study in self._all.values()
+        )
+
+    def sweep(self, notes: tuple[str, ...] = ()) -> record.Sweep:
+        """What has been found so far."""
+        trials = [
+            self._trial(method, study, trial)
+            for method, study in self._all.items()
+            for trial in study.get_trials(deepcopy=False)
+            if counts(trial)
+        ]
+        dropped = [
+            f"{method} does not search {name}: {reason}."
+            for method, plan in self.plans.items()
+            for name, reason in plan.dropped.items()
+        ]
+        methods = tuple(self.plans)
+        planned = [self.planned(method) for method in methods]
+        return record.Sweep(
+            name=self.definition.name,
+            folder=self.folder,
+            methods=methods,
+            axes=self._axes,
+            objectives=self._objectives,
+            budget=self.definition.budget.text(),
+            planned=max(n for n in planned if n is not None) if None not in planned else None,
+            trials=record.sorted_trials(trials, methods),
+            notes=(*dropped, *notes),
+            common=_common(self.plans),
+        )
+
+    def _trial(self, method: str, study: Study, trial: FrozenTrial) -> record.Trial:
+        """A trial as the record has it."""
+        done: dict[str, Any] = trial.user_attrs.get(DONE, {})
+        index = index_of(study, trial)
+        reports = done.get("reports")
+        runs = tuple(done.get("runs", ()))
+        began = float(trial.user_attrs.get(BEGAN, 0.0))
+        if reports is None:
+            place = self.place(method, index)
+            run = run_of(place) or run_of(place / f"seed-{self.definition.seed}")
+            told = read_reports(run) if run is not None else []
+            reports = [(report.step, report.value) for report in told]
+            runs = (str(run.relative_to(self.folder)),) if run is not None else ()
+        return record.Trial(
+            method=method,
+            number=trial.number,
+            index=index,
+            state=STATES[trial.state],
+            reason=str(done.get("reason") or trial.user_attrs.get(REASON, "")),
+            values=dict(trial.params),
+            objectives=tuple(trial.values) if trial.values is not None else (),
+            reports=tuple((int(step), float(value)) for step, value in reports),
+            figures=done.get("figures", {}),
+            seconds=float(done.get("seconds", 0.0)),
+            began=began,
+            epochs=float(done.get("epochs", 0.0)),
+            runs=runs,
+            retry_of=trial.user_attrs.get(RETRY_OF),
+        )
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether a trial has begun."""
+    return trial.state != TrialState.WAITING
+
+
+def _common(plans: Mapping[str, Plan]) -> dict[str, record.Value]:
+    """What all methods' configurations share, and none searches."""
+    searched = {d.key(plan.method) for plan in plans.values() for d in plan.space}
+    first, *others = [flat(plan.run) for plan in plans.values()]
+    return {
+        key: value
+        for key, value in first.items()
+        if key not in searched
+        and not isinstance(value, list)
+        and all(other.get(key) == value for other in others)
+    }

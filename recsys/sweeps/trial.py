@@ -1,0 +1,298 @@
+"""One trial: a run for each of its seeds, watched until it ends."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recsys.data.files import write_atomic
+from recsys.resume import CONFIG
+from recsys.sweeps.definition import VALIDATION, Definition
+from recsys.sweeps.launch import Child
+from recsys.sweeps.record import State, Value
+from recsys.sweeps.space import Plan
+
+VALIDATIONS = "validations.jsonl"
+"""Where a run tells each validation the moment it is done."""
+ENDED = "ended.json"
+"""Where a run that is told to stop reads why."""
+LOG = "log.txt"
+DIVERGED, OUT_OF_MEMORY, MISTAKE = 3, 4, 2
+GRACE = 60.0
+"""Seconds that a run has to save its state."""
+
+
+Launch = Callable[[Plan, Sequence[str], Path], Child]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes:
+        state: As Optuna has it.
+        reason: In a sentence, where it is not complete.
+        again: Whether another attempt may end better: the process was killed or crashed.
+        mistake: Whether the run refused its configuration.
+        objectives: Value of each objective; empty where it is not complete.
+        figures: Numbers of its results, the mean over its seeds.
+        epochs: Epochs trained, over its seeds.
+        seconds: Wall time of this attempt.
+    """
+
+    state: State
+    reason: str = ""
+    again: bool = False
+    mistake: bool = False
+    objectives: tuple[float, ...] = ()
+    figures: Mapping[str, float] | None = None
+    epochs: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """A validation that a run has told.
+
+    Attributes:
+        step: Optimiser steps until then.
+        epoch: Epochs until then.
+        value: The monitored metric.
+    """
+
+    step: int
+    epoch: float
+    value: float
+
+
+def run_of(place: Path) -> Path | None:
+    """The newest run in a folder, or None."""
+    found = sorted(place.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
+    return found[-1].parent if found else None
+
+
+def read_reports(run: Path) -> list[Report]:
+    """The validations that a run has told, whole lines only."""
+    path = run / VALIDATIONS
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [Report(int(r["step"]), float(r["epoch"]), float(r["value"])) for r in rows]
+
+
+def read_result(run: Path) -> dict[str, Any] | None:
+    """The result of a run that is complete."""
+    path = run / "result.json"
+    if not path.is_file():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def figures(result: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of a result by dotted name."""
+    validation = result["validation"]
+    out = {f"validation.{k}": v for k, v in validation["metrics"].items() if "/" not in k}
+    out |= {f"validation.{k}": v for k, v in validation.items() if k not in ("metrics", "monitor")}
+    out |= {f"cost.{k}": v for k, v in result["cost"].items()}
+    out["train.loss"] = result["train"]["loss"]
+    out |= {f"distance.{k}": v for k, v in result["train"]["distance"].items()}
+    numbers = {k: v for k, v in out.items() if isinstance(v, int | float)}
+    return {k: float(v) for k, v in numbers.items() if math.isfinite(v)}
+
+
+def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure that all rows have."""
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in names}
+
+
+class Running:
+    """A trial while it runs; nothing here waits.
+
+    Its folder is that of its place in the design, so that a repetition finds what the lost
+    attempt left: a finished run is taken, another one goes on.
+
+    Args:
+        definition: Of the sweep.
+        plan: Of its method.
+        values: Of its dimensions.
+        place: Its folder.
+        tags: Of its runs at Weights & Biases.
+        launch: Starts a run of its plan with words and a log.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        plan: Plan,
+        values: Mapping[str, Value],
+        place: Path,
+        tags: Sequence[str],
+        launch: Launch,
+    ) -> None:
+        self._definition, self._plan, self.values = definition, plan, values
+        self.place, self._tags, self._launch = place, tags, launch
+        self._began = time.monotonic()
+        self._left = [definition.seed + k for k in range(definition.seeds)]
+        self._several = definition.seeds > 1
+        self._child: Child | None = None
+        self._results: list[dict[str, Any]] = []
+        self._told = 0
+        self.reports: list[Report] = []
+        self._stopped = ""
+
+    def _home(self, seed: int) -> Path:
+        return self.place / f"seed-{seed}" if self._several else self.place
+
+    def homes(self) -> list[Path]:
+        """The folder of the run of each seed that has begun."""
+        seeds = [self._definition.seed + k for k in range(self._definition.seeds)]
+        return [run for seed in seeds if (run := run_of(self._home(seed))) is not None]
+
+    def poll(self) -> Outcome | None:
+        """Looks after the trial; its outcome once it has ended."""
+        while True:
+            if self._child is not None:
+                self._listen()
+                code = self._child.poll()
+                if code is None:
+                    return None
+                self._child = None
+                self._listen()
+                failed = self._take(code)
+                if failed is not None:
+                    return failed
+            elif not self._left:
+                return self._complete()
+            elif self._stopped:
+                return self._ended("pruned", self._stopped)
+            elif (run := run_of(self._home(self._left[0]))) and (result := read_result(run)):
+                self._listen()
+                self._keep(result)
+            else:
+                self._start(run)
+
+    def _start(self, run: Path | None) -> None:
+        seed = self._left[0]
+        home = self._home(seed)
+        home.mkdir(parents=True, exist_ok=True)
+        options, known = self._plan.run, self._definition
+        words = [f"resume={run}"]
+        if run is None:
+            tags = json.dumps([*options.tracking.tags, *self._tags])
+            group = options.tracking.group or known.folder.name
+            words = [*self._plan.trial_words(self.values), f"seed={seed}", f"output={home}"]
+            words += ["evaluation.test=false", f"tracking.group={group}", f"tracking.tags={tags}"]
+        self._child = self._launch(self._plan, words, home / LOG)
+
+    def _listen(self) -> None:
+        """Takes what the first seed's run has told since."""
+        if len(self._results) == 0 and (run := run_of(self._home(self._left[0]))) is not None:
+            self.reports = read_reports(run)
+
+    def news(self) -> list[tuple[int, float]]:
+        """(step, value) for a pruner since the last call: validations, or seeds where several."""
+        if self._several:
+            known = [(k, float(r["validation"]["best"])) for k, r in enumerate(self._results)]
+        else:
+            known = [(k, report.value) for k, report in enumerate(self.reports)]
+        found, self._told = known[self._told :], len(known)
+        return found
+
+    def _keep(self, result: dict[str, Any]) -> None:
+        self._results.append(result)
+        del self._left[0]
+
+    def _take(self, code: int) -> Outcome | None:
+        """What the end of a run means; None where the trial goes on.
+
+        The result decides, not the code: a process may crash after it has written that.
+        """
+        home = self._home(self._left[0])
+        run = run_of(home)
+        result = read_result(run) if run is not None else None
+        if self._stopped and result is None:
+            return self._ended("pruned", self._stopped)
+        if result is not None:
+            self._keep(result)
+            return None
+        told = last_error(home / LOG)
+        if code in (DIVERGED, OUT_OF_MEMORY, MISTAKE):
+            return self._ended("failed", told, mistake=code == MISTAKE)
+        if code < 0 or code > 128:
+            signum = -code if code < 0 else code - 128
+            why = f"the run was ended by signal {signum}"
+            if signum == 9:
+                why += " (the system does that to a process that takes too much memory)"
+            return self._ended("failed", f"{why}.", again=True)
+        return self._ended("failed", f"the run ended with code {code}: {told}", again=True)
+
+    def _ended(
+        self, state: State, reason: str, again: bool = False, mistake: bool = False
+    ) -> Outcome:
+        epochs = self.reports[-1].epoch if self.reports else 0.0
+        return Outcome(
+            state,
+            reason,
+            again,
+            mistake,
+            epochs=epochs,
+            seconds=time.monotonic() - self._began,
+        )
+
+    def _complete(self) -> Outcome:
+        found = mean([figures(result) for result in self._results])
+        values = []
+        for objective in self._definition.objectives:
+            name = "validation.best" if objective.name == VALIDATION else objective.name
+            if name not in found:
+                return self._ended("failed", f"its result has no {objective.name}.")
+            values.append(found[name])
+        return Outcome(
+            "complete",
+            objectives=tuple(values),
+            figures=found,
+            epochs=sum(float(r["validation"]["epochs"]) for r in self._results),
+            seconds=time.monotonic() - self._began,
+        )
+
+    def prune(self, reason: str) -> None:
+        """Stops the trial for good; `poll` tells when it has ended."""
+        self._stopped = reason
+        if self._child is None:
+            return
+        run = run_of(self._home(self._left[0]))
+        if run is not None:
+            content = json.dumps({"state": "pruned", "reason": reason})
+            write_atomic(run / ENDED, content + "\n")
+        self._child.terminate(GRACE)
+
+    def stop(self) -> None:
+        """Lets the run save its state and leave."""
+        if self._child is not None:
+            self._child.terminate(GRACE)
+
+
+def last_error(log: Path) -> str:
+    """The sentence that a run ended with."""
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
+    except OSError:
+        return f"{log} cannot be read."
+    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    found = told or [line for line in lines if line]
+    return found[-1] if found else f"{log} is empty."
+
+
+def drop_checkpoints(runs: Sequence[Path]) -> None:
+    """Deletes the parameters and states of runs; their results stay."""
+    for run in runs:
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
