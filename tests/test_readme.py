@@ -10,6 +10,7 @@ from recsys.compare import read_words
 from recsys.config import compose, compose_data, experiments
 from recsys.data import __main__ as data_command
 from recsys.recommend import _words
+from recsys.sweeps import reading
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -36,6 +37,15 @@ def test_recommend_commands_are_understood(argv):
 @pytest.mark.parametrize("argv", words("recsys.compare"), ids=" ".join)
 def test_compare_commands_are_understood(argv):
     assert read_words([word for word in argv if not word.startswith("--")]).runs
+
+
+@pytest.mark.parametrize("argv", words("recsys.sweep"), ids=" ".join)
+def test_sweep_commands_are_understood(argv):
+    assert argv == ["status"] or reading.read(argv).methods
+
+
+def test_every_sweep_is_told_of():
+    assert [name for name in reading.names() if f"`{name}`" not in README] == []
 
 
 @pytest.mark.parametrize("argv", words("recsys.data"), ids=" ".join)
@@ -70,4 +80,4 @@ def test_both_commands_of_the_set_up_stand_there():
     assert (
         'pip install -e ".[quickstart]" && python -m recsys.fit experiment=lora_two_tower' in LINES
     )
-    assert 'pip install -e ".[dev]" && pytest' in LINES
+    assert 'pip install -e ".[dev]" && pytest -n 2' in LINES

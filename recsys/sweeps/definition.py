@@ -156,6 +156,7 @@ class Definition:
         workers: Trials side by side.
         storage: URL of a database, or None.
         prepared: Whether trials start from a prepared process.
+        some: Whether the command left out some of the file's methods.
     """
 
     name: str
@@ -174,6 +175,7 @@ class Definition:
     workers: int = 1
     storage: str | None = None
     prepared: bool = True
+    some: bool = False
 
     def digest(self) -> str:
         """Eight letters that tell sweeps apart whose trials cannot stand in one study.

@@ -112,6 +112,7 @@ def read(words: Sequence[str], folder: Path = SWEEPS) -> Definition:
         workers=asked.workers,
         storage=asked.storage,
         prepared=asked.prepared,
+        some=asked.methods is not None,
     )
     _check(found, path)
     return found

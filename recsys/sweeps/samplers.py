@@ -6,6 +6,7 @@ has a sampler of its own, seeded by the sweep's seed and the trial's place in th
 
 from __future__ import annotations
 
+import copy
 import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -73,8 +74,10 @@ class Seeded(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """As the trial's sampler."""
-        return self._of(study, trial).sample_relative(study, trial, search_space)
+        """As the trial's sampler, which draws by the trial's number: that is its place here."""
+        own, placed = self._of(study, trial), copy.copy(trial)
+        placed.number = self._index(study, trial)
+        return own.sample_relative(study, placed, search_space)
 
     def sample_independent(
         self,

@@ -279,9 +279,10 @@ def _check_space(
         takers = [plan for plan in found.values() if d.name not in plan.dropped]
         for method, error in errors[d.name].items():
             of_axis = any(d.key(method).startswith(f"{axis}.") for axis in AXES)
-            if not takers or not of_axis or "is not a known key" not in error:
+            known = takers or definition.some
+            if not known or not of_axis or "is not a known key" not in error:
                 raise ConfigError(f"space.{d.name} in method {method}: {error}")
-        if not takers:
+        if not takers and not definition.some:  # else it belongs to a method that was left out
             reasons = {plan.dropped[d.name] for plan in found.values()}
             raise ConfigError(
                 f"space.{d.name} changes nothing in any method ({'; '.join(sorted(reasons))}); "
@@ -302,9 +303,10 @@ def axes(definition: Definition, found: Mapping[str, Plan]) -> tuple[Axis, ...]:
             low=d.low,
             high=d.high,
             choices=d.choices,
-            methods=tuple(m for m, plan in found.items() if d.name not in plan.dropped),
+            methods=methods,
         )
         for d in definition.space
+        if (methods := tuple(m for m, plan in found.items() if d.name not in plan.dropped))
     )
 
 
