@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from optuna.exceptions import StorageInternalError
 from optuna.trial import Trial
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, RecsysError
 from recsys.sweeps import finals, record, status
 from recsys.sweeps.definition import Definition
 from recsys.sweeps.launch import Child, Launcher
@@ -105,6 +106,16 @@ class Driver:
         Raises:
             RecsysError: The storage, or a method's first trials, cannot be used.
         """
+        try:
+            return self._run()
+        except StorageInternalError as error:
+            raise RecsysError(
+                "storage: the database does not answer any more; the same command goes on when it "
+                "does."
+            ) from error
+
+    def _run(self) -> int:
+        """As `run`."""
         with ExitStack() as held:
             signals = held.enter_context(Interrupt())
             opened = open_storage(self.folder, self.definition.storage)
