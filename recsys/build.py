@@ -172,6 +172,7 @@ def assemble(run: Run) -> Assembly:
         mask_history=run.evaluation.mask_history,
         max_history=run.data.max_history,
         label=label(run.evaluation),
+        windows=split.windows,
     )
     key = fingerprint(tables)
     if isinstance(examples, HardExamples):

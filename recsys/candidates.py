@@ -40,6 +40,8 @@ def candidate_lists(
 
     Returns:
         The lists, the target in a place that says nothing, since ties count as in random order.
+        What cannot be had at the time of a case is in none, but for the target; a list is shorter,
+        with -1 at its end, where fewer items than `size` can be had.
 
     Raises:
         ConfigError: The catalog is smaller than a list.
@@ -55,6 +57,7 @@ def candidate_lists(
         "mask": mask_history,
         "history": examples.max_history,
         "cases": np.asarray(at).tolist(),
+        **({} if examples.split.windows is None else {"windows": "at the time of the case"}),
     }
 
     def write(folder: Path) -> None:
@@ -85,27 +88,37 @@ def _blocks(
         batch = examples.batch(examples.case_rows(part), sizes, with_seen=True)
         plan = batch.plan.items
         target = plan[batch.candidates[:, 0]]
+        windows = examples.split.windows
+        closed = None if windows is None else windows.mask(part, target.device)
         proposed = []
         for maker, items in zip(makers, vectors, strict=True):
             with torch.no_grad():
                 scores = maker.score(maker.queries(batch, items[plan]), items).float()
             if mask_history:
                 scores[batch.seen[:, 0], batch.seen[:, 1]] = -torch.inf
+            if closed is not None:
+                scores = scores.masked_fill(closed, -torch.inf)
             # Equal scores go by catalog row: the same on every machine.
-            proposed.append(scores.argsort(dim=1, descending=True, stable=True)[:, : 2 * size])
+            best = scores.argsort(dim=1, descending=True, stable=True)[:, : 2 * size]
+            if closed is not None:
+                best = best.masked_fill(closed.gather(1, best), -1)
+            proposed.append(best)
         yield _merge(torch.stack(proposed, dim=2).flatten(1), target, size)
 
 
 def _merge(
     proposed: Tensor, target: Tensor, size: int
 ) -> tuple[Ints, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
-    """First `size` different rows of each (n, P) proposal; a missing target replaces the last."""
-    out = np.empty((len(proposed), size), dtype=np.int64)
+    """First `size` different rows of each (n, P) proposal; a missing target replaces the last.
+
+    Proposals of -1 are none: a row with too few others ends with -1.
+    """
+    out = np.full((len(proposed), size), -1, dtype=np.int64)
     inserted = np.zeros(len(proposed), dtype=np.bool_)
     for i, (row, wanted) in enumerate(zip(proposed.tolist(), target.tolist(), strict=True)):
-        chosen = list(dict.fromkeys(row))[:size]
+        chosen = [item for item in dict.fromkeys(row) if item >= 0][:size]
         if wanted not in chosen:
-            chosen[-1] = wanted
+            chosen[size - 1 :] = [wanted]  # in place of the last, or behind a shorter list
             inserted[i] = True
-        out[i] = chosen
+        out[i, : len(chosen)] = chosen
     return out, inserted

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from recsys.data.windows import Windows
 from recsys.errors import DataError, Diverged
 from recsys.metrics.functional import from_counts, from_lists, metric_names, rank_counts
 from recsys.metrics.ranking import RankingMetrics
@@ -80,6 +81,8 @@ class Evaluator(nn.Module):
         mask_history: Leave out of the catalog what the user has had.
         counts: (I,) how often training shows each item; 0 makes it cold.
         label: What stands before each metric's name.
+        windows: When the items of the catalog can be had: the whole catalog of a case is what can
+            be had at its time, and its target; None: every item always.
 
     Attributes:
         rows: A dict of (Q,) tensors for each batch seen since `start`; a list without a
@@ -95,10 +98,12 @@ class Evaluator(nn.Module):
         mask_history: bool,
         counts: Tensor,
         label: str = "",
+        windows: Windows | None = None,
     ) -> None:
         super().__init__()
         self.ranking, self.ks, self.mask_history = ranking, ks, mask_history
         self.counts, self.label, self.keep = counts, label, 0
+        self.windows = windows
         self.metrics = RankingMetrics(names(ranking, ks, label))
         self.rows: list[dict[str, Tensor]] = []
         self._vectors: Tensor | None = None
@@ -173,8 +178,18 @@ class Evaluator(nn.Module):
         # Scores, masks and comparisons of a block stay within a few hundred MB.
         block = max(1, BLOCK // len(vectors))
         found = [
-            self._counts(ranker, batch, queries[at], at, vectors, target[at])
-            for at in torch.split(torch.arange(len(target), device=target.device), block)
+            self._counts(
+                ranker,
+                batch,
+                queries[at],
+                at,
+                vectors,
+                target[at],
+                self._closed(batch, n * block, target[at]),
+            )
+            for n, at in enumerate(
+                torch.split(torch.arange(len(target), device=target.device), block)
+            )
         ]
         greater, equal, size, hidden, top = (torch.cat(list(c)) for c in zip(*found, strict=True))
         row = {
@@ -197,8 +212,12 @@ class Evaluator(nn.Module):
         at: Tensor,
         vectors: Tensor,
         target: Tensor,
+        closed: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Where the targets of consecutive queries `at` stand, which are masked, what is best."""
+        """Where the targets of consecutive queries `at` stand, which are masked, what is best.
+
+        What is `closed` (len(at), I) is left out; None: nothing.
+        """
         scores = ranker.score(queries, vectors).float()
         if ranker.needs_history:
             empty = batch.query[at, 1] == 0
@@ -211,19 +230,39 @@ class Evaluator(nn.Module):
         query, item = seen.unbind(1)
         same = (item == target[query]).long()
         hidden = torch.zeros_like(target).index_add(0, query, same) > 0
-        greater, equal, size = rank_counts(scores, target, seen, batch.case[at])
+        mask = seen
+        if closed is not None:
+            mask = closed
+            mask[query, item] = True
+        greater, equal, size = rank_counts(scores, target, mask, batch.case[at])
         # A target that is masked away can never be found: it stands behind all others.
         greater = torch.where(hidden, torch.full_like(greater, scores.shape[1]), greater)
         equal = torch.where(hidden, torch.zeros_like(equal), equal)
-        return greater, equal, size, hidden, self._top(scores, seen)
+        return greater, equal, size, hidden, self._top(scores, mask)
 
-    def _top(self, scores: Tensor, seen: Tensor) -> Tensor:
-        """(Q, keep) columns of the highest scores (Q, I), -1 where all others are masked away."""
+    def _closed(self, batch: Batch, start: int, target: Tensor) -> Tensor | None:
+        """(Q, I) what cannot be had when the cases from `start` on are asked, (Q,) targets apart.
+
+        None where every item can always be had.
+        """
+        if self.windows is None:
+            return None
+        case = batch.at_host.case[start : start + len(target)].numpy()
+        closed = self.windows.mask(case, target.device)
+        return closed.scatter_(1, target[:, None], False)
+
+    def _top(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """(Q, keep) columns of the highest scores (Q, I), -1 where all others are masked away.
+
+        The mask is as in `rank_counts`.
+        """
         if not self.keep:
             return torch.empty(len(scores), 0, dtype=torch.long, device=scores.device)
-        if len(seen):
+        if mask.dtype == torch.bool:
+            scores = scores.masked_fill(mask, -torch.inf)
+        elif len(mask):
             masked = scores.new_tensor(-torch.inf)
-            scores = scores.index_put((seen[:, 0], seen[:, 1]), masked)
+            scores = scores.index_put((mask[:, 0], mask[:, 1]), masked)
         values, columns = scores.topk(min(self.keep, scores.shape[1]))
         columns = columns.masked_fill(values == -torch.inf, -1)
         return torch.nn.functional.pad(columns, (0, self.keep - columns.shape[1]), value=-1)

@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from recsys.candidates import candidate_lists
 from recsys.config import Run, choice_name, nearest
+from recsys.data.arrays import sample
 from recsys.data.examples import TEST, VAL, Examples, Lists
 from recsys.data.hard import HardExamples, hard_count
 from recsys.data.sampled import CAUTION, sampled_lists
@@ -182,16 +185,46 @@ def lists(
 
 def notes(run: Run, split: Split) -> tuple[str, ...]:
     """What the reader of a protocol's figures must know, as sentences for the log."""
+    part = "test" if run.evaluation.test else "validation"
+    available = _available(run, split)
+    said: tuple[str, ...] = ()
+    if available:
+        said = (
+            f"availability: {available['bounded']} items have a window, and a case is ranked among "
+            f"what can be had at its time; {available['targets_outside']} of "
+            f"{available['targets']} {part} targets lie outside of their own window and are ranked "
+            "all the same.",
+        )
     if run.evaluation.protocol == "sampled":
-        return (CAUTION.format(n=run.evaluation.sampled_negatives),)
+        return (CAUTION.format(n=run.evaluation.sampled_negatives), *said)
     if run.evaluation.protocol == "impressions":
         found = left_out(split, TEST if run.evaluation.test else VAL)
-        part = "test" if run.evaluation.test else "validation"
         return (
             f"impressions: of {found.impressions} in {part}, {found.without_positive} without a "
             f"click and {found.without_negative} without anything else are left out.",
         )
-    return ()
+    return said
+
+
+def _available(run: Run, split: Split) -> dict[str, int]:
+    """How availability narrows what is ranked; empty where it does not.
+
+    Returns:
+        `bounded`: items with a window; `targets`: cases that are ranked (test, or validation where
+        the run does not test); `targets_outside`: those whose target cannot be had at their time.
+    """
+    options = run.evaluation
+    # Labelled events and impressions were shown, whatever a table of items says.
+    if split.windows is None or options.protocol in ("labels", "impressions"):
+        return {}
+    held = split.cases(TEST if options.test else VAL)
+    cases = sample(held, options.max_cases, run.data.sample_seed)
+    outside = split.windows.outside(cases, split.item[cases].astype(np.int64))
+    return {
+        "bounded": split.windows.bounded,
+        "targets": len(cases),
+        "targets_outside": int(outside.sum()),
+    }
 
 
 def described(run: Run, split: Split) -> dict[str, object]:
@@ -199,6 +232,8 @@ def described(run: Run, split: Split) -> dict[str, object]:
     options = run.evaluation
     if options.protocol == "impressions":
         return {"left_out": left_out(split, TEST if options.test else VAL)._asdict()}
+    available = _available(run, split)
+    said: dict[str, object] = {"availability": available} if available else {}
     if options.protocol == "sampled":
-        return {"negatives": options.sampled_negatives, "sampling": options.sampled_by}
-    return {}
+        said |= {"negatives": options.sampled_negatives, "sampling": options.sampled_by}
+    return said

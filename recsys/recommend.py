@@ -1,4 +1,8 @@
-"""python -m recsys.recommend run=RUN user=ID | history=ID,ID | text=TEXT: what a run suggests."""
+"""python -m recsys.recommend run=RUN user=ID | history=ID,ID | text=TEXT: what a run suggests.
+
+Where items have windows of availability, only those that can be had now are suggested, or at the
+moment that `at=` gives.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config import nearest, stored
-from recsys.errors import ConfigError, RecsysError
+from recsys.errors import ConfigError, DataError, RecsysError
 from recsys.fit import hush
 from recsys.resume import last_run
 
@@ -21,10 +25,14 @@ if TYPE_CHECKING:
     from recsys.types import Batch
 
 ASKS = ("user", "history", "text")
-KEYS = ("run", *ASKS, "k", "output")
+KEYS = ("run", *ASKS, "k", "at", "output")
 USAGE = (
     "usage: python -m recsys.recommend run=FOLDER|last user=ID|history=ID,ID|text=TEXT [k=10] "
-    "[output=runs]"
+    "[at=now] [output=runs]"
+)
+HELP = (
+    "Items with available_from or available_until are suggested only where they can be had at the "
+    "moment at=, such as 2024-05-01T12:00 (UTC): by itself now."
 )
 
 
@@ -35,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
         The exit code: 0, or 2 for a mistake of the user, told in one sentence.
     """
     if "--help" in argv:
-        print(USAGE)
+        print(USAGE, HELP, sep="\n")
         return 0
     try:
         for line in recommend(_words(argv)):
@@ -83,6 +91,7 @@ def recommend(words: dict[str, str]) -> list[str]:
     if run.architecture.trains:
         made.recommender.load_trained(folder / "checkpoints" / "best.safetensors")
     batch, seen, query = _asked(made, words)
+    seen = _with_closed(made, words.get("at", "now"), seen)
     k = int(words.get("k", "10"))
     pool = None
     if run.architecture.trains and not run.architecture.reads_item_vectors:
@@ -96,6 +105,36 @@ def recommend(words: dict[str, str]) -> list[str]:
             zip(scores.tolist(), rows.tolist(), strict=True), start=1
         )
     ]
+
+
+def _with_closed(made: Assembly, moment: str, seen: Tensor) -> Tensor:
+    """Catalog rows to leave out: those that were seen, and those that cannot be had.
+
+    Raises:
+        DataError: The moment is no time, or nothing can be had then.
+    """
+    import time
+
+    import polars as pl
+    import torch
+
+    from recsys.data.tables import parse_times
+    from recsys.data.windows import Windows
+
+    if moment == "now":
+        at = round(time.time() * 1000)
+    else:
+        at = int(parse_times(pl.Series("at", [moment]), "at=")[0])
+    windows = Windows.of(made.tables.items)
+    if windows is None:
+        return seen
+    closed = windows.closed(at)
+    if len(closed) == len(made.tables.items):
+        raise DataError(
+            f"no item can be had at={moment}: each is before its available_from or past its "
+            "available_until; give at= a moment within them, such as at=2024-05-01T12:00."
+        )
+    return torch.cat([seen, torch.from_numpy(closed)])
 
 
 def _fingerprint(path: Path) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from recsys.data.catalog import Catalog
 from recsys.data.datamodule import RecDataModule
 from recsys.data.usertexts import UserTexts
+from recsys.data.windows import Windows
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.prefix import PrefixCache
 from recsys.encoders.vectors import FrozenVectors
@@ -54,6 +55,7 @@ class Parts:
         tags: (I, T) numbers of each item's tags from 1, 0 for none; None where nothing reads them.
         situations: How many codes a batch's `situation` has, by name.
         schedule_steps: Steps that the schedule is laid out for; None for those that are trained.
+        windows: When items can be had, for the catalog of a case; None: always.
     """
 
     texts: tuple[str, ...]
@@ -77,6 +79,7 @@ class Parts:
     tags: Tensor | None = None
     situations: Mapping[str, int] = field(default_factory=dict)
     schedule_steps: int | None = None
+    windows: Windows | None = None
 
 
 class Recommender(Trained, abc.ABC):
@@ -101,7 +104,12 @@ class Recommender(Trained, abc.ABC):
         self.validated: dict[str, float] = {}
         self._encoder = parts.encoder
         self.evaluator = Evaluator(
-            parts.ranking, parts.ks, parts.mask_history, parts.counts, parts.label
+            parts.ranking,
+            parts.ks,
+            parts.mask_history,
+            parts.counts,
+            parts.label,
+            parts.windows,
         )
         self._around: Surroundings | None = None
         self._kept: Tensor | None = None

@@ -17,6 +17,9 @@ from recsys.yamlfile import read_mapping
 COMMAND = "command.json"
 """The words of the command, in the sweep's folder, by which `resume=` goes on."""
 
+DATABASE, JOURNAL = "database.txt", "journal.log"
+"""What the folder has where its trials are in a database, and where they are in it."""
+
 USAGE = """usage: python -m recsys.sweep sweep=NAME [key=value ...]
        python -m recsys.sweep resume=FOLDER|last [trials=N] [workers=N]
        python -m recsys.sweep status|page [FOLDER]
@@ -84,9 +87,9 @@ def _look(what: str, words: Sequence[str]) -> int:
     """Shows a sweep as it stands, or writes its page."""
     from recsys.sweeps import page, record, status
 
-    if len(words) > 1:
-        raise ConfigError(f"{what} takes one folder, not {len(words)}.")
-    if words and "=" in words[0]:
+    if len(words) > 1 and not all("=" in word for word in words):
+        raise ConfigError(f"{what} takes one folder, or the words of the sweep's command.")
+    if words and all("=" in word for word in words):
         folder = reading.read(words).folder
     else:
         folder = Path(words[0]) if words else _newest("runs")
@@ -124,6 +127,9 @@ def _resumed(words: Sequence[str]) -> list[str]:
     except ValueError:
         raise ConfigError(f"{path} is damaged; use the sweep's own command.") from None
     found = [word for word in before if word.partition("=")[0] not in given] + more
+    if "output" not in given:  # it was told from another folder, or has moved
+        found = [word for word in found if not word.startswith("output=")]
+        found.append(f"output={folder.parent}")
     if reading.read(found).folder.resolve() != folder.resolve():
         raise ConfigError(
             f"{', '.join(sorted(given)) or 'the code'} would change the trials of {folder}; start "
@@ -142,6 +148,7 @@ def _run(words: Sequence[str]) -> int:
     found = plans(definition)
     samplers.check(definition)
     folder = definition.folder
+    _check_storage(folder, definition)
     _keep(folder, words, definition)
     print(f"sweep: {folder}", flush=True)
     for plan in found.values():
@@ -150,12 +157,33 @@ def _run(words: Sequence[str]) -> int:
     return Driver(definition, found, lambda text: print(text, flush=True)).run()
 
 
+def _check_storage(folder: Path, definition: Definition) -> None:
+    """Refuses to begin anew in one storage what another one has the trials of.
+
+    Raises:
+        ConfigError: The folder's trials are elsewhere.
+    """
+    marked = (folder / DATABASE).is_file()
+    if definition.storage is None and marked:
+        raise ConfigError(f"the trials of {folder} are in a database; give its storage=URL again.")
+    if definition.storage is not None and not marked and (folder / JOURNAL).is_file():
+        raise ConfigError(
+            f"the trials of {folder} are in its journal; leave storage out, or set output to begin "
+            "anew in the database."
+        )
+
+
 def _keep(folder: Path, words: Sequence[str], definition: Definition) -> None:
     """Makes the folder with the command and the sweep's file.
 
     The URL of a database is left out: it may hold a password.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: the folder cannot be made ({error.strerror}).") from None
+    if definition.storage is not None:
+        write_atomic(folder / DATABASE, "storage is given by a word; its URL may be secret.\n")
     kept = [word for word in words if not word.startswith("storage=")]
     write_atomic(folder / COMMAND, json.dumps(kept, indent=1) + "\n")
     asked = dict(word.partition("=")[::2] for word in words)

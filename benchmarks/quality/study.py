@@ -183,7 +183,7 @@ def measure(root: Path, runs: Path, name: str, table: Table) -> None:
 
 def write(runs: Path, name: str, table: Table) -> None:
     """The comparison of a table's cells, without the users and items of its examples."""
-    cells = {
+    found = {
         cell: [
             str(path.parent)
             for seed in range(table.seeds)
@@ -191,6 +191,7 @@ def write(runs: Path, name: str, table: Table) -> None:
         ]
         for cell in table.cells
     }
+    cells = {cell: there for cell, there in found.items() if there}
     names, output = runs / f"{name}-names.json", runs / f"{name}-report"
     names.write_text(json.dumps(cells, indent=1) + "\n")
     command = [f"names={names}", f"baseline={table.baseline}", f"margin={MARGIN}"]

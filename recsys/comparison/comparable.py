@@ -29,6 +29,11 @@ FIELDS: tuple[tuple[str, Callable[[PastRun], object], str], ...] = (
     ),
     ("protocol.catalog", _of_result("protocol", "catalog"), "rank the same catalog"),
     (
+        "protocol.availability",
+        _of_result("protocol", "availability"),
+        "rank what can be had at the time of a case in both, or in neither: fit the older again",
+    ),
+    (
         "protocol.candidates",
         _of_result("protocol", "candidates"),
         "set the same evaluation.candidates",

@@ -13,6 +13,7 @@ from recsys.data import filters
 from recsys.data.reviews import with_reviews
 from recsys.data.splits import Split, make
 from recsys.data.tables import Tables, check, limit
+from recsys.data.windows import Windows
 from recsys.errors import ConfigError
 from recsys.schema import Data
 
@@ -84,4 +85,10 @@ def prepare(data: Data) -> tuple[Tables, Split]:
     made = split(data, found)
     if data.user_reviews:
         found = with_reviews(found, made, data.user_reviews)
-    return found, dataclasses.replace(made, notes=(*found.notes, *made.notes))
+    notes = (*found.notes, *made.notes)
+    if made.time is None and Windows.of(found.items) is not None:
+        notes += (
+            "availability: the interactions have no times, so that the items' available_from and "
+            "available_until play no part; name the time column to use them.",
+        )
+    return found, dataclasses.replace(made, notes=notes)

@@ -24,7 +24,8 @@ CAUTION = (
 def sampled_lists(examples: Examples, at: Ints, n: int, by: By, mask_history: bool) -> Lists:
     """The target and `n` different random items, drawn from the case's number alone.
 
-    So every method, seed and process ranks the same lists of a data set.
+    So every method, seed and process ranks the same lists of a data set. What cannot be had at the
+    time of a case is not drawn for it.
 
     Args:
         examples: Queries and cases.
@@ -55,6 +56,8 @@ def sampled_lists(examples: Examples, at: Ints, n: int, by: By, mask_history: bo
     out[:, 0] = target
     for case in range(len(at)):
         had = split.item[begins[case] : starts[case]] if mask_history else split.item[:0]
+        if split.windows is not None:
+            had = np.append(had, split.windows.closed_in(int(at[case])))
         without = place[np.unique(np.append(had, target[case]))]
         without = without[without >= 0]
         if len(pool) - len(without) < n:

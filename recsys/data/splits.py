@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.data.tables import IdMap, Tables
+from recsys.data.windows import Windows
 from recsys.errors import ConfigError, DataError
 
 TRAIN, VAL, TEST = 0, 1, 2
@@ -39,6 +40,8 @@ class Split:
         row: (N,) int64 row of each event in the interactions; None for a split made by hand.
         shown: (N,) int64 first event of the impression that an event belongs to, -1 for none; None
             where the data has no impressions.
+        windows: When items can be had, beside the times of the events; None where there are no
+            times, or where every item can always be had.
     """
 
     offsets: NDArray[np.int64]
@@ -51,6 +54,7 @@ class Split:
     notes: tuple[str, ...] = ()
     row: NDArray[np.int64] | None = None
     shown: NDArray[np.int64] | None = None
+    windows: Windows | None = None
 
     def user(self) -> NDArray[np.int64]:
         """(N,) user row of each event."""
@@ -102,16 +106,18 @@ def _events(
     order = np.lexsort((tie, moment, users)).astype(np.int64)
     counts = np.bincount(users, minlength=tables.users.height)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    sorted_time = None if time is None else time[order]
     split = Split(
         offsets=offsets,
         item=items[order].astype(np.int32),
-        time=None if time is None else time[order],
+        time=sorted_time,
         label=label[order],
         weight=weight[order],
         role=np.zeros(len(users), dtype=np.int8) if role is None else role[order],
         name="all",
         row=order,
         shown=_shown(frame, users, order),
+        windows=None if sorted_time is None else Windows.of(tables.items, sorted_time),
     )
     return split, order
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from recsys.config import Run, to_node
+from recsys.config import Run, parse, to_node
+from recsys.errors import ConfigError
 from recsys.schema import option
 from recsys.sweeps.record import Objective, Value
 from recsys.yamlfile import Node
@@ -187,7 +188,7 @@ class Definition:
             self.words,
             {name: list(words) for name, words in self.methods.items()},
             [_plain(dimension) for dimension in self.space],
-            [objective.name for objective in self.objectives],
+            [_told(objective) for objective in self.objectives],
             [_plain(self.sampler), _plain(self.pruner), self.seeds, self.seed],
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
@@ -196,6 +197,13 @@ class Definition:
     def folder(self) -> Path:
         """The sweep's folder: the same command finds it again."""
         return Path(self.output) / f"{self.name}-{self.digest()}"
+
+
+def _told(objective: Objective) -> str:
+    """An objective's name, and its direction where that is not the one to be expected."""
+    expected = "maximize" if objective.name == VALIDATION else "minimize"
+    name, direction = objective.name, objective.direction
+    return name if direction == expected else f"{direction} {name}"
 
 
 def _plain(value: object) -> Node:
@@ -225,4 +233,10 @@ def as_word(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str):
+        try:
+            same = parse([f"value={value}"]) == {"value": value}
+        except ConfigError:
+            same = False
+        return value if same else json.dumps(value)  # as '{title}', 'null' and '8'
     return json.dumps(value) if isinstance(value, list) else str(value)

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ from types import FrameType
 from optuna.exceptions import StorageInternalError
 from optuna.trial import Trial
 
+from recsys.data.files import full_disk
 from recsys.errors import ConfigError, RecsysError
 from recsys.sweeps import finals, record, status
 from recsys.sweeps.definition import Definition
@@ -107,7 +108,8 @@ class Driver:
             RecsysError: The storage, or a method's first trials, cannot be used.
         """
         try:
-            return self._run()
+            with full_disk(self.folder):
+                return self._run()
         except StorageInternalError as error:
             raise RecsysError(
                 "storage: the database does not answer any more; the same command goes on when it "
@@ -147,8 +149,7 @@ class Driver:
             now = time.monotonic()
             if now - recovered > RECOVER:
                 recovered, over = now, False
-                for method, number in self.studies.recover():
-                    self.say(f"{method} #{number} was lost with its driver; it is looked after.")
+                self._recover()
             while not over and len(self._slots) < self.definition.workers:
                 over = not self._begin()
             for slot in list(self._slots):
@@ -159,7 +160,16 @@ class Driver:
                     over = False
             if time.monotonic() - self._written > STATUS:
                 self._write()
+            if over and not self._slots:  # nobody else may be left for a trial that was lost since
+                over = not self._recover()
             time.sleep(LOOK)
+
+    def _recover(self) -> bool:
+        """Has the trials repeated whose driver is gone; whether there were any."""
+        lost = self.studies.recover()
+        for method, number in lost:
+            self.say(f"{method} #{number} was lost with its driver; it is looked after.")
+        return bool(lost)
 
     def _begin(self) -> bool:
         """Starts a trial; False where no budget is left."""
@@ -195,21 +205,19 @@ class Driver:
     def _look(self, slot: _Slot) -> Outcome | None:
         """Looks after a trial, and prunes it where its study says so."""
         outcome = slot.running.poll()
-        news = slot.running.news()
-        if self.definition.pruner.name == "none" or outcome is not None:
-            if len(self.definition.objectives) == 1:
-                for step, value in news:
-                    slot.trial.report(value, step)
-            return outcome
+        news = slot.running.news() if len(self.definition.objectives) == 1 else []
+        prunes = self.definition.pruner.name != "none" and outcome is None
         for step, value in news:
-            slot.trial.report(value, step)
-            if slot.trial.should_prune():
+            if not self.studies.report(slot.trial, step, value):
+                slot.running.stop()  # another driver has it now
+                break
+            if prunes and slot.trial.should_prune():
                 after = "seeds" if self.definition.seeds > 1 else "epochs"
                 slot.running.prune(
                     f"{self.definition.pruner.name}: after {step} {after} at {value:.4g}."
                 )
                 break
-        return None
+        return outcome
 
     def _end(self, slot: _Slot, outcome: Outcome) -> None:
         """Tells how a trial ended, and says so."""
@@ -241,20 +249,17 @@ class Driver:
 
     def _tidy(self, sweep: record.Sweep, method: str) -> None:
         """Keeps the parameters of a method's best trial only."""
-        best = sweep.best(method)
+        best, due = sweep.best(method), self.studies.due(method)
         for trial in sweep.of(method, "complete", "pruned", "failed"):
-            if best is None or trial.index != best.index:
-                running = [t.index for t in sweep.of(method, "running")]
-                if trial.index not in running:
-                    drop_checkpoints([self.folder / run for run in trial.runs])
+            # A repetition goes on from the state that the lost attempt saved.
+            if trial.index not in due and (best is None or trial.index != best.index):
+                drop_checkpoints([self.folder / run for run in trial.runs])
 
     def _write(self) -> record.Sweep:
         """Writes the record."""
-        before = self.folder / record.FILE
         found = self.studies.sweep()
-        if before.is_file():
-            known = record.load(self.folder)
-            found = finals.keep(found, known)
+        with suppress(ConfigError):  # there is none yet, or it is damaged: it is written anew
+            found = finals.keep(found, record.load(self.folder))
         record.save(found)
         self._written = time.monotonic()
         return found
@@ -270,10 +275,10 @@ class Driver:
                 if outcome is None:
                     continue
                 self._slots.remove(slot)
-                if outcome.state == "complete":
+                if outcome.state == "failed" and outcome.again:
+                    self.studies.stopped(slot.method, slot.trial, slot.running, outcome)
+                else:
                     self._end(slot, outcome)
-                    continue
-                self.studies.stopped(slot.method, slot.trial)
             time.sleep(LOOK)
         self._write()
         name = signal.Signals(signum).name

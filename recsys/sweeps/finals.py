@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from recsys.data.files import write_atomic
 from recsys.errors import RecsysError
+from recsys.resume import busy
 from recsys.sweeps import page, record
 from recsys.sweeps.launch import Child
 from recsys.sweeps.record import Sweep, Trial
@@ -88,7 +89,8 @@ def _runs(driver: Driver, best: Trial) -> list[tuple[int, list[str]]]:
     words = [
         *plan.trial_words(best.values),
         f"trainer.max_steps={round(steps)}",
-        f"optimizer.schedule_steps={round(planned)}",
+        # None were planned where nothing trains; a schedule has one at least.
+        f"optimizer.schedule_steps={max(1, round(planned))}",
         "checkpoint.pick=last",
         "trainer.patience=null",
     ]
@@ -106,9 +108,11 @@ def _run(driver: Driver, jobs: list[_Job], signals: Interrupt) -> list[str]:
     waiting, running = [job for job in jobs if _result(job) is None], list[_Job]()
     while (waiting or running) and not signals.received:
         while waiting and len(running) < definition.workers:
+            run = run_of(waiting[0].home)
+            if run is not None and busy(run):
+                break  # a driver was killed, and its run still has the time to save its state
             job = waiting.pop(0)
             job.home.mkdir(parents=True, exist_ok=True)
-            run = run_of(job.home)
             words = [*job.words, f"output={job.home}"] if run is None else [f"resume={run}"]
             job.child = driver.start(driver.plans[job.method], words, job.home / LOG)
             running.append(job)

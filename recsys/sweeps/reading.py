@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -70,18 +71,10 @@ def read(words: Sequence[str], folder: Path = SWEEPS) -> Definition:
     content = read_mapping(path)
     for key in content:
         if key not in FILE_KEYS:
-            raise ConfigError(f"{path}: '{key}' is no key of a sweep.{nearest(key, FILE_KEYS)}")
-    seed, output = 0, "runs"
-    tracking: list[str] = []
-    rest: list[str] = []
-    for word in base:
-        key, _, value = word.partition("=")
-        if key == "seed":
-            seed = _whole(value, "seed")
-        elif key == "output":
-            output = value
-        else:
-            (tracking if key.startswith("tracking.") else rest).append(word)
+            raise ConfigError(
+                f"{path}: '{key}' is no key of a sweep.{nearest(str(key), FILE_KEYS)}"
+            )
+    seed, output, tracking, rest = _set_apart(base)
     experiment = _text(content.get("experiment"), path, "experiment")
     methods = _methods(content.get("methods", {}), path)
     if asked.methods is not None:
@@ -136,6 +129,22 @@ def _split(words: Sequence[str]) -> tuple[Keys, list[str]]:
     return asked, rest
 
 
+def _set_apart(words: Sequence[str]) -> tuple[int, str, list[str], list[str]]:
+    """Seed, output and the words on tracking, which are no part of the question; and the rest."""
+    seed, output = 0, "runs"
+    tracking: list[str] = []
+    rest: list[str] = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "seed":
+            seed = _whole(value, "seed")
+        elif key == "output":
+            output = value
+        else:
+            (tracking if key.startswith("tracking.") else rest).append(word)
+    return seed, output, tracking, rest
+
+
 def _typed(key: str, value: str, least: float | None) -> Value:
     """A value of one of `Keys`."""
     if key in ("trials", "epochs", "seeds", "final_seeds", "workers"):
@@ -145,6 +154,8 @@ def _typed(key: str, value: str, least: float | None) -> Value:
             number = float(value)
         except ValueError:
             raise ConfigError(f"hours is '{value}'; set it to a number, as in hours=2.") from None
+        if not 0 < number < math.inf:
+            raise ConfigError(f"hours is {value}; set it above 0.")
     elif key == "prepared":
         if value not in ("true", "false"):
             raise ConfigError(f"prepared is '{value}'; set it to true or false.")
@@ -183,6 +194,9 @@ def _words(node: object, path: Path, key: str) -> list[str]:
         if isinstance(value, dict):
             out += [f"{name}.{word}" for word in _words(value, path, f"{key}.{name}")]
         else:
+            top = key == "with" or (key.startswith("methods.") and key.count(".") == 1)
+            if top and name in ("seed", "output"):
+                raise ConfigError(f"{path}: {key}.{name} is no part of the file; set it by a word.")
             out.append(f"{name}={as_word(value)}")
     return out
 
@@ -218,7 +232,7 @@ def _budget(node: object, path: Path) -> Budget:
         whole = key != "hours"
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
             raise ConfigError(f"{path}: budget.{key} is {value!r}; set it to a number.")
-        if value <= 0:
+        if not 0 < value < math.inf:
             raise ConfigError(f"{path}: budget.{key} is {value!r}; set it above 0.")
     return Budget(**node)
 
@@ -307,7 +321,7 @@ def _dimension(name: str, node: object, path: Path) -> Dimension:
 
 def _number(node: Node, key: str, where: str) -> int | float:
     value = node.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigError(f"{where}.{key} is {value!r}; set it to a number.")
     return value
 
@@ -320,6 +334,9 @@ def _mapping(node: object, where: str) -> Node:
 
 def _check(found: Definition, path: Path) -> None:
     """What parts of a definition ask of each other."""
+    for tag in (f"sweep={found.name}", *(f"method={name}" for name in found.methods)):
+        if len(tag) > 64:
+            raise ConfigError(f"{path}: '{tag}' is a tag of the runs; shorten it to 64 letters.")
     two = len(found.objectives) > 1
     if found.pruner.name != "none" and (two or found.objectives[0].name != VALIDATION):
         raise ConfigError(

@@ -223,9 +223,15 @@ def pruner(definition: Definition, plan: Plan) -> BasePruner:
             n_warmup_steps=int(options.get("warmup", 1)),
         )
     if definition.pruner.name == "hyperband":
+        first, last = int(options.get("first", 1)), plan.run.trainer.epochs + 1
+        if first > last:
+            raise ConfigError(
+                f"hyperband: first is {first}, and a trial of {plan.method} has {last} "
+                "validations; lower it, or raise trainer.epochs."
+            )
         return HyperbandPruner(
-            min_resource=int(options.get("first", 1)),
-            max_resource=plan.run.trainer.epochs + 1,
+            min_resource=first,
+            max_resource=last,
             reduction_factor=int(options.get("reduction", 3)),
         )
     if definition.pruner.name == "wilcoxon":
@@ -258,11 +264,13 @@ def _options(plug: Plug, known: Mapping[str, Mapping[str, float]]) -> dict[str, 
     found: dict[str, float] = {}
     for key, value in plug.options.items():
         if key not in mine:
-            there = nearest(key, mine) if mine else " It has none."
+            there = nearest(str(key), mine) if mine else " It has none."
             raise ConfigError(f"{plug.name}: '{key}' is no option of it.{there}")
         if isinstance(value, bool) or not isinstance(value, int | float) or value < mine[key]:
             raise ConfigError(
                 f"{plug.name}: {key} is {value!r}; set it to a number from {mine[key]:g} on."
             )
+        if key != "p" and not isinstance(value, int):
+            raise ConfigError(f"{plug.name}: {key} is {value!r}; set it to a whole number.")
         found[key] = value
     return found

@@ -153,10 +153,14 @@ def plans(definition: Definition) -> dict[str, Plan]:
     found: dict[str, Plan] = {}
     for method, (words, run) in bases.items():
         there, dropped = flat(run), dict[str, str]()
+        # What means nothing with one choice of an axis may with another that the space has.
+        chosen = any(d.key(method) in AXES for d in definition.space)
         kept: list[Dimension] = []
         for d in definition.space:
             _check_key(d, method)
-            reason = _unmet(d, there, definition, bases) or meaningless(run, d.key(method))
+            reason = _unmet(d, there, definition, bases)
+            if not chosen:
+                reason = reason or meaningless(run, d.key(method))
             if reason:
                 dropped[d.name] = reason
             else:
@@ -164,7 +168,7 @@ def plans(definition: Definition) -> dict[str, Plan]:
         if not _fits(kept, method, words):
             for d in list(kept):
                 try:
-                    _try(d, method, words)
+                    _try(d, method, [*words, *_conditions(d, definition.space, method)])
                 except ConfigError as error:
                     errors[d.name][method] = dropped[d.name] = str(error)
                     kept.remove(d)
@@ -175,6 +179,7 @@ def plans(definition: Definition) -> dict[str, Plan]:
             if gone:
                 kept.remove(d)
                 dropped[d.name] = f"it waits for {gone[0]}"
+        _check_twice(kept, method)
         found[method] = Plan(method, tuple(words), run, tuple(kept), dropped)
     _check_space(definition, found, errors)
     return found
@@ -187,6 +192,11 @@ def _base(definition: Definition, method: str) -> tuple[list[str], Run]:
         run = compose(words)
     except ConfigError as error:
         raise ConfigError(f"method {method}: {error}") from None
+    if definition.final_seeds and not run.evaluation.test:
+        raise ConfigError(
+            f"method {method}: evaluation.test is set by the sweep, which tests closing runs only; "
+            "to test nothing, set final_seeds=0."
+        )
     if not run.architecture.trains:
         raise ConfigError(f"method {method} does not train; a sweep has nothing to search there.")
     return words, run
@@ -252,6 +262,31 @@ def _try(d: Dimension, method: str, words: Sequence[str]) -> None:
     values = d.choices if d.kind == "choice" else (d.low, d.high)
     for value in values:
         compose([*words, f"{d.key(method)}={as_word(value)}"])
+
+
+def _conditions(d: Dimension, space: Sequence[Dimension], method: str) -> list[str]:
+    """Words with which a dimension that waits for others applies."""
+    out: list[str] = []
+    for other in space:
+        if other.name in d.when:
+            wanted = as_word(d.when[other.name][0])
+            out += [*_conditions(other, space, method), f"{other.key(method)}={wanted}"]
+    return out
+
+
+def _check_twice(space: Sequence[Dimension], method: str) -> None:
+    """Refuses two dimensions that set one key whatever else is chosen."""
+    names = {d.name for d in space}
+    first: dict[str, str] = {}
+    for d in space:
+        if names & set(d.when):
+            continue
+        other = first.setdefault(d.key(method), d.name)
+        if other != d.name:
+            raise ConfigError(
+                f"space.{d.name} and space.{other} both set {d.key(method)} in method {method}; "
+                "leave one of them out there, by `when` or `instead`."
+            )
 
 
 def meaningless(run: Run, key: str) -> str:

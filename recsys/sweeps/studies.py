@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from recsys.sweeps import record, samplers
 from recsys.sweeps.definition import Budget, Definition, flat
-from recsys.sweeps.leases import INDEX, REASON, RETRY_OF, Leases, index_of
+from recsys.sweeps.leases import BY_USER, INDEX, REASON, RETRY_OF, Leases, index_of
 from recsys.sweeps.record import State
 from recsys.sweeps.space import Plan, axes, objectives
 from recsys.sweeps.storage import Opened
@@ -90,7 +93,9 @@ class Studies:
     def used(self, method: str) -> float:
         """The share of a method's budget that its trials have used; running ones count.
 
-        Hours and epochs of a trial that runs are taken to be the mean of the others'.
+        Hours and epochs of a trial that runs are taken to be the mean of the others'. A repetition
+        goes on where the lost attempt was and has its epochs, too. One that ended before its first
+        epoch counts as one, or a budget of epochs would never end where all of them fail.
         """
         trials = [t for t in self._all[method].get_trials(deepcopy=False) if counts(t)]
         own = [t for t in trials if RETRY_OF not in t.user_attrs]
@@ -100,9 +105,11 @@ class Studies:
         for limit, name in ((budget.hours, "seconds"), (budget.epochs, "epochs")):
             if limit is None:
                 continue
-            known = [float(t.user_attrs[DONE][name]) for t in trials if DONE in t.user_attrs]
+            again = {t.user_attrs.get(RETRY_OF) for t in trials} if name == "epochs" else set()
+            mine = [t for t in trials if t.number not in again]
+            known = [float(t.user_attrs[DONE][name]) or 1.0 for t in mine if DONE in t.user_attrs]
             mean = sum(known) / len(known) if known else 0.0
-            spent = sum(known) + mean * (len(trials) - len(known))
+            spent = sum(known) + mean * (len(mine) - len(known))
             shares.append(spent / (3600 * limit if name == "seconds" else limit))
         return max(shares)
 
@@ -134,8 +141,24 @@ class Studies:
         self._held.tell(study, trial.number, values)
         return False
 
-    def stopped(self, method: str, trial: Trial) -> None:
+    def report(self, trial: Trial, step: int, value: float) -> bool:
+        """Tells a value on the way; False where another driver took this one for dead."""
+        try:
+            trial.report(value, step)
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def due(self, method: str) -> set[int]:
+        """The places of a method's trials that run, or wait to be repeated."""
+        study = self._all[method]
+        found = study.get_trials(deepcopy=False, states=RUNNING + WAITING)
+        return {index_of(study, trial) for trial in found}
+
+    def stopped(self, method: str, trial: Trial, running: Running, outcome: Outcome) -> None:
         """Notes that the user stopped a trial: the next driver goes on with it."""
+        runs = [str(run.relative_to(self.folder)) for run in running.homes()]
+        self._note(trial, replace(outcome, reason=STOPPED), runs, running.reports)
         self._held.fail(self._all[method], trial.number, STOPPED, retry=True, stopped=True)
 
     def recover(self) -> list[tuple[str, int]]:
@@ -147,22 +170,22 @@ class Studies:
         ]
 
     def _note(self, trial: Trial, outcome: Outcome, runs: list[str], reports: list[Report]) -> None:
-        trial.set_user_attr(
-            DONE,
-            {
-                "reason": outcome.reason,
-                "mistake": outcome.mistake,
-                "figures": dict(outcome.figures or {}),
-                "epochs": outcome.epochs,
-                "seconds": outcome.seconds,
-                "runs": runs,
-                "reports": [(report.step, report.value) for report in reports],
-            },
-        )
+        done = {
+            "reason": outcome.reason,
+            "mistake": outcome.mistake,
+            "figures": dict(outcome.figures or {}),
+            "epochs": outcome.epochs,
+            "seconds": outcome.seconds,
+            "runs": runs,
+            "reports": [(report.step, report.value) for report in reports],
+        }
+        with suppress(UpdateFinishedTrialError):  # by a driver that took this one for dead
+            trial.set_user_attr(DONE, done)
 
     def mistakes(self, method: str) -> str:
         """The sentence with which a method's first trials were all refused, or nothing."""
-        found = [t for t in self._all[method].get_trials(deepcopy=False) if DONE in t.user_attrs]
+        trials = self._all[method].get_trials(deepcopy=False)
+        found = [t for t in trials if DONE in t.user_attrs and not t.user_attrs.get(BY_USER, False)]
         refused = [t.user_attrs[DONE]["reason"] for t in found if t.user_attrs[DONE]["mistake"]]
         return refused[0] if len(refused) == len(found) >= 2 and len(set(refused)) == 1 else ""
 

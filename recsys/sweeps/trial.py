@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.data.files import write_atomic
-from recsys.resume import CONFIG
+from recsys.resume import CONFIG, busy
 from recsys.sweeps.definition import VALIDATION, Definition
 from recsys.sweeps.launch import Child
 from recsys.sweeps.record import State, Value
@@ -23,6 +23,8 @@ VALIDATIONS = "validations.jsonl"
 ENDED = "ended.json"
 """Where a run that is told to stop reads why."""
 LOG = "log.txt"
+VALUES = "values.json"
+"""What the runs in a trial's folder were started with."""
 DIVERGED, OUT_OF_MEMORY, MISTAKE = 3, 4, 2
 GRACE = 60.0
 """Seconds that a run has to save its state."""
@@ -148,6 +150,17 @@ class Running:
         self._told = 0
         self.reports: list[Report] = []
         self._stopped = ""
+        self._leaving = False
+        self._claim()
+
+    def _claim(self) -> None:
+        """Moves aside what other values left in this place: of a study that is lost, or older."""
+        path = self.place / VALUES
+        mine = {k: f"{v:.12g}" if isinstance(v, float) else v for k, v in self.values.items()}
+        text = json.dumps(mine, sort_keys=True) + "\n"
+        if path.is_file() and path.read_text(encoding="utf-8") != text:
+            self.place.rename(self.place.with_name(f"{self.place.name}-until-{time.time_ns()}"))
+        write_atomic(path, text)
 
     def _home(self, seed: int) -> Path:
         return self.place / f"seed-{seed}" if self._several else self.place
@@ -177,6 +190,10 @@ class Running:
             elif (run := run_of(self._home(self._left[0]))) and (result := read_result(run)):
                 self._listen()
                 self._keep(result)
+            elif self._leaving:
+                return self._ended("failed", "stopped between its seeds.", again=True)
+            elif run is not None and busy(run):
+                return None  # a driver was killed, and its run still has the time to save its state
             else:
                 self._start(run)
 
@@ -204,7 +221,8 @@ class Running:
             known = [(k, float(r["validation"]["best"])) for k, r in enumerate(self._results)]
         else:
             known = [(k, report.value) for k, report in enumerate(self.reports)]
-        found, self._told = known[self._told :], len(known)
+        # A run that goes on first takes back what it told after its last save.
+        found, self._told = known[self._told :], max(self._told, len(known))
         return found
 
     def _keep(self, result: dict[str, Any]) -> None:
@@ -238,7 +256,9 @@ class Running:
     def _ended(
         self, state: State, reason: str, again: bool = False, mistake: bool = False
     ) -> Outcome:
-        epochs = self.reports[-1].epoch if self.reports else 0.0
+        epochs = sum(float(r["validation"]["epochs"]) for r in self._results)
+        if not self._results and self.reports:
+            epochs = self.reports[-1].epoch
         return Outcome(
             state,
             reason,
@@ -276,7 +296,8 @@ class Running:
         self._child.terminate(GRACE)
 
     def stop(self) -> None:
-        """Lets the run save its state and leave."""
+        """Lets the run save its state and leave; no other is started."""
+        self._leaving = True
         if self._child is not None:
             self._child.terminate(GRACE)
 

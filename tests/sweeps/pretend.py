@@ -37,7 +37,11 @@ def main():
     final = "final" in folder.parts
     kind = "fine" if final else plan.get(places[-1], "fine")
     with Path(os.environ["PRETEND"]).with_suffix(".calls").open("a") as calls:
-        calls.write(json.dumps({"folder": str(folder), "argv": sys.argv[1:]}) + "\n")
+        kept = (folder / "checkpoints").is_dir()
+        calls.write(json.dumps({"folder": str(folder), "argv": sys.argv[1:], "kept": kept}) + "\n")
+    if kind == "early":
+        print("error: out of memory; lower trainer.batch_size.", file=sys.stderr)
+        sys.exit(4)
 
     def leave(signum, frame):
         (folder / "saved").write_text("state")

@@ -164,6 +164,34 @@ def test_failures_are_marked_and_the_sweep_goes_on(play, tmp_path):
     assert again.retry_of == first.number
     assert again.values == first.values
     assert again.runs == first.runs
+    resumed = [call for call in calls(tmp_path) if call["argv"][0].startswith("resume=")]
+    assert resumed
+    assert all(call["kept"] for call in resumed)  # the state that the lost attempt saved
+
+
+def test_a_budget_of_epochs_ends_where_no_trial_comes_to_one(play, tmp_path):
+    space = SPACE.replace("{trials: 3}", "{epochs: 3}")
+    behaviour = {f"{k:04d}": "early" for k in range(9)}
+    sweep, code, _ = drive([*play(space, behaviour), "methods=lora"])
+    assert code == 0
+    assert [t.state for t in sweep.trials] == ["failed"] * 3
+
+
+def test_a_trial_that_its_last_other_driver_lost_is_not_left_behind(play, tmp_path):
+    words = [*play(behaviour={"0000": "slow"}), "methods=lora", "final_seeds=0"]
+    found = reading.read(words)
+    process = begin(words, tmp_path)
+    until(lambda: next(found.folder.glob("trials/lora/0000/*/pids"), None))
+
+    def say(line):
+        if "trial 1 of 3" in line:  # long before the next look for such trials
+            (tmp_path / "pretend.json").write_text("{}")
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+
+    assert Driver(found, plans(found), say, "pretend").run() == 0
+    sweep = record.load(found.folder)
+    assert sorted(t.index for t in sweep.of("lora", "complete")) == [0, 1, 2]
 
 
 def test_a_configuration_that_every_run_refuses_ends_the_sweep_with_its_sentence(play):
@@ -226,6 +254,34 @@ def test_the_same_command_with_more_trials_goes_on(play, tmp_path):
     assert [t.values for t in whole.trials] == [t.values for t in after.trials]
 
 
+def test_a_sweep_that_is_done_writes_its_damaged_record_anew_and_runs_nothing(play, tmp_path):
+    words = [*play(), "methods=lora", "final_seeds=1", "trials=1"]
+    before, _, _ = drive(words)
+    (before.folder / record.FILE).write_text("{")
+    (before.folder / "report.html").unlink()
+    count = len(calls(tmp_path))
+    after, code, _ = drive(words)
+    assert code == 0
+    assert after == before
+    assert (before.folder / "report.html").is_file()
+    assert len(calls(tmp_path)) == count
+
+
+def test_a_result_of_other_values_is_not_taken_for_a_trials(play, tmp_path):
+    words = [*play(), "methods=lora", "final_seeds=0", "trials=1"]
+    before, _, _ = drive(words)
+    place = before.folder / "trials" / "lora" / "0000"
+    (before.folder / "journal.log").unlink()
+    drive(words)
+    assert len(calls(tmp_path)) == 1  # the same values: what was trained stands
+    (before.folder / "journal.log").unlink()
+    (place / "values.json").write_text('{"optimizer.lr": "1"}\n')
+    after, _, _ = drive(words)
+    assert len(calls(tmp_path)) == 2
+    assert after.trials[0].runs != before.trials[0].runs
+    assert len(list(place.parent.glob("0000-until-*/*/result.json"))) == 1
+
+
 def test_two_drivers_share_a_study_and_no_trial_runs_twice(play, tmp_path):
     space = SPACE.replace("trials: 3", "trials: 8")
     words = [*play(space), "methods=lora", "final_seeds=1", "workers=2"]
@@ -281,5 +337,17 @@ def test_a_sweep_goes_on_by_its_folder_and_refuses_what_would_change_its_trials(
     folder = reading.read(words).folder
     assert command.main([f"resume={folder}", "trials=7"]) == 7
     assert command.main(["resume=last", f"output={tmp_path / 'runs'}"]) == 7
+    moved = folder.rename(tmp_path / folder.name)
+    assert command.main([f"resume={moved}"]) == 7
+    moved.rename(folder)
     assert command.main([f"resume={folder}", "optimizer.clip=2"]) == 2
     assert "would change the trials" in capsys.readouterr().err
+    (folder / "journal.log").write_text("")
+    assert command.main([f"resume={folder}", "storage=sqlite://"]) == 2
+    assert "in its journal" in capsys.readouterr().err
+    (folder / "database.txt").write_text("")
+    assert command.main([f"resume={folder}"]) == 2
+    assert "in a database" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert command.main([*words, f"output={tmp_path / 'file'}"]) == 2
+    assert "cannot be made" in capsys.readouterr().err

@@ -4,8 +4,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from recsys.config import parse
 from recsys.errors import ConfigError
 from recsys.sweeps import reading, samplers
+from recsys.sweeps.definition import as_word
 from recsys.sweeps.leases import index_of
 from recsys.sweeps.space import at, levels, plans
 
@@ -82,6 +84,33 @@ def test_a_key_of_an_axis_that_a_method_does_not_know_is_left_out_there(made):
             ["cmaes", "without conditions"],
         ),
         ("sampler: grid\nspace: {optimizer.lr: {low: 0.1, high: 1.0}}", [], ["points"]),
+        ("1: 2\nspace: {optimizer.lr: {low: 0.1, high: 1.0}}", [], ["'1'"]),
+        ("space: {optimizer.lr: {low: 0.1, high: .inf}}", [], ["optimizer.lr.high", "inf"]),
+        ("space: {optimizer.lr: {low: 0.1, high: 1.0}}", ["hours=0"], ["hours", "above 0"]),
+        ("space: {optimizer.lr: {low: 0.1, high: 1.0}}", ["hours=inf"], ["hours", "above 0"]),
+        (
+            "space: {optimizer.lr: {low: 0.1, high: 1.0}}",
+            ["evaluation.test=false"],
+            ["evaluation.test", "final_seeds=0"],
+        ),
+        (
+            "with: {seed: 3}\nspace: {optimizer.lr: {low: 0.1, high: 1.0}}",
+            [],
+            ["with.seed", "by a word"],
+        ),
+        (
+            f"{METHODS}space:\n  optimizer.head_lr: {{low: 0.1, high: 1.0}}\n"
+            "  optimizer.lr: {low: 0.1, high: 1.0, instead: {frozen: optimizer.head_lr}}",
+            [],
+            ["both set optimizer.head_lr", "frozen"],
+        ),
+        (
+            f"methods: {{{'a' * 60}: {{tuning: full}}}}\n"
+            "space: {optimizer.lr: {low: 0.1, high: 1.0}}",
+            [],
+            ["method=aaa", "64 letters"],
+        ),
+        ("sampler: {name: tpe, 1: 3}\nspace: {optimizer.lr: {low: 1, high: 2}}", [], ["'1'"]),
         ("sampler: {name: tpe, start: 3}\nspace: {optimizer.lr: {low: 1, high: 2}}", [], ["start"]),
     ],
 )
@@ -97,12 +126,40 @@ def test_a_mistake_is_refused_before_the_first_trial(made, text, words, parts):
     assert "\n" not in str(caught.value)
 
 
+def test_hyperband_needs_as_many_validations_as_its_first_rung(made):
+    text = "space: {optimizer.lr: {low: 0.1, high: 1.0}}\npruner: {name: hyperband, first: 9}\n"
+    definition = reading.read([*made(text), "trainer.epochs=3"])
+    (plan,) = plans(definition).values()
+    with pytest.raises(ConfigError, match="first is 9, and a trial of all has 4"):
+        samplers.pruner(definition, plan)
+
+
+@pytest.mark.parametrize("base", ["full", "frozen"])
+def test_what_waits_for_a_choice_of_an_axis_is_checked_with_that_choice(made, base):
+    text = f"with: {{tuning: {base}}}\nspace:\n  tuning: {{choices: [lora, full]}}\n"
+    text += "  tuning.rank: {choices: [2, 4], when: {tuning: lora}}\n"
+    text += "  optimizer.lr: {low: 0.001, high: 0.1, when: {tuning: lora}}\n"
+    (plan,) = plans(reading.read(made(text))).values()
+    assert [d.name for d in plan.space] == ["tuning", "tuning.rank", "optimizer.lr"]
+
+
+@pytest.mark.parametrize(
+    "text", ["all", "a b", "a: b", "{title}", "null", "true", "8", "[x", "é #"]
+)
+def test_a_text_is_the_same_text_on_the_command_line(text):
+    assert parse([f"encoder.model={as_word(text)}"]) == {"encoder": {"model": text}}
+    assert as_word("all") == "all"
+
+
 def test_the_folder_is_that_of_the_question_whatever_the_budget(made):
     words = made(WIDE + METHODS)
     first = reading.read(words).folder
     assert reading.read([*words, "trials=9", "workers=3", "storage=sqlite:///x"]).folder == first
     assert reading.read([*words, "seed=1"]).folder != first
     assert reading.read([*words, "optimizer.clip=2"]).folder != first
+    up = reading.read(made(WIDE + METHODS + "objectives: {validation: maximize}\n")).folder
+    down = reading.read(made(WIDE + METHODS + "objectives: {validation: minimize}\n")).folder
+    assert up == first != down
 
 
 def values_of(study):

@@ -335,7 +335,7 @@ def test_learning_rates_and_decay_go_by_role(shop_words, tmp_path, monkeypatch) 
     def groups(tuning: str) -> dict[str, tuple[float, float, int]]:
         words = [f"tuning={tuning}", "optimizer.encoder_lr=0.25", "optimizer.lr=0.5"]
         model = build.assemble(compose([*shop_words, *words])).recommender
-        monkeypatch.setattr(type(model), "_steps", lambda self: 10)
+        monkeypatch.setattr(type(model), "planned_steps", lambda self: 10)
         made, _ = model.make_optimizer(model.stepped())
         return {
             g["name"]: (g["initial_lr"], g["weight_decay"], len(g["params"]))
