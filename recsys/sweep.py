@@ -151,6 +151,9 @@ def _run(words: Sequence[str]) -> int:
     _check_storage(folder, definition)
     _keep(folder, words, definition)
     print(f"sweep: {folder}", flush=True)
+    searched = {d.key(plan.method) for plan in found.values() for d in plan.space}
+    for key in sorted(searched & {word.partition("=")[0] for word in words}):
+        print(f"{key} is searched; the command's value of it is not used.", flush=True)
     for plan in found.values():
         for name, reason in plan.dropped.items():
             print(f"{plan.method} does not search {name}: {reason}.", flush=True)

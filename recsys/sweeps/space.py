@@ -23,8 +23,11 @@ SHARED = (
     *("data.k_core", "data.user_reviews"),
 )
 """How keys begin that decide what is ranked and who is trained on: one value in a whole sweep."""
-OWN = ("seed", "output", "experiment", "profile", "tracking.", "checkpoint.", "trainer.max_steps")
-"""How keys begin that a sweep sets itself, or that change no result."""
+OWN = (
+    *("seed", "output", "experiment", "profile", "tracking.", "checkpoint."),
+    *("trainer.max_steps", "trainer.devices"),
+)
+"""How keys begin that a sweep sets itself, that change no result, or that say how runs start."""
 
 
 @dataclass(frozen=True)
