@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
-from torch import Tensor
 
 from recsys.data.arrays import Ints
 from recsys.data.tables import WINDOWS
-from recsys.types import upload
+
+if TYPE_CHECKING:  # the data command does without
+    import torch
+    from torch import Tensor
 
 _EVER = np.iinfo(np.int64)
 
@@ -36,7 +39,7 @@ class Windows:
         self.bounded = int((late | early).sum())
         self._opening = _sorted(opens, late)
         self._closing = _sorted(closes, early)
-        self._rows = tuple(torch.from_numpy(rows) for _, rows in (self._opening, self._closing))
+        self._rows: tuple[Tensor, Tensor] | None = None
 
     @staticmethod
     def of(items: pl.DataFrame, time: Ints | None = None) -> Windows | None:
@@ -67,10 +70,16 @@ class Windows:
         Only what is closed is written, a row after the other, as pairs of row and column would
         take 16 bytes each. Callers ask for as many cases as they hold scores of.
         """
+        import torch
+
+        from recsys.types import upload
+
         moments = self._moments(np.maximum(case, 0))
         out = torch.zeros(len(case), len(self.opens), dtype=torch.bool, device=device)
-        if self._rows[0].device != device:
-            self._rows = tuple(upload(rows, device) for rows in self._rows)
+        if self._rows is None or self._rows[0].device != device:
+            pair = (self._opening[1], self._closing[1])
+            opened, closed = (upload(torch.from_numpy(rows), device) for rows in pair)
+            self._rows = (opened, closed)
         opening, closing = self._rows
         begins, ends = self._cuts(moments)
         for row, begin, end in zip(out, begins.tolist(), ends.tolist(), strict=True):

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,9 @@ def _end(folder: Path, state: str, reason: str) -> None:
     monitor = f"val/{config['evaluation']['monitor']}"
     lost = [(step, row) for step, row in logged_rows(folder, monitor) if step > last]
     summary = {"trial/state": state, "trial/reason": reason}
+    # Offline files are named by the second: within that of the last, they would be written over.
+    while paths and time.strftime("%Y%m%d_%H%M%S") in paths[-1].parent.name:
+        time.sleep(0.05)
     _log(folder, name, config, mode, lost, summary)
 
 
