@@ -12,13 +12,12 @@ from recsys.data.files import write_atomic
 from recsys.errors import ConfigError, RecsysError
 from recsys.sweeps import reading
 from recsys.sweeps.definition import PRUNERS, SAMPLERS, Definition, Keys
-from recsys.yamlfile import read_mapping
 
 COMMAND = "command.json"
 """The words of the command, in the sweep's folder, by which `resume=` goes on."""
 
-DATABASE, JOURNAL = "database.txt", "journal.log"
-"""What the folder has where its trials are in a database, and where they are in it."""
+DATABASE = "database.txt"
+"""What the folder has where its trials are in a database."""
 
 USAGE = """usage: python -m recsys.sweep sweep=NAME [key=value ...]
        python -m recsys.sweep resume=FOLDER|last [trials=N] [workers=N]
@@ -143,6 +142,7 @@ def _run(words: Sequence[str]) -> int:
     from recsys.sweeps import samplers
     from recsys.sweeps.driver import Driver
     from recsys.sweeps.space import plans
+    from recsys.sweeps.studies import left_out
 
     definition = reading.read(words)
     found = plans(definition)
@@ -154,9 +154,8 @@ def _run(words: Sequence[str]) -> int:
     searched = {d.key(plan.method) for plan in found.values() for d in plan.space}
     for key in sorted(searched & {word.partition("=")[0] for word in words}):
         print(f"{key} is searched; the command's value of it is not used.", flush=True)
-    for plan in found.values():
-        for name, reason in plan.dropped.items():
-            print(f"{plan.method} does not search {name}: {reason}.", flush=True)
+    for sentence in left_out(found):
+        print(sentence, flush=True)
     return Driver(definition, found, lambda text: print(text, flush=True)).run()
 
 
@@ -166,6 +165,8 @@ def _check_storage(folder: Path, definition: Definition) -> None:
     Raises:
         ConfigError: The folder's trials are elsewhere.
     """
+    from recsys.sweeps.storage import JOURNAL
+
     marked = (folder / DATABASE).is_file()
     if definition.storage is None and marked:
         raise ConfigError(f"the trials of {folder} are in a database; give its storage=URL again.")
@@ -191,7 +192,6 @@ def _keep(folder: Path, words: Sequence[str], definition: Definition) -> None:
     write_atomic(folder / COMMAND, json.dumps(kept, indent=1) + "\n")
     asked = dict(word.partition("=")[::2] for word in words)
     path = reading.find(asked["sweep"])
-    read_mapping(path)
     write_atomic(folder / "sweep.yaml", path.read_text(encoding="utf-8"))
 
 

@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from recsys.data.files import write_atomic
 from recsys.ending import State
 from recsys.errors import ConfigError
+from recsys.wandbrun import begin
 
 FLUSH_SECONDS = 30.0
 
@@ -169,19 +170,8 @@ class WandbLog(Logger):
 
         self.folder, self.offline, self._open = folder, mode == "offline", True
         try:
-            self.run = wandb.init(
-                dir=str(folder),
-                id=run_id,
-                mode="offline" if self.offline else "online",
-                project=project,
-                group=group,
-                name=folder.name,
-                tags=list(tags),
-                config=dict(config),
-                resume="allow",
-                save_code=False,
-                settings=wandb.Settings(silent=True, console="off"),
-            )
+            place = (project, group, tags)
+            self.run = begin(folder, run_id, self.offline, folder.name, place, config)
         except wandb.Error as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,31 @@ class Validations:
         kept = "".join(line for line in lines if json.loads(line)["step"] <= step)
         if kept != text:
             write_atomic(self.path, kept)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A validation that a run has told.
+
+    Attributes:
+        step: Optimiser steps until then.
+        epoch: Passes over the training queries until then, with fractions.
+        value: Of the monitored metric.
+        seconds: Trained until then.
+    """
+
+    step: int
+    epoch: float
+    value: float
+    seconds: float
+
+
+def told(path: Path) -> list[Line]:
+    """The validations of a file that a run may be writing, whole lines only; none without it."""
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [Line(**json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def epochs_of(plan: Plan, batches: int) -> float:

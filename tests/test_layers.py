@@ -36,6 +36,7 @@ ROOMS = [
     ["mining"],
     ["ending"],
     ["validations"],
+    ["wandbrun"],
     ["tracking"],
     ["callbacks"],
     ["saving"],

@@ -137,9 +137,7 @@ def contrast(
     draws: int = 2000,
     seed: int = 0,
 ) -> Contrast:
-    """Compares two methods on the same cases, over seeds and users at once.
-
-    The module's docstring says how interval and test are made.
+    """Compares two methods on the same cases, over seeds and users at once, as said above.
 
     Args:
         a: Metric of the first method by run and case, `(S_a, N)`; NaN where it is not defined. A

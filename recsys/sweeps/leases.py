@@ -33,8 +33,12 @@ def index_of(study: Study, trial: FrozenTrial | Trial) -> int:
     """A trial's place in the design, which every driver finds the same.
 
     It is the number of trials with a smaller number that repeat none; a repetition has the place
-    of the trial that it repeats. Numbers and repetitions are fixed when a trial is made.
+    of the trial that it repeats. Numbers and repetitions are fixed when a trial is made, and who
+    asks for one notes the place in it.
     """
+    noted: int | None = trial.user_attrs.get(INDEX)
+    if noted is not None:
+        return noted
     trials = study.get_trials(deepcopy=False)
     return _index(trials, trial.number)
 

@@ -13,7 +13,6 @@ from recsys.sweeps.definition import VALIDATION, Definition, Dimension, as_word,
 from recsys.sweeps.record import Axis, Objective, Value
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
 SHARED = (
@@ -87,27 +86,6 @@ class Plan:
             if values not in out:
                 out.append(values)
         return out
-
-    def distributions(self, values: Mapping[str, Value]) -> dict[str, BaseDistribution]:
-        """The distributions of the dimensions that have a value, as Optuna keeps them."""
-        from optuna.distributions import (
-            CategoricalDistribution,
-            FloatDistribution,
-            IntDistribution,
-        )
-
-        found: dict[str, BaseDistribution] = {}
-        for d in self.space:
-            if d.name not in values:
-                continue
-            if d.kind == "choice":
-                found[d.name] = CategoricalDistribution(d.choices)
-            elif d.kind == "int":
-                low, high = _ends(d)
-                found[d.name] = IntDistribution(int(low), int(high), log=d.log)
-            else:
-                found[d.name] = FloatDistribution(*_ends(d), log=d.log)
-        return found
 
 
 def _ends(d: Dimension) -> tuple[float, float]:

@@ -20,7 +20,9 @@ from recsys.sweeps.leases import BY_USER, INDEX, REASON, RETRY_OF, Leases, index
 from recsys.sweeps.record import State
 from recsys.sweeps.space import Plan, axes, objectives
 from recsys.sweeps.storage import Opened
-from recsys.sweeps.trial import Outcome, Report, Running, read_reports, run_of
+from recsys.sweeps.trial import Outcome, Running, run_of
+from recsys.validations import FILE as VALIDATIONS
+from recsys.validations import Line, told
 
 DONE = "outcome"
 """User attribute with what is known of a trial that has ended."""
@@ -169,7 +171,7 @@ class Studies:
             for number in self._held.recover(study)
         ]
 
-    def _note(self, trial: Trial, outcome: Outcome, runs: list[str], reports: list[Report]) -> None:
+    def _note(self, trial: Trial, outcome: Outcome, runs: list[str], reports: list[Line]) -> None:
         done = {
             "reason": outcome.reason,
             "mistake": outcome.mistake,
@@ -196,18 +198,13 @@ class Studies:
             len(study.get_trials(deepcopy=False, states=both)) for study in self._all.values()
         )
 
-    def sweep(self, notes: tuple[str, ...] = ()) -> record.Sweep:
+    def sweep(self) -> record.Sweep:
         """What has been found so far."""
         trials = [
             self._trial(method, study, trial)
             for method, study in self._all.items()
             for trial in study.get_trials(deepcopy=False)
             if counts(trial)
-        ]
-        dropped = [
-            f"{method} does not search {name}: {reason}."
-            for method, plan in self.plans.items()
-            for name, reason in plan.dropped.items()
         ]
         methods = tuple(self.plans)
         planned = [self.planned(method) for method in methods]
@@ -220,7 +217,7 @@ class Studies:
             budget=self.definition.budget.text(),
             planned=max(n for n in planned if n is not None) if None not in planned else None,
             trials=record.sorted_trials(trials, methods),
-            notes=(*dropped, *notes),
+            notes=tuple(left_out(self.plans)),
             common=_common(self.plans),
         )
 
@@ -234,8 +231,8 @@ class Studies:
         if reports is None:
             place = self.place(method, index)
             run = run_of(place) or run_of(place / f"seed-{self.definition.seed}")
-            told = read_reports(run) if run is not None else []
-            reports = [(report.step, report.value) for report in told]
+            lines = told(run / VALIDATIONS) if run is not None else []
+            reports = [(line.step, line.value) for line in lines]
             runs = (str(run.relative_to(self.folder)),) if run is not None else ()
         return record.Trial(
             method=method,
@@ -253,6 +250,16 @@ class Studies:
             runs=runs,
             retry_of=trial.user_attrs.get(RETRY_OF),
         )
+
+
+def left_out(plans: Mapping[str, Plan]) -> list[str]:
+    """What each method does not search, a sentence for each reason."""
+    out = []
+    for method, plan in plans.items():
+        for reason in dict.fromkeys(plan.dropped.values()):
+            names = [name for name, why in plan.dropped.items() if why == reason]
+            out.append(f"{method} does not search {', '.join(names)}: {reason}.")
+    return out
 
 
 def counts(trial: FrozenTrial) -> bool:

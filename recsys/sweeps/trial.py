@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from recsys.data.files import write_atomic
-from recsys.resume import CONFIG, busy
+from recsys.errors import ConfigError, Diverged, OutOfMemory
+from recsys.resume import CONFIG, ENDED, busy
 from recsys.sweeps.definition import VALIDATION, Definition
 from recsys.sweeps.launch import Child
 from recsys.sweeps.record import State, Value
 from recsys.sweeps.space import Plan
+from recsys.validations import FILE as VALIDATIONS
+from recsys.validations import Line, told
 
-VALIDATIONS = "validations.jsonl"
-"""Where a run tells each validation the moment it is done."""
-ENDED = "ended.json"
-"""Where a run that is told to stop reads why."""
 LOG = "log.txt"
 VALUES = "values.json"
 """What the runs in a trial's folder were started with."""
-DIVERGED, OUT_OF_MEMORY, MISTAKE = 3, 4, 2
+HOPELESS = (ConfigError.code, Diverged.code, OutOfMemory.code)
+"""Exit codes of runs that would end the same way again."""
 GRACE = 60.0
 """Seconds that a run has to save its state."""
 
@@ -58,35 +58,10 @@ class Outcome:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class Report:
-    """A validation that a run has told.
-
-    Attributes:
-        step: Optimiser steps until then.
-        epoch: Epochs until then.
-        value: The monitored metric.
-    """
-
-    step: int
-    epoch: float
-    value: float
-
-
 def run_of(place: Path) -> Path | None:
     """The newest run in a folder, or None."""
     found = sorted(place.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     return found[-1].parent if found else None
-
-
-def read_reports(run: Path) -> list[Report]:
-    """The validations that a run has told, whole lines only."""
-    path = run / VALIDATIONS
-    if not path.is_file():
-        return []
-    text = path.read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    return [Report(int(r["step"]), float(r["epoch"]), float(r["value"])) for r in rows]
 
 
 def read_result(run: Path) -> dict[str, Any] | None:
@@ -148,7 +123,7 @@ class Running:
         self._child: Child | None = None
         self._results: list[dict[str, Any]] = []
         self._told = 0
-        self.reports: list[Report] = []
+        self.reports: list[Line] = []
         self._stopped = ""
         self._leaving = False
         self._claim()
@@ -213,7 +188,7 @@ class Running:
     def _listen(self) -> None:
         """Takes what the first seed's run has told since."""
         if len(self._results) == 0 and (run := run_of(self._home(self._left[0]))) is not None:
-            self.reports = read_reports(run)
+            self.reports = told(run / VALIDATIONS)
 
     def news(self) -> list[tuple[int, float]]:
         """(step, value) for a pruner since the last call: validations, or seeds where several."""
@@ -242,16 +217,16 @@ class Running:
         if result is not None:
             self._keep(result)
             return None
-        told = last_error(home / LOG)
-        if code in (DIVERGED, OUT_OF_MEMORY, MISTAKE):
-            return self._ended("failed", told, mistake=code == MISTAKE)
+        said = last_error(home / LOG)
+        if code in HOPELESS:
+            return self._ended("failed", said, mistake=code == ConfigError.code)
         if code < 0 or code > 128:
             signum = -code if code < 0 else code - 128
             why = f"the run was ended by signal {signum}"
             if signum == 9:
                 why += " (the system does that to a process that takes too much memory)"
             return self._ended("failed", f"{why}.", again=True)
-        return self._ended("failed", f"the run ended with code {code}: {told}", again=True)
+        return self._ended("failed", f"the run ended with code {code}: {said}", again=True)
 
     def _ended(
         self, state: State, reason: str, again: bool = False, mistake: bool = False

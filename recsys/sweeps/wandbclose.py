@@ -7,7 +7,6 @@ it is logged again, under the same id. Offline, that is a second folder beside t
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -20,6 +19,8 @@ from recsys.boards.logged import Logged, files, place, replay, rows, run_id
 from recsys.errors import DataError, RecsysError
 from recsys.resume import CONFIG
 from recsys.validations import FILE as VALIDATIONS
+from recsys.validations import told
+from recsys.wandbrun import begin
 from recsys.yamlfile import read_mapping
 
 SECONDS = 180.0
@@ -59,8 +60,8 @@ def close_trial(folder: Path, state: str, reason: str) -> str:
         return f"{folder}: its run at Weights & Biases could not be ended in {SECONDS:.0f} s."
     if not done.returncode:
         return ""
-    told = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-    return f"{folder}: its run at Weights & Biases could not be ended ({told})."
+    said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    return f"{folder}: its run at Weights & Biases could not be ended ({said})."
 
 
 def main(argv: Sequence[str]) -> int:
@@ -127,13 +128,10 @@ def logged_rows(folder: Path, monitor: str) -> list[tuple[int, dict[str, float]]
     found: dict[int, dict[str, float]] = {}
     for step, row in rows(folder / "log" / "metrics.csv"):
         found.setdefault(step, {}).update(row)
-    path = folder / VALIDATIONS
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    for line in text[: text.rfind("\n") + 1].splitlines():
-        told = json.loads(line)
-        known = found.setdefault(told["step"], {})
+    for line in told(folder / VALIDATIONS):
+        known = found.setdefault(line.step, {})
         if monitor not in known:
-            known |= {monitor: told["value"], "seconds": told["seconds"]}
+            known |= {monitor: line.value, "seconds": line.seconds}
     return sorted(found.items())
 
 
@@ -152,21 +150,8 @@ def _log(
     """
     import wandb
 
-    project, group, tags = place(config)
     try:
-        run = wandb.init(
-            dir=str(folder),
-            id=name,
-            mode="offline" if mode == "offline" else "online",
-            project=project,
-            group=group,
-            name=folder.name,
-            tags=list(tags),
-            config=dict(config),
-            resume="allow",
-            save_code=False,
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        run = begin(folder, name, mode == "offline", folder.name, place(config), config)
         for step, row in lost:
             run.log(dict(row), step=step)
         run.summary.update(dict(summary))

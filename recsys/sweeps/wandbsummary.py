@@ -24,6 +24,7 @@ from recsys.sweeps.page import FILE
 from recsys.sweeps.record import Axis, State, Sweep, Trial, Value
 from recsys.sweeps.sensitivity import envelope, numeric, ordered, points
 from recsys.sweeps.shown import parameter, sign
+from recsys.wandbrun import begin
 
 STATES: tuple[State, ...] = ("complete", "pruned", "failed", "running")
 
@@ -55,18 +56,14 @@ def log(sweep: Sweep, project: str, group: str, mode: str) -> None:
     for path in files(sweep.folder, name):  # else wandb sync would send the older one after this
         shutil.rmtree(path.parent)
     try:
-        run = wandb.init(
-            dir=str(sweep.folder),
-            id=name,
-            mode="offline" if mode == "offline" else "online",
-            project=project,
-            group=group,
-            name=sweep.name,
+        run = begin(
+            sweep.folder,
+            name,
+            mode == "offline",
+            sweep.name,
+            (project, group, [f"sweep={sweep.name}"]),
+            _config(sweep),
             job_type="sweep-summary",
-            tags=[f"sweep={sweep.name}"],
-            config=_config(sweep),
-            save_code=False,
-            settings=wandb.Settings(silent=True, console="off"),
         )
         run.log(_media(sweep))
         run.summary.update(figures(sweep))

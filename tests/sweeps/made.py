@@ -40,6 +40,18 @@ def sweep(folder, trials, *, axes=AXES, objectives=(VALIDATION,), planned=20, **
                  trials=sorted_trials(trials, fields["methods"]), **fields)  # fmt: skip
 
 
+def figures_of(method, values, away, value, seconds, rng):
+    """What the result of such a trial says."""
+    return {
+        "train.loss": 2.1 + 0.4 * away**2 + values["optimizer.weight_decay"] + rng.gauss(0, 0.05),
+        "validation.ndcg@10": value,
+        "cost.train_seconds": seconds,
+        "cost.trained_parameters": {"full": 4.4e6, "lora": 7.4e4, "frozen": 1.6e4}[method],
+        "distance.tuned": max(0.1, 8 + 3 * away) * (1 - values["optimizer.weight_decay"]),
+        "distance.head": 1.4 - values["optimizer.weight_decay"],
+    }
+
+
 def realistic(folder, count=20, two=False, tested=True):
     """Three methods with a peak each, pruned trials, divergence and a repeated loss."""
     rng, trials = random.Random(3), []
@@ -70,17 +82,7 @@ def realistic(folder, count=20, two=False, tested=True):
             seconds = rng.uniform(30, 60) * {"full": 3.1, "lora": 2.0, "frozen": 0.4}[method]
             if two and method == "lora":
                 seconds *= 0.6 + values["tuning.rank"] / 40
-            figures = {
-                "train.loss": 2.1
-                + 0.4 * away**2
-                + values["optimizer.weight_decay"]
-                + rng.gauss(0, 0.05),
-                "validation.ndcg@10": value,
-                "cost.train_seconds": seconds,
-                "cost.trained_parameters": {"full": 4.4e6, "lora": 7.4e4, "frozen": 1.6e4}[method],
-                "distance.tuned": max(0.1, 8 + 3 * away) * (1 - values["optimizer.weight_decay"]),
-                "distance.head": 1.4 - values["optimizer.weight_decay"],
-            }
+            figures = figures_of(method, values, away, value, seconds, rng)
             done = state == "complete"
             trials.append(Trial(
                 method, number, number, state, reason, values,

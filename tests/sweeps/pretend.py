@@ -70,6 +70,11 @@ def main():
             (folder / "pids").write_text(f"{os.getpid()} {child.pid}")
             time.sleep(300)
         time.sleep(0.02)
+    (folder / "result.json").write_text(json.dumps(result_of(words)))
+
+
+def result_of(words):
+    """What a complete run says."""
     result = {
         "validation": {
             "monitor": "val/ndcg@10",
@@ -86,7 +91,7 @@ def main():
     }
     if words.get("evaluation.test") != "false":
         result["test"] = {"ndcg@10": value(words), "cases": 5.0}
-    (folder / "result.json").write_text(json.dumps(result))
+    return result
 
 
 def _told(folder):

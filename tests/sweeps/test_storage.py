@@ -271,7 +271,7 @@ def test_signs_of_life_are_written_while_a_trial_runs(postgres, tmp_path, monkey
 def test_no_warning_of_optuna_reaches_the_user(opened, study):
     with warnings.catch_warnings(), Leases(opened) as leases:
         warnings.simplefilter("error")
-        leases.tell(study, leases.ask(study).number, [0.0])
+        assert leases.tell(study, leases.ask(study).number, [0.0])
 
 
 def test_a_torn_line_is_cut_also_while_others_go_on(tmp_path):

@@ -14,6 +14,7 @@ from recsys.sweeps.space import plans
 from recsys.sweeps.storage import open_storage
 from recsys.sweeps.studies import Studies
 from recsys.sweeps.trial import Outcome, Running
+from recsys.validations import Validations
 
 SPACE = """
 experiment: lora_two_tower
@@ -58,8 +59,9 @@ def leave_run(home, epochs=None, told=()):
     run = home / "run"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("{}")
-    lines = [json.dumps({"step": k, "epoch": k, "value": v}) + "\n" for k, v in enumerate(told)]
-    (run / "validations.jsonl").write_text("".join(lines))
+    lines = Validations(run / "validations.jsonl")
+    for k, value in enumerate(told):
+        lines.add(k, k, value, 1.0)
     if epochs is not None:
         result = {
             "validation": {"best": 0.5, "epochs": epochs, "metrics": {}},
