@@ -4,9 +4,10 @@ Usage: python benchmarks/quality/study.py DATA RUNS [rates | TABLE ...]
 
 DATA holds `ml-100k` and `amazon-instruments`; RUNS is a folder for the runs, outside of the
 project: their cases name users and items. A cell that RUNS already has is kept, one that was
-stopped goes on. `rates` chooses the learning rates on the validation part, with a seed that the
-tables do not use; tables come after it. What is compared, and against which margin, was written
-down before the first run: `plan.md`. Each table ends as `study/TABLE.md` and `study/TABLE.json`.
+stopped goes on, and one that was run with other words is refused. `rates` chooses the learning
+rates on the validation part of ml-100k, with a seed that the tables do not use; tables come after
+it. What is compared, and against which margin, was written down before the first run: `plan.md`.
+Each table ends as `study/TABLE.md` and `study/TABLE.json`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +63,20 @@ LAST_TWO = {
 WHOLE = ("top layers", "full")
 """Methods that train pretrained weight matrices: their rate is `optimizer.encoder_lr`."""
 
-GRID = {True: (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), False: (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
-"""Rates to choose from, for pretrained matrices and for what is small or added."""
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+"""Rates to choose from."""
 
 TOWERS = ["experiment=lora_two_tower", "optimizer.head_lr=0.003", "trainer.epochs=5"]
-CROSS = ["experiment=lora_cross_encoder", "optimizer.head_lr=0.001", "trainer.epochs=2"]
+CROSS = ["experiment=lora_cross_encoder", "trainer.epochs=2"]
 CAUSAL = [*TOWERS, "architecture.history=causal"]
 ARCHITECTURES = {"two towers": TOWERS, "two towers, causal": CAUSAL, "cross-encoder": CROSS}
 
 SEARCH_SEED = 100
+HEADS = "heads"
+"""Where the rate of a cross-encoder's heads stands among the chosen ones."""
+
+UNSEEN = ["evaluation.test=false", "evaluation.max_cases=250"]
+"""Of a search under the cross-encoder: half of the validation cases of a table, no test part."""
 
 
 @dataclass(frozen=True)
@@ -90,17 +98,49 @@ class Table:
     seeds: int = 3
 
 
-def tables(rates: dict[str, float]) -> dict[str, Table]:
+Reached = dict[str, float]
+"""Validation nDCG@10 by learning rate."""
+Values = dict[str, Reached]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the learning rates under an architecture are chosen.
+
+    Attributes:
+        words: Words of all its runs.
+        starts: First and last rate of the ladder to begin with, for methods that train pretrained
+            matrices (True) and for what is small or added (False).
+        heads: The same for the heads, chosen first, with the frozen encoder; None where their
+            rate stands in `words`.
+    """
+
+    words: list[str]
+    starts: dict[bool, tuple[float, float]]
+    heads: tuple[float, float] | None = None
+
+
+SEARCHES = {
+    "two towers": Search([*TOWERS, *SMALL], {True: (3e-5, 3e-3), False: (3e-4, 3e-2)}),
+    "cross-encoder": Search(
+        [*CROSS, *SMALL, *LISTS, *UNSEEN],
+        {True: (3e-4, 3e-3), False: (3e-3, 3e-2)},
+        heads=(1e-3, 1e-2),
+    ),
+}
+
+
+def tables(rates: dict[str, dict[str, float]]) -> dict[str, Table]:
     """Every table of the study.
 
     Args:
-        rates: The chosen learning rate of each tuning method.
+        rates: The chosen learning rate of each tuning method under each architecture.
     """
     out: dict[str, Table] = {}
     for data, name in SHORT.items():
         some = FEW if data == "amazon-instruments" else []
         lists = {
-            f"{tuning}, {architecture}": [*base, *words, *_rate(tuning, rates)]
+            f"{tuning}, {architecture}": [*base, *words, *_rate(tuning, rates[_searched(base)])]
             for architecture, base in ARCHITECTURES.items()
             for tuning, words in TUNINGS.items()
         }
@@ -108,25 +148,38 @@ def tables(rates: dict[str, float]) -> dict[str, Table]:
         towers = {k: v for k, v in lists.items() if "cross-encoder" not in k}
         out[f"{name}-lists"] = Table(data, lists, "frozen, two towers", [*SMALL, *some, *LISTS])
         out[f"{name}-catalog"] = Table(data, towers, "frozen, two towers", [*SMALL, *some])
-    minilm = {k: [*TOWERS, *words, *_rate(k, rates)] for k, words in LAST_TWO.items()}
+    minilm = {k: [*TOWERS, *words, *_rate(k, rates["two towers"])] for k, words in LAST_TWO.items()}
     few = ["data.train_users=1000", "evaluation.max_cases=2000", "data.max_items=4000"]
     out["minilm"] = Table("amazon-instruments", minilm, "frozen", few)
     return out
 
 
+def _searched(base: list[str]) -> str:
+    """The search whose rates hold for an architecture; a causal Transformer stands in a tower."""
+    return "cross-encoder" if base is CROSS else "two towers"
+
+
 def _rate(tuning: str, rates: dict[str, float]) -> list[str]:
-    """The words of a tuning method's learning rate; MiniLM's variants take that of their kind."""
+    """The words of a tuning method's learning rates; MiniLM's variants take that of their kind."""
     kind = tuning.partition(",")[0].replace("top 2 layers", "top layers")
-    return [] if kind == "frozen" else [f"{_key(kind)}={rates[kind]:g}"]
+    heads = [f"optimizer.head_lr={rates[HEADS]:g}"] if HEADS in rates else []
+    return heads if kind == "frozen" else [*heads, f"{_key(kind)}={rates[kind]:g}"]
 
 
 def _key(tuning: str) -> str:
     """Where the learning rate of a tuning method stands."""
+    if tuning == HEADS:
+        return "optimizer.head_lr"
     return "optimizer.encoder_lr" if tuning in WHOLE else "optimizer.lr"
 
 
 def fit(root: Path, folder: Path, data: str, words: list[str], seed: int) -> Path:
     """One run as a command of its own, or what is missing of it; its folder."""
+    asked, kept = json.dumps([*words, f"seed={seed}"]), folder / "words.json"
+    if kept.is_file() and kept.read_text() != asked:
+        raise SystemExit(f"{folder} was run with other words ({kept}): move it away.")
+    folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(asked)
     done = [path.parent for path in folder.glob("*/result.json")]
     if done:
         return done[0]
@@ -148,23 +201,67 @@ def slug(name: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in name).lower().split())
 
 
-def choose_rates(root: Path, runs: Path) -> dict[str, float]:
-    """The best rate of each tuning method on ml-100k's validation part, with two towers."""
-    found: dict[str, dict[str, float]] = {}
-    for tuning, words in TUNINGS.items():
-        if tuning == "frozen":
-            continue
-        found[tuning] = {}
-        for rate in GRID[tuning in WHOLE]:
-            folder = runs / "rates" / f"{slug(tuning)}-{rate:g}"
-            asked = [*TOWERS, *words, *SMALL, f"{_key(tuning)}={rate:g}"]
-            result = _read(fit(root, folder, "ml-100k", asked, SEARCH_SEED))
-            found[tuning][f"{rate:g}"] = result["validation"]["best"]
-    chosen = {name: float(max(values, key=values.__getitem__)) for name, values in found.items()}
+def choose(root: Path, runs: Path, architecture: str) -> tuple[dict[str, float], Values]:
+    """The best learning rate of each tuning method under an architecture, and what all reached."""
+    search = SEARCHES[architecture]
+    methods = {name: words for name, words in TUNINGS.items() if name != "frozen"}
+    if search.heads:
+        methods = {HEADS: TUNINGS["frozen"], **methods}
+    chosen: dict[str, float] = {}
+    found: Values = {}
+    for name, words in methods.items():
+        start = search.heads if name == HEADS and search.heads else search.starts[name in WHOLE]
+        heads = _rate("frozen", chosen)
+        stem = runs / "rates" / f"{slug(architecture)}-{slug(name)}"
+        value = partial(rated, root, stem, [*search.words, *words, *heads], _key(name))
+        chosen[name], found[name] = climb(start, value)
+    return chosen, found
+
+
+def climb(start: tuple[float, float], value: Callable[[float], float]) -> tuple[float, Reached]:
+    """The best rate, over more of the ladder while the best lies at an end of what was tried.
+
+    Args:
+        start: First and last rate to begin with.
+        value: Measures a rate; larger is better.
+
+    Returns:
+        The best rate, the smallest of equal ones, and what each tried one reached. Where all
+        reached the same, no run came above its start, and nothing more is tried.
+    """
+    first, last = (LADDER.index(rate) for rate in start)
+    found: dict[float, float] = {}
+    while True:
+        for rate in LADDER[first : last + 1]:
+            if rate not in found:
+                found[rate] = value(rate)
+        best = max(sorted(found), key=found.__getitem__)
+        if len(set(found.values())) > 1 and best == LADDER[last] and best != LADDER[-1]:
+            last += 1
+        elif len(set(found.values())) > 1 and best == LADDER[first] and best != LADDER[0]:
+            first -= 1
+        else:
+            return best, {f"{rate:g}": found[rate] for rate in sorted(found)}
+
+
+def rated(root: Path, stem: Path, words: list[str], key: str, rate: float) -> float:
+    """What a run with this learning rate reaches on the validation part of ml-100k."""
+    folder = stem.with_name(f"{stem.name}-{rate:g}")
+    run = fit(root, folder, "ml-100k", [*words, f"{key}={rate:g}"], SEARCH_SEED)
+    best: float = _read(run)["validation"]["best"]
+    return best
+
+
+def choose_rates(root: Path, runs: Path) -> dict[str, dict[str, float]]:
+    """The chosen rates under every architecture, written down with what all rates reached."""
+    content: dict[str, dict[str, Any]] = {"validation ndcg@10": {}, "chosen": {}}
+    for architecture in SEARCHES:
+        chosen, found = choose(root, runs, architecture)
+        content["chosen"][architecture] = chosen
+        content["validation ndcg@10"][architecture] = found
     PAGES.mkdir(exist_ok=True)
-    content = {"validation ndcg@10": found, "chosen": chosen}
     RATES.write_text(json.dumps(content, indent=1) + "\n")
-    return chosen
+    return content["chosen"]
 
 
 def _read(run: Path) -> dict[str, Any]:
