@@ -12,15 +12,17 @@ Each table ends as `study/TABLE.md` and `study/TABLE.json`.
 
 from __future__ import annotations
 
+import atexit
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+from recsys.sweeps.launch import Launcher
 
 HERE = Path(__file__).resolve().parent
 PAGES = HERE / "study"
@@ -70,6 +72,18 @@ TOWERS = ["experiment=lora_two_tower", "optimizer.head_lr=0.003", "trainer.epoch
 CROSS = ["experiment=lora_cross_encoder", "trainer.epochs=2"]
 CAUSAL = [*TOWERS, "architecture.history=causal"]
 ARCHITECTURES = {"two towers": TOWERS, "two towers, causal": CAUSAL, "cross-encoder": CROSS}
+
+UNTRAINED = {
+    "popularity": ["experiment=popularity"],
+    "recent popularity": ["experiment=popularity", "architecture.kind=recent"],
+    "decayed popularity": ["experiment=popularity", "architecture.kind=decay"],
+    "tfidf": ["experiment=tfidf"],
+    "tfidf, last": ["experiment=tfidf", "architecture.history=last"],
+    "tfidf, recency": ["experiment=tfidf", "architecture.history=recency"],
+    "item kNN": ["experiment=item_knn"],
+    "EASE": ["experiment=ease"],
+}
+"""What another seed does not change."""
 
 SEARCH_SEED = 100
 HEADS = "heads"
@@ -144,14 +158,25 @@ def tables(rates: dict[str, dict[str, float]]) -> dict[str, Table]:
             for architecture, base in ARCHITECTURES.items()
             for tuning, words in TUNINGS.items()
         }
-        lists |= {floor: [f"experiment={floor}"] for floor in ("popularity", "tfidf")}
         towers = {k: v for k, v in lists.items() if "cross-encoder" not in k}
-        out[f"{name}-lists"] = Table(data, lists, "frozen, two towers", [*SMALL, *some, *LISTS])
-        out[f"{name}-catalog"] = Table(data, towers, "frozen, two towers", [*SMALL, *some])
+        start = "frozen, two towers"
+        out[f"{name}-lists"] = Table(
+            data, {**lists, **_floors("popularity", "tfidf")}, start, [*SMALL, *some, *LISTS]
+        )
+        ids = {"SASRec on ids": ["experiment=sasrec"]}
+        known = _floors("popularity", "tfidf", "item kNN", "EASE")
+        out[f"{name}-catalog"] = Table(data, {**towers, **ids, **known}, start, [*SMALL, *some])
+        every = {start: lists[start], **ids, **UNTRAINED}
+        out[f"{name}-baselines"] = Table(data, every, "popularity", SMALL)
     minilm = {k: [*TOWERS, *words, *_rate(k, rates["two towers"])] for k, words in LAST_TWO.items()}
     few = ["data.train_users=1000", "evaluation.max_cases=2000", "data.max_items=4000"]
     out["minilm"] = Table("amazon-instruments", minilm, "frozen", few)
     return out
+
+
+def _floors(*names: str) -> dict[str, list[str]]:
+    """Methods that do not train, by name."""
+    return {name: UNTRAINED[name] for name in names}
 
 
 def _searched(base: list[str]) -> str:
@@ -173,8 +198,20 @@ def _key(tuning: str) -> str:
     return "optimizer.encoder_lr" if tuning in WHOLE else "optimizer.lr"
 
 
+@cache
+def launcher() -> Launcher:
+    """What starts the runs; it ends with this process."""
+    begun = Launcher(prepare=True)
+    atexit.register(begun.close)
+    return begun
+
+
 def fit(root: Path, folder: Path, data: str, words: list[str], seed: int) -> Path:
-    """One run as a command of its own, or what is missing of it; its folder."""
+    """One run in a process of its own, or what is missing of it; its folder.
+
+    The process is a fork of one that has done the imports, so that a cell does not begin with
+    them; the seconds of a run's cost never held them.
+    """
     asked, kept = json.dumps([*words, f"seed={seed}"]), folder / "words.json"
     if kept.is_file() and kept.read_text() != asked:
         raise SystemExit(f"{folder} was run with other words ({kept}): move it away.")
@@ -190,8 +227,13 @@ def fit(root: Path, folder: Path, data: str, words: list[str], seed: int) -> Pat
         command = [*words, f"seed={seed}", f"data.source={SETS[data]}", f"output={folder}"]
         command += [f"data.source.path={root / data}", "tracking.wandb=off"]
         command += ["trainer.accelerator=cpu"]
-    env = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    subprocess.run([sys.executable, "-m", "recsys.fit", *command], check=True, env=env)
+    log = folder / "output.log"
+    print(folder.parent.name, folder.name, flush=True)
+    child = launcher().start(command, log, {"HF_HUB_OFFLINE": "1"}, fork=True)
+    while (code := child.wait(60)) is None:
+        pass
+    if code:
+        raise SystemExit(f"{folder} ended with the code {code}; {log} says why.")
     (path,) = folder.glob("*/result.json")
     return path.parent
 
@@ -274,6 +316,8 @@ def measure(root: Path, runs: Path, name: str, table: Table) -> None:
     """Every missing cell of a table, seed by seed, so that a stop leaves whole seeds."""
     for seed in range(table.seeds):
         for cell, words in table.cells.items():
+            if seed and cell in UNTRAINED:
+                continue
             folder = runs / name / f"{slug(cell)}-{seed}"
             fit(root, folder, table.data, [*words, *table.common], seed)
 
