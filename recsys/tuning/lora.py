@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from torch import nn
+
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.injected import inject, merge
 from recsys.encoders.layers import attention_linears, chosen, layer_stack, linears
@@ -39,6 +41,8 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """
     from peft import LoraConfig
 
+    from recsys.encoders.lowrank import LowRank
+
     span = chosen(encoder.depth, cfg.layers)
     _check(cfg)
     path, stack = layer_stack(encoder.model)
@@ -53,6 +57,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
         use_rslora=cfg.rslora,
         target_modules=names,
     )
+    settings._register_custom_module({nn.Linear: LowRank})
     added = inject(encoder, settings, "tuning=lora")
     return encoder.train_only(added, added, "zero", lambda: merge(encoder))
 
