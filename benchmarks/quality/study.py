@@ -5,8 +5,7 @@ Usage: python benchmarks/quality/study.py DATA RUNS [rates | TABLE ...]
 DATA holds `ml-100k` and `amazon-instruments`; RUNS is a folder for the runs, outside of the
 project: their cases name users and items. A cell that RUNS already has is kept, one that was
 stopped goes on, and one that was run with other words is refused. `rates` chooses the learning
-rates on the validation part of ml-100k, with a seed that the tables do not use; tables come after
-it. What is compared, and against which margin, was written down before the first run: `plan.md`.
+rates on validation parts, with a seed that the tables do not use; tables come after it. What is compared, and against which margin, was written down before the first run: `plan.md`.
 Each table ends as `study/TABLE.md` and `study/TABLE.json`.
 """
 
@@ -62,7 +61,7 @@ LAST_TWO = {
 }
 """Of MiniLM with its six layers."""
 
-WHOLE = ("top layers", "full")
+WHOLE = ("top layers", "top 2 layers", "full")
 """Methods that train pretrained weight matrices: their rate is `optimizer.encoder_lr`."""
 
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -71,6 +70,8 @@ LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 TOWERS = ["experiment=lora_two_tower", "optimizer.head_lr=0.003", "trainer.epochs=5"]
 CROSS = ["experiment=lora_cross_encoder", "trainer.epochs=2"]
 CAUSAL = [*TOWERS, "architecture.history=causal"]
+MINILM = ["experiment=lora_two_tower", "optimizer.head_lr=0.003", "trainer.epochs=2"]
+TITLES = ["data.train_users=1000", "data.max_items=4000", "evaluation.max_cases=2000"]
 ARCHITECTURES = {"two towers": TOWERS, "two towers, causal": CAUSAL, "cross-encoder": CROSS}
 
 UNTRAINED = {
@@ -127,11 +128,15 @@ class Search:
             matrices (True) and for what is small or added (False).
         heads: The same for the heads, chosen first, with the frozen encoder; None where their
             rate stands in `words`.
+        tunings: The methods.
+        data: Folder of the data set whose validation part decides.
     """
 
     words: list[str]
     starts: dict[bool, tuple[float, float]]
     heads: tuple[float, float] | None = None
+    tunings: dict[str, list[str]] = field(default_factory=lambda: TUNINGS)
+    data: str = "ml-100k"
 
 
 SEARCHES = {
@@ -140,6 +145,12 @@ SEARCHES = {
         [*CROSS, *SMALL, *LISTS, *UNSEEN],
         {True: (3e-4, 3e-3), False: (3e-3, 3e-2)},
         heads=(1e-3, 1e-2),
+    ),
+    "MiniLM": Search(
+        [*MINILM, *TITLES, "evaluation.test=false"],
+        {True: (1e-4, 3e-4), False: (1e-3, 3e-3)},
+        tunings=LAST_TWO,
+        data="amazon-instruments",
     ),
 }
 
@@ -168,9 +179,9 @@ def tables(rates: dict[str, dict[str, float]]) -> dict[str, Table]:
         out[f"{name}-catalog"] = Table(data, {**towers, **ids, **known}, start, [*SMALL, *some])
         every = {start: lists[start], **ids, **UNTRAINED}
         out[f"{name}-baselines"] = Table(data, every, "popularity", SMALL)
-    minilm = {k: [*TOWERS, *words, *_rate(k, rates["two towers"])] for k, words in LAST_TWO.items()}
-    few = ["data.train_users=1000", "evaluation.max_cases=2000", "data.max_items=4000"]
-    out["minilm"] = Table("amazon-instruments", minilm, "frozen", few)
+    minilm = {k: [*MINILM, *words, *_rate(k, rates["MiniLM"])] for k, words in LAST_TWO.items()}
+    minilm |= _floors("popularity", "tfidf", "item kNN", "EASE")
+    out["minilm"] = Table("amazon-instruments", minilm, "frozen", TITLES)
     return out
 
 
@@ -185,10 +196,9 @@ def _searched(base: list[str]) -> str:
 
 
 def _rate(tuning: str, rates: dict[str, float]) -> list[str]:
-    """The words of a tuning method's learning rates; MiniLM's variants take that of their kind."""
-    kind = tuning.partition(",")[0].replace("top 2 layers", "top layers")
+    """The words of a tuning method's learning rates."""
     heads = [f"optimizer.head_lr={rates[HEADS]:g}"] if HEADS in rates else []
-    return heads if kind == "frozen" else [*heads, f"{_key(kind)}={rates[kind]:g}"]
+    return heads if tuning == "frozen" else [*heads, f"{_key(tuning)}={rates[tuning]:g}"]
 
 
 def _key(tuning: str) -> str:
@@ -246,7 +256,7 @@ def slug(name: str) -> str:
 def choose(root: Path, runs: Path, architecture: str) -> tuple[dict[str, float], Values]:
     """The best learning rate of each tuning method under an architecture, and what all reached."""
     search = SEARCHES[architecture]
-    methods = {name: words for name, words in TUNINGS.items() if name != "frozen"}
+    methods = {name: words for name, words in search.tunings.items() if name != "frozen"}
     if search.heads:
         methods = {HEADS: TUNINGS["frozen"], **methods}
     chosen: dict[str, float] = {}
@@ -255,7 +265,9 @@ def choose(root: Path, runs: Path, architecture: str) -> tuple[dict[str, float],
         start = search.heads if name == HEADS and search.heads else search.starts[name in WHOLE]
         heads = _rate("frozen", chosen)
         stem = runs / "rates" / f"{slug(architecture)}-{slug(name)}"
-        value = partial(rated, root, stem, [*search.words, *words, *heads], _key(name))
+        value = partial(
+            rated, root / search.data, stem, [*search.words, *words, *heads], _key(name)
+        )
         chosen[name], found[name] = climb(start, value)
     return chosen, found
 
@@ -286,10 +298,10 @@ def climb(start: tuple[float, float], value: Callable[[float], float]) -> tuple[
             return best, {f"{rate:g}": found[rate] for rate in sorted(found)}
 
 
-def rated(root: Path, stem: Path, words: list[str], key: str, rate: float) -> float:
-    """What a run with this learning rate reaches on the validation part of ml-100k."""
+def rated(data: Path, stem: Path, words: list[str], key: str, rate: float) -> float:
+    """What a run with this learning rate reaches on the validation part of a data set."""
     folder = stem.with_name(f"{stem.name}-{rate:g}")
-    run = fit(root, folder, "ml-100k", [*words, f"{key}={rate:g}"], SEARCH_SEED)
+    run = fit(data.parent, folder, data.name, [*words, f"{key}={rate:g}"], SEARCH_SEED)
     best: float = _read(run)["validation"]["best"]
     return best
 
