@@ -5,8 +5,9 @@ Usage: python benchmarks/quality/study.py DATA RUNS [rates | TABLE ...]
 DATA holds `ml-100k` and `amazon-instruments`; RUNS is a folder for the runs, outside of the
 project: their cases name users and items. A cell that RUNS already has is kept, one that was
 stopped goes on, and one that was run with other words is refused. `rates` chooses the learning
-rates on validation parts, with a seed that the tables do not use; tables come after it. What is compared, and against which margin, was written down before the first run: `plan.md`.
-Each table ends as `study/TABLE.md` and `study/TABLE.json`.
+rates on validation parts, with a seed that the tables do not use; tables come after it. What is
+compared, and against which margin, was written down before the first run: `plan.md`. Each table
+ends as `study/TABLE.md` and `study/TABLE.json`.
 """
 
 from __future__ import annotations
