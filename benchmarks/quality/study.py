@@ -87,6 +87,15 @@ UNTRAINED = {
 }
 """What another seed does not change."""
 
+TEXTS: dict[str, list[str]] = {
+    "ids": ["experiment=id_two_tower"],
+    "texts": ["experiment=frozen_two_tower"],
+    "texts and ids": ["experiment=id_two_tower", "architecture.item=text+id"],
+    "SASRec on ids": ["experiment=sasrec"],
+    "SASRec on texts and ids": ["experiment=sasrec", "architecture.item=text+id"],
+}
+"""Does the text help? Two towers with the encoder frozen, and a causal Transformer alone."""
+
 SEARCH_SEED = 100
 HEADS = "heads"
 """Where the rate of a cross-encoder's heads stands among the chosen ones."""
@@ -179,6 +188,7 @@ def tables(rates: dict[str, dict[str, float]]) -> dict[str, Table]:
         known = _floors("popularity", "tfidf", "item kNN", "EASE")
         out[f"{name}-catalog"] = Table(data, {**towers, **ids, **known}, start, [*SMALL, *some])
         every = {start: lists[start], **ids, **UNTRAINED}
+        out[f"{name}-texts"] = Table(data, TEXTS, "ids", [*SMALL, *some])
         out[f"{name}-baselines"] = Table(data, every, "popularity", SMALL)
     minilm = {k: [*MINILM, *words, *_rate(k, rates["MiniLM"])] for k, words in LAST_TWO.items()}
     minilm |= _floors("popularity", "tfidf", "item kNN", "EASE")
