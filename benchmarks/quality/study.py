@@ -42,6 +42,7 @@ LISTS = [
 SETS = {"ml-100k": "movielens", "amazon-instruments": "sequences"}
 SHORT = {"ml-100k": "ml", "amazon-instruments": "amazon"}
 FEW = ["data.train_users=2000"]
+CASES = ["evaluation.max_cases=2000"]
 
 TUNINGS: dict[str, list[str]] = {
     "frozen": ["tuning=frozen"],
@@ -173,7 +174,8 @@ def tables(rates: dict[str, dict[str, float]]) -> dict[str, Table]:
     """
     out: dict[str, Table] = {}
     for data, name in SHORT.items():
-        some = FEW if data == "amazon-instruments" else []
+        few = data == "amazon-instruments"
+        some, cases = (FEW, CASES) if few else ([], [])
         lists = {
             f"{tuning}, {architecture}": [*base, *words, *_rate(tuning, rates[_searched(base)])]
             for architecture, base in ARCHITECTURES.items()
@@ -186,9 +188,10 @@ def tables(rates: dict[str, dict[str, float]]) -> dict[str, Table]:
         )
         ids = {"SASRec on ids": ["experiment=sasrec"]}
         known = _floors("popularity", "tfidf", "item kNN", "EASE")
-        out[f"{name}-catalog"] = Table(data, {**towers, **ids, **known}, start, [*SMALL, *some])
+        whole = [*SMALL, *some, *cases]
+        out[f"{name}-catalog"] = Table(data, {**towers, **ids, **known}, start, whole)
         every = {start: lists[start], **ids, **UNTRAINED}
-        out[f"{name}-texts"] = Table(data, TEXTS, "ids", [*SMALL, *some])
+        out[f"{name}-texts"] = Table(data, TEXTS, "ids", whole)
         out[f"{name}-baselines"] = Table(data, every, "popularity", SMALL)
     minilm = {k: [*MINILM, *words, *_rate(k, rates["MiniLM"])] for k, words in LAST_TWO.items()}
     minilm |= _floors("popularity", "tfidf", "item kNN", "EASE")
