@@ -220,8 +220,11 @@ class Evaluator(nn.Module):
         """
         scores = ranker.score(queries, vectors).float()
         if ranker.needs_history:
-            empty = batch.query[at, 1] == 0
-            scores = torch.where(empty[:, None], ranker.popularity(), scores)
+            # Asked on the host first: choosing by row writes all scores once more.
+            empty = batch.at_host.query[:, 1] == 0
+            if empty.any():
+                chosen = empty.to(scores.device)[at]
+                scores = torch.where(chosen[:, None], ranker.popularity(), scores)
         seen = batch.seen[: None if self.mask_history else 0]
         if len(at) < len(batch.query):
             query = seen[:, 0]

@@ -264,7 +264,8 @@ class Model(Recommender):
         vectors = items[:, : self.width]
         # In fp32 also under autocast: rounded to bf16, thousands of items would tie.
         with torch.autocast(queries.device.type, enabled=False):
-            scores = self._scaled(queries.float() @ vectors.float().T)
+            # The factor goes to the few queries: on the scores it is a pass over the catalog.
+            scores = self._scaled(queries.float()) @ vectors.float().T
         if self.pairs is None:
             return scores
         # The hidden layer of all pairs is large: a few million numbers at a time.
@@ -283,8 +284,9 @@ class Model(Recommender):
         ]
         return scores + torch.cat(extra)
 
-    def _scaled(self, scores: Tensor) -> Tensor:
-        return scores if self.log_scale is None else scores * self.log_scale.exp()
+    def _scaled(self, values: Tensor) -> Tensor:
+        """Scores, or the queries of a product, by the learned inverse temperature."""
+        return values if self.log_scale is None else values * self.log_scale.exp()
 
     def forward(self, batch: Batch) -> Scored:
         """Query and item vectors of the plan, and the scores of the candidates."""
