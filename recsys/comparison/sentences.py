@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from recsys.comparison.outcome import Comparison, Difference
 
+FEW = 4
+"""Contrasts up to which nobody needs a summary of their sentences."""
+
 
 def p_value(p: float) -> str:
     """A p value as it is written: .012, or < .001."""
@@ -41,15 +44,38 @@ def equivalent(difference: Difference, alpha: float) -> bool:
 
 
 def write(comparison: Comparison) -> list[str]:
-    """One sentence or two for each contrast, then the Pareto front.
+    """One sentence or two for each contrast, then the Pareto front; many are summed up first.
 
     Args:
         comparison: All but its sentences.
     """
     out = [_contrast(comparison, difference) for difference in comparison.differences]
+    if len(out) > FEW:
+        out.insert(0, _summary(comparison))
     if comparison.front and comparison.differences and not comparison.unlike:
         out.append(_front(comparison))
     return out
+
+
+def _summary(comparison: Comparison) -> str:
+    """Which methods are better, worse, alike, or not told apart, the largest difference first."""
+    names = ("better", "worse", "within the margin", "not shown to differ")
+    groups: dict[str, list[str]] = {name: [] for name in names}
+    for difference in sorted(comparison.differences, key=lambda d: -d.found.difference):
+        if shown(difference, comparison.alpha):
+            name = "better" if difference.found.difference > 0 else "worse"
+        elif equivalent(difference, comparison.alpha):
+            name = "within the margin"
+        else:
+            name = "not shown to differ"
+        size = points(difference.found.difference, True)
+        groups[name].append(f"{difference.label} ({size})")
+    told = "; ".join(f"{name}: {', '.join(found)}" for name, found in groups.items() if found)
+    question = comparison.question
+    return (
+        f"In points of {question.metric} against {question.baseline} "
+        f"({_corrected(comparison)}): {told}."
+    )
 
 
 def _contrast(comparison: Comparison, difference: Difference) -> str:

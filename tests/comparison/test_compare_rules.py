@@ -194,6 +194,37 @@ def test_a_planted_difference_is_told_with_its_side(pair, planted):
     assert text.startswith("frozen two_tower is worse than lora two_tower by ")
 
 
+def test_many_contrasts_are_summed_up_first(planted):
+    (one,) = planted.differences
+    found = one.found
+
+    def another(label, difference, p, within=1.0):
+        moved = dataclasses.replace(
+            found, difference=difference, low=difference - 0.01, high=difference + 0.01
+        )
+        return dataclasses.replace(one, label=label, found=moved, p_holm=p, equivalent_holm=within)
+
+    several = [
+        another("a", 0.02, 0.01),
+        another("b", 0.005, 0.5),
+        another("c", -0.03, 0.01),
+        another("d", 0.04, 0.01),
+        another("e", 0.001, 0.9, 0.01),
+        another("f", 0.02, 0.2),  # its interval leaves out 0, its corrected test does not reject
+    ]
+    rows = [dataclasses.replace(planted.rows[0], label=d.label) for d in several]
+    many = dataclasses.replace(planted, differences=several, rows=[*planted.rows, *rows])
+    first, *rest = sentences.write(many)
+    assert first.endswith(
+        "better: d (+4.00), a (+2.00); worse: c (-3.00); within the margin: e (+0.10); "
+        "not shown to differ: f (+2.00), b (+0.50)."
+    )
+    assert "Holm over the 6 contrasts" in first
+    assert [text.split()[0] for text in rest[:6]] == ["a", "b", "c", "d", "e", "f"]
+    few = dataclasses.replace(many, differences=several[:4])
+    assert sentences.write(few)[0].startswith("a ")
+
+
 def test_no_difference_is_not_called_equality(tmp_path):
     folders = [
         leave(tmp_path, f"{name}{seed}", [*TWO, f"tuning={name}", f"seed={seed}"], cases(r))
