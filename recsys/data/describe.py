@@ -26,6 +26,7 @@ _PIECES = (
 )
 _ENTITY = r"&(?:[A-Za-z]{2,8}|#\d{1,6});"
 _DAY_MS = 86_400_000
+_EVENTS = 1_000_000  # events that are looked through at a time
 _FIRST_YEAR = 1995  # earlier times are likely in another unit
 
 
@@ -163,12 +164,19 @@ def _counts(out: Description, tables: Tables, events: Split) -> None:
 
 def repeated(events: Split, items: int) -> NDArray[np.bool_]:
     """(N,) whether the user had the event's item before."""
-    pair: Ints = events.user() * items
-    pair += events.item
-    order = np.argsort(pair, kind="stable")
-    pair = pair[order]
-    again = np.zeros(len(pair), dtype=bool)
-    again[order[1:]] = pair[1:] == pair[:-1]
+    again = np.zeros(len(events.item), dtype=bool)
+    offsets = events.offsets
+    first = 0
+    while first < len(offsets) - 1:  # some users at a time: sorting takes 32 bytes an event
+        most = int(np.searchsorted(offsets, offsets[first] + _EVENTS, side="right")) - 1
+        last = max(first + 1, most)
+        start, stop = int(offsets[first]), int(offsets[last])
+        pair: Ints = np.repeat(np.arange(last - first), np.diff(offsets[first : last + 1])) * items
+        pair += events.item[start:stop]
+        order = np.argsort(pair, kind="stable")
+        pair = pair[order]
+        again[start + order[1:]] = pair[1:] == pair[:-1]
+        first = last
     return again
 
 
@@ -183,8 +191,7 @@ def _times(out: Description, events: Split) -> None:
     active = ends > starts
     spans = time[ends[active] - 1] - time[starts[active]]
     same = time[1:] == time[:-1]
-    user = events.user()
-    same &= user[1:] == user[:-1]
+    same[starts[(starts > 0) & active] - 1] = False  # the last event of the user before
     shared = np.append(same, False)
     shared[1:] |= same
     out.rows += [

@@ -8,21 +8,25 @@ method may see.
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from collections import Counter
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from recsys.data import reading
+from recsys.data.arrays import Ints, ragged
+from recsys.data.behaviors import Impressions
 from recsys.errors import ConfigError, DataError
 
-_COLUMNS = ["impression", "user", "moment", "history", "shown"]
-_MOMENT = "%m/%d/%Y %I:%M:%S %p"
-_ROLES = ("train", "val", "test")
+_ROLES = {"train": 0, "val": 1, "test": 2}
+_PIECE = 100_000  # lists whose indices are in memory at a time
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 def translated(path: Path) -> pl.DataFrame:
@@ -52,65 +56,24 @@ def translated(path: Path) -> pl.DataFrame:
     return frame.unique("item", keep="first", maintain_order=True)
 
 
-def behaviors(path: Path, part: str) -> pl.DataFrame:
-    """The impressions of a part.
-
-    Args:
-        path: behaviors.tsv: number, user, time, history, news shown (with -1 or -0 at the end if
-            the part has labels).
-        part: Its name: train, val or test.
-
-    Returns:
-        impression, user, time (ms), history and shown (both lists of text, `shown` with the
-        labels), part, labelled.
-
-    Raises:
-        DataError: The file is missing or damaged, or a time cannot be read.
-    """
-    frame = reading.delimited(path, "\t", _COLUMNS)
-    time = frame["moment"].str.to_datetime(_MOMENT, strict=False, time_unit="ms")
-    for name, bad in (("time", time.is_null()), ("user", frame["user"].is_null())):
-        if bad.any():
-            row = int(bad.arg_true()[0])
-            raise DataError(f"{path}: line {row + 1} has no {name} that can be read; fetch again.")
-    lists = [
-        pl.col(name).fill_null("").str.extract_all(r"\S+").alias(name)
-        for name in ("history", "shown")
-    ]
-    return frame.with_columns(*lists).select(
-        pl.concat_str(pl.lit(f"{part}-"), pl.col("impression")).alias("impression"),
-        "user",
-        time.dt.epoch("ms").alias("time"),
-        "history",
-        "shown",
-        pl.lit(part).alias("part"),
-        pl.col("shown")
-        .list.eval(pl.element().str.contains(r"-[01]$"))
-        .list.all()
-        .alias("labelled"),
-    )
-
-
-def parts(frame: pl.DataFrame, held_out: float) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def parts(found: Impressions, held_out: float) -> tuple[Impressions, tuple[str, ...]]:
     """Decides what is trained on, validated and tested.
 
     Args:
-        frame: As `behaviors`, of all parts.
+        found: The impressions with labels, of all parts.
         held_out: Share of training impressions, the latest, for each part that is missing.
 
     Returns:
-        The impressions with labels, with `split`; and what was decided.
+        The impressions, whose frame has a `split`; and what was decided.
 
     Raises:
         ConfigError: `held_out` leaves nothing to train on, or holds nothing out.
         DataError: The training part has no labels.
     """
     notes = []
-    labelled = frame.filter(pl.col("labelled") & (pl.col("shown").list.len() > 0))
-    if labelled.height < frame.height:
-        notes.append(
-            f"mind: {frame.height - labelled.height} impressions have no labels: left out."
-        )
+    labelled = found.frame
+    if found.unlabelled:
+        notes.append(f"mind: {found.unlabelled} impressions have no labels: left out.")
     there = set(labelled["part"].unique())
     if "train" not in there:
         raise DataError(
@@ -143,95 +106,190 @@ def parts(frame: pl.DataFrame, held_out: float) -> tuple[pl.DataFrame, tuple[str
             f"mind: the latest {held_out:g} of the training impressions are the part for "
             f"{' and as many for '.join(missing)}."
         )
-    return labelled, tuple(notes)
+    return dataclasses.replace(found, frame=labelled), tuple(notes)
 
 
-def _histories(frame: pl.DataFrame) -> pl.DataFrame:
-    """The clicks that only histories tell of, in their order: user, item, time, split.
+class _Told(NamedTuple):
+    """Clicks that only histories tell of, sorted by user and time.
+
+    Attributes:
+        row: (M,) impression that first tells of each.
+        news: (M,) rows of the news.
+        time: (M,) ms.
+        role: (M,) the part that the user had reached.
+    """
+
+    row: npt.NDArray[np.int32]
+    news: npt.NDArray[np.int32]
+    time: Ints
+    role: npt.NDArray[np.int8]
+
+
+def _pick(values: npt.NDArray[_Value], at: Ints, sizes: Ints) -> npt.NDArray[_Value]:
+    """The elements `at` .. `at + sizes` of all lists in a row; indices for some at a time."""
+    ends = np.cumsum(sizes)
+    out = np.empty(int(ends[-1]) if len(ends) else 0, dtype=values.dtype)
+    for start in range(0, len(at), _PIECE):
+        part = slice(start, start + _PIECE)
+        owner, place = ragged(sizes[part])
+        first = int(ends[start] - sizes[start])
+        out[first : first + len(owner)] = values[at[part][owner] + place]
+    return out
+
+
+def _changed(new: npt.NDArray[np.bool_], told: npt.NDArray[np.int32], sizes: Ints) -> Ints:
+    """Rows whose history is another than that of the user's impression before.
 
     Args:
-        frame: user, time, split, history, clicked (lists of text), sorted by time within users.
+        new: (S,) whether an impression is the first of its user.
+        told: (sum of sizes,) histories in the order of the impressions.
+        sizes: (S,) their lengths.
     """
-    told: list[tuple[str, list[str], int, int, str]] = []
-    for user, own in groupby(frame.iter_rows(), key=itemgetter(0)):
-        known: Counter[str] = Counter()
-        reached, before, last = "train", 0, None
-        for _, time, split, history, clicked in own:
-            if history != last:
-                left, new = known.copy(), []
-                for item in history:
-                    if left[item] > 0:
-                        left[item] -= 1
+    at = np.cumsum(sizes) - sizes
+    other = ~new
+    other[1:] &= sizes[1:] != sizes[:-1]
+    alike = np.flatnonzero(~new & ~other)
+    for start in range(0, len(alike), _PIECE):
+        rows = alike[start : start + _PIECE]
+        owner, place = ragged(sizes[rows])
+        differ = told[at[rows][owner] + place] != told[at[rows - 1][owner] + place]
+        other[rows[owner[differ]]] = True
+    return np.flatnonzero(other)
+
+
+def _additions(
+    frame: pl.DataFrame, told: npt.NDArray[np.int32], found: Impressions, new: Ints, changed: Ints
+) -> dict[int, tuple[list[int], int, int]]:
+    """Row to the clicks that a changed history adds, the time before it, and the part reached.
+
+    A click counts as often as a history holds it; what an impression showed and the user clicked
+    is known already when a later history tells of it.
+
+    Args:
+        frame: The impressions, as `events` sorts them.
+        told: Their histories, in that order.
+        found: Where the candidates stand.
+        new: First impression of each user.
+        changed: Rows whose history is another than the one before.
+    """
+    sizes, role, time = (frame[name].to_numpy() for name in ("told", "role", "time"))
+    ends = np.cumsum(sizes)
+    begin, size = (frame[name].to_numpy() for name in ("begin", "size"))
+    begins = np.append(new, frame.height)
+    adds: dict[int, tuple[list[int], int, int]] = {}
+    turns = set(changed.tolist())
+    for user in np.unique(np.searchsorted(new, changed, side="right") - 1).tolist():
+        known: Counter[int] = Counter()
+        reached = before = 0
+        for row in range(int(begins[user]), int(begins[user + 1])):
+            first = row == begins[user]
+            if first or row in turns:
+                history = told[ends[row] - sizes[row] : ends[row]].tolist()
+                left, fresh = known.copy(), []
+                for news in history:
+                    if left[news] > 0:
+                        left[news] -= 1
                     else:
-                        new.append(item)
-                if new:
-                    told.append((user, new, before, time - len(new), reached))
-                known.update(new)
-                last = history
-            known.update(clicked)
-            reached, before = max(reached, split, key=_ROLES.index), time
-    schema: dict[str, pl.DataType] = {
-        "user": pl.String(),
-        "item": pl.List(pl.String()),
-        "before": pl.Int64(),
-        "first": pl.Int64(),
-        "split": pl.String(),
-    }
-    clicks = pl.DataFrame(told, schema=schema, orient="row")
-    clicks = clicks.with_columns(place=pl.int_ranges(pl.col("item").list.len()))
-    clicks = clicks.explode("item", "place")
-    time = pl.max_horizontal("before", pl.col("first") + pl.col("place"))
-    return clicks.select("user", "item", time.alias("time"), "split")
+                        fresh.append(news)
+                if not first:
+                    adds[row] = fresh, before, reached
+                known.update(fresh)
+            shown = slice(begin[row], begin[row] + size[row])
+            known.update(found.shown[shown][found.clicked[shown]].tolist())
+            reached, before = max(reached, int(role[row])), int(time[row])
+    return adds
 
 
-def events(
-    frame: pl.DataFrame, known: pl.Series, need_history: bool
-) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Single events of impressions and histories, with news that have a text.
+def _histories(frame: pl.DataFrame, found: Impressions) -> _Told:
+    """The clicks that only histories tell of, in their order.
+
+    A history is the same in all of a user's impressions of a part, so that nearly all clicks are
+    those of a user's first impression.
 
     Args:
-        frame: As `parts` returns.
-        known: Ids of the news that have a text.
-        need_history: Also leave out impressions without such a news item in the history.
-
-    Returns:
-        user, item, time, rating (1 click, 0 none), impression (null: of a history), split; and
-        what was left out.
+        frame: The impressions, as `events` sorts them.
+        found: Their histories and candidates.
     """
-    news = known.to_list()
-    frame = frame.sort("user", "time", maintain_order=True)
-    told = pl.col("history").list.filter(pl.element().is_in(news))
-    rows = frame.select("user", "time", "impression", "split", "shown").explode("shown")
-    rows = rows.with_columns(
-        pl.col("shown").str.head(-2).alias("item"),
-        pl.col("shown").str.tail(1).cast(pl.Float64).alias("rating"),
-    )
-    usable = rows.filter(pl.col("item").is_in(news))
-    notes = []
-    if usable.height < rows.height:
+    sizes = frame["told"].to_numpy()
+    told = _pick(found.told, frame["past"].to_numpy(), sizes)
+    new = (frame["user"] != frame["user"].shift(1)).fill_null(True).to_numpy()
+    changed = _changed(new, told, sizes)
+    adds = _additions(frame, told, found, np.flatnonzero(new), changed)
+    counts = np.where(new, sizes, 0)
+    before, role = np.zeros_like(counts), np.zeros(len(counts), dtype=np.int8)
+    for row, (fresh, earlier, reached) in adds.items():
+        counts[row], before[row], role[row] = len(fresh), earlier, reached
+    # The first histories stay where they are; what later ones add takes the place of the rest.
+    keep = np.repeat(new, sizes)
+    ends = np.cumsum(sizes)
+    for row, (fresh, _, _) in adds.items():
+        at = int(ends[row] - sizes[row])
+        told[at : at + len(fresh)] = fresh
+        keep[at : at + len(fresh)] = True
+    owner, place = ragged(counts)
+    time = frame["time"].to_numpy()
+    moment = np.maximum(before[owner], (time - counts)[owner] + place)
+    return _Told(owner.astype(np.int32), told[keep], moment, role[owner])
+
+
+def _usable(found: Impressions, need_history: bool) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """The impressions that can be ranked, sorted by user and time, and what was left out."""
+    frame, notes = found.frame, []
+    rows = len(found.shown)
+    if rows < found.candidates:
         notes.append(
-            f"mind: {rows.height - usable.height} of {rows.height} candidates are news without a "
+            f"mind: {found.candidates - rows} of {found.candidates} candidates are news without a "
             "description: left out."
         )
-    sides = usable.group_by("impression").agg(low=pl.min("rating"), high=pl.max("rating"))
-    both = sides.filter(low=0, high=1)["impression"]
-    kept = frame.filter(pl.col("impression").is_in(both.to_list()))
-    kept = kept.with_columns(told.alias("history"))
-    if need_history:
-        kept = kept.filter(pl.col("history").list.len() > 0)
+    frame = frame.with_columns(
+        (pl.col("told").cum_sum() - pl.col("told")).alias("past"),
+        (pl.col("size").cum_sum() - pl.col("size")).alias("begin"),
+        pl.col("split").replace_strict(_ROLES, return_dtype=pl.Int8).alias("role"),
+    )
+    able = (pl.col("clicks") > 0) & (pl.col("clicks") < pl.col("size"))
+    kept = frame.filter(able & (pl.col("told") > 0) if need_history else able)
     if kept.height < frame.height:
         why = ", or no history" if need_history else ""
         notes.append(
             f"mind: {frame.height - kept.height} of {frame.height} impressions are left without "
             f"a click, or without anything else{why}: left out."
         )
-    usable = usable.filter(pl.col("impression").is_in(kept["impression"].to_list()))
-    clicked = (
-        usable.filter(rating=1).group_by("impression", maintain_order=True).agg(clicked="item")
-    )
-    whole = kept.join(clicked, on="impression", how="left", maintain_order="left")
-    past = _histories(whole.select("user", "time", "split", "history", "clicked")).with_columns(
-        rating=pl.lit(1.0), impression=pl.lit(None, pl.String)
-    )
-    columns = ("user", "item", "time", "rating", "impression", "split")
-    return pl.concat([past.select(columns), usable.select(columns)]), tuple(notes)
+    return kept.sort("user", "time", maintain_order=True), tuple(notes)
+
+
+def events(
+    found: Impressions, known: pl.Series, need_history: bool
+) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
+    """Single events of impressions and histories, with news that have a text.
+
+    Args:
+        found: The impressions, with `split` as `parts` decides.
+        known: Ids of the news that have a text.
+        need_history: Also leave out impressions without such a news item in the history.
+
+    Returns:
+        user, item, time, rating (1 click, 0 none), impression (null: of a history), split; the
+        users; and what was left out.
+    """
+    frame, notes = _usable(found, need_history)
+    told = _histories(frame, found)
+    begin, size = (frame[name].to_numpy() for name in ("begin", "size"))
+    row = np.repeat(np.arange(frame.height, dtype=np.int32), size)
+    both = np.concatenate([told.row, row])
+    news = np.concatenate([told.news, _pick(found.shown, begin, size)])
+    liked = np.concatenate([np.ones(len(told.row), np.bool_), _pick(found.clicked, begin, size)])
+    none = pl.repeat(None, len(told.row), dtype=pl.UInt32, eager=True)
+    columns = {
+        "user": frame["user"].gather(both),
+        "item": known.gather(news),
+        "time": pl.Series(np.concatenate([told.time, np.repeat(frame["time"].to_numpy(), size)])),
+        "rating": pl.Series(liked).cast(pl.Float64),
+        "impression": frame["impression"].gather(
+            pl.concat([none, pl.Series(row).cast(pl.UInt32)], rechunk=True)
+        ),
+        "split": pl.Series(list(_ROLES), dtype=pl.Enum(list(_ROLES))).gather(
+            np.concatenate([told.role, np.repeat(frame["role"].to_numpy(), size)])
+        ),
+    }
+    first = pl.concat([frame["user"].gather(np.unique(told.row)), frame["user"]])
+    return pl.DataFrame(columns), reading.users_of(pl.DataFrame({"user": first})), notes

@@ -60,7 +60,7 @@ def records(path: Path, columns: Mapping[str, Key]) -> pl.DataFrame:
     pieces: list[pl.DataFrame] = []
     rows: dict[str, list[str | float | None]] = {name: [] for name in columns}
     count = 0
-    for record in _objects(path):
+    for record in objects(path):
         count += 1
         for name, key in columns.items():
             value = next((record[n] for n in key.names if n in record), None)
@@ -73,8 +73,12 @@ def records(path: Path, columns: Mapping[str, Key]) -> pl.DataFrame:
     return pl.concat([*pieces, pl.DataFrame(rows, schema=kinds)], rechunk=True)
 
 
-def _objects(path: Path) -> Iterator[dict[str, object]]:
-    """The objects of a file, one a line; blank lines do not count."""
+def objects(path: Path) -> Iterator[dict[str, object]]:
+    """The objects of a plain or .gz file, one a line; blank lines do not count.
+
+    Raises:
+        DataError: The file is missing or damaged, or a line holds no object.
+    """
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for place, line in enumerate(file, 1):

@@ -17,25 +17,36 @@ class Past:
     """
 
     def __init__(self, split: Split) -> None:
-        user, liked = split.user(), split.label > 0
+        liked = split.label > 0
+        self._split = split
         self._item: Ints = split.item[liked].astype(np.int64)
-        self._first: Ints = np.searchsorted(user[liked], user)
-        self._stop: Ints = (np.cumsum(liked) - liked)[split.starts()]
-        self._trains = np.zeros(len(split.offsets) - 1, dtype=np.bool_)
-        self._trains[user[liked & (split.role == TRAIN)]] = True
-        self._user = user
+        # (N + 1,) positive events before each event.
+        self._rank: Ints = np.concatenate([[0], np.cumsum(liked)])
+        trained = np.concatenate([[0], np.cumsum(liked & (split.role == TRAIN))])
+        self._trains: npt.NDArray[np.bool_] = np.diff(trained[split.offsets]) > 0
+
+    def _user(self, case: Ints) -> Ints:
+        user: Ints = np.searchsorted(self._split.offsets, case, side="right") - 1
+        return user
+
+    def _first(self, case: Ints) -> Ints:
+        """(Q,) place of the first positive event of each case's user, among the positive ones."""
+        first: Ints = self._rank[self._split.offsets[self._user(case)]]
+        return first
 
     def lengths(self, case: Ints) -> Ints:
         """(Q,) how many positive events lie before each case (Q,), an event number."""
-        lengths: Ints = self._stop[case] - self._first[case]
+        shown = self._split.shown
+        at = case if shown is None else np.where(shown[case] < 0, case, shown[case])
+        lengths: Ints = self._rank[at] - self._first(case)
         return lengths
 
     def items(self, case: Ints) -> tuple[Ints, Ints]:
         """Place of the case and catalog row of each of those events, each (sum of lengths,)."""
         owner, place = ragged(self.lengths(case))
-        return owner, self._item[self._first[case][owner] + place]
+        return owner, self._item[self._first(case)[owner] + place]
 
     def cold(self, case: Ints) -> npt.NDArray[np.bool_]:
         """(Q,) whether the case's user has no positive event in training."""
-        cold: npt.NDArray[np.bool_] = ~self._trains[self._user[case]]
+        cold: npt.NDArray[np.bool_] = ~self._trains[self._user(case)]
         return cold

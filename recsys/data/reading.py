@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -152,6 +153,24 @@ def table(path: Path, numeric: Sequence[str] = ()) -> pl.DataFrame:
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise DataError(f"{path} cannot be read ({reason}); check the file.") from error
+
+
+def by_id(path: Path) -> dict[str, dict[str, object]]:
+    """A plain or .gz JSON file with one object that holds an object of fields for each id.
+
+    Raises:
+        DataError: The file is missing, damaged or of another form.
+    """
+    try:
+        found = json.loads(content(path))
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}); fetch it again.") from error
+    if not isinstance(found, dict) or not found:
+        raise DataError(f'{path} is no object by id, as in {{"7": {{"title": ...}}}}; convert it.')
+    for name, fields in found.items():
+        if not isinstance(fields, dict):
+            raise DataError(f"{path}: '{name}' holds no object of fields; mend or remove it.")
+    return found
 
 
 def ids(column: pl.Series, where: str) -> pl.Series:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.data.arrays import Ints, sample
+from recsys.data.arrays import Ints, ragged, sample
 from recsys.data.examples import TRAIN, Examples, Lists, Rows, Sampling
 from recsys.data.splits import Split
 from recsys.errors import ConfigError, DataError
@@ -44,6 +44,11 @@ class _Grouped(NamedTuple):
     positives: Ints
 
 
+def _runs(shown: Ints) -> Ints:
+    """First event of each stretch of events that belong to one impression, or to none."""
+    return np.flatnonzero(np.concatenate([[True], shown[1:] != shown[:-1]])[: len(shown)])
+
+
 def _shown(split: Split) -> Ints:
     """(N,) first event of the impression of each event, -1 for none.
 
@@ -56,34 +61,36 @@ def _shown(split: Split) -> Ints:
             "the interactions have no column 'impression'; use a source that has impressions "
             "(mind), or another evaluation.protocol and data.negatives."
         )
-    inside = np.flatnonzero(split.shown >= 0)
-    first = split.shown[inside]
-    cut = np.flatnonzero(split.role[first] != split.role[inside])
+    shown: Ints = split.shown
+    runs = _runs(shown)
+    runs = runs[shown[runs] >= 0]
+    # Within a stretch a role is cut where it changes; a later stretch goes on with the first's.
+    change = (split.role[1:] != split.role[:-1]) & (shown[1:] == shown[:-1]) & (shown[1:] >= 0)
+    other = runs[split.role[shown[runs]] != split.role[runs]]
+    cut = np.concatenate([np.flatnonzero(change) + 1, other])
     if len(cut):
         raise ConfigError(
             f"split {split.name} puts events of one impression into two parts (event "
-            f"{int(inside[cut[0]])} of the sorted events is one); use data.split=given or time."
+            f"{int(cut.min())} of the sorted events is one); use data.split=given or time."
         )
-    begins = np.flatnonzero(first == inside)
-    apart = np.flatnonzero(first != inside[begins[np.cumsum(first == inside) - 1]])
-    steps = np.flatnonzero(np.diff(inside) > 1) + 1
-    apart = np.concatenate([apart, steps[first[steps] != inside[steps]]])
+    apart = runs[shown[runs] != runs]
     if len(apart):
         raise DataError(
-            f"the rows of one impression have others between them (event {int(inside[apart[0]])} "
+            f"the rows of one impression have others between them (event {int(apart[0])} "
             "of the sorted events is one); give all rows of an impression the same time, one "
             "after the other."
         )
-    shown: Ints = split.shown
     return shown
 
 
 def _grouped(split: Split, role: int) -> _Grouped:
     shown = _shown(split)
     events = np.flatnonzero((split.role == role) & (shown >= 0))
-    first, owner, sizes = np.unique(shown[events], return_inverse=True, return_counts=True)
-    positives = np.bincount(owner, split.label[events] > 0, minlength=len(first))
-    return _Grouped(events, first, sizes, positives.astype(np.int64))
+    owner = shown[events]
+    begins = _runs(owner)
+    liked = np.concatenate([[0], np.cumsum(split.label[events] > 0)])
+    ends = np.append(begins[1:], len(events)) if len(begins) else begins
+    return _Grouped(events, owner[begins], ends - begins, liked[ends] - liked[begins])
 
 
 def left_out(split: Split, role: int) -> LeftOut:
@@ -126,13 +133,16 @@ def impression_lists(split: Split, role: int, limit: int | None = None, seed: in
     chosen = sample(able, limit, seed)
     start = (np.cumsum(groups.sizes) - groups.sizes)[chosen]
     sizes = groups.sizes[chosen]
-    place = np.arange(int(sizes.max()))[None, :]
-    inside = place < sizes[:, None]
-    event = groups.events[np.minimum(start[:, None] + place, len(groups.events) - 1)]
+    owner, place = ragged(sizes)
+    event = groups.events[start[owner] + place]
+    candidates = np.full((len(chosen), int(sizes.max())), -1, dtype=np.int64)
+    candidates[owner, place] = split.item[event]
+    labels = np.zeros(candidates.shape, dtype=np.float32)
+    labels[owner, place] = split.label[event] > 0
     return Lists(
         at=groups.first[chosen],
-        candidates=np.where(inside, split.item[event], -1).astype(np.int64),
-        labels=np.where(inside, split.label[event] > 0, False).astype(np.float32),
+        candidates=candidates,
+        labels=labels,
         inserted=np.zeros(len(chosen), dtype=np.bool_),
     )
 
@@ -176,6 +186,7 @@ class ShownExamples(Examples):
         self._dull: Ints = np.flatnonzero(dull)
         with_dull = np.zeros(len(dull), dtype=np.bool_)
         with_dull[self._shown[self._dull]] = True
+        self._ends: Ints = np.append(_runs(self._shown)[1:], len(dull))
         # Clicks of which only a history tells were not shown beside anything.
         first = self._shown[self._train]
         self._train = self._train[(first >= 0) & with_dull[first]]
@@ -204,8 +215,8 @@ class ShownExamples(Examples):
         target = rows.candidates[:, 0]
         # A history ends before the impression, whose first click is the next positive event.
         shown = self._shown[self._liked[place]]
-        owner = self._shown[self._dull]
-        low, high = np.searchsorted(owner, shown), np.searchsorted(owner, shown, side="right")
+        stop = self._ends[np.searchsorted(self._ends, shown, side="right")]
+        low, high = np.searchsorted(self._dull, shown), np.searchsorted(self._dull, stop)
         out = np.full((len(target), n), -1, dtype=np.int64)
         for q, user in enumerate(rows.user[rows.row].tolist()):
             key = [seed, epoch, user, int(place[q]), int(target[q])]

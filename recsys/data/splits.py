@@ -22,6 +22,7 @@ from recsys.errors import ConfigError, DataError
 TRAIN, VAL, TEST = 0, 1, 2
 _ROLES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
 Method = Literal["leave_one_out", "time", "given"]
+_PIECE = 1_000_000  # events whose impressions are compared at a time
 
 
 @dataclass(frozen=True)
@@ -86,53 +87,71 @@ def _events(
     A given role comes between time and file order: among equal times it is the only order known.
     """
     frame = tables.interactions
-    users = IdMap(tables.users["user"].to_list(), "user").rows(frame["user"])
-    items = IdMap(tables.items["item"].to_list(), "item").rows(frame["item"])
-    time = frame["time"].to_numpy().astype(np.int64) if "time" in frame.columns else None
-    label = np.ones(len(users), dtype=np.float32)
+    # A column at a time, and none in two orders for longer than it takes: millions of rows.
+    users = IdMap(tables.users["user"].to_list(), "user").rows(frame["user"]).astype(np.int32)
+    counts = np.bincount(users, minlength=tables.users.height)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    time = None
+    if "time" in frame.columns:
+        time = frame["time"].to_numpy().astype(np.int64, copy=False)
+    keys = [key for key in (role, time, users) if key is not None]
+    # lexsort is stable and sorts by its last key first: file order decides what is left.
+    order = np.lexsort(keys).astype(np.int64, copy=False)
+    del users
+    items = IdMap(tables.items["item"].to_list(), "item").rows(frame["item"]).astype(np.int32)
+    item = items[order]
+    del items
+    label = np.ones(len(order), dtype=np.float32)
     if positive_from is not None:
         if "rating" not in frame.columns:
             raise ConfigError(
                 f"positive_from={positive_from} needs ratings, and the interactions have none; "
                 "set it to null or name the rating column."
             )
-        label = (frame["rating"].to_numpy() >= positive_from).astype(np.float32)
-    weight = np.ones(len(users), dtype=np.float32)
+        label = (frame["rating"].to_numpy() >= positive_from)[order].astype(np.float32)
+    weight = np.ones(len(order), dtype=np.float32)
     if "weight" in frame.columns:
-        weight = frame["weight"].to_numpy().astype(np.float32)
-    tie = role if role is not None else np.zeros(len(users), dtype=np.int8)
-    moment = time if time is not None else np.zeros(len(users), dtype=np.int64)
-    # lexsort is stable and sorts by its last key first: file order decides what is left.
-    order = np.lexsort((tie, moment, users)).astype(np.int64)
-    counts = np.bincount(users, minlength=tables.users.height)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        weight = frame["weight"].to_numpy()[order].astype(np.float32)
     sorted_time = None if time is None else time[order]
     split = Split(
         offsets=offsets,
-        item=items[order].astype(np.int32),
+        item=item,
         time=sorted_time,
-        label=label[order],
-        weight=weight[order],
-        role=np.zeros(len(users), dtype=np.int8) if role is None else role[order],
+        label=label,
+        weight=weight,
+        role=np.zeros(len(order), dtype=np.int8) if role is None else role[order],
         name="all",
         row=order,
-        shown=_shown(frame, users, order),
+        shown=_shown(frame, offsets, order),
         windows=None if sorted_time is None else Windows.of(tables.items, sorted_time),
     )
     return split, order
 
 
 def _shown(
-    frame: pl.DataFrame, users: NDArray[np.int64], order: NDArray[np.int64]
+    frame: pl.DataFrame, offsets: NDArray[np.int64], order: NDArray[np.int64]
 ) -> NDArray[np.int64] | None:
-    """`Split.shown`; an impression is what one user was shown under one id."""
+    """`Split.shown`; an impression is what one user was shown under one id.
+
+    Its events mostly stand together: only where such a run begins are ids looked up.
+    """
     if "impression" not in frame.columns:
         return None
-    events = pl.DataFrame({"user": users[order], "shown": frame["impression"][order]})
-    events = events.with_row_index("event")
-    first = pl.col("event").first().over("user", "shown").cast(pl.Int64)
-    found = events.select(pl.when(pl.col("shown").is_null()).then(-1).otherwise(first))
-    return found.to_series().cast(pl.Int64).to_numpy()
+    ids = frame["impression"].rechunk()
+    begins = np.zeros(len(order), dtype=np.bool_)
+    for start in range(0, len(order), _PIECE):
+        before = max(start - 1, 0)
+        piece = ids.gather(order[before : start + _PIECE])
+        begins[before + 1 : start + _PIECE] |= piece[1:].ne_missing(piece[:-1]).to_numpy()
+    starts = offsets[:-1][np.diff(offsets) > 0]
+    begins[starts] = True
+    event = np.flatnonzero(begins)
+    user = np.searchsorted(starts, event, side="right")
+    runs = pl.DataFrame({"user": user, "shown": ids.gather(order[event]), "event": event})
+    first = pl.col("event").first().over("user", "shown")
+    found = runs.select(pl.when(pl.col("shown").is_null()).then(-1).otherwise(first))
+    sizes = np.diff(event, append=len(order))
+    return np.repeat(found.to_series().cast(pl.Int64).to_numpy(), sizes)
 
 
 def everything(tables: Tables) -> Split:
@@ -251,18 +270,19 @@ def given(tables: Tables, column: str, positive_from: float | None = None) -> Sp
             f"Split given: the interactions have no column '{column}' "
             f"(there are: {', '.join(frame.columns)})."
         )
-    words = frame[column].cast(pl.String).str.strip_chars().str.to_lowercase()
-    parts = words.replace_strict(_ROLES, default=None, return_dtype=pl.Int8)
+    words = frame[column].unique().cast(pl.String)
+    roles = words.str.strip_chars().str.to_lowercase()
+    roles = roles.replace_strict(_ROLES, default=None, return_dtype=pl.Int8)
+    parts = frame[column].replace_strict(words, roles, default=None, return_dtype=pl.Int8)
     if parts.null_count():
         row = int(parts.is_null().arg_true()[0])
         raise DataError(
             f"Split given: row {row + 1} of column '{column}' holds '{frame[column][row]}'; "
             "use train, val or test."
         )
-    role = parts.to_numpy().astype(np.int8)
-    split, order = _events(tables, positive_from, role)
-    user = split.user()
-    falls = np.flatnonzero((np.diff(split.role) < 0) & (np.diff(user) == 0))
+    split, order = _events(tables, positive_from, parts.to_numpy().astype(np.int8))
+    falls = np.flatnonzero(np.diff(split.role) < 0)
+    falls = falls[~np.isin(falls + 1, split.offsets)]
     if len(falls):
         row = int(order[falls[0] + 1])
         raise DataError(

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys.data.codes import Codes
 from recsys.errors import DataError
 
 _INTERACTION_TYPES = {
@@ -27,7 +28,7 @@ WINDOWS = ("available_from", "available_until")
 # A median of 1e11 is the year 5138 in seconds and 1973 in milliseconds; 1e14 ms is again year 5138.
 _FIRST_MS = 1e11
 _LAST_MS = 1e14
-_PIECE = 1_000_000  # texts hashed at a time
+_PIECE = 1_000_000  # values hashed at a time
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,11 @@ class IdMap:
         """(N,) rows of N ids, of a column without a Python object an id; raises as `row` does."""
         if not isinstance(names, pl.Series):
             return np.array([self.row(name) for name in names], dtype=np.int64)
-        found = names.cast(pl.Enum(self.ids), strict=False).to_physical()
-        if found.null_count():
-            self.row(str(names[_first(found.is_null())]))
-        return found.to_numpy().astype(np.int64)
+        found = Codes(pl.Series(self.ids, dtype=pl.String)).of(names.cast(pl.String))
+        unknown = np.flatnonzero(found < 0)
+        if len(unknown):
+            self.row(str(names[int(unknown[0])]))
+        return found.astype(np.int64)
 
     def names(self, rows: Iterable[int]) -> list[str]:
         """Ids of rows, which must lie in 0 .. len - 1.
@@ -275,23 +277,31 @@ def _no_gaps(parsed: pl.Series, raw: pl.Series, where: str) -> pl.Series:
 
 
 def _content(column: pl.Series) -> Iterator[bytes]:
-    """Length and bytes of a column, in pieces, that two different columns never share."""
-    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
-        present = column.is_not_null().to_numpy().astype(np.uint8)
-        values = column.fill_null(0 if column.dtype.is_numeric() else False).to_numpy()
-        yield (present.nbytes + values.nbytes).to_bytes(8, "little")
-        yield present.tobytes()
-        yield np.ascontiguousarray(values).tobytes()
-        return
-    if column.dtype != pl.String:
+    """Length and bytes of a column, in pieces, that two different columns never share.
+
+    An enumeration counts as the texts that it stands for.
+    """
+    number = column.dtype.is_numeric()
+    if not (number or column.dtype in (pl.Boolean, pl.String, pl.Enum, pl.Categorical)):
         texts = [None if v is None else json.dumps(v, default=str) for v in column.to_list()]
         column = pl.Series(column.name, texts, dtype=pl.String)
+    pieces = [column.slice(start, _PIECE) for start in range(0, len(column), _PIECE)]
+    if number or column.dtype == pl.Boolean:
+        width = 1 + column.clear().to_numpy().itemsize
+        yield (width * len(column)).to_bytes(8, "little")
+        for piece in pieces:
+            yield piece.is_not_null().to_numpy().astype(np.uint8).tobytes()
+        for piece in pieces:
+            yield piece.fill_null(0 if number else False).to_numpy().tobytes()
+        return
     # -1 keeps a missing value apart from an empty one; lengths keep "ab","c" apart from "a","bc".
-    sizes = column.str.len_bytes().cast(pl.Int64).fill_null(-1).to_numpy().astype("<i8")
-    yield (sizes.nbytes + int(np.maximum(sizes, 0).sum())).to_bytes(8, "little")
-    yield sizes.tobytes()
-    for start in range(0, len(column), _PIECE):
-        yield "".join(column.slice(start, _PIECE).drop_nulls().to_list()).encode()
+    sizes = [piece.cast(pl.String).str.len_bytes() for piece in pieces]
+    total = sum(8 * len(size) + int(size.cast(pl.Int64).sum()) for size in sizes)
+    yield total.to_bytes(8, "little")
+    for size in sizes:
+        yield size.cast(pl.Int64).fill_null(-1).to_numpy().astype("<i8").tobytes()
+    for piece in pieces:
+        yield "".join(piece.cast(pl.String).str.join("").to_list()).encode()
 
 
 def _add(digest: hashlib._Hash, *names: str) -> None:
@@ -315,7 +325,8 @@ def fingerprint(tables: Tables) -> str:
         }[name]
         _add(digest, name, str(frame.shape))
         for column in frame.get_columns():
-            _add(digest, column.name, str(column.dtype))
+            text = column.dtype in (pl.Enum, pl.Categorical)
+            _add(digest, column.name, "String" if text else str(column.dtype))
             for piece in _content(column):
                 digest.update(piece)
     return digest.hexdigest()

@@ -11,6 +11,8 @@ from recsys.data.sources import (
     movielens,
     movietweetings,
     online_retail,
+    redial,
+    rows,
     sequences,
     tables,
 )
@@ -239,6 +241,51 @@ def make_sequences(folder):
     rows = (" ".join(str(i) for v, i, _ in events() if v == u) for u in range(USERS))
     packed(folder / "users.tsv", "".join(f"u{u}\t{row}\n" for u, row in enumerate(rows)))
     return sequences, sequences.Config(str(folder))
+
+
+def make_rows(folder):
+    """Histories cut to four items; the fourth target of a user validates, the fifth tests."""
+    packed(
+        folder / "items.json.gz",
+        json.dumps({i: {"title": f"Thing {i}", "description": "['Good']"} for i in range(ITEMS)}),
+    )
+    out = []
+    for u in range(USERS):
+        own = [i for v, i, _ in events() if v == u]
+        for n, split in enumerate(["train"] * (EACH - 3) + ["valid", "test"], 1):
+            out.append(
+                {"user_id": f"u{u}", "history": own[:n][-4:], "target": own[n], "split": split}
+            )
+    lines(folder / "rows.jsonl.gz", out)
+    return rows, rows.Config(str(folder))
+
+
+def make_redial(folder):
+    """A dialogue a user, five films each, two of them in one turn; two dialogues are held out."""
+    for part, users in (("train", range(4)), ("valid", [4]), ("test", [5])):
+        out = []
+        for u in users:
+            own = [f"10{(2 * u + n) % ITEMS}" for n in range(5)]
+            said = ["Hello!", "Something fun.", f"@{own[0]}", f"No. @{own[1]} or @{own[2]}?"]
+            said += [f"After @{own[2]}, @{own[3]}", "Fine.", f"And @{own[4]}", "Bye."]
+            out.append(
+                {
+                    "conversationId": str(u),
+                    "initiatorWorkerId": 7,
+                    "respondentWorkerId": 8,
+                    "messages": [
+                        {"text": text, "senderWorkerId": 7 + n % 2} for n, text in enumerate(said)
+                    ],
+                    "movieMentions": {film: f"Film {film} (2001)" for film in own},
+                    "initiatorQuestions": {
+                        film: {"suggested": n % 2, "seen": 2, "liked": n % 3}
+                        for n, film in enumerate(own)
+                    },
+                    "respondentQuestions": [],
+                }
+            )
+        lines(folder / f"{part}.jsonl.gz", out)
+    return redial, redial.Config(str(folder))
 
 
 def make_tables(folder):

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from recsys.data import impressions, reading
+from recsys.data import behaviors, impressions, reading
 from recsys.data.tables import Tables, check
 from recsys.data.text import fill
 from recsys.errors import DataError
@@ -120,13 +120,12 @@ def load(cfg: Config) -> Tables:
     folders = _folders(reading.folder(cfg.path, _WHAT), cfg)
     items, notes = _news(folders, cfg)
     known = items.filter(pl.col("text").str.strip_chars() != "")
-    shown = [
-        impressions.behaviors(reading.find(f, cfg.behaviors, f"{cfg.behaviors}.gz"), part)
-        for part, f in folders.items()
-    ]
-    frame, more = impressions.parts(pl.concat(shown), cfg.held_out)
-    events, last = impressions.events(frame, known["item"], cfg.need_history)
+    files = {
+        part: reading.find(f, cfg.behaviors, f"{cfg.behaviors}.gz") for part, f in folders.items()
+    }
+    found, more = impressions.parts(behaviors.read(files, known["item"]), cfg.held_out)
+    events, users, last = impressions.events(found, known["item"], cfg.need_history)
     notes = (*notes, *more, *last)
     if known.height < items.height:
         notes = (*notes, f"mind: {items.height - known.height} news have no text: left out.")
-    return check(Tables(events, known, reading.users_of(events), notes), cfg.path)
+    return check(Tables(events, known, users, notes), cfg.path)

@@ -1,0 +1,271 @@
+"""ReDial: dialogues in which someone seeks a film, and another one recommends some.
+
+Page: "ReDial dataset" (Li et al., NeurIPS 2018), train_data.jsonl and test_data.jsonl; the part
+valid is that of later projects (GitHub, "Lancelot39/KGSF", Zhou et al. 2020). Genres and plots:
+id2info.json of GitHub, "RUCAIBox/iEvaLM-CRS" (Wang et al. 2023). No checksums are known.
+
+An interaction is a film of a dialogue, where it is named first. `event` says what the seeker thinks
+of it (liked, disliked, unsaid), `rating` the same (1, 0 and 0.5: `data.positive_from=1` takes the
+liked ones only), `by` who brought it up (seeker, recommender) and `seen` whether the seeker knew
+it; the seeker's own answers count before the recommender's. There are no times, but an order: part,
+then number of the dialogue, then turn.
+
+A user's text are the turns before the first film. `review` holds the turns between a film and the
+one before it: with `data.user_reviews=N` the text ends before the turn of the N-th film, and none
+of these N is a target. As only training events are read so, this is for data.split=leave_one_out. A
+film that is written without its mark (@1234) is not recognised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import polars as pl
+
+from recsys.data import lines, reading
+from recsys.data.tables import Tables, check
+from recsys.data.text import fill
+from recsys.errors import ConfigError, DataError
+
+_WHAT = 'train_data.jsonl and test_data.jsonl of the page "ReDial dataset"'
+_PARTS = {"train": "train", "valid": "val", "test": "test"}
+_KEYS = ("conversationId", "initiatorWorkerId", "messages")
+_MARK = re.compile(r"@(\d+)")
+_LIKED = {0: "disliked", 1: "liked"}
+_SEEN = {0: "unseen", 1: "seen"}
+_RATING = {"disliked": 0.0, "unsaid": 0.5, "liked": 1.0}
+_FACTS = ("genre", "director", "writer", "star", "plot")
+
+
+@dataclass
+class Config:
+    """Where the files lie, who the user is, and which turns are its text."""
+
+    default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "given"
+
+    path: str = field(
+        default="",
+        metadata={
+            "help": "Folder of train, valid and test (.jsonl, _data.jsonl, .gz too) and, where "
+            "there, id2info.json."
+        },
+    )
+    user: Literal["dialogue", "seeker"] = field(
+        default="dialogue",
+        metadata={
+            "help": "A dialogue, as its seeker is a worker who asks for something else in each; "
+            "or the seeker with all dialogues."
+        },
+    )
+    turns: Literal["both", "seeker"] = field(
+        default="both", metadata={"help": "Whose turns are read as a user's text."}
+    )
+    held_out: float = field(
+        default=0.1,
+        metadata={"help": "Share of training dialogues, the last, for a part that is missing."},
+    )
+    item_text: str = field(
+        default="{title} ({year}); {genre}; {director}; {star}; {plot}",
+        metadata={
+            "help": "Template over title, year and id2info's genre, director, writer, star, plot."
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Dialogue:
+    """One dialogue as it is read.
+
+    Attributes:
+        number: Its conversationId.
+        part: train, val or test.
+        seeker: Who seeks.
+        turns: Speaker and text of each.
+        names: Titles by film, where known.
+        forms: Answers by film, the seeker's in the place of the other's.
+    """
+
+    number: str
+    part: str
+    seeker: str
+    turns: tuple[tuple[str, str], ...]
+    names: Mapping[str, str]
+    forms: Mapping[str, object]
+
+
+def _object(value: object) -> dict[str, Any]:
+    """An object; the files have an empty list in the place of an empty object."""
+    return value if isinstance(value, dict) else {}
+
+
+def _read(path: Path, part: str) -> Iterator[_Dialogue]:
+    """The dialogues of a file.
+
+    Raises:
+        DataError: It is missing or damaged, or a line holds no dialogue.
+    """
+    for place, raw in enumerate(lines.objects(path), 1):
+        found: dict[str, Any] = raw
+        missing = [key for key in _KEYS if found.get(key) is None]
+        turns = found.get("messages")
+        if not missing and not (
+            isinstance(turns, list)
+            and all(isinstance(t, dict) and {"text", "senderWorkerId"} <= set(t) for t in turns)
+            and str(found["conversationId"]).strip().isdigit()
+        ):
+            missing = ["messages with text and senderWorkerId, and a number as conversationId"]
+        if missing:
+            raise DataError(
+                f"{path}: dialogue {place} has no {missing[0]}; mend or remove the line."
+            )
+        names = _object(found.get("movieMentions"))
+        yield _Dialogue(
+            number=str(found["conversationId"]).strip(),
+            part=part,
+            seeker=str(found["initiatorWorkerId"]),
+            turns=tuple((str(t["senderWorkerId"]), str(t["text"] or "")) for t in turns or ()),
+            names={key: " ".join(str(name or "").split()) for key, name in names.items()},
+            forms=_object(found.get("respondentQuestions"))
+            | _object(found.get("initiatorQuestions")),
+        )
+
+
+def _dialogues(folder: Path, held_out: float) -> tuple[list[_Dialogue], list[str], list[str]]:
+    """All dialogues in order, the part that each is in, and what was decided.
+
+    Raises:
+        DataError: The folder holds nothing to train on.
+        ConfigError: `held_out` leaves nothing to train on, or holds nothing out.
+    """
+    found: dict[str, _Dialogue] = {}
+    count = 0
+    for word, part in _PARTS.items():
+        names = [f"{word}{end}" for end in (".jsonl", ".jsonl.gz", "_data.jsonl", "_data.jsonl.gz")]
+        if any((folder / name).is_file() for name in names):
+            for each in _read(reading.find(folder, *names), part):
+                count += 1
+                # One that is held out may not train as well: the later part counts.
+                found[each.number] = each
+    order = list(_PARTS.values())
+    dialogues = sorted(found.values(), key=lambda d: (order.index(d.part), int(d.number)))
+    parts, turns = [d.part for d in dialogues], sum(len(d.turns) for d in dialogues)
+    notes = [f"redial: {len(dialogues)} dialogues with {turns} turns."]
+    if count > len(dialogues):
+        again = count - len(dialogues)
+        notes.append(f"redial: {again} dialogues come again: that of the later part counts.")
+    if "train" not in parts:
+        if "val" not in parts:
+            raise DataError(f"{folder} holds no train.jsonl or valid.jsonl; fetch {_WHAT}.")
+        parts = ["train" if part == "val" else part for part in parts]
+        notes.append("redial: there is no part train; the dialogues of valid train.")
+    missing = [part for part in ("val", "test") if part not in parts]
+    if missing and not 0 < held_out * len(missing) < 1:
+        raise ConfigError(
+            f"data.source.held_out is {held_out:g}, for {' and '.join(missing)} each; set it "
+            f"above 0 and below {1 / len(missing):g}."
+        )
+    last = parts.count("train")
+    size = max(1, round(held_out * last))
+    for part in reversed(missing):
+        parts[last - size : last] = [part] * len(parts[last - size : last])
+        last -= size
+        notes.append(f"redial: the last {size} dialogues of training are the part for {part}.")
+    return dialogues, parts, notes
+
+
+def _films(dialogue: _Dialogue, names: Mapping[str, str], whose: str) -> Iterator[dict[str, Any]]:
+    """A row for each film where it is named first, with the turns since the film before it."""
+    known: set[str] = set()
+    start = 0
+    for turn, (speaker, text) in enumerate(dialogue.turns):
+        for film in _MARK.findall(text):
+            if film in known or film not in names:
+                continue
+            known.add(film)
+            said = [
+                _MARK.sub(lambda mark: names.get(mark[1], ""), words)
+                for who, words in dialogue.turns[start:turn]
+                if whose == "both" or who == dialogue.seeker
+            ]
+            start = turn
+            form = _object(dialogue.forms.get(film))
+            event = _LIKED.get(form.get("liked", 2), "unsaid")
+            offered = form.get("suggested", int(speaker != dialogue.seeker))
+            yield {
+                "item": film,
+                "rating": _RATING[event],
+                "event": event,
+                "by": "recommender" if offered else "seeker",
+                "seen": _SEEN.get(form.get("seen", 2), "unsaid"),
+                "dialogue": dialogue.number,
+                "turn": turn,
+                "review": " ".join(" ".join(said).split()),
+            }
+
+
+def _fact(value: object) -> str | None:
+    """A fact as text, the parts of a list with commas between them."""
+    if isinstance(value, list):
+        return ", ".join(str(each) for each in value)
+    return None if value is None else str(value)
+
+
+def _items(info: Mapping[str, Mapping[str, object]], dialogues: list[_Dialogue]) -> pl.DataFrame:
+    """All films of id2info, then those that are only named; facts as text."""
+    films: dict[str, dict[str, str | None]] = {}
+    for key, fields in info.items():
+        films[key] = {"item": key, "title": str(fields.get("name") or "")}
+        films[key] |= {name: _fact(fields.get(name)) for name in _FACTS}
+    for dialogue in dialogues:
+        for key, name in dialogue.names.items():
+            film = films.setdefault(key, {"item": key, "title": name, **dict.fromkeys(_FACTS)})
+            film["title"] = film["title"] or name
+    schema = dict.fromkeys(("item", "title", *_FACTS), pl.String)
+    return pl.DataFrame(list(films.values()), schema=schema)
+
+
+def load(cfg: Config) -> Tables:
+    """Reads the dialogues of all parts and, where it is there, id2info.
+
+    Raises:
+        DataError: A file is missing or damaged, or a line holds no dialogue.
+        ConfigError: The template names an unknown column, or `held_out` does not fit.
+    """
+    folder = reading.folder(cfg.path, _WHAT)
+    dialogues, parts, notes = _dialogues(folder, cfg.held_out)
+    facts = ("id2info.json", "id2info.json.gz")
+    there = any((folder / name).is_file() for name in facts)
+    info = reading.by_id(reading.find(folder, *facts)) if there else {}
+    if not there:
+        notes.append("redial: there is no id2info.json; a film's text is its title and year.")
+    items = _items(info, dialogues)
+    names: dict[str, str] = dict(items.select("item", "title").iter_rows())
+    rows = []
+    for dialogue, part in zip(dialogues, parts, strict=True):
+        user = dialogue.number if cfg.user == "dialogue" else dialogue.seeker
+        found = _films(dialogue, names, cfg.turns)
+        rows += [{"user": user, "split": part, **row} for row in found]
+    if not rows:
+        raise DataError(f"{folder}: no dialogue names a film (@1234); fetch {_WHAT}.")
+    events = pl.DataFrame(rows, infer_schema_length=None)
+    silent = len(dialogues) - events["dialogue"].n_unique()
+    if silent:
+        notes.append(f"redial: {silent} dialogues name no film: left out.")
+    begins = events["user"].is_first_distinct()
+    users = events.filter(begins).select("user", pl.col("review").alias("text"))
+    events = events.with_columns(
+        pl.when(begins).then(pl.lit("")).otherwise("review").alias("review")
+    )
+    marks = (mark for d in dialogues for _, text in d.turns for mark in _MARK.findall(text))
+    unknown = sum(mark not in names for mark in marks)
+    if unknown:
+        notes.append(f"redial: {unknown} marks stand for no film that has a name: not read.")
+    items = reading.split_year(items)
+    items = items.with_columns(fill(items, cfg.item_text))
+    events, items, more = reading.described(events, items, "redial")
+    users = users.filter(pl.col("user").is_in(events["user"].unique().to_list()))
+    return check(Tables(events, items, users, (*notes, *more)), str(folder))
