@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from peft.tuners import lora
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class LowRank(lora.Linear):  # type: ignore[misc]
@@ -16,8 +15,8 @@ class LowRank(lora.Linear):  # type: ignore[misc]
     PEFT writes the update, its scaled copy and the sum as arrays of the size of the output; on
     narrow encoders these passes cost more than the products. Here the second factor's product is
     accumulated into the map's own output (Hu et al. 2022, equation 3: W x + s B A x). DoRA,
-    dropout, a merged map and autocast, which an accumulating product does not follow, go PEFT's
-    way.
+    dropout, a merged map, autocast, which an accumulating product does not follow, and a hook on
+    the second factor, as a count of operations sets one, go PEFT's way.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - as PEFT
@@ -26,10 +25,9 @@ class LowRank(lora.Linear):  # type: ignore[misc]
             out: Tensor = super().forward(x, *args, **kwargs)
             return out
         (name,) = self.active_adapters
-        base = self.get_base_layer()
         flat = x.reshape(-1, x.shape[-1])
-        mapped = F.linear(flat, base.weight, base.bias)
-        low = F.linear(flat, self.lora_A[name].weight)
+        mapped: Tensor = self.get_base_layer()(flat)
+        low = self.lora_A[name](flat)
         mapped.addmm_(low, self.lora_B[name].weight.T, alpha=self.scaling[name])
         return mapped.view(*x.shape[:-1], mapped.shape[-1])
 
@@ -41,6 +39,7 @@ class LowRank(lora.Linear):  # type: ignore[misc]
         return (
             not others
             and name not in self.lora_variant
+            and not self.lora_B[name]._forward_hooks
             and (not self.training or isinstance(self.lora_dropout[name], nn.Identity))
             and x.dtype == self.lora_A[name].weight.dtype == self.get_base_layer().weight.dtype
         )

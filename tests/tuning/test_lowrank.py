@@ -114,6 +114,31 @@ def test_halves_stay_halves() -> None:
     torch.testing.assert_close(own(x), theirs(x), rtol=0.02, atol=0.02)
 
 
+def test_a_hook_sees_every_map() -> None:
+    theirs, own = pair()
+    x = torch.randn(5, 12)
+    seen: list[list[tuple[str, tuple[int, ...]]]] = []
+    for model in (theirs, own):
+        calls: list[tuple[str, tuple[int, ...]]] = []
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear):
+
+                def note(
+                    module: nn.Module,
+                    args: tuple[Tensor, ...],
+                    output: Tensor,
+                    name: str = name,
+                    calls: list[tuple[str, tuple[int, ...]]] = calls,
+                ) -> None:
+                    calls.append((name, tuple(output.shape)))
+
+                module.register_forward_hook(note)
+        model(x)
+        seen.append(calls)
+    assert len(seen[0]) == 6
+    assert seen[1] == seen[0]
+
+
 def test_the_output_is_written_once_and_added_to_in_place() -> None:
     _, own = pair()
     layer = own.get_submodule("0")
