@@ -97,6 +97,9 @@ TEXTS: dict[str, list[str]] = {
 }
 """Does the text help? Two towers with the encoder frozen, and a causal Transformer alone."""
 
+DIVERGED = 3
+"""The exit code of a run whose loss is not finite any more."""
+
 SEARCH_SEED = 100
 HEADS = "heads"
 """Where the rate of a cross-encoder's heads stands among the chosen ones."""
@@ -256,6 +259,8 @@ def fit(root: Path, folder: Path, data: str, words: list[str], seed: int) -> Pat
     child = launcher().start(command, log, {"HF_HUB_OFFLINE": "1"}, fork=True)
     while (code := child.wait(60)) is None:
         pass
+    if code == DIVERGED:
+        (folder / "diverged").touch()
     if code:
         raise SystemExit(f"{folder} ended with the code {code}; {log} says why.")
     (path,) = folder.glob("*/result.json")
@@ -313,10 +318,15 @@ def climb(start: tuple[float, float], value: Callable[[float], float]) -> tuple[
 
 
 def rated(data: Path, stem: Path, words: list[str], key: str, rate: float) -> float:
-    """What a run with this learning rate reaches on the validation part of a data set."""
+    """What a run reaches with this learning rate on a validation part; 0 if it diverges."""
     folder = stem.with_name(f"{stem.name}-{rate:g}")
-    run = fit(data.parent, folder, data.name, [*words, f"{key}={rate:g}"], SEARCH_SEED)
-    best: float = _read(run)["validation"]["best"]
+    try:
+        run = fit(data.parent, folder, data.name, [*words, f"{key}={rate:g}"], SEARCH_SEED)
+    except SystemExit:
+        if (folder / "diverged").is_file():
+            return 0.0
+        raise
+    best: float = json.loads((run / "result.json").read_text())["validation"]["best"]
     return best
 
 
@@ -330,12 +340,6 @@ def choose_rates(root: Path, runs: Path) -> dict[str, dict[str, float]]:
     PAGES.mkdir(exist_ok=True)
     RATES.write_text(json.dumps(content, indent=1) + "\n")
     return content["chosen"]
-
-
-def _read(run: Path) -> dict[str, Any]:
-    """What a run reports."""
-    content: dict[str, Any] = json.loads((run / "result.json").read_text())
-    return content
 
 
 def measure(root: Path, runs: Path, name: str, table: Table) -> None:
