@@ -62,7 +62,7 @@ def measured(root: Path, runs: Path) -> tuple[Array, NDArray[np.int64]]:
         study.fit(root, runs / "seeds" / f"frozen-{seed}", "ml-100k", words, seed)
         for seed in range(SEEDS)
     ]
-    found = [load(folder) for folder in folders]
+    found = [load(folder) for folder in folders if folder is not None]
     refuse_unlike(found)
     (method,) = methods(found)
     return table(method, "ndcg@10"), clusters(found[0])

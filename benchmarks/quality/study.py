@@ -97,8 +97,7 @@ TEXTS: dict[str, list[str]] = {
 }
 """Does the text help? Two towers with the encoder frozen, and a causal Transformer alone."""
 
-DIVERGED = 3
-"""The exit code of a run whose loss is not finite any more."""
+DIVERGED = 3  # the exit code of a run whose loss is not finite any more
 
 SEARCH_SEED = 100
 HEADS = "heads"
@@ -233,17 +232,19 @@ def launcher() -> Launcher:
     return begun
 
 
-def fit(root: Path, folder: Path, data: str, words: list[str], seed: int) -> Path:
-    """One run in a process of its own, or what is missing of it; its folder.
+def fit(root: Path, folder: Path, data: str, words: list[str], seed: int) -> Path | None:
+    """One run in a process of its own, or what is left of it; its folder, None if it diverged.
 
-    The process is a fork of one that has done the imports, so that a cell does not begin with
-    them; the seconds of a run's cost never held them.
+    The process is a fork of one that has done the imports; the seconds of a run never held them.
     """
     asked, kept = json.dumps([*words, f"seed={seed}"]), folder / "words.json"
     if kept.is_file() and kept.read_text() != asked:
         raise SystemExit(f"{folder} was run with other words ({kept}): move it away.")
     folder.mkdir(parents=True, exist_ok=True)
     kept.write_text(asked)
+    diverged = folder / "diverged"
+    if diverged.is_file():
+        return None
     done = [path.parent for path in folder.glob("*/result.json")]
     if done:
         return done[0]
@@ -252,15 +253,16 @@ def fit(root: Path, folder: Path, data: str, words: list[str], seed: int) -> Pat
         command = [f"resume={begun[0]}"]
     else:
         command = [*words, f"seed={seed}", f"data.source={SETS[data]}", f"output={folder}"]
-        command += [f"data.source.path={root / data}", "tracking.wandb=off"]
-        command += ["trainer.accelerator=cpu"]
+        command += [f"data.source.path={root / data}"]
+        command += ["tracking.wandb=off", "trainer.accelerator=cpu"]
     log = folder / "output.log"
     print(folder.parent.name, folder.name, flush=True)
     child = launcher().start(command, log, {"HF_HUB_OFFLINE": "1"}, fork=True)
     while (code := child.wait(60)) is None:
         pass
     if code == DIVERGED:
-        (folder / "diverged").touch()
+        diverged.touch()
+        return None
     if code:
         raise SystemExit(f"{folder} ended with the code {code}; {log} says why.")
     (path,) = folder.glob("*/result.json")
@@ -320,12 +322,9 @@ def climb(start: tuple[float, float], value: Callable[[float], float]) -> tuple[
 def rated(data: Path, stem: Path, words: list[str], key: str, rate: float) -> float:
     """What a run reaches with this learning rate on a validation part; 0 if it diverges."""
     folder = stem.with_name(f"{stem.name}-{rate:g}")
-    try:
-        run = fit(data.parent, folder, data.name, [*words, f"{key}={rate:g}"], SEARCH_SEED)
-    except SystemExit:
-        if (folder / "diverged").is_file():
-            return 0.0
-        raise
+    run = fit(data.parent, folder, data.name, [*words, f"{key}={rate:g}"], SEARCH_SEED)
+    if run is None:
+        return 0.0
     best: float = json.loads((run / "result.json").read_text())["validation"]["best"]
     return best
 
