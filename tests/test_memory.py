@@ -183,7 +183,8 @@ def test_the_mlp_holds_one_block_of_hidden_units(words):
     with saved_tensors_hooks(pack, lambda x: x):
         scores = model.score(queries, items)
     assert max(held) < 90 * 400 * 4  # the hidden layer would be 90 x 400 x 256
-    products = model._scaled(queries @ items.T)
+    # Of equal order, as the scores are large: the factor goes to the queries first.
+    products = model._scaled(queries) @ items.T
     torch.testing.assert_close(scores, products + every)
     weight = torch.randn(90, 400)
     (got,) = torch.autograd.grad((scores * weight).sum(), queries)
