@@ -36,7 +36,7 @@ def make(folder, seed=0, unlabelled=True, users=5):
         for number in range(40 if part == "train" else 20):
             user = int(rng.integers(users))
             moment = datetime(2019, 11, 9 + day, tzinfo=UTC)
-            moment += timedelta(minutes=60 * int(rng.integers(36)))
+            moment += timedelta(hours=int(rng.integers(72)))
             picks = rng.permutation(NEWS)[: rng.integers(1, 6)].tolist()
             clicks = rng.random(len(picks)) < 0.4
             if rng.random() < 0.15:
