@@ -63,6 +63,8 @@ def measured(root: Path, runs: Path) -> tuple[Array, NDArray[np.int64]]:
         for seed in range(SEEDS)
     ]
     found = [load(folder) for folder in folders if folder is not None]
+    if len(found) < SEEDS:
+        raise SystemExit(f"{SEEDS - len(found)} of {SEEDS} runs diverged: there is no page.")
     refuse_unlike(found)
     (method,) = methods(found)
     return table(method, "ndcg@10"), clusters(found[0])

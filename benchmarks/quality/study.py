@@ -22,6 +22,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from recsys.errors import Diverged
 from recsys.sweeps.launch import Launcher
 
 HERE = Path(__file__).resolve().parent
@@ -74,7 +75,12 @@ CROSS = ["experiment=lora_cross_encoder", "trainer.epochs=2"]
 CAUSAL = [*TOWERS, "architecture.history=causal"]
 MINILM = ["experiment=lora_two_tower", "optimizer.head_lr=0.003", "trainer.epochs=2"]
 TITLES = ["data.train_users=1000", "data.max_items=4000", "evaluation.max_cases=2000"]
-ARCHITECTURES = {"two towers": TOWERS, "two towers, causal": CAUSAL, "cross-encoder": CROSS}
+ARCHITECTURES = {
+    "two towers": ("two towers", TOWERS),
+    "two towers, causal": ("two towers", CAUSAL),
+    "cross-encoder": ("cross-encoder", CROSS),
+}
+"""The search whose rates hold for an architecture, and its words."""
 
 UNTRAINED = {
     "popularity": ["experiment=popularity"],
@@ -96,8 +102,6 @@ TEXTS: dict[str, list[str]] = {
     "SASRec on texts and ids": ["experiment=sasrec", "architecture.item=text+id"],
 }
 """Does the text help? Two towers with the encoder frozen, and a causal Transformer alone."""
-
-DIVERGED = 3  # the exit code of a run whose loss is not finite any more
 
 SEARCH_SEED = 100
 HEADS = "heads"
@@ -176,11 +180,10 @@ def tables(rates: dict[str, dict[str, float]]) -> dict[str, Table]:
     """
     out: dict[str, Table] = {}
     for data, name in SHORT.items():
-        few = data == "amazon-instruments"
-        some, cases = (FEW, CASES) if few else ([], [])
+        some, cases = (FEW, CASES) if data == "amazon-instruments" else ([], [])
         lists = {
-            f"{tuning}, {architecture}": [*base, *words, *_rate(tuning, rates[_searched(base)])]
-            for architecture, base in ARCHITECTURES.items()
+            f"{tuning}, {architecture}": [*base, *words, *_rate(tuning, rates[search])]
+            for architecture, (search, base) in ARCHITECTURES.items()
             for tuning, words in TUNINGS.items()
         }
         towers = {k: v for k, v in lists.items() if "cross-encoder" not in k}
@@ -204,11 +207,6 @@ def tables(rates: dict[str, dict[str, float]]) -> dict[str, Table]:
 def _floors(*names: str) -> dict[str, list[str]]:
     """Methods that do not train, by name."""
     return {name: UNTRAINED[name] for name in names}
-
-
-def _searched(base: list[str]) -> str:
-    """The search whose rates hold for an architecture; a causal Transformer stands in a tower."""
-    return "cross-encoder" if base is CROSS else "two towers"
 
 
 def _rate(tuning: str, rates: dict[str, float]) -> list[str]:
@@ -260,7 +258,7 @@ def fit(root: Path, folder: Path, data: str, words: list[str], seed: int) -> Pat
     child = launcher().start(command, log, {"HF_HUB_OFFLINE": "1"}, fork=True)
     while (code := child.wait(60)) is None:
         pass
-    if code == DIVERGED:
+    if code == Diverged.code:
         diverged.touch()
         return None
     if code:
@@ -381,10 +379,10 @@ def main(argv: list[str]) -> int:
         print(__doc__)
         return 2
     root, runs, asked = Path(argv[0]).resolve(), Path(argv[1]).resolve(), argv[2:]
-    if RATES.is_file() and asked != ["rates"]:
-        rates = json.loads(RATES.read_text())["chosen"]
-    else:
+    if "rates" in asked or not RATES.is_file():
         rates = choose_rates(root, runs)
+    else:
+        rates = json.loads(RATES.read_text())["chosen"]
     every = tables(rates)
     unknown = [name for name in asked if name not in (*every, "rates")]
     if unknown:

@@ -21,7 +21,7 @@ import polars as pl
 from recsys.data import reading
 from recsys.data.arrays import Ints, ragged
 from recsys.data.behaviors import Impressions
-from recsys.errors import ConfigError, DataError
+from recsys.errors import DataError
 
 _ROLES = {"train": 0, "val": 1, "test": 2}
 _PIECE = 100_000  # lists whose indices are in memory at a time
@@ -87,12 +87,8 @@ def parts(found: Impressions, held_out: float) -> tuple[Impressions, tuple[str, 
         there = {*(there - {"val"}), "test"}
     labelled = labelled.with_columns(split.alias("split"))
     missing = [part for part in ("val", "test") if part not in there]
+    reading.check_share(held_out, missing)
     if missing:
-        if not 0 < held_out * len(missing) < 1:
-            raise ConfigError(
-                f"data.source.held_out is {held_out:g}, for {' and '.join(missing)} each; set it "
-                f"above 0 and below {1 / len(missing):g}."
-            )
         time = np.sort(labelled.filter(split="train")["time"].to_numpy())
         train = pl.lit("train")
         for place, part in enumerate(missing):

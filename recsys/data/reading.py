@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _UNIT = "\x1f"  # the ASCII unit separator, stands in for separators of two letters
@@ -171,6 +171,23 @@ def by_id(path: Path) -> dict[str, dict[str, object]]:
         if not isinstance(fields, dict):
             raise DataError(f"{path}: '{name}' holds no object of fields; mend or remove it.")
     return found
+
+
+def check_share(held_out: float, missing: Sequence[str]) -> None:
+    """Refuses a share of training that is no part, or leaves nothing to train on.
+
+    Args:
+        held_out: `data.source.held_out`, for each missing part.
+        missing: The parts that are held out from training.
+
+    Raises:
+        ConfigError: Of the share, with its limits.
+    """
+    if missing and not 0 < held_out * len(missing) < 1:
+        raise ConfigError(
+            f"data.source.held_out is {held_out:g}, for {' and '.join(missing)} each; set it "
+            f"above 0 and below {1 / len(missing):g}."
+        )
 
 
 def ids(column: pl.Series, where: str) -> pl.Series:

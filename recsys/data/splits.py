@@ -270,10 +270,13 @@ def given(tables: Tables, column: str, positive_from: float | None = None) -> Sp
             f"Split given: the interactions have no column '{column}' "
             f"(there are: {', '.join(frame.columns)})."
         )
-    words = frame[column].unique().cast(pl.String)
+    named = frame[column]
+    if named.dtype not in (pl.String, pl.Enum, pl.Categorical):
+        named = named.cast(pl.String)
+    words = named.unique().cast(pl.String)
     roles = words.str.strip_chars().str.to_lowercase()
     roles = roles.replace_strict(_ROLES, default=None, return_dtype=pl.Int8)
-    parts = frame[column].replace_strict(words, roles, default=None, return_dtype=pl.Int8)
+    parts = named.replace_strict(words, roles, default=None, return_dtype=pl.Int8)
     if parts.null_count():
         row = int(parts.is_null().arg_true()[0])
         raise DataError(

@@ -154,6 +154,9 @@ def test_given_refuses_what_would_leak() -> None:
         given(tables(events, part=["test", "train"]), "part")
     with pytest.raises(DataError, match="row 1 of column 'part' holds 'tset'"):
         given(tables(events, part=["tset", "train"]), "part")
+    for parts in ([True, False], [0, 1], [None, "train"]):
+        with pytest.raises(DataError, match="row 1 of column 'part'"):
+            given(tables(events, part=parts), "part")
     with pytest.raises(ConfigError, match="no column 'fold'"):
         given(tables(events), "fold")
 

@@ -84,7 +84,14 @@ def test_a_merged_map_gives_the_same() -> None:
 def test_dora_goes_pefts_way() -> None:
     theirs, own = pair(use_dora=True)
     x = torch.randn(5, 12)
+    plain = own(x)
+    with torch.no_grad():  # at its start the magnitude changes nothing
+        for model in (theirs, own):
+            for name, parameter in model.named_parameters():
+                if "magnitude" in name:
+                    parameter.mul_(2.0)
     torch.testing.assert_close(own(x), theirs(x))
+    assert (own(x) - plain).abs().max() > 0.1
 
 
 def test_dropout_is_drawn_in_training_only() -> None:

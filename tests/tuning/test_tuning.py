@@ -17,8 +17,10 @@ from transformers import (
     RobertaModel,
 )
 
+from recsys.encoders import injected
 from recsys.encoders.encoder import Encoder, Specials
 from recsys.encoders.layers import layer_stack
+from recsys.encoders.lowrank import LowRank
 from recsys.errors import ConfigError
 from recsys.tuning import adapter, frozen, full, lora
 from recsys.types import Ragged, Tuned
@@ -175,6 +177,14 @@ def test_frozen_layers_stay_in_eval_mode(name: str) -> None:
     for i, layer in enumerate(layer_stack(encoder.model)[1]):
         assert {m.training for m in layer.modules()} == {i >= tuned.lowest_layer}
     assert encoder.model.embeddings.dropout.training == (tuned.lowest_layer < 0)
+
+
+def test_every_linear_map_of_lora_is_the_fast_one() -> None:
+    encoder = tiny("bert")
+    lora.apply(encoder, lora.Config(layers=2))
+    maps = [module for _, module in injected.wrapped(encoder)]
+    assert len(maps) == 2 * 6
+    assert all(type(module) is LowRank for module in maps)
 
 
 def test_a_learned_pooling_trains_along_and_is_refused_when_frozen() -> None:

@@ -29,14 +29,14 @@ import polars as pl
 from recsys.data import lines, reading
 from recsys.data.tables import Tables, check
 from recsys.data.text import fill
-from recsys.errors import ConfigError, DataError
+from recsys.errors import DataError
 
 _WHAT = 'train_data.jsonl and test_data.jsonl of the page "ReDial dataset"'
 _PARTS = {"train": "train", "valid": "val", "test": "test"}
 _KEYS = ("conversationId", "initiatorWorkerId", "messages")
 _MARK = re.compile(r"@(\d+)")
-_LIKED = {0: "disliked", 1: "liked"}
-_SEEN = {0: "unseen", 1: "seen"}
+_LIKED = {"0": "disliked", "1": "liked"}
+_SEEN = {"0": "unseen", "1": "seen"}
 _RATING = {"disliked": 0.0, "unsaid": 0.5, "liked": 1.0}
 _FACTS = ("genre", "director", "writer", "star", "plot")
 
@@ -163,11 +163,7 @@ def _dialogues(folder: Path, held_out: float) -> tuple[list[_Dialogue], list[str
         parts = ["train" if part == "val" else part for part in parts]
         notes.append("redial: there is no part train; the dialogues of valid train.")
     missing = [part for part in ("val", "test") if part not in parts]
-    if missing and not 0 < held_out * len(missing) < 1:
-        raise ConfigError(
-            f"data.source.held_out is {held_out:g}, for {' and '.join(missing)} each; set it "
-            f"above 0 and below {1 / len(missing):g}."
-        )
+    reading.check_share(held_out, missing)
     last = parts.count("train")
     size = max(1, round(held_out * last))
     for part in reversed(missing):
@@ -193,14 +189,14 @@ def _films(dialogue: _Dialogue, names: Mapping[str, str], whose: str) -> Iterato
             ]
             start = turn
             form = _object(dialogue.forms.get(film))
-            event = _LIKED.get(form.get("liked", 2), "unsaid")
-            offered = form.get("suggested", int(speaker != dialogue.seeker))
+            event = _LIKED.get(str(form.get("liked")), "unsaid")
+            offered = form.get("suggested", speaker != dialogue.seeker) in (1, "1")
             yield {
                 "item": film,
                 "rating": _RATING[event],
                 "event": event,
                 "by": "recommender" if offered else "seeker",
-                "seen": _SEEN.get(form.get("seen", 2), "unsaid"),
+                "seen": _SEEN.get(str(form.get("seen")), "unsaid"),
                 "dialogue": dialogue.number,
                 "turn": turn,
                 "review": " ".join(" ".join(said).split()),
