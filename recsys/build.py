@@ -31,7 +31,7 @@ from recsys.encoders.load import load, load_tokenizer
 from recsys.encoders.prefix import PrefixCache, Unsupported
 from recsys.encoders.vectors import FrozenVectors
 from recsys.errors import ConfigError
-from recsys.evaluation import cutoffs, label, names
+from recsys.evaluation import cutoffs, names
 from recsys.interactions import Interactions
 from recsys.items import tag_codes
 from recsys.objective import Draws, Surroundings
@@ -41,8 +41,6 @@ from recsys.resume import rank
 from recsys.types import Tuned
 
 Tokenize = Callable[[list[str]], list[list[int]]]
-
-FLOORS = ("popularity", "tfidf")
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def check_pairs(run: Run) -> None:
     """
     architecture, objective = run.architecture, run.objective
     options = run.evaluation
-    known = names(options.protocol, cutoffs(options), label(options))
+    known = names(options.protocol, cutoffs(options), options.label)
     protocols.check(run)
     if run.evaluation.monitor not in known:
         raise ConfigError(
@@ -171,7 +169,7 @@ def assemble(run: Run) -> Assembly:
         ks=cutoffs(run.evaluation),
         mask_history=run.evaluation.mask_history,
         max_history=run.data.max_history,
-        label=label(run.evaluation),
+        label=run.evaluation.label,
         windows=split.windows,
     )
     key = fingerprint(tables)
@@ -194,7 +192,7 @@ def assemble(run: Run) -> Assembly:
     lists = protocols.lists(
         run,
         examples,
-        lambda: [floor(name, parts) for name in FLOORS],
+        lambda: [floor(name, parts) for name in protocols.FLOORS],
         {"data": key, "split": split.name},
     )
     split = dataclasses.replace(split, notes=(*split.notes, *protocols.notes(run, split)))
@@ -393,6 +391,7 @@ def _learning(run: Run) -> dict[str, Any]:
 
 
 def floor(name: str, parts: Parts) -> Recommender:
-    """A baseline over the same cases, with its default options."""
-    module = importlib.import_module(f"{AXES['architecture']}.{name}")
-    return cast(Recommender, module.Model(parts, module.Config()))
+    """A baseline over the same cases, with its default options but for what its name says."""
+    options = {"kind": "reversed"} if name == protocols.REVERSED else {}
+    module = importlib.import_module(f"{AXES['architecture']}.{name.split()[-1]}")
+    return cast(Recommender, module.Model(parts, module.Config(**options)))

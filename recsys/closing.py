@@ -12,7 +12,7 @@ from recsys import beyond, protocols, record, results, slices
 from recsys.build import Assembly
 from recsys.callbacks import Best, Watch, trained_epochs
 from recsys.config import Run
-from recsys.evaluation import cutoffs, label
+from recsys.evaluation import cutoffs
 from recsys.meter import Counts
 from recsys.resume import Start
 from recsys.trained import TABLE
@@ -168,7 +168,7 @@ def tested(
         )
     cases = slices.annotate(results.cases_frame(rows, made.tables), slicing)
     names = [name for name in results.columns(options) if "/" not in name]
-    means = slices.means(cases, names, label(options), options.slices)
+    means = slices.means(cases, names, options.label, options.slices)
     said: dict[str, object] = {"unreachable": int(cases["unreachable"].sum())}
     if options.protocol == "candidates":
         inserted = int(cases["inserted"].sum())

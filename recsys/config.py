@@ -173,6 +173,9 @@ def _run(layers: Sequence[Node]) -> Run:
         setattr(run.data if axis == "data.source" else run, axis.split(".")[-1], config)
     _check_ranges(run, "")
     _check_lists(run)
+    options = run.evaluation
+    if not options.monitor.startswith(options.label):
+        options.monitor = f"{options.label}{options.monitor}"
     if not cast(Any, run.architecture).trains:
         _refuse_training(run, nodes)
     return run

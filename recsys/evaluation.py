@@ -59,14 +59,6 @@ def cutoffs(options: Evaluation) -> tuple[int, ...]:
     return (*given, *(k for k in options.k if k not in given))
 
 
-def label(options: Evaluation) -> str:
-    """What stands before each metric, so that a sampled one is never taken for a full one."""
-    if options.protocol != "sampled":
-        return ""
-    by = "" if options.sampled_by == "uniform" else "popular"
-    return f"sampled{options.sampled_negatives}{by}-"
-
-
 def names(ranking: Ranking, ks: tuple[int, ...], label: str = "") -> tuple[str, ...]:
     """Metrics of a protocol; AUC needs a list, the catalog has ranks only."""
     return tuple(f"{label}{name}" for name in metric_names(ks, auc=ranking != "catalog"))

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from recsys import build, closing, profiling, ranks, results, tracking
+from recsys import build, closing, profiling, protocols, ranks, results, tracking
 from recsys.build import Assembly
 from recsys.callbacks import Bar, BatchSeed, Best, Memory, Watch
 from recsys.config import AXES, Run, choice_name, to_node
@@ -130,11 +130,13 @@ class Job:
         """Makes what is still missing of the test metrics of the baselines, over the same cases."""
         self.start.write(self.folder)
         wanted = self.run.architecture.trains and self.run.evaluation.test
-        for name in build.FLOORS if wanted else ():
+        for name in protocols.floors(self.run.evaluation) if wanted else ():
             if name not in self.start.floors:
                 batches = self.made.datamodule.test_dataloader()
                 self.start.floors[name] = build.floor(name, self.made.parts).evaluate(batches)
                 self.start.write(self.folder)
+        if told := protocols.telling(self.start.floors, self.run.evaluation.monitor):
+            print(told)
 
     def _account(self) -> None:
         """Notes what the run has cost so far, over all stops; on the first rank only."""

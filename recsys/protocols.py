@@ -21,6 +21,12 @@ from recsys.data.tables import Tables
 from recsys.errors import ConfigError
 from recsys.metrics.beyond import categories
 from recsys.recommender import Recommender
+from recsys.schema import Evaluation
+
+FLOORS = ("popularity", "tfidf")
+"""What proposes candidates."""
+REVERSED = "reversed popularity"
+"""The floor that shows whether lists tell a target by their making."""
 
 
 def check(run: Run) -> None:
@@ -204,6 +210,37 @@ def notes(run: Run, split: Split) -> tuple[str, ...]:
             f"click and {found.without_negative} without anything else are left out.",
         )
     return said
+
+
+def floors(options: Evaluation) -> tuple[str, ...]:
+    """Names of the baselines that stand beside a run."""
+    lists = options.protocol in ("candidates", "sampled")
+    return (*FLOORS, REVERSED) if lists else FLOORS
+
+
+def telling(found: Mapping[str, Mapping[str, float]], metric: str) -> str | None:
+    """A caution where items in reverse order of popularity beat the floors that want something.
+
+    A target that is put among proposed items is as a rule the rarest of them, and among items drawn
+    by popularity one that training never shows is: a model that has learned no more than to rank
+    what is rare first does well on such lists, and on no user.
+
+    Args:
+        found: Test metrics of the baselines.
+        metric: The one to judge by.
+    """
+    rare = found.get(REVERSED, {}).get(metric)
+    if rare is None:
+        return None
+    best = max(value[metric] for name, value in found.items() if name in FLOORS)
+    if rare <= best:
+        return None
+    return (
+        f"caution: on these lists the rarest items first reach {100 * rare:.1f} % {metric}, "
+        f"popularity and tfidf {100 * best:.1f} % at best: the lists tell many targets by their "
+        "making. Read figures of it beside this floor and by slices (warm, inserted), or rank "
+        "with evaluation.protocol=catalog, or sampled with evaluation.sampled_by=popularity."
+    )
 
 
 def _available(run: Run, split: Split) -> dict[str, int]:

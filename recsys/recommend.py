@@ -188,10 +188,10 @@ def _proposed(
     """Catalog rows that popularity and tfidf put first, in turn, without repeats."""
     import torch
 
-    from recsys import build
+    from recsys import build, protocols
 
     proposals = []
-    for name in build.FLOORS:
+    for name in protocols.FLOORS:
         maker = build.floor(name, made.parts)
         asks = name == "tfidf" and "text" in words
         query = _text_query(maker, made, batch, words["text"]) if asks else None

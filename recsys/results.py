@@ -15,7 +15,6 @@ from torch import Tensor
 from recsys.data.files import write_atomic
 from recsys.data.tables import Tables
 from recsys.errors import DataError
-from recsys.evaluation import label
 from recsys.schema import Evaluation
 
 
@@ -71,7 +70,7 @@ def columns(options: Evaluation) -> list[str]:
         names.append("auc")
     if options.protocol == "impressions":  # what MIND's tables hold
         names = ["auc", "mrr_all", "ndcg@5", "ndcg@10"]
-    names = [f"{label(options)}{name}" for name in names]
+    names = [f"{options.label}{name}" for name in names]
     if monitor not in names:
         names.append(monitor)
     return [*names, f"warm/{monitor}", f"cold/{monitor}"]

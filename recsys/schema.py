@@ -233,7 +233,11 @@ class Evaluation:
         "false: only validate; the test part is never read, as in the trials of a sweep",
     )
     k: list[int] = option([10], "cut-offs of the metrics; impressions always have 5 and 10")
-    monitor: str = option("ndcg@10", "the validation metric that picks the best checkpoint")
+    monitor: str = option(
+        "ndcg@10",
+        "the validation metric that picks the best checkpoint; with protocol=sampled it gets the "
+        "name that its metrics have",
+    )
     candidates: int = option(100, "length of a candidate list", least=2)
     sampled_negatives: int = option(
         100, "random items beside the target, with protocol=sampled", least=1
@@ -251,6 +255,14 @@ class Evaluation:
     max_cases: int | None = option(None, "evaluate a seeded sample of so many cases", least=1)
     mask_history: bool = option(True, "leave out what the user has already had")
     batch_size: int = option(256, "cases of an evaluation step", least=1)
+
+    @property
+    def label(self) -> str:
+        """What stands before each metric, so that a sampled one is never taken for a full one."""
+        if self.protocol != "sampled":
+            return ""
+        by = "" if self.sampled_by == "uniform" else "popular"
+        return f"sampled{self.sampled_negatives}{by}-"
 
 
 @dataclass

@@ -98,8 +98,9 @@ def means(
         columns: Item columns that are among those of the cases.
 
     Returns:
-        For `item`, `user`, `history`, `popularity` and each column: by part, `cases` and the mean
-        of each metric over those that define it (NaN where none does). No part is empty.
+        For `item`, `user`, `history`, `popularity`, each column and, where a target was put into a
+        list, `target`: by part, `cases` and the mean of each metric over those that define it (NaN
+        where none does). No part is empty.
     """
     values = {name: per_case(cases, name.removeprefix(label)) for name in names}
     lengths = [name for _, name in _LENGTHS]
@@ -110,6 +111,9 @@ def means(
         "popularity": _named(cases["tier"].to_numpy(), _TIERS),
         **{name: _column(cases[f"{ITEM}{name}"]) for name in columns},
     }
+    if "inserted" in cases.columns and cases["inserted"].any():
+        put = cases["inserted"].to_numpy().astype(np.bool_)
+        cuts["target"] = [Part("proposed", ~put), Part("put in", put)]
     return {
         name: {
             part.label: {

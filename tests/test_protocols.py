@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from recsys import beyond, build, results, slices
+from recsys import beyond, build, protocols, results, slices
 from recsys.config import compose
 from recsys.data import splits
 from recsys.data.examples import TEST, TRAIN, Examples
@@ -265,9 +265,11 @@ def test_beyond_can_be_left_out(shop_words):
 
 def test_sampled_metrics_say_so_everywhere(shop_words, capsys):
     words = ["architecture=tfidf", "evaluation.protocol=sampled", "evaluation.sampled_negatives=5"]
-    with pytest.raises(ConfigError, match="sampled5-"):
-        build.check_pairs(compose([*words, *plain(shop_words)]))
-    words += ["evaluation.monitor=sampled5-ndcg@10"]
+    wrong = [*words, "evaluation.monitor=ndgc@10", *plain(shop_words)]
+    with pytest.raises(ConfigError, match="Did you mean 'sampled5-ndcg@10'"):
+        build.check_pairs(compose(wrong))
+    asked = compose([*words, "evaluation.monitor=sampled5-mrr", *plain(shop_words)])
+    assert asked.evaluation.monitor == "sampled5-mrr"
     result, cases = result_of([*words, *plain(shop_words)])
     bare = [name for name in result["test"] if "cases" not in name and "sampled5-" not in name]
     assert not bare
@@ -277,6 +279,40 @@ def test_sampled_metrics_say_so_everywhere(shop_words, capsys):
     said = capsys.readouterr().out
     assert "Krichene" in said
     assert "among 5 random items" in said
+
+
+def test_rarest_first_is_popularity_turned_round(shop_words):
+    lists = ["evaluation.protocol=candidates", "evaluation.candidates=5"]
+    words = ["architecture=popularity", *lists, *plain(shop_words)]
+    result, forth = result_of(words)
+    _, back = result_of(["architecture.kind=reversed", *words[:-1], f"{words[-1]}-reversed"])
+    assert back["rank"].to_list() == (forth["size"] + 1 - forth["rank"] - forth["ties"]).to_list()
+    assert back["ties"].to_list() == forth["ties"].to_list()
+    assert "target" not in result["slices"]  # every list holds its target by itself
+    put = forth["rank"] == forth["rank"].max()
+    parts = slices.means(forth.with_columns(inserted=put), ["mrr"], "", [])["target"]
+    assert {name: part["cases"] for name, part in parts.items()} == {
+        "proposed": (~put).sum(),
+        "put in": put.sum(),
+    }
+    assert 0 < parts["put in"]["mrr"] < parts["proposed"]["mrr"]
+
+
+def test_lists_that_tell_the_target_by_their_making_are_told(shop_words, capsys):
+    lists = ["evaluation.protocol=candidates", "evaluation.candidates=5", "tuning=frozen"]
+    floors = result_of([*lists, *shop_words])[0]["floors"]
+    assert set(floors) == {"popularity", "tfidf", protocols.REVERSED, "zero-shot"}
+    rare, best = floors[protocols.REVERSED], max(floors[name]["mrr"] for name in protocols.FLOORS)
+    said = protocols.telling(floors, "mrr")
+    assert (said is None) == (rare["mrr"] <= best)
+    told = protocols.telling({**floors, protocols.REVERSED: {"mrr": best + 0.01}}, "mrr")
+    assert told is not None
+    assert "rarest items first" in told
+    assert protocols.telling({**floors, protocols.REVERSED: {"mrr": best}}, "mrr") is None
+    known = {name: floors[name] for name in protocols.FLOORS}
+    assert protocols.telling(known, "mrr") is None
+    printed = protocols.telling(floors, "ndcg@10")
+    assert printed is None or printed in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,11 @@ class Config(Baseline):
     held out counts, and every case gets the same ranking.
     """
 
-    kind: Literal["all_time", "recent", "decay"] = option(
+    kind: Literal["all_time", "recent", "decay", "reversed"] = option(
         "all_time",
-        "every training event; those of the last days before training ends; or each with a weight "
-        "that halves every so many days",
+        "every training event; those of the last days before training ends; each with a weight "
+        "that halves every so many days; or the items with fewest events first, which no one wants "
+        "and which shows whether lists tell a target by their making",
     )
     days: float = option(30.0, "of the window of recent, or the half-life of decay", least=0)
 
@@ -41,7 +42,9 @@ class Model(Recommender):
     def __init__(self, parts: Parts, config: Config) -> None:
         super().__init__(parts)
         self.weights = parts.counts.float()
-        if config.kind != "all_time":
+        if config.kind == "reversed":
+            self.weights = -self.weights
+        elif config.kind != "all_time":
             self.weights = _by_age(parts, config.kind, config.days)
 
     def index(self, plan: ItemBatch) -> Tensor:
