@@ -221,8 +221,8 @@ def floors(options: Evaluation) -> tuple[str, ...]:
 def telling(found: Mapping[str, Mapping[str, float]], metric: str) -> str | None:
     """A caution where items in reverse order of popularity beat the floors that want something.
 
-    A target that is put among proposed items is as a rule the rarest of them, and among items drawn
-    by popularity one that training never shows is: a model that has learned no more than to rank
+    A target that is put among proposed items is often one of the rarest, and among items drawn by
+    popularity one that training never shows is the rarest: a model that has learned no more than to rank
     what is rare first does well on such lists, and on no user.
 
     Args:
