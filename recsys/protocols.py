@@ -222,8 +222,8 @@ def telling(found: Mapping[str, Mapping[str, float]], metric: str) -> str | None
     """A caution where items in reverse order of popularity beat the floors that want something.
 
     A target that is put among proposed items is often one of the rarest, and among items drawn by
-    popularity one that training never shows is the rarest: a model that has learned no more than to rank
-    what is rare first does well on such lists, and on no user.
+    popularity one that training never shows is the rarest: a model that has learned no more than
+    to rank what is rare first does well on such lists, and serves no user.
 
     Args:
         found: Test metrics of the baselines.
@@ -233,13 +233,13 @@ def telling(found: Mapping[str, Mapping[str, float]], metric: str) -> str | None
     if rare is None:
         return None
     best = max(value[metric] for name, value in found.items() if name in FLOORS)
-    if rare <= best:
+    if not rare > best:  # nor where either has no value
         return None
     return (
         f"caution: on these lists the rarest items first reach {100 * rare:.1f} % {metric}, "
         f"popularity and tfidf {100 * best:.1f} % at best: the lists tell many targets by their "
-        "making. Read figures of it beside this floor and by slices (warm, inserted), or rank "
-        "with evaluation.protocol=catalog, or sampled with evaluation.sampled_by=popularity."
+        "making. Read figures beside this floor, for warm targets and for those that were not put "
+        "in, or rank the whole catalog (evaluation.protocol=catalog)."
     )
 
 

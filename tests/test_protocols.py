@@ -309,6 +309,8 @@ def test_lists_that_tell_the_target_by_their_making_are_told(shop_words, capsys)
     assert told is not None
     assert "rarest items first" in told
     assert protocols.telling({**floors, protocols.REVERSED: {"mrr": best}}, "mrr") is None
+    none = {**floors, "tfidf": {"mrr": math.nan}, "popularity": {"mrr": math.nan}}
+    assert protocols.telling(none, "mrr") is None
     known = {name: floors[name] for name in protocols.FLOORS}
     assert protocols.telling(known, "mrr") is None
     printed = protocols.telling(floors, "ndcg@10")
