@@ -21,11 +21,6 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 RUNS = HERE / "runs"
 FEW = ["data.train_users=2000"]
-LISTS = [
-    "evaluation.protocol=candidates",
-    "evaluation.candidates=20",
-    "evaluation.max_cases=500",
-]
 SETS = {"ml-100k": "movielens", "amazon-instruments": "sequences"}
 ML, AMAZON = SETS
 ROWS: list[tuple[str, str, list[str], int]] = [
@@ -39,10 +34,6 @@ ROWS: list[tuple[str, str, list[str], int]] = [
     (AMAZON, "frozen", ["experiment=frozen_two_tower", "trainer.epochs=10"], 1),
     (AMAZON, "frozen, 2,000 users", ["experiment=frozen_two_tower", *FEW], 3),
     (AMAZON, "LoRA, last 2 layers, 2,000 users", ["experiment=lora_two_tower", *FEW], 3),
-    (AMAZON, "lists: popularity", ["experiment=popularity", *LISTS], 1),
-    (AMAZON, "lists: tfidf", ["experiment=tfidf", *LISTS], 1),
-    (AMAZON, "lists: frozen two towers", ["experiment=frozen_two_tower", *FEW, *LISTS], 1),
-    (AMAZON, "lists: LoRA cross-encoder", ["experiment=lora_cross_encoder", *FEW, *LISTS], 1),
 ]
 SHOWN = ("hr@10", "ndcg@10", "mrr", "warm/ndcg@10", "cold/ndcg@10")
 
