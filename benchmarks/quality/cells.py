@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +14,26 @@ from words import SETS
 
 from recsys.errors import Diverged
 from recsys.sweeps.launch import Launcher
+
+
+class Busy(Exception):
+    """Another process measures this cell."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps other processes from a folder; the lock ends with its process, however that ends.
+
+    Raises:
+        Busy: Another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy from None
+        yield
 
 
 @cache
@@ -25,11 +48,19 @@ def fit(root: Path, folder: Path, data: str, words: list[str], seed: int) -> Pat
     """One run in a process of its own, or what is left of it; its folder, None if it diverged.
 
     The process is a fork of one that has done the imports; the seconds of a run never held them.
+
+    Raises:
+        Busy: Another process measures it.
     """
+    with alone(folder):
+        return _fit(root, folder, data, words, seed)
+
+
+def _fit(root: Path, folder: Path, data: str, words: list[str], seed: int) -> Path | None:
+    """`fit` in a folder that no other process has."""
     asked, kept = json.dumps([*words, f"seed={seed}"]), folder / "words.json"
     if kept.is_file() and kept.read_text() != asked:
         raise SystemExit(f"{folder} was run with other words ({kept}): move it away.")
-    folder.mkdir(parents=True, exist_ok=True)
     kept.write_text(asked)
     diverged = folder / "diverged"
     if diverged.is_file():

@@ -135,13 +135,14 @@ def rated(data: Path, stem: Path, words: list[str], key: str, rate: float) -> fl
     return best
 
 
-def choose_rates(root: Path, runs: Path) -> dict[str, dict[str, float]]:
-    """The chosen rates under every architecture, written down with what all rates reached."""
+def choose_rates(root: Path, runs: Path, searches: list[str]) -> None:
+    """Chooses rates anew and writes them down, with what all rates reached; other searches stay."""
     content: dict[str, dict[str, Any]] = {"validation ndcg@10": {}, "chosen": {}}
-    for architecture in SEARCHES:
+    if RATES.is_file():
+        content = json.loads(RATES.read_text())
+    for architecture in searches:
         chosen, found = choose(root, runs, architecture)
         content["chosen"][architecture] = chosen
         content["validation ndcg@10"][architecture] = found
     RATES.parent.mkdir(exist_ok=True)
     RATES.write_text(json.dumps(content, indent=1) + "\n")
-    return content["chosen"]

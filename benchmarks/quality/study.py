@@ -1,12 +1,12 @@
 """The study: every tuning method under every architecture, seeds and users side by side.
 
-Usage: python benchmarks/quality/study.py DATA RUNS [rates | TABLE ...]
+Usage: python benchmarks/quality/study.py DATA RUNS [rates | rates=SEARCH | TABLE ...]
 
 DATA holds `ml-100k` and `amazon-instruments`; RUNS is a folder for the runs, outside of the
 project: their cases name users and items. A cell that RUNS already has is kept, one that was
 stopped goes on, and one that was run with other words is refused. `rates` chooses the learning
-rates on validation parts, with a seed that the tables do not use; tables come after it. What is
-compared, and against which margin, was written down before the first run: `plan.md`. Each table
+rates on validation parts, with a seed that the tables do not use; tables come after it. Several
+commands may work on one table side by side: a cell is measured by one of them. What is compared, and against which margin, was written down before the first run: `plan.md`. Each table
 ends as `study/TABLE.md` and `study/TABLE.json`.
 """
 
@@ -15,11 +15,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cells import fit, slug
-from rates import RATES, choose_rates, words_of
+from cells import Busy, fit, slug
+from rates import RATES, SEARCHES, choose_rates, words_of
 from words import (
     ARCHITECTURES,
     CASES,
@@ -107,13 +108,27 @@ def _floors(*names: str) -> dict[str, list[str]]:
 
 
 def measure(root: Path, runs: Path, name: str, table: Table) -> None:
-    """Every missing cell of a table, seed by seed, so that a stop leaves whole seeds."""
-    for seed in range(table.seeds):
-        for cell, words in table.cells.items():
-            if seed and cell in UNTRAINED:
-                continue
+    """Every missing cell of a table, seed by seed, so that a stop leaves whole seeds.
+
+    Waits for the cells that other processes measure.
+    """
+    left = [
+        (cell, seed)
+        for seed in range(table.seeds)
+        for cell in table.cells
+        if not seed or cell not in UNTRAINED
+    ]
+    while left:
+        busy = []
+        for cell, seed in left:
             folder = runs / name / f"{slug(cell)}-{seed}"
-            fit(root, folder, table.data, [*words, *table.common], seed)
+            try:
+                fit(root, folder, table.data, [*table.cells[cell], *table.common], seed)
+            except Busy:
+                busy.append((cell, seed))
+        left = busy
+        if left:
+            time.sleep(10)
 
 
 def write(runs: Path, name: str, table: Table) -> None:
@@ -147,16 +162,17 @@ def main(argv: list[str]) -> int:
         print(__doc__)
         return 2
     root, runs, asked = Path(argv[0]).resolve(), Path(argv[1]).resolve(), argv[2:]
-    if "rates" in asked or not RATES.is_file():
-        rates = choose_rates(root, runs)
-    else:
-        rates = json.loads(RATES.read_text())["chosen"]
-    every = tables(rates)
-    unknown = [name for name in asked if name not in (*every, "rates")]
+    searches = [name for name in SEARCHES if "rates" in asked or f"rates={name}" in asked]
+    if searches or not RATES.is_file():
+        choose_rates(root, runs, searches or list(SEARCHES))
+    every = tables(json.loads(RATES.read_text())["chosen"])
+    named = [name for name in asked if name.partition("=")[0] != "rates"]
+    known = [*every, "rates", *(f"rates={name}" for name in SEARCHES)]
+    unknown = [name for name in asked if name not in known]
     if unknown:
-        print(f"{unknown[0]} is no table; there are {', '.join(every)}.")
+        print(f"{unknown[0]} is no table; there are {', '.join(known)}.")
         return 2
-    for name in [name for name in asked if name != "rates"] or (() if asked else every):
+    for name in named or (() if asked else every):
         measure(root, runs, name, every[name])
         write(runs, name, every[name])
     return 0
