@@ -6,8 +6,9 @@ DATA holds `ml-100k` and `amazon-instruments`; RUNS is a folder for the runs, ou
 project: their cases name users and items. A cell that RUNS already has is kept, one that was
 stopped goes on, and one that was run with other words is refused. `rates` chooses the learning
 rates on validation parts, with a seed that the tables do not use; tables come after it. Several
-commands may work on one table side by side: a cell is measured by one of them. What is compared, and against which margin, was written down before the first run: `plan.md`. Each table
-ends as `study/TABLE.md` and `study/TABLE.json`.
+commands may work on one table side by side: a cell is measured by one of them. What is compared,
+and against which margin, was written down before the first run: `plan.md`. Each table ends as
+`study/TABLE.md` and `study/TABLE.json`.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def tables(rates: dict[str, dict[str, float]]) -> dict[str, Table]:
         )
         timed = data == "ml-100k"
         alone = {start: towers[start], **ids}
-        alone |= {k: words for k, words in UNTRAINED.items() if timed or k not in TIMED}
+        absent = ("reversed popularity",) if timed else ("reversed popularity", *TIMED)
+        alone |= {k: words for k, words in UNTRAINED.items() if k not in absent}
         out[f"{name}-texts"] = Table(data, TEXTS, "ids", whole)
         out[f"{name}-baselines"] = Table(data, alone, "popularity", SMALL)
     minilm = {k: [*MINILM, *words, *words_of(k, rates["MiniLM"])] for k, words in LAST_TWO.items()}
