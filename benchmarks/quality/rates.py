@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cells import fit, slug
-from words import CROSS, LAST_TWO, LISTS, MINILM, SMALL, TITLES, TOWERS, TUNINGS, WHOLE
+from words import CROSS, LAST_TWO, LISTS, MINILM, SMALL, TITLES, TOWERS, TUNINGS, TWICE, WHOLE
 
 RATES = Path(__file__).resolve().parent / "study" / "rates.json"
 
@@ -54,7 +54,7 @@ class Search:
 SEARCHES = {
     "two towers": Search([*TOWERS, *SMALL], {True: (3e-5, 3e-3), False: (3e-4, 3e-2)}),
     "cross-encoder": Search(
-        [*CROSS, *SMALL, *LISTS, *UNSEEN],
+        [*CROSS, *TWICE, *SMALL, *LISTS, *UNSEEN],
         {True: (3e-4, 3e-3), False: (3e-3, 3e-2)},
         heads=(1e-3, 1e-2),
     ),

@@ -37,6 +37,7 @@ from words import (
     TIMED,
     TITLES,
     TUNINGS,
+    TWICE,
     UNTRAINED,
 )
 
@@ -72,10 +73,16 @@ def tables(rates: dict[str, dict[str, float]]) -> dict[str, Table]:
     """
     out: dict[str, Table] = {}
     for data, name in SHORT.items():
+        more = {"cross-encoder": TWICE} if data == "ml-100k" else {}
         some, cases = (FEW, CASES) if data == "amazon-instruments" else ([], [])
         every = {
             architecture: {
-                f"{tuning}, {architecture}": [*base, *words, *words_of(tuning, rates[search])]
+                f"{tuning}, {architecture}": [
+                    *base,
+                    *more.get(architecture, []),
+                    *words,
+                    *words_of(tuning, rates[search]),
+                ]
                 for tuning, words in TUNINGS.items()
             }
             for architecture, (search, base) in ARCHITECTURES.items()
