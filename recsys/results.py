@@ -86,7 +86,13 @@ def title(options: Evaluation) -> str:
         "sampled": f"among {options.sampled_negatives} random items, not all",
     }
     part = "test" if options.test else "validation"
-    return f"{part}, in percent; {options.protocol}: {ranked[options.protocol]}"
+    named = f", each {options.label}METRIC" if options.label else ""
+    return f"{part}, in percent{named}; {options.protocol}: {ranked[options.protocol]}"
+
+
+def head(name: str, options: Evaluation) -> str:
+    """A metric's name in a table whose title says the label once: cut off, heads would be alike."""
+    return name.replace(options.label, "") if options.label else name
 
 
 def show(table: Mapping[str, Mapping[str, float]], options: Evaluation) -> None:
@@ -98,7 +104,7 @@ def show(table: Mapping[str, Mapping[str, float]], options: Evaluation) -> None:
     out = Table(title=title(options))
     out.add_column("")
     for name in names:
-        out.add_column(name, justify="right")
+        out.add_column(head(name, options), justify="right")
     for row, metrics in table.items():
         shown = [metrics[name] for name in names]
         out.add_row(row, *("-" if value != value else f"{100 * value:.2f}" for value in shown))
@@ -133,5 +139,5 @@ def show_spread(tests: Sequence[Mapping[str, float]], options: Evaluation) -> No
         values = np.array([100 * test[name] for test in tests])
         spread = f"{values.std(ddof=1):.2f}" if len(values) > 1 else "-"
         shown = (f"{values.mean():.2f}", spread, f"{values.min():.2f}", f"{values.max():.2f}")
-        out.add_row(name, *("-" if cell == "nan" else cell for cell in shown))
+        out.add_row(head(name, options), *("-" if cell == "nan" else cell for cell in shown))
     Console().print(out)

@@ -32,11 +32,33 @@ def tiny_bert(tmp_path_factory):
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, sep_token="[SEP]", **names)
+    return _encoder(folder, raw, len(words))
+
+
+@pytest.fixture(scope="session")
+def tiny_bytes(tmp_path_factory):
+    """An encoder of any script: its tokens are the bytes of UTF-8."""
+    folder = tmp_path_factory.mktemp("bytes")
+    words = ["[PAD]", "[CLS]", "[SEP]", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    raw = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate(words)}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    )
+    return _encoder(folder, raw, len(words))
+
+
+def _encoder(folder: Path, raw: Tokenizer, size: int) -> Path:
+    """A tiny random BERT with its tokenizer, as files."""
+    names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    if raw.token_to_id("[UNK]") is not None:
+        names["unk_token"] = "[UNK]"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, **names)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(words),
+        vocab_size=size,
         hidden_size=32,
         num_hidden_layers=3,
         num_attention_heads=2,

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 from sklearn.metrics import ndcg_score, roc_auc_score
+from transformers import AutoTokenizer
 
 from recsys import beyond, build, protocols, results, slices
 from recsys.config import compose
@@ -23,6 +24,7 @@ from recsys.errors import ConfigError, DataError
 from recsys.evaluation import Evaluator
 from recsys.fit import main
 from recsys.metrics.functional import from_lists
+from recsys.schema import Evaluation
 from tests.test_evaluation import COUNTS, Given, batch, ranked
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -281,6 +283,19 @@ def test_sampled_metrics_say_so_everywhere(shop_words, capsys):
     assert "among 5 random items" in said
 
 
+def test_a_table_says_the_label_of_sampled_metrics_once(capsys):
+    options = Evaluation("sampled", sampled_negatives=19, sampled_by="popularity")
+    options.monitor = "sampled19popular-ndcg@10"
+    row = {name: 0.1234 for name in results.columns(options)}
+    results.show({"step 0": row}, options)
+    results.show_spread([row, row], options)
+    said = capsys.readouterr().out
+    assert "…" not in said
+    for name in ("hr@10", "ndcg@10", "mrr", "auc", "warm/ndcg@10", "cold/ndcg@10"):
+        assert said.count(f" {name} ") == 2
+    assert said.replace("\n", " ").count("sampled19popular-METRIC") == 2
+
+
 def test_rarest_first_is_popularity_turned_round(shop_words):
     lists = ["evaluation.protocol=candidates", "evaluation.candidates=5"]
     words = ["architecture=popularity", *lists, *plain(shop_words)]
@@ -404,18 +419,22 @@ def test_impressions_are_trained_on_and_ranked(tiny_bert, tmp_path):
     assert results.columns(options)[:4] == ["auc", "mrr_all", "ndcg@5", "ndcg@10"]
 
 
-def test_the_real_sample_of_mind_from_end_to_end(tiny_bert, tmp_path, capsys):
-    """Its README counts 2,445 usable impressions: a check of format and protocol, no more."""
+def test_the_real_sample_of_mind_from_end_to_end(tiny_bytes, tmp_path, capsys):
+    """Its README counts 2,445 usable impressions: a check of format and protocol, no more.
+
+    Titles are Chinese for nearly all news; the encoder reads bytes.
+    """
     if not REAL.is_dir():
         pytest.skip("no folder mind-sample in RECSYS_TEST_DATA or ../shared/data")
+    assert len(AutoTokenizer.from_pretrained(tiny_bytes)("新闻")["input_ids"]) == 2 * 3 + 2
     words = mind_words(
-        tiny_bert,
+        tiny_bytes,
         REAL,
         "data.source.behaviors=behaviors_train5000.tsv",
         "data.source.news=news_en_2000.tsv",
         f"data.source.titles={REAL}/xMINDsmall_dev_cmn.zip",
         "data.source.need_history=true",
-        "data.max_tokens=8",
+        "data.max_tokens=24",
         "objective=sampled_softmax",
         "data.negatives=impression",
         "tuning=frozen",
