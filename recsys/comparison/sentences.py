@@ -85,7 +85,9 @@ def _contrast(comparison: Comparison, difference: Difference) -> str:
     percent = f"{100 * found.level:g} %"
     interval = f"{percent} interval {points(found.low, True)} to {points(found.high, True)}"
     by = f"{points(abs(found.difference))} points of {question.metric}"
-    test = f"{equals_p(difference.p_holm)}, {_corrected(comparison)}"
+    summed = len(comparison.differences) > FEW  # then the summary says what was corrected
+    corrected = " after Holm" if summed else f", {_corrected(comparison)}"
+    test = f"{equals_p(difference.p_holm)}{corrected}"
     close = equivalent(difference, alpha)
     within = ""
     if question.margin is not None:
@@ -108,9 +110,12 @@ def _contrast(comparison: Comparison, difference: Difference) -> str:
         )
         if question.margin is not None:
             text += f", nor to be within {within} of it"
+        smallest = points(found.smallest)
         text += (
-            f"; these seeds and users find a true difference of {points(found.smallest)} points "
-            "in 80 % of repetitions (one test at 5 %), and a smaller one less often"
+            f"; {smallest} points would be found in 80 % of repetitions"
+            if summed
+            else f"; these seeds and users find a true difference of {smallest} points in 80 % of "
+            "repetitions (one test at 5 %), and a smaller one less often"
         )
     return f"{text}.{_about(comparison, difference)}{_cost(comparison, difference)}"
 

@@ -221,8 +221,11 @@ def test_many_contrasts_are_summed_up_first(planted):
     )
     assert "Holm over the 6 contrasts" in first
     assert [text.split()[0] for text in rest[:6]] == ["a", "b", "c", "d", "e", "f"]
+    assert not any("Holm over" in text for text in rest), "the first sentence has said it"
+    assert "p = .200 after Holm" in rest[5]
     few = dataclasses.replace(many, differences=several[:4])
     assert sentences.write(few)[0].startswith("a ")
+    assert "Holm over the 4 contrasts" in sentences.write(few)[0]
 
 
 def test_no_difference_is_not_called_equality(tmp_path):
