@@ -72,7 +72,7 @@ def cost(
     run: Run, made: Assembly, start: Start, counts: Counts, seconds: float
 ) -> dict[str, object]:
     """What the run took, over all stops; `seconds` were spent training."""
-    model = made.recommender
+    model, method = made.recommender, start.spent.minus(start.beside)
     return {
         "trained_parameters": sum(p.numel() for p in model.kept().values()),
         "parameters": sum(
@@ -84,6 +84,8 @@ def cost(
         "train_seconds": seconds,
         "seconds": start.seconds,
         "cpu_seconds": start.cpu_seconds,
+        "method_seconds": method.seconds,
+        "method_cpu_seconds": method.cpu_seconds,
         "anonymous_peak_mb_sampled": start.peak_mb or None,
         "devices": run.trainer.devices,
         "resumes": start.resumes,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from recsys import overhead
 from recsys.config import Run, choice_name, compose, to_yaml
 from recsys.errors import ConfigError, RecsysError
 from recsys.ranks import leave_note
@@ -108,7 +108,7 @@ def fit(run: Run, folder: Path | None = None) -> Path:
     from recsys.ending import memory_told
     from recsys.job import Job
 
-    started, cpu = time.monotonic(), time.process_time()
+    started, beside = overhead.now(), overhead.spent()
     hush()
     with Signals() as signals, ExitStack() as held:
         try:
@@ -125,7 +125,7 @@ def fit(run: Run, folder: Path | None = None) -> Path:
                 folder = new_folder(run.output, name, to_yaml(run))
                 held.enter_context(locked(folder))
             job = Job(run, folder, made, signals)
-            return job.run_all(started, cpu)
+            return job.run_all(started, beside)
         except Leave as leave:
             if rank() == 0:
                 after = f"; go on with: python -m recsys.fit resume={folder}" if folder else ""

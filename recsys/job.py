@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from recsys import build, closing, profiling, protocols, ranks, results, tracking
+from recsys import build, closing, overhead, profiling, protocols, ranks, results, tracking
 from recsys.build import Assembly
 from recsys.callbacks import Bar, BatchSeed, Best, Memory, Watch
 from recsys.config import AXES, Run, choice_name, to_node
@@ -25,6 +24,7 @@ from recsys.evaluation import cutoffs
 from recsys.hardware import NAMES
 from recsys.itemtable import EVERY_STEP, Distill
 from recsys.meter import Counts, Meter
+from recsys.overhead import Spent
 from recsys.profiling import Profile, Stages
 from recsys.resume import ENDED, FOLDER, LAST, Signals, Start, rank
 from recsys.saving import Save, WholeFile
@@ -67,24 +67,24 @@ class Job:
         self.start = start
         self.watch = Stopwatch(run.profile, start.stages)
         self.meter, self.profile = Meter(run.profile), Profile(self.watch, run.trainer.precision)
-        self.clock, self.cpu = time.monotonic(), time.process_time()
+        self.clock, self.beside = overhead.now(), overhead.spent()
         self.csv = tracking.CsvLog(folder / "log" / "metrics.csv")
         self.wandb: tracking.WandbLog | None = None
 
-    def run_all(self, started: float, cpu: float) -> Path:
+    def run_all(self, started: Spent, beside: Spent) -> Path:
         """Floors, training, test and result.
 
         Args:
-            started: Monotonic time at which the command began.
-            cpu: CPU seconds of the process at that time.
+            started: The clocks when the command began.
+            beside: What the process had spent beside its methods by then.
 
         Raises:
             RecsysError: The data cannot be used, the training diverged, or memory did not suffice.
             Leave: A signal ended it.
         """
         first = rank() == 0
-        self.clock, self.cpu = started - self.start.seconds, cpu - self.start.cpu_seconds
-        self.watch.begin(started)
+        self.clock, self.beside = started.minus(self.start.spent), beside.minus(self.start.beside)
+        self.watch.begin(started.seconds)
         many = self.run.trainer.devices > 1
         trainer = None
         try:
@@ -132,8 +132,9 @@ class Job:
         wanted = self.run.architecture.trains and self.run.evaluation.test
         for name in protocols.floors(self.run.evaluation) if wanted else ():
             if name not in self.start.floors:
-                batches = self.made.datamodule.test_dataloader()
-                self.start.floors[name] = build.floor(name, self.made.parts).evaluate(batches)
+                with overhead.beside():
+                    batches = self.made.datamodule.test_dataloader()
+                    self.start.floors[name] = build.floor(name, self.made.parts).evaluate(batches)
                 self.start.write(self.folder)
         if told := protocols.telling(self.start.floors, self.run.evaluation.monitor):
             print(told)
@@ -143,8 +144,8 @@ class Job:
         self.memory.sample()
         if rank() != 0:
             return
-        self.start.seconds = time.monotonic() - self.clock
-        self.start.cpu_seconds = time.process_time() - self.cpu
+        self.start.spent = overhead.now().minus(self.clock)
+        self.start.beside = overhead.spent().minus(self.beside)
         self.start.peak_mb = max(self.start.peak_mb, self.memory.peak)
         if self.run.profile:
             self.start.stages = self.watch.seconds()
@@ -157,9 +158,10 @@ class Job:
         model = self.made.recommender
         options, trains = self.run.evaluation, self.run.architecture.trains
         # Every rank must take the same way; only the file that all of them see decides.
-        if trains and options.test and "zero-shot" not in self.start.floors:
+        if trains and options.test and model.start not in self.start.floors:
             loggers, trainer.loggers = trainer.loggers, []
-            self.start.floors["zero-shot"] = _test(trainer, self.made)
+            with overhead.beside():
+                self.start.floors[model.start] = _test(trainer, self.made)
             trainer.loggers = loggers
             if rank() == 0:
                 self.start.write(self.folder)

@@ -76,7 +76,7 @@ def recommend(words: dict[str, str]) -> list[str]:
         ConfigError: The run cannot be read, or the data has changed since.
         DataError: An id is unknown.
     """
-    from recsys import build
+    from recsys import build, mining
 
     name = words["run"]
     folder = Path(name) if name != "last" else last_run(words.get("output", "runs"), complete=True)
@@ -85,7 +85,7 @@ def recommend(words: dict[str, str]) -> list[str]:
     if not (folder / "result.json").is_file():
         raise ConfigError(f"{folder}: the run is not complete, result.json is missing.")
     expected = _fingerprint(folder / "result.json")
-    made = build.assemble(run)
+    made = build.assemble(mining.without_hard(run))  # who ranked for training may be gone
     if made.fingerprint != expected:
         raise ConfigError(f"{folder}: the data has changed since the run; run fit again.")
     if run.architecture.trains:

@@ -87,6 +87,8 @@ class Recommender(Trained, abc.ABC):
 
     Attributes:
         needs_history: Whether a query without history cannot be answered; popularity answers it.
+        starts_as_encoder: Whether all but the encoder changes nothing at first, so that the start
+            is as good as the encoder.
         work: Counts what training reads and computes.
         watch: Takes the time of the stages; off by itself.
         train_loss: () the loss of the last training step over all ranks, or None before one.
@@ -95,6 +97,7 @@ class Recommender(Trained, abc.ABC):
     """
 
     needs_history = False
+    starts_as_encoder = True
 
     def __init__(self, parts: Parts) -> None:
         super().__init__(parts.tuned, parts.l2_sp)
@@ -113,6 +116,12 @@ class Recommender(Trained, abc.ABC):
         )
         self._around: Surroundings | None = None
         self._kept: Tensor | None = None
+
+    @property
+    def start(self) -> str:
+        """What it is before the first step: the pretrained encoder as it is, or not."""
+        untouched = self.parts.tuned is not None and self.parts.tuned.identical
+        return "zero-shot" if untouched and self.starts_as_encoder else "before training"
 
     @property
     def encoder(self) -> Encoder:

@@ -6,6 +6,7 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
@@ -74,8 +75,18 @@ def cache(kept: PrefixCache | FrozenVectors | None) -> dict[str, object]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide results."""
-    return {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}}
+    """Versions of Python and of the packages that decide results, and the processor."""
+    found = {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}}
+    return {**found, "cpu": _cpu()}
+
+
+def _cpu() -> str:
+    """The processor's name, without which seconds of two runs say little."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def commit() -> dict[str, object]:

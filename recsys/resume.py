@@ -23,6 +23,7 @@ from typing import Any
 from recsys.config import Run, nearest, stored
 from recsys.data.files import write_atomic
 from recsys.errors import ConfigError, DataError
+from recsys.overhead import Spent
 
 NEUTRAL = (
     "checkpoint.every_minutes",
@@ -183,6 +184,8 @@ class Start:
         floors: Test metrics of the baselines and of the encoder before the first step.
         seconds: Time of all attempts up to the last save or stop.
         cpu_seconds: CPU time of their first ranks.
+        beside_seconds: Of `seconds`, what was no cost of the method (see `recsys.overhead`).
+        beside_cpu_seconds: The same of `cpu_seconds`.
         peak_mb: Largest sample of the first rank's anonymous memory in MiB; 0 for none.
         stages: Seconds of the first ranks by stage, over all attempts; empty without a profile.
     """
@@ -193,8 +196,28 @@ class Start:
     floors: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    beside_seconds: float = 0.0
+    beside_cpu_seconds: float = 0.0
     peak_mb: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def spent(self) -> Spent:
+        """Time of all attempts."""
+        return Spent(self.seconds, self.cpu_seconds)
+
+    @spent.setter
+    def spent(self, time: Spent) -> None:
+        self.seconds, self.cpu_seconds = time.seconds, time.cpu_seconds
+
+    @property
+    def beside(self) -> Spent:
+        """What of it was no cost of the method."""
+        return Spent(self.beside_seconds, self.beside_cpu_seconds)
+
+    @beside.setter
+    def beside(self, time: Spent) -> None:
+        self.beside_seconds, self.beside_cpu_seconds = time.seconds, time.cpu_seconds
 
     def write(self, folder: Path) -> None:
         """Writes the file whole.

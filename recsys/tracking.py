@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from recsys.data.files import write_atomic
 from recsys.ending import State
 from recsys.errors import ConfigError
+from recsys.overhead import beside
 from recsys.wandbrun import begin
 
 FLUSH_SECONDS = 30.0
@@ -166,12 +167,14 @@ class WandbLog(Logger):
         config: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        import wandb
+        with beside():
+            import wandb
 
         self.folder, self.offline, self._open = folder, mode == "offline", True
         try:
             place = (project, group, tags)
-            self.run = begin(folder, run_id, self.offline, folder.name, place, config)
+            with beside():
+                self.run = begin(folder, run_id, self.offline, folder.name, place, config)
         except wandb.Error as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
@@ -193,7 +196,8 @@ class WandbLog(Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Sends the values of a step."""
-        self.run.log({k: v for k, v in metrics.items() if k != "epoch"}, step=step)
+        with beside():
+            self.run.log({k: v for k, v in metrics.items() if k != "epoch"}, step=step)
 
     def finish(
         self,

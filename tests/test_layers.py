@@ -9,7 +9,7 @@ ROOT = Path(recsys.__file__).parent
 ROOMS = [
     ["errors"],
     ["types"],
-    ["stopwatch"],
+    ["stopwatch", "overhead"],
     ["hardware"],
     ["schema", "yamlfile"],
     ["config"],

@@ -96,7 +96,7 @@ def _kept(matrix: csr_matrix, l2: float) -> np.ndarray[tuple[int, ...], np.dtype
     def write(folder: Path) -> None:
         np.save(folder / "weights.npy", ease_weights(matrix, l2))
 
-    folder = Store().folder("ease", key, write)
+    folder = Store().folder("ease", key, write, own=True)
     weights: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = np.load(
         folder / "weights.npy", mmap_mode="r"
     )

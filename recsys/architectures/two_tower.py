@@ -180,6 +180,7 @@ class Model(Recommender):
         super().__init__(parts)
         self.from_text = config.user == "text"
         self.needs_history = not self.from_text
+        self.starts_as_encoder = config.reads_tokens and config.mix  # no random Transformer or GRU
         self.by_text, count = config.reads_tokens, len(parts.texts)
         self.width = width = self.encoder.width if self.by_text else config.width
         separate = config.towers == "separate"

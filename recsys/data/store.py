@@ -9,11 +9,12 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from recsys.data.files import aside, atomic_folder, full_disk, write_atomic
 from recsys.errors import DataError
+from recsys.overhead import beside
 
 KEY_FILE = "key.json"
 
@@ -74,7 +75,11 @@ class Store:
         self.root = default_root() if root is None else Path(root)
 
     def folder(
-        self, kind: str, key_parts: Mapping[str, object], build: Callable[[Path], None]
+        self,
+        kind: str,
+        key_parts: Mapping[str, object],
+        build: Callable[[Path], None],
+        own: bool = False,
     ) -> Path:
         """The folder of a content, built first where it does not stand yet.
 
@@ -82,6 +87,7 @@ class Store:
             kind: What sort of thing it is, the name of a folder such as "catalog".
             key_parts: All that the content depends on, as JSON values.
             build: Fills the empty folder it is given; it runs at most once in this call.
+            own: Building it is the work of the method itself, and a cost of it.
 
         Returns:
             The folder, whole, with `key.json` that says what it is.
@@ -95,7 +101,7 @@ class Store:
         path = self.root / kind / hashlib.sha256(key.encode("utf-8")).hexdigest()
         if _whole(path, key):
             return path
-        with _alone(path):
+        with nullcontext() if own else beside(), _alone(path):
             if _whole(path, key):
                 return path
             _clear(path, key)

@@ -48,9 +48,10 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
         ConfigError: A value or an option is wrong, or the method does not fit this model.
     """
     span = chosen(encoder.depth, cfg.layers)
-    chosen_settings = settings(cfg.method, cfg.options, _targets(encoder, cfg, span))
+    method = cfg.method.lower()  # PEFT itself writes some in capitals
+    chosen_settings = settings(method, cfg.options, _targets(encoder, cfg, span))
     before = injected.states(encoder)
-    added = injected.inject(encoder, chosen_settings, f"tuning.method={cfg.method}")
+    added = injected.inject(encoder, chosen_settings, f"tuning.method={method}")
     return encoder.train_only(
         added,
         added,
@@ -66,7 +67,7 @@ def _targets(encoder: Encoder, cfg: Config, span: range) -> list[str]:
     if cfg.targets not in ("auto", "attention", "linear"):
         raise ConfigError(f"tuning.targets is {cfg.targets!r}; choose auto, attention or linear.")
     inside = attention_linears if cfg.targets == "attention" else linears
-    if cfg.method in NORMS:
+    if cfg.method.lower() in NORMS:
         if cfg.targets != "auto":
             raise ConfigError(
                 f"tuning.targets is {cfg.targets}, and {cfg.method} tunes norms; set it to auto."

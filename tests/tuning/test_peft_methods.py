@@ -89,7 +89,7 @@ def test_values_are_checked_against_types() -> None:
 @pytest.mark.parametrize(
     ("apply", "words"),
     [
-        (lambda e: other(e, ""), r"needs tuning\.method\. Known: boft"),
+        (lambda e: other(e, ""), r"needs tuning\.method\. Known: beft"),
         (lambda e: other(e, "veera"), r"PEFT has no 'veera'\. Did you mean 'vera'"),
         (lambda e: other(e, "lora"), "tuning=lora"),
         (lambda e: other(e, "ia3"), "tuning=ia3"),

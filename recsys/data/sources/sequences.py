@@ -46,6 +46,14 @@ def _pairs(path: Path) -> list[tuple[str, str]]:
     return out
 
 
+def _unquoted(title: str) -> str:
+    """A title as it was before a CSV writer put it in quotes and doubled those inside."""
+    inner = title[1:-1].replace('""', "\0")
+    if len(title) < 2 or title[0] != '"' or title[-1] != '"' or '"' in inner:
+        return title
+    return inner.replace("\0", '"')
+
+
 def load(cfg: Config) -> Tables:
     """Reads both files; the place in a user's line is the order, there are no times.
 
@@ -64,7 +72,7 @@ def load(cfg: Config) -> Tables:
     tables = Tables(
         interactions=pl.DataFrame(events, schema={"user": text, "item": text}, orient="row"),
         items=pl.DataFrame(
-            [(item, " ".join(html.unescape(title).split())) for item, title in items],
+            [(item, " ".join(html.unescape(_unquoted(title)).split())) for item, title in items],
             schema={"item": text, "text": text},
             orient="row",
         ),
