@@ -347,8 +347,21 @@ def _check(node: Node, schema: type, prefix: str) -> None:
                     f"{', '.join(names)}."
                 )
             _check(cast(Node, value), cast(type, inner), f"{prefix}{key}.")
+        elif typing.get_origin(inner) in (list, dict):
+            _check_container(f"{prefix}{key}", value, typing.get_origin(inner))
         elif value is False and "off" in typing.get_args(inner):
             node[key] = "off"  # YAML 1.1 reads the word as a truth value
+
+
+def _check_container(key: str, value: object, kind: type) -> None:
+    """Refuses a list where a mapping is, the other way round, and a single value for either."""
+    if isinstance(value, kind):
+        return
+    shown = "{NAME: VALUE}" if kind is dict else "[A, B]"
+    if kind is list and not isinstance(value, dict):
+        shown = f"[{value}]"
+    what = "a mapping" if kind is dict else "a list"
+    raise ConfigError(f"{key} takes {what}; write {key}={shown}.")
 
 
 def _check_ranges(config: object, prefix: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import polars as pl
@@ -14,8 +15,13 @@ from recsys.data.tables import WINDOWS, Tables
 from recsys.errors import ConfigError
 from recsys.types import upload
 
+ALONE = 0.9
+"""Share of different tags among the items of a column above which it names single items."""
+
 SPREAD = 0.02
 """Standard deviation of learned vectors at the start, where they stand alone."""
+
+_DECIMAL = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
 
 
 class Ids(nn.Module):
@@ -76,7 +82,7 @@ def tag_codes(tables: Tables, columns: Sequence[str]) -> Tensor:
         columns: Columns of its items.
 
     Raises:
-        ConfigError: A column is missing, holds no tags, or none at all.
+        ConfigError: A column is missing, holds measures or names of single items, or no tag at all.
     """
     items = tables.items
     known = [name for name in items.columns if name not in ("item", "text", *WINDOWS)]
@@ -88,13 +94,35 @@ def tag_codes(tables: Tables, columns: Sequence[str]) -> Tensor:
                 f"architecture.categories: the items have no column '{name}' of tags (there are: "
                 f"{', '.join(known) or 'none'})."
             )
-        for row, tags in enumerate(_tags(items[name])):
+        found = _tags(items[name])
+        _check_kinds(name, found)
+        for row, tags in enumerate(found):
             out[row] += [numbers.setdefault((name, tag), len(numbers) + 1) for tag in tags]
     if not numbers:
         raise ConfigError(
             f"architecture.categories: no item has a tag in {', '.join(columns)}; leave it out."
         )
     return pad_sequence([torch.tensor(x, dtype=torch.long) for x in out], batch_first=True)
+
+
+def _check_kinds(name: str, tags: Sequence[Sequence[str]]) -> None:
+    """Refuses what would be ids or measures under another name.
+
+    Raises:
+        ConfigError: Nearly each item has a tag of its own, or all tags are decimal numbers.
+    """
+    kinds, tagged = {tag for of_item in tags for tag in of_item}, sum(map(bool, tags))
+    if kinds and all(_DECIMAL.fullmatch(tag) for tag in kinds):
+        raise ConfigError(
+            f"architecture.categories: item column '{name}' holds measures, such as "
+            f"{min(kinds)}; make kinds of them first, or leave it out."
+        )
+    if tagged > 10 and len(kinds) > ALONE * tagged:
+        raise ConfigError(
+            f"architecture.categories: item column '{name}' has {len(kinds)} tags for {tagged} "
+            "items and names single items rather than kinds of them; architecture.item=text+id "
+            "learns a vector for each item."
+        )
 
 
 def _tags(column: pl.Series) -> list[list[str]]:

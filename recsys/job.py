@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from recsys import build, closing, overhead, profiling, protocols, ranks, results, tracking
+from recsys import build, closing, idle, overhead, profiling, protocols, ranks, results, tracking
 from recsys.build import Assembly
 from recsys.callbacks import Bar, BatchSeed, Best, Memory, Watch
 from recsys.config import AXES, Run, choice_name, to_node
@@ -92,7 +92,12 @@ class Job:
                 if first:
                     (self.folder / ENDED).unlink(missing_ok=True)  # of an attempt before
                     ranks.clear_note(self.folder)
-                    print(f"run: {self.folder}", *self.made.split.notes, sep="\n")
+                    print(
+                        f"run: {self.folder}",
+                        *self.made.split.notes,
+                        *idle.notes(self.run),
+                        sep="\n",
+                    )
                     self._floors()
                     if many:
                         os.environ[FOLDER] = str(self.folder)

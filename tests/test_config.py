@@ -7,6 +7,7 @@ import pytest
 from recsys import hardware
 from recsys.config import EXPERIMENTS, choice_name, compose, experiments, stored, to_yaml
 from recsys.errors import ConfigError
+from recsys.idle import notes
 from recsys.usage import help_text
 
 
@@ -175,13 +176,34 @@ def test_numbers_in_scientific_notation_are_numbers():
         (["evaluation.k=[]"], ["evaluation.k", "one or more"]),
         (["evaluation.k=[10,5,10]"], ["evaluation.k", "different"]),
         (["evaluation.k=[0]"], ["evaluation.k", "from 1"]),
-        (["evaluation.k=7"], ["evaluation.k"]),
+        (["evaluation.k=7"], ["evaluation.k takes a list; write evaluation.k=[7]"]),
+        (["optimizer.betas={a: 1}"], ["optimizer.betas takes a list"]),
+        (["data.event_types=[click]"], ["data.event_types takes a mapping"]),
+        (["architecture.context=hour"], ["write architecture.context=[hour]"]),
+        (["architecture.context={a: 1}"], ["architecture.context takes a list"]),
+        (["tuning=peft", "tuning.options=[1]"], ["tuning.options takes a mapping"]),
         (["tuning={"], ["tuning", "YAML"]),
     ],
 )
 def test_one_sentence_names_the_key_and_the_remedy(words, parts):
     text = refused(*words)
     assert all(part in text for part in parts), text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tuning=lora", "optimizer.encoder_lr=0.1"], ["optimizer.encoder_lr"]),
+        (["tuning=full", "optimizer.encoder_lr=0.1"], []),
+        (["tuning=frozen", "regularization.dropout=0.3"], ["regularization.dropout"]),
+        (["data.queries=all", "data.queries_per_user=3"], ["data.queries_per_user"]),
+        (["optimizer.table_lr=0.1"], ["optimizer.table_lr"]),
+        (["experiment=frozen_two_tower"], []),
+        (["experiment=popularity"], []),
+    ],
+)
+def test_what_changes_nothing_is_told(words, said):
+    assert [note.split()[0] for note in notes(compose(words))] == said
 
 
 def test_experiments_that_extend_each_other_are_refused(tmp_path):

@@ -47,6 +47,27 @@ def test_a_run_leaves_its_result(words, tmp_path, tuning):
     assert result["floors"]["tfidf"]["hr@10"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [
+        (["tuning=lora", "architecture.history=causal"], "zero-shot"),
+        (["tuning=lora", "architecture.item=text+id"], "zero-shot"),
+        (["tuning=prefix"], "before training"),
+        (["tuning=frozen", "architecture.item=id"], "before training"),
+        (["architecture.history=causal", "architecture.mix=false"], "before training"),
+    ],
+)
+def test_the_start_is_zero_shot_only_where_it_is_the_encoders(words, more, name):
+    assert build.assemble(compose([*words, *more])).recommender.start == name
+
+
+def test_an_untouched_encoder_is_an_experiment(words, tmp_path):
+    assert main([*words, "experiment=zero_shot"]) == 0
+    folder, result = only(tmp_path)
+    assert result["test"] == result["floors"]["zero-shot"]
+    assert folder.name.startswith("zero_shot-")
+
+
 def test_training_learns_what_the_texts_say(words, tmp_path):
     assert main([*words, "tuning=full", "trainer.epochs=40", "data.queries=all"]) == 0
     _, result = only(tmp_path)

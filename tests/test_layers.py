@@ -13,7 +13,7 @@ ROOMS = [
     ["hardware"],
     ["schema", "yamlfile"],
     ["config"],
-    ["usage"],
+    ["usage", "idle"],
     ["data"],
     ["resume", "ranks"],
     ["encoders"],

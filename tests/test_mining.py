@@ -18,6 +18,7 @@ from recsys.data.hard import HardExamples, hard_count
 from recsys.data.splits import TRAIN
 from recsys.errors import ConfigError
 from recsys.fit import main
+from recsys.recommend import main as recommend
 
 HARD = [
     "data.negatives=hard",
@@ -245,6 +246,7 @@ def test_a_run_that_trained_on_hard_negatives_ranks_after_its_own_source_is_gone
     shutil.rmtree(finished)
     shutil.rmtree(tmp_path / "cache" / "hard")
     assert mined(assembled(shop_words, *HARD, f"data.hard_from={second}")).min() >= 0
+    assert recommend([f"run={second}", "user=u3", "k=2"]) == 0
 
 
 def test_runs_that_may_not_rank_are_refused(shop, shop_words, finished, tmp_path):

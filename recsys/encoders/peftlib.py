@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import fields
@@ -78,6 +79,7 @@ def settings(method: str, options: Mapping[str, Any], targets: list[str]) -> Any
     """
     kind = _kind(method)
     _check(method, kind, options)
+    _check_values(method, kind, options, targets)
     try:
         return kind(target_modules=targets, **{**_START.get(method, {}), **options})
     except REFUSALS as error:
@@ -144,6 +146,28 @@ def _check(method: str, kind: Any, options: Mapping[str, Any]) -> None:  # noqa:
             )
 
 
+def _check_values(method: str, kind: Any, options: Mapping[str, Any], targets: list[str]) -> None:  # noqa: ANN401
+    """Refuses values that the library takes and that train nothing, or something else."""
+    for key, value in options.items():
+        if "dropout" in key and isinstance(value, int | float) and not 0 <= value < 1:
+            raise ConfigError(
+                f"tuning.options.{key} is {value}; set it from 0 to below 1, the share of "
+                f"{method} that is left out of a step."
+            )
+        least = 0 if kind.__dataclass_fields__[key].default == 0 else 1
+        if key == "r" and isinstance(value, int) and value < least:
+            raise ConfigError(f"tuning.options.r is {value}; set it to {least} or more.")
+        patterns = value if key.endswith("_pattern") and isinstance(value, dict) else {}
+        for name, number in patterns.items():
+            if not fits(number, float):
+                raise ConfigError(f"tuning.options.{key} has {number!r} for {name}; give a number.")
+            if not any(re.match(rf"(.*\.)?({name})$", target) for target in targets):
+                raise ConfigError(
+                    f"tuning.options.{key}: '{name}' names no module that is tuned; there are "
+                    f"{', '.join(sorted({t.rpartition('.')[2] for t in targets}))}."
+                )
+
+
 def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or a form of typing
     """Whether a plain value is of an annotated type; a whole number is also a float."""
     origin, inner = get_origin(hint), get_args(hint)
@@ -156,7 +180,8 @@ def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or a form 
     if origin is list:
         return isinstance(value, list) and all(fits(x, inner[0]) for x in value)
     if hint is dict or origin is dict:
-        return isinstance(value, dict)
+        values = value.values() if isinstance(value, dict) else ()
+        return isinstance(value, dict) and all(fits(x, inner[1]) for x in values if inner)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint in (bool, int, str):
@@ -175,5 +200,7 @@ def spoken(hint: Any) -> str:  # noqa: ANN401 - a type, or a form of typing
         return "null"
     if origin is list:
         return f"a list of {spoken(inner[0])}"
+    if origin is dict and inner:
+        return f"a mapping to {spoken(inner[1])}"
     plain = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
     return plain.get(hint, "a mapping" if hint is dict or origin is dict else str(hint))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from recsys.config import AXES, Run, compose, nearest
 from recsys.errors import ConfigError
+from recsys.idle import meaningless
 from recsys.sweeps.definition import VALIDATION, Definition, Dimension, as_word, flat
 from recsys.sweeps.record import Axis, Objective, Value
 
@@ -268,23 +269,6 @@ def _check_twice(space: Sequence[Dimension], method: str) -> None:
                 f"space.{d.name} and space.{other} both set {d.key(method)} in method {method}; "
                 "leave one of them out there, by `when` or `instead`."
             )
-
-
-def meaningless(run: Run, key: str) -> str:
-    """Why a shared key changes nothing in a run's training; empty where it does."""
-    moves, rates = cast(Any, run.tuning).moves, run.optimizer
-    if key == "optimizer.encoder_lr" and moves != "encoder":
-        return "no pretrained weight trains"
-    if key == "optimizer.table_lr" and run.trainer.encoder_updates == "every_step":
-        return "there is no item table"
-    if key == "regularization.dropout" and moves == "nothing":
-        return "no layer of the encoder trains"
-    own = moves == "tuned" or (moves == "encoder" and rates.encoder_lr is None)
-    if key == "optimizer.lr" and not own and rates.head_lr is not None:
-        return "encoder and heads have rates of their own"
-    if key == "data.queries_per_user" and run.data.queries != "random":
-        return f"data.queries is {run.data.queries}"
-    return ""
 
 
 def _check_space(

@@ -37,8 +37,11 @@ def words(shop, shop_words, tmp_path):
     (tmp_path / "events.csv").write_text("\n".join([f"{header},device", *events]) + "\n")
     header, *rows = (shop / "items.csv").read_text().splitlines()
     kinds = ["wood|home", "home", "", "wood|wood", "metal"]
-    items = [f"{row},{kinds[i % 5]},{'here' if i % 2 else 'wood'}" for i, row in enumerate(rows)]
-    (tmp_path / "items.csv").write_text("\n".join([f"{header},kind,made", *items]) + "\n")
+    items = [
+        f"{row},{kinds[i % 5]},{'here' if i % 2 else 'wood'},{i + 0.5}"
+        for i, row in enumerate(rows)
+    ]
+    (tmp_path / "items.csv").write_text("\n".join([f"{header},kind,made,price", *items]) + "\n")
     own = [w for w in shop_words if not w.startswith(("data.source.inter", "data.source.items"))]
     return [
         *own,
@@ -284,8 +287,10 @@ def test_an_id_run_recommends_by_history_and_refuses_a_text(words, tmp_path, cap
         ([*TWO, "architecture.context=[item]"], "not known when a recommendation"),
         ([*TWO, "architecture.context=[place]"], "no column 'place'.*hour, weekday, .*device"),
         ([*TWO, "architecture.context=[hour,hour]"], "twice"),
-        ([*TWO, "architecture.categories=[genre]"], "no column 'genre'.*kind, made"),
+        ([*TWO, "architecture.categories=[genre]"], "no column 'genre'.*kind, made, price"),
         ([*TWO, "architecture.categories=[text]"], "no column 'text'"),
+        ([*TWO, "architecture.categories=[name]"], "'name' has 30 tags for 30 items.*text\\+id"),
+        ([*TWO, "architecture.categories=[price]"], "'price' holds measures, such as 0.5"),
     ],
 )
 def test_what_cannot_be_is_refused(words, more, sentence):

@@ -130,6 +130,22 @@ def test_sequences_with_and_without_header_and_gz(
     assert got.users["user"].to_list() == ["u", "v"]
 
 
+@pytest.mark.parametrize(
+    ("written", "title"),
+    [
+        ('"Zildjian K Custom 20"" Dark Ride Cymbal"', 'Zildjian K Custom 20" Dark Ride Cymbal'),
+        ('"Flute in F, 28"""', 'Flute in F, 28"'),
+        ('"Black" and "White"', '"Black" and "White"'),
+        ('8" Cymbal', '8" Cymbal'),
+        ('"', '"'),
+    ],
+)
+def test_sequences_take_off_the_quotes_of_a_csv(tmp_path: Path, written: str, title: str) -> None:
+    (tmp_path / "items.tsv").write_text(f"1\t{written}\n")
+    (tmp_path / "users.tsv").write_text("u\t1\n")
+    assert sequences.load(sequences.Config(str(tmp_path))).items["text"].to_list() == [title]
+
+
 def test_sequences_name_the_bad_line_or_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"holds no items.tsv or items.tsv.gz"):
         sequences.load(sequences.Config(str(tmp_path)))
