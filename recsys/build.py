@@ -12,11 +12,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from recsys import itemtable, mining, protocols
 from recsys.config import AXES, Run, choice_name, nearest
-from recsys.context import context_codes, sizes
+from recsys.context import Situations, situations
 from recsys.data.catalog import Catalog
 from recsys.data.datamodule import RecDataModule
 from recsys.data.examples import Examples, Lists
@@ -34,7 +33,7 @@ from recsys.errors import ConfigError
 from recsys.evaluation import cutoffs, names
 from recsys.interactions import Interactions
 from recsys.items import tag_codes
-from recsys.objective import Draws, Surroundings
+from recsys.objective import Draws, around
 from recsys.optim import optimiser, set_dropout
 from recsys.recommender import Parts, Recommender
 from recsys.resume import rank
@@ -56,6 +55,7 @@ class Assembly:
         parts: What floors are made of.
         fingerprint: SHA-256 of the tables' contents.
         tokenize: Raw token ids of texts, or None where nothing reads tokens.
+        situations: What is known of queries, where the architecture asks for it.
     """
 
     tables: Tables
@@ -66,6 +66,7 @@ class Assembly:
     parts: Parts
     fingerprint: str
     tokenize: Tokenize | None
+    situations: Situations
 
 
 def check_pairs(run: Run) -> None:
@@ -177,10 +178,13 @@ def assemble(run: Run) -> Assembly:
         mining.mine(run, examples, split, key, lambda: floor("tfidf", parts), _miner, _device(run))
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
-    own, tokenize = parts, None
+    own, tokenize, known = parts, None, Situations()
     if run.architecture.trains:
         _check_weights(run, examples)
-        own, tokenize = _trainable(run, _asked(run, parts, tables, split, examples), tables)
+        asked = run.architecture.reads_context
+        known = situations(tables, split, asked, (run.data.event_column,))
+        examples.situation = known.codes
+        own, tokenize = _trainable(run, _asked(run, parts, tables, known, examples), tables, known)
     else:
         events = Interactions.of(split, examples.train_pairs()[0])
         own = dataclasses.replace(parts, interactions=events)
@@ -197,7 +201,7 @@ def assemble(run: Run) -> Assembly:
     )
     split = dataclasses.replace(split, notes=(*split.notes, *protocols.notes(run, split)))
     datamodule = _datamodule(run, examples, own, lists)
-    return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize)
+    return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize, known)
 
 
 def _check_weights(run: Run, examples: Examples) -> None:
@@ -250,22 +254,24 @@ def _datamodule(
     )
 
 
-def _asked(run: Run, parts: Parts, tables: Tables, split: Split, examples: Examples) -> Parts:
+def _asked(run: Run, parts: Parts, tables: Tables, known: Situations, examples: Examples) -> Parts:
     """Adds objective and optimiser, and the tags and context that the architecture asks for."""
-    names, columns = run.architecture.reads_context, run.architecture.reads_tags
-    examples.situation = context_codes(tables, split, names, (run.data.event_column,))
+    columns = run.architecture.reads_tags
+    users, liked = examples.train_pairs()
     return dataclasses.replace(
         parts,
         tags=tag_codes(tables, columns) if columns else None,
-        situations=sizes(examples.situation),
-        around=_surroundings(examples, len(parts.texts)),
+        situations=known.sizes,
+        around=around(torch.from_numpy(users), torch.from_numpy(liked), len(parts.texts)),
         l2_sp=run.regularization.l2_sp,
         schedule_steps=run.optimizer.schedule_steps,
         **_learning(run),
     )
 
 
-def _trainable(run: Run, parts: Parts, tables: Tables) -> tuple[Parts, Tokenize | None]:
+def _trainable(
+    run: Run, parts: Parts, tables: Tables, known: Situations
+) -> tuple[Parts, Tokenize | None]:
     """Adds encoder, tuning and tokens; also how a free text is tokenised.
 
     Where items are learned by their rows alone there is nothing of that.
@@ -296,8 +302,12 @@ def _trainable(run: Run, parts: Parts, tables: Tables) -> tuple[Parts, Tokenize 
     user_texts = None
     if run.architecture.reads_user_texts:
         texts = tables.users["text"].to_list()
-        profiles = Catalog.build(texts, tokenize, key, store, run.data.max_tokens)
-        user_texts = UserTexts(catalog, profiles, tuple(tokenize([";"])[0]), encoder.max_length)
+        longest = run.data.max_tokens
+        profiles = Catalog.build(texts, tokenize, key, store, longest)
+        pieces = known.pieces() if run.architecture.reads_context_texts else {}
+        said = {n: [ids[:longest] for ids in tokenize(of)] for n, of in pieces.items()}
+        between = tuple(tokenize([";"])[0])
+        user_texts = UserTexts(catalog, profiles, between, encoder.max_length, said)
     prefix, vectors = _kept(run, encoder, tuned, catalog, store)
     own = dataclasses.replace(
         parts,
@@ -350,23 +360,6 @@ def _kept(
     if first and (report is None or report.built or report.dtype == "fp16"):
         print(line if report is None else report.line(), file=sys.stderr)
     return prefix, vectors
-
-
-def _surroundings(
-    examples: Examples, items: int
-) -> Callable[[Callable[[Tensor, Tensor], Tensor]], Surroundings]:
-    """The world as an objective sees it, still without the architecture's own score."""
-    users, liked = examples.train_pairs()
-
-    def unset(queries: Tensor, items: Tensor) -> Tensor:
-        raise RuntimeError("an objective scored before the architecture gave its score")
-
-    base = Surroundings.of(torch.from_numpy(users), torch.from_numpy(liked), items, unset)
-
-    def around(score: Callable[[Tensor, Tensor], Tensor]) -> Surroundings:
-        return dataclasses.replace(base, score=score)
-
-    return around
 
 
 def _learning(run: Run) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,11 @@ MOST = 10_000
 """Values of a column above which it names single events rather than kinds of them."""
 
 _HOUR, _DAY = 3_600_000, 86_400_000
-_TIMES = ("hour", "weekday")
+_CLOCK: Mapping[str, tuple[str, ...]] = {
+    "hour": tuple(str(hour) for hour in range(24)),
+    "weekday": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
+}
+"""What the time of a query says of it, and the values of that, from code 1."""
 _OUTCOMES = (
     *("user", "item", "rating", "weight", "label", "impression", "split", "time"),
     *("rating_", "weight_"),  # the names that a source gives to columns it was not told of
@@ -53,10 +59,93 @@ class Context(nn.Module):
         return F.embedding(at, self.vectors).sum(1)
 
 
-def context_codes(
+@dataclass(frozen=True)
+class Situations:
+    """What is known of the queries of a data set, as codes; what the codes stand for.
+
+    Attributes:
+        codes: (N,) a code an event by name, in the split's order; `UNKNOWN` for what is not known.
+        values: What each code stands for, by name; nothing for `UNKNOWN`.
+        clock: Those names that come from the time of a query, not from a column.
+    """
+
+    codes: Mapping[str, Ints] = field(default_factory=dict)
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    clock: frozenset[str] = frozenset()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many codes each name has, the unknown one included."""
+        return {name: len(values) for name, values in self.values.items()}
+
+    def pieces(self) -> dict[str, list[str]]:
+        """What a text says of each code, by name: "device: phone"; nothing of the unknown one."""
+        return {name: [_piece(name, value) for value in of] for name, of in self.values.items()}
+
+    def ask(
+        self, moment: int, given: Mapping[str, str]
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        """The codes of one query that is asked now, as training has them.
+
+        Args:
+            moment: When it is asked, in milliseconds since 1970; it sets hour and weekday.
+            given: Values of columns; an empty one is unknown.
+
+        Returns:
+            Codes (1,) by name, and a sentence for each column that counts as unknown.
+
+        Raises:
+            ConfigError: A column is no context of the run, or the moment has set it already.
+        """
+        columns = [name for name in self.values if name not in self.clock]
+        for name in given:
+            self._check(name, columns)
+        time = np.array([moment])
+        found = {name: torch.from_numpy(_of_time(name, time)) for name in self.clock}
+        notes = []
+        for name in columns:
+            values, value = self.values[name], given.get(name)
+            known = value in values
+            found[name] = torch.tensor([values.index(value) if known and value else UNKNOWN])
+            if value is None:
+                notes.append(f"context.{name} is not given: it counts as unknown.")
+            elif not known:
+                near = difflib.get_close_matches(value, values[1:]) or values[1:6]
+                notes.append(
+                    f"context.{name}: training has not seen '{value}', which counts as unknown (it "
+                    f"has seen {', '.join(near) or 'none'}{', ...' if len(near) == 5 else ''})."
+                )
+        return {name: found[name] for name in self.values}, tuple(notes)
+
+    def _check(self, name: str, columns: Sequence[str]) -> None:
+        """Refuses a column that a query cannot be asked in."""
+        if not self.values:
+            raise ConfigError(
+                f"context.{name}: the run was trained without context (architecture.context); "
+                "leave it out."
+            )
+        if name in self.clock:
+            raise ConfigError(
+                f"context.{name}: the {name} is that of the moment; give at=, such as "
+                "at=2024-05-01T12:00 (UTC)."
+            )
+        if name not in columns:
+            known = [*(f"context.{c}" for c in columns), *(["at"] if self.clock else [])]
+            raise ConfigError(
+                f"context.{name}: the run was not trained with this column (there are: "
+                f"{', '.join(known)})."
+            )
+
+
+def _piece(name: str, value: str) -> str:
+    said = " ".join(value.split())
+    return f"{name.replace('_', ' ')}: {said}" if said else ""
+
+
+def situations(
     tables: Tables, split: Split, names: Sequence[str], outcomes: Sequence[str]
-) -> dict[str, Ints]:
-    """(N,) a code an event by name, in the split's order; 0 for what is not known.
+) -> Situations:
+    """What is known of each event before its user chooses.
 
     `hour` (0 to 23) and `weekday` are those of the event's time, in UTC. The values of a column
     are those that training events have: any other is unknown, as is an empty one. A column must
@@ -74,10 +163,18 @@ def context_codes(
     """
     if len(set(names)) < len(names):
         raise ConfigError("architecture.context names a column twice; leave one out.")
-    return {name: _codes(tables, split, name, outcomes) for name in names}
+    found = {name: _known(tables, split, name, outcomes) for name in names}
+    return Situations(
+        codes={name: codes for name, (codes, _) in found.items()},
+        values={name: ("", *values) for name, (_, values) in found.items()},
+        clock=frozenset(n for n in names if n in _CLOCK and n not in tables.interactions.columns),
+    )
 
 
-def _codes(tables: Tables, split: Split, name: str, outcomes: Sequence[str]) -> Ints:
+def _known(
+    tables: Tables, split: Split, name: str, outcomes: Sequence[str]
+) -> tuple[Ints, Sequence[str]]:
+    """(N,) codes of the events, and the values of the codes from 1."""
     frame = tables.interactions
     banned = (*_OUTCOMES, *outcomes)
     if name in banned:
@@ -85,18 +182,15 @@ def _codes(tables: Tables, split: Split, name: str, outcomes: Sequence[str]) -> 
             f"architecture.context: '{name}' names the event or tells what came of it, which is "
             "not known when a recommendation is asked for; leave it out."
         )
-    if name in _TIMES and name not in frame.columns:
+    if name in _CLOCK and name not in frame.columns:
         if split.time is None:
             raise ConfigError(
                 f"architecture.context: {name} needs times, and the interactions have an order "
                 "only; leave it out or name the time column."
             )
-        if name == "hour":
-            return 1 + split.time % _DAY // _HOUR
-        # 1 January 1970 was a Thursday; Monday is the first day.
-        return 1 + (split.time // _DAY + 3) % 7
+        return _of_time(name, split.time), _CLOCK[name]
     if name not in frame.columns or split.row is None:
-        known = [*_TIMES, *(c for c in frame.columns if c not in banned)]
+        known = [*_CLOCK, *(c for c in frame.columns if c not in banned)]
         raise ConfigError(
             f"architecture.context: the interactions have no column '{name}' (there are: "
             f"{', '.join(known)})."
@@ -104,8 +198,16 @@ def _codes(tables: Tables, split: Split, name: str, outcomes: Sequence[str]) -> 
     return _column(frame[name].gather(split.row), split)
 
 
-def _column(values: pl.Series, split: Split) -> Ints:
-    """(N,) codes of a column in the split's order."""
+def _of_time(name: str, time: Ints) -> Ints:
+    """(N,) codes of hour or weekday from milliseconds since 1970 (N,), in UTC."""
+    if name == "hour":
+        return 1 + time % _DAY // _HOUR
+    # 1 January 1970 was a Thursday; Monday is the first day.
+    return 1 + (time // _DAY + 3) % 7
+
+
+def _column(values: pl.Series, split: Split) -> tuple[Ints, Sequence[str]]:
+    """(N,) codes of a column in the split's order, and its values in training."""
     if values.dtype.is_float() or values.dtype.is_nested() or values.dtype.is_temporal():
         raise ConfigError(
             f"architecture.context: column '{values.name}' is {values.dtype}; a context is of "
@@ -120,13 +222,4 @@ def _column(values: pl.Series, split: Split) -> Ints:
         )
     found = texts.cast(pl.Enum(kinds), strict=False).to_physical().cast(pl.Int64)
     codes: Ints = (found + 1).fill_null(UNKNOWN).to_numpy().astype(np.int64)
-    return codes
-
-
-def sizes(codes: Mapping[str, Ints]) -> dict[str, int]:
-    """How many codes each name has, the unknown one included."""
-    least = {"hour": 25, "weekday": 8}
-    return {
-        name: max(int(of.max(initial=UNKNOWN)) + 1, least.get(name, 1))
-        for name, of in codes.items()
-    }
+    return codes, kinds.to_list()

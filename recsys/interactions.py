@@ -33,6 +33,7 @@ class Baseline:
     reads_item_vectors: ClassVar[bool] = False
     reads_tags: ClassVar[tuple[str, ...]] = ()
     reads_context: ClassVar[tuple[str, ...]] = ()
+    reads_context_texts: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)

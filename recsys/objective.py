@@ -190,6 +190,16 @@ class Surroundings:
         return torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
 
 
+def around(users: Tensor, items: Tensor, n_items: int) -> Callable[[Score], Surroundings]:
+    """`Surroundings.of` the training positives, still without the architecture's own score."""
+
+    def unset(queries: Tensor, items: Tensor) -> Tensor:
+        raise RuntimeError("an objective scored before the architecture gave its score")
+
+    base = Surroundings.of(users, items, n_items, unset)
+    return lambda score: replace(base, score=score)
+
+
 def check_share(name: str, value: float, below_one: bool = False) -> float:
     """The value where it lies in [0, 1], or in [0, 1) with `below_one`.
 

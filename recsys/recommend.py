@@ -1,7 +1,8 @@
 """python -m recsys.recommend run=RUN user=ID | history=ID,ID | text=TEXT: what a run suggests.
 
 Where items have windows of availability, only those that can be had now are suggested, or at the
-moment that `at=` gives.
+moment that `at=` gives. A run that was trained with context is asked in one: hour and weekday are
+those of that moment, and `context.device=phone` gives a column.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +27,17 @@ if TYPE_CHECKING:
     from recsys.types import Batch
 
 ASKS = ("user", "history", "text")
-KEYS = ("run", *ASKS, "k", "at", "output")
+CONTEXT = "context."
+KEYS = ("run", *ASKS, "k", "at", f"{CONTEXT}COLUMN", "output")
 USAGE = (
     "usage: python -m recsys.recommend run=FOLDER|last user=ID|history=ID,ID|text=TEXT [k=10] "
-    "[at=now] [output=runs]"
+    f"[at=now] [{CONTEXT}COLUMN=VALUE ...] [output=runs]"
 )
 HELP = (
     "Items with available_from or available_until are suggested only where they can be had at the "
-    "moment at=, such as 2024-05-01T12:00 (UTC): by itself now."
+    "moment at=, such as 2024-05-01T12:00 (UTC): by itself now. A run with architecture.context is "
+    "asked with the hour and weekday of that moment, and with the columns that are given, as in "
+    f"{CONTEXT}device=phone; a column that is not given is unknown."
 )
 
 
@@ -59,7 +64,12 @@ def _words(argv: Sequence[str]) -> dict[str, str]:
     out = {}
     for word in argv:
         key, equals, value = word.partition("=")
-        if not equals or key not in KEYS:
+        if key == "context":
+            raise ConfigError(
+                f"'{word}' names no column; give each a word of its own, as in "
+                f"{CONTEXT}device=phone."
+            )
+        if not equals or not (key in KEYS or key.startswith(CONTEXT)):
             raise ConfigError(f"'{word}' is not understood.{nearest(key, KEYS)}")
         out[key] = value
     if "run" not in out or sum(ask in out for ask in ASKS) != 1:
@@ -73,8 +83,9 @@ def recommend(words: dict[str, str]) -> list[str]:
     """One line an item: rank, score, id and text.
 
     Raises:
-        ConfigError: The run cannot be read, or the data has changed since.
-        DataError: An id is unknown.
+        ConfigError: The run cannot be read, the data has changed since, or the run knows nothing
+            of a context that is given.
+        DataError: An id is unknown, or the moment is no time.
     """
     from recsys import build, mining
 
@@ -90,8 +101,14 @@ def recommend(words: dict[str, str]) -> list[str]:
         raise ConfigError(f"{folder}: the data has changed since the run; run fit again.")
     if run.architecture.trains:
         made.recommender.load_trained(folder / "checkpoints" / "best.safetensors")
-    batch, seen, query = _asked(made, words)
-    seen = _with_closed(made, words.get("at", "now"), seen)
+    moment = words.get("at", "now")
+    at = _milliseconds(moment)
+    given = {k.removeprefix(CONTEXT): v for k, v in words.items() if k.startswith(CONTEXT)}
+    situation, notes = made.situations.ask(at, given)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    batch, seen, query = _asked(made, words, situation)
+    seen = _with_closed(made, moment, at, seen)
     k = int(words.get("k", "10"))
     pool = None
     if run.architecture.trains and not run.architecture.reads_item_vectors:
@@ -107,24 +124,33 @@ def recommend(words: dict[str, str]) -> list[str]:
     ]
 
 
-def _with_closed(made: Assembly, moment: str, seen: Tensor) -> Tensor:
-    """Catalog rows to leave out: those that were seen, and those that cannot be had.
+def _milliseconds(moment: str) -> int:
+    """A moment in milliseconds since 1970.
 
     Raises:
-        DataError: The moment is no time, or nothing can be had then.
+        DataError: It is no time.
     """
     import time
 
     import polars as pl
-    import torch
 
     from recsys.data.tables import parse_times
-    from recsys.data.windows import Windows
 
     if moment == "now":
-        at = round(time.time() * 1000)
-    else:
-        at = int(parse_times(pl.Series("at", [moment]), "at=")[0])
+        return round(time.time() * 1000)
+    return int(parse_times(pl.Series("at", [moment]), "at=")[0])
+
+
+def _with_closed(made: Assembly, moment: str, at: int, seen: Tensor) -> Tensor:
+    """Catalog rows to leave out: those that were seen, and those that cannot be had.
+
+    Raises:
+        DataError: Nothing can be had at that moment.
+    """
+    import torch
+
+    from recsys.data.windows import Windows
+
     windows = Windows.of(made.tables.items)
     if windows is None:
         return seen
@@ -149,8 +175,10 @@ def _fingerprint(path: Path) -> str:
         raise ConfigError(f"{path} is damaged; run fit again.") from None
 
 
-def _asked(made: Assembly, words: dict[str, str]) -> tuple[Batch, Tensor, Tensor | None]:
-    """One query, the rows it has seen, and its representation where a text asks."""
+def _asked(
+    made: Assembly, words: dict[str, str], situation: dict[str, Tensor]
+) -> tuple[Batch, Tensor, Tensor | None]:
+    """One query in its situation, the rows it has seen, and its representation if a text asks."""
     import numpy as np
     import torch
 
@@ -158,6 +186,7 @@ def _asked(made: Assembly, words: dict[str, str]) -> tuple[Batch, Tensor, Tensor
 
     if "text" in words:
         batch = made.examples.serve(np.empty(0, dtype=np.int64))
+        batch = replace(batch, situation=situation)
         query = _text_query(made.recommender, made, batch, words["text"])
         return batch, torch.empty(0, dtype=torch.long), query
     items = IdMap(made.tables.items["item"].to_list(), "item")
@@ -167,7 +196,8 @@ def _asked(made: Assembly, words: dict[str, str]) -> tuple[Batch, Tensor, Tensor
     else:
         user, had = -1, items.rows([i.strip() for i in words["history"].split(",")])
     seen = had if user < 0 else made.examples.seen(user)
-    return made.examples.serve(had, user), torch.from_numpy(seen), None
+    batch = replace(made.examples.serve(had, user), situation=situation)
+    return batch, torch.from_numpy(seen), None
 
 
 def _text_query(recommender: Recommender, made: Assembly, batch: Batch, text: str) -> Tensor:

@@ -115,3 +115,24 @@ def shop_base(shop, tiny_bert):
 def shop_words(shop_base, tmp_path):
     """What a user types to run on the shop with the tiny encoder."""
     return [*shop_base, f"output={tmp_path / 'runs'}"]
+
+
+@pytest.fixture
+def situated_words(shop, shop_words, tmp_path):
+    """The shop, whose events also have a device, and whose items have tags."""
+    header, *rows = (shop / "events.csv").read_text().splitlines()
+    # The last two of a user's five events are held out; only they know of a watch.
+    devices = ["phone", "", "desk", "phone", "watch"]
+    events = [f"{row},{devices[i % 5]}" for i, row in enumerate(rows)]
+    (tmp_path / "events.csv").write_text("\n".join([f"{header},device", *events]) + "\n")
+    header, *rows = (shop / "items.csv").read_text().splitlines()
+    kinds = ["wood|home", "home", "", "wood|wood", "metal"]
+    made = ["wood", "here"]
+    items = [f"{row},{kinds[i % 5]},{made[i % 2]},{i + 0.5}" for i, row in enumerate(rows)]
+    (tmp_path / "items.csv").write_text("\n".join([f"{header},kind,made,price", *items]) + "\n")
+    own = [w for w in shop_words if not w.startswith(("data.source.inter", "data.source.items"))]
+    return [
+        *own,
+        f"data.source.interactions={tmp_path / 'events.csv'}",
+        f"data.source.items={tmp_path / 'items.csv'}",
+    ]

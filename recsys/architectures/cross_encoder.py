@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from recsys.config import option
+from recsys.data.usertexts import UserTexts
 from recsys.errors import ConfigError
 from recsys.flops import pair_lengths
 from recsys.recommender import Parts, Recommender
@@ -31,10 +32,20 @@ class Config:
     reads_user_texts: ClassVar[bool] = True
     reads_item_vectors: ClassVar[bool] = False
     reads_tags: ClassVar[tuple[str, ...]] = ()
-    reads_context: ClassVar[tuple[str, ...]] = ()
+    reads_context_texts: ClassVar[bool] = True
 
+    context: list[str] = option(
+        [],
+        "what the user's text begins with, as in 'device: phone': hour and weekday (UTC) of the "
+        "target, and columns of the interactions that are known before it",
+    )
     temperature: float = option(0.05, "of the cosine of both spans at the start")
     hidden: int = option(256, "width of the head, which is zero at first")
+
+    @property
+    def reads_context(self) -> list[str]:
+        """What of a query's situation stands in its text: hour, weekday or columns."""
+        return self.context
 
     def check(self, run: Run) -> None:
         """Refuses what cannot be.
@@ -80,9 +91,7 @@ class Model(Recommender):
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """Token ids of the users' texts, (Q, L), -1 at the end of the shorter ones."""
-        if self.parts.user_texts is None:
-            raise ConfigError("cross_encoder needs user texts, and none were made.")
-        texts = self.parts.user_texts.tokens(batch).split()
+        texts = self._texts().tokens(batch).split()
         if not texts:
             return torch.empty(0, 0, dtype=torch.long, device=self.device)
         return pad_sequence(texts, batch_first=True, padding_value=-1).to(self.device)
@@ -133,5 +142,10 @@ class Model(Recommender):
         return out.index_put((query, place), scores + extra)
 
     def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
-        """The text in place of the user's."""
-        return tokens.values[None].to(self.device)
+        """The text in place of the user's profile and titles."""
+        return self._texts().with_situation(batch, tokens).values[None].to(self.device)
+
+    def _texts(self) -> UserTexts:
+        if self.parts.user_texts is None:
+            raise ConfigError("cross_encoder needs user texts, and none were made.")
+        return self.parts.user_texts

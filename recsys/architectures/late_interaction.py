@@ -36,6 +36,7 @@ class Config:
     reads_item_vectors: ClassVar[bool] = True
     reads_tags: ClassVar[tuple[str, ...]] = ()
     reads_context: ClassVar[tuple[str, ...]] = ()
+    reads_context_texts: ClassVar[bool] = False
 
     titles: int = option(3, "last items of the history whose tokens are the user's", least=1)
     width: int | None = option(

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.config import choice_name, option
 from recsys.context import Context
+from recsys.data.usertexts import UserTexts
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
 from recsys.histories import Causal, Mix, Recurrent, residual
@@ -42,11 +43,20 @@ class Config:
         "text", "items from their texts, from vectors learned by row, or from the sum of both"
     )
     width: int = option(64, "of the vectors of item=id", least=1)
-    categories: list[str] = option([], "item columns whose tags add learned vectors to an item")
+    categories: list[str] = option(
+        [],
+        "item columns whose tags add learned vectors to an item (as words they go into "
+        "data.source.item_text)",
+    )
     context: list[str] = option(
         [],
-        "what adds learned vectors to a query: hour and weekday (UTC) of the target, and columns "
-        "of the interactions that are known before it",
+        "what a query is asked with: hour and weekday (UTC) of the target, and columns of the "
+        "interactions that are known before it",
+    )
+    context_as: Literal["embedding", "text"] = option(
+        "embedding",
+        "learned vectors that are added to the user's, or words before a text user's profile, as "
+        "in 'device: phone'",
     )
     history: Literal["mean", "recency", "attention", "causal", "gru"] = option(
         "recency",
@@ -92,6 +102,11 @@ class Config:
         """What of a query's situation its vector is made of: hour, weekday or columns."""
         return self.context
 
+    @property
+    def reads_context_texts(self) -> bool:
+        """Whether that stands in the user's text."""
+        return self.context_as == "text"
+
     def check(self, run: Run) -> None:
         """Refuses values that cannot be.
 
@@ -113,6 +128,8 @@ class Config:
                 f"architecture.mix=false leaves nothing of history={self.history}; it goes with "
                 "causal and gru."
             )
+        if self.context_as == "text":
+            self._check_context()
         if self.item == "id":
             self._check_ids(run)
         if self.hidden < 1:
@@ -122,6 +139,24 @@ class Config:
             raise ConfigError(
                 "trainer.encoder_updates gives item vectors alone a table; let architecture.user="
                 "history go with towers=shared, and user=text with towers=separate."
+            )
+
+    def _check_context(self) -> None:
+        """Refuses context as text where there is none of either.
+
+        Raises:
+            ConfigError: There is no user text, or no context.
+        """
+        if self.user != "text":
+            raise ConfigError(
+                "architecture.context_as=text writes the context into the user's text, and "
+                f"architecture.user={self.user} has none; set architecture.user=text, or "
+                "architecture.context_as=embedding."
+            )
+        if not self.context:
+            raise ConfigError(
+                "architecture.context_as=text has no context to write; name it, as in "
+                "architecture.context=[hour,weekday], or leave it out."
             )
 
     def _check_ids(self, run: Run) -> None:
@@ -194,7 +229,8 @@ class Model(Recommender):
         spread = 0.0 if self.by_text else SPREAD
         self.ids = None if config.item == "text" else Ids(count, width, spread)
         self.tags = None if parts.tags is None else Tags(parts.tags, width)
-        self.context = Context(parts.situations, width) if parts.situations else None
+        adds = bool(parts.situations) and config.context_as == "embedding"
+        self.context = Context(parts.situations, width) if adds else None
         self.item_head = residual(width) if config.heads else None
         self.user_head = residual(width) if config.heads else None
         self.mix = None if self.from_text else _history_encoder(config, width, parts.max_history)
@@ -226,9 +262,7 @@ class Model(Recommender):
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """User vectors, (Q, D)."""
         if self.mix is None:
-            if self.parts.user_texts is None:
-                raise ConfigError("architecture.user=text needs user texts, and none were made.")
-            users = self._encode_users(self.parts.user_texts.tokens(batch))
+            users = self._encode_users(self._texts().tokens(batch))
             return self._in_context(users, batch)
         vectors = items[:, -self.width :]
         users = self._finish(self.mix(vectors, batch.history, batch.query), self.user_head)
@@ -242,6 +276,11 @@ class Model(Recommender):
         changed = F.normalize(changed, dim=-1) if self.unit else changed
         # Without a history the popular items answer; a zero vector has no length to divide by.
         return changed if known is None else torch.where(known[:, None], changed, users)
+
+    def _texts(self) -> UserTexts:
+        if self.parts.user_texts is None:
+            raise ConfigError("architecture.user=text needs user texts, and none were made.")
+        return self.parts.user_texts
 
     def _encode_users(self, tokens: Ragged) -> Tensor:
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
@@ -304,7 +343,7 @@ class Model(Recommender):
         return Scored(scores=scores, queries=queries, items=items)
 
     def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
-        """The text as a user's text, or as the only item of a history.
+        """The text in place of profile and titles, or as the only item of a history.
 
         Raises:
             ConfigError: Items have no texts.
@@ -314,7 +353,8 @@ class Model(Recommender):
                 "architecture.item=id reads no texts; give user= or history= in place of text=."
             )
         if self.mix is None:
-            return self._in_context(self._encode_users(tokens), batch)
+            asked = self._texts().with_situation(batch, tokens)
+            return self._in_context(self._encode_users(asked), batch)
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
         vector = encoder(tokens.to(self.device))
         head = self.item_head if self._user_encoder is None else None

@@ -1,10 +1,13 @@
-"""A user as one text: the profile, then the titles of the history, the latest first.
+"""A user as one text: what is known of the query, the profile, the titles, the latest first.
 
-Composed from tokens that were made once, the same way in training, test and recommendation. The
-latest title comes first, so that what does not fit is the oldest.
+Composed from tokens that were made once, the same way in training, test and recommendation. What is
+known of the query comes first, where no history is long enough to cut it away, and the latest title
+before the others, so that what does not fit is the oldest.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +24,8 @@ class UserTexts:
         profiles: Tokens of the user texts by user row, or None where users have none.
         separator: Token ids between the pieces, such as those of ";".
         max_tokens: Longest text; a title that does not fit is cut.
+        context: Token ids of what is said of each code of a query's situation, by name; none for
+            a code that nothing is said of. None: the situation is not part of the text.
     """
 
     def __init__(
@@ -29,10 +34,15 @@ class UserTexts:
         profiles: Catalog | None,
         separator: tuple[int, ...],
         max_tokens: int,
+        context: Mapping[str, Sequence[Sequence[int]]] | None = None,
     ) -> None:
         self.catalog, self.profiles = catalog, profiles
         self.separator = torch.tensor(separator, dtype=torch.long)
         self.max_tokens = max_tokens
+        self.context = {
+            name: [torch.tensor(ids, dtype=torch.long) for ids in of]
+            for name, of in (context or {}).items()
+        }
 
     def tokens(self, batch: Batch) -> Ragged:
         """Texts of a batch's queries, on the host, (Q texts)."""
@@ -41,10 +51,24 @@ class UserTexts:
         profiles = self._profiles(host.users)
         history = host.history.tolist()
         out = []
-        for row, prefix in host.query.tolist():
+        queries = zip(host.query.tolist(), self._situations(host), strict=True)
+        for (row, prefix), known in queries:
             latest = [titles[i] for i in reversed(history[row][:prefix]) if i >= 0]
-            out.append(self._join([profiles[row], *latest]))
+            out.append(self._join([*known, profiles[row], *latest]))
         return Ragged.of(out) if out else Ragged(torch.empty(0, dtype=torch.long), ())
+
+    def with_situation(self, batch: Batch, text: Ragged) -> Ragged:
+        """A text in place of profile and titles, for a batch of one query."""
+        (known,) = self._situations(batch.at_host)
+        return Ragged.of([self._join([*known, *text.split()])])
+
+    def _situations(self, batch: Batch) -> list[list[Tensor]]:
+        """What is said of the situation of each query, from a batch on the host."""
+        out: list[list[Tensor]] = [[] for _ in range(len(batch.query))]
+        for name, said in self.context.items():
+            for pieces, code in zip(out, batch.situation[name].tolist(), strict=True):
+                pieces.append(said[code])
+        return out
 
     def _profiles(self, users: Tensor) -> list[Tensor]:
         """The profile of each row, empty for someone unknown (-1)."""

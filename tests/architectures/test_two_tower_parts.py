@@ -28,26 +28,8 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def words(shop, shop_words, tmp_path):
-    """The shop, whose events also have a device, and whose items have tags."""
-    header, *rows = (shop / "events.csv").read_text().splitlines()
-    # The last two of a user's five events are held out; only they know of a watch.
-    devices = ["phone", "", "desk", "phone", "watch"]
-    events = [f"{row},{devices[i % 5]}" for i, row in enumerate(rows)]
-    (tmp_path / "events.csv").write_text("\n".join([f"{header},device", *events]) + "\n")
-    header, *rows = (shop / "items.csv").read_text().splitlines()
-    kinds = ["wood|home", "home", "", "wood|wood", "metal"]
-    items = [
-        f"{row},{kinds[i % 5]},{'here' if i % 2 else 'wood'},{i + 0.5}"
-        for i, row in enumerate(rows)
-    ]
-    (tmp_path / "items.csv").write_text("\n".join([f"{header},kind,made,price", *items]) + "\n")
-    own = [w for w in shop_words if not w.startswith(("data.source.inter", "data.source.items"))]
-    return [
-        *own,
-        f"data.source.interactions={tmp_path / 'events.csv'}",
-        f"data.source.items={tmp_path / 'items.csv'}",
-    ]
+def words(situated_words):
+    return situated_words
 
 
 def assembled(words, *more):
