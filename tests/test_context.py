@@ -1,5 +1,6 @@
 """Context stands at the head of a user's text, the same in training, test and recommendation."""
 
+import dataclasses
 import datetime
 
 import numpy as np
@@ -16,6 +17,7 @@ from recsys.encoders.load import load_tokenizer
 from recsys.errors import ConfigError
 from recsys.fit import main
 from recsys.recommend import main as recommend
+from recsys.types import Ragged
 
 TOWER = ["architecture=two_tower", "architecture.user=text", "tuning=frozen"]
 CROSS = [
@@ -159,7 +161,7 @@ def test_a_free_text_is_read_in_its_situation(words, tiny_bytes, kind):
     tokens = made.recommender.parts.user_texts
     batch = made.examples.serve(np.empty(0, dtype=np.int64))
     ids = torch.tensor(made.tokenize(["red lamp"])[0])
-    free = type(tokens.tokens(batch))(ids, (len(ids),))
+    free = Ragged(ids, (len(ids),))
     assert texts(tokens.with_situation(batch, free), tiny_bytes) == ["red lamp"]
     batch.situation.update(made.situations.ask(7 * 3_600_000, {"device": "desk"})[0])
     want = "device: desk;hour: 7;red lamp"
@@ -192,7 +194,7 @@ def test_an_own_column_of_hours_is_a_column(words):
     made = assembled(*words, *TOWER)
     frame = made.tables.interactions
     hours = pl.Series("hour", ["night" if i % 2 else "noon" for i in range(frame.height)])
-    tables = build.dataclasses.replace(made.tables, interactions=frame.with_columns(hours))
+    tables = dataclasses.replace(made.tables, interactions=frame.with_columns(hours))
     found = situations(tables, made.split, ["hour"], ())
     assert found.clock == frozenset()
     assert found.values == {"hour": ("", "night", "noon")}

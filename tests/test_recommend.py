@@ -7,7 +7,7 @@ from recsys import build
 from recsys.config import compose
 from recsys.data.examples import TEST
 from recsys.fit import main
-from recsys.recommend import _words
+from recsys.recommend import _milliseconds, _words
 from recsys.recommend import main as recommend
 
 CONTEXT = "architecture.context=[device,hour,weekday]"
@@ -128,8 +128,6 @@ def test_a_context_is_a_column_a_word(capsys):
 def test_the_moment_is_now_where_none_is_given(trained, monkeypatch):
     words, _ = trained("architecture.context=[hour]")
     made = build.assemble(compose(words))
-    from recsys.recommend import _milliseconds
-
     monkeypatch.setattr("time.time", lambda: 5 * 3600.0)
     codes, _ = made.situations.ask(_milliseconds("now"), {})
     assert codes["hour"].tolist() == [6]
