@@ -33,6 +33,7 @@ _CLOCK: Mapping[str, tuple[str, ...]] = {
 """What the time of a query says of it, and the values of that, from code 1."""
 _OUTCOMES = (
     *("user", "item", "rating", "weight", "label", "impression", "split", "time"),
+    *("review", "read", "seen"),  # what a user did with the item, or says of it
     *("rating_", "weight_"),  # the names that a source gives to columns it was not told of
 )
 """Columns that say what came of an event, or which one it was."""

@@ -269,6 +269,7 @@ def test_an_id_run_recommends_by_history_and_refuses_a_text(words, tmp_path, cap
         ([*TWO, "architecture.context=[item]"], "not known when a recommendation"),
         ([*TWO, "architecture.context=[place]"], "no column 'place'.*hour, weekday, .*device"),
         ([*TWO, "architecture.context=[hour,hour]"], "twice"),
+        ([*TWO, "architecture.context=[review]"], "'review' names the event or tells what came"),
         ([*TWO, "architecture.categories=[genre]"], "no column 'genre'.*kind, made, price"),
         ([*TWO, "architecture.categories=[text]"], "no column 'text'"),
         ([*TWO, "architecture.categories=[name]"], "'name' has 30 tags for 30 items.*text\\+id"),
