@@ -6,132 +6,97 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import choices
 from recsys.data import splits
 from recsys.data.examples import TRAIN, Examples
 from recsys.data.reviews import with_reviews
 from tests.data.samples import MAKERS, make
+from tests.data.training import allowed, kinds, split_by, trained
 
 READ = 2  # reviews of a user that its profile is made of
 EVERY = pytest.mark.parametrize("source", list(MAKERS))
-QUERIES = ("last", "random", "all")
 
 
 def loaded(source, folder):
-    """Tables with a review in each row that tells which row it is, their split, and how."""
+    """Tables with a review in each row that tells which row it is, and the splits they allow."""
     module, config = make(source, folder)
     tables = module.load(config)
     events = tables.interactions
     marks = pl.Series("review", [f"row{n}." for n in range(events.height)])
     tables = dataclasses.replace(tables, interactions=events.with_columns(marks))
 
-    def split(tables):
-        positive = 1 if "impression" in tables.interactions.columns else None
-        return splits.make(tables, config.default_split, positive_from=positive)
-
-    return tables, split
-
-
-def trained(tables, split, profile_events=0):
-    """All that training is made of, as plain values."""
-    examples = Examples(split, tables.items.height, 20, profile_events=profile_events)
-    out = {
-        "counts": examples.train_counts().tolist(),
-        "pairs": [x.tolist() for x in examples.train_pairs()],
-        "pools": [examples.pool(name).tolist() for name in ("uniform", "frequency")],
-        "weights": examples.train_weights().tolist(),
-    }
-    for queries in QUERIES:
-        for epoch in range(3):
-            at = examples.epoch(queries, 3, seed=0, epoch=epoch)
-            batch = examples.batch(
-                examples.train_rows(queries, at),
-                np.ones(tables.items.height, dtype=np.int64),
-            )
-            items = batch.plan.items
-            out[queries, epoch] = [
-                items[batch.candidates].tolist(),
-                names_of(batch.history, items).tolist(),
-                batch.query.tolist(),
-                batch.users.tolist(),
-            ]
-    return out
-
-
-def names_of(places, items):
-    return items[places.clamp(min=0)].masked_fill(places < 0, -1)
+    return tables, allowed(tables, config.default_split)
 
 
 @EVERY
 def test_other_held_out_events_change_nothing_in_training(source, tmp_path):
-    tables, split = loaded(source, tmp_path)
-    before = split(tables)
-    events = tables.interactions
-    held = np.zeros(events.height, dtype=bool)
-    held[before.row[before.role != TRAIN]] = True
-    assert 0 < held.sum() < len(held)
-    names = tables.items["item"].to_list()
-    turned = {name: names[(n + 1) % len(names)] for n, name in enumerate(names)}
-    other = events.with_columns(
-        pl.when(pl.Series(held))
-        .then(pl.col("item").replace(turned))
-        .otherwise("item")
-        .alias("item"),
-        pl.when(pl.Series(held)).then(pl.lit("held out")).otherwise("review").alias("review"),
-    )
-    changed = dataclasses.replace(tables, interactions=other)
-    after = split(changed)
-    assert (after.role == before.role).all()
-    assert (after.item != before.item).any()
-    for reviews in (0, READ):
-        assert trained(changed, after, reviews) == trained(tables, before, reviews)
-    read, unread = with_reviews(changed, after, READ), with_reviews(tables, before, READ)
-    assert read.users.equals(unread.users)
-    assert not read.users["text"].str.contains("held out").any()
+    tables, methods = loaded(source, tmp_path)
+    for method in methods:
+        before = split_by(tables, method)
+        events = tables.interactions
+        held = np.zeros(events.height, dtype=bool)
+        held[before.row[before.role != TRAIN]] = True
+        assert 0 < held.sum() < len(held)
+        names = tables.items["item"].to_list()
+        turned = {name: names[(n + 1) % len(names)] for n, name in enumerate(names)}
+        other = events.with_columns(
+            pl.when(pl.Series(held))
+            .then(pl.col("item").replace(turned))
+            .otherwise("item")
+            .alias("item"),
+            pl.when(pl.Series(held)).then(pl.lit("held out")).otherwise("review").alias("review"),
+        )
+        changed = dataclasses.replace(tables, interactions=other)
+        after = split_by(changed, method)
+        assert (after.role == before.role).all()
+        assert (after.item != before.item).any()
+        for reviews in (0, READ):
+            assert trained(changed, after, reviews) == trained(tables, before, reviews)
+        read, unread = with_reviews(changed, after, READ), with_reviews(tables, before, READ)
+        assert read.users.equals(unread.users)
+        assert not read.users["text"].str.contains("held out").any()
 
 
 @EVERY
 def test_a_history_and_a_profile_lie_before_the_target(source, tmp_path):
     """In training; every review tells its row, and the rows of the split tell their place."""
-    tables, split = loaded(source, tmp_path)
-    made = split(tables)
-    texts = with_reviews(tables, made, READ).users["text"].to_list()
-    assert any("row" in text for text in texts)
-    place = np.empty(len(made.row), dtype=np.int64)
-    place[made.row] = np.arange(len(made.row))
-    examples = Examples(made, tables.items.height, 20, profile_events=READ)
-    targets = 0
-    for queries in ("last", "random"):
-        for event in examples.epoch(queries, 5, seed=0, epoch=0).tolist():
-            rows = examples.train_rows(queries, np.array([event]))
-            user = int(rows.user[0])
-            own = made.history(event)
-            past = np.arange(own.start, own.stop)
-            assert made.user()[event] == user
-            assert (made.role[past] == TRAIN).all()
-            assert made.role[event] == TRAIN
-            liked = past[made.label[past] > 0]
-            assert rows.stop[0] - rows.start[0] == min(20, len(liked))
-            said = [int(word[3:-1]) for word in texts[user].split() if word.startswith("row")]
-            assert all(place[row] < event for row in said)
-            assert made.time is None or (made.time[past] <= made.time[event]).all()
-            targets += 1
-    assert targets
+    tables, methods = loaded(source, tmp_path)
+    for method in methods:
+        made = split_by(tables, method)
+        texts = with_reviews(tables, made, READ).users["text"].to_list()
+        assert any("row" in text for text in texts)
+        place = np.empty(len(made.row), dtype=np.int64)
+        place[made.row] = np.arange(len(made.row))
+        for examples in kinds(tables, made, READ).values():
+            targets = 0
+            for queries in ("last", "random"):
+                for event in examples.epoch(queries, 5, seed=0, epoch=0).tolist():
+                    lies_before(made, examples, queries, event, texts, place)
+                    targets += 1
+            assert targets
+
+
+def lies_before(made, examples, queries, event, texts, place):
+    rows = examples.train_rows(queries, np.array([event]))
+    user = int(rows.user[0])
+    own = made.history(event)
+    past = np.arange(own.start, made.starts()[event])
+    assert made.user()[event] == user
+    assert (made.role[past] == TRAIN).all()
+    assert made.role[event] == TRAIN
+    liked = past[made.label[past] > 0]
+    assert rows.stop[0] - rows.start[0] == min(20, len(liked))
+    said = [int(word[3:-1]) for word in texts[user].split() if word.startswith("row")]
+    assert all(place[row] < event for row in said)
+    assert made.time is None or (made.time[past] <= made.time[event]).all()
 
 
 def test_without_giving_up_targets_a_review_would_be_that_of_a_target(tmp_path):
     """What the second test is there for."""
-    tables, split = loaded("amazon_2018", tmp_path)
-    made = split(tables)
+    tables, methods = loaded("amazon_2018", tmp_path)
+    made = split_by(tables, methods[0])
     examples = Examples(made, tables.items.height, 20)
     place = np.arange(len(made.item)) - made.offsets[made.user()]
     assert (place[examples.epoch("random", 20, seed=0, epoch=0)] < READ).any()
-
-
-def test_every_source_has_a_sample():
-    sampled = {MAKERS[name].__name__.removeprefix("make_").partition("_20")[0] for name in MAKERS}
-    same = {"quickstart": "movielens", "jsonl": "yelp"}  # its files, or its defaults
-    assert {same.get(name, name) for name in choices("data.source")} <= sampled
 
 
 def test_a_clicked_news_item_of_dev_is_no_training_event(tmp_path):
@@ -146,8 +111,8 @@ def test_a_clicked_news_item_of_dev_is_no_training_event(tmp_path):
 
 def test_popularity_of_a_candidate_list_is_that_of_training(tmp_path):
     """The floors and lists count what `train_counts` counts: no held-out event is in it."""
-    tables, split = loaded("movielens", tmp_path)
-    made = split(tables)
+    tables, methods = loaded("movielens", tmp_path)
+    made = split_by(tables, methods[0])
     examples = Examples(made, tables.items.height, 20)
     counted = np.bincount(made.item[made.role == TRAIN], minlength=tables.items.height)
     assert examples.train_counts().tolist() == counted.tolist()
