@@ -1,4 +1,4 @@
-"""Texts of items and users from a template over their columns."""
+"""Texts of items and users: fields of any kind as text, and templates over their columns."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import html
 import re
 import string
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
@@ -22,6 +23,41 @@ _TIDY = (
 )
 _BEFORE_GAP = re.compile(rf"[ \t]*{_GAP}")
 _BLANKS = re.compile(r"[ \t]+")
+# Comments and scripts with what is in them, then single tags; not "3 < 4 > 2".
+_MARKUP = re.compile(
+    r"(?:<!--.*?-->|<(style|script)\b.*?</\1\s*>|</?[a-z!][^<>]*>)(\s*(?=[,.;]))?",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def joined(value: object, between: str = ", ") -> str | None:
+    """A value as text: the parts of lists of any depth each once, nothing for nothing."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple | dict):
+        return between.join(dict.fromkeys(_leaves(value))) or None
+    return str(value)
+
+
+def plain(value: object, between: str = ", ") -> str | None:
+    """A value as `joined` gives it, without markup; runs of blanks become one."""
+    text = joined(value, between)
+    if text is None:
+        return None
+    if "<" in text:
+        text = _MARKUP.sub(lambda tag: "" if tag[2] is not None else " ", text)
+    return " ".join(text.split())
+
+
+def _leaves(value: object) -> Iterator[str]:
+    """The texts in lists of any depth."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _leaves(each)
+    elif isinstance(value, dict):
+        yield from (f"{name}: {each}" for name, each in value.items())
+    elif value is not None and value != "":
+        yield str(value)
 
 
 def _parsed(template: str) -> list[tuple[str, str | None, str | None, str | None]]:
@@ -63,7 +99,7 @@ def _words(column: pl.Series) -> list[str]:
     return [" ".join(value.split()) or _GAP for value in values]
 
 
-def fill(frame: pl.DataFrame, template: str) -> pl.Series:
+def fill(frame: pl.DataFrame, template: str, barred: Sequence[str] = ()) -> pl.Series:
     """Fills a template such as "{title} ({year}). {genres}" for each row.
 
     HTML entities become characters. A missing value takes its brackets, its comma and its blanks
@@ -72,6 +108,7 @@ def fill(frame: pl.DataFrame, template: str) -> pl.Series:
     Args:
         frame: N rows with the columns that the template names.
         template: Text with column names in braces; doubled braces are literal ones.
+        barred: Columns that hold kinds with bars between them (a|b), read as "a, b".
 
     Returns:
         Series "text" of N strings, empty where nothing is known.
@@ -80,6 +117,11 @@ def fill(frame: pl.DataFrame, template: str) -> pl.Series:
         ConfigError: The template is malformed or names a column that is not there.
     """
     parts = _parts(template, frame.columns)
+    frame = frame.with_columns(
+        pl.col(name).str.replace_all("|", ", ", literal=True)
+        for name in barred
+        if name in frame.columns
+    )
     columns = {name: _words(frame[name]) for _, name in parts if name is not None}
     texts = []
     for row in range(frame.height):

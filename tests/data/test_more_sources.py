@@ -24,6 +24,7 @@ from recsys.data.sources import (
 )
 from recsys.data.tables import Tables, fingerprint
 from recsys.errors import ConfigError, DataError
+from recsys.metrics.beyond import categories
 from tests.data.samples import DAY, EACH, ITEMS, MAKERS, USERS, events, make
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +74,14 @@ def test_amazon_editions_agree(year, tmp_path):
     }
     without = dataclasses.replace(config, keep_reviews=False)
     assert "review" not in module.load(without).interactions.columns
+
+
+@pytest.mark.parametrize("name", ["movielens", "movietweetings"])
+def test_genres_are_categories_and_not_their_combinations(name, tmp_path):
+    module, config = make(name, tmp_path)
+    items = module.load(config).items
+    assert {kind for each in categories(items["genres"]) for kind in each} == {"Drama", "War"}
+    assert items["text"][1].endswith("(2001). Drama, War")
 
 
 def test_products_without_a_title_go_with_their_reviews_and_are_counted(tmp_path):
@@ -197,6 +206,7 @@ def test_real_mind_sample():
 def test_real_movietweetings():
     found = movietweetings.load(movietweetings.Config(real("movietweetings")))
     assert counts(found) == (16554, 10506, 100000)
+    assert len({kind for each in categories(found.items["genres"]) for kind in each}) == 25
     assert counts(filters.apply(found, k_core=5)) == (4333, 2414, 68055)
 
 

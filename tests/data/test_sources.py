@@ -16,6 +16,7 @@ import pytest
 from recsys.data import splits
 from recsys.data.sources import movielens, quickstart, sequences, tables
 from recsys.errors import ConfigError, DataError
+from recsys.metrics.beyond import categories
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("RECSYS_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -80,6 +81,8 @@ def test_every_movielens_layout_gives_the_same_tables(tmp_path: Path, kind: str)
     assert got.interactions.select("user", "item", "rating", "time").rows() == [
         (u, i, float(r), int(t) * 1000) for u, i, r, t in RATINGS
     ]
+    # Kinds stay apart in the column, as what counts categories needs them.
+    assert categories(got.items["genres"])[0] == ["Drama", "Musical"]
     people = ["", ""] if kind == "latest" else ["24, M, technician", "53, F, other"]
     assert got.users["text"].to_list() == people
 
@@ -87,6 +90,15 @@ def test_every_movielens_layout_gives_the_same_tables(tmp_path: Path, kind: str)
 def test_a_folder_without_movielens_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no MovieLens set"):
         movielens.load(movielens.Config(str(tmp_path)))
+
+
+def test_films_without_genres_need_another_template(tmp_path: Path) -> None:
+    layout(tmp_path, "latest")
+    (tmp_path / "movies.csv").write_text("movieId,title\n7,A (1995)\n08,B\n")
+    with pytest.raises(ConfigError, match="names no column 'genres'"):
+        movielens.load(movielens.Config(str(tmp_path)))
+    got = movielens.load(movielens.Config(str(tmp_path), item_text="{title} ({year})"))
+    assert got.items["text"].to_list() == ["A (1995)", "B"]
 
 
 def test_a_wrong_template_names_the_columns(tmp_path: Path) -> None:
@@ -99,6 +111,10 @@ def test_real_movielens_100k() -> None:
     # 100,000 ratings of 1,682 films by 943 users: GroupLens' README of ml-100k.
     assert (got.interactions.height, got.items.height, got.users.height) == (100000, 1682, 943)
     assert got.items["text"][0] == "Toy Story (1995). Animation, Children's, Comedy"
+    # The texts as they were when the column still held commas, and the 19 genres of the README.
+    digest = hashlib.sha256("\0".join(got.items["text"]).encode()).hexdigest()
+    assert digest.startswith("2b66ac2faf83")
+    assert len({kind for each in categories(got.items["genres"]) for kind in each}) == 19
     assert len(splits.make(got, movielens.Config.default_split).cases(2)) == 943
 
 

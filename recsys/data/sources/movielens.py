@@ -131,9 +131,7 @@ def _csv(folder: Path) -> _Frames:
     """ml-latest, ml-20m, ml-25m, ml-32m: no profiles."""
     events = reading.table(folder / "ratings.csv", numeric=("rating", "timestamp"))
     items = reading.table(folder / "movies.csv")
-    # The set's own way to say that it knows none.
-    genres = pl.col("genres").replace("(no genres listed)", None)
-    return _rename(events), _rename(items).with_columns(genres), None
+    return _rename(events), _rename(items), None
 
 
 def _recbole(folder: Path) -> _Frames:
@@ -192,8 +190,9 @@ def load(cfg: Config) -> Tables:
     if "year" not in items.columns:
         items = reading.split_year(items)
     if "genres" in items.columns:
-        items = items.with_columns(pl.col("genres").str.replace_all("|", ", ", literal=True))
-    items = items.with_columns(fill(items, cfg.item_text))
+        # The set's own way to say that it knows none.
+        items = items.with_columns(pl.col("genres").replace("(no genres listed)", None))
+    items = items.with_columns(fill(items, cfg.item_text, barred=["genres"]))
     if profiles is None:
         users = reading.users_of(events)
     else:

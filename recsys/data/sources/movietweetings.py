@@ -46,7 +46,6 @@ def load(cfg: Config) -> Tables:
         reading.numbers(events["rating"], str(ratings)).alias("rating"),
     )
     items = reading.split_year(reading.delimited(movies, "::", ["item", "title", "genres"]))
-    items = items.with_columns(pl.col("genres").str.replace_all("|", ", ", literal=True))
-    items = items.with_columns(fill(items, cfg.item_text))
+    items = items.with_columns(fill(items, cfg.item_text, barred=["genres"]))
     events, items, notes = reading.described(events, items, "movietweetings")
     return check(Tables(events, items, reading.users_of(events), notes), str(folder))
