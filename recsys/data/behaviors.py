@@ -151,9 +151,23 @@ def _table(lines: bytes, path: Path, before: int) -> pl.DataFrame:
         ) from error
 
 
+def _whole_lines(table: pl.DataFrame, lines: bytes, path: Path, before: int) -> None:
+    """Raises DataError where a line lacks columns; an empty last one only shows nothing."""
+    at = table["shown"].is_null().arg_true().to_list()
+    texts = lines.split(b"\n") if at else []
+    for line in at:
+        columns = texts[line].count(b"\t") + 1
+        if columns < len(_COLUMNS):
+            raise DataError(
+                f"{path}: line {before + line + 1} has {columns} columns, not {len(_COLUMNS)}; "
+                "fetch the file again."
+            )
+
+
 def _piece(lines: bytes, path: Path, before: int, part: str, codes: Codes) -> _Piece:
     table = _table(lines, path, before)
     time = table["moment"].str.to_datetime(_MOMENT, strict=False, time_unit="ms")
+    _whole_lines(table, lines, path, before)
     for name, column in (
         ("time", time),
         ("user", table["user"]),

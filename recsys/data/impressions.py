@@ -253,6 +253,22 @@ def _usable(found: Impressions, need_history: bool) -> tuple[pl.DataFrame, tuple
     return kept.sort("user", "time", maintain_order=True), tuple(notes)
 
 
+def _invented(told: _Told, frame: pl.DataFrame, events: int) -> tuple[str, ...]:
+    """Which events have a made-up time, and how many of them train in spite of a late one."""
+    if not len(told.row):
+        return ()
+    held = frame.filter(pl.col("role") > 0)["time"].to_numpy()
+    first = held.min(initial=np.iinfo(np.int64).max)
+    late = int(((told.role == 0) & (told.time >= first)).sum())
+    return (
+        f"mind: {len(told.row)} of {events} events are clicks that only histories tell of. Their "
+        "times are made up, right before the impression that first tells of each: hour, weekday, "
+        "data.since and data.until mean little for them.",
+        f"mind: {late} of them train although the time made up is not before the first held-out "
+        "impression: they are older clicks of users who come late.",
+    )[: 2 if late else 1]
+
+
 def events(
     found: Impressions, known: pl.Series, need_history: bool
 ) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
@@ -287,5 +303,6 @@ def events(
             np.concatenate([told.role, np.repeat(frame["role"].to_numpy(), size)])
         ),
     }
+    notes = (*notes, *_invented(told, frame, len(both)))
     first = pl.concat([frame["user"].gather(np.unique(told.row)), frame["user"]])
     return pl.DataFrame(columns), reading.users_of(pl.DataFrame({"user": first})), notes

@@ -9,12 +9,14 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import polars as pl
 
+from recsys.data.text import joined
 from recsys.errors import DataError
 
+_HALF = b"\\ud"  # how JSON and Python write one half of a surrogate pair
 _PIECE = 100_000  # lines that are Python objects at one time
 
 
@@ -49,10 +51,11 @@ def records(path: Path, columns: Mapping[str, Key]) -> pl.DataFrame:
     Args:
         path: The file.
         columns: Our column names and where they come from; a record that lacks all keys of one
-            has a null there, and so has a number that cannot be read.
+            has a null there.
 
     Raises:
-        DataError: The file is missing, damaged or empty, or a line holds no object.
+        DataError: The file is missing, damaged or empty, a line holds no object, or something that
+            is no number where one is due.
     """
     kinds = {
         name: pl.Float64 if key.kind == "number" else pl.String for name, key in columns.items()
@@ -60,11 +63,20 @@ def records(path: Path, columns: Mapping[str, Key]) -> pl.DataFrame:
     pieces: list[pl.DataFrame] = []
     rows: dict[str, list[str | float | None]] = {name: [] for name in columns}
     count = 0
-    for record in objects(path):
+    for place, record in _numbered(path):
         count += 1
         for name, key in columns.items():
             value = next((record[n] for n in key.names if n in record), None)
-            rows[name].append(_number(value) if key.kind == "number" else _text(value))
+            if key.kind == "text":
+                rows[name].append(joined(value))
+                continue
+            found = _number(value)
+            if found is None and value not in (None, ""):
+                raise DataError(
+                    f"{path}: line {place} has the {name} '{str(value)[:40]}', which is no number; "
+                    "mend or remove the line."
+                )
+            rows[name].append(found)
         if count % _PIECE == 0:
             pieces.append(pl.DataFrame(rows, schema=kinds))
             rows = {name: [] for name in columns}
@@ -79,11 +91,17 @@ def objects(path: Path) -> Iterator[dict[str, object]]:
     Raises:
         DataError: The file is missing or damaged, or a line holds no object.
     """
+    for _, found in _numbered(path):
+        yield found
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """Number of the line, from 1, and its object."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for place, line in enumerate(file, 1):
                 if line.strip():
-                    yield _object(line, place, path)
+                    yield place, _object(line, place, path)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; put the file there or mend the path.") from error
     except (OSError, EOFError, zlib.error) as error:
@@ -100,33 +118,22 @@ def _object(line: bytes, place: int, path: Path) -> dict[str, object]:
             found = None
     if not isinstance(found, dict):
         raise DataError(f"{path}: line {place} holds no JSON object; mend or remove the line.")
-    return found
+    return cast(dict[str, object], whole(found)) if _HALF in line.lower() else found
+
+
+def whole(value: object) -> object:
+    """A value of JSON whose texts can be encoded: half a surrogate pair becomes U+FFFD."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list | tuple):
+        return [whole(each) for each in value]
+    if isinstance(value, dict):
+        return {str(whole(str(name))): whole(each) for name, each in value.items()}
+    return value
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, int | float):
-        return float(value)
     try:
-        return float(value) if isinstance(value, str) else None
-    except ValueError:
+        return float(value) if isinstance(value, int | float | str) else None
+    except (ValueError, OverflowError):
         return None
-
-
-def _text(value: object) -> str | None:
-    """A value as text; the parts of a list each once, nothing for nothing."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, list | tuple | dict):
-        return ", ".join(dict.fromkeys(_parts(value))) or None
-    return str(value)
-
-
-def _parts(value: object) -> Iterator[str]:
-    """The texts in lists of any depth."""
-    if isinstance(value, list | tuple):
-        for each in value:
-            yield from _parts(each)
-    elif isinstance(value, dict):
-        yield from (f"{name}: {each}" for name, each in value.items())
-    elif value is not None and value != "":
-        yield str(value)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import gzip
 import io
 import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import polars as pl
 
+from recsys.data.lines import whole
+from recsys.data.tables import check_interactions
 from recsys.errors import ConfigError, DataError
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -46,8 +51,12 @@ def folder(path: str, what: str) -> Path:
     return Path(path)
 
 
-def content(path: Path, encoding: str = "utf-8-sig") -> str:
+def content(path: Path, latin: bool = False) -> str:
     """Text of a plain or .gz file without byte-order mark, lines ended by a single newline.
+
+    Args:
+        path: The file, in UTF-8.
+        latin: Whether it may also be Latin-1, which is what it is where it is not UTF-8.
 
     Raises:
         DataError: The file is missing, damaged or in another encoding.
@@ -55,22 +64,31 @@ def content(path: Path, encoding: str = "utf-8-sig") -> str:
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
-        return raw.decode(encoding).replace("\r\n", "\n")
+        return _decoded(raw, latin).replace("\r\n", "\n")
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; put the file there or mend the path.") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); fetch it again.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not {encoding} at byte {error.start}; convert it.") from error
+        raise DataError(f"{path} is not UTF-8 at byte {error.start}; convert it.") from error
+
+
+def _decoded(raw: bytes, latin: bool) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if not latin:
+            raise
+        return raw.decode("latin-1")
 
 
 def delimited(
     path: Path,
     separator: str,
     names: Sequence[str] | None = None,
-    encoding: str = "utf-8-sig",
     quoted: bool = False,
     numeric: Sequence[str] = (),
+    latin: bool = False,
 ) -> pl.DataFrame:
     """A table of text columns; empty places are null.
 
@@ -80,18 +98,18 @@ def delimited(
         path: Plain or .gz file.
         separator: Between columns, one or more letters.
         names: Column names of a file without a header; None: the first line has them.
-        encoding: Of the file.
         quoted: Whether double quotes enclose values (CSV); elsewhere they are part of the text.
         numeric: Columns that become Float64 on the way if all their values are numbers.
+        latin: Whether a file that is not UTF-8 is Latin-1.
 
     Raises:
-        DataError: The file cannot be read, or a line has too many columns.
+        DataError: The file cannot be read, or a line has another number of columns.
     """
-    if len(separator) == 1 and path.suffix != ".gz" and encoding == "utf-8-sig":
+    if len(separator) == 1 and path.suffix != ".gz":
         streamed = _streamed(path, separator, names, quoted, numeric)
         if streamed is not None:
             return streamed
-    text = content(path, encoding)
+    text = content(path, latin)
     if len(separator) > 1:
         text, separator = text.replace(separator, _UNIT), _UNIT
     if not text.strip():
@@ -106,8 +124,30 @@ def delimited(
             infer_schema=False,
         )
     except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise DataError(f"{path} is not a table ({reason}); check its columns.") from error
+        raise DataError(_odd_line(path, text, separator, names, quoted)) from error
+
+
+def _odd_line(
+    path: Path, text: str, separator: str, names: Sequence[str] | None, quoted: bool
+) -> str:
+    """The sentence on the first line that has another number of columns than it should."""
+    rows = csv.reader(
+        io.StringIO(text),
+        delimiter=separator,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
+    width = len(names) if names is not None else 0
+    with contextlib.suppress(csv.Error):
+        for row in rows:
+            width = width or len(row)
+            # Empty places at the end of a line may be left out, where a header names them.
+            if row and (len(row) > width or (names is not None and len(row) < width)):
+                told = f" ({', '.join(names)})" if names is not None else ""
+                return (
+                    f"{path}: line {rows.line_num} has {len(row)} columns, not {width}{told}; mend "
+                    "or remove the line."
+                )
+    return f"{path} is no table of columns; check its separators and quotes."
 
 
 def _streamed(
@@ -133,17 +173,19 @@ def _streamed(
         return None
 
 
-def table(path: Path, numeric: Sequence[str] = ()) -> pl.DataFrame:
+def table(path: Path, numeric: Sequence[str] = (), latin: bool = False) -> pl.DataFrame:
     """A .csv, .tsv, .jsonl or .parquet file, the first three also as .gz.
 
     CSV and TSV columns are text, but those of `numeric`; the other two formats keep their types.
+    With `latin`, a CSV or TSV file that is not UTF-8 is Latin-1.
 
     Raises:
         DataError: The file is missing, damaged or of another kind.
     """
     kind = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
     if kind in _SEPARATORS:
-        return delimited(path, _SEPARATORS[kind], quoted=kind == ".csv", numeric=numeric)
+        quoted = kind == ".csv"
+        return delimited(path, _SEPARATORS[kind], quoted=quoted, numeric=numeric, latin=latin)
     if kind not in (".jsonl", ".parquet"):
         raise DataError(f"{path} is no .csv, .tsv, .jsonl (.gz) or .parquet file; convert it.")
     try:
@@ -170,7 +212,7 @@ def by_id(path: Path) -> dict[str, dict[str, object]]:
     for name, fields in found.items():
         if not isinstance(fields, dict):
             raise DataError(f"{path}: '{name}' holds no object of fields; mend or remove it.")
-    return found
+    return cast(dict[str, dict[str, object]], whole(found))
 
 
 def check_share(held_out: float, missing: Sequence[str]) -> None:
@@ -210,9 +252,9 @@ def numbers(column: pl.Series, where: str) -> pl.Series:
     out = column.cast(pl.Float64, strict=False)
     if out.null_count():
         row = int(out.is_null().arg_true()[0])
+        held = "is empty" if column[row] is None else f"holds '{column[row]}', which is no number"
         raise DataError(
-            f"{where}: row {row + 1} of column '{column.name}' holds '{column[row]}', which is no "
-            "number; mend or remove the row."
+            f"{where}: row {row + 1} of column '{column.name}' {held}; mend or remove the row."
         )
     return out
 
@@ -233,7 +275,7 @@ def split_year(items: pl.DataFrame) -> pl.DataFrame:
 
 
 def described(
-    events: pl.DataFrame, items: pl.DataFrame, source: str
+    events: pl.DataFrame, items: pl.DataFrame, source: str, where: str | Path
 ) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
     """Leaves out items that come twice or have no text, and what was done with such items.
 
@@ -241,10 +283,15 @@ def described(
         events: Interactions with `item`.
         items: Items with `item` and `text`.
         source: Its name, for the sentence.
+        where: File of the interactions, for messages.
 
     Returns:
         Interactions and items that are left, and the sentences that say what is not.
+
+    Raises:
+        DataError: An interaction cannot be used; the row is that of the file.
     """
+    check_interactions(events, str(where))
     notes = []
     twice = items.height - items["item"].n_unique()
     if twice:

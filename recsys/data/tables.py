@@ -28,6 +28,8 @@ WINDOWS = ("available_from", "available_until")
 # A median of 1e11 is the year 5138 in seconds and 1973 in milliseconds; 1e14 ms is again year 5138.
 _FIRST_MS = 1e11
 _LAST_MS = 1e14
+_YEARS = (1900, 2200)  # a time outside is a mistake
+_EVER = (1, 9999)  # of a bound, that may stand for always
 _PIECE = 1_000_000  # values hashed at a time
 
 
@@ -144,19 +146,20 @@ def _unique(frame: pl.DataFrame, key: str, what: str) -> None:
         )
 
 
-def check(tables: Tables, where: str) -> Tables:
+def check(tables: Tables, where: str, interactions: str = "") -> Tables:
     """Returns the tables as they are if all rooms can rely on them.
 
     Args:
         tables: What a source read.
         where: The file, folder or source to name in messages.
+        interactions: The file of interactions, where it is another.
 
     Raises:
         DataError: A column is missing or of a wrong type, an id is empty, given twice or unknown,
             an item has no text, or nothing is left. Row numbers count data rows from 1.
     """
     events, items, users = tables.interactions, tables.items, tables.users
-    _need(events, dict(_INTERACTION_TYPES), f"{where}: interactions")
+    check_interactions(events, interactions or where)
     _need(items, {"item": pl.String, "text": pl.String}, f"{where}: items")
     _need(users, {"user": pl.String, "text": pl.String}, f"{where}: users")
     for name, frame in (("interactions", events), ("items", items), ("users", users)):
@@ -177,11 +180,26 @@ def check(tables: Tables, where: str) -> Tables:
         if missing.any():
             row = _first(missing)
             raise DataError(
-                f"{where}: interactions: row {row + 1} (user '{events['user'][row]}', item "
-                f"'{events['item'][row]}') names an unknown {key}; add it to the {key}s, or "
-                "remove the row."
+                f"{interactions or where}: interactions: row {row + 1} (user "
+                f"'{events['user'][row]}', item '{events['item'][row]}') names an unknown {key}; "
+                f"add it to the {key}s, or remove the row."
             )
     return tables
+
+
+def check_interactions(events: pl.DataFrame, where: str) -> None:
+    """What `check` says of interactions alone; before any is left out, rows are those of the file.
+
+    Raises:
+        DataError: A column is missing or of a wrong type, a place is empty, or a weight below 0.
+    """
+    _need(events, dict(_INTERACTION_TYPES), f"{where}: interactions")
+    if "weight" in events.columns and (events["weight"] < 0).any():
+        row = _first(events["weight"] < 0)
+        raise DataError(
+            f"{where}: interactions: row {row + 1} has the weight {events['weight'][row]:g}; "
+            "give 0 or more, or remove the row."
+        )
 
 
 def _check_windows(items: pl.DataFrame, where: str) -> None:
@@ -215,12 +233,12 @@ def windows(items: pl.DataFrame, where: str) -> pl.DataFrame:
         at = column.is_not_null().arg_true()
         moments = pl.Series(name, [None] * len(column), dtype=pl.Int64)
         if len(at):
-            moments = moments.scatter(at, parse_times(column.gather(at), where))
+            moments = moments.scatter(at, parse_times(column.gather(at), where, _EVER))
         items = items.with_columns(moments)
     return items
 
 
-def parse_times(column: pl.Series, where: str) -> pl.Series:
+def parse_times(column: pl.Series, where: str, years: tuple[int, int] = _YEARS) -> pl.Series:
     """Int64 milliseconds since 1970 UTC, from numbers or ISO 8601 text.
 
     Numbers are seconds or milliseconds, whichever fits the median. Text without an offset is UTC.
@@ -228,19 +246,23 @@ def parse_times(column: pl.Series, where: str) -> pl.Series:
     Args:
         column: Numbers, text, dates or datetimes.
         where: The file to name in messages.
+        years: First and last that a time may lie in.
 
     Raises:
-        DataError: A value cannot be read; the message names its row (from 1) and the value.
+        DataError: A value cannot be read, or lies in no such year; the message names its row (from
+            1) and the value.
     """
     if column.dtype.is_temporal():
         if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-            return _no_gaps(column.cast(pl.Datetime("ms")).dt.epoch("ms"), column, where)
+            moments = column.cast(pl.Datetime("ms")).dt.epoch("ms")
+            return _within(_no_gaps(moments, column, where), column, where, years)
         raise DataError(f"{where}: column '{column.name}' is {column.dtype}, which is not a time.")
     numbers = column.cast(pl.Float64, strict=False)
     head = numbers.drop_nulls()
     if column.dtype == pl.String and numbers.null_count() > len(column) / 2:
         values = [_iso(value) for value in column.to_list()]
-        return _no_gaps(pl.Series(column.name, values, dtype=pl.Int64), column, where)
+        moments = _no_gaps(pl.Series(column.name, values, dtype=pl.Int64), column, where)
+        return _within(moments, column, where, years)
     numbers = _no_gaps(numbers, column, where)
     finite = numbers.is_finite()
     if not finite.all():
@@ -252,7 +274,21 @@ def parse_times(column: pl.Series, where: str) -> pl.Series:
             "milliseconds since 1970; convert it to one of them."
         )
     scale = 1.0 if middle >= _FIRST_MS else 1000.0
-    return (numbers * scale).round().cast(pl.Int64)
+    return _within((numbers * scale).round(), column, where, years)
+
+
+def _within(moments: pl.Series, raw: pl.Series, where: str, years: tuple[int, int]) -> pl.Series:
+    """Milliseconds as Int64, if they lie in the years."""
+    first, last = (datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000 for year in years)
+    odd = (moments < first) | (moments > last + 366 * 86_400_000)
+    if odd.any():
+        row = _first(odd)
+        raise DataError(
+            f"{where}: row {row + 1} of column '{raw.name}' holds '{raw[row]}', which lies outside "
+            f"the years {years[0]} to {years[1]}; mend or remove the row, and give all times in "
+            "one unit."
+        )
+    return moments.cast(pl.Int64)
 
 
 def _iso(value: str | None) -> int | None:
@@ -269,9 +305,10 @@ def _no_gaps(parsed: pl.Series, raw: pl.Series, where: str) -> pl.Series:
     gaps = parsed.is_null()
     if gaps.any():
         row = _first(gaps)
+        held = "is empty" if raw[row] is None else f"holds '{raw[row]}', which is no time"
         raise DataError(
-            f"{where}: row {row + 1} of column '{raw.name}' holds '{raw[row]}', which is no time; "
-            "give unix seconds, milliseconds or an ISO date."
+            f"{where}: row {row + 1} of column '{raw.name}' {held}; give unix seconds, "
+            "milliseconds or an ISO date."
         )
     return parsed
 

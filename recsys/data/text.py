@@ -25,28 +25,37 @@ _BEFORE_GAP = re.compile(rf"[ \t]*{_GAP}")
 _BLANKS = re.compile(r"[ \t]+")
 # Comments and scripts with what is in them, then single tags; not "3 < 4 > 2".
 _MARKUP = re.compile(
-    r"(?:<!--.*?-->|<(style|script)\b.*?</\1\s*>|</?[a-z!][^<>]*>)(\s*(?=[,.;]))?",
-    re.DOTALL | re.IGNORECASE,
+    r"<!--.*?-->|<(style|script)\b.*?</\1\s*>|</?[a-z!][^<>]*>", re.DOTALL | re.IGNORECASE
 )
+_BLANK_BEFORE = re.compile(r"\s+([,.;])")
+_EMPTY_PARTS = re.compile(r",(\s*,)+")
 
 
-def joined(value: object, between: str = ", ") -> str | None:
-    """A value as text: the parts of lists of any depth each once, nothing for nothing."""
+def joined(value: object, between: str = ", ", once: bool = True) -> str | None:
+    """A value as text, nothing for nothing.
+
+    Args:
+        value: A text, a number, or lists of them of any depth.
+        between: What stands between the parts of lists.
+        once: Whether a part that comes again is left out.
+    """
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list | tuple | dict):
-        return between.join(dict.fromkeys(_leaves(value))) or None
+        return between.join(dict.fromkeys(_leaves(value)) if once else _leaves(value)) or None
     return str(value)
 
 
-def plain(value: object, between: str = ", ") -> str | None:
-    """A value as `joined` gives it, without markup; runs of blanks become one."""
-    text = joined(value, between)
-    if text is None:
-        return None
-    if "<" in text:
-        text = _MARKUP.sub(lambda tag: "" if tag[2] is not None else " ", text)
-    return " ".join(text.split())
+def plain(value: object, between: str = ", ", once: bool = True) -> str | None:
+    """A value as `joined` gives it, without markup, and the blanks and commas that it leaves."""
+    text = joined(value, between, once)
+    if text is None or "<" not in text:
+        return text
+    bare = _MARKUP.sub(" ", text)
+    if bare == text:
+        return text
+    bare = _EMPTY_PARTS.sub(",", _BLANK_BEFORE.sub(r"\1", bare)).rstrip()
+    return bare.removesuffix(",") or None
 
 
 def _leaves(value: object) -> Iterator[str]:

@@ -151,7 +151,8 @@ def test_a_block_holds_little_more_than_it_may(tmp_path):
         (b"9\t\t11/12/2019 1:00:00 PM\tN1\tN1-1\n", "line 31 has no user"),
         (b"\tU1\t11/12/2019 1:00:00 PM\tN1\tN1-1\n", "line 31 has no number"),
         (b"9\tU1\t11/12/2019 1:00:00 PM\tN\xff1\tN1-1\n", "line 31 is not UTF-8"),
-        (b"9\tU1\n", "line 31 has no time"),
+        (b"9\tU1\n", "line 31 has 2 columns, not 5; fetch"),
+        (b"9\tU1\t11/12/2019 1:00:00 PM\tN1\n", "line 31 has 4 columns, not 5; fetch"),
     ],
 )
 def test_a_damaged_line_is_named_by_file_and_number(line, sentence, size, tmp_path):

@@ -1,9 +1,10 @@
 """Amazon Reviews 2014, 2018 and 2023: the original JSON lines of reviews and product data.
 
-Pages: "Amazon product data" (McAuley, UCSD, 2014), "Amazon review data (2018)" (Ni, Li and McAuley
-2019) and "Amazon Reviews'23" (Hou et al. 2024); no checksums are known. Each edition has its own
-names of fields. The text of a review is the column `review`: `data.user_reviews` makes user texts
-of it without letting a later one through.
+Pages: https://amazon-reviews-2023.github.io/ (Hou et al. 2024) and, for 2018 and 2014,
+https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/ (Ni, Li and McAuley 2019), which names that of
+"Amazon product data"; no checksums are known. Each edition has its own names of fields. The text of
+a review is the column `review`: `data.user_reviews` makes user texts of it without letting a later
+one through.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import polars as pl
 from recsys.data import lines, reading
 from recsys.data.lines import number, text
 from recsys.data.tables import Tables, check, parse_times
-from recsys.data.text import fill
+from recsys.data.text import fill, plain
 from recsys.errors import DataError
 
 _WHAT = (
-    'a category\'s reviews and its meta_ file from the page "Amazon Reviews\'23", "Amazon review '
-    'data (2018)" or "Amazon product data"'
+    "a category's reviews and its meta_ file from https://amazon-reviews-2023.github.io/ or "
+    "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/"
 )
 _REVIEWS = {
     "user": text("user_id", "reviewerID"),
@@ -134,11 +135,12 @@ def load(cfg: Config) -> Tables:
     items = _records(meta, _META).filter(pl.col("item").is_not_null())
     # Pages that were parsed wrongly have a script for a title; others carry tags.
     items = items.with_columns(
-        pl.when(~pl.col("title").str.contains("getTime")).then("title").alias("title"),
-        pl.col("description", "features", "brand")
-        .str.replace_all(r"<[^<>]*>", " ")
-        .str.replace_all(r"\s+([,.;])", "$1"),
+        pl.when(~pl.col("title").str.contains("getTime")).then("title").alias("title")
+    ).with_columns(
+        pl.Series(name, [plain(value) for value in items[name]], dtype=pl.String)
+        for name in items.columns
+        if name != "item"
     )
     items = items.with_columns(fill(items, cfg.item_text))
-    events, items, notes = reading.described(events, items, "amazon")
-    return check(Tables(events, items, reading.users_of(events), notes), str(folder))
+    events, items, notes = reading.described(events, items, "amazon", path)
+    return check(Tables(events, items, reading.users_of(events), notes), str(folder), str(path))

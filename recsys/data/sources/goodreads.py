@@ -1,9 +1,9 @@
 """Goodreads: the UCSD Book Graph's JSON lines, or the ordered subset of the ONCE project.
 
-Pages: "UCSD Book Graph" (Wan and McAuley 2018), files goodreads_interactions_*.json.gz and
-goodreads_books_*.json.gz; GitHub, "Jyonn/ONCE" (Liu et al. 2024), files users.jsonl.gz and
-items.tsv.gz. No checksums are known. The subset has an order but no times, and its descriptions
-are a language model's, not the publishers'.
+Pages: https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html (Wan and McAuley 2018), files
+goodreads_interactions_*.json.gz and goodreads_books_*.json.gz; GitHub, "Jyonn/ONCE" (Liu et al.
+2024), files users.jsonl.gz and items.tsv.gz. No checksums are known. The subset has an order but no
+times, and its descriptions are a language model's, not the publishers'.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import polars as pl
 
 from recsys.data import lines, reading
 from recsys.data.lines import number, text
-from recsys.data.tables import Tables, check
+from recsys.data.tables import Tables, check, parse_times
 from recsys.data.text import fill
 from recsys.errors import DataError
 
 _WHAT = (
-    'goodreads_interactions_*.json.gz and goodreads_books_*.json.gz of the page "UCSD Book Graph"'
+    "goodreads_interactions_*.json.gz and goodreads_books_*.json.gz of "
+    "https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html"
 )
 _EVENTS = {
     "user": text("user_id"),
@@ -67,7 +68,7 @@ def _graph(events: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
             "mend or remove it."
         )
     frame = frame.with_columns(
-        moment.dt.epoch("ms").alias("time"),
+        parse_times(moment, str(events)).alias("time"),
         reading.numbers(frame["rating"], str(events)).alias("rating"),
         pl.col("read").str.to_lowercase(),
     )
@@ -83,7 +84,7 @@ def _once(users: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     frame = frame.select(
         user=pl.col("uid").cast(pl.String), item=pl.col("history").cast(pl.List(pl.String))
     )
-    items = reading.delimited(books, "\t")
+    items = reading.delimited(books, "\t", quoted=True)
     if not {"bid", "title"} <= set(items.columns):
         raise DataError(f"{books} lacks bid or title; fetch it again.")
     return frame.explode("item").drop_nulls(), items.rename({"bid": "item"})
@@ -98,10 +99,8 @@ def load(cfg: Config) -> Tables:
     """
     folder = reading.folder(cfg.path, _WHAT)
     if any((folder / name).is_file() for name in ("users.jsonl", "users.jsonl.gz")):
-        events, items = _once(
-            reading.find(folder, "users.jsonl", "users.jsonl.gz"),
-            reading.find(folder, "items.tsv", "items.tsv.gz"),
-        )
+        path = reading.find(folder, "users.jsonl", "users.jsonl.gz")
+        events, items = _once(path, reading.find(folder, "items.tsv", "items.tsv.gz"))
     else:
         shelves, books = (
             sorted(folder.glob(f"goodreads_{sort}*.json*")) for sort in ("interactions", "books")
@@ -111,7 +110,8 @@ def load(cfg: Config) -> Tables:
                 f"{folder} holds {len(shelves)} files goodreads_interactions* and {len(books)} "
                 f"goodreads_books*; put one of each there: {_WHAT}."
             )
-        events, items = _graph(shelves[0], books[0])
+        path = shelves[0]
+        events, items = _graph(path, books[0])
     items = items.with_columns(fill(items, cfg.item_text))
-    events, items, notes = reading.described(events, items, "goodreads")
-    return check(Tables(events, items, reading.users_of(events), notes), str(folder))
+    events, items, notes = reading.described(events, items, "goodreads", path)
+    return check(Tables(events, items, reading.users_of(events), notes), str(folder), str(path))

@@ -8,6 +8,7 @@ checksums are known.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import polars as pl
@@ -53,13 +54,17 @@ class Config:
     user_text: str = field(default="", metadata={"help": "Template over users' fields."})
 
 
+def _path(cfg: Config, file: str) -> Path:
+    return reading.find(reading.folder(cfg.path, _WHAT), file, f"{file}.gz")
+
+
 def _read(cfg: Config, file: str, columns: dict[str, Key]) -> pl.DataFrame:
     """The columns of a file in the folder.
 
     Raises:
         ConfigError: No record has one of the fields.
     """
-    path = reading.find(reading.folder(cfg.path, _WHAT), file, f"{file}.gz")
+    path = _path(cfg, file)
     frame = lines.records(path, columns)
     for name, key in columns.items():
         if name not in WINDOWS and frame[name].null_count() == frame.height:
@@ -78,7 +83,7 @@ def _events(cfg: Config) -> pl.DataFrame:
     if taken:
         raise ConfigError(f"data.source.further: '{taken[0]}' is read already; leave it out.")
     events = _read(cfg, cfg.interactions, wanted | {name: text(name) for name in cfg.further})
-    where = cfg.interactions
+    where = str(_path(cfg, cfg.interactions))
     if cfg.time:
         events = events.with_columns(parse_times(events["time"], where).alias("time"))
     for name in (n for n in ("rating", "weight") if n in wanted):
@@ -95,13 +100,14 @@ def load(cfg: Config) -> Tables:
     """
     if not cfg.interactions or not cfg.items:
         raise DataError("Set data.source.interactions and data.source.items to two file names.")
-    events = _events(cfg)
+    events, where = _events(cfg), str(_path(cfg, cfg.interactions))
     own = {name: text(name) for name in names(cfg.item_text)} | {n: text(n) for n in WINDOWS}
     items = _read(cfg, cfg.items, own | {"item": text(cfg.items_id or cfg.item)})
     empty = [name for name in WINDOWS if items[name].null_count() == items.height]
-    items = windows(items.drop(empty).filter(pl.col("item").is_not_null()), cfg.items)
+    kept = items.drop(empty).filter(pl.col("item").is_not_null())
+    items = windows(kept, str(_path(cfg, cfg.items)))
     items = items.with_columns(fill(items, cfg.item_text))
-    events, items, notes = reading.described(events, items, "jsonl")
+    events, items, notes = reading.described(events, items, "jsonl", where)
     users = reading.users_of(events)
     if cfg.users:
         profile = {name: text(name) for name in names(cfg.user_text)}
@@ -111,4 +117,4 @@ def load(cfg: Config) -> Tables:
         users = users.with_columns(pl.col("text").fill_null(""))
     elif cfg.user_text:
         raise ConfigError("data.source.user_text needs data.source.users, the file of its fields.")
-    return check(Tables(events, items, users, notes), cfg.path)
+    return check(Tables(events, items, users, notes), cfg.path, where)

@@ -1,6 +1,6 @@
 """MIND, Microsoft's news data set: impressions with clicks, small and large.
 
-Page: "MIND: Microsoft News Dataset" (Wu et al., ACL 2020), archives MINDsmall_train, MINDsmall_dev,
+Page: https://msnews.github.io/ (Wu et al., ACL 2020), archives MINDsmall_train, MINDsmall_dev,
 MINDlarge_train, MINDlarge_dev and MINDlarge_test; no checksums are known. Titles in other
 languages: GitHub, "andreeaiana/xMIND" (Iana et al. 2024).
 
@@ -24,7 +24,7 @@ from recsys.errors import DataError
 
 _WHAT = (
     "the folders MINDsmall_train and MINDsmall_dev (or MINDlarge_*), each with behaviors.tsv and "
-    'news.tsv, of the page "MIND: Microsoft News Dataset"'
+    "news.tsv, of https://msnews.github.io/"
 )
 _NEWS = ["item", "category", "subcategory", "title", "abstract", "url", "entities", "mentions"]
 _PARTS = {"train": ("train",), "val": ("dev", "valid"), "test": ("test",)}

@@ -1,16 +1,16 @@
 """MovieLens in the four layouts it is passed around in.
 
 ml-100k (u.data, u.item, u.user), ml-1m and ml-10m (.dat), ml-20m, ml-25m, ml-32m and ml-latest
-(.csv), and RecBole's atomic files (.inter, .item, .user). Page: GroupLens, "MovieLens". MD5 of the
-archives stand beside them there; ml-100k.zip has the one that `quickstart` checks. Layouts and
-codes: the README files of the archives.
+(.csv), and RecBole's atomic files (.inter, .item, .user). Page:
+https://grouplens.org/datasets/movielens/, with MD5 of the archives; ml-100k.zip has the one that
+`quickstart` checks. Layouts and codes: the README files of the archives.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import polars as pl
 
@@ -40,6 +40,7 @@ _GENRES = [
     "War",
     "Western",
 ]
+_WHAT = "an archive of https://grouplens.org/datasets/movielens/, unpacked"
 _AGES = {"1": "under 18", "56": "56 or older"}  # ml-1m; its other codes are a span's first year
 _JOBS = [
     "other",
@@ -95,43 +96,58 @@ class Config:
     )
 
 
-_Frames = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame | None]
+class _Frames(NamedTuple):
+    """What a layout holds.
+
+    Attributes:
+        path: File of the ratings, for messages.
+        events: The ratings.
+        items: The films.
+        users: The profiles, where there are any.
+    """
+
+    path: Path
+    events: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame | None
 
 
 def _original(folder: Path) -> _Frames:
     """ml-100k: 19 flags stand for the genres."""
     names = ["item", "title", "released", "video", "url", *_GENRES]
-    items = reading.delimited(folder / "u.item", "|", names, "latin-1")
+    items = reading.delimited(folder / "u.item", "|", names, latin=True)
     genres = pl.concat_list(
         [pl.when(pl.col(g) == "1").then(pl.lit(g)) for g in _GENRES[1:]]
     ).list.drop_nulls()
     items = items.select("item", "title", genres=genres.list.join("|"))
     profile = ["user", "age", "gender", "occupation", "zip"]
-    users = reading.delimited(folder / "u.user", "|", profile, "latin-1")
-    return reading.delimited(folder / "u.data", "\t", _RATINGS), items, users
+    users = reading.delimited(folder / "u.user", "|", profile, latin=True)
+    path = folder / "u.data"
+    return _Frames(path, reading.delimited(path, "\t", _RATINGS), items, users)
 
 
 def _dat(folder: Path) -> _Frames:
-    """ml-1m: "::" between columns, codes for age and occupation; ml-10m: UTF-8, no profiles."""
-    profiles = (folder / "users.dat").is_file()
-    encoding = "latin-1" if profiles else "utf-8-sig"
-    events = reading.delimited(folder / "ratings.dat", "::", _RATINGS, encoding)
-    items = reading.delimited(folder / "movies.dat", "::", ["item", "title", "genres"], encoding)
-    if not profiles:
-        return events, items, None
+    """ml-1m: Latin-1, "::" between columns, codes for age and occupation; ml-10m: no profiles."""
+    path = folder / "ratings.dat"
+    events = reading.delimited(path, "::", _RATINGS)
+    films = ["item", "title", "genres"]
+    items = reading.delimited(folder / "movies.dat", "::", films, latin=True)
+    if not (folder / "users.dat").is_file():
+        return _Frames(path, events, items, None)
     profile = ["user", "gender", "age", "occupation", "zip"]
-    users = reading.delimited(folder / "users.dat", "::", profile, "latin-1").with_columns(
+    users = reading.delimited(folder / "users.dat", "::", profile, latin=True).with_columns(
         pl.col("age").replace(_AGES),
         pl.col("occupation").replace({str(n): job for n, job in enumerate(_JOBS)}),
     )
-    return events, items, users
+    return _Frames(path, events, items, users)
 
 
 def _csv(folder: Path) -> _Frames:
     """ml-latest, ml-20m, ml-25m, ml-32m: no profiles."""
-    events = reading.table(folder / "ratings.csv", numeric=("rating", "timestamp"))
+    path = folder / "ratings.csv"
+    events = reading.table(path, numeric=("rating", "timestamp"))
     items = reading.table(folder / "movies.csv")
-    return _rename(events), _rename(items), None
+    return _Frames(path, _rename(events), _rename(items), None)
 
 
 def _recbole(folder: Path) -> _Frames:
@@ -142,7 +158,8 @@ def _recbole(folder: Path) -> _Frames:
         items = items.with_columns(pl.col("genres").str.replace_all(" ", "|", literal=True))
     profile = folder / f"{stem.name}.user"
     users = _rename(reading.delimited(profile, "\t")) if profile.is_file() else None
-    return _rename(reading.delimited(folder / f"{stem.name}.inter", "\t")), items, users
+    path = folder / f"{stem.name}.inter"
+    return _Frames(path, _rename(reading.delimited(path, "\t")), items, users)
 
 
 def _rename(frame: pl.DataFrame) -> pl.DataFrame:
@@ -161,8 +178,8 @@ def _detect(folder: Path) -> _Frames:
     if any(folder.glob("*.inter")):
         return _recbole(folder)
     raise DataError(
-        f"{folder} holds no MovieLens set (u.data, ratings.dat, ratings.csv or *.inter); "
-        "set data.source.path to the unpacked folder."
+        f"{folder} holds no MovieLens set (u.data, ratings.dat, ratings.csv or *.inter); fetch "
+        f"{_WHAT}, and set data.source.path to the unpacked folder."
     )
 
 
@@ -173,8 +190,8 @@ def load(cfg: Config) -> Tables:
         DataError: The folder holds none of the layouts, or a file is damaged.
         ConfigError: A template names an unknown column.
     """
-    where = str(reading.folder(cfg.path, 'an archive of GroupLens\' page "MovieLens", unpacked'))
-    events, items, profiles = _detect(Path(where))
+    folder = reading.folder(cfg.path, _WHAT)
+    path, events, items, profiles = _detect(folder)
     for name, frame, needed in (
         ("ratings", events, _RATINGS),
         ("movies", items, ["item", "title"]),
@@ -182,10 +199,10 @@ def load(cfg: Config) -> Tables:
     ):
         missing = [n for n in needed if frame is not None and n not in frame.columns]
         if missing:
-            raise DataError(f"{where}: {name} lack the column {missing[0]}; fetch the set again.")
+            raise DataError(f"{folder}: {name} lack the column {missing[0]}; fetch the set again.")
     events = events.with_columns(
-        parse_times(events["time"], where).alias("time"),
-        reading.numbers(events["rating"], where).alias("rating"),
+        parse_times(events["time"], str(path)).alias("time"),
+        reading.numbers(events["rating"], str(path)).alias("rating"),
     )
     if "year" not in items.columns:
         items = reading.split_year(items)
@@ -197,4 +214,4 @@ def load(cfg: Config) -> Tables:
         users = reading.users_of(events)
     else:
         users = profiles.with_columns(fill(profiles, cfg.user_text))
-    return check(Tables(events, items, users), where)
+    return check(Tables(events, items, users), str(folder), str(path))

@@ -1,7 +1,7 @@
 """MovieTweetings: ratings from 0 to 10 that people tweeted, in "::"-separated files.
 
-Page: GitHub, "sidooms/MovieTweetings", folders `latest` and `snapshots`. The files grow daily, so
-there is no checksum. users.dat, which names Twitter accounts, is not read.
+Page: https://github.com/sidooms/MovieTweetings, folders `latest` and `snapshots`. The files grow
+daily, so there is no checksum. users.dat, which names Twitter accounts, is not read.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import polars as pl
-
 from recsys.data import reading
 from recsys.data.tables import Tables, check, parse_times
 from recsys.data.text import fill
 
-_WHAT = "ratings.dat and movies.dat of the GitHub project sidooms/MovieTweetings"
+_WHAT = "ratings.dat and movies.dat of https://github.com/sidooms/MovieTweetings"
 
 
 @dataclass
@@ -47,5 +45,5 @@ def load(cfg: Config) -> Tables:
     )
     items = reading.split_year(reading.delimited(movies, "::", ["item", "title", "genres"]))
     items = items.with_columns(fill(items, cfg.item_text, barred=["genres"]))
-    events, items, notes = reading.described(events, items, "movietweetings")
-    return check(Tables(events, items, reading.users_of(events), notes), str(folder))
+    events, items, notes = reading.described(events, items, "movietweetings", ratings)
+    return check(Tables(events, items, reading.users_of(events), notes), str(folder), str(ratings))

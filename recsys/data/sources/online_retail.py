@@ -1,12 +1,14 @@
-"""UCI Online Retail, I and II: the invoices of a real shop, as CSV.
+"""UCI Online Retail, I and II: the invoices of a real shop, as .xlsx or CSV.
 
-Pages: UCI Machine Learning Repository, "Online Retail" (Chen, Sain and Guo 2012) and "Online Retail
-II"; they give .xlsx files (no checksum is known): save the sheets as one CSV. An invoice is a
-basket: several targets at one time, named by the column `basket`.
+Page: https://archive.ics.uci.edu/dataset/352/online+retail (Chen, Sain and Guo 2012), which gives
+an .xlsx file, as that of Online Retail II does (no checksum is known). All its sheets are read,
+with fastexcel; without it, save the sheets as one CSV. An invoice is a basket: several targets at
+one time, named by the column `basket`.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -18,7 +20,9 @@ from recsys.data.tables import Tables, check, parse_times
 from recsys.data.text import fill
 from recsys.errors import DataError
 
-_WHAT = 'the CSV of the UCI page "Online Retail" or "Online Retail II"'
+_WHAT = (
+    "the .xlsx file of https://archive.ics.uci.edu/dataset/352/online+retail (or a CSV made of it)"
+)
 _NAMES = {
     "InvoiceNo": "basket",
     "Invoice": "basket",
@@ -32,6 +36,7 @@ _NAMES = {
     "Customer ID": "user",
     "Country": "country",
 }
+_FILES = (".csv", ".csv.gz", ".xlsx")
 _GOODS = r"^(\d{5}[A-Za-z]*|DCGS\w+)$"  # not postage, fees, vouchers, samples or bank charges
 
 
@@ -41,7 +46,7 @@ class Config:
 
     default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "time"
 
-    path: str = field(default="", metadata={"help": "The CSV file (.gz too), or its folder."})
+    path: str = field(default="", metadata={"help": "The .xlsx or .csv (.gz) file, or its folder."})
     codes: Literal["goods", "all"] = field(
         default="goods",
         metadata={"help": "Stock codes: goods only, or all with postage, fees and vouchers."},
@@ -59,10 +64,33 @@ def _file(path: str) -> Path:
     if path and Path(path).is_file():
         return Path(path)
     folder = reading.folder(path, _WHAT)
-    found = sorted([*folder.glob("*.csv"), *folder.glob("*.csv.gz")])
+    found = sorted(path for kind in _FILES for path in folder.glob(f"*{kind}"))
     if len(found) != 1:
-        raise DataError(f"{folder} holds {len(found)} CSV files; set data.source.path to one.")
+        raise DataError(
+            f"{folder} holds {len(found)} CSV or .xlsx files; set data.source.path to one."
+        )
     return found[0]
+
+
+def _lines(path: Path) -> pl.DataFrame:
+    """All rows as text, the numbers of a CSV apart.
+
+    Raises:
+        DataError: The file is damaged, or nothing is installed that reads .xlsx.
+    """
+    if path.suffix.lower() != ".xlsx":
+        return reading.table(path, numeric=("Quantity", "UnitPrice", "Price"), latin=True)
+    try:
+        # Without types, as the numbers of cancelled invoices begin with a letter.
+        sheets = pl.read_excel(path, sheet_id=0, infer_schema_length=0)
+        return pl.concat(sheets.values())
+    except ImportError as error:
+        raise DataError(
+            f"{path} is a spreadsheet, and fastexcel, which reads it, is not installed; "
+            "pip install fastexcel, or save its sheets as one CSV file."
+        ) from error
+    except Exception as error:  # of any kind: the reader is another project's
+        raise DataError(f"{path} cannot be read ({error}); save its sheets as one CSV.") from error
 
 
 def _sold(lines: pl.DataFrame, codes: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
@@ -82,13 +110,53 @@ def _sold(lines: pl.DataFrame, codes: str) -> tuple[pl.DataFrame, tuple[str, ...
     return lines, tuple(notes)
 
 
-def _moments(column: pl.Series, where: str) -> pl.Series:
-    """Times as ISO text or, as spreadsheets write them, month/day/year hour:minute."""
-    if column.str.contains("/").any():
-        column = column.str.to_datetime("%m/%d/%Y %H:%M", strict=False).fill_null(
-            column.str.to_datetime("%m/%d/%y %H:%M", strict=False)
+def _moments(lines: pl.DataFrame, where: str) -> tuple[pl.Series, tuple[str, ...]]:
+    """Times as ISO text or, as spreadsheets write them, with slashes; null where there is none.
+
+    Which number of a date is the day shows in the invoices: their numbers rise with time.
+
+    Args:
+        lines: All lines, with `basket` and `time`.
+        where: The file.
+
+    Returns:
+        Milliseconds, and how the dates were read where that is a question.
+    """
+    raw = lines["time"]
+    if not raw.str.contains("/").any():
+        return raw.str.strip_chars().str.to_datetime(strict=False, time_unit="ms"), ()
+    read = {order: _slashed(raw, order) for order in ("%m/%d", "%d/%m")}
+    none = {order: moments.null_count() for order, moments in read.items()}
+    number = lines["basket"].str.extract(r"(\d+)").cast(pl.Int64, strict=False)
+    rank = number.arg_sort()
+    falls = {
+        order: int((moments.gather(rank).diff().dt.total_milliseconds() < 0).sum())
+        for order, moments in read.items()
+    }
+    order = min(read, key=lambda name: (none[name], falls[name]))
+    said = {"%m/%d": "month/day/year", "%d/%m": "day/month/year"}[order]
+    why = (
+        "the only order that fits all"
+        if len(set(none.values())) > 1
+        else (
+            "as the numbers of invoices rise with time so"
+            if len(set(falls.values())) > 1
+            else "as no date and no number of an invoice tells the order"
         )
-    return parse_times(column, where).alias("time")
+    )
+    return read[order], (f"online_retail: the dates of {where} are read as {said}, {why}.",)
+
+
+def _slashed(raw: pl.Series, order: str) -> pl.Series:
+    """Dates with slashes as moments, with years of two or four digits, with or without seconds."""
+    text = raw.str.strip_chars()
+    out = text.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="ms")
+    for year, clock in itertools.product(("%Y", "%y"), ("%H:%M", "%H:%M:%S")):
+        digits = 4 if year == "%Y" else 2
+        fits = text.str.contains(rf"/\d{{{digits}}} ")
+        moments = text.str.to_datetime(f"{order}/{year} {clock}", strict=False, time_unit="ms")
+        out = out.fill_null(moments.set(~fits, None))
+    return out
 
 
 def load(cfg: Config) -> Tables:
@@ -99,7 +167,7 @@ def load(cfg: Config) -> Tables:
         ConfigError: A template names an unknown column.
     """
     path = _file(cfg.path)
-    lines = reading.table(path, numeric=("Quantity", "UnitPrice", "Price"))
+    lines = _lines(path)
     lines = lines.rename({n: _NAMES[n] for n in lines.columns if n in _NAMES})
     missing = [name for name in dict.fromkeys(_NAMES.values()) if name not in lines.columns]
     if missing:
@@ -108,9 +176,17 @@ def load(cfg: Config) -> Tables:
         pl.col("user").str.strip_chars().str.strip_suffix(".0").replace("", None),
         pl.col("item", "basket").str.strip_chars(),
         *(reading.numbers(lines[name], str(path)).alias(name) for name in ("quantity", "price")),
-    )
-    lines, notes = _sold(lines, cfg.codes)
-    lines = lines.with_columns(_moments(lines["time"], str(path)))
+    ).with_row_index("row", offset=1)
+    moments, how = _moments(lines, str(path))
+    # Only a line that counts must have a time.
+    lines, notes = _sold(lines.with_columns(moment=moments), cfg.codes)
+    bad = lines.filter(pl.col("moment").is_null())
+    if bad.height:
+        raise DataError(
+            f"{path}: row {bad['row'][0]} has the date '{bad['time'][0]}', which cannot be read; "
+            "write dates as 2011-12-09 12:50:00, or mend the row."
+        )
+    lines = lines.with_columns(parse_times(lines["moment"], str(path)).alias("time"))
     # Not the most frequent description: that would tell of sales to come.
     items = lines.group_by("item", maintain_order=True).agg(
         pl.col("description").drop_nulls().first()
@@ -119,6 +195,6 @@ def load(cfg: Config) -> Tables:
     users = lines.unique("user", keep="first", maintain_order=True).select("user", "country")
     users = users.with_columns(fill(users, cfg.user_text))
     events = lines.select("user", "item", "time", "basket", "quantity", "price")
-    events, items, more = reading.described(events, items, "online_retail")
+    events, items, more = reading.described(events, items, "online_retail", path)
     users = users.filter(pl.col("user").is_in(events["user"].unique().to_list()))
-    return check(Tables(events, items, users, (*notes, *more)), str(path))
+    return check(Tables(events, items, users, (*how, *notes, *more)), str(path))

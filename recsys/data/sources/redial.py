@@ -1,8 +1,9 @@
 """ReDial: dialogues in which someone seeks a film, and another one recommends some.
 
-Page: "ReDial dataset" (Li et al., NeurIPS 2018), train_data.jsonl and test_data.jsonl; the part
-valid is that of later projects (GitHub, "Lancelot39/KGSF", Zhou et al. 2020). Genres and plots:
-id2info.json of GitHub, "RUCAIBox/iEvaLM-CRS" (Wang et al. 2023). No checksums are known.
+Page: https://redialdata.github.io/website/ (Li et al., NeurIPS 2018), train_data.jsonl and
+test_data.jsonl; the part valid is that of later projects (GitHub, "Lancelot39/KGSF", Zhou et al.
+2020). Genres and plots: id2info.json of GitHub, "RUCAIBox/iEvaLM-CRS" (Wang et al. 2023). No
+checksums are known.
 
 An interaction is a film of a dialogue, where it is named first. `event` says what the seeker thinks
 of it (liked, disliked, unsaid), `rating` the same (1, 0 and 0.5: `data.positive_from=1` takes the
@@ -28,10 +29,10 @@ import polars as pl
 
 from recsys.data import lines, reading
 from recsys.data.tables import Tables, check
-from recsys.data.text import fill
+from recsys.data.text import fill, joined
 from recsys.errors import DataError
 
-_WHAT = 'train_data.jsonl and test_data.jsonl of the page "ReDial dataset"'
+_WHAT = "train_data.jsonl and test_data.jsonl of https://redialdata.github.io/website/"
 _PARTS = {"train": "train", "valid": "val", "test": "test"}
 _KEYS = ("conversationId", "initiatorWorkerId", "messages")
 _MARK = re.compile(r"@(\d+)")
@@ -204,10 +205,8 @@ def _films(dialogue: _Dialogue, names: Mapping[str, str], whose: str) -> Iterato
 
 
 def _fact(value: object) -> str | None:
-    """A fact as text, the parts of a list with commas between them."""
-    if isinstance(value, list):
-        return ", ".join(str(each) for each in value)
-    return None if value is None else str(value)
+    """A fact as text; a list of none is known to be empty."""
+    return None if value is None else joined(value) or ""
 
 
 def _items(info: Mapping[str, Mapping[str, object]], dialogues: list[_Dialogue]) -> pl.DataFrame:
@@ -262,6 +261,6 @@ def load(cfg: Config) -> Tables:
         notes.append(f"redial: {unknown} marks stand for no film that has a name: not read.")
     items = reading.split_year(items)
     items = items.with_columns(fill(items, cfg.item_text))
-    events, items, more = reading.described(events, items, "redial")
+    events, items, more = reading.described(events, items, "redial", folder)
     users = users.filter(pl.col("user").is_in(events["user"].unique().to_list()))
     return check(Tables(events, items, users, (*notes, *more)), str(folder))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -22,7 +21,7 @@ import polars as pl
 
 from recsys.data import reading
 from recsys.data.tables import Tables, check, windows
-from recsys.data.text import fill
+from recsys.data.text import fill, plain
 from recsys.errors import ConfigError, DataError
 
 _WHAT = (
@@ -33,7 +32,6 @@ _PARTS = {"train": ("train",), "val": ("valid", "val", "dev"), "test": ("test",)
 _WORDS = {word: part for part, words in _PARTS.items() for word in (*words, part)}
 _KINDS = (".jsonl", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".csv.gz", ".tsv.gz")
 _ALWAYS = ("title", "brand", "description")  # what the default template names
-_MARKUP = re.compile(r"<!--.*?-->|<(style|script)\b.*?</\1\s*>|<[^<>]*>", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass
@@ -197,22 +195,22 @@ def _events(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     return pl.DataFrame({"user": users, "item": items, "split": roles}), tuple(notes)
 
 
-def _plain(value: object) -> str | None:
+def _field(value: object) -> str | None:
     """A field as text without markup; a list, also in the form of a text, as its parts."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         # Else it is a text that merely begins with a bracket.
         with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             value = ast.literal_eval(value.strip())
-    if isinstance(value, list | tuple):
-        value = " ".join(str(each) for each in value)
-    return None if value is None else " ".join(_MARKUP.sub(" ", str(value)).split())
+    # A description may say a sentence twice.
+    text = plain(value, " ", once=False) or ""
+    return None if value is None else " ".join(text.split())
 
 
 def _items(path: Path) -> pl.DataFrame:
     """The items with all their fields as text."""
     found = reading.by_id(path)
     names = dict.fromkeys([*_ALWAYS, *(name for fields in found.values() for name in fields)])
-    columns = {n: [_plain(fields.get(n)) for fields in found.values()] for n in names}
+    columns = {n: [_field(fields.get(n)) for fields in found.values()] for n in names}
     # A field with one of the names that tables keep for themselves would be taken for it.
     columns = {f"{n}_" if n in ("item", "text") else n: texts for n, texts in columns.items()}
     schema = {"item": pl.String, **dict.fromkeys(columns, pl.String)}
@@ -232,5 +230,5 @@ def load(cfg: Config) -> Tables:
     items = windows(_items(path), str(path))
     events, notes = _events(pl.concat([_read(file, part, cfg) for file, part in files.items()]))
     items = items.with_columns(fill(items, cfg.item_text))
-    events, items, more = reading.described(events, items, "rows")
+    events, items, more = reading.described(events, items, "rows", folder)
     return check(Tables(events, items, reading.users_of(events), (*notes, *more)), str(folder))
