@@ -154,6 +154,7 @@ def compose_data(argv: Sequence[str]) -> Run:
     run = cast(Run, _typed(Run, rest, ""))
     run.data.source = _choice("data.source", nodes.get("data.source", run.data.source))
     _check_ranges(run, "")
+    _ask_for_reviews(run)
     return run
 
 
@@ -173,12 +174,21 @@ def _run(layers: Sequence[Node]) -> Run:
         setattr(run.data if axis == "data.source" else run, axis.split(".")[-1], config)
     _check_ranges(run, "")
     _check_lists(run)
+    _ask_for_reviews(run)
     options = run.evaluation
     if not options.monitor.startswith(options.label):
         options.monitor = f"{options.label}{options.monitor}"
     if not cast(Any, run.architecture).trains:
         _refuse_training(run, nodes)
     return run
+
+
+def _ask_for_reviews(run: Run) -> None:
+    """A source that keeps reviews on demand only does so where user texts are made of them."""
+    source = run.data.source
+    for f in fields(source):
+        if f.name == "keep_reviews" and source.keep_reviews is None:
+            source.keep_reviews = run.data.user_reviews > 0
 
 
 def _check_lists(run: Run) -> None:
@@ -385,6 +395,12 @@ def _typed(schema: type, values: Node, prefix: str) -> object:
     except OmegaConfBaseException as error:
         key = f"{prefix}{error.full_key}" if error.full_key else prefix.rstrip(".")
         reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
+        if "'DictConfig' to string" in reason:
+            # {title} alone is a YAML mapping.
+            reason = (
+                "a text that begins with a brace needs quotes of its own, as in "
+                f"{key}=\"'{{title}}'\""
+            )
         raise ConfigError(f"{key}: {reason}.") from None
 
 

@@ -134,7 +134,7 @@ def make_amazon_2018(folder, story=PAST):
     ]
     lines(folder / "Things_5.json.gz", rows)
     lines(folder / "meta_Things.json.gz", meta)
-    return amazon, amazon.Config(str(folder))
+    return amazon, amazon.Config(str(folder), keep_reviews=True)
 
 
 def make_amazon_2014(folder, story=PAST):
@@ -152,7 +152,7 @@ def make_amazon_2014(folder, story=PAST):
         for i in range(ITEMS)
     ]
     packed(folder / "meta_Things.json.gz", "".join(f"{row!r}\n" for row in meta))
-    return amazon, amazon.Config(str(folder))
+    return amazon, amazon.Config(str(folder), keep_reviews=True)
 
 
 def make_amazon_2023(folder, story=PAST):
@@ -182,7 +182,7 @@ def make_amazon_2023(folder, story=PAST):
     ]
     lines(folder / "Things.jsonl", rows)
     lines(folder / "meta_Things.jsonl", meta)
-    return amazon, amazon.Config(str(folder))
+    return amazon, amazon.Config(str(folder), keep_reviews=True)
 
 
 def make_movietweetings(folder, story=PAST):

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recsys.config import compose_data
+from recsys.config import compose, compose_data
 from recsys.data import filters, prepare, splits
 from recsys.data.lines import number, records, text
 from recsys.data.sources import (
@@ -72,8 +72,6 @@ def test_amazon_editions_agree(year, tmp_path):
         "rating": 4.0,
         "review": "review 0 0",
     }
-    without = dataclasses.replace(config, keep_reviews=False)
-    assert "review" not in module.load(without).interactions.columns
 
 
 @pytest.mark.parametrize("name", ["movielens", "movietweetings"])
@@ -82,6 +80,19 @@ def test_genres_are_categories_and_not_their_combinations(name, tmp_path):
     items = module.load(config).items
     assert {kind for each in categories(items["genres"]) for kind in each} == {"Drama", "War"}
     assert items["text"][1].endswith("(2001). Drama, War")
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [([], False), (["user_reviews=2"], True), (["source.keep_reviews=true"], True)],
+)
+def test_reviews_are_kept_where_something_reads_them(asked, kept, tmp_path):
+    """They are most of the memory of a large set."""
+    config = make("amazon_2018", tmp_path)[1]
+    words = ["data.source=amazon", f"data.source.path={config.path}"]
+    run = compose_data([*words, *(f"data.{word}" for word in asked)])
+    assert ("review" in prepare.tables(run.data).interactions.columns) == kept
+    assert compose([*words, *(f"data.{word}" for word in asked)]).data.source == run.data.source
 
 
 def test_products_without_a_title_go_with_their_reviews_and_are_counted(tmp_path):

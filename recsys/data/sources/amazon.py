@@ -69,8 +69,12 @@ class Config:
             "help": "Template over title, brand, category, categories, features, description."
         },
     )
-    keep_reviews: bool = field(
-        default=True, metadata={"help": "Keep the text of each review as the column review."}
+    keep_reviews: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Keep the text of each review as the column review, three times the memory; "
+            "null: where data.user_reviews asks for it."
+        },
     )
 
 
@@ -136,7 +140,8 @@ def load(cfg: Config) -> Tables:
     # Pages that were parsed wrongly have a script for a title; others carry tags.
     items = items.with_columns(
         pl.when(~pl.col("title").str.contains("getTime")).then("title").alias("title")
-    ).with_columns(
+    )
+    items = items.with_columns(
         pl.Series(name, [plain(value) for value in items[name]], dtype=pl.String)
         for name in items.columns
         if name != "item"

@@ -84,7 +84,14 @@ def _once(users: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     frame = frame.select(
         user=pl.col("uid").cast(pl.String), item=pl.col("history").cast(pl.List(pl.String))
     )
-    items = reading.delimited(books, "\t", quoted=True)
+    items = reading.delimited(books, "\t")
+    # Only values with quotes in them are quoted; a quote within another is no error.
+    items = items.with_columns(
+        pl.coalesce(
+            pl.col(name).str.extract('^"(.*)"$').str.replace_all('""', '"', literal=True), name
+        )
+        for name in items.columns
+    )
     if not {"bid", "title"} <= set(items.columns):
         raise DataError(f"{books} lacks bid or title; fetch it again.")
     return frame.explode("item").drop_nulls(), items.rename({"bid": "item"})
