@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys.comparison.runs import PastRun
 from recsys.config import stored
@@ -44,17 +44,18 @@ def short(text: str) -> str:
     return (head if blank and len(head) > LENGTH // 2 else cut).rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def read(run: PastRun, cases: NDArray[np.int64]) -> tuple[dict[int, Told], str]:
+def read(run: PastRun, targets: Mapping[int, str]) -> tuple[dict[int, Told], str]:
     """Reads the data of a run once, and what it says of some cases.
 
     Args:
         run: Any of the compared runs: all have the same data and cases.
-        cases: Case numbers, which are the numbers of the targets' events.
+        targets: Own id of the target by case number. The number alone does not name it: that of a
+            case with several events is the first one's, and the target is the first positive.
 
     Returns:
         What is known by case number, and why that is nothing, or an empty text.
     """
-    if not len(cases):
+    if not targets:
         return {}, ""
     try:
         data = stored(run.folder / CONFIG).data
@@ -65,11 +66,12 @@ def read(run: PastRun, cases: NDArray[np.int64]) -> tuple[dict[int, Told], str]:
         return {}, "Ids only, as the data has changed since the runs."
     texts, items = tables.items["text"], tables.items["item"]
     past, out = Past(split), {}
-    for case in np.unique(cases).tolist():
+    row_of = {str(item): row for row, item in enumerate(items)}
+    for case, target in sorted(targets.items()):
         _, rows = past.items(np.array([case]))
         last = rows[::-1][:LAST].tolist()
         out[case] = Told(
-            short(texts[int(split.item[case])]),
+            short(texts[row_of[target]]),
             tuple((str(items[row]), short(texts[row])) for row in last),
         )
     return out, ""

@@ -86,8 +86,8 @@ def sides(
         for method in found
         if method is not base
     ]
-    cases = [example.case for side in plain for example in (*side.gains, *side.losses)]
-    told, note = reading.read(base.runs[0], np.array(cases, dtype=np.int64))
+    targets = {e.case: e.target for side in plain for e in (*side.gains, *side.losses)}
+    told, note = reading.read(base.runs[0], targets)
 
     def titled(examples: list[Example]) -> list[Example]:
         return [

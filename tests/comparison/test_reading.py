@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -11,10 +10,12 @@ from recsys.comparison.reading import LENGTH, short
 from recsys.comparison.runs import PastRun
 from recsys.config import compose, to_yaml
 from recsys.data import prepare
+from recsys.data.shown import impression_lists
 from recsys.data.splits import TEST
 from recsys.data.tables import fingerprint
 from tests.comparison.samples import TWO, compared, leave, ranks
 from tests.comparison.samples import cases as cases_of
+from tests.test_protocols import made
 
 
 @pytest.fixture
@@ -29,21 +30,44 @@ def run(shop_words, tmp_path):
 
 def test_a_case_is_told_by_its_target_and_what_was_liked_last(run, shop):
     past, split = run
-    told, note = reading.read(past, split.cases(TEST))
-    assert not note
     names = dict(pl.read_csv(shop / "items.csv", infer_schema=False).iter_rows())
+    # The id of each target is given: the number of a case is that of its first event, which in a
+    # list of several need not be the one that was liked.
+    given = {int(case): f"{at % 7:03}" for at, case in enumerate(split.cases(TEST))}
+    assert set(given.values()) <= set(names)
+    told, note = reading.read(past, given)
+    assert not note
     events = pl.read_csv(shop / "events.csv", schema_overrides={"what": pl.String})
     for case, (_, own) in zip(
         split.cases(TEST), events.group_by("who", maintain_order=True), strict=True
     ):
         items = own.sort("when")["what"].to_list()
-        assert told[case].target == names[items[4]]
+        assert told[case].target == names[given[case]]
         assert told[case].history == tuple((item, names[item]) for item in items[3:0:-1])
+
+
+def test_an_impression_is_told_by_what_was_clicked_not_by_what_it_showed_first(
+    tmp_path, monkeypatch
+):
+    """The number of a case is that of the impression's first event: `c`, which was not clicked."""
+    rows = [
+        ("u", "a", 1, 1, None, "train"),
+        ("u", "c", 4, 0, "4", "test"),
+        ("u", "e", 4, 1, "4", "test"),
+    ]
+    found, split = made(rows)
+    (case,) = impression_lists(split, TEST).at.tolist()
+    assert found.items["item"][int(split.item[case])] == "c"
+    (tmp_path / "config.yaml").write_text(to_yaml(compose(TWO)))
+    monkeypatch.setattr(prepare, "prepare", lambda data: (found, split))
+    past = PastRun(tmp_path, {}, {"data": {"fingerprint": fingerprint(found)}}, pl.DataFrame())
+    told, _ = reading.read(past, {case: "e"})
+    assert told == {case: reading.Told("e", (("a", "a"),))}
 
 
 def test_data_that_is_gone_or_other_leaves_a_note(run, tmp_path):
     past, split = run
-    at = split.cases(TEST)
+    at = {int(case): "000" for case in split.cases(TEST)}
     other = dataclasses.replace(past, result={"data": {"fingerprint": "0"}})
     assert reading.read(other, at) == ({}, "Ids only, as the data has changed since the runs.")
     config = tmp_path / "config.yaml"
@@ -54,7 +78,7 @@ def test_data_that_is_gone_or_other_leaves_a_note(run, tmp_path):
     assert "gone.csv" in note
     config.unlink()
     assert "config.yaml is missing" in reading.read(past, at)[1]
-    assert reading.read(past, at[:0]) == ({}, "")
+    assert reading.read(past, {}) == ({}, "")
 
 
 def test_a_text_is_cut_between_words_and_lies_on_one_line():
@@ -100,9 +124,9 @@ def test_the_tables_show_titles_escaped_or_the_note(result):
 def test_the_data_is_read_once_for_all_methods(tmp_path, monkeypatch):
     calls = []
 
-    def read(run, cases):
-        calls.append((run.folder.name, np.asarray(cases)))
-        return {int(cases[0]): reading.Told("red lamp", ())}, ""
+    def read(run, targets):
+        calls.append((run.folder.name, dict(targets)))
+        return {next(iter(targets)): reading.Told("red lamp", ())}, ""
 
     monkeypatch.setattr(reading, "read", read)
     folders = [
@@ -112,5 +136,5 @@ def test_the_data_is_read_once_for_all_methods(tmp_path, monkeypatch):
     found = compared(folders)
     assert len(calls) == 1
     shown = [e for side in found.users for e in (*side.gains, *side.losses)]
-    assert calls[0][1].tolist() == [e.case for e in shown]
+    assert calls[0][1] == {e.case: e.target for e in shown}
     assert all((e.title == "red lamp") == (e.case == shown[0].case) for e in shown)
