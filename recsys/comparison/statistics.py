@@ -40,7 +40,6 @@ from recsys.comparison.statdraws import (
 from recsys.comparison.statparts import Array, Clusters, Parts, checked, defined, parts
 from recsys.errors import DataError
 
-SIZE = 0.05  # of the test that `smallest` speaks of
 POWER = 0.8
 
 
@@ -74,9 +73,9 @@ class Contrast:
         effect: Mean over users of a user's difference (averaged over cases and seeds), divided by
             its standard deviation over users (Cohen's d_z); infinite where all differ alike.
         smallest: The smallest true difference that these seeds and users find in about 80 % of all
-            repetitions with a two-sided test at 5 %, in the metric's unit. It takes the variance as
-            it is: 68 to 82 % were measured, but 61 to 69 % at a hit rate of 2 %, whose variance
-            grows with the rate.
+            repetitions with a two-sided test of the size asked for, in the metric's unit. It takes
+            the variance as it is: 66 to 82 % were measured, but 59 to 69 % at a hit rate of 2 %,
+            whose variance grows with the rate.
         equivalent: p of two one-sided tests against the margin (Schuirmann 1987): under 0.05, the
             methods differ by less than the margin. None without a margin.
         seeds: Runs of a and of b.
@@ -134,6 +133,7 @@ def contrast(
     seed_variance: float | None = None,
     seed_degrees: int = 2,
     level: float = 0.95,
+    size: float = 0.05,
     draws: int = 2000,
     seed: int = 0,
 ) -> Contrast:
@@ -149,6 +149,8 @@ def contrast(
             with one run (`pooled_seed_variance`).
         seed_degrees: Its degrees of freedom (`pooled_seed_degrees`); 2 are one method's 3 runs.
         level: Coverage of the interval, 0 to 1.
+        size: Error rate of the test that `smallest` speaks of. Of a family of m contrasts it is
+            alpha / m: what passes that is rejected by Holm's procedure whatever the others do.
         draws: Draws of the users.
         seed: Of the draws.
 
@@ -157,6 +159,8 @@ def contrast(
             of its range.
     """
     _options(level, draws, margin)
+    if not 0 < size < 1:
+        raise DataError(f"size={size}: the error rate must lie between 0 and 1, such as 0.05.")
     if seed_variance is not None and not (seed_variance >= 0 and seed_degrees >= 1):
         raise DataError(
             f"seed_variance={seed_variance} with seed_degrees={seed_degrees}: give a variance of "
@@ -177,7 +181,7 @@ def contrast(
         level=level,
         p=beyond(flips(source, draws, flipping), statistic),
         effect=_effect(source),
-        smallest=_smallest(drawn),
+        smallest=_smallest(drawn, size),
         equivalent=None if margin is None else _equivalent(source, drawn, margin),
         seeds=(a.shape[0], b.shape[0]),
         cases=a.shape[1],
@@ -266,15 +270,15 @@ def _interval(source: Parts, drawn: Draws, level: float) -> tuple[float, float]:
     return float(source.mean + low * error), float(source.mean + high * error)
 
 
-def _smallest(drawn: Draws) -> float:
-    """True difference at which the share `POWER` of all repetitions passes the test at `SIZE`.
+def _smallest(drawn: Draws, size: float) -> float:
+    """True difference at which the share `POWER` of all repetitions passes the test at `size`.
 
     A repetition with error e and standard error s is significant from a difference of q s - e on,
     q being the critical value: the quantile of this over repetitions is the answer. It is Bloom's
     (1995) minimum detectable effect (t quantiles of size and power, times the standard error),
     with the bootstrap's draws as repetitions in the place of Student's law.
     """
-    critical = np.quantile(np.abs(drawn.statistics), 1 - SIZE)
+    critical = np.quantile(np.abs(drawn.statistics), 1 - size)
     return float(np.quantile(critical * np.sqrt(drawn.variances) - drawn.errors, POWER))
 
 
