@@ -25,9 +25,11 @@ KEYS: Mapping[str, str] = {
     "or auc (default ndcg@10; auc where cases have several positives)",
     "baseline": "a method's name or label, or the folder of one of its runs (default: the first)",
     "margin": "difference that does not matter, in percent points: adds a test of equivalence",
-    "family": "name of the contrasts that are corrected together (default: comparison)",
+    "family": "name of the contrasts that are corrected together, those of this command; two "
+    "commands are corrected apart, whatever their families are called (default: comparison)",
     "level": "coverage of intervals; tests reject at one minus it (default 0.95)",
-    "slices": "cold,history,popularity or any column of cases.parquet; none for no slices",
+    "slices": "cold,cold_user,history,popularity or any column of cases.parquet, such as "
+    "item.COLUMN of evaluation.slices=[COLUMN]; none for no slices",
     "output": "folder of the report (default: comparison-DIGEST)",
     "wandb": "spec: also write wandb.json, a workspace and a report at Weights & Biases to push "
     "later with python -m recsys.boards push=FOLDER; push: do so now (default: off)",

@@ -14,10 +14,13 @@ from recsys.comparison.table import Table
 from recsys.comparison.values import prefix
 from recsys.config import AXES, Node
 
-OPEN_SLICES = ("cold", "history", "popularity")
+OPEN_SLICES = ("cold", "cold_user", "history", "popularity")
 """Slices by numbers of ours: the others would send what stands in a column of the user's."""
 
-COST = Key("summary", "cost/cpu_seconds", title="CPU, s")
+
+def _cost(comparison: Comparison) -> Key:
+    """The seconds that the comparison sets the methods against each other by."""
+    return Key("summary", f"cost/{comparison.basis.key}", title=comparison.basis.unit)
 
 
 def specification(comparison: Comparison, methods: Sequence[Method], entity: str) -> Board:
@@ -52,7 +55,7 @@ def specification(comparison: Comparison, methods: Sequence[Method], entity: str
         entity=entity,
         workspace=Runs("compared runs", ids=ids, by=_telling(methods, logged)),
         runs=runs,
-        columns=board.known((*scores, COST), logged),
+        columns=board.known((*scores, _cost(comparison)), logged),
         sections=(
             _findings(comparison),
             Section("Quality", _markdown(_quality(comparison)), names, _quality_panels(scores)),
@@ -60,7 +63,7 @@ def specification(comparison: Comparison, methods: Sequence[Method], entity: str
                 "Quality against cost",
                 _markdown([tables.cost(comparison)]),
                 names,
-                _cost_panels(scores, logged),
+                _cost_panels(scores, _cost(comparison), logged),
             ),
             *_training(methods, names, logged),
             Section("Configurations", "", names, (Panel("comparer", "what differs"),)),
@@ -123,9 +126,15 @@ def _quality_panels(scores: Sequence[Key]) -> tuple[Panel, ...]:
     return tuple(Panel("bar", key.name, (key,)) for key in scores)
 
 
-def _cost_panels(scores: Sequence[Key], logged: Sequence[Logged]) -> tuple[Panel, ...]:
+def _cost_panels(
+    scores: Sequence[Key], seconds: Key, logged: Sequence[Logged]
+) -> tuple[Panel, ...]:
     """The metric in question against each kind of cost."""
-    costs = (COST, Key("summary", "cost/train_seconds"), Key("summary", "cost/trained_parameters"))
+    costs = (
+        seconds,
+        Key("summary", "cost/train_seconds"),
+        Key("summary", "cost/trained_parameters"),
+    )
     return tuple(
         Panel("scatter", f"{scores[0].name} against {cost.name}", (cost, scores[0]))
         for cost in board.known(costs, logged)

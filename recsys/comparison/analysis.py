@@ -7,114 +7,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from recsys import results
 from recsys.comparison import slices as slicing
-from recsys.comparison.cost import alike, costs
+from recsys.comparison.cost import Basis, alike, basis, costs
 from recsys.comparison.methods import Method, choose
 from recsys.comparison.outcome import (
     Comparison,
     Curve,
     Difference,
     PartOf,
-    PartRow,
     Question,
     Row,
     Spread,
 )
+from recsys.comparison.paired import LEAST_BEYOND, MOST_DRAWS, Statistics
 from recsys.comparison.runs import PastRun
-from recsys.comparison.statistics import (
-    Contrast,
-    Estimate,
-    contrast,
-    estimate,
-    holm,
-    pooled_seed_degrees,
-    pooled_seed_variance,
-)
+from recsys.comparison.statistics import holm
 from recsys.comparison.users import sides
-from recsys.comparison.values import clusters, cutoff, mean, prefix, table
-
-Mask = NDArray[np.bool_]
-
-DRAWS = 2000
-PART_DRAWS = 500
-LEAST_USERS = 20
-"""Below it a part of the cases has means only: an interval of so few says nothing."""
-
-
-class Statistics:
-    """The values of all methods case by case, and the contrasts between them.
-
-    Args:
-        found: The methods.
-        question: What is asked.
-    """
-
-    def __init__(self, found: Sequence[Method], question: Question) -> None:
-        self.level = question.level
-        self.margin = None if question.margin is None else question.margin / 100
-        values = {method.label: table(method, question.metric) for method in found}
-        self.runs = {label: len(rows) for label, rows in values.items()}
-        self.trained = [method.label for method in found if method.trains]
-        # Another seed gives the same to what does not train: two equal rows say that its spread is
-        # known to be zero, where one row would say that it is unknown.
-        self.values = {
-            label: np.repeat(rows, 2, axis=0)
-            if len(rows) == 1 and label not in self.trained
-            else rows
-            for label, rows in values.items()
-        }
-        self.clusters = clusters(found[0].runs[0])
-
-    def mean(self, label: str, mask: Mask | None = None) -> Estimate:
-        """Mean of a method with its interval, over all cases or some."""
-        at = np.ones(len(self.clusters), dtype=np.bool_) if mask is None else mask
-        return estimate(
-            self.values[label][:, at], self.clusters[at], level=self.level, draws=_draws(mask)
-        )
-
-    def against(self, label: str, baseline: str, mask: Mask | None = None) -> Contrast:
-        """A method minus the baseline, over all cases or some.
-
-        A method with one run borrows the spread over seeds of the others, in the same cases.
-        """
-        at = np.ones(len(self.clusters), dtype=np.bool_) if mask is None else mask
-        a, b = self.values[label][:, at], self.values[baseline][:, at]
-        lonely = 1 in (len(a), len(b))
-        lenders = [self.values[name][:, at] for name in self.trained] if lonely else []
-        found = contrast(
-            a,
-            b,
-            self.clusters[at],
-            margin=self.margin,
-            seed_variance=pooled_seed_variance(lenders),
-            seed_degrees=pooled_seed_degrees(lenders),
-            level=self.level,
-            draws=_draws(mask),
-        )
-        return replace(found, seeds=(self.runs[label], self.runs[baseline]))
-
-    def part(self, label: str, baseline: str, mask: Mask) -> PartRow | None:
-        """A method in some of the cases; None where the metric is defined in none of them."""
-        at = mask & self._defined(label)
-        if not at.any():
-            return None
-        mean = float(self.values[label][:, at].mean())
-        both = at & self._defined(baseline)
-        if len(np.unique(self.clusters[both])) < LEAST_USERS:
-            return PartRow(label, mean, None, None)
-        found = None if label == baseline else self.against(label, baseline, mask)
-        return PartRow(label, mean, self.mean(label, mask), found)
-
-    def _defined(self, label: str) -> Mask:
-        """(N,) cases in which the metric is defined in every run of a method."""
-        return np.asarray(~np.isnan(self.values[label]).any(0), dtype=np.bool_)
-
-
-def _draws(mask: Mask | None) -> int:
-    """How often users are drawn; in slices, which only are to look at, less often."""
-    return DRAWS if mask is None else PART_DRAWS
+from recsys.comparison.values import mean
+from recsys.schema import Evaluation
 
 
 def analyse(found: Sequence[Method], question: Question) -> Comparison:
@@ -130,15 +42,14 @@ def analyse(found: Sequence[Method], question: Question) -> Comparison:
     """
     base = choose(question.baseline, found)
     runs = [run for method in found for run in method.runs]
-    k = cutoff(question.metric, runs)
-    usual = [f"{prefix(runs[0])}{name}" for name in (f"hr@{k}", f"ndcg@{k}", "mrr")]
-    names = list(dict.fromkeys([*usual, question.metric]))
-    columns = [*names, f"warm/{question.metric}", f"cold/{question.metric}"]
+    # Those of the closing table, at the cut-off in question: auc and MIND's where there are lists.
+    options = Evaluation(**runs[0].config["evaluation"])
+    columns = results.columns(replace(options, monitor=question.metric))
     statistics = Statistics(found, question)
     differences = _differences(found, base, statistics)
     curve_metric, curves = _curves(found, question.metric)
     rows = [_row(method, columns, statistics) for method in found]
-    unlike = alike(found)
+    unlike, by = alike(found), basis(found)
     return Comparison(
         question=question,
         held=_held(runs),
@@ -149,9 +60,10 @@ def analyse(found: Sequence[Method], question: Question) -> Comparison:
         users=sides(found, base, statistics.values, statistics.clusters),
         curve_metric=curve_metric,
         curves=curves,
-        front=_front(rows, question.metric),
+        basis=by,
+        front=_front(rows, question.metric, by.key),
         unlike=unlike,
-        notes=_notes(found, question, unlike),
+        notes=_notes(found, question, unlike, by),
     )
 
 
@@ -235,10 +147,9 @@ def _differences(found: Sequence[Method], base: Method, statistics: Statistics) 
 def _parts(
     found: Sequence[Method], base: Method, statistics: Statistics, asked: Sequence[str] | None
 ) -> list[PartOf]:
-    """Slices by the baseline's first run."""
-    frame = base.runs[0].cases
+    """Slices by what any run knows of the cases, which are the same in all."""
     out = []
-    for column in slicing.columns(frame, asked):
+    for column, frame in slicing.columns([run for m in found for run in m.runs], asked):
         cut = slicing.parts(frame, column)
         if asked is None and len(cut) == 1:
             continue  # nobody asked for it, and it is the whole once more
@@ -303,13 +214,12 @@ def _points(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[float], 
     return [float(row["seconds"]) for row in kept], [float(row[name]) for row in kept]
 
 
-def _front(rows: Sequence[Row], metric: str) -> list[str]:
+def _front(rows: Sequence[Row], metric: str, cost_key: str) -> list[str]:
     """Methods that no other one beats or equals in both, and beats in one."""
     points = [
         (row.label, spread.mean, cost)
         for row in rows
-        if (spread := row.metrics[metric]) is not None
-        and (cost := row.cost["cpu_seconds"]) is not None
+        if (spread := row.metrics[metric]) is not None and (cost := row.cost[cost_key]) is not None
     ]
     return [
         label
@@ -318,7 +228,9 @@ def _front(rows: Sequence[Row], metric: str) -> list[str]:
     ]
 
 
-def _notes(found: Sequence[Method], question: Question, unlike: Sequence[str]) -> list[str]:
+def _notes(
+    found: Sequence[Method], question: Question, unlike: Sequence[str], by: Basis
+) -> list[str]:
     """What a reader should know of the circumstances."""
     runs = [run for method in found for run in method.runs]
     notes = []
@@ -330,13 +242,22 @@ def _notes(found: Sequence[Method], question: Question, unlike: Sequence[str]) -
         notes.append("The runs were made with different commits of the code.")
     if unlike:
         notes.append(f"Seconds may not be compared: the runs differ in {', '.join(unlike)}.")
+    elif by.note:
+        notes.append(by.note)
     for label, name in _borrowing(found):
         notes.append(
             f"{label} has one seed: its spread over seeds is taken from {name}, which need not "
             "hold for it."
         )
-    if question.slices is None and "popularity" not in runs[0].cases.columns:
+    if question.slices is None and not any("popularity" in run.cases.columns for run in runs):
         notes.append("There is no slice by popularity: the runs are of an older version.")
+    asked = question.alpha / max(len(found) - 1, 1)
+    if asked * MOST_DRAWS < LEAST_BEYOND:
+        notes.append(
+            f"p is of {MOST_DRAWS:,} draws of the users and so never under {1 / MOST_DRAWS:g}; "
+            f"Holm over {len(found) - 1} contrasts asks for {asked:.1g} at first: compare fewer "
+            "methods, or choose a lower level."
+        )
     return notes
 
 

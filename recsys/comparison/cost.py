@@ -85,6 +85,8 @@ COSTS = (
     Cost("tokens", "tokens", _trained("tokens"), plain),
     Cost("train_flops", "FLOPs", _trained("train_flops"), plain),
     Cost("train_seconds", "training, s", _trained("train_seconds"), plain),
+    Cost("method_cpu_seconds", "method, CPU s", _figure("method_cpu_seconds"), plain),
+    Cost("method_seconds", "method, s", _figure("method_seconds"), plain),
     Cost("seconds", "whole run, s", _figure("seconds"), plain),
     Cost("cpu_seconds", "CPU, s", _figure("cpu_seconds"), plain),
     Cost("cache_build_seconds", "cache building, s", _cache, plain),
@@ -103,18 +105,99 @@ def costs(method: Method) -> dict[str, float | None]:
     return out
 
 
+@dataclass(frozen=True)
+class Basis:
+    """By what the methods are set against each other.
+
+    Attributes:
+        key: Of the kind of cost.
+        unit: What it counts, in a sentence.
+        note: What a reader should know of it, or empty.
+    """
+
+    key: str
+    unit: str
+    note: str = ""
+
+
+def basis(methods: Sequence[Method]) -> Basis:
+    """One kind of cost for all methods: what each took itself, without floors and tracking.
+
+    Args:
+        methods: All that are compared.
+
+    Returns:
+        CPU seconds, or seconds where a GPU or several processes did the work, of which the CPU
+        seconds of one process say nothing; of the whole command where a run knows no other.
+    """
+    runs = [run for method in methods for run in method.runs]
+    elsewhere = any(
+        run.config["trainer"]["accelerator"] == "gpu" or run.config["trainer"]["devices"] > 1
+        for run in runs
+    )
+    found = Basis("method_seconds", "seconds") if elsewhere else _ON_CPU
+    if all(run.result["cost"].get(found.key) is not None for run in runs):
+        return found
+    return Basis(
+        "cpu_seconds",
+        "CPU seconds",
+        "CPU seconds are those of the whole command, with floors, tracking and caches that a run "
+        "happened to build: some runs are of before the seconds of a method were measured apart; "
+        "fit them again to compare methods alone.",
+    )
+
+
+_ON_CPU = Basis("method_cpu_seconds", "CPU seconds")
+
+
 def alike(methods: Sequence[Method]) -> list[str]:
     """In what the runs' seconds are unlike, so that they may not be compared; empty where not.
+
+    What makes a method costs what it costs: only what changes no result is looked at.
 
     Args:
         methods: All that are compared.
     """
     runs = [run for method in methods for run in method.runs]
-    asked: Mapping[str, Callable[[PastRun], object]] = {
-        "trainer.accelerator": lambda run: run.config["trainer"]["accelerator"],
-        "trainer.devices": lambda run: run.config["trainer"]["devices"],
-        "trainer.threads": lambda run: run.config["trainer"]["threads"],
-        "torch": lambda run: run.result.get("versions", {}).get("torch"),
-        "profile": lambda run: run.config["profile"],
-    }
-    return [name for name, read in asked.items() if len({str(read(run)) for run in runs}) > 1]
+    trained = [run for run in runs if run.trains]
+    unlike = [name for name in _ALL if len({str(_key(run, name)) for run in runs}) > 1]
+    unlike += [name for name in _TRAINED if len({str(_key(run, name)) for run in trained}) > 1]
+    for name in ("torch", "cpu"):
+        # A run of before the processor was noted may be of any: that is unknown, not unlike.
+        said = {run.result.get("versions", {}).get(name) for run in runs}
+        unlike += [f"versions.{name}"] if len({str(each) for each in said if each}) > 1 else []
+    # Floors count all users, whatever others train on.
+    if len(trained) < len(runs) and any(run.config["data"]["train_users"] for run in trained):
+        unlike.append("data.train_users")
+    # The whole command's seconds hold those of the tracking, a method's own do not.
+    if basis(methods).note and len({_key(run, "tracking.wandb") for run in runs}) > 1:
+        unlike.append("tracking.wandb")
+    return unlike
+
+
+_ALL = (
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.threads",
+    "profile",
+    "evaluation.beyond",
+    "evaluation.k",
+    "evaluation.batch_size",
+)
+_TRAINED = (
+    "encoder.cache",
+    "encoder.cache_gb",
+    "encoder.cache_dtype",
+    "encoder.cache_place",
+    "encoder.chunk_tokens",
+    "encoder.checkpoint_chunks",
+)
+"""Keys that change seconds and no result: of all runs, and of those with an encoder."""
+
+
+def _key(run: PastRun, name: str) -> object:
+    """A value of a run's configuration by its dotted key; None in a run of before the key."""
+    node: object = run.config
+    for part in name.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node

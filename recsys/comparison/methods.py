@@ -248,10 +248,10 @@ def _shown(value: object) -> str:
 
 
 def choose(name: str, found: Sequence[Method]) -> Method:
-    """The method that a name means: its label, or the folder of one of its runs.
+    """The method that a name means: its label, the folder of one of its runs, or that of its seeds.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or the folder holds runs of several.
     """
     folder = Path(name).resolve()
     for method in found:
@@ -259,7 +259,16 @@ def choose(name: str, found: Sequence[Method]) -> Method:
             name == run.folder.name or folder == run.folder.resolve() for run in method.runs
         ):
             return method
-    raise ConfigError(
-        f"baseline: '{name}' is none of the methods."
-        f"{nearest(name, [method.label for method in found])}"
-    )
+    inside = [method for method in found if any(_lies_in(run, name) for run in method.runs)]
+    if len(inside) == 1:
+        return inside[0]
+    labels = [method.label for method in inside or found]
+    if inside:
+        raise ConfigError(f"baseline: {name} holds several methods: {'; '.join(labels)}; name one.")
+    raise ConfigError(f"baseline: '{name}' is none of the methods.{nearest(name, labels)}")
+
+
+def _lies_in(run: PastRun, name: str) -> bool:
+    """Whether a name is that of the folder in which a run's folder lies."""
+    parent = run.folder.resolve().parent
+    return name == parent.name or Path(name).resolve() == parent

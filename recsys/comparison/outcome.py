@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from recsys.comparison.cost import Basis
 from recsys.comparison.statistics import Contrast, Estimate
 from recsys.comparison.users import Sides
 
@@ -27,6 +28,11 @@ class Question:
     family: str
     level: float
     slices: tuple[str, ...] | None
+
+    @property
+    def alpha(self) -> float:
+        """Error rate of the tests."""
+        return round(1 - self.level, 12)
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,8 @@ class Comparison:
         users: Wins and losses, by method.
         curve_metric: What the curves show, empty without any.
         curves: One a run that trained.
-        front: Labels of the methods that no other beats in both quality and CPU seconds.
+        basis: By which cost sentences, front and plot set the methods against each other.
+        front: Labels of the methods that no other beats in both quality and this cost.
         unlike: In what the circumstances of the runs' seconds differ.
         notes: What a reader should know.
         sentences: What the comparison says.
@@ -166,6 +173,7 @@ class Comparison:
     users: list[Sides]
     curve_metric: str
     curves: list[Curve]
+    basis: Basis
     front: list[str]
     unlike: list[str]
     notes: list[str] = field(default_factory=list)
@@ -174,7 +182,7 @@ class Comparison:
     @property
     def alpha(self) -> float:
         """Error rate of the tests."""
-        return round(1 - self.question.level, 12)
+        return self.question.alpha
 
     def row(self, label: str) -> Row:
         """The row of a method.

@@ -51,10 +51,10 @@ def _interval(row: Row) -> tuple[float, float, float] | None:
 
 
 def pareto(comparison: Comparison) -> str:
-    """Quality against CPU seconds, the front joined by a line; empty without any cost."""
-    found = []
+    """Quality against seconds, the front joined by a line; empty without any cost."""
+    found, unit = [], comparison.basis.unit
     for row in comparison.rows:
-        cost, interval = row.cost.get("cpu_seconds"), _interval(row)
+        cost, interval = row.cost.get(comparison.basis.key), _interval(row)
         if cost and interval is not None:
             found.append((row.label, cost, interval))
     if not found:
@@ -65,11 +65,11 @@ def pareto(comparison: Comparison) -> str:
         for row in comparison.rows
         if row.floor and (spread := row.metrics[metric]) is not None
     ]
-    drawing = Drawing(WIDE, 440, f"{metric} against CPU seconds; the Pareto front is marked")
+    drawing = Drawing(WIDE, 440, f"{metric} against {unit}; the Pareto front is marked")
     x = spanning([cost for _, cost, _ in found], 62, WIDE - 20, log=True, room=0.12)
     heights = [value for _, _, interval in found for value in interval]
     y = spanning([*heights, *(value for _, value in floors)], 388, 14)
-    drawing.frame(x, y, "CPU seconds of one run (log scale)", f"{metric}, percent")
+    drawing.frame(x, y, f"{unit} of one run (log scale)", f"{metric}, percent")
     places = [(x(cost), y(mean)) for _, cost, (mean, _, _) in found]
     taken = _floors(drawing, floors, x, y, places)
     front = sorted((cost, mean) for label, cost, (mean, _, _) in found if label in comparison.front)
@@ -89,7 +89,7 @@ def pareto(comparison: Comparison) -> str:
         drawing.line(place[0], y(low), place[0], y(high), f"whisker s{kind}")
         if at[3]:
             drawing.line(*place, at[0], at[1], "lead")
-        title = f"{label}: {mean:.2f} ({low:.2f} to {high:.2f}) %, {plain(cost)} CPU s"
+        title = f"{label}: {mean:.2f} ({low:.2f} to {high:.2f}) %, {plain(cost)} {unit}"
         drawing.mark(*place, numbers[label], title, size=6)
         bold = "name front-name" if label in comparison.front else "name"
         drawing.text(at[0], at[1], name, bold, at[2])

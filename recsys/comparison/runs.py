@@ -50,13 +50,16 @@ def find(words: Sequence[str]) -> list[Path]:
     """The run folders that words name, each once, in the given order.
 
     Args:
-        words: Folders of runs, folders that hold runs or folders of seeds, or globs of these.
+        words: Folders of runs, folders that hold runs or folders of seeds, or globs of these. A
+            plain file is passed over beside words that name runs: a glob that the shell has
+            written out names those that lie between the runs as well.
 
     Raises:
         ConfigError: A word names no run.
     """
     found: dict[Path, Path] = {}
-    for word in words:
+    folders = [word for word in words if not Path(word).is_file()]
+    for word in folders or words:
         # A folder that is there is no glob, whatever signs its name has.
         named = [word] if Path(word).exists() else sorted(glob.glob(word))
         runs: list[Path] = []

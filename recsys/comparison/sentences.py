@@ -112,12 +112,20 @@ def _contrast(comparison: Comparison, difference: Difference) -> str:
             text += f", nor to be within {within} of it"
         smallest = points(found.smallest)
         text += (
-            f"; {smallest} points would be found in 80 % of repetitions"
+            f"; {smallest} points would be found in 80 % of repetitions after Holm"
             if summed
             else f"; these seeds and users find a true difference of {smallest} points in 80 % of "
-            "repetitions (one test at 5 %), and a smaller one less often"
+            f"repetitions ({at_size(comparison)}), and a smaller one less often"
         )
     return f"{text}.{_about(comparison, difference)}{_cost(comparison, difference)}"
+
+
+def at_size(comparison: Comparison) -> str:
+    """The error rate of the test that a smallest difference speaks of."""
+    count, percent = len(comparison.differences), 100 * comparison.alpha
+    if count == 1:
+        return f"tested at {percent:g} %"
+    return f"after Holm: tested at {percent:g} % / {count}"
 
 
 def _corrected(comparison: Comparison) -> str:
@@ -155,22 +163,23 @@ def ratio(value: float) -> str:
 
 
 def _cost(comparison: Comparison, difference: Difference) -> str:
-    """The CPU seconds beside, where they may be compared."""
-    mine = comparison.row(difference.label).cost["cpu_seconds"]
-    base = comparison.row(comparison.question.baseline).cost["cpu_seconds"]
+    """The seconds beside, where they may be compared."""
+    key, unit = comparison.basis.key, comparison.basis.unit
+    name = comparison.question.baseline
+    mine, base = comparison.row(difference.label).cost[key], comparison.row(name).cost[key]
     if comparison.unlike or not mine or not base:
         return ""
     times = ratio(mine / base)
     took = f"{times} of the" if mine < base else f"{times} times the"
     if times == "1.0":
-        return f" {difference.label} took as many CPU seconds as {comparison.question.baseline}."
-    return f" {difference.label} took {took} CPU seconds of {comparison.question.baseline}."
+        return f" {difference.label} took as many {unit} as {name}."
+    return f" {difference.label} took {took} {unit} of {name}."
 
 
 def _front(comparison: Comparison) -> str:
     names = "; ".join(comparison.front)  # a name may have commas
     return (
-        f"No other method has both a better mean of {comparison.question.metric} and fewer CPU "
-        f"seconds than: {names} (by the means; their differences are tested above against "
-        f"{comparison.question.baseline} only)."
+        f"No other method has both a better mean of {comparison.question.metric} and fewer "
+        f"{comparison.basis.unit} than: {names} (by the means; their differences are tested above "
+        f"against {comparison.question.baseline} only)."
     )

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from recsys.comparison.runs import PastRun
 from recsys.config import nearest
 from recsys.errors import ConfigError
 from recsys.metrics.parts import Part, by_number, by_text
 
-DEFAULT = ("cold", "history", "popularity")
+DEFAULT = ("cold", "cold_user", "history", "popularity")
+ITEM = "item."
+"""What stands before an item column among those of a case."""
 KINDS = 8
 """Parts at most of a column of texts, the rest among them."""
 NOT_SLICES = ("case", "user", "target", "rank", "ties", "auc", "mrr", "mrr_all")
@@ -19,31 +22,48 @@ INSTEAD = {"history": "past"}
 """A column that says the same whatever the method reads: a history is cut at data.max_history."""
 
 
-def columns(frame: pl.DataFrame, asked: Sequence[str] | None) -> list[str]:
-    """The columns to slice by.
+def columns(runs: Sequence[PastRun], asked: Sequence[str] | None) -> list[tuple[str, pl.DataFrame]]:
+    """The columns to slice by, each with the cases of the first run that knows it.
 
     Args:
-        frame: The cases.
+        runs: All that are compared: their cases are the same, and what each knows of them is not,
+            as one may be of an older version or have another `evaluation.slices`.
         asked: As the user named them; None means the default ones that are there.
 
     Raises:
-        ConfigError: There is no such column.
+        ConfigError: No run has such a column.
     """
-    known = [
+    found: dict[str, pl.DataFrame] = {}
+    for name in DEFAULT if asked is None else asked:
+        for wanted in (INSTEAD.get(name, name), name):
+            for run in runs:
+                if wanted in _able(run.cases):
+                    found.setdefault(name, run.cases)
+        if name not in found and asked is not None:
+            raise ConfigError(_missing(name, runs))
+    return list(found.items())
+
+
+def _able(frame: pl.DataFrame) -> list[str]:
+    """Columns of some cases that say something of the case alone."""
+    return [
         name
         for name, kind in frame.schema.items()
         if name not in NOT_SLICES and "@" not in name and not kind.is_nested()
     ]
-    if asked is None:
-        return [name for name in DEFAULT if name in known]
-    for name in asked:
-        if name not in known:
-            older = "; it is of an older version of recsys" if name in DEFAULT else ""
-            raise ConfigError(
-                f"slices: cases.parquet has no column '{name}' to slice by{older}."
-                f"{nearest(name, known)}"
-            )
-    return list(dict.fromkeys(asked))
+
+
+def _missing(name: str, runs: Sequence[PastRun]) -> str:
+    """That no run has a column, and what to do."""
+    known = list(dict.fromkeys(column for run in runs for column in _able(run.cases)))
+    text = f"slices: no run has a column '{name}' of cases to slice by"
+    if name in DEFAULT:
+        return f"{text}; {runs[0].folder} is of an older version of recsys: run fit again."
+    item = name.removeprefix(ITEM)
+    return (
+        f"{text}; for a column of items fit one again, as {runs[0].folder}, with "
+        f"evaluation.slices=[{item}], and ask for slices={ITEM}{item}.{nearest(name, known)}"
+    )
 
 
 def parts(frame: pl.DataFrame, column: str) -> list[Part]:
@@ -55,7 +75,7 @@ def parts(frame: pl.DataFrame, column: str) -> list[Part]:
     values = frame[instead if instead in frame.columns else column]
     if values.dtype == pl.Boolean:
         flags = values.fill_null(False).to_numpy()
-        names = ("cold", "warm") if column == "cold" else ("yes", "no")
+        names = ("cold", "warm") if column in ("cold", "cold_user") else ("yes", "no")
         found = [Part(names[0], flags), Part(names[1], ~flags)]
     elif values.dtype.is_numeric():
         found = by_number(values, apart=column == "popularity")

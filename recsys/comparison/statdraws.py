@@ -19,10 +19,10 @@ they are computed from the estimate, and so are many when it is too small and in
 is cut off at zero, and the test rejected in 10 to 13 % with two runs and 7 to 8 % with three. So
 the runs' variance is then drawn from its posterior: observed spread x degrees / chi-squared,
 less what users x runs explain. The tails are those of the Behrens-Fisher law (Fisher 1935, "The
-fiducial argument in statistical inference"): Student's where runs dominate, and wider than normal where two runs happen
-to agree. The test rejects in 0 to 5 %; what can be shown with two runs is up to twice as large,
-with three up to a quarter. For two estimates the posterior would reject in under 1 % where two
-runs a side differ little, so that they keep Satterthwaite's.
+fiducial argument in statistical inference"): Student's where runs dominate, and wider than normal
+where two runs happen to agree. The test rejects in 0 to 5 %; what can be shown with two runs is
+up to twice as large, with three up to a quarter larger. For two estimates the posterior would
+reject in under 1 % where two runs a side differ little, so that they keep Satterthwaite's.
 """
 
 from __future__ import annotations

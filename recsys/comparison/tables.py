@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recsys.comparison.cost import COSTS
 from recsys.comparison.outcome import Comparison, Difference, PartRow, Row, Spread
-from recsys.comparison.sentences import equivalent, p_value, points, shown
+from recsys.comparison.sentences import at_size, equivalent, p_value, points, shown
 from recsys.comparison.table import Table
 from recsys.comparison.users import Sides
 
@@ -79,8 +79,10 @@ def differences(comparison: Comparison) -> Table:
         rows,
         "Interval: bootstrap over seeds and users, not corrected. p: sign-flip test, two-sided; "
         "Holm within the family. Effect: mean of the users' differences over their standard "
-        "deviation. Can be shown: the true difference that is found in 80 % of cases at 5 %. "
-        "About models: the spread over seeds of a side is unknown.",
+        "deviation. Can be shown: the true difference that is found in 80 % of repetitions, "
+        f"{at_size(comparison)}. Finding: a difference is shown where both the interval leaves out "
+        f"0 and p (Holm) is under {comparison.alpha:g}. About models: the spread over seeds of a "
+        "side is unknown.",
     )
 
 
@@ -125,6 +127,10 @@ def cost(comparison: Comparison) -> Table:
         "Trained: of the parameters. CPU and whole run: the command with floors, training and "
         "evaluation; in runs that built the cache, with that."
     )
+    if any(kind.key == "method_cpu_seconds" for kind in kinds):
+        note += (
+            " Method: without floors, the test before the first step, tracking and building caches."
+        )
     if any(kind.key == "cache_build_seconds" for kind in kinds):
         note += " Cache building: mean over those runs."
     if comparison.unlike:
@@ -155,6 +161,7 @@ def parts(comparison: Comparison) -> list[Table]:
 
 TITLES = {
     "cold": "target seen in training or not",
+    "cold_user": "user seen in training or not",
     "history": "length of the history",
     "popularity": "popularity of the target in training",
 }

@@ -358,11 +358,13 @@ def test_a_sampled_metric_keeps_its_name(tmp_path, capsys):
         result["protocol"].update(name="sampled")
         result["test"] = {"sampled100-mrr": float((1 / np.maximum(ranks(0), 1)).mean())}
 
-    a = leave(tmp_path, "a", [*TWO, "tuning=lora"], cases(ranks(0)), sampled)
+    words = [*TWO, "tuning=lora", "evaluation.protocol=sampled"]
+    a = leave(tmp_path, "a", words, cases(ranks(0)), sampled)
     assert "set metric=sampled100-ndcg@10." in error_of([a, "metric=ndcg@10"], capsys)
     assert main([str(a), "slices=none", f"output={tmp_path / 'out'}"]) == 0
     got = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert got["columns"][:3] == ["sampled100-hr@10", "sampled100-ndcg@10", "sampled100-mrr"]
+    names = ["hr@10", "ndcg@10", "mrr", "auc"]
+    assert got["columns"][:4] == [f"sampled100-{name}" for name in names]
     assert got["rows"][0]["metrics"]["warm/sampled100-ndcg@10"]["mean"] > 0
 
 

@@ -1,0 +1,95 @@
+"""Which metrics, measures and slices a comparison shows, whichever run comes first."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recsys.compare import main
+from recsys.comparison import methods, tables
+from recsys.comparison.runs import find, load
+from recsys.data.files import write_atomic
+from tests.comparison.samples import TWO, USERS, cases, compared, error_of, leave, ranks
+
+
+def test_impressions_show_what_tables_of_mind_hold(tmp_path):
+    said = {"auc": 0.6, "mrr_all": 0.3, "ndcg@5": 0.31, "ndcg@10": 0.37}
+    frame = cases(ranks(0)).with_columns(
+        positives=pl.lit(2), **{name: pl.lit(value) for name, value in said.items()}
+    )
+    a = leave(
+        tmp_path, "a", [*TWO, "evaluation.protocol=impressions"], frame,
+        lambda result: result.update(test=said),
+    )  # fmt: skip
+    found = compared([a], baseline="lora two_tower")
+    assert found.columns == [*said, "warm/ndcg@10", "cold/ndcg@10"]
+    metrics = found.rows[0].metrics
+    assert {name: metrics[name].mean for name in said} == pytest.approx(said)
+
+
+def with_column(name):
+    return cases(ranks(0)).with_columns(pl.Series(name, np.arange(USERS) % 2 == 0))
+
+
+@pytest.mark.parametrize("baseline", ["frozen two_tower", "lora two_tower"])
+def test_slices_do_not_depend_on_the_baseline(tmp_path, baseline):
+    a = leave(tmp_path, "a", [*TWO, "tuning=frozen"], cases(ranks(0)))
+    b = leave(tmp_path, "b", [*TWO, "tuning=lora"], with_column("item.kind"))
+    found = compared([a, b], baseline=baseline, slices=("item.kind", "history"))
+    assert [p.column for p in found.parts if p.column == "item.kind"] == ["item.kind"] * 2
+    lengths = compared([a, b], baseline="frozen two_tower", slices=("history",)).parts
+    assert [p.label for p in found.parts if p.column == "history"] == [p.label for p in lengths]
+
+
+def test_users_without_training_are_a_slice_of_their_own_by_default(tmp_path):
+    a = leave(tmp_path, "a", [*TWO, "tuning=frozen"], cases(ranks(0)))
+    b = leave(tmp_path, "b", [*TWO, "tuning=lora"], with_column("cold_user"))
+    found = compared([a, b], slices=None)
+    assert [(p.label, p.cases) for p in found.parts if p.column == "cold_user"] == [
+        ("cold", 75),
+        ("warm", 75),
+    ]
+    assert any("by user seen in training or not" in each.title for each in tables.parts(found))
+
+
+def test_a_slice_that_no_run_has_is_told_with_run_and_remedy(tmp_path, capsys):
+    a = leave(tmp_path, "a", [*TWO, "tuning=frozen"], cases(ranks(0)))
+    b = leave(tmp_path, "b", [*TWO, "tuning=lora"], with_column("item.kind"))
+    error = error_of([a, b, "slices=genres"], capsys)
+    assert str(a) in error
+    assert "evaluation.slices=[genres], and ask for slices=item.genres" in error
+    assert "Did you mean 'item.kind'?" in error_of([a, b, "slices=kind"], capsys)
+    assert "of an older version" in error_of([a, "slices=cold_user"], capsys)
+
+
+def test_files_that_a_glob_of_the_shell_names_are_passed_over(tmp_path):
+    for place in ("one", "seeds/0", "seeds/1"):
+        write_atomic(tmp_path / "runs" / place / "config.yaml", "")
+    write_atomic(tmp_path / "runs" / "seeds" / "seeds.json", "{}")
+    words = [str(path) for path in sorted(tmp_path.glob("runs/*/*"))]
+    assert any(word.endswith("seeds.json") for word in words)
+    assert [run.name for run in find([*words, str(tmp_path / "runs/one")])] == ["0", "1", "one"]
+
+
+def test_the_folder_of_the_seeds_is_the_name_of_a_baseline(tmp_path, capsys):
+    folders = [
+        leave(tmp_path, f"{name}-seeds/{seed}", [*TWO, f"tuning={name}", f"seed={seed}"], cases(r))
+        for at, name in enumerate(("frozen", "lora"))
+        for seed in range(2)
+        for r in [ranks(10 * at + seed)]
+    ]
+    found = methods.methods([load(folder) for folder in folders])
+    for name in ("lora-seeds", f"{tmp_path}/lora-seeds", f"{tmp_path}/./lora-seeds/"):
+        assert methods.choose(name, found) is found[1]
+    words = [tmp_path / "frozen-seeds", tmp_path / "lora-seeds", "slices=none"]
+    out = tmp_path / "out"
+    assert main([*map(str, words), f"baseline={tmp_path / 'lora-seeds'}", f"output={out}"]) == 0
+    question = json.loads((out / "comparison.json").read_text())["question"]
+    assert question["baseline"] == "lora two_tower"
+    flat = [
+        leave(tmp_path, f"all/{n}", [*TWO, f"tuning={n}"], cases(ranks(0)))
+        for n in ("bitfit", "full")
+    ]
+    error = error_of([*flat, f"baseline={tmp_path / 'all'}"], capsys)
+    assert "holds several methods: bitfit two_tower; full two_tower" in error
