@@ -15,7 +15,7 @@ from recsys.config import nearest
 from recsys.errors import ConfigError, RecsysError
 
 if TYPE_CHECKING:
-    from recsys.comparison.methods import Method
+    from recsys.boards.board import Board
     from recsys.comparison.outcome import Comparison
 
 KEYS: Mapping[str, str] = {
@@ -154,6 +154,8 @@ def compare(words: Sequence[str]) -> Path:
     level = _number(asked, "level", 0.5, 1, "give a share below 1, as in level=0.95") or 0.95
     slices = _slices(asked)
     wandb = _wandb(asked)
+    if asked.keys.get("output") == "":
+        raise ConfigError("output is empty; name a folder, or leave it out.")
 
     from recsys.comparison import analysis, comparable, methods, names, runs, sentences, values
     from recsys.comparison.outcome import Question
@@ -178,26 +180,28 @@ def compare(words: Sequence[str]) -> Path:
     notes = [*result.notes, *(names.notes(file, given, found) if file else [])]
     result = replace(result, sentences=sentences.write(result), notes=notes)
     output = Path(asked.keys.get("output", f"comparison-{digest(result)}"))
+    specification = None
+    if wandb != "off":  # a run that was not logged there is refused before anything is written
+        from recsys.boards import ofcomparison
+
+        entity = asked.keys.get("wandb_entity", "")
+        specification = ofcomparison.specification(result, found, entity)
     show(result)
     save(result, output)
     print(f"report: {output / 'report.html'}")
-    if wandb != "off":
-        board(result, found, output, asked.keys.get("wandb_entity", ""), push=wandb == "push")
+    if specification is not None:
+        board(specification, output, push=wandb == "push")
     return output
 
 
-def board(
-    comparison: Comparison, found: Sequence[Method], output: Path, entity: str, push: bool
-) -> None:
+def board(specification: Board, output: Path, push: bool) -> None:
     """Writes the comparison's workspace and report for Weights & Biases, and pushes them.
 
     Raises:
-        ConfigError: A run was not logged there, or the push is refused.
+        ConfigError: The push is refused.
     """
     from recsys.boards import board as boards
-    from recsys.boards import ofcomparison
 
-    specification = ofcomparison.specification(comparison, found, entity)
     print(f"wandb: {boards.save(specification, output)}")
     if push:
         from recsys.boards.push import push as send
@@ -247,6 +251,9 @@ def show(comparison: Comparison) -> None:
     if comparison.differences:
         table.rich(tables.differences(comparison), console)
     table.rich(tables.cost(comparison), console)
+    measures = tables.beyond_accuracy(comparison)
+    if measures is not None:
+        table.rich(replace(measures, note=""), console)  # the report says what they are
     for each in tables.parts(comparison):
         table.rich(each, console)
     if comparison.users:

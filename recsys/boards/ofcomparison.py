@@ -8,6 +8,7 @@ from recsys.boards import board
 from recsys.boards.board import Board, Key, Panel, Runs, Section
 from recsys.boards.logged import Logged, load
 from recsys.comparison import page, table, tables
+from recsys.comparison.cost import COSTS
 from recsys.comparison.methods import Method, identity
 from recsys.comparison.outcome import Comparison
 from recsys.comparison.table import Table
@@ -18,9 +19,15 @@ OPEN_SLICES = ("cold", "cold_user", "history", "popularity")
 """Slices by numbers of ours: the others would send what stands in a column of the user's."""
 
 
-def _cost(comparison: Comparison) -> Key:
-    """The seconds that the comparison sets the methods against each other by."""
-    return Key("summary", f"cost/{comparison.basis.key}", title=comparison.basis.unit)
+WHOLE = Key("summary", "cost/cpu_seconds", title="CPU, s")
+
+
+def _costs(comparison: Comparison) -> list[Key]:
+    """The seconds that the methods are set against each other by, then the whole command's."""
+    names = {cost.key: cost.title for cost in COSTS}
+    key = comparison.basis.key
+    own = Key("summary", f"cost/{key}", title=names[key])
+    return list(dict.fromkeys((own, WHOLE)))
 
 
 def specification(comparison: Comparison, methods: Sequence[Method], entity: str) -> Board:
@@ -55,7 +62,7 @@ def specification(comparison: Comparison, methods: Sequence[Method], entity: str
         entity=entity,
         workspace=Runs("compared runs", ids=ids, by=_telling(methods, logged)),
         runs=runs,
-        columns=board.known((*scores, _cost(comparison)), logged),
+        columns=board.known((*scores, *_costs(comparison)), logged),
         sections=(
             _findings(comparison),
             Section("Quality", _markdown(_quality(comparison)), names, _quality_panels(scores)),
@@ -63,7 +70,7 @@ def specification(comparison: Comparison, methods: Sequence[Method], entity: str
                 "Quality against cost",
                 _markdown([tables.cost(comparison)]),
                 names,
-                _cost_panels(scores, _cost(comparison), logged),
+                _cost_panels(scores, _costs(comparison), logged),
             ),
             *_training(methods, names, logged),
             Section("Configurations", "", names, (Panel("comparer", "what differs"),)),
@@ -127,11 +134,11 @@ def _quality_panels(scores: Sequence[Key]) -> tuple[Panel, ...]:
 
 
 def _cost_panels(
-    scores: Sequence[Key], seconds: Key, logged: Sequence[Logged]
+    scores: Sequence[Key], seconds: Sequence[Key], logged: Sequence[Logged]
 ) -> tuple[Panel, ...]:
     """The metric in question against each kind of cost."""
     costs = (
-        seconds,
+        *seconds,
         Key("summary", "cost/train_seconds"),
         Key("summary", "cost/trained_parameters"),
     )

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from recsys import results
+from recsys.comparison import beyond
 from recsys.comparison import slices as slicing
 from recsys.comparison.cost import Basis, alike, basis, costs
 from recsys.comparison.methods import Method, choose
@@ -48,7 +49,8 @@ def analyse(found: Sequence[Method], question: Question) -> Comparison:
     statistics = Statistics(found, question)
     differences = _differences(found, base, statistics)
     curve_metric, curves = _curves(found, question.metric)
-    rows = [_row(method, columns, statistics) for method in found]
+    measures = beyond.names(runs)
+    rows = [_row(method, columns, measures, statistics) for method in found]
     unlike, by = alike(found), basis(found)
     return Comparison(
         question=question,
@@ -67,7 +69,9 @@ def analyse(found: Sequence[Method], question: Question) -> Comparison:
     )
 
 
-def _row(method: Method, columns: Sequence[str], statistics: Statistics) -> Row:
+def _row(
+    method: Method, columns: Sequence[str], measures: Sequence[str], statistics: Statistics
+) -> Row:
     """A method with its figures."""
     return Row(
         label=method.label,
@@ -77,6 +81,9 @@ def _row(method: Method, columns: Sequence[str], statistics: Statistics) -> Row:
         metrics={name: _spread([mean(run, name) for run in method.runs]) for name in columns},
         interval=statistics.mean(method.label),
         cost=costs(method),
+        beyond={
+            name: _spread([beyond.figure(run, name) for run in method.runs]) for name in measures
+        },
     )
 
 
@@ -233,7 +240,12 @@ def _notes(
 ) -> list[str]:
     """What a reader should know of the circumstances."""
     runs = [run for method in found for run in method.runs]
-    notes = []
+    notes = beyond.notes(runs)
+    if len(found) == 1:
+        notes.append(
+            f"Nothing is compared: there is one method, {found[0].label}, of {len(runs)} "
+            f"run{'s' if len(runs) > 1 else ''}; name the runs of another one as well."
+        )
     if len({tuple(method.seeds) for method in found if method.trains}) > 1:
         notes.append("The methods were not all run with the same seeds.")
     if any(run.result.get("code", {}).get("dirty") for run in runs):

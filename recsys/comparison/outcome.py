@@ -37,7 +37,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over seeds, as a share (not in percent).
+    """A figure over seeds: of a metric as a share (not in percent).
 
     Attributes:
         mean: Mean over the runs.
@@ -61,6 +61,7 @@ class Row:
         interval: Of the metric in question; None for a floor of which only means are known.
         cost: By key of `recsys.comparison.cost.COSTS`.
         floor: Whether it was measured on the way by other runs, so that only means are known.
+        beyond: Measures beyond accuracy by name, in their own units; None where a run has none.
     """
 
     label: str
@@ -71,6 +72,7 @@ class Row:
     interval: Estimate | None
     cost: dict[str, float | None]
     floor: bool = False
+    beyond: dict[str, Spread | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def markdown(comparison: Comparison) -> str:
     lines += [f"- {sentence}" for sentence in comparison.sentences]
     lines += ["", *(f"Note: {note}\n" for note in comparison.notes)]
     lines += ["## Quality and cost", ""]
-    for each in (tables.quality(comparison), tables.cost(comparison)):
+    for each in (tables.quality(comparison), tables.cost(comparison), *_beyond(comparison)):
         lines += table.markdown(each)
     if comparison.differences:
         lines += ["## Differences", "", *table.markdown(tables.differences(comparison))]
@@ -90,13 +90,22 @@ def markdown(comparison: Comparison) -> str:
 
 
 def latex(comparison: Comparison) -> str:
-    """`table.tex`: quality, differences and cost, to be included by a document with booktabs."""
+    """`table.tex`: quality, differences, cost, measures and slices, to be included by a document.
+
+    What stands in it of users is left out, with the examples.
+    """
     found = [tables.quality(comparison)]
     if comparison.differences:
         found.append(tables.differences(comparison))
-    found.append(tables.cost(comparison))
+    found += [tables.cost(comparison), *_beyond(comparison), *tables.parts(comparison)]
     lines = [line for each in found for line in table.latex(each)]
-    return "\n".join([r"% needs \usepackage{booktabs}", *lines])
+    return "\n".join([r"% needs \usepackage{booktabs} and \usepackage{graphicx}", *lines])
+
+
+def _beyond(comparison: Comparison) -> list[table.Table]:
+    """The measures beyond accuracy, where any run looked at them."""
+    found = tables.beyond_accuracy(comparison)
+    return [] if found is None else [found]
 
 
 def page(comparison: Comparison) -> str:
@@ -118,6 +127,7 @@ def page(comparison: Comparison) -> str:
             "are known.",
         ),
         *table.page(tables.cost(comparison)),
+        *(line for each in _beyond(comparison) for line in table.page(each)),
         *_curves(comparison),
         *_slices(comparison),
         *_users(comparison),

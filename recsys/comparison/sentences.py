@@ -108,6 +108,7 @@ def _contrast(comparison: Comparison, difference: Difference) -> str:
             f"{name} is not shown to differ from {base} in {question.metric}: "
             f"{points(found.difference, True)} points ({interval}; {test})"
         )
+        text += _half(difference, alpha)
         if question.margin is not None:
             text += f", nor to be within {within} of it"
         smallest = points(found.smallest)
@@ -118,6 +119,15 @@ def _contrast(comparison: Comparison, difference: Difference) -> str:
             f"repetitions ({at_size(comparison)}), and a smaller one less often"
         )
     return f"{text}.{_about(comparison, difference)}{_cost(comparison, difference)}"
+
+
+def _half(difference: Difference, alpha: float) -> str:
+    """Why a difference is not shown where one of interval and test alone would have said so."""
+    if difference.p_holm < alpha:
+        return " (the interval holds 0, though the test rejects: both are asked for)"
+    if difference.found.low > 0 or difference.found.high < 0:
+        return " (the test does not reject, though the interval leaves out 0: both are asked for)"
+    return ""
 
 
 def at_size(comparison: Comparison) -> str:

@@ -46,11 +46,18 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten within a span of numbers above zero, with 2 and 5 times them if they fit."""
+    """Powers of ten within a span of numbers above zero, with as many multiples as it needs.
+
+    Over three powers and more none, else 2 and 5 times each; all nine where that leaves fewer than
+    three, as between 3 and 9.
+    """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    many = (1, 2, 5) if math.log10(high / low) < 3 else (1,)
-    found = [m * 10.0**at for at in range(first, last + 1) for m in many]
-    return [value for value in found if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
+    found: list[float] = []
+    for many in ((1,), (1, 2, 5), tuple(range(1, 10))):
+        if len(found) < 3 or (many == (1, 2, 5) and math.log10(high / low) < 3):
+            values = [m * 10.0**at for at in range(first, last + 1) for m in many]
+            found = [v for v in values if low * (1 - 1e-9) <= v <= high * (1 + 1e-9)]
+    return found
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Scale:
     def ticks(self, count: int = 6) -> list[float]:
         """Round numbers on the axis."""
         found = log_ticks(self.low, self.high) if self.log else []
-        return found if len(found) > 1 else ticks(self.low, self.high, count)
+        return found if len(found) > 2 else ticks(self.low, self.high, count)
 
 
 def spanning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,10 @@ LATEX = {
     "\N{PLUS-MINUS SIGN}": r"$\pm$",
     "\n": " ",
 }
+MINUS = re.compile(r"(?<![\w.)\]-])-(?=\.?\d)")
+LABEL = re.compile(r"[^A-Za-z0-9:-]+")
+PAGE = 85
+"""Letters that fit beside each other on a page of text."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Table:
         note: Below it, or empty.
         words: How many columns from the left hold words; the others hold numbers.
         rules: Numbers of the rows before which a line is drawn.
+        name: By which a LaTeX document refers to it, or empty.
     """
 
     title: str
@@ -48,6 +54,7 @@ class Table:
     note: str = ""
     words: int = 1
     rules: tuple[int, ...] = ()
+    name: str = ""
 
 
 def rich(table: Table, console: Console) -> None:
@@ -79,21 +86,31 @@ def markdown(table: Table) -> list[str]:
 
 
 def latex_text(text: str) -> str:
-    """A text in which LaTeX finds no command."""
-    return "".join(LATEX.get(sign, sign) for sign in text)
+    """A text in which LaTeX finds no command, and the minus of a number is no hyphen."""
+    return "$-$".join("".join(LATEX.get(sign, sign) for sign in part) for part in MINUS.split(text))
+
+
+def _wide(table: Table) -> bool:
+    """Whether a table is wider than a page of text, by its letters."""
+    rows = [table.head, *table.rows]
+    columns = [max(len(row[at]) for row in rows) for at in range(len(table.head))]
+    return sum(columns) + 2 * len(columns) > PAGE
 
 
 def latex(table: Table) -> list[str]:
-    """The lines of a LaTeX table; it needs the package booktabs."""
+    """The lines of a LaTeX table; it needs the packages booktabs and, to fit a page, graphicx."""
 
     def line(cells: Sequence[str]) -> str:
         return "    " + " & ".join(latex_text(cell) for cell in cells) + r" \\"
 
     marks = "l" * table.words + "r" * (len(table.head) - table.words)
+    wide = _wide(table)
     lines = [
         r"\begin{table}",
         r"  \centering",
         rf"  \caption{{{latex_text(table.title)}}}",
+        *([rf"  \label{{tab:{LABEL.sub('-', table.name)}}}"] if table.name else []),
+        *([r"  \resizebox{\linewidth}{!}{%"] if wide else []),
         rf"  \begin{{tabular}}{{{marks}}}",
         r"    \toprule",
         line(table.head),
@@ -103,7 +120,7 @@ def latex(table: Table) -> list[str]:
         if number in table.rules and number:
             lines.append(r"    \midrule")
         lines.append(line(row))
-    lines += [r"    \bottomrule", r"  \end{tabular}"]
+    lines += [r"    \bottomrule", r"  \end{tabular}" + ("}" if wide else "")]
     if table.note:
         lines.append(rf"  \par\smallskip{{\footnotesize {latex_text(table.note)}}}")
     return [*lines, r"\end{table}", ""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recsys.comparison import beyond
 from recsys.comparison.cost import COSTS
 from recsys.comparison.outcome import Comparison, Difference, PartRow, Row, Spread
 from recsys.comparison.sentences import at_size, equivalent, p_value, points, shown
@@ -49,6 +50,7 @@ def quality(comparison: Comparison) -> Table:
         rows,
         note,
         rules=(methods,),
+        name="quality",
     )
 
 
@@ -83,6 +85,7 @@ def differences(comparison: Comparison) -> Table:
         f"{at_size(comparison)}. Finding: a difference is shown where both the interval leaves out "
         f"0 and p (Holm) is under {comparison.alpha:g}. About models: the spread over seeds of a "
         "side is unknown.",
+        name="differences",
     )
 
 
@@ -136,8 +139,46 @@ def cost(comparison: Comparison) -> Table:
     if comparison.unlike:
         note += f" Seconds may not be compared: the runs differ in {', '.join(comparison.unlike)}."
     return Table(
-        "Cost of one run, mean over seeds", ["method", *(kind.title for kind in kinds)], cells, note
+        "Cost of one run, mean over seeds",
+        ["method", *(kind.title for kind in kinds)],
+        cells,
+        note,
+        name="cost",
     )
+
+
+def beyond_accuracy(comparison: Comparison) -> Table | None:
+    """Measures beyond accuracy of each method; None where no run looked at them."""
+    rows = [row for row in comparison.rows if not row.floor]
+    names = beyond.at_cutoff(list(rows[0].beyond), comparison.question.metric)
+    if not names:
+        return None
+    cut = names[0].partition("@")[2]
+    kinds = [name.partition("@")[0] for name in names]
+    return Table(
+        f"Beyond accuracy: the best {cut} of each case, mean over seeds",
+        ["method", *(beyond.TITLES.get(kind, kind) for kind in kinds)],
+        [
+            [
+                _name(row, comparison.question.baseline),
+                *(_measure(row.beyond[name]) for name in names),
+            ]
+            for row in rows
+        ],
+        "Mean \N{PLUS-MINUS SIGN} standard deviation over seeds; not tested. Coverage: share of "
+        "the catalog that is recommended at all. Gini: 0 if all items are shown alike. Popularity: "
+        "training events of what is recommended; lift: in histories of those who get it. "
+        "Calibration: divergence from the categories of the history, 0 is none.",
+        name="beyond",
+    )
+
+
+def _measure(value: Spread | None) -> str:
+    """A measure in its own unit."""
+    if value is None:
+        return NONE
+    text = f"{value.mean:.4g}"
+    return text if value.deviation is None else f"{text} \N{PLUS-MINUS SIGN} {value.deviation:.2g}"
 
 
 def parts(comparison: Comparison) -> list[Table]:
@@ -154,6 +195,7 @@ def parts(comparison: Comparison) -> list[Table]:
                 [TITLES.get(column, column), "cases", *labels],
                 rows,
                 "Not corrected: to look at, not to prove with. Parts of few users have means only.",
+                name=f"slices-{column}",
             )
         )
     return out

@@ -93,3 +93,54 @@ def test_the_folder_of_the_seeds_is_the_name_of_a_baseline(tmp_path, capsys):
     ]
     error = error_of([*flat, f"baseline={tmp_path / 'all'}"], capsys)
     assert "holds several methods: bitfit two_tower; full two_tower" in error
+
+
+def looked(**measures):
+    """A run that looked at some measures beyond accuracy."""
+
+    def edit(result):
+        result["beyond"] = {**measures, "cases": 150, "seconds": 0.1}
+
+    return edit
+
+
+@pytest.fixture
+def beyond(tmp_path):
+    """Frozen of two seeds with measures at two cut-offs, LoRA without."""
+    both = [
+        leave(tmp_path, f"f{seed}", [*TWO, "tuning=frozen", f"seed={seed}"], cases(ranks(seed)),
+              looked(**{"coverage@5": 0.1, "coverage@10": share, "novelty@10": 8.5}))
+        for seed, share in ((0, 0.2), (1, 0.4))
+    ]  # fmt: skip
+    return [*both, leave(tmp_path, "lora", [*TWO, "tuning=lora"], cases(ranks(5)))]
+
+
+def test_measures_beyond_accuracy_stand_in_every_output(beyond, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main([*map(str, beyond), "slices=none", f"output={out}"]) == 0
+    mean = "0.3 \N{PLUS-MINUS SIGN} 0.14"
+    shown = [
+        capsys.readouterr().out,
+        *((out / f).read_text() for f in ("report.md", "report.html")),
+    ]
+    for text in shown:
+        assert "Beyond accuracy: the best 10 of each case" in text
+        assert mean in text
+    tex = (out / "table.tex").read_text()
+    assert r"0.3 $\pm$ 0.14" in tex
+    assert r"\label{tab:beyond}" in tex
+    rows = json.loads((out / "comparison.json").read_text())["rows"]
+    assert rows[0]["beyond"]["coverage@10"]["mean"] == pytest.approx(0.3)
+    assert rows[0]["beyond"]["coverage@5"]["mean"] == pytest.approx(0.1)
+    assert rows[1]["beyond"] == {"coverage@5": None, "coverage@10": None, "novelty@10": None}
+    found = compared(beyond)
+    table = tables.beyond_accuracy(found)
+    assert list(table.head) == ["method", "coverage", "novelty, bits"]
+    assert table.rows[1] == ["lora two_tower", "-", "-"]
+
+
+def test_without_measures_there_is_no_table_and_other_categories_are_told(beyond, tmp_path):
+    assert tables.beyond_accuracy(compared(beyond[2:], baseline="lora two_tower")) is None
+    words = [*TWO, "tuning=full", "evaluation.category=kind"]
+    other = leave(tmp_path, "other", words, cases(ranks(7)), looked(**{"calibration@10": 1.0}))
+    assert any("Calibration may not be" in note for note in compared([beyond[0], other]).notes)

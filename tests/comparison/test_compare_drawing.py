@@ -36,6 +36,7 @@ def test_ticks_are_round_and_within():
 def test_log_ticks_are_powers_and_halves():
     assert log_ticks(1, 100) == [1, 2, 5, 10, 20, 50, 100]
     assert len(Scale(2.4, 4.1, 0, 1, log=True).ticks()) > 2  # too narrow for them
+    assert log_ticks(2.4, 11.25) == [3, 4, 5, 6, 7, 8, 9, 10]  # costs from 3 to 9: two before
     assert log_ticks(3, 3e6) == [10, 100, 1000, 10_000, 100_000, 1_000_000]
 
 
