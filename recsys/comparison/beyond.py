@@ -40,9 +40,8 @@ def at_cutoff(known: Sequence[str], metric: str) -> list[str]:
 
 def notes(runs: Sequence[PastRun]) -> list[str]:
     """That calibration is by other columns in some runs, so that it says nothing of the methods."""
-    columns = {
-        str(run.config["evaluation"]["category"]) for run in runs if run.result.get("beyond")
-    }
+    there = [run for run in runs if any(n.startswith("calibration@") for n in names([run]))]
+    columns = {str(run.config["evaluation"]["category"]) for run in there}
     if len(columns) < 2:
         return []
     return [f"Calibration may not be compared: it is by {', '.join(sorted(columns))}."]

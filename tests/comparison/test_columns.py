@@ -142,5 +142,12 @@ def test_measures_beyond_accuracy_stand_in_every_output(beyond, tmp_path, capsys
 def test_without_measures_there_is_no_table_and_other_categories_are_told(beyond, tmp_path):
     assert tables.beyond_accuracy(compared(beyond[2:], baseline="lora two_tower")) is None
     words = [*TWO, "tuning=full", "evaluation.category=kind"]
-    other = leave(tmp_path, "other", words, cases(ranks(7)), looked(**{"calibration@10": 1.0}))
-    assert any("Calibration may not be" in note for note in compared([beyond[0], other]).notes)
+    own = looked(**{"calibration@10": 1.0})
+    other = leave(tmp_path, "other", words, cases(ranks(7)), own)
+    base = leave(tmp_path, "base", [*TWO, "tuning=frozen"], cases(ranks(8)), own)
+
+    def told(*folders):
+        return any("Calibration may not be" in note for note in compared(folders).notes)
+
+    assert told(base, other)
+    assert not told(beyond[0], other), "which has no calibration"

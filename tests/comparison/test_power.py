@@ -70,3 +70,15 @@ def test_users_are_drawn_so_often_that_holms_smallest_p_can_be_reached(three):
     assert not any("draws" in note for note in compared(three).notes)
     notes = compared(three, level=0.9995).notes
     assert any("is of 20,000 draws" in note and "asks for 0.0003" in note for note in notes)
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(2, True), (3, False)])
+def test_two_seeds_against_a_method_without_spread_are_cautioned(tmp_path, seeds, told):
+    floor = leave(tmp_path, "p", ["architecture=popularity"], cases(ranks(9)))
+    runs = [
+        leave(tmp_path, f"f{seed}", [*TWO, "tuning=frozen", f"seed={seed}"], cases(ranks(seed)))
+        for seed in range(seeds)
+    ]
+    for base in ("popularity", "frozen two_tower"):
+        notes = compared([floor, *runs], baseline=base).notes
+        assert any("spread over seeds (frozen two_tower)" in note for note in notes) is told
