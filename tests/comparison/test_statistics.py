@@ -369,8 +369,9 @@ def test_against_a_method_without_spread_size_coverage_and_equivalence_hold(seed
     rejected, covered, close = [], [], []
     for number in range(250):
         rng = np.random.default_rng([seeds, 24, number])
-        a, b = normal(rng, [seeds, 1], spread=spread)
-        found = contrast(a, np.repeat(b, 2, axis=0), np.arange(USERS), draws=200, seed=number)
+        a, b = normal(rng, [seeds, 1], spread=0.0)
+        a, b = a + spread * rng.standard_normal((seeds, 1)), np.repeat(b, 2, axis=0)
+        found = contrast(a, b, np.arange(USERS), draws=200, seed=number)
         rejected.append(found.p <= 0.05)
         covered.append(found.low <= 0 <= found.high)
         margin = 0.1 + 3 * spread  # the truth lies on it, so that every claim of less is wrong
