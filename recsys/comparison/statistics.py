@@ -115,7 +115,7 @@ def estimate(
     Raises:
         DataError: Shapes that do not fit, infinite values, or fewer than two users.
     """
-    _options(level, draws, None)
+    _options(level, draws, None, 0.05)
     values, clusters = checked("a", values, clusters)
     (values,), clusters = defined([values], clusters)
     source = parts([values], clusters)
@@ -158,9 +158,7 @@ def contrast(
         DataError: Shapes that do not fit, infinite values, fewer than two users, or an option out
             of its range.
     """
-    _options(level, draws, margin)
-    if not 0 < size < 1:
-        raise DataError(f"size={size}: the error rate must lie between 0 and 1, such as 0.05.")
+    _options(level, draws, margin, size)
     if seed_variance is not None and not (seed_variance >= 0 and seed_degrees >= 1):
         raise DataError(
             f"seed_variance={seed_variance} with seed_degrees={seed_degrees}: give a variance of "
@@ -252,12 +250,14 @@ def holm(ps: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def _options(level: float, draws: int, margin: float | None) -> None:
+def _options(level: float, draws: int, margin: float | None, size: float) -> None:
     """Refuses options out of their range."""
     if not 0 < level < 1:
         raise DataError(f"level={level}: the coverage must lie between 0 and 1, such as 0.95.")
     if draws < 100:
         raise DataError(f"draws={draws}: quantiles need at least 100 draws; 2000 are usual.")
+    if not 0 < size < 1:
+        raise DataError(f"size={size}: the error rate must lie between 0 and 1, such as 0.05.")
     if margin is not None and not margin > 0:
         raise DataError(f"margin={margin}: the margin of equivalence must be greater than 0.")
 
