@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -13,11 +14,10 @@ import numpy as np
 import polars as pl
 
 from recsys.config import AXES, choices, compose_data, nearest
-from recsys.data import prepare
+from recsys.data import prepare, written
 from recsys.data.describe import Count, Description, describe, describe_split, estimate
-from recsys.data.files import atomic_folder
 from recsys.data.reviews import with_reviews
-from recsys.data.splits import everything
+from recsys.data.splits import Method, everything
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError, RecsysError
 from recsys.schema import Data
@@ -53,7 +53,8 @@ def _help() -> str:
         "Prints what a data set is, after the filters and with the split that are asked for.",
         "",
         "  output=FOLDER   write interactions, items and users as Parquet there, for",
-        "                  data.source=tables data.source.path=FOLDER",
+        "                  data.source=tables data.source.path=FOLDER; its split is kept, and",
+        "                  the line that is printed says which further keys to repeat",
         "  encoder=MODEL   count tokens with the tokeniser of a language model, not by words",
         "",
         "The keys of the source and those of data, without their prefix:",
@@ -104,33 +105,36 @@ def _run(argv: Sequence[str]) -> None:
     words, rest = _words(argv)
     run = compose_data(words)
     data, out = run.data, Path(rest["output"]) if "output" in rest else None
-    if out is not None and out.exists():
-        raise ConfigError(f"output={out} exists already; remove it or choose another folder.")
+    if out is not None:
+        written.check_free(out)
     count = _tokens(rest["encoder"]) if "encoder" in rest else estimate
     tables = prepare.tables(data)
     print(f"{words[0].partition('=')[2]}, quantiles as {_LEGEND}")
     _show(describe(tables, everything(tables), count, data.max_tokens))
-    tables = _split(data, tables)
+    method = _split(data, tables)
     if out is not None:
-        _write(out, tables)
-        print(f"written: {out} (data.source=tables data.source.path={out})")
+        # As they are, without reviews in the user texts: those are a matter of the split.
+        used = written.settings(data, method)
+        written.write(out, tables, used)
+        words = ["data.source=tables", f"data.source.path={out}", *used.words()]
+        print(f"written: {out} (to use it as it is described here: {shlex.join(words)})")
 
 
-def _split(data: Data, tables: Tables) -> Tables:
-    """Shows the split; the tables with reviews in the user texts where they were asked for."""
+def _split(data: Data, tables: Tables) -> Method | None:
+    """Shows the split and returns how it is made; None where there is none to propose."""
     try:
         made = prepare.split(data, tables)
     except ConfigError as error:
         if data.split != "default" or data.user_reviews:
             raise
         _show(Description([("split", "none")], [str(error)]))
-        return tables
+        return None
     _show(describe_split(made, tables.items.height))
     if data.user_reviews:
         tables = with_reviews(tables, made, data.user_reviews)
     for note in (*tables.notes, *made.notes):
         print(f"note: {note}")
-    return tables
+    return prepare.method(data)
 
 
 def _show(description: Description) -> None:
@@ -157,18 +161,6 @@ def _tokens(model: str) -> Count:
         return np.array([len(each) for each in ids], dtype=np.int64)
 
     return count
-
-
-def _write(out: Path, tables: Tables) -> None:
-    """The canonical tables in a folder that is whole or absent.
-
-    Raises:
-        DataError: The disk is full, or the folder is there by now.
-    """
-    with atomic_folder(out) as folder:
-        tables.interactions.write_parquet(folder / "interactions.parquet")
-        tables.items.write_parquet(folder / "items.parquet")
-        tables.users.write_parquet(folder / "users.parquet")
 
 
 if __name__ == "__main__":

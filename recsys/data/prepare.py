@@ -11,7 +11,7 @@ import polars as pl
 from recsys.config import choice_name
 from recsys.data import filters
 from recsys.data.reviews import with_reviews
-from recsys.data.splits import Split, make
+from recsys.data.splits import Method, Split, make
 from recsys.data.tables import Tables, check, limit
 from recsys.data.windows import Windows
 from recsys.errors import ConfigError
@@ -46,6 +46,14 @@ def tables(data: Data) -> Tables:
     return found
 
 
+def method(data: Data) -> Method:
+    """The way to split that is asked for, or that the source proposes."""
+    if data.split != "default":
+        return data.split
+    # The axis promises this variable: `recsys.config` has checked it.
+    return cast(Method, cast(Any, data.source).default_split)
+
+
 def split(data: Data, found: Tables) -> Split:
     """Splits tables as the options say, or as the source proposes.
 
@@ -61,13 +69,9 @@ def split(data: Data, found: Tables) -> Split:
                 f"{shown.height} rows are items of impressions that were not clicked (rating 0), "
                 "and would count as liked; set data.positive_from=1."
             )
-    method = data.split
-    if method == "default":
-        # The axis promises this class variable: `recsys.config` has checked it.
-        method = cast(Any, data.source).default_split
     return make(
         found,
-        cast(Any, method),
+        method(data),
         positive_from=data.positive_from,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,

@@ -1,6 +1,8 @@
 """python -m recsys.data: what it prints, what it writes, what it refuses."""
 
 import gzip
+import os
+import shlex
 import subprocess
 import sys
 
@@ -16,6 +18,7 @@ from recsys.data.reading import delimited, table
 from recsys.data.sources import tables as own_tables
 from recsys.data.splits import TEST, everything, leave_one_out, time_split
 from recsys.data.tables import Tables, fingerprint
+from recsys.errors import DataError
 from tests.data.samples import MAKERS, make
 
 WORDS = {
@@ -64,6 +67,7 @@ def test_every_source_is_described_written_and_read_back_equal(name, tmp_path, c
     assert again.items.equals(first.items)
     assert again.users.equals(first.users)
     assert sorted(p.name for p in out.iterdir()) == [
+        "data.json",
         "interactions.parquet",
         "items.parquet",
         "users.parquet",
@@ -71,23 +75,82 @@ def test_every_source_is_described_written_and_read_back_equal(name, tmp_path, c
     assert [p.name for p in out.parent.iterdir()] == ["out"]
 
 
-def test_the_written_folder_is_a_source_of_the_same_command(tmp_path, capsys):
+def figures(said):
+    names = ("  users  ", "  items  ", "  span", "  split", "  train", "  test", "  events")
+    return [line for line in said.splitlines() if line.startswith(names)]
+
+
+def test_reviews_are_not_written_into_texts_so_that_no_target_reads_its_own(tmp_path, capsys):
     asked = words("amazon_2018", tmp_path)
     out = tmp_path / "out"
     assert main([*asked, "user_reviews=2", f"output={out}"]) == 0
     first = capsys.readouterr().out
+    told = f"data.source=tables data.source.path={out} data.user_reviews=2"
+    assert f"written: {out} (to use it as it is described here: {told})" in first
+    assert set(own_tables.load(own_tables.Config(str(out))).users["text"]) == {""}
     assert main(["source=tables", f"path={out}"]) == 0
     second = capsys.readouterr().out
-
-    def figures(said):
-        names = ("  users  ", "  items  ", "  span", "  train", "  test", "  events")
-        return [line for line in said.splitlines() if line.startswith(names)]
-
+    assert f"{out} was described with data.user_reviews=2; repeat them" in second
     assert figures(first) == figures(second)
     assert len(figures(first)) > 8
-    assert "review 0 0 review 0 5" in own_tables.load(own_tables.Config(str(out))).users["text"][0]
+    made = [prepare.prepare(compose_data(each).data) for each in (full(asked), told.split())]
+    texts = [tables.users["text"].to_list() for tables, _ in made]
+    assert texts[0] == texts[1]
+    assert texts[0][0] == "review 0 0 review 0 5"
     assert main([*asked, f"output={out}"]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def full(asked):
+    return [f"data.{'' if 'source=' in w else 'source.'}{w}" for w in asked] + [
+        "data.user_reviews=2"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "split"),
+    [
+        ("movielens", ["split=leave_one_out", "positive_from=4"], "leave_one_out"),
+        ("movielens", ["split=time", "val_fraction=0.2"], "time"),
+        ("goodreads", ["split=leave_one_out", "min_rating=3", "max_users=5"], "leave_one_out"),
+        ("mind", [], "given"),
+        ("rows", [], "given"),
+    ],
+)
+def test_a_folder_keeps_its_split_and_names_the_keys_to_repeat(name, more, split, tmp_path, capsys):
+    out = tmp_path / "a folder"
+    assert main([*words(name, tmp_path), *more, f"output={out}"]) == 0
+    said = capsys.readouterr().out
+    assert f"  {'split':<36}{split}(" in said
+    told = shlex.split(said.rpartition("described here: ")[2].strip().removesuffix(")"))
+    assert not any("min_rating" in word or "max_users" in word for word in told)
+    command = [word.removeprefix("data.").replace("source.path", "path") for word in told]
+    assert main(command) == 0
+    assert figures(capsys.readouterr().out) == figures(said)
+    (out / "data.json").unlink()
+    config = own_tables.Config(path=str(out))
+    assert config.default_split == ("given" if split == "given" else "time")
+    (out / "data.json").write_text('{"split": "no", "keys": {}}')
+    with pytest.raises(DataError, match="names the split 'no'"):
+        own_tables.load(config)
+    (out / "data.json").write_text("[")
+    with pytest.raises(DataError, match="is damaged"):
+        own_tables.load(config)
+
+
+def test_a_place_that_takes_no_folder_is_refused_before_anything_is_read(tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    places = {"file/out": "which is a file", "file": "exists already"}
+    if os.geteuid():  # root may write everywhere
+        places["closed/deep/out"] = "takes no files"
+    for place, why in places.items():
+        asked = ["source=movielens", "path=/nowhere", f"output={tmp_path / place}"]
+        assert main(asked) == 2
+        said = capsys.readouterr()
+        assert why in said.err
+        assert said.err.count("\n") == 1
+        assert not said.out
 
 
 def test_filters_and_encoder_are_keys_of_the_command(tmp_path, tiny_bert, capsys):

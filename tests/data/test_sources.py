@@ -313,4 +313,4 @@ def test_quickstart_takes_a_given_folder(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("source", [movielens, sequences, tables, quickstart])
 def test_every_setting_has_help_and_every_source_a_default_split(source: Any) -> None:
     assert all(f.metadata["help"] for f in dataclasses.fields(source.Config))
-    assert source.Config.default_split in ("leave_one_out", "time")
+    assert source.Config().default_split in ("leave_one_out", "time")

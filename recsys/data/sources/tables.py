@@ -1,6 +1,7 @@
 """Any tables of one's own: CSV, TSV, JSONL or Parquet files with named columns.
 
-With `path`, the canonical tables that `python -m recsys.data ... output=FOLDER` wrote, as they are.
+With `path`, the canonical tables that `python -m recsys.data ... output=FOLDER` wrote, as they are,
+with the split that they were written with, unless another one is asked for.
 Items may have `available_from` and `available_until`: unix seconds, milliseconds or ISO dates.
 """
 
@@ -9,11 +10,11 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import ClassVar, Literal
 
 import polars as pl
 
-from recsys.data import reading
+from recsys.data import reading, written
+from recsys.data.splits import Method
 from recsys.data.tables import Tables, check, parse_times, windows
 from recsys.data.text import fill
 from recsys.errors import ConfigError, DataError
@@ -22,8 +23,6 @@ from recsys.errors import ConfigError, DataError
 @dataclass
 class Config:
     """The files and which of their columns is what."""
-
-    default_split: ClassVar[Literal["leave_one_out", "time"]] = "time"
 
     path: str = field(
         default="",
@@ -46,6 +45,11 @@ class Config:
     user_text: str = field(
         default="", metadata={"help": "Template of a user's text over the columns of users."}
     )
+
+    @property
+    def default_split(self) -> Method:
+        """The split that a folder was written with; else `time`."""
+        return (written.read(Path(self.path)).split if self.path else None) or "time"
 
 
 def _take(frame: pl.DataFrame, wanted: dict[str, str], path: str) -> pl.DataFrame:
@@ -90,7 +94,11 @@ def _canonical(cfg: Config) -> Tables:
         reading.table(reading.find(folder, f"{name}.parquet"))
         for name in ("interactions", "items", "users")
     )
-    return check(Tables(events, items, users), str(folder))
+    used = written.read(folder)
+    notes: tuple[str, ...] = ()
+    if used.keys:
+        notes = (f"tables: {folder} was described with {' '.join(used.words())}; repeat them.",)
+    return check(Tables(events, items, users, notes), str(folder))
 
 
 def load(cfg: Config) -> Tables:
