@@ -40,8 +40,9 @@ def candidate_lists(
 
     Returns:
         The lists, the target in a place that says nothing, since ties count as in random order.
-        What cannot be had at the time of a case is in none, but for the target; a list is shorter,
-        with -1 at its end, where fewer items than `size` can be had.
+        What cannot be had at the time of a case is in none, but for the target, nor what was chosen
+        together with the target; a list is shorter, with -1 at its end, where fewer items than
+        `size` are left.
 
     Raises:
         ConfigError: The catalog is smaller than a list.
@@ -90,6 +91,10 @@ def _blocks(
         target = plan[batch.candidates[:, 0]]
         windows = examples.split.windows
         closed = None if windows is None else windows.mask(part, target.device)
+        if batch.beside is not None:
+            if closed is None:
+                closed = torch.zeros(len(part), examples.items, dtype=torch.bool)
+            closed[batch.beside[:, 0], batch.beside[:, 1]] = True
         proposed = []
         for maker, items in zip(makers, vectors, strict=True):
             with torch.no_grad():

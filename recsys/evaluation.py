@@ -217,18 +217,16 @@ class Evaluator(nn.Module):
             if empty.any():
                 chosen = empty.to(scores.device)[at]
                 scores = torch.where(chosen[:, None], ranker.popularity(), scores)
-        seen = batch.seen[: None if self.mask_history else 0]
-        if len(at) < len(batch.query):
-            query = seen[:, 0]
-            seen = seen[(query >= at[0]) & (query <= at[-1])]
-            seen = torch.stack([seen[:, 0] - at[0], seen[:, 1]], dim=1)
+        seen = _of(batch.seen[: None if self.mask_history else 0], at, len(batch.query))
         query, item = seen.unbind(1)
         same = (item == target[query]).long()
         hidden = torch.zeros_like(target).index_add(0, query, same) > 0
         mask = seen
+        if batch.beside is not None:
+            mask = torch.cat([seen, _of(batch.beside, at, len(batch.query))])
         if closed is not None:
+            closed[mask[:, 0], mask[:, 1]] = True
             mask = closed
-            mask[query, item] = True
         greater, equal, size = rank_counts(scores, target, mask, batch.case[at])
         # A target that is masked away can never be found: it stands behind all others.
         greater = torch.where(hidden, torch.full_like(greater, scores.shape[1]), greater)
@@ -296,3 +294,18 @@ class Evaluator(nn.Module):
         """Metrics by name over all cases since `start`, over all ranks."""
         self._vectors = None
         return {k: float(v) for k, v in self.metrics.compute().items()}
+
+
+def _of(pairs: Tensor, at: Tensor, queries: int) -> Tensor:
+    """The pairs (S, 2) of query and item of consecutive queries `at`, counted from the first.
+
+    Args:
+        pairs: Those of all queries.
+        at: Some of the queries.
+        queries: How many there are.
+    """
+    if len(at) == queries:
+        return pairs
+    query = pairs[:, 0]
+    pairs = pairs[(query >= at[0]) & (query <= at[-1])]
+    return torch.stack([pairs[:, 0] - at[0], pairs[:, 1]], dim=1)

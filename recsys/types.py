@@ -119,6 +119,8 @@ class Batch:
         case: (Q,) number of the case, -1 for a filler that is never counted.
         seen: (S, 2) query and catalog row of all that a user had before a case, for masking; empty
             in training.
+        beside: (S, 2) query and catalog row of what the user chose together with a case's target
+            and what is not ranked with it; None in training, and where data has no baskets.
         context: Further columns by name, each (B,).
         situation: What is known of each query when it is asked, by name: codes (Q,), 0 for unknown.
         host: The batch as it was before it went to a device, or None where it did not; texts are
@@ -134,6 +136,7 @@ class Batch:
     weight: Tensor
     case: Tensor
     seen: Tensor
+    beside: Tensor | None = None
     context: dict[str, Tensor] = field(default_factory=dict)
     situation: dict[str, Tensor] = field(default_factory=dict)
     host: Batch | None = None

@@ -126,6 +126,9 @@ def _warn_of_ties(out: Description, split: Split) -> None:
     last = np.flatnonzero(np.append(user[1:] != user[:-1], True))
     last = last[(last > 0) & (user[last - 1] == user[last])]
     ties = split.time[at[last]] == split.time[at[last - 1]]
+    if split.basket is not None:  # no order in the file is asked there
+        own = split.basket[at[last]]
+        ties &= (own < 0) | (own != split.basket[at[last - 1]])
     if len(ties) and ties.mean() > 0.1:
         out.warnings.append(
             f"for {_share(ties)} of the users the last two events share a time: the order in the "
@@ -163,9 +166,11 @@ def _counts(out: Description, tables: Tables, events: Split) -> None:
 
 
 def repeated(events: Split, items: int) -> NDArray[np.bool_]:
-    """(N,) whether the user had the event's item before."""
+    """(N,) whether the user had the event's item before, and not just in the same basket."""
     again = np.zeros(len(events.item), dtype=bool)
-    offsets = events.offsets
+    offsets, ends = events.offsets, np.arange(len(events.item))
+    if events.basket is not None:
+        ends = np.where(events.basket < 0, ends, np.minimum(ends, events.basket))
     first = 0
     while first < len(offsets) - 1:  # some users at a time: sorting takes 32 bytes an event
         most = int(np.searchsorted(offsets, offsets[first] + _EVENTS, side="right")) - 1
@@ -175,7 +180,9 @@ def repeated(events: Split, items: int) -> NDArray[np.bool_]:
         pair += events.item[start:stop]
         order = np.argsort(pair, kind="stable")
         pair = pair[order]
-        again[start + order[1:]] = pair[1:] == pair[:-1]
+        new = np.append(True, pair[1:] != pair[:-1])
+        head = start + order[np.maximum.accumulate(np.where(new, np.arange(len(new)), 0))]
+        again[start + order] = head < ends[start + order]
         first = last
     return again
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recsys.data.arrays import ragged, sample
 from recsys.data.splits import Split
+from recsys.data.together import Baskets
 from recsys.types import Batch, ItemBatch
 
 Ints = npt.NDArray[np.int64]
@@ -108,6 +109,7 @@ class Examples:
     ) -> None:
         self.split, self.items, self.max_history = split, items, max_history
         self.situation: Mapping[str, Ints] = {}
+        self._baskets = None if split.basket is None else Baskets(split)
         users = len(split.offsets) - 1
         self._user: Ints = np.repeat(np.arange(users), np.diff(split.offsets))
         self._item: Ints = split.item.astype(np.int64)
@@ -116,12 +118,14 @@ class Examples:
         self._liked: Ints = np.flatnonzero(liked)
         self._start: Ints = split.starts()
         self._before: Ints = (np.cumsum(liked) - liked)[self._start]
+        # Of events up to here: a basket may go on after another one began.
+        self._reach: Ints = np.maximum.accumulate(self._before)
         self._first: Ints = np.searchsorted(self._user[self._liked], np.arange(users + 1))
         able = split.role == TRAIN
         if targets == "liked":
             # A target needs something to be predicted from; a label may rest on the profile.
             able &= liked & (self._before > self._first[self._user])
-        able &= np.arange(len(self._user)) - split.offsets[self._user] >= profile_events
+        able &= self._start - split.offsets[self._user] >= profile_events
         # An observed negative counts as weight 0, whatever its event weighs.
         self._weight: Floats = (split.weight * split.label).astype(np.float32)
         chosen: Ints | None = None
@@ -237,7 +241,7 @@ class Examples:
         sizes = end - first
         row, place = ragged(sizes)
         event = self._train[first[row] + place]
-        stop = self._before[self._train[end - 1]]
+        stop = self._reach[self._train[end - 1]]
         start = np.maximum(self._first[at], stop - self.max_history)
         prefix = self._before[event] - start[row]
         # With labelled targets a window can begin after an early event's history.
@@ -324,6 +328,8 @@ class Examples:
         order = np.argsort(plan)
         places = np.append(order, -1)  # a plan may be empty
 
+        apart = with_seen and self._baskets is not None
+
         def locate(x: Ints) -> Tensor:
             found = places[np.searchsorted(plan, x, sorter=order)]
             return torch.from_numpy(np.where(x >= 0, found, -1))
@@ -338,8 +344,19 @@ class Examples:
             weight=torch.from_numpy(weight),
             case=torch.from_numpy(rows.case),
             seen=torch.from_numpy(self._seen_before(rows.case) if with_seen else NOTHING),
+            beside=torch.from_numpy(self.beside(rows.case)) if apart else None,
             situation={k: torch.from_numpy(of[rows.event]) for k, of in self.situation.items()},
         )
+
+    def beside(self, case: Ints) -> Ints:
+        """(S, 2) place of a case and catalog row of the other liked items of its basket.
+
+        They are no wrong answers: they were chosen at the same moment.
+        """
+        if self._baskets is None:
+            return NOTHING
+        found = self._baskets.beside(np.maximum(case, 0))
+        return found[case[found[:, 0]] >= 0]
 
     def _seen_before(self, case: Ints) -> Ints:
         """(S, 2) place of a case and catalog row of every earlier event of its user."""

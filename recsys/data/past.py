@@ -18,7 +18,7 @@ class Past:
 
     def __init__(self, split: Split) -> None:
         liked = split.label > 0
-        self._split = split
+        self._split, self._starts = split, split.starts()
         self._item: Ints = split.item[liked].astype(np.int64)
         # (N + 1,) positive events before each event.
         self._rank: Ints = np.concatenate([[0], np.cumsum(liked)])
@@ -36,9 +36,7 @@ class Past:
 
     def lengths(self, case: Ints) -> Ints:
         """(Q,) how many positive events lie before each case (Q,), an event number."""
-        shown = self._split.shown
-        at = case if shown is None else np.where(shown[case] < 0, case, shown[case])
-        lengths: Ints = self._rank[at] - self._first(case)
+        lengths: Ints = self._rank[self._starts[case]] - self._first(case)
         return lengths
 
     def items(self, case: Ints) -> tuple[Ints, Ints]:

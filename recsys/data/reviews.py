@@ -34,9 +34,14 @@ def with_reviews(tables: Tables, split: Split, count: int) -> Tables:
             f"{', '.join(tables.interactions.columns)}; leave it out or name the column."
         )
     user = split.user()
-    place = np.arange(len(user)) - split.offsets[user]
+    # A basket counts with its first event: all of it is read, and none of it is a target.
+    place = split.starts() - split.offsets[user]
     assert split.row is not None
-    read = np.flatnonzero((split.role == TRAIN) & (place < count))
+    able = (split.role == TRAIN) & (place < count)
+    if split.basket is not None:  # a basket that is held out in part is asked about
+        held = np.unique(split.basket[(split.role != TRAIN) & (split.basket >= 0)])
+        able &= ~np.isin(split.basket, held)
+    read = np.flatnonzero(able)
     found = tables.interactions["review"].gather(split.row[read])
     frame = pl.DataFrame({"row": user[read], "review": found})
     clean = frame.with_columns(fill(frame, "{review}")).filter(pl.col("text") != "")

@@ -25,7 +25,7 @@ def sampled_lists(examples: Examples, at: Ints, n: int, by: By, mask_history: bo
     """The target and `n` different random items, drawn from the case's number alone.
 
     So every method, seed and process ranks the same lists of a data set. What cannot be had at the
-    time of a case is not drawn for it.
+    time of a case is not drawn for it, nor what was chosen together with its target.
 
     Args:
         examples: Queries and cases.
@@ -54,8 +54,11 @@ def sampled_lists(examples: Examples, at: Ints, n: int, by: By, mask_history: bo
     place[pool] = np.arange(len(pool))
     out = np.empty((len(at), 1 + n), dtype=np.int64)
     out[:, 0] = target
+    beside = examples.beside(at)
+    bounds = np.searchsorted(beside[:, 0], np.arange(len(at) + 1))
     for case in range(len(at)):
         had = split.item[begins[case] : starts[case]] if mask_history else split.item[:0]
+        had = np.append(had, beside[bounds[case] : bounds[case + 1], 1])
         if split.windows is not None:
             had = np.append(had, split.windows.closed_in(int(at[case])))
         without = place[np.unique(np.append(had, target[case]))]

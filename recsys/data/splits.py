@@ -1,8 +1,9 @@
 """Pure functions from interactions to train, validation and test.
 
 Events are rows, sorted by user, then time, then file order. A case is a target event with label 1
-in validation or test; its history is every earlier event of the same user. Roles never fall along
-a user's events, so that no training history holds a validation or test event.
+in validation or test; its history is every earlier event of the same user, but for those of its own
+impression or basket. Roles never fall along a user's events, so that no training history holds a
+validation or test event. The events of a basket at one moment have an order that is drawn.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys.data import together
 from recsys.data.tables import IdMap, Tables
 from recsys.data.windows import Windows
 from recsys.errors import ConfigError, DataError
@@ -22,7 +24,6 @@ from recsys.errors import ConfigError, DataError
 TRAIN, VAL, TEST = 0, 1, 2
 _ROLES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
 Method = Literal["leave_one_out", "time", "given"]
-_PIECE = 1_000_000  # events whose impressions are compared at a time
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Split:
         row: (N,) int64 row of each event in the interactions; None for a split made by hand.
         shown: (N,) int64 first event of the impression that an event belongs to, -1 for none; None
             where the data has no impressions.
+        basket: (N,) int64 first event of the basket that an event belongs to, -1 for none; None
+            where the data has no baskets (a column `basket`).
         windows: When items can be had, beside the times of the events; None where there are no
             times, or where every item can always be had.
     """
@@ -55,6 +58,7 @@ class Split:
     notes: tuple[str, ...] = ()
     row: NDArray[np.int64] | None = None
     shown: NDArray[np.int64] | None = None
+    basket: NDArray[np.int64] | None = None
     windows: Windows | None = None
 
     def user(self) -> NDArray[np.int64]:
@@ -64,19 +68,28 @@ class Split:
     def starts(self) -> NDArray[np.int64]:
         """(N,) event before which the history of each event ends.
 
-        It is the event itself; or the first of its impression, as all of that was shown at once.
+        It is the event itself; or the first of its impression or basket, as all of that happened
+        at once.
         """
         event = np.arange(len(self.item), dtype=np.int64)
-        return event if self.shown is None else np.where(self.shown < 0, event, self.shown)
+        start = event
+        for first in (self.shown, self.basket):
+            if first is not None:
+                start = np.minimum(start, np.where(first < 0, event, first))
+        return start
 
     def cases(self, role: int) -> NDArray[np.int64]:
         """Event numbers of the targets of a role: its events with label 1, in event order."""
         return np.flatnonzero((self.role == role) & (self.label > 0))
 
     def history(self, event: int) -> slice:
-        """The events before `event` of the same user, oldest first, as a slice of the arrays."""
+        """What `event` may see of the same user, oldest first, as a slice of the arrays."""
         user = int(np.searchsorted(self.offsets, event, side="right")) - 1
-        return slice(int(self.offsets[user]), event)
+        start = event
+        for first in (self.shown, self.basket):
+            if first is not None and first[event] >= 0:
+                start = min(start, int(first[event]))
+        return slice(int(self.offsets[user]), start)
 
 
 def _events(
@@ -101,6 +114,14 @@ def _events(
     items = IdMap(tables.items["item"].to_list(), "item").rows(frame["item"]).astype(np.int32)
     item = items[order]
     del items
+    users_at = offsets[:-1][counts > 0]
+    sorted_time = None if time is None else time[order]
+    baskets = together.basket_ids(frame)
+    if baskets is not None:
+        changing = (sorted_time, None if role is None else role[order])
+        moments = together.moments(users_at, len(order), changing)
+        places = together.gathered(baskets, tables.items["item"], item, order, moments)
+        order, item = order[places], item[places]
     label = np.ones(len(order), dtype=np.float32)
     if positive_from is not None:
         if "rating" not in frame.columns:
@@ -112,7 +133,6 @@ def _events(
     weight = np.ones(len(order), dtype=np.float32)
     if "weight" in frame.columns:
         weight = frame["weight"].to_numpy()[order].astype(np.float32)
-    sorted_time = None if time is None else time[order]
     split = Split(
         offsets=offsets,
         item=item,
@@ -122,36 +142,13 @@ def _events(
         role=np.zeros(len(order), dtype=np.int8) if role is None else role[order],
         name="all",
         row=order,
-        shown=_shown(frame, offsets, order),
+        shown=together.firsts(frame["impression"], users_at, order)
+        if "impression" in frame.columns
+        else None,
+        basket=None if baskets is None else together.firsts(baskets, users_at, order),
         windows=None if sorted_time is None else Windows.of(tables.items, sorted_time),
     )
     return split, order
-
-
-def _shown(
-    frame: pl.DataFrame, offsets: NDArray[np.int64], order: NDArray[np.int64]
-) -> NDArray[np.int64] | None:
-    """`Split.shown`; an impression is what one user was shown under one id.
-
-    Its events mostly stand together: only where such a run begins are ids looked up.
-    """
-    if "impression" not in frame.columns:
-        return None
-    ids = frame["impression"].rechunk()
-    begins = np.zeros(len(order), dtype=np.bool_)
-    for start in range(0, len(order), _PIECE):
-        before = max(start - 1, 0)
-        piece = ids.gather(order[before : start + _PIECE])
-        begins[before + 1 : start + _PIECE] |= piece[1:].ne_missing(piece[:-1]).to_numpy()
-    starts = offsets[:-1][np.diff(offsets) > 0]
-    begins[starts] = True
-    event = np.flatnonzero(begins)
-    user = np.searchsorted(starts, event, side="right")
-    runs = pl.DataFrame({"user": user, "shown": ids.gather(order[event]), "event": event})
-    first = pl.col("event").first().over("user", "shown")
-    found = runs.select(pl.when(pl.col("shown").is_null()).then(-1).otherwise(first))
-    sizes = np.diff(event, append=len(order))
-    return np.repeat(found.to_series().cast(pl.Int64).to_numpy(), sizes)
 
 
 def everything(tables: Tables) -> Split:
@@ -167,7 +164,10 @@ def _with(
     Raises:
         ConfigError: Training, validation or test holds no positive event.
     """
+    if split.basket is not None:
+        name = f"{name.removesuffix(')')}, baskets)"
     out = dataclasses.replace(split, role=role, name=name, notes=notes)
+    out = dataclasses.replace(out, notes=(*notes, *together.notes(out)))
     needed = {"test": TEST} if allow_empty else {"train": TRAIN, "validation": VAL, "test": TEST}
     for part, number in needed.items():
         if not len(out.cases(number)):

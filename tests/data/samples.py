@@ -198,7 +198,7 @@ def make_movietweetings(folder, story=PAST):
 def make_online_retail(folder, story=PAST):
     head = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
     rows = [
-        f'{5000 + u},1000{i},"THING, {i}{t}",2,{date(2011, 1, d)} 08:26:00,2.55,{u}.0,France{t}\n'
+        f'{50 + d}{u},1000{i},"THING, {i}{t}",2,{date(2011, 1, d)} 08:26:00,2.55,{u}.0,France{t}\n'
         for u, i, d, t in story.events()
     ]
     dirty = [

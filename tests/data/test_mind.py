@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.data import behaviors, describe, impressions, shown, splits
+from recsys.data import behaviors, describe, impressions, shown, splits, together
 from recsys.data.codes import Codes
 from recsys.data.examples import TEST, TRAIN
 from recsys.data.past import Past
@@ -239,7 +239,7 @@ def drawn(seed, torn=0.0):
 @pytest.mark.parametrize("seed", range(4))
 def test_an_impression_is_known_by_its_first_event(seed, piece, monkeypatch):
     """Among events that are torn apart too: the first of the same user and name."""
-    monkeypatch.setattr(splits, "_PIECE", piece)
+    monkeypatch.setattr(together, "_PIECE", piece)
     found = drawn(seed, torn=0.3)
     made = splits.given(found, "split", positive_from=1)
     names = found.interactions["impression"][made.row].to_list()

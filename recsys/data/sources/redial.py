@@ -9,7 +9,8 @@ An interaction is a film of a dialogue, where it is named first. `event` says wh
 of it (liked, disliked, unsaid), `rating` the same (1, 0 and 0.5: `data.positive_from=1` takes the
 liked ones only), `by` who brought it up (seeker, recommender) and `seen` whether the seeker knew
 it; the seeker's own answers count before the recommender's. There are no times, but an order: part,
-then number of the dialogue, then turn.
+then number of the dialogue, then turn; the films of one turn are a `basket`, and none of them is
+the past of another.
 
 A user's text are the turns before the first film. `review` holds the turns between a film and the
 one before it: with `data.user_reviews=N` the text ends before the turn of the N-th film, and none
@@ -200,6 +201,7 @@ def _films(dialogue: _Dialogue, names: Mapping[str, str], whose: str) -> Iterato
                 "seen": _SEEN.get(str(form.get("seen")), "unsaid"),
                 "dialogue": dialogue.number,
                 "turn": turn,
+                "basket": f"{dialogue.number}-{turn}",  # films of one turn are named at once
                 "review": " ".join(" ".join(said).split()),
             }
 
