@@ -246,3 +246,32 @@ def test_without_windows_lists_are_as_before_and_without_times_it_is_said(season
             for s in (made.split, always)
         ]
         assert (found[0] == found[1]).all()
+
+
+@pytest.mark.parametrize("way", ["drawn", "hard"])
+def test_no_negative_of_training_could_not_be_had_when_it_was_asked(way, shop_words):
+    """Some close before, some open after a query; without windows the draws are the same."""
+    words = [*shop_words, "tuning=frozen", "objective=sampled_softmax", "objective.negatives=8"]
+    words += [f"data.negatives={way}", *(["data.hard_top=12"] if way == "hard" else [])]
+    made = build.assemble(compose(words))
+    examples, split = made.examples, made.split
+    rows = examples.train_rows("random", examples.epoch("random", 3, 0, 0))
+    free = examples.negatives(rows, 8, "uniform", 0, 1)
+    found = Windows(*drawn_bounds(split.time), split.time)
+    examples.split = dataclasses.replace(split, windows=found)
+    kept = examples.negatives(rows, 8, "uniform", 0, 1)
+    moment = split.time[rows.event][:, None]
+    shut = (moment < found.opens[kept]) | (moment >= found.closes[kept])
+    assert not (shut & (kept >= 0)).any()
+    assert (kept >= 0).any(1).mean() > 0.5
+    gone = (moment < found.opens[free]) | (moment >= found.closes[free])
+    assert (gone & (free >= 0)).mean() > 0.1
+    if way == "drawn":
+        assert (kept == np.where(gone, -1, free)).all()
+
+
+def drawn_bounds(time, items=30):
+    """A third of the items open late, a third close early."""
+    third, middle = np.arange(items) % 3, int(np.median(time))
+    opens = np.where(third == 0, middle, EVER.min)
+    return opens, np.where(third == 1, middle, EVER.max)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from recsys.data.arrays import ragged, sample
+from recsys.data.draws import drawn, open_then
 from recsys.data.splits import Split
 from recsys.data.together import Baskets
 from recsys.types import Batch, ItemBatch
@@ -391,9 +392,7 @@ class Examples:
         )
 
     def negatives(self, rows: Rows, n: int, sampling: Sampling, seed: int, epoch: int) -> Ints:
-        """(Q, n) items seen in training; -1 where the draw is the target.
-
-        Drawn from (seed, epoch, user, place, target), so that it does not matter which rank draws.
+        """(Q, n) items seen in training; -1 where the draw is the target or could not be had then.
 
         Args:
             rows: The queries.
@@ -402,15 +401,5 @@ class Examples:
             seed: Of the run.
             epoch: Number of the epoch.
         """
-        pool, out = self.pool(sampling), np.empty((len(rows.row), n), dtype=np.int64)
-        for q, (r, prefix) in enumerate(zip(rows.row, rows.prefix, strict=True)):
-            key = [
-                seed,
-                epoch,
-                int(rows.user[r]),
-                int(rows.start[r] + prefix),
-                int(rows.candidates[q, 0]),
-            ]
-            out[q] = pool[np.random.default_rng(key).integers(len(pool), size=n)]
-        out[out == rows.candidates[:, :1]] = -1
-        return out
+        out = drawn(self.pool(sampling), rows, n, seed, epoch)
+        return open_then(out, rows, self.split.windows)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data.arrays import Ints, ragged
+from recsys.data.draws import open_then
 from recsys.data.examples import Examples, Queries, Rows, Sampling, Targets
 from recsys.data.splits import Split
 
@@ -104,7 +105,8 @@ class HardExamples(Examples):
             raise RuntimeError("hard negatives are asked for before they were mined")
         out = super().negatives(rows, n, sampling, seed, epoch)
         count = hard_count(n, self.share)
-        mined = self._hard[np.searchsorted(self._at, rows.event)]
+        mined = self._hard[np.searchsorted(self._at, rows.event)].astype(np.int64)
+        mined = open_then(mined, rows, self.split.windows)
         for q, (r, prefix) in enumerate(zip(rows.row, rows.prefix, strict=True)):
             target = int(rows.candidates[q, 0])
             # The last number tells this stream from that of the drawn ones.

@@ -88,7 +88,7 @@ class Windows:
         return out
 
     def outside(self, case: Ints, item: Ints) -> npt.NDArray[np.bool_]:
-        """(Q,) whether an item (Q,) cannot be had at the time of its case (Q,)."""
+        """Whether items cannot be had at the time of their case, broadcast: (Q,), or (Q, n)."""
         moments = self._moments(case)
         out: npt.NDArray[np.bool_] = (moments < self.opens[item]) | (moments >= self.closes[item])
         return out

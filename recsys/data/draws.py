@@ -1,0 +1,42 @@
+"""Negatives drawn at random, each query from its own stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recsys.data.arrays import Ints
+from recsys.data.windows import Windows
+
+if TYPE_CHECKING:
+    from recsys.data.examples import Rows
+
+
+def drawn(pool: Ints, rows: Rows, n: int, seed: int, epoch: int) -> Ints:
+    """(Q, n) items of a pool, all equally likely; -1 where the draw is the target.
+
+    Drawn from (seed, epoch, user, place, target), so that it does not matter which rank draws.
+    """
+    out = np.empty((len(rows.row), n), dtype=np.int64)
+    for q, (r, prefix) in enumerate(zip(rows.row, rows.prefix, strict=True)):
+        key = [
+            seed,
+            epoch,
+            int(rows.user[r]),
+            int(rows.start[r] + prefix),
+            int(rows.candidates[q, 0]),
+        ]
+        out[q] = pool[np.random.default_rng(key).integers(len(pool), size=n)]
+    out[out == rows.candidates[:, :1]] = -1
+    return out
+
+
+def open_then(items: Ints, rows: Rows, windows: Windows | None) -> Ints:
+    """(Q, n) items, -1 in place of those that could not be had when their query was asked.
+
+    What has not opened yet, or has closed, was not passed over: it says nothing of a user.
+    """
+    if windows is None:
+        return items
+    return np.where(windows.outside(rows.event[:, None], items), -1, items)
