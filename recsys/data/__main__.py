@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import polars as pl
 
 from recsys.config import AXES, choices, compose_data, nearest
 from recsys.data import prepare, written
-from recsys.data.describe import Count, Description, describe, describe_split, estimate
+from recsys.data.describe import Count, Description, describe, describe_split, estimate, rated
 from recsys.data.reviews import with_reviews
 from recsys.data.splits import Method, everything
 from recsys.data.tables import Tables
@@ -30,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command.
 
     Returns:
-        The exit code: 0, or 2 for a mistake of the user, told in one sentence.
+        The exit code: 0; 2 for a mistake of the user, told in one sentence; 141 where who reads
+        what is printed has gone (as in `| head`), as a shell has it.
     """
     try:
         flags = [word for word in argv if word.startswith("--")]
@@ -40,9 +42,14 @@ def main(argv: Sequence[str]) -> int:
             print(_help())
             return 0
         _run(argv)
+        sys.stdout.flush()
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # what is still buffered must not be tried again when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 
@@ -110,7 +117,8 @@ def _run(argv: Sequence[str]) -> None:
     count = _tokens(rest["encoder"]) if "encoder" in rest else estimate
     tables = prepare.tables(data)
     print(f"{words[0].partition('=')[2]}, quantiles as {_LEGEND}")
-    _show(describe(tables, everything(tables), count, data.max_tokens))
+    found = describe(tables, everything(tables), count, data.max_tokens)
+    _show(Description(found.rows, [*found.warnings, *rated(tables, data.positive_from)]))
     method = _split(data, tables)
     if out is not None:
         # As they are, without reviews in the user texts: those are a matter of the split.

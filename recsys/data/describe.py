@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from recsys.data.past import Past
 from recsys.data.splits import TEST, TRAIN, VAL, Split
 from recsys.data.tables import Tables
+from recsys.data.windows import Windows
 
 Ints = NDArray[np.int64]
 Count = Callable[[pl.Series], Ints]
@@ -27,7 +27,7 @@ _PIECES = (
 _ENTITY = r"&(?:[A-Za-z]{2,8}|#\d{1,6});"
 _DAY_MS = 86_400_000
 _EVENTS = 1_000_000  # events that are looked through at a time
-_FIRST_YEAR = 1995  # earlier times are likely in another unit
+_FIRST_YEAR, _LAST_YEAR = 1995, 2100  # other times are likely in another unit
 
 
 @dataclass
@@ -91,10 +91,32 @@ def describe_split(split: Split, items: int) -> Description:
             (f"{name}: had before", f"{_share(again[at])} of targets"),
             (f"{name}: history before a target", _quantiles(past.lengths(at))),
         ]
+        if split.windows is not None:
+            outside = split.windows.outside(at, item[at].astype(np.int64))
+            out.rows.append((f"{name}: outside their window", f"{_share(outside)} of targets"))
+            if outside.any():
+                out.warnings.append(
+                    f"{_n(outside)} of the {name} targets were chosen when their item could not "
+                    "be had, as available_from and available_until say: check these."
+                )
         if role == TEST:
             _warn_of_cases(out, new, cold_users, again[at])
     _warn_of_ties(out, split)
     return out
+
+
+def rated(tables: Tables, positive_from: float | None) -> list[str]:
+    """A warning where ratings differ and every one of them counts as liked."""
+    if positive_from is not None or "rating" not in tables.interactions.columns:
+        return []
+    rating = tables.interactions["rating"].to_numpy()
+    least, most = float(rating.min()), float(rating.max())
+    if least == most:
+        return []
+    return [
+        f"every rating counts as liked, from {least:g} to {most:g}: data.positive_from=RATING says "
+        "from which one on."
+    ]
 
 
 def _warn_of_cases(
@@ -152,6 +174,14 @@ def _counts(out: Description, tables: Tables, events: Split) -> None:
         ("repeats", f"{_share(repeats)} of interactions are with an item that the user had before"),
         ("columns", ", ".join(tables.interactions.columns)),
     ]
+    if events.basket is not None:
+        inside = events.basket[events.basket >= 0]
+        sizes = np.bincount(inside)
+        shown = f"{_n(sizes > 0)}, with so many events: {_quantiles(sizes[sizes > 0])}"
+        out.rows.append(("baskets", shown))
+    windows = Windows.of(tables.items)
+    if windows is not None:
+        out.rows.append(("items with a window", f"{windows.bounded:,} (available from or until)"))
     if "rating" in tables.interactions.columns:
         rating = tables.interactions["rating"].to_numpy()
         span = f"{rating.min():g} to {rating.max():g}, mean {rating.mean():.3g}"
@@ -207,14 +237,46 @@ def _times(out: Description, events: Split) -> None:
         ("shared times", f"{_share(shared)} of interactions share it with another of the user"),
     ]
     if shared.mean() > 0.1:
+        drawn = "" if events.basket is None else ", and drawn within a basket"
         out.warnings.append(
             f"{_share(shared)} of the interactions share their time with another one of the user: "
-            "their order in a history is that of the file."
+            f"their order in a history is that of the file{drawn}."
         )
-    if first < datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp() * 1000:
+    twice = _twice(events)
+    out.rows.append(("same user, item and time", f"{_share(twice)} of interactions, {_n(twice)}"))
+    if twice.any():
         out.warnings.append(
-            f"times begin on {_date(first)}: are some of them missing, or in another unit?"
+            f"{_n(twice)} interactions have user, item and time of another one: is the file joined "
+            "twice, or is it one purchase on several lines? data.repeats=first keeps one of them."
         )
+    for year, past, word, day in (
+        (_FIRST_YEAR, first < _year(_FIRST_YEAR), "begin", first),
+        (_LAST_YEAR, last >= _year(_LAST_YEAR), "end", last),
+    ):
+        if past:
+            out.warnings.append(
+                f"times {word} on {_date(day)}, {'before' if word == 'begin' else 'after'} {year}: "
+                "are some of them missing, or in another unit?"
+            )
+
+
+def _year(year: int) -> int:
+    """First moment of a year, ms since 1970 UTC."""
+    return int(np.datetime64(f"{year}-01-01", "ms").astype(np.int64))
+
+
+def _twice(events: Split) -> NDArray[np.bool_]:
+    """(N,) whether an event has user, item and time of an earlier one."""
+    assert events.time is not None
+    new = np.append(True, events.time[1:] != events.time[:-1])
+    new[events.offsets[:-1][np.diff(events.offsets) > 0]] = True
+    shared = np.flatnonzero(~new | ~np.append(new[1:], True))
+    again = np.zeros(len(events.item), dtype=bool)
+    moment = np.cumsum(new[shared])  # each moment of several events begins with a new one
+    order = np.lexsort([events.item[shared], moment])
+    moment, item, shared = moment[order], events.item[shared][order], shared[order]
+    again[shared[1:]] = (moment[1:] == moment[:-1]) & (item[1:] == item[:-1])
+    return again
 
 
 def _texts(out: Description, tables: Tables, count: Count, max_tokens: int) -> None:
@@ -223,16 +285,20 @@ def _texts(out: Description, tables: Tables, count: Count, max_tokens: int) -> N
     twice = texts.is_duplicated().to_numpy()
     entities = int(texts.str.contains(_ENTITY).sum())
     long = sizes > max_tokens
+    unit, more, least = "tokens", "", ""
+    if count is estimate:
+        unit, least = "words and signs", "at least "
+        more = f" ({least}so many tokens; encoder=MODEL counts tokens)"
     out.rows += [
-        ("tokens of an item", f"{_quantiles(sizes)}, mean {sizes.mean():.1f}"),
-        ("longer than data.max_tokens", f"{_share(long)} of items ({max_tokens} tokens)"),
+        (f"{unit} of an item", f"{_quantiles(sizes)}, mean {sizes.mean():.1f}{more}"),
+        ("longer than data.max_tokens", f"{least}{_share(long)} of items ({max_tokens} tokens)"),
         ("same text as another", f"{_share(twice)} of items"),
     ]
     profiles = tables.users["text"].fill_null("")
     known = profiles.filter(profiles != "")
     out.rows.append(("users with a text", f"{len(known):,} of {len(profiles):,}"))
     if len(known):
-        out.rows.append(("tokens of a user", _quantiles(count(known))))
+        out.rows.append((f"{unit} of a user", f"{_quantiles(count(known))}{more}"))
     if twice.mean() > 0.01:
         out.warnings.append(
             f"{_share(twice)} of the items have the same text as another: a method that reads text "
@@ -242,7 +308,7 @@ def _texts(out: Description, tables: Tables, count: Count, max_tokens: int) -> N
         out.warnings.append(f"{entities:,} item texts hold HTML entities, such as &amp;.")
     if long.mean() > 0.1:
         out.warnings.append(
-            f"{_share(long)} of the item texts are cut at data.max_tokens={max_tokens}."
+            f"{least}{_share(long)} of the item texts are cut at data.max_tokens={max_tokens}."
         )
 
 
@@ -263,7 +329,8 @@ def _quantiles(values: NDArray[np.integer]) -> str:
 
 
 def _date(moment: int) -> str:
-    return datetime.fromtimestamp(moment / 1000, UTC).strftime("%Y-%m-%d")
+    """A day, also one that no calendar of Python reaches."""
+    return str(np.datetime64(moment, "ms").astype("datetime64[D]"))
 
 
 def _duration(ms: float) -> str:

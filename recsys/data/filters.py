@@ -20,6 +20,14 @@ from recsys.errors import ConfigError, DataError
 
 Repeats = Literal["keep", "first", "last"]
 
+_REPEATS = {
+    "first": "data.repeats: all events count, held-out ones included: no target is an item that "
+    "the user had before.",
+    "last": "data.repeats: all events count, held-out ones included: what a user has again in "
+    "validation or test is left out of training, which so depends on what is held out; "
+    "data.repeats=first leaves training whole.",
+}
+
 
 def apply(
     tables: Tables,
@@ -63,6 +71,8 @@ def apply(
         before, events = events, left(events)
         if events is not before:
             notes.append(_said(name, before.height, events.height, "interactions"))
+    if repeats != "keep":
+        notes.append(_REPEATS[repeats])
     out = Tables(events, tables.items, tables.users, tuple(notes))
     if min_text is not None:
         words = pl.col("text").str.count_matches(r"\S+")
@@ -76,6 +86,8 @@ def apply(
             for key, frame in (("item", out.items), ("user", out.users))
         )
         out = _left(out, "k_core", Tables(core, items, users))
+        said = "data.k_core: events are counted before the split, those that it holds out included."
+        out = replace(out, notes=(*out.notes, said))
     if out.interactions.is_empty():
         raise DataError(f"The filters leave no interactions ({' '.join(out.notes)}); relax one.")
     return out

@@ -43,6 +43,11 @@ def tables(data: Data) -> Tables:
     )
     if data.max_users is not None or data.max_items is not None:
         found = limit(found, data.max_users, data.max_items, data.sample_seed)
+    if data.max_items is not None:
+        said = (
+            "data.max_items: uses are counted before the split, those that it holds out included."
+        )
+        found = dataclasses.replace(found, notes=(*found.notes, said))
     return found
 
 

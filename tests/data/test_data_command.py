@@ -13,7 +13,7 @@ import pytest
 from recsys.config import compose_data
 from recsys.data import prepare
 from recsys.data.__main__ import main
-from recsys.data.describe import describe, describe_split, estimate, repeated
+from recsys.data.describe import describe, describe_split, estimate, rated, repeated
 from recsys.data.reading import delimited, table
 from recsys.data.sources import tables as own_tables
 from recsys.data.splits import TEST, everything, leave_one_out, time_split
@@ -159,7 +159,16 @@ def test_filters_and_encoder_are_keys_of_the_command(tmp_path, tiny_bert, capsys
     said = capsys.readouterr().out
     assert "note: data.k_core:" in said
     assert "note: data.repeats:" in said
-    assert "tokens of an item" in said
+    assert "  tokens of an item" in said
+    assert "words and signs" not in said
+    assert "no target is" not in said
+    assert "training, which so depends on what is held out; data.repeats=first leaves" in said
+    assert "data.k_core: events are counted before the split" in said
+    assert main([*asked, "max_items=8", "repeats=first"]) == 0
+    said = capsys.readouterr().out
+    assert "at least so many tokens; encoder=MODEL counts tokens" in said
+    assert "data.max_items: uses are counted before the split" in said
+    assert "no target is an item that the user had before" in said
 
 
 @pytest.mark.parametrize(
@@ -239,6 +248,86 @@ def test_figures_are_their_definitions():
     assert values["test: history before a target"] == "2 / 2 / 2 / 3 / 3 / 3"
     assert any("mask_history" in sentence for sentence in shown.warnings)
     assert any("cold and warm" in sentence for sentence in shown.warnings)
+
+
+def test_the_same_event_twice_is_told_from_a_repeat():
+    rows = [
+        ("a", "x", 5),
+        ("a", "y", 5),
+        ("a", "x", 5),
+        ("a", "x", 6),
+        ("b", "x", 6),
+        ("b", "y", 6),
+    ]
+    found = frame(rows, {"x": "a", "y": "b"})
+    said = describe(found, everything(found), estimate, 9)
+    assert dict(said.rows)["same user, item and time"] == "16.7% of interactions, 1"
+    assert any("1 interactions have user, item and time" in each for each in said.warnings)
+    once = frame([rows[n] for n in (0, 1, 3, 4, 5)], {"x": "a", "y": "b"})
+    said = describe(once, everything(once), estimate, 9)
+    assert dict(said.rows)["same user, item and time"] == "0.0% of interactions, 0"
+    assert not any("user, item and time" in each for each in said.warnings)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_events_against_a_slow_oracle(seed):
+    rng = np.random.default_rng(seed)
+    rows = [(f"u{u}", f"i{i}", int(t)) for u, i, t in rng.integers(0, 4, (90, 3))]
+    found = frame(rows, {f"i{i}": "x" for i in range(4)})
+    (said,) = [
+        v for k, v in describe(found, everything(found), estimate, 9).rows if "same user" in k
+    ]
+    assert said.endswith(f" {len(rows) - len(set(rows))}")
+
+
+def test_ratings_that_differ_and_all_count_are_warned_of():
+    found = frame([("a", "x", 5), ("a", "y", 6)], {"x": "a", "y": "b"})
+    ratings = {
+        name: Tables(
+            found.interactions.with_columns(rating=pl.Series(each)), found.items, found.users
+        )
+        for name, each in {"differ": [1.0, 4.0], "same": [4.0, 4.0]}.items()
+    }
+    assert "from 1 to 4: data.positive_from" in rated(ratings["differ"], None)[0]
+    assert not rated(ratings["differ"], 3)
+    assert not rated(ratings["same"], None)
+    assert not rated(found, None)
+
+
+@pytest.mark.parametrize("moment", [-62_200_000_000_000, 1_400_000_000_000_000])
+def test_moments_outside_of_any_calendar_are_shown(moment):
+    """Year -2 and year 46334: a mistake in the data is described, not crashed on."""
+    found = frame([("a", "x", moment), ("a", "y", 1_400_000_000_000)], {"x": "a", "y": "b"})
+    said = describe(found, everything(found), estimate, 9)
+    assert any("are some of them missing, or in another unit?" in each for each in said.warnings)
+    assert ("46334-" if moment > 0 else "-002-") in dict(said.rows)["span"]
+
+
+def test_windows_are_described():
+    found = frame([("a", "x", 1), ("a", "y", 5), ("a", "z", 9)], {"x": "a", "y": "b", "z": "c"})
+    items = found.items.with_columns(available_until=pl.Series([None, None, 7]))
+    found = Tables(found.interactions, items, found.users)
+    assert (
+        dict(describe(found, everything(found), estimate, 9).rows)["items with a window"][0] == "1"
+    )
+    said = describe_split(leave_one_out(found), 3)
+    assert dict(said.rows)["test: outside their window"] == "100.0% of targets"
+    assert dict(said.rows)["validation: outside their window"] == "0.0% of targets"
+    assert any("1 of the test targets were chosen when" in each for each in said.warnings)
+
+
+def test_a_reader_that_leaves_gets_no_traceback(tmp_path):
+    code = [sys.executable, "-m", "recsys.data", *words("movielens", tmp_path)]
+    for buffered in ("", "1"):
+        with subprocess.Popen(
+            code,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": buffered},
+        ) as child:
+            child.stdout.close()
+            assert child.wait() == 141
+            assert child.stderr.read() == b""
 
 
 def test_what_a_split_does_to_a_set_is_warned_of():
