@@ -203,6 +203,14 @@ def test_a_run_says_what_baskets_do_and_lists_hold_none_of_the_rest(invoices, tm
         rest = beside[beside[:, 0] == q, 1].tolist()
         assert not set(rest) & set(lists.candidates[q].tolist())
         assert full[q] == 30 - len(rest)
+    floor = build.floor("popularity", made.parts)
+    floor.evaluate(made.datamodule.test_dataloader())
+    sizes = {}
+    for row in floor.evaluator.rows:
+        sizes |= dict(zip(row["case"].tolist(), row["size"].tolist(), strict=True))
+    for q, case in enumerate(at.tolist()):
+        had = made.split.item[made.split.history(case)].tolist()
+        assert sizes[case] == 30 - len(set(had) | set(beside[beside[:, 0] == q, 1].tolist()))
     batch = next(iter(made.datamodule.test_dataloader()))
     assert len(batch.beside)
     assert next(iter(made.datamodule.train_dataloader())).beside is None
