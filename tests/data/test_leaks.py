@@ -27,10 +27,21 @@ def loaded(source, folder):
     return tables, allowed(tables, config.default_split)
 
 
+def apart(tables, method):
+    """The tables, without baskets where one event of a basket alone is held out.
+
+    Which of them that is, is drawn from the items of the whole basket, and moves with each of them.
+    """
+    if method != "leave_one_out" or "basket" not in tables.interactions.columns:
+        return tables
+    return dataclasses.replace(tables, interactions=tables.interactions.drop("basket"))
+
+
 @EVERY
 def test_other_held_out_events_change_nothing_in_training(source, tmp_path):
-    tables, methods = loaded(source, tmp_path)
+    found, methods = loaded(source, tmp_path)
     for method in methods:
+        tables = apart(found, method)
         before = split_by(tables, method)
         events = tables.interactions
         held = np.zeros(events.height, dtype=bool)
@@ -59,8 +70,9 @@ def test_other_held_out_events_change_nothing_in_training(source, tmp_path):
 @EVERY
 def test_a_history_and_a_profile_lie_before_the_target(source, tmp_path):
     """In training; every review tells its row, and the rows of the split tell their place."""
-    tables, methods = loaded(source, tmp_path)
+    found, methods = loaded(source, tmp_path)
     for method in methods:
+        tables = apart(found, method)  # with a basket, too few events are left for a target
         made = split_by(tables, method)
         texts = with_reviews(tables, made, READ).users["text"].to_list()
         assert any("row" in text for text in texts)
