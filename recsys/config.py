@@ -27,6 +27,7 @@ from yaml import YAMLError
 
 from recsys.errors import ConfigError
 from recsys.schema import Run, option
+from recsys.values import check_container, check_lists, check_ranges
 from recsys.yamlfile import Node, read_mapping
 
 __all__ = ["AXES", "Node", "Run", "choices", "compose", "option", "stored", "to_node", "to_yaml"]
@@ -153,7 +154,7 @@ def compose_data(argv: Sequence[str]) -> Run:
     _check(rest, Run, "")
     run = cast(Run, _typed(Run, rest, ""))
     run.data.source = _choice("data.source", nodes.get("data.source", run.data.source))
-    _check_ranges(run, "")
+    check_ranges(run, "")
     _ask_for_reviews(run)
     return run
 
@@ -172,8 +173,8 @@ def _run(layers: Sequence[Node]) -> Run:
         node = nodes.get(axis, {})
         config = _choice(axis, {**(default if "name" not in node else {}), **node})
         setattr(run.data if axis == "data.source" else run, axis.split(".")[-1], config)
-    _check_ranges(run, "")
-    _check_lists(run)
+    check_ranges(run, "")
+    check_lists(run)
     _ask_for_reviews(run)
     options = run.evaluation
     if not options.monitor.startswith(options.label):
@@ -189,20 +190,6 @@ def _ask_for_reviews(run: Run) -> None:
     for f in fields(source):
         if f.name == "keep_reviews" and source.keep_reviews is None:
             source.keep_reviews = run.data.user_reviews > 0
-
-
-def _check_lists(run: Run) -> None:
-    """Refuses lists of a wrong length or with values that cannot be used."""
-    betas, ks = run.optimizer.betas, run.evaluation.k
-    if len(betas) != 2:
-        raise ConfigError(f"optimizer.betas takes two numbers, not {len(betas)}.")
-    if not all(0 <= beta < 1 for beta in betas):
-        raise ConfigError(f"optimizer.betas is {betas}; set both from 0 to below 1.")
-    if not ks or len(set(ks)) != len(ks) or min(ks) < 1:
-        raise ConfigError(
-            f"evaluation.k is {ks}; give one or more different whole numbers from 1, as in "
-            "evaluation.k=[10,20]."
-        )
 
 
 def _refuse_training(run: Run, nodes: Mapping[str, Node]) -> None:
@@ -358,33 +345,9 @@ def _check(node: Node, schema: type, prefix: str) -> None:
                 )
             _check(cast(Node, value), cast(type, inner), f"{prefix}{key}.")
         elif typing.get_origin(inner) in (list, dict):
-            _check_container(f"{prefix}{key}", value, typing.get_origin(inner))
+            check_container(f"{prefix}{key}", value, typing.get_origin(inner))
         elif value is False and "off" in typing.get_args(inner):
             node[key] = "off"  # YAML 1.1 reads the word as a truth value
-
-
-def _check_container(key: str, value: object, kind: type) -> None:
-    """Refuses a list where a mapping is, the other way round, and a single value for either."""
-    if isinstance(value, kind):
-        return
-    shown = "{NAME: VALUE}" if kind is dict else "[A, B]"
-    if kind is list and not isinstance(value, dict):
-        shown = f"[{value}]"
-    what = "a mapping" if kind is dict else "a list"
-    raise ConfigError(f"{key} takes {what}; write {key}={shown}.")
-
-
-def _check_ranges(config: object, prefix: str) -> None:
-    """Refuses numbers outside the range of a field."""
-    for f in fields(cast(Any, config)):
-        value = getattr(config, f.name)
-        least, most = f.metadata.get("least"), f.metadata.get("most")
-        if is_dataclass(value):
-            _check_ranges(value, f"{prefix}{f.name}.")
-        elif least is not None and value is not None and not value >= least:
-            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {least:g} or more.")
-        elif most is not None and value is not None and not value <= most:
-            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {most} or less.")
 
 
 def _typed(schema: type, values: Node, prefix: str) -> object:

@@ -12,6 +12,7 @@ ROOMS = [
     ["stopwatch", "overhead"],
     ["hardware"],
     ["schema", "yamlfile"],
+    ["values"],
     ["config"],
     ["usage", "idle"],
     ["data"],
