@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,19 +62,32 @@ def _span(low: float, high: float, digits: int) -> str:
 
 
 def by_text(values: pl.Series, most: int) -> list[Part]:
-    """The most frequent texts, and the rest as "other", last; a missing text is "none".
+    """The most frequent kinds, and the rest as "other", last; a missing text is "none".
+
+    A text names several kinds as `a|b`, and its case then stands in the part of each.
 
     Args:
         values: (N,) anything that can be written as text.
         most: Parts at most, the rest among them.
+
+    Returns:
+        Parts that together hold every case; "other" are the cases none of whose kinds has a part.
     """
-    texts = values.cast(pl.String).fill_null("none").to_numpy().astype(np.str_)
-    kinds, counts = np.unique(texts, return_counts=True)
-    order = np.lexsort((kinds, -counts))
-    kept = [str(kinds[at]) for at in (order if len(kinds) <= most else order[: most - 1])]
-    other = ~np.isin(texts, kept)
-    found = [Part(kind, texts == kind) for kind in kept]
-    # A text may be "other" itself: it is among the rest then, as a label names one part.
+    texts, place = np.unique(
+        values.cast(pl.String).fill_null("none").to_numpy().astype(np.str_), return_inverse=True
+    )
+    named = [list(dict.fromkeys(filter(None, map(str.strip, t.split("|"))))) or [t] for t in texts]
+    counts: Counter[str] = Counter()
+    for kinds, count in zip(named, np.bincount(place).tolist(), strict=False):
+        counts.update(dict.fromkeys(kinds, count))
+    order = sorted(counts, key=lambda kind: (-counts[kind], kind))
+    kept = order if len(order) <= most else order[: most - 1]
+    found = [
+        Part(kind, np.array([kind in kinds for kinds in named], dtype=np.bool_)[place])
+        for kind in kept
+    ]
+    other = np.array([not set(kinds) & set(kept) for kinds in named], dtype=np.bool_)[place]
+    # A kind may be "other" itself: it is among the rest then, as a label names one part.
     same = [part for part in found if part.label == "other"]
     if same and other.any():
         other = other | same[0].mask

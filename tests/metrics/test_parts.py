@@ -43,3 +43,18 @@ def test_a_text_that_is_called_other_joins_the_rest():
     assert sorted(found) == ["a", "other"]
     assert sum(found["other"]) == 7
     assert sorted(as_dict(by_text(values, 4))) == ["a", "b", "c", "other"]
+
+
+def test_a_case_of_several_kinds_stands_in_the_part_of_each():
+    values = pl.Series(["drama|war", "drama", "war | drama|war", None, "comedy", ""])
+    found = as_dict(by_text(values, 9))
+    assert found == {
+        "drama": [True, True, True, False, False, False],
+        "war": [True, False, True, False, False, False],
+        "": [False] * 5 + [True],
+        "comedy": [False] * 4 + [True, False],
+        "none": [False] * 3 + [True, False, False],
+    }
+    few = as_dict(by_text(values, 2))
+    assert sorted(few) == ["drama", "other"]
+    assert few["other"] == [not case for case in few["drama"]]
