@@ -1,9 +1,10 @@
-"""Item vectors that are learned by catalog row, and by the tags of an item."""
+"""Item vectors that are learned by catalog row and by tags, and queries' products with them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 import torch
@@ -69,6 +70,60 @@ class Tags(nn.Module):
         has = (codes > 0).to(self.vectors.dtype)
         total = (F.embedding(codes, self.vectors) * has[..., None]).sum(1)
         return total / has.sum(1).clamp(min=1)[:, None]
+
+
+def own_products(queries: Tensor, items: Tensor, places: Tensor) -> Tensor:
+    """Products of each query with item vectors of its own.
+
+    Neither forward nor backward picks a vector for each place: with all positions of a history
+    and hundreds of negatives each, these would be far larger than all else in a step.
+
+    Args:
+        queries: (Q, D).
+        items: (U, D).
+        places: (Q, C) which of them each query asks for.
+
+    Returns:
+        (Q, C).
+    """
+    if torch.is_grad_enabled() and places.numel():
+        out: Tensor = _OwnProducts.apply(queries, items, places)  # type: ignore[no-untyped-call]
+        return out
+    return (F.embedding(places, items) @ queries.unsqueeze(-1)).squeeze(-1)
+
+
+class _OwnProducts(torch.autograd.Function):
+    """A weighted bag of items has all that is needed.
+
+    The gradient of its weights, where the queries are the gradient of the bags, is the products;
+    with the gradient of the products for weights, the bags are the gradient of the queries, and
+    the gradient of its items is that of the items.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, items: Tensor, places: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(queries, items, places)
+        with torch.enable_grad():
+            weights = torch.zeros(places.shape, dtype=items.dtype, device=items.device)
+            weights.requires_grad_()
+            bags = _bags(places, items.detach(), weights)
+            return torch.autograd.grad(bags, weights, queries.detach())[0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, out: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
+        queries, items, places = ctx.saved_tensors
+        asked = bool(ctx.needs_input_grad[1])
+        with torch.enable_grad():
+            moved = items.detach().requires_grad_(asked)
+            bags = _bags(places, moved, out.contiguous())
+            to_items = torch.autograd.grad(bags, moved, queries)[0] if asked else None
+        return bags.detach() if ctx.needs_input_grad[0] else None, to_items, None
+
+
+def _bags(places: Tensor, items: Tensor, weights: Tensor) -> Tensor:
+    """(Q, C), (U, D), (Q, C) -> (Q, D) weighted sums of items."""
+    return F.embedding_bag(places, items, per_sample_weights=weights, mode="sum")
 
 
 def tag_codes(tables: Tables, columns: Sequence[str]) -> Tensor:

@@ -18,7 +18,7 @@ from recsys.data.usertexts import UserTexts
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
 from recsys.histories import Causal, Mix, Recurrent, residual
-from recsys.items import SPREAD, Ids, Tags
+from recsys.items import SPREAD, Ids, Tags, own_products
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
@@ -308,21 +308,33 @@ class Model(Recommender):
             scores = self._scaled(queries.float()) @ vectors.float().T
         if self.pairs is None:
             return scores
+        return scores + self._paired(self.pairs, queries, vectors, None)
+
+    def _paired(
+        self, pairs: _Pairs, queries: Tensor, items: Tensor, places: Tensor | None
+    ) -> Tensor:
+        """What the MLP says of queries (Q, D) with items (U, D): (Q, U), or (Q, C) at places."""
+        width = len(items) if places is None else places.shape[1]
         # The hidden layer of all pairs is large: a few million numbers at a time.
-        block = max(1, (1 << 22) // max(1, len(vectors) * self.pairs.out.in_features))
+        block = max(1, (1 << 22) // max(1, width * pairs.out.in_features))
+
+        def some(asked: Tensor, at: Tensor | None) -> Tensor:
+            out: Tensor = pairs(asked[:, None], items[None] if at is None else items[at])
+            return out
+
         # Kept for backward they would be as large together: where there are several, each is made
         # again there.
         asked = torch.split(queries, block)
-        once = len(asked) == 1 or not torch.is_grad_enabled()
+        own = [None] * len(asked) if places is None else torch.split(places, block)
+        parts = list(zip(asked, own, strict=True))
+        once = len(parts) == 1 or not torch.is_grad_enabled()
         extra = [
-            self.pairs(q[:, None], vectors[None])
+            some(*part)
             if once
-            else checkpoint(
-                self.pairs, q[:, None], vectors[None], use_reentrant=False, preserve_rng_state=False
-            )
-            for q in asked
+            else checkpoint(some, *part, use_reentrant=False, preserve_rng_state=False)
+            for part in parts
         ]
-        return scores + torch.cat(extra)
+        return torch.cat(extra)
 
     def _scaled(self, values: Tensor) -> Tensor:
         """Scores, or the queries of a product, by the learned inverse temperature."""
@@ -334,12 +346,11 @@ class Model(Recommender):
         items = self.index(batch.plan.candidates() if self.from_text else batch.plan)
         with self.watch.stage("user"):
             queries = self.queries(batch, items)
-        picked = items[batch.candidates.clamp(min=0)][..., : self.width]
+        vectors, places = items[:, : self.width], batch.candidates.clamp(min=0)
         with torch.autocast(queries.device.type, enabled=False):
-            products = (picked.float() @ queries.float().unsqueeze(-1)).squeeze(-1)
-            scores = self._scaled(products)
+            scores = self._scaled(own_products(queries.float(), vectors.float(), places))
         if self.pairs is not None:
-            scores = scores + self.pairs(queries[:, None], picked)
+            scores = scores + self._paired(self.pairs, queries, vectors, places)
         return Scored(scores=scores, queries=queries, items=items)
 
     def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
