@@ -101,11 +101,6 @@ def check_pairs(run: Run) -> None:
             f"{choice_name(architecture)} gives {', '.join(sorted(architecture.gives))}."
         )
     itemtable.check_reading(run)
-    if run.data.queries == "all" and objective.needs == "scores":
-        raise ConfigError(
-            "data.queries=all goes with objective in_batch; a sampled objective takes "
-            "data.queries=random or last."
-        )
     if run.data.targets == "labelled" and not objective.reads_labels:
         raise ConfigError(
             f"data.targets=labelled needs an objective that reads labels (bce, mse), and "

@@ -115,7 +115,6 @@ def test_floors_are_architectures_of_the_same_command(words, tmp_path, name):
     [
         (["evaluation.monitor=ndcg@7"], "ndcg@7"),
         (["objective=mse"], "mse"),
-        (["objective=bce", "data.queries=all"], "data.queries=all"),
         (["encoder.model=package:no_such_package/model"], "no_such_package"),
         (["data.source.interactions=nowhere.csv"], "nowhere.csv"),
         (["data.source.item=whta"], "'what'"),

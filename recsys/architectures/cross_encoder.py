@@ -51,7 +51,8 @@ class Config:
         """Refuses what cannot be.
 
         Raises:
-            ConfigError: A value that is not positive, or a pooling that the joint pass leaves out.
+            ConfigError: A value that is not positive, a pooling that the joint pass leaves out,
+                or more joint passes than any run can pay for.
         """
         if not self.temperature > 0 or self.hidden < 1:
             raise ConfigError("architecture.temperature and architecture.hidden must be above 0.")
@@ -59,6 +60,11 @@ class Config:
             raise ConfigError(
                 "cross_encoder would need a joint pass for every user and item; set "
                 "evaluation.protocol=candidates."
+            )
+        if run.data.queries == "all":
+            raise ConfigError(
+                "data.queries=all would cost cross_encoder a joint pass for each candidate of "
+                "every position of a history; set data.queries=random or last."
             )
         if run.encoder.pooling == "attention":
             raise ConfigError(

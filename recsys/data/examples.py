@@ -245,8 +245,9 @@ class Examples:
         stop = self._reach[self._train[end - 1]]
         start = np.maximum(self._first[at], stop - self.max_history)
         prefix = self._before[event] - start[row]
-        # With labelled targets a window can begin after an early event's history.
-        keep = prefix > 0
+        # With labelled targets a window can begin after an early event's history, but not where
+        # nothing comes before: then the event is a query as it would be alone.
+        keep = (prefix > 0) | ((prefix == 0) & (start == self._first[at])[row])
         row, event, prefix = row[keep], event[keep], prefix[keep]
         return self._rows(at, start, stop, row, prefix, event, np.zeros_like(row))
 
@@ -326,14 +327,14 @@ class Examples:
         first = np.unique(candidates[candidates >= 0])
         plan = np.concatenate([first, np.setdiff1d(history[inside], first)])
         # Candidates come first: who makes users of texts asks for their vectors alone.
-        order = np.argsort(plan)
-        places = np.append(order, -1)  # a plan may be empty
+        # Only what the plan names is written and read, the last number for none.
+        places = np.empty(self.items + 1, dtype=np.int64)
+        places[plan], places[-1] = np.arange(len(plan)), -1
 
         apart = with_seen and self._baskets is not None
 
         def locate(x: Ints) -> Tensor:
-            found = places[np.searchsorted(plan, x, sorter=order)]
-            return torch.from_numpy(np.where(x >= 0, found, -1))
+            return torch.from_numpy(places[x])
 
         return Batch(
             plan=ItemBatch(torch.from_numpy(plan), tuple(sizes[plan].tolist()), first=len(first)),
