@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recsys.errors import ConfigError
 from recsys.objective import (
     Drawn,
     Draws,
@@ -34,15 +35,33 @@ class Config(Drawn):
         default=0.75,
         metadata={
             "help": "t of the paper, 0 to 1: 0 is the binary cross-entropy, 1 undoes what drawing "
-            "few negatives does to the probabilities; derived for sampling=uniform"
+            "few negatives does to the probabilities; only with sampling=uniform"
         },
     )
+
+    def __post_init__(self) -> None:
+        """Refuses what the calibration is not derived for, as soon as both are known.
+
+        Raises:
+            ConfigError: It is asked for with negatives that are not drawn uniformly.
+        """
+        _check_uniform(self.sampling, self.calibration)
 
     @property
     def draws(self) -> Draws:
         """The negatives that it asks for; it counts on their being drawn among all items."""
         corrects = f"objective.calibration={self.calibration:g}" if self.calibration else None
         return Draws(self.negatives, self.sampling, corrects)
+
+
+def _check_uniform(sampling: str, calibration: float) -> None:
+    """Refuses a sampling rate that is not the same for every item."""
+    if sampling != "uniform" and calibration:
+        raise ConfigError(
+            f"objective.calibration={calibration:g} counts on every item being drawn alike, and "
+            f"objective.sampling={sampling} draws popular ones more often; set "
+            "objective.calibration=0 or objective.sampling=uniform."
+        )
 
 
 class Objective:
@@ -54,11 +73,13 @@ class Objective:
         calibration: t, in [0, 1].
 
     Raises:
-        ConfigError: A value outside its range.
+        ConfigError: A value outside its range, or a calibration where not all items are drawn
+            alike.
     """
 
     def __init__(self, negatives: int, sampling: Sampling, calibration: float) -> None:
         check_negatives(negatives, sampling)
+        _check_uniform(sampling, calibration)
         self.negatives = negatives
         self.calibration = check_share("objective.calibration", calibration)
 

@@ -238,7 +238,9 @@ def test_nothing_to_count_gives_zero_and_finite_gradients():
 @pytest.mark.parametrize("name", ["bpr", "gbce", "sampled_softmax"])
 def test_what_is_drawn_is_set_alike(name):
     """In the configuration of each, in front of what it has of its own."""
-    run = compose([f"objective={name}", "objective.negatives=7", "objective.sampling=frequency"])
+    words = [f"objective={name}", "objective.negatives=7", "objective.sampling=frequency"]
+    words += ["objective.calibration=0"] if name == "gbce" else []
+    run = compose(words)
     assert list(to_node(run)["objective"].items())[:3] == [
         ("name", name), ("negatives", 7), ("sampling", "frequency"),
     ]  # fmt: skip
@@ -251,6 +253,21 @@ def test_what_is_drawn_is_set_alike(name):
         objective(**(own | {"negatives": 0}))
     with pytest.raises(ConfigError, match="sampling is 'often'"):
         objective(**(own | {"sampling": "often"}))
+
+
+def test_gbce_calibrates_for_uniform_draws_only():
+    """Its sampling rate is that of every item alike; refused before anything is built."""
+    words = ["objective=gbce", "objective.sampling=frequency"]
+    for wrong in (words, [*words, "objective.calibration=0.1"], words[::-1]):
+        with pytest.raises(
+            ConfigError, match=r"objective\.calibration=0 or objective\.sampling=un"
+        ):
+            compose(wrong)
+    with pytest.raises(ConfigError, match="draws popular ones more often"):
+        gbce.Objective(5, "frequency", 0.5)
+    build.check_pairs(compose([*words, "objective.calibration=0"]))
+    build.check_pairs(compose([words[0], "objective.calibration=0.1"]))
+    gbce.Objective(5, "frequency", 0.0)
 
 
 def test_bad_settings_are_one_sentence():
