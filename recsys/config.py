@@ -287,7 +287,10 @@ def _check_name(axis: str, name: object) -> None:
     if isinstance(name, str) and "." in name and all(p.isidentifier() for p in name.split(".")):
         return  # the import path of a module outside
     if not isinstance(name, str) or name not in known:
-        raise ConfigError(f"{axis}: '{name}' is not a choice.{nearest(str(name), known)}")
+        hint = nearest(str(name), known)
+        if name in experiments():
+            hint = f" It is an experiment: experiment={name}. Known: {', '.join(known)}."
+        raise ConfigError(f"{axis}: '{name}' is not a choice.{hint}")
 
 
 def _choice(axis: str, node: Node) -> object:
@@ -329,9 +332,9 @@ def _schema(axis: str, module: ModuleType) -> type:
 
 
 def _check(node: Node, schema: type, prefix: str) -> None:
-    """Refuses unknown keys, and a scalar where a group is; gives back the word `off`."""
+    """Refuses unknown keys, and a scalar where a group is; puts right how a value is spelled."""
     hints = typing.get_type_hints(schema)
-    known = [f.name for f in fields(schema)]
+    known = {f.name: f.metadata.get("also", {}) for f in fields(schema)}
     for key, value in node.items():
         if key not in known:
             raise ConfigError(f"{prefix}{key} is not a known key.{nearest(str(key), known)}")
@@ -348,6 +351,8 @@ def _check(node: Node, schema: type, prefix: str) -> None:
             check_container(f"{prefix}{key}", value, typing.get_origin(inner))
         elif value is False and "off" in typing.get_args(inner):
             node[key] = "off"  # YAML 1.1 reads the word as a truth value
+        elif isinstance(value, str):
+            node[key] = known[key].get(value, value)
 
 
 def _typed(schema: type, values: Node, prefix: str) -> object:
@@ -369,7 +374,7 @@ def _typed(schema: type, values: Node, prefix: str) -> object:
 
 def to_node(run: Run) -> Node:
     """A run as plain values, axis nodes with their names, so that it composes again."""
-    out = _plain(run)
+    out: Node = dataclasses.asdict(run)
     out["data"]["source"] = {"name": choice_name(run.data.source), **out["data"]["source"]}
     for axis in ("tuning", "architecture", "objective"):
         config = getattr(run, axis)
@@ -378,10 +383,6 @@ def to_node(run: Run) -> Node:
         else:
             out[axis] = {"name": choice_name(config), **out[axis]}
     return out
-
-
-def _plain(config: object) -> Node:
-    return dataclasses.asdict(cast(Any, config))
 
 
 def to_yaml(run: Run) -> str:

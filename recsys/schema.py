@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
 def option(
-    default: object, text: str, least: float | None = None, most: float | None = None
+    default: object,
+    text: str,
+    least: float | None = None,
+    most: float | None = None,
+    also: Mapping[str, str] | None = None,
 ) -> Any:  # noqa: ANN401
     """A dataclass field of any type; a list or dict is copied for each instance.
 
@@ -16,8 +21,9 @@ def option(
         text: Its one-line help.
         least: The smallest number it may be.
         most: The largest number it may be.
+        also: Other words for its values: what is meant by each.
     """
-    metadata = {"help": text, "least": least, "most": most}
+    metadata = {"help": text, "least": least, "most": most, "also": also or {}}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -248,3 +248,30 @@ def test_compile_is_decided_by_the_accelerator(monkeypatch):
     monkeypatch.setattr(hardware.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="triton"):
         hardware.compiled("auto", "gpu")
+
+
+@pytest.mark.parametrize(
+    ("axis", "name"),
+    [("architecture", "sasrec"), ("tuning", "lora_two_tower"), ("data.source", "ease")],
+)
+def test_an_experiment_given_for_an_axis_is_told_apart(axis, name):
+    assert f"{axis}: '{name}' is not a choice. It is an experiment: experiment={name}." in refused(
+        f"{axis}={name}"
+    )
+
+
+def test_another_word_for_a_value_is_stored_as_the_value(tmp_path):
+    """On the command line, in a node and in an experiment; in no other key."""
+    (tmp_path / "mine.yaml").write_text(
+        "architecture:\n  name: two_tower\n  history: transformer\n"
+    )
+    for words in (
+        ["architecture.history=transformer"],
+        ["architecture={name: two_tower, history: transformer}"],
+        ["experiment=mine"],
+    ):
+        run = compose(words, tmp_path)
+        assert run.architecture.history == "causal"
+        assert "transformer" not in to_yaml(run)
+    assert "transformer" in refused("architecture.user=transformer")
+    assert "'causal'" in refused("architecture.history=transformers")

@@ -61,7 +61,8 @@ class Config:
     history: Literal["mean", "recency", "attention", "causal", "gru"] = option(
         "recency",
         "how a history's item vectors become the user's; causal, gru: recency plus a causal "
-        "Transformer or gated recurrent units",
+        "Transformer (transformer is the same) or gated recurrent units",
+        also={"transformer": "causal"},
     )
     mix: bool = option(
         True, "add the recency mix to causal and gru; false: they alone, as SASRec and GRU4Rec"
