@@ -157,6 +157,40 @@ def test_recurrent_units_are_those_of_the_paper():
         assert torch.allclose(encoder(items, history, query)[at + 1], want[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("lengths", [[5], [9, 3, 12]])
+def test_the_causal_layers_are_those_of_pytorch(lengths):
+    """Norms, positions, a causal mask, attention and a feed-forward map, all away from a start."""
+    encoder, (items, history, query) = causal(rate=None), some(lengths)
+    draw = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in encoder.parameters():
+            p.copy_(0.5 * torch.randn(p.shape, generator=draw))
+    x = F.layer_norm(items[history.clamp(min=0)], (16,), encoder.enter.weight, encoder.enter.bias)
+    x = x + encoder.positions[: history.shape[1]]
+    for ours in encoder.layers:
+        layer = torch.nn.TransformerEncoderLayer(
+            16, 4, 16, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        ).eval()
+        names = {
+            "self_attn.in_proj_": ours.inputs,
+            "self_attn.out_proj.": ours.attended,
+            "linear1.": ours.inner,
+            "linear2.": ours.outer,
+            "norm1.": ours.attention_norm,
+            "norm2.": ours.forward_norm,
+        }
+        layer.load_state_dict(
+            {f"{name}{k}": v for name, own in names.items() for k, v in own.state_dict().items()}
+        )
+        mask = torch.nn.Transformer.generate_square_subsequent_mask(history.shape[1])
+        x = layer(x, src_mask=mask, is_causal=True)
+    x = F.layer_norm(x, (16,), encoder.close.norm.weight, encoder.close.norm.bias)
+    got = encoder(items, history, query)
+    for at, (row, prefix) in enumerate(query.tolist()):
+        want = x[row, prefix - 1] if prefix else torch.zeros(16)
+        assert torch.allclose(got[at], want, atol=1e-4), (row, prefix)
+
+
 @pytest.mark.parametrize("encoder", encoders(), ids=ALL)
 def test_neither_padding_nor_the_future_is_seen(encoder):
     items, history, query = some([9, 3, 0, 12])

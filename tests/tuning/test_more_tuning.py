@@ -332,24 +332,27 @@ def test_scales_merge_and_are_not_decayed() -> None:
 def test_learning_rates_and_decay_go_by_role(shop_words, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
 
-    def groups(tuning: str) -> dict[str, tuple[float, float, int]]:
-        words = [f"tuning={tuning}", "optimizer.encoder_lr=0.25", "optimizer.lr=0.5"]
+    def groups(tuning: str, *more: str) -> dict[str, tuple[float, float, int]]:
+        words = [f"tuning={tuning}", "optimizer.encoder_lr=0.25", "optimizer.lr=0.5", *more]
         model = build.assemble(compose([*shop_words, *words])).recommender
         monkeypatch.setattr(type(model), "planned_steps", lambda self: 10)
         made, _ = model.make_optimizer(model.stepped())
         return {
             g["name"]: (g["initial_lr"], g["weight_decay"], len(g["params"]))
             for g in made.param_groups
-            if not g["name"].startswith("head")
         }
 
-    assert groups("ia3") == {"tuned/no_decay": (0.5, 0.0, 9)}
-    assert groups("prefix") == {"tuned/no_decay": (0.5, 0.0, 3)}
-    assert groups("bitfit") == {"encoder/no_decay": (0.25, 0.0, 24)}
-    assert groups("top_layers") == {
+    # Two residual heads, the rate of the decay and the temperature, at `lr` unless told.
+    heads = {"head": (0.5, 0.01, 2), "head/no_decay": (0.5, 0.0, 2)}
+    assert groups("ia3") == heads | {"tuned/no_decay": (0.5, 0.0, 9)}
+    assert groups("prefix") == heads | {"tuned/no_decay": (0.5, 0.0, 3)}
+    assert groups("bitfit") == heads | {"encoder/no_decay": (0.25, 0.0, 24)}
+    assert groups("top_layers") == heads | {
         "encoder": (0.25, 0.01, 12),
         "encoder/no_decay": (0.25, 0.0, 20),
     }
+    own = {"head": (0.125, 0.01, 2), "head/no_decay": (0.125, 0.0, 2)}
+    assert groups("ia3", "optimizer.head_lr=0.125") == own | {"tuned/no_decay": (0.5, 0.0, 9)}
 
 
 @pytest.mark.parametrize(
