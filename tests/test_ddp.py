@@ -55,10 +55,8 @@ def start(arguments, cache):
     )
 
 
-@pytest.fixture(scope="module")
-def runs(shop, tiny_bert, tmp_path_factory):
+def one_and_two(shop, tiny_bert, root, *more):
     """Folder and output of a run with one process and of one with two, at the same time."""
-    root = tmp_path_factory.mktemp("ddp")
     # No dropout in the pretrained model: ranks would draw other masks than one process.
     path = root / "encoder"
     shutil.copytree(tiny_bert, path)
@@ -66,7 +64,7 @@ def runs(shop, tiny_bert, tmp_path_factory):
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (path / "config.json").write_text(json.dumps(config))
     processes = {
-        devices: start(words(shop, path, root / str(devices), devices), root / "cache")
+        devices: start(words(shop, path, root / str(devices), devices, *more), root / "cache")
         for devices in (1, 2)
     }
     out = {}
@@ -78,21 +76,45 @@ def runs(shop, tiny_bert, tmp_path_factory):
     return out
 
 
-def test_losses_gradients_and_validation_are_equal(runs):
+@pytest.fixture(scope="module")
+def runs(shop, tiny_bert, tmp_path_factory):
+    """Of the in-batch softmax."""
+    return one_and_two(shop, tiny_bert, tmp_path_factory.mktemp("ddp"))
+
+
+def assert_equal_logs(runs, steps):
     one, two = (pl.read_csv(runs[n][0] / "log" / "metrics.csv") for n in (1, 2))
     assert one.columns == two.columns
     assert one["step"].to_list() == two["step"].to_list()
-    assert one["train/loss"].drop_nulls().len() == 4
+    assert one["train/loss"].drop_nulls().len() == steps
     for name in (name for name in one.columns if name != "seconds"):  # a clock never repeats
         a, b = (frame[name].cast(pl.Float64).fill_null(-1.0).to_torch() for frame in (one, two))
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True), name
 
 
-def test_weights_are_equal(runs):
+def assert_equal_weights(runs):
     one, two = (load_file(runs[n][0] / "checkpoints" / "best.safetensors") for n in (1, 2))
     assert one.keys() == two.keys()
     for name, value in one.items():
         assert torch.allclose(value, two[name], atol=1e-5), name
+
+
+def test_losses_gradients_and_validation_are_equal(runs):
+    assert_equal_logs(runs, steps=4)
+
+
+def test_weights_are_equal(runs):
+    assert_equal_weights(runs)
+
+
+def test_a_softmax_over_all_items_is_the_same_on_two_ranks(shop, tiny_bert, tmp_path):
+    """Each chunk of the catalog passes an encoder that trains, and again in backward."""
+    full = ["objective=full_softmax", "objective.encode_catalog=true", "objective.chunk=7"]
+    runs = one_and_two(
+        shop, tiny_bert, tmp_path, *full, "trainer.epochs=1", "evaluation.test=false"
+    )
+    assert_equal_logs(runs, steps=2)
+    assert_equal_weights(runs)
 
 
 def test_metrics_floors_and_cases_are_equal(runs):
