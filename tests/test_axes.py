@@ -250,7 +250,7 @@ from recsys.architectures import two_tower
 @dataclass
 class Config(two_tower.Config):
     reads_tokens: ClassVar[bool] = {tokens}
-    kinds: list[str] = field(default_factory=lambda: ["name"])
+    kinds: list[str] = field(default_factory=lambda: ["kind"])
     moments: list[str] = field(default_factory=lambda: ["hour"])
 
     @property
@@ -267,7 +267,7 @@ class Model(two_tower.Model):
 
 
 @pytest.mark.parametrize("tokens", [True, False])
-def test_an_architecture_outside_says_what_it_reads(shop_words, tmp_path, monkeypatch, tokens):
+def test_an_architecture_outside_says_what_it_reads(situated_words, tmp_path, monkeypatch, tokens):
     """Whatever its own options are called."""
     name = f"outside_{tokens}_{tmp_path.name}"
     (tmp_path / f"{name}").mkdir()
@@ -275,14 +275,14 @@ def test_an_architecture_outside_says_what_it_reads(shop_words, tmp_path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     asked = [f"architecture={name}.own", "tuning=frozen"]
     if tokens:
-        made = assembled(shop_words, *asked)
+        made = assembled(situated_words, *asked)
         assert made.tokenize is not None
     else:
         monkeypatch.setattr(build, "load", None)
-        made = assembled(shop_words, *asked, "architecture.item=text+id")
+        made = assembled(situated_words, *asked, "architecture.item=text+id")
         assert made.tokenize is None
     model = made.recommender
-    assert model.parts.tags.shape == (30, 1)
+    assert model.parts.tags.shape == (30, 2)
     assert dict(model.parts.situations) == {"hour": 25}
     assert torch.isfinite(model(some_batch(made)).scores).all()
 
