@@ -166,9 +166,6 @@ def alike(methods: Sequence[Method]) -> list[str]:
         # A run of before the processor was noted may be of any: that is unknown, not unlike.
         said = {run.result.get("versions", {}).get(name) for run in runs}
         unlike += [f"versions.{name}"] if len({str(each) for each in said if each}) > 1 else []
-    # Floors count all users, whatever others train on.
-    if len(trained) < len(runs) and any(run.config["data"]["train_users"] for run in trained):
-        unlike.append("data.train_users")
     # The whole command's seconds hold those of the tracking, a method's own do not.
     if basis(methods).note and len({_key(run, "tracking.wandb") for run in runs}) > 1:
         unlike.append("tracking.wandb")
