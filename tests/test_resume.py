@@ -196,7 +196,8 @@ def test_cost_adds_up_over_stops(words, tmp_path, monkeypatch):
     assert cost["anonymous_peak_mb_sampled"] == 1e6
     assert 0 < cost["train_seconds"] < cost["seconds"] - 5000 + start["seconds"]
     beside = cost["cpu_seconds"] - cost["method_cpu_seconds"]
-    assert start["beside_cpu_seconds"] <= beside < 500, "of all attempts, and of none twice"
+    # What stands between is a small difference of large numbers.
+    assert start["beside_cpu_seconds"] - 1e-6 < beside < 500, "of all attempts, and of none twice"
     assert cost["resumes"] == 1
 
 

@@ -18,8 +18,9 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import study
+from cells import fit
 from numpy.typing import NDArray
+from words import SMALL, TOWERS, TUNINGS
 
 from recsys.comparison.comparable import refuse_unlike
 from recsys.comparison.methods import methods
@@ -57,9 +58,9 @@ class Share:
 
 def measured(root: Path, runs: Path) -> tuple[Array, NDArray[np.int64]]:
     """nDCG@10 of the test cases by run, `(20, N)`, and the user of each case, `(N,)`."""
-    words = [*study.TOWERS, *study.TUNINGS["frozen"], *study.SMALL]
+    words = [*TOWERS, *TUNINGS["frozen"], *SMALL]
     folders = [
-        study.fit(root, runs / "seeds" / f"frozen-{seed}", "ml-100k", words, seed)
+        fit(root, runs / "seeds" / f"frozen-{seed}", "ml-100k", words, seed)
         for seed in range(SEEDS)
     ]
     found = [load(folder) for folder in folders if folder is not None]
