@@ -51,14 +51,14 @@ def find(words: Sequence[str]) -> list[Path]:
 
     Args:
         words: Folders of runs, folders that hold runs or folders of seeds, or globs of these. A
-            plain file is passed over beside words that name runs: a glob that the shell has
-            written out names those that lie between the runs as well.
+            plain file, and a folder within a run, are passed over beside words that name runs: a
+            glob that the shell has written out names those as well.
 
     Raises:
         ConfigError: A word names no run.
     """
     found: dict[Path, Path] = {}
-    folders = [word for word in words if not Path(word).is_file()]
+    folders = [word for word in words if not Path(word).is_file() and not _within(Path(word))]
     for word in folders or words:
         # A folder that is there is no glob, whatever signs its name has.
         named = [word] if Path(word).exists() else sorted(glob.glob(word))
@@ -77,6 +77,11 @@ def find(words: Sequence[str]) -> list[Path]:
         for run in runs:
             found.setdefault(run.resolve(), run)
     return list(found.values())
+
+
+def _within(path: Path) -> bool:
+    """Whether a folder is one of those in a run, such as its checkpoints."""
+    return path.is_dir() and not (path / CONFIG).is_file() and (path.parent / CONFIG).is_file()
 
 
 def load(folder: Path) -> PastRun:

@@ -63,12 +63,14 @@ def test_a_slice_that_no_run_has_is_told_with_run_and_remedy(tmp_path, capsys):
     assert "of an older version" in error_of([a, "slices=cold_user"], capsys)
 
 
-def test_files_that_a_glob_of_the_shell_names_are_passed_over(tmp_path):
+def test_what_a_glob_of_the_shell_names_between_the_runs_is_passed_over(tmp_path):
     for place in ("one", "seeds/0", "seeds/1"):
         write_atomic(tmp_path / "runs" / place / "config.yaml", "")
     write_atomic(tmp_path / "runs" / "seeds" / "seeds.json", "{}")
+    (tmp_path / "runs" / "one" / "checkpoints").mkdir()
     words = [str(path) for path in sorted(tmp_path.glob("runs/*/*"))]
     assert any(word.endswith("seeds.json") for word in words)
+    assert any(word.endswith("checkpoints") for word in words)
     assert [run.name for run in find([*words, str(tmp_path / "runs/one")])] == ["0", "1", "one"]
 
 
