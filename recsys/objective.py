@@ -30,11 +30,13 @@ class Draws:
         sampling: How they are drawn where they are drawn among all items.
         corrects: The setting by which the loss allows for how they were drawn, as in
             "objective.logq=1"; None where it takes negatives of any origin.
+        drawable: Whether they may be drawn among all items.
     """
 
     count: int = 0
     sampling: Sampling = "uniform"
     corrects: str | None = None
+    drawable: bool = True
 
 
 class Asks:

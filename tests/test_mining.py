@@ -286,7 +286,7 @@ def test_a_joint_encoder_cannot_rank_the_catalog(shop_words, finished):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["objective=in_batch"], "not with in_batch"),
+        (["objective=in_batch"], "not with in_batch and 0"),
         (["objective=mse"], "not with mse"),
         (["objective=gbce"], r"objective\.calibration=0\.75 allows for negatives"),
         (
@@ -311,6 +311,7 @@ def test_what_makes_no_sense_is_refused(shop_words, words, sentence):
     "words",
     [
         ["objective=bpr"],
+        ["objective=in_batch", "objective.negatives=4", "objective.logq=1"],
         ["objective=gbce", "objective.calibration=0"],
         ["objective=sampled_softmax", "objective.sampling=frequency"],
     ],

@@ -338,7 +338,8 @@ def test_lists_that_tell_the_target_by_their_making_are_told(shop_words, capsys)
         (["evaluation.slices=[colour]"], "no column 'colour'"),
         (["evaluation.category=nam"], "no column 'nam'"),
         (["evaluation.protocol=impressions"], "no column 'impression'"),
-        (["data.negatives=impression"], "not with in_batch"),
+        (["data.negatives=impression"], "not with in_batch and 0"),
+        (["objective.negatives=4"], r"objective\.negatives=4 of in_batch stand beside"),
         (["data.negatives=impression", "objective=gbce"], r"objective\.calibration=0\.75 allows"),
         (
             [

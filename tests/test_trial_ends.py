@@ -253,8 +253,8 @@ class Config(in_batch.Config):
     kind: str = "nan"
 
 class Objective(in_batch.Objective):
-    def __init__(self, logq, label_smoothing, chunk, kind):
-        super().__init__(logq, label_smoothing, chunk)
+    def __init__(self, logq, label_smoothing, chunk, negatives, kind):
+        super().__init__(logq, label_smoothing, chunk, negatives)
         self.kind = kind
 
     def __call__(self, scored, batch, around):
@@ -292,7 +292,7 @@ def test_two_ranks_end_with_the_code_of_their_error(words, tmp_path):
         assert error.count("error: ") == 1, error
 
 
-FIELDS = {"logq", "label_smoothing", "chunk"}
+FIELDS = {"logq", "label_smoothing", "chunk", "negatives"}
 
 
 def test_a_note_of_another_rank_takes_the_place_of_a_broken_connection(tmp_path):

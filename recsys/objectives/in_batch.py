@@ -1,7 +1,9 @@
 """Softmax over the positives of the whole batch, on all ranks.
 
 The correction by log Q follows Yi et al., Sampling-Bias-Corrected Neural Modeling for Large Corpus
-Item Recommendations (RecSys 2019), for a pool without repeats.
+Item Recommendations (RecSys 2019), for a pool without repeats. A query's own negatives beside the
+pool are the hard ones of Karpukhin et al., Dense Passage Retrieval (EMNLP 2020); here they are no
+negatives of other queries.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from torch.utils.checkpoint import checkpoint
 from recsys.errors import ConfigError
 from recsys.objective import (
     Asks,
+    Draws,
     Surroundings,
     candidate_items,
     check_share,
     need,
     softmax_loss,
+    target_and_negatives,
 )
 from recsys.types import Batch, Loss, Scored
 
@@ -57,27 +61,49 @@ class Config(Asks):
             "held at a time; 0: all at once; null: chosen for large batches"
         },
     )
+    negatives: int = field(
+        default=0,
+        metadata={
+            "help": "a query's own negatives beside the batch's, with data.negatives=hard or "
+            "impression; logq does not correct them"
+        },
+    )
+
+    @property
+    def draws(self) -> Draws:
+        """A query's own negatives; what is drawn among all items, the batch has already."""
+        return Draws(self.negatives, drawable=False)
 
 
 class Objective:
-    """In-batch softmax: each query against the unique positives of all ranks.
+    """In-batch softmax: each query against the positives of all ranks and its own negatives.
 
     Args:
         logq: Strength of the correction, in [0, 1].
         label_smoothing: In [0, 1).
         chunk: Queries whose logits are held at a time; 0 for all, None as `WHOLE` and
             `BLOCK` say.
+        negatives: Of a query's own, beside those of the batch.
 
     Raises:
         ConfigError: A value outside its range.
     """
 
-    def __init__(self, logq: float, label_smoothing: float, chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        logq: float,
+        label_smoothing: float,
+        chunk: int | None = None,
+        negatives: int = 0,
+    ) -> None:
         self.logq = check_share("objective.logq", logq)
         self.smoothing = check_share("objective.label_smoothing", label_smoothing, below_one=True)
         if chunk is not None and chunk < 0:
             raise ConfigError(f"objective.chunk is {chunk}; use 0 or more, or null")
         self.chunk = chunk
+        if negatives < 0:
+            raise ConfigError(f"objective.negatives is {negatives}; use 0 or more")
+        self.negatives = negatives
 
     def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
         """Sum over the local queries that have a case and a target; others are not counted.
@@ -86,8 +112,9 @@ class Objective:
         it, also one whose batch is all fillers.
 
         Args:
-            scored: Query vectors (Q, D) and the plan's item vectors (U, D).
-            batch: The batch; column 0 of its candidates is the target.
+            scored: Query vectors (Q, D) and the plan's item vectors (U, D); with negatives of a
+                query's own, the scores (Q, C) too.
+            batch: The batch; column 0 of its candidates is the target, the others are those.
             around: Frequencies, known positives, gathering and scoring.
 
         Raises:
@@ -117,6 +144,7 @@ class Objective:
         ):
             place.copy_(around.known(users, pool))
         rows = batch.query[:, 0].clamp(min=0)
+        alone, beside = self._own(scored, batch, around, ordered)
 
         def part(at: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
             logits = around.score(asked, vectors)
@@ -125,10 +153,39 @@ class Objective:
             asked_for = mine[at, None]
             keep = column & ~known[rows[at]] & (asked_for >= 0)
             keep = keep | ((pool == asked_for) & column)
+            if alone is not None:
+                logits = torch.cat([logits, alone[at]], dim=1)
+                keep = torch.cat([keep, beside[at]], dim=1)
             loss = softmax_loss(logits, target[at], keep, self.smoothing)
             return loss.total, loss.count
 
         return _sum(part, queries, size)
+
+    def _own(
+        self, scored: Scored, batch: Batch, around: Surroundings, pool: Tensor
+    ) -> tuple[Tensor | None, Tensor]:
+        """Scores (Q, n) of a query's own negatives, or None, and which of them count (Q, n).
+
+        One that the pool has is there already: it would count twice.
+
+        Args:
+            scored: What the architecture gave.
+            batch: The batch.
+            around: Known positives.
+            pool: (N,) catalog rows, sorted; -1 for none.
+
+        Raises:
+            ConfigError: The architecture gives no scores.
+        """
+        if not self.negatives:
+            return None, batch.case.new_zeros((len(batch.case), 0), dtype=torch.bool)
+        scores = need(scored.scores, "in_batch", "scores of candidates", "objective full_softmax")
+        _, counted = target_and_negatives(batch, around)
+        items = candidate_items(batch)[:, 1:].contiguous()
+        if len(pool):
+            place = torch.searchsorted(pool, items).clamp(max=len(pool) - 1)
+            counted = counted & (pool[place] != items)
+        return scores[:, 1:], counted
 
     def _size(self, queries: int, pool: int) -> int:
         """Queries of a block, at least 1."""

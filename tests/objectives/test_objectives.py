@@ -65,14 +65,19 @@ def _vectors(batch: Batch, seed: int = 0) -> Scored:
     return Scored(queries=queries.requires_grad_(), items=items.requires_grad_())
 
 
-def _row_loss(logits: dict[int, float], target: int, smoothing: float) -> float:
+def _row_loss(logits: dict[int | str, float], target: int, smoothing: float) -> float:
     top = np.log(sum(np.exp(v) for v in logits.values()))
     spread = np.mean([top - v for v in logits.values()])
     return float((1 - smoothing) * (top - logits[target]) + smoothing * spread)
 
 
 def _slow_in_batch(
-    scored: Scored, batch: Batch, pairs: list[tuple[int, int]], logq: float, smoothing: float
+    scored: Scored,
+    batch: Batch,
+    pairs: list[tuple[int, int]],
+    logq: float,
+    smoothing: float,
+    own: bool = False,
 ) -> tuple[float, int]:
     assert scored.queries is not None
     assert scored.items is not None
@@ -85,7 +90,7 @@ def _slow_in_batch(
     total, count = 0.0, 0
     for q in counted:
         user = int(batch.users[batch.query[q, 0]])
-        logits = {}
+        logits: dict[int | str, float] = {}
         for item in set(targets.values()):
             if (user, item) in known and item != targets[q]:
                 continue
@@ -93,6 +98,13 @@ def _slow_in_batch(
             inclusion = 1 - (1 - seen / len(pairs)) ** len(counted)
             dot = (scored.queries[q] @ scored.items[place[item]]).item()
             logits[item] = dot - logq * float(np.log(inclusion))
+        for column in range(1, batch.candidates.shape[1] if own else 0):
+            at = int(batch.candidates[q, column])
+            item = int(batch.plan.items[at]) if at >= 0 else -1
+            if item < 0 or (user, item) in known or item in targets.values():
+                continue  # what is in the pool is there already
+            assert scored.scores is not None
+            logits[f"{column}"] = scored.scores[q, column].item()
         if len(logits) > 1:
             total += _row_loss(logits, targets[q], smoothing)
             count += 1
@@ -109,6 +121,29 @@ def test_in_batch_equals_a_slow_loop(seed: int, logq: float, smoothing: float) -
     total, count = _slow_in_batch(scored, batch, pairs, logq, smoothing)
     assert int(loss.count) == count > 0
     assert loss.total.item() == pytest.approx(total, rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_in_batch_with_own_negatives_equals_a_slow_loop(seed: int) -> None:
+    """Also where blocks of queries are made twice; what is no candidate may score NaN."""
+    around, pairs = _around()
+    batch = _batch(seed)
+    gradients = []
+    for chunk in (0, 2):
+        made = _vectors(batch)
+        assert made.queries is not None
+        assert made.items is not None
+        scores = (made.queries @ made.items.T).gather(1, batch.candidates.clamp(min=0))
+        scored = replace(made, scores=scores.masked_fill(batch.candidates < 0, torch.nan))
+        loss = in_batch.Objective(0.4, 0.2, chunk, 4)(scored, batch, around)
+        total, count = _slow_in_batch(scored, batch, pairs, 0.4, 0.2, own=True)
+        assert int(loss.count) == count > 0
+        assert loss.total.item() == pytest.approx(total, rel=1e-6)
+        assert total > _slow_in_batch(scored, batch, pairs, 0.4, 0.2)[0]
+        gradients.append(torch.autograd.grad(loss.total, [made.queries, made.items]))
+    for whole, block in zip(*gradients, strict=True):
+        assert torch.isfinite(whole).all()
+        torch.testing.assert_close(block, whole)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -220,6 +255,7 @@ def test_nothing_to_count_gives_zero_and_finite_gradients(n_query: int) -> None:
     made = _vectors(batch)
     losses = [
         in_batch.Objective(1.0, 0.1)(made, batch, around),
+        in_batch.Objective(1.0, 0.1, negatives=4)(replace(made, scores=scores), batch, around),
         sampled_softmax.Objective(4, "frequency", 1.0, 0.1)(Scored(scores), batch, around),
         bce.Objective(4)(Scored(scores), batch, around),
         mse.Objective()(Scored(scores), batch, around),
@@ -348,6 +384,10 @@ def test_bad_settings_and_missing_vectors_are_one_sentence() -> None:
         sampled_softmax.Objective(0, "uniform", 0.0, 0.0)
     with pytest.raises(ConfigError, match="negatives is -1"):
         bce.Objective(-1)
+    with pytest.raises(ConfigError, match="negatives is -1"):
+        in_batch.Objective(0.0, 0.0, negatives=-1)
+    with pytest.raises(ConfigError, match="in_batch needs scores"):
+        in_batch.Objective(0.0, 0.0, negatives=1)(_vectors(batch), batch, around)
     with pytest.raises(ConfigError, match="in_batch needs query vectors"):
         in_batch.Objective(0.0, 0.0)(Scored(torch.zeros(9, 5)), batch, around)
     with pytest.raises(ConfigError, match="mse needs scores"):
