@@ -44,18 +44,21 @@ def check(run: Run) -> None:
                     f"data.{field.name} speaks of hard negatives, and {way}; set "
                     "data.negatives=hard or leave it out."
                 )
+    drawn = data.negatives == "drawn"
+    if not run.architecture.trains:
+        if drawn:
+            return
+        raise ConfigError(
+            f"{way} is for training, and this architecture does not train; leave it out."
+        )
     name, draws = choice_name(run.objective), run.objective.draws
-    if data.negatives == "drawn":
+    if drawn:
         if draws.count and not draws.drawable:
             raise ConfigError(
                 f"objective.negatives={draws.count} of {name} stand beside those that the batch "
                 f"gives, and {way}; set data.negatives=hard or impression, or leave it out."
             )
         return
-    if not run.architecture.trains:
-        raise ConfigError(
-            f"{way} is for training, and this architecture does not train; leave it out."
-        )
     if not draws.count:
         raise ConfigError(
             f"{way} goes with an objective that sets negatives beside a target (bce, bpr, "

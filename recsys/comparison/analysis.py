@@ -56,7 +56,7 @@ def analyse(found: Sequence[Method], question: Question) -> Comparison:
         question=question,
         held=_held(runs),
         columns=columns,
-        rows=[*rows, *_floors(found, columns)],
+        rows=[*rows, *_floors(found, rows, columns)],
         differences=differences,
         parts=_parts(found, base, statistics, question.slices),
         users=sides(found, base, statistics.values, statistics.clusters),
@@ -96,9 +96,9 @@ def _spread(figures: Sequence[float | None]) -> Spread | None:
     return Spread(float(np.mean(values)), deviation)
 
 
-def _floors(found: Sequence[Method], columns: Sequence[str]) -> list[Row]:
+def _floors(found: Sequence[Method], rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
     """What runs measured on the way, where no run of its own tells more; equals once."""
-    own = {method.runs[0].config["architecture"]["name"] for method in found if not method.trains}
+    own = [[row.metrics[column] for column in columns] for row in rows if not row.trains]
     same: dict[tuple[object, ...], tuple[str, list[Mapping[str, float]], list[str]]] = {}
     for method in found:
         for name in method.runs[0].result["floors"]:
@@ -106,7 +106,7 @@ def _floors(found: Sequence[Method], columns: Sequence[str]) -> list[Row]:
             means = [_spread([_number(each, column) for each in taken]) for column in columns]
             # Sums in another order, as with other batches, differ in the last digits.
             key = (name, *(None if m is None else round(m.mean, 8) for m in means))
-            if name not in own:
+            if not any(_equal(means, other) for other in own):
                 _, figures, labels = same.setdefault(key, (name, [], []))
                 figures += taken
                 labels.append(method.label)
@@ -126,6 +126,14 @@ def _floors(found: Sequence[Method], columns: Sequence[str]) -> list[Row]:
         )
         for name, figures, labels in same.values()
     ]
+
+
+def _equal(one: Sequence[Spread | None], other: Sequence[Spread | None]) -> bool:
+    """Whether two rows have the same means, up to the order of their sums."""
+    return all(
+        a is b if a is None or b is None else abs(a.mean - b.mean) < 1e-7
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def _some(labels: Sequence[str]) -> str:

@@ -42,16 +42,24 @@ def quality(comparison: Comparison) -> Table:
     note = "Mean \N{PLUS-MINUS SIGN} standard deviation over seeds."
     if methods < len(rows):
         note += " Rows below the line were measured on the way: means only."
-    held = comparison.held
+    held, sampled = comparison.held, _sampled(comparison.question.metric)
+    # Said once: a reader of ten columns looks for what tells them apart.
+    named = f" ({sampled}...)" if sampled else ""
     return Table(
-        f"Test metrics in percent: {held['protocol']}, {held['cases']:,} cases of "
+        f"Test metrics in percent: {held['protocol']}{named}, {held['cases']:,} cases of "
         f"{held['users']:,} users",
-        ["method", "seeds", *comparison.columns],
+        ["method", "seeds", *(name.replace(sampled, "") for name in comparison.columns)],
         rows,
         note,
         rules=(methods,),
         name="quality",
     )
+
+
+def _sampled(metric: str) -> str:
+    """What names a metric as one among sampled items, as in `sampled100-`; else empty."""
+    before, dash, _ = metric.rpartition("-")
+    return before + dash
 
 
 def _name(row: Row, baseline: str) -> str:

@@ -353,6 +353,29 @@ def test_floors_that_differ_are_told_apart_by_a_method_of_each(tmp_path):
     )
 
 
+def test_a_floor_is_left_out_where_a_method_has_its_figures(tmp_path):
+    """By figures and not by name: recent popularity is not the popularity of all time."""
+    words = ["architecture=popularity", "architecture.kind=recent"]
+    recent = leave(tmp_path, "recent", words, cases(ranks(3)))
+    figures = {}
+    for name, change, shown in (
+        ("none", None, []),
+        ("same", 0.0, []),
+        ("near", 1e-9, []),
+        ("other", 1e-3, ["popularity"]),
+    ):
+
+        def floor(result, change=change, figures=figures):
+            told = {column: value + change for column, value in figures.items()}
+            result["floors"].update({"popularity": told} if told else {})
+
+        two = leave(tmp_path, name, [*TWO, "tuning=frozen"], cases(ranks(1)), floor)
+        rows = compared([two, recent]).rows
+        assert [row.label for row in rows if row.floor] == shown
+        figures = {c: spread.mean for c, spread in rows[1].metrics.items() if spread}
+        assert figures["ndcg@10"] > 0
+
+
 def test_a_sampled_metric_keeps_its_name(tmp_path, capsys):
     def sampled(result):
         result["protocol"].update(name="sampled")
@@ -366,6 +389,9 @@ def test_a_sampled_metric_keeps_its_name(tmp_path, capsys):
     names = ["hr@10", "ndcg@10", "mrr", "auc"]
     assert got["columns"][:4] == [f"sampled100-{name}" for name in names]
     assert got["rows"][0]["metrics"]["warm/sampled100-ndcg@10"]["mean"] > 0
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert "**Test metrics in percent: sampled (sampled100-...), 150" in page
+    assert "| method | seeds | hr@10 | ndcg@10 | mrr | auc | warm/ndcg@10 | cold/ndcg@10 |" in page
 
 
 def test_metrics_that_a_case_keeps_need_no_rank(tmp_path):
