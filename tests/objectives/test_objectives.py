@@ -65,6 +65,15 @@ def _vectors(batch: Batch, seed: int = 0) -> Scored:
     return Scored(queries=queries.requires_grad_(), items=items.requires_grad_())
 
 
+def _with_scores(batch: Batch) -> Scored:
+    """Vectors, and what they make of the candidates; NaN where there is none."""
+    made = _vectors(batch)
+    assert made.queries is not None
+    assert made.items is not None
+    scores = (made.queries @ made.items.T).gather(1, batch.candidates.clamp(min=0))
+    return replace(made, scores=scores.masked_fill(batch.candidates < 0, torch.nan))
+
+
 def _row_loss(logits: dict[int | str, float], target: int, smoothing: float) -> float:
     top = np.log(sum(np.exp(v) for v in logits.values()))
     spread = np.mean([top - v for v in logits.values()])
@@ -130,17 +139,13 @@ def test_in_batch_with_own_negatives_equals_a_slow_loop(seed: int) -> None:
     batch = _batch(seed)
     gradients = []
     for chunk in (0, 2):
-        made = _vectors(batch)
-        assert made.queries is not None
-        assert made.items is not None
-        scores = (made.queries @ made.items.T).gather(1, batch.candidates.clamp(min=0))
-        scored = replace(made, scores=scores.masked_fill(batch.candidates < 0, torch.nan))
+        scored = _with_scores(batch)
         loss = in_batch.Objective(0.4, 0.2, chunk, 4)(scored, batch, around)
         total, count = _slow_in_batch(scored, batch, pairs, 0.4, 0.2, own=True)
         assert int(loss.count) == count > 0
         assert loss.total.item() == pytest.approx(total, rel=1e-6)
         assert total > _slow_in_batch(scored, batch, pairs, 0.4, 0.2)[0]
-        gradients.append(torch.autograd.grad(loss.total, [made.queries, made.items]))
+        gradients.append(torch.autograd.grad(loss.total, [scored.queries, scored.items]))
     for whole, block in zip(*gradients, strict=True):
         assert torch.isfinite(whole).all()
         torch.testing.assert_close(block, whole)
@@ -324,7 +329,11 @@ def _half(batch: Batch, scored: Scored, part: slice, rank: int) -> tuple[Scored,
     chosen = batch.candidates[part]
     chosen = torch.where(chosen >= 0, order.argsort()[chosen.clamp(min=0)], -1)
     return (
-        Scored(None, scored.queries[part], scored.items[order]),
+        Scored(
+            None if scored.scores is None else scored.scores[part],
+            scored.queries[part],
+            scored.items[order],
+        ),
         Batch(
             ItemBatch(batch.plan.items[order], batch.plan.sizes), batch.users, batch.history,
             batch.query[part], chosen, batch.labels[part],
@@ -340,35 +349,38 @@ def _rank(rank: int, folder: str, cuts: list[int]) -> None:
         timeout=timedelta(seconds=60),
     )  # fmt: skip
     around, _ = _around()
-    for cut in cuts:
+    for own, cut in [(own, cut) for own in (0, 4) for cut in cuts]:
         batch = _batch(1)
-        scored = _vectors(batch)
+        scored = _with_scores(batch)
         part = slice(0, cut) if rank == 0 else slice(cut, None)
-        loss = in_batch.Objective(0.6, 0.1)(*_half(batch, scored, part, rank), around)
+        objective = in_batch.Objective(0.6, 0.1, negatives=own)
+        loss = objective(*_half(batch, scored, part, rank), around)
         loss.total.backward()
         assert scored.queries is not None
         assert scored.items is not None
         out = [loss.total.detach(), loss.count, scored.queries.grad, scored.items.grad]
-        torch.save(out, f"{folder}/{cut}-{rank}.pt")
+        torch.save(out, f"{folder}/{own}-{cut}-{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_ranks_equal_one_process_on_the_union(tmp_path: Path) -> None:
+    """Also with negatives of a query's own, which stay on its rank."""
     cuts = [4, 0]  # different sizes, and a rank without any query
     tmp_mp.spawn(_rank, args=(str(tmp_path), cuts), nprocs=2)  # type: ignore[no-untyped-call]
     around, _ = _around()
     batch = _batch(1)
-    scored = _vectors(batch)
-    loss = in_batch.Objective(0.6, 0.1)(scored, batch, around)
-    loss.total.backward()
-    assert scored.queries is not None
-    assert scored.items is not None
-    want = [loss.total.detach(), loss.count, scored.queries.grad, scored.items.grad]
-    for cut in cuts:
-        ranks = [torch.load(tmp_path / f"{cut}-{rank}.pt") for rank in range(2)]
-        for ours, first, second in zip(want, *ranks, strict=True):
-            assert ours is not None
-            assert torch.allclose(ours, first + second, rtol=1e-6)
+    for own in (0, 4):
+        scored = _with_scores(batch)
+        loss = in_batch.Objective(0.6, 0.1, negatives=own)(scored, batch, around)
+        loss.total.backward()
+        assert scored.queries is not None
+        assert scored.items is not None
+        want = [loss.total.detach(), loss.count, scored.queries.grad, scored.items.grad]
+        for cut in cuts:
+            ranks = [torch.load(tmp_path / f"{own}-{cut}-{rank}.pt") for rank in range(2)]
+            for ours, first, second in zip(want, *ranks, strict=True):
+                assert ours is not None
+                assert torch.allclose(ours, first + second, rtol=1e-6)
 
 
 def test_bad_settings_and_missing_vectors_are_one_sentence() -> None:
