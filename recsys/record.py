@@ -90,7 +90,10 @@ def _cpu() -> str:
 
 
 def commit() -> dict[str, object]:
-    """The commit of the code and whether it had changes; empty outside a checkout."""
+    """The commit of the code and whether the code had changes; empty outside a checkout.
+
+    Pages, data and configurations are not the code: what a run was asked stands in its config.
+    """
     root = Path(__file__).resolve().parent
 
     def git(*words: str) -> str | None:
@@ -103,7 +106,10 @@ def commit() -> dict[str, object]:
         return done.stdout.strip() if done.returncode == 0 else None
 
     head = git("rev-parse", "HEAD")
-    return {"commit": head, "dirty": bool(git("status", "--porcelain"))} if head else {}
+    code = (":(top)*.py", ":(top)pyproject.toml")
+    return (
+        {"commit": head, "dirty": bool(git("status", "--porcelain", "--", *code))} if head else {}
+    )
 
 
 def anonymous_mb() -> float | None:
