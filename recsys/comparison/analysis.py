@@ -110,7 +110,7 @@ def _floors(found: Sequence[Method], rows: Sequence[Row], columns: Sequence[str]
                 _, figures, labels = same.setdefault(key, (name, [], []))
                 figures += taken
                 labels.append(method.label)
-    names = [name for name, _, _ in same.values()]
+    names = [name for name, _, _ in same.values()] + [row.label for row in rows]
     return [
         Row(
             label=name if names.count(name) == 1 else f"{name} of {_some(labels)}",
