@@ -25,9 +25,10 @@ from recsys.data.splits import Split
 from recsys.data.store import Store
 from recsys.data.tables import Tables, fingerprint
 from recsys.data.usertexts import UserTexts
+from recsys.encoders.cut import Unsupported
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.load import load, load_tokenizer
-from recsys.encoders.prefix import PrefixCache, Unsupported
+from recsys.encoders.prefix import PrefixCache
 from recsys.encoders.vectors import FrozenVectors
 from recsys.errors import ConfigError
 from recsys.evaluation import cutoffs, names

@@ -22,6 +22,7 @@ Megatron-LM, SC 2021, count it apart).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.keyvalues import PrefixAttention
-from recsys.encoders.layers import LINEAR, layer_stack
+from recsys.encoders.layers import LINEAR, attentions, layer_stack
 from recsys.encoders.prefix import PrefixCache
 from recsys.types import Ragged
 
@@ -168,12 +169,19 @@ def probe(encoder: Encoder, prefix: PrefixCache | None) -> Rate:
     positions = next((rows for m, _, rows, _ in seen if m in inside), 0)
     of_tokens = [(m, flops) for m, flops, rows, _ in seen if rows == positions]
     gradient = {m: wanted for m, _, _, wanted in seen}
-    attended = [_attention(layer, encoder.width, gradient) for layer in layers]
+    times = Counter(m for m, _, _, _ in seen)  # a layer may be used again
+    attended = [
+        _attention(layer, encoder.width, gradient) * min(ran, default=0)
+        for layer in layers
+        for ran in [[times[m] for m in layer.modules() if m in times]]
+    ]
     learned = [
         sum(m.length for m in layer.modules() if isinstance(m, PrefixAttention)) for layer in layers
     ]
+    bare = sum(_bare(layer, gradient) for layer in layers)
     return Rate(
         token=sum(flops for _, flops in of_tokens)
+        + bare
         + sum(a * n for a, n in zip(attended, learned, strict=True)),
         square=sum(attended),
         shapes=tuple(_shape(m) for m, _ in of_tokens),
@@ -199,12 +207,23 @@ def _attention(layer: nn.Module, width: int, gradient: dict[nn.Module, bool]) ->
     if not own:
         return 0.0
     heads_width, backward = width, any(gradient[m] for m in own)
-    owners = [c for c in layer.children() if type(c).__name__.endswith("Attention")]
+    owners = [layer.get_submodule(name) for name in attentions(layer)]
     maps = [m for c in owners for m in _pretrained(c) if m in gradient]
     if len(owners) == 1 and maps:
         # The last map of an attention reads what the heads gave.
         heads_width, backward = _shape(maps[-1])[0], gradient[maps[-1]]
     return 4.0 * heads_width * (3 if backward else 1)
+
+
+def _bare(layer: nn.Module, gradient: dict[nn.Module, bool]) -> float:
+    """Operations a token of the maps that an attention holds as plain parameters (XLNet)."""
+    ran = [m for m in layer.modules() if m in gradient]
+    if not ran:
+        return 0.0
+    inner = [m for name in attentions(layer) for m in layer.get_submodule(name).modules()]
+    maps = [p for m in inner if not isinstance(m, LINEAR) for p in m.parameters(recurse=False)]
+    passes = any(gradient[m] for m in ran)
+    return sum(2.0 * p.numel() * (1 + passes + p.requires_grad) for p in maps if p.ndim == 3)
 
 
 def _pretrained(module: nn.Module) -> Iterator[nn.Module]:

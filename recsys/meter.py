@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as lp
@@ -11,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from recsys.encoders.layers import LINEAR, layer_stack
+from recsys.encoders.layers import LINEAR, layer_stack, passes
 from recsys.errors import ConfigError
 from recsys.flops import heads
 from recsys.recommender import Recommender
@@ -90,14 +91,18 @@ class Meter(Callback):
             self._handles.append(module.register_forward_hook(pl_module.work.linear))
         for encoder in _encoders(pl_module) if self.full else ():
             # The last layer always runs, and its first map sees every position once.
-            last = layer_stack(encoder)[1][-1]
-            first = next(m for m in last.modules() if isinstance(m, LINEAR))
-            self._handles.append(first.register_forward_hook(self._places))
+            stack = layer_stack(encoder)[1]
+            first = next(m for m in stack[-1].modules() if isinstance(m, LINEAR))
+            # ... a pass: a layer that is used again sees them as often.
+            places = partial(self._places, passes(encoder) // len(stack))
+            self._handles.append(first.register_forward_hook(places))
 
-    def _places(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def _places(
+        self, times: int, module: nn.Module, args: tuple[Tensor, ...], output: Tensor
+    ) -> None:
         x, model = args[0], self._model
         if model is not None and model.work.counting:
-            self._own.positions += x.numel() // x.shape[-1]
+            self._own.positions += x.numel() / x.shape[-1] / times
 
     def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Begins to count."""

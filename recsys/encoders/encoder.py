@@ -344,4 +344,4 @@ def _positions(model: nn.Module) -> int | None:
             unused = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - unused
     limit = getattr(model.config, "max_position_embeddings", None)
-    return None if limit is None else int(limit)
+    return None if limit is None or int(limit) < 1 else int(limit)  # XLNet says -1

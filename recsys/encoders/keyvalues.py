@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.encoders.layers import attention_linears, layer_stack
+from recsys.encoders.layers import attention_linears, attentions, layer_stack
 from recsys.errors import ConfigError
 
 _TAKES = ("hidden_states", "attention_mask")
@@ -129,7 +129,8 @@ def attention(layer: nn.Module, model: nn.Module) -> str:
     Raises:
         ConfigError: It does not.
     """
-    name = attention_linears(layer)[0].partition(".")[0]
+    attention_linears(layer)  # refuses a layer with several attentions
+    name = attentions(layer)[0]
     module = layer.get_submodule(name)
     takes = set(_signature(type(module).forward).parameters)
     if not set(_TAKES) <= takes or not takes & set(_PLACES):

@@ -1,8 +1,8 @@
 """Finds the parts of a transformers model that tuning needs, without a table of families.
 
-The layer stack is recognised by its layer class, the attention by its class name, and the two
-linear maps that write to the residual stream by their order inside a layer. A model that does not
-fit is refused rather than guessed at.
+The layer stack is recognised by what its layers are or hold, the attention by its class name, and
+the two linear maps that write to the residual stream by their order inside a layer. A model that
+does not fit is refused rather than guessed at.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ LINEAR = (nn.Linear, Conv1D)
 def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Finds the one stack of transformer layers.
 
+    It is the outermost list of modules of one make that are layers to the library, or that each
+    hold an attention and linear maps (MPNet, XLNet, and ALBERT's groups of shared layers).
+
     Args:
         model: A bare transformers model (no head).
 
@@ -28,13 +31,11 @@ def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     Raises:
         ConfigError: The model has no such stack, or several.
     """
-    found = [
-        (path, module)
-        for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module) > 0
-        and all(isinstance(layer, GradientCheckpointingLayer) for layer in module)
-    ]
+    found: list[tuple[str, nn.ModuleList]] = []
+    for path, module in model.named_modules():
+        inside = any(path.startswith(outer + ".") for outer, _ in found)
+        if isinstance(module, nn.ModuleList) and not inside and _is_stack(module):
+            found.append((path, module))
     if len(found) != 1:
         paths = ", ".join(path for path, _ in found) or "none"
         raise ConfigError(
@@ -42,6 +43,33 @@ def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
             f"but has {len(found)} ({paths}); choose an encoder-only or decoder-only text model."
         )
     return found[0]
+
+
+def _is_stack(modules: nn.ModuleList) -> bool:
+    """Whether these are the layers of a transformer."""
+    if not len(modules):
+        return False
+    if all(isinstance(layer, GradientCheckpointingLayer) for layer in modules):
+        return True
+    alike = len({type(layer) for layer in modules}) == 1
+    return alike and all(attentions(layer) and linears(layer) for layer in modules)
+
+
+def passes(model: nn.Module) -> int:
+    """How many layers a text passes; more than the stack has where one is used again (ALBERT)."""
+    own = len(layer_stack(model)[1])
+    told = getattr(model.config, "num_hidden_layers", own)  # not every family counts them so
+    return max(own, int(told))
+
+
+def attentions(layer: nn.Module) -> list[str]:
+    """Names of the attention modules inside a layer, of nested ones the outermost."""
+    found: list[str] = []
+    for name, module in layer.named_modules():
+        inside = any(name.startswith(outer + ".") for outer in found)
+        if name and not inside and type(module).__name__.endswith("Attention"):
+            found.append(name)
+    return found
 
 
 def linears(layer: nn.Module) -> list[str]:
@@ -55,9 +83,7 @@ def attention_linears(layer: nn.Module) -> list[str]:
     Raises:
         ConfigError: The layer has no attention module with linear maps, or several.
     """
-    owners = [
-        name for name, child in layer.named_children() if type(child).__name__.endswith("Attention")
-    ]
+    owners = attentions(layer)
     if len(owners) != 1:
         raise ConfigError(
             f"encoder: a {type(layer).__name__} must have exactly one attention module but has "
@@ -67,7 +93,7 @@ def attention_linears(layer: nn.Module) -> list[str]:
     if not inside:
         raise ConfigError(
             f"encoder: the attention of {type(layer).__name__} has no linear map; choose another "
-            "model or tuning=full."
+            "model, tuning=lora with all linear maps, or tuning=full."
         )
     return inside
 
@@ -81,28 +107,46 @@ def writers(layer: nn.Module) -> tuple[str, str]:
     Raises:
         ConfigError: There is no single attention, or no feed-forward map after it.
     """
-    inside = attention_linears(layer)
-    last = linears(layer)[-1]
-    if last in inside:
+    return attention_linears(layer)[-1], feed_writer(layer)
+
+
+def feed_writer(layer: nn.Module) -> str:
+    """The feed-forward's linear map that writes to the residual stream.
+
+    An attention that holds its maps as plain parameters (XLNet) does not stand in the way.
+
+    Raises:
+        ConfigError: There is no single attention, or no feed-forward map after it.
+    """
+    owners = attentions(layer)
+    if len(owners) != 1:
+        attention_linears(layer)
+    own = linears(layer)
+    if not own or own[-1].startswith(owners[0] + "."):
         raise ConfigError(
             f"encoder: {type(layer).__name__} has no feed-forward map after its attention; "
             "choose another model or tuning=full."
         )
-    return inside[-1], last
+    return own[-1]
 
 
-def chosen(depth: int, layers: int | str) -> range:
+def chosen(model: nn.Module, layers: int | str) -> range:
     """The layers that a tuning method touches.
 
     Args:
-        depth: Number of layers of the model.
+        model: A bare transformers model.
         layers: "all", or N for the last N.
 
+    Returns:
+        Their places in the stack.
+
     Raises:
-        ConfigError: Another word, or a number outside 1 to depth.
+        ConfigError: Another word, a number outside 1 to the depth, or some of the layers where
+            one is used for several.
     """
+    stack, depth = len(layer_stack(model)[1]), passes(model)
     if layers == "all":
-        return range(depth)
+        return range(stack)
     if isinstance(layers, str | bool):
         raise ConfigError(
             f'tuning.layers is {layers!r}; write "all" or a number from 1 to {depth}.'
@@ -112,6 +156,14 @@ def chosen(depth: int, layers: int | str) -> range:
             f"tuning.layers is {layers} but the encoder has {depth} layers; write a number from "
             f'1 to {depth} or "all".'
         )
+    if stack < depth:
+        if layers < depth:
+            raise ConfigError(
+                f"tuning.layers is {layers}, and {type(model).__name__} passes {stack} layer"
+                f"{'s' if stack > 1 else ''} {depth} times, so that the last {layers} cannot be "
+                f"tuned apart; set tuning.layers={depth}, which is all, or tuning=frozen."
+            )
+        return range(stack)
     return range(depth - layers, depth)
 
 

@@ -1,13 +1,7 @@
-"""The frozen prefix: token states below the lowest trained layer, computed once and kept.
-
-Two shallow twins of the model share all its modules but the stack of layers: one leaves the forward
-pass where the first trained layer would begin, the other enters it there. Embeddings, masks,
-rotary tables and the final norm stay the model's own affair, so that no family needs a rule.
-"""
+"""The frozen prefix: token states below the lowest trained layer, computed once and kept."""
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,143 +9,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recsys.data.catalog import Catalog
 from recsys.data.store import Store
 from recsys.encoders import kept
+from recsys.encoders.cut import Prefix, Unsupported
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.flat import unpadded
 from recsys.encoders.kept import Dtype, Report
-from recsys.encoders.layers import layer_stack
 from recsys.encoders.states import DTYPES, Place, States, stored
-from recsys.errors import DataError, RecsysError
 from recsys.types import Ragged, upload
 
 _FORMAT = 2  # raise it when the files change, so that old folders are not read
 _GATHER = 1 << 24  # numbers a gather: one call for many micro-batches, in bounded memory
-
-
-class Unsupported(RecsysError):
-    """The model cannot be cut below its lowest trained layer; the reason is the message."""
-
-
-class _Reached(Exception):
-    """Carries the states out of the middle of a forward pass."""
-
-    def __init__(self, states: Tensor) -> None:
-        super().__init__()
-        self.states = states
-
-
-class _Place(nn.Module):
-    """Stands where a layer was; some families read a layer's kind of attention by position."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        if hasattr(layer, "attention_type"):
-            self.attention_type = layer.attention_type
-
-
-class _Leave(_Place):
-    def forward(self, hidden_states: Tensor, *rest: object, **named: object) -> Tensor:
-        raise _Reached(hidden_states)
-
-
-class _Last(_Place):
-    """The last layer: nothing behind it could be left out."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__(layer)
-        self.layer = layer
-
-    def forward(self, hidden_states: Tensor, *rest: object, **named: object) -> Tensor:
-        out = self.layer(hidden_states, *rest, **named)
-        raise _Reached(out if isinstance(out, Tensor) else out[0])
-
-
-class _Pass(_Place):
-    def forward(self, hidden_states: Tensor, *rest: object, **named: object) -> Tensor:
-        return hidden_states
-
-
-class _Enter(_Place):
-    """The last skipped place: whatever came in is replaced by the kept states."""
-
-    states: Tensor
-
-    def forward(self, hidden_states: Tensor, *rest: object, **named: object) -> Tensor:
-        return self.states
-
-
-def _twin(model: nn.Module, path: str, stack: list[nn.Module]) -> nn.Module:
-    """The model with another stack of layers at `path`; every other module is shared."""
-
-    def shallow(module: nn.Module) -> nn.Module:
-        out = copy.copy(module)
-        out._modules = dict(module._modules)
-        return out
-
-    root = shallow(model)
-    node = root
-    *parents, last = path.split(".")
-    for name in parents:
-        child = node._modules[name]
-        if child is None:
-            raise DataError(f"{type(model).__name__} has no module {path}.")
-        node._modules[name] = shallow(child)
-        node = node.get_submodule(name)
-    node._modules[last] = nn.ModuleList(stack)
-    return root
-
-
-class Prefix:
-    """A model cut below its lowest trained layer; made after tuning was applied.
-
-    Args:
-        encoder: The tuned encoder; at least one layer must lie below the lowest trained one.
-            Where none trains, only what stands behind the layers, such as a norm, is above.
-    """
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder, self.depth = encoder, encoder.lowest_trained
-        path, stack = layer_stack(encoder.model)
-        whole = list(stack)
-        if not 0 < self.depth <= len(whole):
-            raise DataError(f"there is no prefix below layer {self.depth} of {len(whole)}.")
-        self._entry = _Enter(whole[self.depth - 1])
-        skipped = [_Pass(layer) for layer in whole[: self.depth - 1]]
-        if self.depth < len(whole):
-            left = [*whole[: self.depth], _Leave(whole[self.depth]), *whole[self.depth + 1 :]]
-        else:
-            left = [*whole[:-1], _Last(whole[-1])]
-        self._below = _twin(encoder.model, path, left)
-        self._above = _twin(encoder.model, path, [*skipped, self._entry, *whole[self.depth :]])
-
-    @torch.no_grad()
-    def below(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """States (N, L, D) that enter the lowest trained layer, for token ids (N, L)."""
-        was = self.encoder.training
-        self.encoder.eval()
-        try:
-            self._call(self._below, input_ids=ids, attention_mask=mask.long())
-        except _Reached as reached:
-            return reached.states
-        finally:
-            self.encoder.train(was)
-        raise DataError(f"{type(self.encoder.model).__name__} did not reach layer {self.depth}.")
-
-    def above(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Final states (N, L, D) from kept ones (N, L, D) and the mask of real tokens (N, L)."""
-        self._entry.states = states
-        out = self._call(self._above, inputs_embeds=states, attention_mask=mask.long())
-        del self._entry.states
-        return out
-
-    def _call(self, twin: nn.Module, **inputs: Tensor) -> Tensor:
-        flag = {"use_cache": False} if self.encoder.cache_flag else {}
-        states: Tensor = twin(**inputs, **flag).last_hidden_state
-        return states
 
 
 class PrefixCache:

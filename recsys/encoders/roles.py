@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from recsys.encoders.layers import attention_linears, linears, writers
+from recsys.encoders.layers import attention_linears, feed_writer, linears
 from recsys.errors import ConfigError
 
 Projection = Literal["query", "key", "value"]
@@ -43,7 +43,7 @@ def widener(layer: nn.Module, method: str) -> str:
     Raises:
         ConfigError: There are several (a gated feed-forward), or none.
     """
-    attention, (_, last) = attention_linears(layer), writers(layer)
+    attention, last = attention_linears(layer), feed_writer(layer)
     found = [name for name in linears(layer) if name not in attention and name != last]
     if len(found) != 1:
         raise ConfigError(

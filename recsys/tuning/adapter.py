@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.injected import inject
-from recsys.encoders.layers import chosen, layer_stack, writers
+from recsys.encoders.layers import chosen, feed_writer, layer_stack, writers
 from recsys.errors import ConfigError
 from recsys.types import Tuned
 
@@ -38,7 +38,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
 
     from recsys.encoders.bottleneck import BottleneckConfig
 
-    span = chosen(encoder.depth, cfg.layers)
+    span = chosen(encoder.model, cfg.layers)
     _check(cfg)
     if cfg.activation not in ACT2FN:
         raise ConfigError(
@@ -47,8 +47,8 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     path, stack = layer_stack(encoder.model)
     names: list[str] = []
     for i in span:
-        attention, feed = writers(stack[i])
-        places = (attention, feed) if cfg.placement == "houlsby" else (feed,)
+        both = cfg.placement == "houlsby"
+        places = writers(stack[i]) if both else (feed_writer(stack[i]),)
         names += [f"{path}.{i}.{place}" for place in places]
     settings = BottleneckConfig(
         width=cfg.width, activation=cfg.activation, dropout=cfg.dropout, target_modules=names

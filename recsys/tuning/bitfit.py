@@ -35,7 +35,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """
     if cfg.terms not in ("all", "query_and_feedforward"):
         raise ConfigError(f"tuning.terms is {cfg.terms!r}; choose all or query_and_feedforward.")
-    span = chosen(encoder.depth, cfg.layers)
+    span = chosen(encoder.model, cfg.layers)
     depths = layer_of(encoder.model)
     biases = {n for n, depth in depths.items() if depth >= span.start and n.endswith(".bias")}
     if cfg.terms == "query_and_feedforward":

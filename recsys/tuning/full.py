@@ -29,7 +29,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     Raises:
         ConfigError: `layers` is no such number or word, or embeddings go with the last N.
     """
-    first = chosen(encoder.depth, cfg.layers).start
+    first = chosen(encoder.model, cfg.layers).start
     if cfg.embeddings and first > 0:
         raise ConfigError(
             f"tuning.embeddings is true with tuning.layers={cfg.layers}, which would leave frozen "

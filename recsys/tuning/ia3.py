@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.injected import inject, merger
-from recsys.encoders.layers import chosen, layer_stack, writers
+from recsys.encoders.layers import chosen, feed_writer, layer_stack
 from recsys.encoders.roles import projection
 from recsys.types import Tuned
 
@@ -32,7 +32,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """
     from peft import IA3Config
 
-    span = chosen(encoder.depth, cfg.layers)
+    span = chosen(encoder.model, cfg.layers)
     path, stack = layer_stack(encoder.model)
     attention: list[str] = []
     inner: list[str] = []
@@ -40,7 +40,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
         pair = [projection(stack[i], kind, "tuning=ia3") for kind in ("key", "value")]
         attention += [f"{path}.{i}.{name}" for name in pair]
         # The last map of the feed-forward reads its inner activation.
-        inner.append(f"{path}.{i}.{writers(stack[i])[1]}")
+        inner.append(f"{path}.{i}.{feed_writer(stack[i])}")
     settings = IA3Config(target_modules=[*attention, *inner], feedforward_modules=inner)
     added = inject(encoder, settings, "tuning=ia3")
     return encoder.train_only(added, added, "pretrained", merger(encoder), no_decay=added)

@@ -43,7 +43,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
 
     from recsys.encoders.lowrank import LowRank
 
-    span = chosen(encoder.depth, cfg.layers)
+    span = chosen(encoder.model, cfg.layers)
     _check(cfg)
     path, stack = layer_stack(encoder.model)
     inside = attention_linears if cfg.targets == "attention" else linears

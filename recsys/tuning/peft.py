@@ -47,7 +47,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     Raises:
         ConfigError: A value or an option is wrong, or the method does not fit this model.
     """
-    span = chosen(encoder.depth, cfg.layers)
+    span = chosen(encoder.model, cfg.layers)
     method = cfg.method.lower()  # PEFT itself writes some in capitals
     chosen_settings = settings(method, cfg.options, _targets(encoder, cfg, span))
     before = injected.states(encoder)

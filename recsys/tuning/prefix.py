@@ -53,7 +53,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
         ConfigError: A value is out of its range, or the model's attention takes no keys and values
             from outside.
     """
-    span = chosen(encoder.depth, cfg.layers)
+    span = chosen(encoder.model, cfg.layers)
     _check(encoder, cfg)
     path, stack = layer_stack(encoder.model)
     names = [attention(stack[i], encoder.model) for i in span]
@@ -64,7 +64,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
         wrapped = PrefixAttention(
             stack[i].get_submodule(name), prefix, cfg.length, heads=keys.shape[1]
         )
-        setattr(stack[i], name, wrapped)
+        stack[i].set_submodule(name, wrapped)
     inside = tuple(f"model.{path}.{i}.{name}.prefix." for i, name in zip(span, names, strict=True))
     added = {name for name, _ in encoder.named_parameters() if name.startswith(inside)}
     learned = {name for name in added if name.endswith(".embedding.weight")}

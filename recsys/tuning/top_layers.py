@@ -32,7 +32,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """
     if not isinstance(cfg.layers, int):
         raise ConfigError(f"tuning.layers is {cfg.layers!r}; write a number from 1 on.")
-    first = chosen(encoder.depth, cfg.layers).start
+    first = chosen(encoder.model, cfg.layers).start
     end = encoder.depth + 1 if cfg.norm else encoder.depth
     depths = layer_of(encoder.model)
     trained = {f"model.{name}" for name, depth in depths.items() if first <= depth < end}

@@ -10,28 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    AutoTokenizer,
-    DebertaV2Config,
-    DebertaV2Model,
-    ElectraConfig,
-    ElectraModel,
-    GPT2Config,
-    GPT2Model,
-)
+from transformers import AutoTokenizer, GPT2Config, GPT2Model
 
 from recsys import build
 from recsys.config import compose
 from recsys.data.catalog import Catalog
 from recsys.data.store import Store
 from recsys.encoders import kept, prefix, states
+from recsys.encoders.cut import Prefix, Unsupported
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.prefix import Prefix, PrefixCache, Unsupported
+from recsys.encoders.prefix import PrefixCache
 from recsys.errors import DataError
+from tests.encoders.families import deberta, electra, mpnet, xlnet
 from tests.encoders.test_encoder import FAMILIES, SPECIALS
 
 ALL = {
     **FAMILIES,
+    "mpnet": mpnet,
+    "electra": electra,
+    "deberta": deberta,
     "gpt2": lambda: GPT2Model(
         GPT2Config(
             vocab_size=50,
@@ -44,8 +41,6 @@ ALL = {
         )
     ),
 }
-ELECTRA = {"vocab_size": 50, "embedding_size": 16, "hidden_size": 32, "num_hidden_layers": 3}
-ELECTRA |= {"num_attention_heads": 4, "intermediate_size": 48}
 
 
 def tiny(family: str = "bert", lowest: int = 2) -> Encoder:
@@ -184,25 +179,19 @@ def test_dropout_and_mode_are_as_before(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "model",
+    ("model", "lowest", "words"),
     [
-        lambda: ElectraModel(ElectraConfig(**ELECTRA)),
-        lambda: DebertaV2Model(
-            DebertaV2Config(
-                vocab_size=50,
-                hidden_size=32,
-                num_hidden_layers=3,
-                num_attention_heads=4,
-                intermediate_size=48,
-            )
-        ),
+        (xlnet, 2, r"cannot be cut between two layers \(they pass on \(6, 1, 32\)"),
+        (deberta, 1, "cut between two layers, gives other states"),
     ],
-    ids=["projected embeddings", "layers that return pairs"],
+    ids=["tokens first", "a convolution beside the first layer"],
 )
-def test_a_model_that_cannot_be_cut_is_told_before_anything_is_built(tmp_path, model) -> None:
+def test_a_model_that_cannot_be_cut_is_told_before_anything_is_built(
+    tmp_path, model, lowest, words
+) -> None:
     encoder = Encoder(model(), SPECIALS, "mean", 20, 60)
-    encoder.lowest_trained = 2
-    with pytest.raises(Unsupported, match="Model cannot be cut between two layers"):
+    encoder.lowest_trained = lowest
+    with pytest.raises(Unsupported, match=words):
         cached(tmp_path, encoder)
     assert not (tmp_path / "prefix").exists()
 
@@ -218,12 +207,12 @@ def test_a_run_with_such_a_model_says_so_and_goes_on(
     shop_words, tiny_bert, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
-    ElectraModel(ElectraConfig(**ELECTRA)).save_pretrained(tmp_path / "electra")
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "electra")
-    words = [*shop_words, f"encoder.model={tmp_path / 'electra'}", "tuning.layers=1"]
+    xlnet().save_pretrained(tmp_path / "xlnet")
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "xlnet")
+    words = [*shop_words, f"encoder.model={tmp_path / 'xlnet'}", "tuning.layers=1"]
     made = build.assemble(compose(words))
     assert made.recommender.parts.prefix is None
-    told = [line for line in capsys.readouterr().err.splitlines() if "ElectraModel" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "XLNetModel" in line]
     assert len(told) == 1
     assert "computed in every step" in told[0]
     batch = next(iter(made.datamodule.train_dataloader()))
