@@ -324,7 +324,7 @@ def _schema(axis: str, module: ModuleType) -> type:
         )
     function, variables = NEEDED[axis]
     missing = [f"Config.{name}" for name in variables if not hasattr(config, name)]
-    if not hasattr(module, function):
+    if function not in dir(module):  # which may lie elsewhere, to be loaded when it is used
         missing.append(function)
     if missing:
         raise ConfigError(f"{axis}: {module.__name__} lacks {', '.join(missing)}; define it there.")

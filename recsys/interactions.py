@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,19 +21,6 @@ Ints = npt.NDArray[np.int64]
 
 DAY = 86_400_000
 """Milliseconds."""
-
-
-class Baseline:
-    """What the `Config` of every architecture that does not train says of itself."""
-
-    gives: ClassVar[frozenset[str]] = frozenset()
-    trains: ClassVar[bool] = False
-    reads_tokens: ClassVar[bool] = False
-    reads_user_texts: ClassVar[bool] = False
-    reads_item_vectors: ClassVar[bool] = False
-    reads_tags: ClassVar[tuple[str, ...]] = ()
-    reads_context: ClassVar[tuple[str, ...]] = ()
-    reads_context_texts: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
-import torch
-import torch.distributed as dist
-import torch.nn.functional as F
-from torch import Tensor
-from torch.distributed.nn.functional import all_gather
-
+from recsys import later
 from recsys.errors import ConfigError, DataError
 from recsys.types import Batch, Loss
 
+if TYPE_CHECKING:
+    import torch
+    import torch.distributed as dist
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    torch = later.module("torch")
+    F = later.module("torch.nn.functional")
+    dist = later.module("torch.distributed")
+
 Sampling = Literal["uniform", "frequency"]
-Score = Callable[[Tensor, Tensor], Tensor]
-Table = Callable[[Tensor], Tensor]
+Score: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+Table: TypeAlias = "Callable[[Tensor], Tensor]"
 """Item vectors (N, D), with their gradient, of catalog rows (N,) that lie on the host."""
 
 
@@ -153,7 +158,7 @@ class Surroundings:
         Returns:
             (N,) float32, at most 0.
         """
-        times = draws.clamp(min=1) if isinstance(draws, Tensor) else max(draws, 1)
+        times = draws.clamp(min=1) if isinstance(draws, torch.Tensor) else max(draws, 1)
         # expm1 and log1p keep the digits that 1 - (1 - p)^n loses for rare items
         return torch.log(-torch.expm1(times * self.log_miss[items.clamp(min=0)]))
 
@@ -185,6 +190,8 @@ class Surroundings:
         padding = values.new_zeros((longest - len(values), *values.shape[1:]))
         padded = torch.cat([values, padding])
         if padded.requires_grad:
+            from torch.distributed.nn.functional import all_gather
+
             parts = list(all_gather(padded))  # type: ignore[no-untyped-call]
         else:
             parts = [torch.empty_like(padded) for _ in sizes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 
 def option(
@@ -27,6 +27,19 @@ def option(
     if isinstance(default, list | dict):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+class Baseline:
+    """What the `Config` of every architecture that does not train says of itself."""
+
+    gives: ClassVar[frozenset[str]] = frozenset()
+    trains: ClassVar[bool] = False
+    reads_tokens: ClassVar[bool] = False
+    reads_user_texts: ClassVar[bool] = False
+    reads_item_vectors: ClassVar[bool] = False
+    reads_tags: ClassVar[tuple[str, ...]] = ()
+    reads_context: ClassVar[tuple[str, ...]] = ()
+    reads_context_texts: ClassVar[bool] = False
 
 
 @dataclass

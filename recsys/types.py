@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from recsys import later
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = later.module("torch")
 
 
 def upload(x: Tensor, device: torch.device) -> Tensor:
@@ -155,7 +161,7 @@ class Batch:
             return x.to(device, non_blocking=non_blocking)
 
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {k: move(v) if isinstance(v, Tensor) else v for k, v in moved.items()}
+        moved = {k: move(v) if isinstance(v, torch.Tensor) else v for k, v in moved.items()}
         moved["plan"] = self.plan.to(device, non_blocking)
         moved["context"] = {k: move(v) for k, v in self.context.items()}
         moved["situation"] = {k: move(v) for k, v in self.situation.items()}

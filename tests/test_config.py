@@ -239,6 +239,43 @@ def test_a_typo_is_refused_in_under_two_seconds_without_a_traceback():
     assert seconds < 2
 
 
+LIGHT = """
+import sys
+from recsys.config import AXES, choices, experiments
+from recsys.fit import main
+
+for name in experiments():
+    assert main([f"experiment={name}", "--print-config"]) == 0
+for axis in AXES:
+    for name in choices(axis):
+        if axis in ("data.source", "architecture"):
+            words = [f"{axis}={name}"]
+        else:
+            words = ["architecture=two_tower", f"{axis}={name}"]
+        assert main([*words, "--print-config"]) == 0
+assert main(["--help"]) == 0
+heavy = ("torch", "lightning", "transformers", "peft", "scipy", "sklearn", "wandb")
+print("loaded:", [name for name in heavy if name in sys.modules])
+"""
+
+
+def test_a_configuration_is_shown_without_torch_whatever_is_chosen():
+    """A command that only shows or refuses is there at once: these libraries take seconds."""
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("loaded: []\n"), done.stdout[-200:]
+
+
+def test_a_model_that_waits_is_found_and_another_name_is_not():
+    from recsys.architectures import popularity
+    from recsys.models import popularity as models
+
+    assert popularity.Model is models.Model
+    assert "Model" in dir(popularity)
+    with pytest.raises(AttributeError, match="no attribute 'Modell'"):
+        popularity.Modell  # noqa: B018
+
+
 def test_compile_is_decided_by_the_accelerator(monkeypatch):
     assert hardware.compiled("auto", "cpu") == "off"
     assert hardware.compiled("off", "gpu") == "off"

@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
-
+from recsys import later
 from recsys.config import option
-from recsys.errors import ConfigError
-from recsys.interactions import DAY, Baseline, past
-from recsys.recommender import Parts, Recommender
-from recsys.types import Batch, ItemBatch, Scored
+from recsys.schema import Baseline
 
 
 @dataclass
@@ -32,49 +27,4 @@ class Config(Baseline):
     days: float = option(30.0, "of the window of recent, or the half-life of decay", least=0)
 
 
-class Model(Recommender):
-    """The same ranking for everyone; it needs no encoder and no training.
-
-    Raises:
-        ConfigError: Times are needed and the data has none, or the days are 0.
-    """
-
-    def __init__(self, parts: Parts, config: Config) -> None:
-        super().__init__(parts)
-        self.weights = parts.counts.float()
-        if config.kind == "reversed":
-            self.weights = -self.weights
-        elif config.kind != "all_time":
-            self.weights = _by_age(parts, config.kind, config.days)
-
-    def index(self, plan: ItemBatch) -> Tensor:
-        """How popular the items are, (U, 1)."""
-        return self.weights.to(plan.items.device)[plan.items][:, None]
-
-    def queries(self, batch: Batch, items: Tensor) -> Tensor:
-        """Ones, (Q, 1)."""
-        return torch.ones(len(batch.query), 1, device=items.device)
-
-    def score(self, queries: Tensor, items: Tensor) -> Tensor:
-        """(Q, 1), (N, 1) -> (Q, N)."""
-        return queries @ items.T
-
-    def forward(self, batch: Batch) -> Scored:
-        """Scores of the candidates, (Q, C)."""
-        return Scored(scores=self.index(batch.plan)[:, 0][batch.candidates.clamp(min=0)])
-
-
-def _by_age(parts: Parts, kind: Literal["recent", "decay"], days: float) -> Tensor:
-    """(I,) float32: the training events of each item by their age."""
-    events = past(parts.interactions, "popularity")
-    if events.times is None:
-        raise ConfigError(
-            f"architecture.kind={kind} needs times, and the interactions have only an order; name "
-            "the time column, or set architecture.kind=all_time."
-        )
-    if not days > 0:
-        raise ConfigError(f"architecture.days is {days:g}; set it above 0.")
-    age = (events.times.max() - events.times).double() / DAY
-    weight = (age < days).double() if kind == "recent" else torch.exp2(-age / days)
-    total = torch.zeros(len(parts.counts), dtype=torch.float64)
-    return total.index_add_(0, events.items, weight).float()
+__getattr__, __dir__ = later.names(__name__, Model="recsys.models.popularity")

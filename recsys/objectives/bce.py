@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-import torch.nn.functional as F
-
+from recsys import later
 from recsys.errors import ConfigError
 from recsys.objective import (
     Asks,
@@ -19,6 +17,13 @@ from recsys.objective import (
     query_users,
 )
 from recsys.types import Batch, Loss, Scored
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+else:
+    torch = later.module("torch")
+    F = later.module("torch.nn.functional")
 
 
 @dataclass

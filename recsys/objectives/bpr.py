@@ -6,9 +6,9 @@ Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback (UAI 20
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
-
+from recsys import later
 from recsys.objective import (
     Drawn,
     Sampling,
@@ -19,6 +19,11 @@ from recsys.objective import (
     target_and_negatives,
 )
 from recsys.types import Batch, Loss, Scored
+
+if TYPE_CHECKING:
+    import torch.nn.functional as F
+else:
+    F = later.module("torch.nn.functional")
 
 
 @dataclass

@@ -7,12 +7,9 @@ a query; vectors and logits are made again in backward, so that the memory is th
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
-
+from recsys import later
 from recsys.errors import ConfigError
 from recsys.objective import (
     Asks,
@@ -22,6 +19,12 @@ from recsys.objective import (
     need,
 )
 from recsys.types import Batch, Loss, Scored, upload
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = later.module("torch")
 
 
 @dataclass
@@ -107,6 +110,8 @@ class Objective:
         if len(rows) == 1 and not self.encodes:
             found = [self._chunk(queries, rows[0], target, batch, around)]
         else:
+            from torch.utils.checkpoint import checkpoint
+
             found = [
                 checkpoint(self._chunk, queries, part, target, batch, around, use_reentrant=False)
                 for part in rows

@@ -7,11 +7,9 @@ Negative Sampling (RecSys 2023), section 5.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
+from recsys import later
 from recsys.errors import ConfigError
 from recsys.objective import (
     Drawn,
@@ -25,6 +23,14 @@ from recsys.objective import (
     target_and_negatives,
 )
 from recsys.types import Batch, Loss, Scored
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    torch = later.module("torch")
+    F = later.module("torch.nn.functional")
 
 
 @dataclass

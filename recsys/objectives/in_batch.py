@@ -10,12 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
-
+from recsys import later
 from recsys.errors import ConfigError
 from recsys.objective import (
     Asks,
@@ -28,6 +25,12 @@ from recsys.objective import (
     target_and_negatives,
 )
 from recsys.types import Batch, Loss, Scored
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = later.module("torch")
 
 WHOLE, BLOCK = 1 << 22, 1 << 20
 """Logits that stay in one piece, and logits of a block where there are more of them.
@@ -230,6 +233,8 @@ def _sum(
     every = torch.arange(len(queries), device=queries.device)
     if len(queries) <= size:
         return Loss(*part(every, queries))
+    from torch.utils.checkpoint import checkpoint
+
     blocks = zip(torch.split(every, size), torch.split(queries, size), strict=True)
     # no block draws random numbers, so that none have to be kept for the second pass
     found = [

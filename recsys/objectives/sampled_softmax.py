@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-
+from recsys import later
 from recsys.errors import ConfigError
 from recsys.objective import (
     Drawn,
@@ -20,6 +20,11 @@ from recsys.objective import (
     target_and_negatives,
 )
 from recsys.types import Batch, Loss, Scored
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = later.module("torch")
 
 
 @dataclass

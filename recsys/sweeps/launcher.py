@@ -37,7 +37,11 @@ GRACE = 5.0
 
 PREPARE = "--prepare"
 
-AXES = ("recsys.data.sources", "recsys.tuning", "recsys.objectives", "recsys.architectures")
+CHOICES = (
+    *("recsys.data.sources", "recsys.tuning", "recsys.objectives", "recsys.architectures"),
+    "recsys.models",
+)
+"""Packages all of whose modules are loaded ahead."""
 
 FAMILIES = ("bert", "distilbert", "roberta", "modernbert", "llama", "qwen3", "gpt2")
 """Families of encoders whose classes are loaded ahead; after the first, 0.03 s each."""
@@ -274,7 +278,7 @@ def to_prepare(more: Sequence[str]) -> Iterator[str]:
     """The modules that a trial would import; those of the axes are known after their packages."""
     yield from more
     yield from LIBRARIES
-    for axis in AXES:
+    for axis in CHOICES:
         package = importlib.import_module(axis)
         yield from (f"{axis}.{found.name}" for found in pkgutil.iter_modules(package.__path__))
 

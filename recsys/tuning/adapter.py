@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from recsys.encoders.encoder import Encoder
-from recsys.encoders.injected import inject
-from recsys.encoders.layers import chosen, feed_writer, layer_stack, writers
 from recsys.errors import ConfigError
-from recsys.types import Tuned
+
+if TYPE_CHECKING:
+    from recsys.encoders.encoder import Encoder
+    from recsys.types import Tuned
 
 
 @dataclass
@@ -37,6 +37,8 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     from transformers.activations import ACT2FN
 
     from recsys.encoders.bottleneck import BottleneckConfig
+    from recsys.encoders.injected import inject
+    from recsys.encoders.layers import chosen, feed_writer, layer_stack, writers
 
     span = chosen(encoder.model, cfg.layers)
     _check(cfg)

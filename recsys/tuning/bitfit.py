@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from recsys.encoders.encoder import Encoder
-from recsys.encoders.layers import chosen, layer_of, layer_stack
-from recsys.encoders.roles import projection, widener
 from recsys.errors import ConfigError
-from recsys.types import Tuned
+
+if TYPE_CHECKING:
+    from recsys.encoders.encoder import Encoder
+    from recsys.types import Tuned
 
 
 @dataclass
@@ -33,6 +33,8 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     Raises:
         ConfigError: A value is out of its range, or the model has no such biases.
     """
+    from recsys.encoders.layers import chosen, layer_of
+
     if cfg.terms not in ("all", "query_and_feedforward"):
         raise ConfigError(f"tuning.terms is {cfg.terms!r}; choose all or query_and_feedforward.")
     span = chosen(encoder.model, cfg.layers)
@@ -57,6 +59,9 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
 
 def _subset(encoder: Encoder, span: range) -> set[str]:
     """Biases of the queries and of the feed-forward's first map."""
+    from recsys.encoders.layers import layer_stack
+    from recsys.encoders.roles import projection, widener
+
     path, stack = layer_stack(encoder.model)
     method = "tuning.terms=query_and_feedforward"
     return {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from recsys.encoders.encoder import Encoder
-from recsys.encoders.layers import chosen, layer_of
 from recsys.errors import ConfigError
-from recsys.types import Tuned
+
+if TYPE_CHECKING:
+    from recsys.encoders.encoder import Encoder
+    from recsys.types import Tuned
 
 
 @dataclass
@@ -29,6 +30,8 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     Raises:
         ConfigError: `layers` is no such number or word, or embeddings go with the last N.
     """
+    from recsys.encoders.layers import chosen, layer_of
+
     first = chosen(encoder.model, cfg.layers).start
     if cfg.embeddings and first > 0:
         raise ConfigError(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from recsys.encoders.encoder import Encoder
-from recsys.encoders.injected import inject, merger
-from recsys.encoders.layers import chosen, feed_writer, layer_stack
-from recsys.encoders.roles import projection
-from recsys.types import Tuned
+if TYPE_CHECKING:
+    from recsys.encoders.encoder import Encoder
+    from recsys.types import Tuned
 
 
 @dataclass
@@ -31,6 +29,10 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
         ConfigError: `layers` is no such number or word, or one map makes queries, keys and values.
     """
     from peft import IA3Config
+
+    from recsys.encoders.injected import inject, merger
+    from recsys.encoders.layers import chosen, feed_writer, layer_stack
+    from recsys.encoders.roles import projection
 
     span = chosen(encoder.model, cfg.layers)
     path, stack = layer_stack(encoder.model)

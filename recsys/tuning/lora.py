@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from torch import nn
-
-from recsys.encoders.encoder import Encoder
-from recsys.encoders.injected import inject, merge
-from recsys.encoders.layers import attention_linears, chosen, layer_stack, linears
 from recsys.errors import ConfigError
-from recsys.types import Tuned
+
+if TYPE_CHECKING:
+    from recsys.encoders.encoder import Encoder
+    from recsys.types import Tuned
 
 
 @dataclass
@@ -40,7 +38,10 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
         ConfigError: A value is out of its range, or the model's layers are of an unknown make.
     """
     from peft import LoraConfig
+    from torch import nn
 
+    from recsys.encoders.injected import inject, merge
+    from recsys.encoders.layers import attention_linears, chosen, layer_stack, linears
     from recsys.encoders.lowrank import LowRank
 
     span = chosen(encoder.model, cfg.layers)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-
-from recsys.encoders import injected
-from recsys.encoders.encoder import Encoder
-from recsys.encoders.layers import attention_linears, chosen, layer_stack, linears
-from recsys.encoders.peftlib import NORMS, settings
-from recsys.encoders.roles import norms
 from recsys.errors import ConfigError
-from recsys.types import Tuned
+
+if TYPE_CHECKING:
+    from recsys.encoders.encoder import Encoder
+    from recsys.types import Tuned
 
 
 @dataclass
@@ -47,6 +43,12 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     Raises:
         ConfigError: A value or an option is wrong, or the method does not fit this model.
     """
+    import torch
+
+    from recsys.encoders import injected
+    from recsys.encoders.layers import chosen
+    from recsys.encoders.peftlib import settings
+
     span = chosen(encoder.model, cfg.layers)
     method = cfg.method.lower()  # PEFT itself writes some in capitals
     chosen_settings = settings(method, cfg.options, _targets(encoder, cfg, span))
@@ -64,6 +66,10 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
 
 def _targets(encoder: Encoder, cfg: Config, span: range) -> list[str]:
     """Full names of the modules to tune: PEFT matches by suffix, and a short one hits others."""
+    from recsys.encoders.layers import attention_linears, layer_stack, linears
+    from recsys.encoders.peftlib import NORMS
+    from recsys.encoders.roles import norms
+
     if cfg.targets not in ("auto", "attention", "linear"):
         raise ConfigError(f"tuning.targets is {cfg.targets!r}; choose auto, attention or linear.")
     inside = attention_linears if cfg.targets == "attention" else linears

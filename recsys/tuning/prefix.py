@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
-
-from recsys.encoders.encoder import Encoder
-from recsys.encoders.keyvalues import PrefixAttention, attention, observed
-from recsys.encoders.layers import chosen, layer_stack
 from recsys.errors import ConfigError
-from recsys.types import Tuned
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from recsys.encoders.encoder import Encoder
+    from recsys.types import Tuned
 
 _SMALL = 0.02  # standard deviation, that of BERT's own start
 
@@ -53,6 +52,9 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
         ConfigError: A value is out of its range, or the model's attention takes no keys and values
             from outside.
     """
+    from recsys.encoders.keyvalues import PrefixAttention, attention, observed
+    from recsys.encoders.layers import chosen, layer_stack
+
     span = chosen(encoder.model, cfg.layers)
     _check(encoder, cfg)
     path, stack = layer_stack(encoder.model)
@@ -99,6 +101,8 @@ def _check(encoder: Encoder, cfg: Config) -> None:
 
 def _tokens(encoder: Encoder, length: int) -> Tensor:
     """(1, L) a text of so many random tokens with its special tokens, or of one token."""
+    import torch
+
     special = encoder.specials
     table = encoder.model.get_input_embeddings()  # type: ignore[operator]
     taken = {special.pad, *special.prefix, *special.separators, *special.suffix}
@@ -117,7 +121,9 @@ def _encoder(cfg: Config, keys: Tensor, values: Tensor, skipped: int) -> nn.Modu
         values: Its values, likewise.
         skipped: How many special tokens stand before the text.
     """
+    import torch
     from peft import PrefixEncoder, PrefixTuningConfig
+    from torch import nn
 
     heads, width = keys.shape[1], keys.shape[1] * keys.shape[3]
     settings = PrefixTuningConfig(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from recsys.encoders.encoder import Encoder
-from recsys.encoders.layers import chosen, layer_of
 from recsys.errors import ConfigError
-from recsys.types import Tuned
+
+if TYPE_CHECKING:
+    from recsys.encoders.encoder import Encoder
+    from recsys.types import Tuned
 
 
 @dataclass
@@ -30,6 +31,8 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     Raises:
         ConfigError: `layers` is no number from 1 to the encoder's depth.
     """
+    from recsys.encoders.layers import chosen, layer_of
+
     if not isinstance(cfg.layers, int):
         raise ConfigError(f"tuning.layers is {cfg.layers!r}; write a number from 1 on.")
     first = chosen(encoder.model, cfg.layers).start

@@ -1,0 +1,101 @@
+"""User and candidate read together, a score for each pair."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from recsys.architectures.cross_encoder import Config
+from recsys.data.usertexts import UserTexts
+from recsys.errors import ConfigError
+from recsys.flops import pair_lengths
+from recsys.recommender import Parts, Recommender
+from recsys.types import Batch, ItemBatch, Ragged, Scored
+
+
+class Model(Recommender):
+    """Cosine of the mean states of both spans in the joint pass, plus a head that is zero at first.
+
+    The history is cut so that the candidate always fits. The representation of an item is its
+    catalog row, and that of a query its text's token ids, padded with -1.
+    """
+
+    def __init__(self, parts: Parts, config: Config) -> None:
+        super().__init__(parts)
+        width = self.encoder.width
+        self.head = nn.Sequential(
+            nn.Linear(4 * width, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1)
+        )
+        last = self.head[-1]
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+
+    def index(self, plan: ItemBatch) -> Tensor:
+        """Catalog rows, (U,)."""
+        return plan.items
+
+    def queries(self, batch: Batch, items: Tensor) -> Tensor:
+        """Token ids of the users' texts, (Q, L), -1 at the end of the shorter ones."""
+        texts = self._texts().tokens(batch).split()
+        if not texts:
+            return torch.empty(0, 0, dtype=torch.long, device=self.device)
+        return pad_sequence(texts, batch_first=True, padding_value=-1).to(self.device)
+
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(Q, L), (N,) rows -> (Q, N): a joint pass for every pair."""
+        rows = items.expand(len(queries), -1)
+        return self._pairs(queries, rows, torch.ones_like(rows, dtype=torch.bool))
+
+    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, C): a joint pass for every candidate, and for no other pair."""
+        rows = items[batch.candidates.clamp(min=0)]
+        with self.watch.stage("user"):
+            queries = self.queries(batch, items)
+        return self._pairs(queries, rows, batch.candidates >= 0)
+
+    def forward(self, batch: Batch) -> Scored:
+        """Scores of the candidates, (Q, C)."""
+        return Scored(scores=self.candidate_scores(batch, self.index(batch.plan)))
+
+    def _pairs(self, queries: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
+        """(Q, L) token ids, (Q, C) catalog rows, (Q, C) which pairs are asked for -> (Q, C)."""
+        if self.parts.catalog is None:
+            raise ConfigError("cross_encoder needs item tokens, and none were made.")
+        query, place = torch.nonzero(valid, as_tuple=True)
+        if not len(query):
+            return torch.zeros(rows.shape, device=self.device)
+        # A text goes to the encoder once, in however many pairs it stands.
+        unique, right = torch.unique(rows[query, place].cpu(), return_inverse=True)
+        left, items = query.cpu(), self.parts.catalog.tokens(unique)
+        inside = queries >= 0
+        first = Ragged(queries[inside], tuple(inside.sum(1).tolist()))
+        if self.work.counting:
+            sizes = (
+                torch.tensor(x.sizes)[at].tolist() for x, at in ((first, left), (items, right))
+            )
+            self.work.encode(self.encoder, None, pair_lengths(self.encoder, *sizes))
+        with self.watch.stage("encode"):
+            user, item, whole = self.encoder.pairs(
+                first.to(self.device), items.to(self.device), left, right
+            )
+        scores = F.cosine_similarity(user, item, dim=-1) * self.log_scale.exp()
+        joint = torch.cat([user, item, user * item, whole], dim=-1)
+        # In fp32 also under autocast: rounded to bf16, candidates would tie.
+        with torch.autocast(joint.device.type, enabled=False):
+            extra = self.head(joint.float()).squeeze(-1)
+        out = torch.zeros(rows.shape, dtype=scores.dtype, device=scores.device)
+        return out.index_put((query, place), scores + extra)
+
+    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
+        """The text in place of the user's profile and titles."""
+        return self._texts().with_situation(batch, tokens).values[None].to(self.device)
+
+    def _texts(self) -> UserTexts:
+        if self.parts.user_texts is None:
+            raise ConfigError("cross_encoder needs user texts, and none were made.")
+        return self.parts.user_texts

@@ -1,0 +1,181 @@
+"""Token against token, each of the user's with its best of the item's."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recsys.architectures.late_interaction import Config
+from recsys.encoders.tokens import TokenStates
+from recsys.errors import ConfigError
+from recsys.histories import residual
+from recsys.maxsim import score_all, score_lists
+from recsys.recommender import Parts, Recommender
+from recsys.types import Batch, ItemBatch, Ragged, Scored, upload
+
+_SAMPLE = 512  # texts whose tokens say which directions a projection keeps
+_ITEMS = 1024  # catalog items whose tokens are held at a time while all are scored
+
+
+class Model(Recommender):
+    """MaxSim between the tokens of each of the last titles and those of a candidate.
+
+    ColBERT (Khattab and Zaharia, SIGIR 2020) with a history for a question: a title's score is the
+    mean, over its tokens, of their largest cosine with a token of the candidate; the user's is the
+    mean over titles, weighted by a decay with their distance from the end. It starts at the
+    zero-shot cosines of the encoder's token states. A title is encoded once, wherever it stands.
+
+    The representation of an item is its catalog row, and that of a query the rows of its last
+    titles, the latest first, -1 for none; the row behind the catalog is the text asked for last.
+    """
+
+    needs_history = True
+
+    def __init__(self, parts: Parts, config: Config) -> None:
+        super().__init__(parts)
+        if parts.catalog is None:
+            raise ConfigError("late_interaction needs item tokens, and none were made.")
+        self.titles = config.titles
+        self.states = TokenStates(
+            self.encoder, parts.catalog, parts.prefix, config.special_tokens, config.keep_gb
+        )
+        if parts.ranking == "catalog" and not self.states.fits:
+            raise ConfigError(
+                f"the token states of the catalog take {self.states.size_gb:.1f} GB, more than "
+                f"architecture.keep_gb={config.keep_gb:g}, and ranking the catalog reads all of "
+                "them for every batch; set evaluation.protocol=candidates, or raise "
+                "architecture.keep_gb."
+            )
+        width = self.encoder.width
+        if config.width is not None and config.width > width:
+            raise ConfigError(
+                f"architecture.width is {config.width}, more than the encoder's {width}; set it "
+                "lower, or to null."
+            )
+        self.project = None
+        if config.width is not None:
+            width = config.width
+            self.project = nn.Linear(self.encoder.width, width, bias=False)
+            rows = torch.linspace(0, len(parts.texts) - 1, min(_SAMPLE, len(parts.texts))).long()
+            with torch.no_grad():
+                self.project.weight.copy_(_directions(self.states.of(rows).values, width))
+        self.item_head = residual(width) if config.heads else None
+        self.user_head = residual(width) if config.heads else None
+        self.rate = nn.Parameter(torch.tensor(float(config.recency)))
+        # The logarithm of 1 / temperature, as in CLIP (Radford et al., ICML 2021).
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
+        self._asked: Ragged | None = None
+
+    def index(self, plan: ItemBatch) -> Tensor:
+        """Catalog rows, (U,)."""
+        return plan.items
+
+    def queries(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, titles) catalog rows of the last titles, the latest first, -1 for none."""
+        places = self._places(batch)
+        if not len(items):
+            return torch.full_like(places, -1)
+        return torch.where(places >= 0, items[places.clamp(min=0)], -1)
+
+    def _places(self, batch: Batch) -> Tensor:
+        """(Q, titles) places in the plan of the last titles, the latest first, -1 for none."""
+        row, prefix = batch.query.unbind(1)
+        history = F.pad(batch.history, (0, 1), value=-1)  # one place at least
+        back = prefix[:, None] - 1 - torch.arange(self.titles, device=prefix.device)
+        return torch.where(back >= 0, history[row].gather(1, back.clamp(min=0)), -1)
+
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(Q, titles), (N,) rows -> (Q, N).
+
+        Queries share titles: each pair of a title and an item is computed once.
+        """
+        titles, where = torch.unique(queries.cpu(), return_inverse=True)
+        present = titles[titles >= 0]
+        if not len(present):
+            return torch.zeros(len(queries), len(items), device=queries.device)
+        with torch.autocast(queries.device.type, enabled=False):
+            asking = self._finish(self._of(present), self.user_head)
+            # (Q, titles' numbers): what each title counts for in each query.
+            at = upload((where - (len(titles) - len(present))).clamp(min=0), queries.device)
+            weights = self._weights(queries >= 0)
+            share = weights.new_zeros(len(queries), len(present)).scatter_add(1, at, weights)
+            found = []
+            for rows in torch.split(items.cpu(), _ITEMS):
+                other = self._finish(self._of(rows), self.item_head)
+                self._count_products(sum(asking.sizes) * sum(other.sizes), asking)
+                found.append(share @ score_all(asking, other))
+            return torch.cat(found, dim=1) * self.log_scale.exp()
+
+    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, C): each user's tokens with those of its own candidates."""
+        host, plan = batch.at_host, batch.plan
+        if not self.states.keeps:
+            self._count(plan, self.encoder, self.parts.prefix)
+        with self.watch.stage("encode"):
+            states = self.states.of(plan.rows)
+        with torch.autocast(states.values.device.type, enabled=False):
+            asking = self._finish(states, self.user_head)
+            other = asking if self.item_head is None else self._finish(states, self.item_head)
+            with self.watch.stage("user"):
+                places = self._places(host)
+                weights = self._weights(upload(places >= 0, states.values.device))
+                scores = score_lists(asking, other, places, weights, host.candidates)
+        if self.work.counting and len(plan.rows):
+            sizes = torch.tensor(states.sizes)
+            mine = torch.where(places >= 0, sizes[places.clamp(min=0)], 0).sum(1)
+            theirs = torch.where(host.candidates >= 0, sizes[host.candidates.clamp(min=0)], 0)
+            self._count_products(int((mine * theirs.sum(1)).sum()), asking)
+        return scores * self.log_scale.exp()
+
+    def forward(self, batch: Batch) -> Scored:
+        """Scores of the candidates, (Q, C)."""
+        return Scored(scores=self.candidate_scores(batch, self.index(batch.plan)))
+
+    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
+        """The text as the only title of a history, (1, titles)."""
+        self._asked = self.states.text(tokens.to(self.device))
+        out = torch.full((1, self.titles), -1, device=self.device)
+        out[0, 0] = len(self.parts.texts)
+        return out
+
+    def _of(self, rows: Tensor) -> Ragged:
+        """Token states of ascending catalog rows, of which the last may be the text asked for."""
+        if self._asked is None or not len(rows) or int(rows[-1]) < len(self.parts.texts):
+            return self.states.of(rows)
+        known = self.states.of(rows[:-1])
+        values = torch.cat([known.values, self._asked.values.to(known.values.device)])
+        return Ragged(values, known.sizes + self._asked.sizes)
+
+    def _weights(self, present: Tensor) -> Tensor:
+        """(Q, titles) weights that sum to 1, or are all 0 where no title is present."""
+        distance = torch.arange(present.shape[1], device=present.device, dtype=torch.float32)
+        logits = (-self.rate * distance).expand(present.shape)
+        logits = logits.masked_fill(~present, torch.finfo(logits.dtype).min)
+        return logits.softmax(-1).masked_fill(~present, 0.0)
+
+    def _finish(self, states: Ragged, head: nn.Module | None) -> Ragged:
+        """Token vectors of unit length: projected where asked, plus a residual head."""
+        x = states.values if self.project is None else self.project(states.values)
+        x = F.normalize(x, dim=-1)
+        if head is not None:
+            x = F.normalize(x + head(x), dim=-1)
+        return Ragged(x, states.sizes)
+
+    def _count_products(self, products: int, asking: Ragged) -> None:
+        """Counts products of token vectors, with their gradient for both sides."""
+        if self.work.counting:
+            passes = 1 + 2 * (torch.is_grad_enabled() and asking.values.requires_grad)
+            self.work.flops += 2.0 * passes * products * asking.values.shape[1]
+
+
+def _directions(states: Tensor, width: int) -> Tensor:
+    """(width, D) directions that keep most of the products of unit states (T, D).
+
+    The first principal ones of the second moment, not centred: products are what is kept.
+    """
+    x = F.normalize(states.double(), dim=-1)
+    vectors: Tensor = torch.linalg.eigh(x.T @ x).eigenvectors
+    return vectors[:, -width:].T.flip(0).to(states.dtype)

@@ -1,0 +1,236 @@
+"""An item's vector and a user's, and what compares them."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from recsys.architectures.two_tower import Config
+from recsys.context import Context
+from recsys.data.usertexts import UserTexts
+from recsys.encoders.encoder import Encoder
+from recsys.errors import ConfigError
+from recsys.histories import Causal, Mix, Recurrent, residual
+from recsys.items import SPREAD, Ids, Tags, own_products
+from recsys.recommender import Parts, Recommender
+from recsys.types import Batch, ItemBatch, Ragged, Scored
+
+
+class _Pairs(nn.Module):
+    """An MLP on the concatenation of both vectors; its last layer is zero at first."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        # A linear map of a concatenation is the sum of two linear maps.
+        self.user = nn.Linear(width, hidden)
+        self.item = nn.Linear(width, hidden, bias=False)
+        self.out = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(..., D) and (..., D) -> (...), broadcast."""
+        hidden = F.gelu(self.user(queries) + self.item(items))
+        out: Tensor = self.out(hidden).squeeze(-1)
+        return out
+
+
+class Model(Recommender):
+    """Item vectors from texts; user vectors from the history or from a text.
+
+    The heads are residuals that are zero at first, so that training begins at the zero-shot
+    quality. So are vectors learned by row, tags and context, where they are added to texts; of
+    rows alone they begin small and random (see `recsys.items.Ids`). With separate towers an item's
+    representation is two vectors: as an item, and as part of a history.
+    """
+
+    def __init__(self, parts: Parts, config: Config) -> None:
+        super().__init__(parts)
+        self.from_text = config.user == "text"
+        self.needs_history = not self.from_text
+        self.starts_as_encoder = config.reads_tokens and config.mix  # no random Transformer or GRU
+        self.by_text, count = config.reads_tokens, len(parts.texts)
+        self.width = width = self.encoder.width if self.by_text else config.width
+        separate = config.towers == "separate"
+        self._user_encoder = _second(self.encoder) if separate else None
+        keeps = separate and parts.prefix is not None and not self.from_text
+        self._user_prefix = (
+            parts.prefix.of(self._user_encoder)
+            if keeps and parts.prefix is not None and self._user_encoder is not None
+            else None
+        )
+        spread = 0.0 if self.by_text else SPREAD
+        self.ids = None if config.item == "text" else Ids(count, width, spread)
+        self.tags = None if parts.tags is None else Tags(parts.tags, width)
+        adds = bool(parts.situations) and config.context_as == "embedding"
+        self.context = Context(parts.situations, width) if adds else None
+        self.item_head = residual(width) if config.heads else None
+        self.user_head = residual(width) if config.heads else None
+        self.mix = None if self.from_text else _history_encoder(config, width, parts.max_history)
+        self.unit = config.score != "dot"
+        # The logarithm of 1 / temperature, as in CLIP (Radford et al., ICML 2021).
+        start = torch.tensor(-math.log(config.temperature))
+        self.log_scale = nn.Parameter(start) if self.unit else None
+        self.pairs = _Pairs(width, config.hidden) if config.score == "mlp" else None
+
+    def index(self, plan: ItemBatch) -> Tensor:
+        """(U, D), or (U, 2 D) where histories have an encoder of their own."""
+        added = self._learned(plan.items)
+        if self.by_text:
+            vectors = self._finish(self.encode_items(plan), self.item_head, added)
+        elif added is None:
+            raise RuntimeError("items without texts have learned vectors")
+        else:
+            vectors = self._finish(added, self.item_head)
+        if self._user_encoder is None or self.from_text:
+            return vectors
+        own = self.encode_items(plan, self._user_encoder, self._user_prefix)
+        return torch.cat([vectors, self._finish(own, None, added)], dim=-1)
+
+    def _learned(self, rows: Tensor) -> Tensor | None:
+        """(U, D) what is learned of catalog rows and their tags, or None."""
+        parts = [learned(rows) for learned in (self.ids, self.tags) if learned is not None]
+        return torch.stack(parts).sum(0) if parts else None
+
+    def queries(self, batch: Batch, items: Tensor) -> Tensor:
+        """User vectors, (Q, D)."""
+        if self.mix is None:
+            users = self._encode_users(self._texts().tokens(batch))
+            return self._in_context(users, batch)
+        vectors = items[:, -self.width :]
+        users = self._finish(self.mix(vectors, batch.history, batch.query), self.user_head)
+        return self._in_context(users, batch, batch.query[:, 1] > 0)
+
+    def _in_context(self, users: Tensor, batch: Batch, known: Tensor | None = None) -> Tensor:
+        """Adds to user vectors (Q, D) what is known of the queries, or of those in `known` (Q,)."""
+        if self.context is None:
+            return users
+        changed = users + self.context(batch.situation)
+        changed = F.normalize(changed, dim=-1) if self.unit else changed
+        # Without a history the popular items answer; a zero vector has no length to divide by.
+        return changed if known is None else torch.where(known[:, None], changed, users)
+
+    def _texts(self) -> UserTexts:
+        if self.parts.user_texts is None:
+            raise ConfigError("architecture.user=text needs user texts, and none were made.")
+        return self.parts.user_texts
+
+    def _encode_users(self, tokens: Ragged) -> Tensor:
+        encoder = self.encoder if self._user_encoder is None else self._user_encoder
+        moved = tokens.to(self.device)
+        self.work.encode(encoder, None, encoder.lengths(tokens.sizes))
+        return self._finish(encoder(moved), self.user_head)
+
+    def _finish(self, x: Tensor, head: nn.Module | None, added: Tensor | None = None) -> Tensor:
+        """Adds what is learned, then a residual head; unit length for a cosine; fp32."""
+        x = x.float()
+        x = F.normalize(x, dim=-1) if self.unit else x
+        if added is not None:
+            x = F.normalize(x + added, dim=-1) if self.unit else x + added
+        if head is None:
+            return x
+        x = x + head(x)
+        return F.normalize(x, dim=-1) if self.unit else x
+
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(Q, D), (N, D or 2 D) -> (Q, N)."""
+        vectors = items[:, : self.width]
+        # In fp32 also under autocast: rounded to bf16, thousands of items would tie.
+        with torch.autocast(queries.device.type, enabled=False):
+            # The factor goes to the few queries: on the scores it is a pass over the catalog.
+            scores = self._scaled(queries.float()) @ vectors.float().T
+        if self.pairs is None:
+            return scores
+        return scores + self._paired(self.pairs, queries, vectors, None)
+
+    def _paired(
+        self, pairs: _Pairs, queries: Tensor, items: Tensor, places: Tensor | None
+    ) -> Tensor:
+        """What the MLP says of queries (Q, D) with items (U, D): (Q, U), or (Q, C) at places."""
+        width = len(items) if places is None else places.shape[1]
+        # The hidden layer of all pairs is large: a few million numbers at a time.
+        block = max(1, (1 << 22) // max(1, width * pairs.out.in_features))
+
+        def some(asked: Tensor, at: Tensor | None) -> Tensor:
+            out: Tensor = pairs(asked[:, None], items[None] if at is None else items[at])
+            return out
+
+        # Kept for backward they would be as large together: where there are several, each is made
+        # again there.
+        asked = torch.split(queries, block)
+        own = [None] * len(asked) if places is None else torch.split(places, block)
+        parts = list(zip(asked, own, strict=True))
+        once = len(parts) == 1 or not torch.is_grad_enabled()
+        extra = [
+            some(*part)
+            if once
+            else checkpoint(some, *part, use_reentrant=False, preserve_rng_state=False)
+            for part in parts
+        ]
+        return torch.cat(extra)
+
+    def _scaled(self, values: Tensor) -> Tensor:
+        """Scores, or the queries of a product, by the learned inverse temperature."""
+        return values if self.log_scale is None else values * self.log_scale.exp()
+
+    def forward(self, batch: Batch) -> Scored:
+        """Query and item vectors of the plan, and the scores of the candidates."""
+        # A user from a text is made of tokens: no vector of the history is asked for.
+        items = self.index(batch.plan.candidates() if self.from_text else batch.plan)
+        with self.watch.stage("user"):
+            queries = self.queries(batch, items)
+        vectors, places = items[:, : self.width], batch.candidates.clamp(min=0)
+        with torch.autocast(queries.device.type, enabled=False):
+            scores = self._scaled(own_products(queries.float(), vectors.float(), places))
+        if self.pairs is not None:
+            scores = scores + self._paired(self.pairs, queries, vectors, places)
+        return Scored(scores=scores, queries=queries, items=items)
+
+    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
+        """The text in place of profile and titles, or as the only item of a history.
+
+        Raises:
+            ConfigError: Items have no texts.
+        """
+        if not self.by_text:
+            raise ConfigError(
+                "architecture.item=id reads no texts; give user= or history= in place of text=."
+            )
+        if self.mix is None:
+            asked = self._texts().with_situation(batch, tokens)
+            return self._in_context(self._encode_users(asked), batch)
+        encoder = self.encoder if self._user_encoder is None else self._user_encoder
+        vector = encoder(tokens.to(self.device))
+        head = self.item_head if self._user_encoder is None else None
+        item, first = self._finish(vector, head), torch.zeros(1, 1, dtype=torch.long)
+        only = torch.tensor([[0, 1]])
+        mixed = self.mix(item, first.to(self.device), only.to(self.device))
+        return self._in_context(self._finish(mixed, self.user_head), batch)
+
+
+def _history_encoder(config: Config, width: int, longest: int) -> Mix | Causal | Recurrent:
+    """What turns a history's item vectors into the user's."""
+    rate = config.recency if config.mix else None
+    if config.history == "gru":
+        return Recurrent(width, config.layers, config.dropout, rate)
+    if config.history != "causal":
+        return Mix(config.history, width, config.recency)
+    return Causal(
+        width,
+        longest,
+        layers=config.layers,
+        heads=config.attention_heads,
+        dropout=config.dropout,
+        rate=rate,
+    )
+
+
+def _second(encoder: Encoder) -> Encoder:
+    """A copy of an encoder that shares what does not train."""
+    shared: dict[int, object] = {id(p): p for p in encoder.parameters() if not p.requires_grad}
+    return copy.deepcopy(encoder, shared)
