@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recsys import printable
 from recsys.config import nearest
 from recsys.errors import ConfigError, RecsysError
 
@@ -259,10 +260,10 @@ def show(comparison: Comparison) -> None:
     if comparison.users:
         table.rich(tables.users(comparison), console)
     for note in comparison.notes:
-        console.print(Text(f"note: {note}"), soft_wrap=True)
+        console.print(Text(printable.line(f"note: {note}")), soft_wrap=True)
     console.print()
     for sentence in comparison.sentences:
-        console.print(Text(sentence), soft_wrap=True)
+        console.print(Text(printable.line(sentence)), soft_wrap=True)
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recsys import printable
 from recsys.config import nearest, stored
 from recsys.errors import ConfigError, DataError, RecsysError
 from recsys.fit import hush
@@ -117,7 +118,7 @@ def recommend(words: dict[str, str]) -> list[str]:
     scores, rows = made.recommender.top(batch, k, seen, query, pool)
     texts, ids = made.recommender.parts.texts, made.tables.items["item"].to_list()
     return [
-        f"{place:>3}  {score:8.4f}  {ids[row]:<12}  {texts[row]}"
+        printable.line(f"{place:>3}  {score:8.4f}  {ids[row]:<12}  {texts[row]}")
         for place, (score, row) in enumerate(
             zip(scores.tolist(), rows.tolist(), strict=True), start=1
         )

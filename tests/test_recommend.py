@@ -132,3 +132,20 @@ def test_the_moment_is_now_where_none_is_given(trained, monkeypatch):
     codes, _ = made.situations.ask(_milliseconds("now"), {})
     assert codes["hour"].tolist() == [6]
     assert codes["hour"].dtype == torch.long
+
+
+def test_a_title_acts_on_no_terminal(shop, shop_words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    head, *lines = (shop / "items.csv").read_text().splitlines()
+    evil = [f"{line} \x1b[2J\x1b]0;mine\x07\u202e" for line in lines]
+    (tmp_path / "items.csv").write_text("\n".join([head, *evil]) + "\n")
+    data = [word for word in shop_words if word.startswith(("data", "output"))]
+    assert (
+        main([*data, f"data.source.items={tmp_path / 'items.csv'}", "architecture=popularity"]) == 0
+    )
+    capsys.readouterr()
+    assert recommend(["run=last", "user=u3", "k=2", f"output={tmp_path / 'runs'}"]) == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) == 2
+    assert all(sign.isprintable() for sign in shown.replace("\n", ""))
+    assert "[2J" in shown, "it is shown, and does nothing"

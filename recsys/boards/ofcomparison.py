@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from recsys import printable
 from recsys.boards import board
 from recsys.boards.board import Board, Key, Panel, Runs, Section
 from recsys.boards.logged import Logged, load
@@ -107,8 +108,9 @@ def _kinds(nodes: Sequence[Node], keys: Sequence[str]) -> int:
 
 def _findings(comparison: Comparison) -> Section:
     """What the comparison says."""
-    lines = [f"- {sentence}" for sentence in comparison.sentences]
-    lines += ["", *(f"Note: {note}\n" for note in comparison.notes)]
+    safe = printable.markdown
+    lines = [f"- {safe(sentence)}" for sentence in comparison.sentences]
+    lines += ["", *(f"Note: {safe(note)}\n" for note in comparison.notes)]
     return Section("Findings", "\n".join(lines).strip())
 
 
@@ -176,4 +178,8 @@ def curves(monitors: Iterable[str], logged: Sequence[Logged]) -> tuple[Panel, ..
 
 def _held(comparison: Comparison) -> str:
     """What the runs have in common."""
-    return "\n".join(f"- {name}: {value}" for name, value in page.held(comparison))
+    held = (
+        (printable.markdown(name), printable.markdown(value))
+        for name, value in page.held(comparison)
+    )
+    return "\n".join(f"- {name}: {value}" for name, value in held)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
+from recsys import printable
 from recsys.comparison import plots, style, table, tables
 from recsys.comparison.outcome import Comparison
 
@@ -68,9 +68,10 @@ def members(comparison: Comparison) -> table.Table:
 
 def markdown(comparison: Comparison) -> str:
     """`report.md`."""
-    lines = [f"# {title(comparison)}", ""]
-    lines += [f"- {sentence}" for sentence in comparison.sentences]
-    lines += ["", *(f"Note: {note}\n" for note in comparison.notes)]
+    safe = printable.markdown
+    lines = [f"# {safe(title(comparison))}", ""]
+    lines += [f"- {safe(sentence)}" for sentence in comparison.sentences]
+    lines += ["", *(f"Note: {safe(note)}\n" for note in comparison.notes)]
     lines += ["## Quality and cost", ""]
     for each in (tables.quality(comparison), tables.cost(comparison), *_beyond(comparison)):
         lines += table.markdown(each)
@@ -85,7 +86,7 @@ def markdown(comparison: Comparison) -> str:
         for each in tables.examples(comparison):
             lines += table.markdown(each)
     lines += ["## What was held equal", ""]
-    lines += [f"- {name}: {value}" for name, value in held(comparison)]
+    lines += [f"- {safe(name)}: {safe(value)}" for name, value in held(comparison)]
     return "\n".join([*lines, "", *table.markdown(members(comparison))]).rstrip() + "\n"
 
 
@@ -113,9 +114,9 @@ def page(comparison: Comparison) -> str:
     lines = [
         *style.opening(title(comparison), RULES),
         '<ul class="says">',
-        *(f"<li>{html.escape(sentence)}</li>" for sentence in comparison.sentences),
+        *(f"<li>{printable.page(sentence)}</li>" for sentence in comparison.sentences),
         "</ul>",
-        *(f'<p class="note">{html.escape(note)}</p>' for note in comparison.notes),
+        *(f'<p class="note">{printable.page(note)}</p>' for note in comparison.notes),
         "<h2>Quality</h2>",
         *table.page(tables.quality(comparison)),
         *_differences(comparison),
@@ -142,7 +143,7 @@ def page(comparison: Comparison) -> str:
 def _figure(svg: str, caption: str) -> Sequence[str]:
     if not svg:
         return []
-    return [f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>"]
+    return [f"<figure>{svg}<figcaption>{printable.page(caption)}</figcaption></figure>"]
 
 
 def _differences(comparison: Comparison) -> list[str]:

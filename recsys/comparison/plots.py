@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 from collections.abc import Sequence
 
+from recsys import printable
 from recsys.comparison.cost import plain
 from recsys.comparison.outcome import Comparison, PartOf, Row
 from recsys.comparison.sentences import points
@@ -38,7 +38,8 @@ def legend(comparison: Comparison) -> str:
     """Marks and names of all methods."""
     entries = "".join(
         f'<li><svg class="key" viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">'
-        f'<g class="mark s{at % COLOURS}">{shape(7, 7, at, 5)}</g></svg>{html.escape(label)}</li>'
+        f'<g class="mark s{at % COLOURS}">{shape(7, 7, at, 5)}</g></svg>'
+        f"{printable.page(label)}</li>"
         for label, at in series(comparison).items()
     )
     return f'<ul class="legend">{entries}</ul>'

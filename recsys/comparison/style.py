@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+from recsys import printable
 
 LIGHT = {
     "page": "#fcfcfb",
@@ -78,7 +78,7 @@ def opening(heading: str, rules: str) -> list[str]:
         heading: Title of the page, as plain text.
         rules: CSS of this page alone.
     """
-    safe = html.escape(heading)
+    safe = printable.page(heading)
     return [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -90,5 +90,7 @@ def opening(heading: str, rules: str) -> list[str]:
 
 def described(rows: list[tuple[str, str]]) -> list[str]:
     """The lines of a list of names and what they stand for."""
-    lines = [f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in rows]
+    lines = [
+        f"<dt>{printable.page(name)}</dt><dd>{printable.page(value)}</dd>" for name, value in rows
+    ]
     return ["<dl>", *lines, "</dl>"]

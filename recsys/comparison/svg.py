@@ -6,10 +6,11 @@ shape after every eight, so that no two of up to 32 look alike.
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from recsys import printable
 
 SIZE = 12.0
 """Height of the letters, in the drawing's units."""
@@ -172,7 +173,7 @@ class Drawing:
         name = f' class="{kind}"' if kind else ""
         self.parts.append(
             f'<text{name} x="{x:.1f}" y="{y + 0.35 * SIZE:.1f}" text-anchor="{anchor}"{turned}>'
-            f"{html.escape(text)}</text>"
+            f"{printable.page(text)}</text>"
         )
 
     def mark(self, x: float, y: float, series: int, title: str, size: float = 5.0) -> None:
@@ -199,7 +200,7 @@ class Drawing:
         """The SVG element."""
         return (
             f'<svg viewBox="0 0 {self.wide:.0f} {self.high:.0f}" role="img" '
-            f'aria-label="{html.escape(self.label)}" style="max-width:{self.wide:.0f}px">'
+            f'aria-label="{printable.page(self.label)}" style="max-width:{self.wide:.0f}px">'
             + "".join(self.parts)
             + "</svg>"
         )
@@ -220,7 +221,7 @@ def shape(x: float, y: float, series: int, size: float) -> str:
 
 
 def _title(text: str) -> str:
-    return f"<title>{html.escape(text)}</title>" if text else ""
+    return f"<title>{printable.page(text)}</title>" if text else ""
 
 
 def number(value: float) -> str:

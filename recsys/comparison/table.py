@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from rich.box import Box
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "\N{PLUS-MINUS SIGN}": r"$\pm$",
-    "\n": " ",
-}
-MINUS = re.compile(r"(?<![\w.)\]-])-(?=\.?\d)")
+from recsys import printable
+from recsys.comparison.fitting import GAP, Column, fit
+
+_LINES = Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")
+"""A line under the head and one between sections, and none beside the columns."""
 LABEL = re.compile(r"[^A-Za-z0-9:-]+")
 PAGE = 85
 """Letters that fit beside each other on a page of text."""
@@ -58,36 +46,44 @@ class Table:
 
 
 def rich(table: Table, console: Console) -> None:
-    """Prints a table; nothing in it is taken for markup."""
-    console.print(Text(f"\n{table.title}", style="bold"))
-    out = RichTable()
-    for at, name in enumerate(table.head):
-        out.add_column(Text(name), justify="left" if at < table.words else "right", overflow="fold")
-    for number, row in enumerate(table.rows):
+    """Prints a table as wide as the terminal; nothing in it is taken for markup or acts on it.
+
+    A table that is wider is printed in blocks, each with the first column, so that no number is
+    cut and no column has a letter a line.
+    """
+    console.print(Text(f"\n{printable.line(table.title)}", style="bold"))
+    lines = [[printable.line(cell) for cell in row] for row in (table.head, *table.rows)]
+    for number, block in enumerate(fit(lines, table.words, console.width)):
+        console.print(*([""] if number else []), _block(table, lines, block), sep="\n")
+    if table.note:
+        console.print(Text(printable.line(table.note), style="dim"))
+
+
+def _block(table: Table, lines: Sequence[Sequence[str]], columns: Sequence[Column]) -> RichTable:
+    """Some columns of a table, of the widths that were found."""
+    out = RichTable(box=_LINES, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
+    for column in columns:
+        side: Literal["left", "right"] = "left" if column.at < table.words else "right"
+        name = Text(lines[0][column.at])
+        out.add_column(name, justify=side, overflow="fold", width=column.width)
+    for number, row in enumerate(lines[1:]):
         if number in table.rules:
             out.add_section()
-        out.add_row(*(Text(cell) for cell in row))
-    console.print(out)
-    if table.note:
-        console.print(Text(table.note, style="dim"))
+        out.add_row(*(Text(row[column.at]) for column in columns))
+    return out
 
 
 def markdown(table: Table) -> list[str]:
     """The lines of a Markdown table."""
 
     def line(cells: Sequence[str]) -> str:
-        safe = (cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ") for cell in cells)
-        return "| " + " | ".join(safe) + " |"
+        return "| " + " | ".join(map(printable.markdown, cells)) + " |"
 
     marks = ["---" if at < table.words else "---:" for at in range(len(table.head))]
-    lines = [f"**{table.title}**", "", line(table.head), "| " + " | ".join(marks) + " |"]
+    title, note = printable.markdown(table.title), printable.markdown(table.note)
+    lines = [f"**{title}**", "", line(table.head), "| " + " | ".join(marks) + " |"]
     lines += [line(row) for row in table.rows]
-    return [*lines, "", *([table.note, ""] if table.note else [])]
-
-
-def latex_text(text: str) -> str:
-    """A text in which LaTeX finds no command, and the minus of a number is no hyphen."""
-    return "$-$".join("".join(LATEX.get(sign, sign) for sign in part) for part in MINUS.split(text))
+    return [*lines, "", *([note, ""] if note else [])]
 
 
 def _wide(table: Table) -> bool:
@@ -101,14 +97,14 @@ def latex(table: Table) -> list[str]:
     """The lines of a LaTeX table; it needs the packages booktabs and, to fit a page, graphicx."""
 
     def line(cells: Sequence[str]) -> str:
-        return "    " + " & ".join(latex_text(cell) for cell in cells) + r" \\"
+        return "    " + " & ".join(printable.latex(cell) for cell in cells) + r" \\"
 
     marks = "l" * table.words + "r" * (len(table.head) - table.words)
     wide = _wide(table)
     lines = [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{latex_text(table.title)}}}",
+        rf"  \caption{{{printable.latex(table.title)}}}",
         *([rf"  \label{{tab:{LABEL.sub('-', table.name)}}}"] if table.name else []),
         *([r"  \resizebox{\linewidth}{!}{%"] if wide else []),
         rf"  \begin{{tabular}}{{{marks}}}",
@@ -122,7 +118,7 @@ def latex(table: Table) -> list[str]:
         lines.append(line(row))
     lines += [r"    \bottomrule", r"  \end{tabular}" + ("}" if wide else "")]
     if table.note:
-        lines.append(rf"  \par\smallskip{{\footnotesize {latex_text(table.note)}}}")
+        lines.append(rf"  \par\smallskip{{\footnotesize {printable.latex(table.note)}}}")
     return [*lines, r"\end{table}", ""]
 
 
@@ -132,14 +128,14 @@ def page(table: Table) -> list[str]:
     def cells(tag: str, row: Sequence[str]) -> str:
         kinds = [' class="word"' if at < table.words else "" for at in range(len(row))]
         return "".join(
-            f"<{tag}{kind}>{html.escape(cell)}</{tag}>"
+            f"<{tag}{kind}>{printable.page(cell)}</{tag}>"
             for kind, cell in zip(kinds, row, strict=True)
         )
 
-    lines = ['<div class="scroll"><table>', f"<caption>{html.escape(table.title)}</caption>"]
+    lines = ['<div class="scroll"><table>', f"<caption>{printable.page(table.title)}</caption>"]
     lines += [f"<thead><tr>{cells('th', table.head)}</tr></thead>", "<tbody>"]
     for number, row in enumerate(table.rows):
         rule = ' class="rule"' if number in table.rules and number else ""
         lines.append(f"<tr{rule}>{cells('td', row)}</tr>")
     lines += ["</tbody></table></div>"]
-    return [*lines, *([f'<p class="note">{html.escape(table.note)}</p>'] if table.note else [])]
+    return [*lines, *([f'<p class="note">{printable.page(table.note)}</p>'] if table.note else [])]
