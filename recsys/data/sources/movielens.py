@@ -92,7 +92,9 @@ class Config:
     )
     user_text: str = field(
         default="{age}, {gender}, {occupation}",
-        metadata={"help": "Template of a user's text; unused where the set has no profiles."},
+        metadata={
+            "help": "Template of a user's text; unused where the set has no profiles; empty: none."
+        },
     )
 
 

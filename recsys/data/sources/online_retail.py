@@ -55,7 +55,8 @@ class Config:
         default="{description}", metadata={"help": "Template of an item's text over description."}
     )
     user_text: str = field(
-        default="{country}", metadata={"help": "Template of a user's text over country."}
+        default="{country}",
+        metadata={"help": "Template of a user's text over country; empty: none."},
     )
 
 

@@ -40,7 +40,8 @@ class Config:
         default="{title} ({year}). {genres}", metadata={"help": "Template of an item's text."}
     )
     user_text: str = field(
-        default="{age}, {gender}, {occupation}", metadata={"help": "Template of a user's text."}
+        default="{age}, {gender}, {occupation}",
+        metadata={"help": "Template of a user's text; empty: none."},
     )
 
 
