@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from torch import Tensor
 
+from recsys.accumulation import whole
 from recsys.data.datamodule import RecDataModule
 from recsys.errors import ConfigError, DataError
 from recsys.optim import diverged
@@ -177,18 +178,9 @@ class Bar(RichProgressBar):
         return {"loss": round(float(pl_module.train_loss), 4)}
 
 
-class _Sum:
-    """A sum of losses that stays on their device, and how many they are."""
-
-    def __init__(self, total: Tensor | float = 0.0, count: int = 0) -> None:
-        self.total, self.count = total, count
-
-    def add(self, loss: Tensor) -> None:
-        """Adds a loss () without waiting for it."""
-        total = self.total
-        if isinstance(total, Tensor):  # after a stop it was read on the host
-            total = total.to(loss.device)
-        self.total, self.count = total + loss.double(), self.count + 1
+def _no_loss() -> Tensor:
+    """(2,) sum and count of no losses."""
+    return torch.zeros(2, dtype=torch.float64)
 
 
 class Watch(Callback):
@@ -213,33 +205,38 @@ class Watch(Callback):
     def __init__(self, every: int, seconds: Callable[[], float]) -> None:
         self.every, self.seconds = every, seconds
         self.distance: dict[str, float] = {}
-        self._losses: list[Tensor] = []
         self._row: dict[str, Tensor] = {}
-        # Sum and number of the losses of the last whole epoch and of what came after it.
-        self._whole, self._since = _Sum(), _Sum()
+        # Sum and count of the losses of the last whole epoch and of what came after it; they stay
+        # on the losses' device.
+        self._whole, self._since = _no_loss(), _no_loss()
 
     def loss(self) -> float | None:
-        """Mean loss of a batch in the last epoch, or None where nothing was trained.
+        """Mean of all losses counted in the last epoch, or None where nothing was trained.
 
         A training that ends within an epoch has the whole one before it counted as well.
         """
-        count = self._whole.count + self._since.count
-        total = self._whole.total + self._since.total
+        total, count = (self._whole.cpu() + self._since.cpu()).tolist()
         return float(total) / count if count else None
 
     def state_dict(self) -> dict[str, Any]:
         """The sums behind `loss`, and the distances."""
-        sums = (self._whole, self._since)
         return {
-            "losses": [(float(each.total), each.count) for each in sums],
+            "loss_sums": [sums.tolist() for sums in (self._whole, self._since)],
             "distance": self.distance,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Takes up what `state_dict` gave.
+
+        Raises:
+            ConfigError: An older version wrote it.
+        """
+        if "loss_sums" not in state_dict:
+            raise ConfigError(
+                "the state to go on from is of another version of recsys; start a new run."
+            )
         self._whole, self._since = (
-            _Sum(torch.tensor(total, dtype=torch.float64), count)
-            for total, count in state_dict["losses"]
+            torch.tensor(sums, dtype=torch.float64) for sums in state_dict["loss_sums"]
         )
         self.distance = state_dict["distance"]
 
@@ -275,19 +272,17 @@ class Watch(Callback):
         Raises:
             Diverged: The loss is not finite.
         """
-        if not isinstance(pl_module, Recommender):
+        if not isinstance(pl_module, Recommender) or not whole(trainer, batch_idx + 1):
             return
-        if pl_module.train_loss is not None:
-            self._losses.append(pl_module.train_loss)
-            self._since.add(pl_module.train_loss)
+        sums, step_loss = pl_module.window.sums, pl_module.train_loss
+        if sums is None or step_loss is None:
+            return
+        self._since = self._since.to(sums.device) + sums.double()
         if batch_idx + 1 == trainer.num_training_batches:
-            self._whole, self._since = self._since, _Sum()
-        if not whole(trainer, batch_idx + 1):
-            return
-        losses, self._losses = self._losses, []
+            self._whole, self._since = self._since, _no_loss()
         if trainer.global_step % self.every or not trainer.is_global_zero:
             return
-        row = {"train/loss": torch.stack(losses).mean(), **self._row}
+        row = {"train/loss": step_loss, **self._row}
         row |= {f"distance/{role}": value for role, value in pl_module.distances().items()}
         self._write(trainer, row)
         loss = float(row["train/loss"])
@@ -386,8 +381,3 @@ def trained_epochs(trainer: lp.Trainer) -> float:
     """Passes over the training queries until now, with fractions, over all stops."""
     data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
     return epochs_of(data.plan, trainer.fit_loop.epoch_loop.batch_progress.total.ready)
-
-
-def whole(trainer: lp.Trainer, batches: int) -> bool:
-    """Whether an optimiser step ends with the epoch's first so many batches."""
-    return batches % trainer.accumulate_grad_batches == 0 or batches == trainer.num_training_batches

@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from recsys.callbacks import whole
+from recsys.accumulation import whole
 from recsys.config import choice_name
 from recsys.errors import ConfigError
 from recsys.recommender import Recommender

@@ -10,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from recsys.accumulation import Window, whole
 from recsys.data.catalog import Catalog
 from recsys.data.datamodule import RecDataModule
 from recsys.data.usertexts import UserTexts
@@ -91,7 +92,7 @@ class Recommender(Trained, abc.ABC):
             is as good as the encoder.
         work: Counts what training reads and computes.
         watch: Takes the time of the stages; off by itself.
-        train_loss: () the loss of the last training step over all ranks, or None before one.
+        window: The losses of the batches of the last optimiser step.
         validated: Metrics of the last validation in double precision; what Lightning logs is
             rounded to single.
     """
@@ -103,7 +104,7 @@ class Recommender(Trained, abc.ABC):
         super().__init__(parts.tuned, parts.l2_sp)
         self.parts = parts
         self.work, self.watch = Work(), Stopwatch(on=False)
-        self.train_loss: Tensor | None = None
+        self.window = Window()
         self.validated: dict[str, float] = {}
         self._encoder = parts.encoder
         self.evaluator = Evaluator(
@@ -116,6 +117,11 @@ class Recommender(Trained, abc.ABC):
         )
         self._around: Surroundings | None = None
         self._kept: Tensor | None = None
+
+    @property
+    def train_loss(self) -> Tensor | None:
+        """() loss of the last optimiser step's batches over all ranks, or None before one."""
+        return self.window.loss
 
     @property
     def start(self) -> str:
@@ -223,23 +229,30 @@ class Recommender(Trained, abc.ABC):
 
     @final
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of this rank's share, divided by the count over all ranks."""
+        """This rank's share of the loss, which the window brings to the count of the whole step."""
         if self.parts.objective is None:
             raise ConfigError(f"{type(self).__module__} does not train.")
         loss = self.parts.objective(self(batch), batch, self.surroundings())
-        world = self.trainer.world_size
+        world, parts = self.trainer.world_size, self.trainer.accumulate_grad_batches
         sums = torch.stack([loss.total.detach().float(), loss.count.detach().float()])
         if world > 1:
             torch.distributed.all_reduce(sums)
-        count = sums[1].clamp(min=1)
-        # The callbacks that write the log and show the bar pick it up.
-        self.train_loss = sums[0] / count
-        # DDP averages gradients over ranks; the factor turns that into a sum.
-        mean = loss.total * world / count
-        if not self.parts.l2_sp:
+        self.window.add(sums, batch_idx % parts == 0, whole(self.trainer, batch_idx + 1))
+        # DDP averages gradients over ranks and Lightning divides by the batches of a full window;
+        # the factor turns both into a sum.
+        mean = loss.total * (world * parts) / self.window.unit
+        if not self.parts.l2_sp or not self.window.complete:
             return mean
         stepped = (name for named in self.stepped().values() for name, _ in named)
-        return mean + self.pull(name for name in stepped if not name.startswith(TABLE))
+        pull = self.pull(name for name in stepped if not name.startswith(TABLE)) * parts
+        # It counts once a step, whatever the step's gradients are brought to.
+        share = self.window.share
+        return mean + (pull if share is None else pull / share)
+
+    @final
+    def on_after_backward(self) -> None:
+        """Divides the gradients of a whole step by what its batches count together."""
+        self.window.rescale(self.parameters())
 
     @final
     def surroundings(self) -> Surroundings:

@@ -13,7 +13,8 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from recsys.callbacks import NOT_FINITE, finite, whole
+from recsys.accumulation import whole
+from recsys.callbacks import NOT_FINITE, finite
 from recsys.data.files import write_atomic
 from recsys.optim import diverged
 from recsys.recommender import Recommender

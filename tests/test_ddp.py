@@ -55,8 +55,11 @@ def start(arguments, cache):
     )
 
 
-def one_and_two(shop, tiny_bert, root, *more):
-    """Folder and output of a run with one process and of one with two, at the same time."""
+def one_and_two(shop, tiny_bert, root, *more, apart=((), ())):
+    """Folder and output of a run with one process and of one with two, at the same time.
+
+    Each may have words of its own.
+    """
     # No dropout in the pretrained model: ranks would draw other masks than one process.
     path = root / "encoder"
     shutil.copytree(tiny_bert, path)
@@ -64,7 +67,10 @@ def one_and_two(shop, tiny_bert, root, *more):
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (path / "config.json").write_text(json.dumps(config))
     processes = {
-        devices: start(words(shop, path, root / str(devices), devices, *more), root / "cache")
+        devices: start(
+            words(shop, path, root / str(devices), devices, *more, *apart[devices - 1]),
+            root / "cache",
+        )
         for devices in (1, 2)
     }
     out = {}
@@ -92,11 +98,11 @@ def assert_equal_logs(runs, steps):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True), name
 
 
-def assert_equal_weights(runs):
+def assert_equal_weights(runs, atol=1e-5):
     one, two = (load_file(runs[n][0] / "checkpoints" / "best.safetensors") for n in (1, 2))
     assert one.keys() == two.keys()
     for name, value in one.items():
-        assert torch.allclose(value, two[name], atol=1e-5), name
+        assert torch.allclose(value, two[name], atol=atol), name
 
 
 def test_losses_gradients_and_validation_are_equal(runs):
@@ -115,6 +121,16 @@ def test_a_softmax_over_all_items_is_the_same_on_two_ranks(shop, tiny_bert, tmp_
     )
     assert_equal_logs(runs, steps=2)
     assert_equal_weights(runs)
+
+
+def test_two_ranks_that_accumulate_step_as_one_large_batch(shop, tiny_bert, tmp_path):
+    """40 users in windows of 36 and 4: the last one is a single batch, half of it on each rank."""
+    more = ["objective=bce", "objective.negatives=3", "regularization.l2_sp=0.5"]
+    apart = (["trainer.batch_size=36"], ["trainer.batch_size=12", "trainer.accumulate=3"])
+    more += ["evaluation.test=false", "optimizer.lr=0.0002"]
+    runs = one_and_two(shop, tiny_bert, tmp_path, *more, apart=apart)
+    assert_equal_logs(runs, steps=4)
+    assert_equal_weights(runs, atol=1e-6)
 
 
 def test_metrics_floors_and_cases_are_equal(runs):

@@ -114,6 +114,7 @@ class Loop:
         if parts.optimise is None:
             raise RuntimeError("this recommender does not train")
         model.fabric = self.fabric  # stands for the Trainer: one device, a log that goes nowhere
+        self.fabric.accumulate_grad_batches = 1  # type: ignore[attr-defined]
         model.train()
         trained = model.trained()
         plain = frozenset(k for k, p in trained.items() if p.ndim < 2 or "norm" in k.lower())

@@ -60,6 +60,7 @@ class Ours:
         # Stands for the Trainer: one device, and a log that goes nowhere.
         # The model holds it weakly.
         self._fabric = Fabric(accelerator="cpu", devices=1)
+        self._fabric.accumulate_grad_batches = 1  # type: ignore[attr-defined]
         self.model.fabric = self._fabric
         self.model.train()
         self._optimizer: torch.optim.Optimizer | None = None
