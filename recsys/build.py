@@ -253,12 +253,13 @@ def _datamodule(
 def _asked(run: Run, parts: Parts, tables: Tables, known: Situations, examples: Examples) -> Parts:
     """Adds objective and optimiser, and the tags and context that the architecture asks for."""
     columns = run.architecture.reads_tags
-    users, liked = examples.train_pairs()
+    users, liked = (torch.from_numpy(x) for x in examples.train_pairs())
+    targets = examples.target_counts(run.data.queries, run.data.queries_per_user)
     return dataclasses.replace(
         parts,
         tags=tag_codes(tables, columns) if columns else None,
         situations=known.sizes,
-        around=around(torch.from_numpy(users), torch.from_numpy(liked), len(parts.texts)),
+        around=around(users, liked, len(parts.texts), torch.from_numpy(targets)),
         l2_sp=run.regularization.l2_sp,
         schedule_steps=run.optimizer.schedule_steps,
         **_learning(run),

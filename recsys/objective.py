@@ -92,7 +92,9 @@ class Surroundings:
     """All that an objective may see besides the batch; made by `of`.
 
     Attributes:
-        log_miss: (I,) log of the probability that one training positive is another item.
+        log_miss: (I,) log of the probability that one target, as epochs draw them, is another item.
+        log_share: (I,) log of the item's share of the training positives: the chance of one
+            negative that is drawn by frequency.
         seen: (I,) bool, whether training has seen the item.
         pairs: (P,) sorted int64 keys user * I + item of the training positives.
         score: Scores (Q, N) of query vectors (Q, D) against item vectors (N, D).
@@ -100,13 +102,21 @@ class Surroundings:
     """
 
     log_miss: Tensor
+    log_share: Tensor
     seen: Tensor
     pairs: Tensor
     score: Score
     table: Table | None = None
 
     @classmethod
-    def of(cls, users: Tensor, items: Tensor, n_items: int, score: Score) -> Surroundings:
+    def of(
+        cls,
+        users: Tensor,
+        items: Tensor,
+        n_items: int,
+        score: Score,
+        targets: Tensor | None = None,
+    ) -> Surroundings:
         """From the training positives.
 
         Args:
@@ -114,6 +124,8 @@ class Surroundings:
             items: (P,) int64 catalog rows of the positives.
             n_items: Number of items in the catalog, I.
             score: How the architecture scores queries against items.
+            targets: (I,) how often an epoch has each item for a target, on average; None: each
+                positive is one, once.
 
         Raises:
             DataError: No positive, a row outside its range, or keys too large for int64.
@@ -131,16 +143,17 @@ class Surroundings:
         if int(users.max()) >= 2**63 // n_items - 1:
             raise DataError("users times items exceed 2^63; number the users from 0")
         count = torch.bincount(items, minlength=n_items)
-        # an item that training never saw counts as seen once, to keep its correction finite
-        chance = count.clamp(min=1).double() / count.sum()
+        chance = _shares(count if targets is None else targets)
         pairs = torch.unique(users.long() * n_items + items.long(), sorted=True)
-        return cls(torch.log1p(-chance).float(), count > 0, pairs, score)
+        share = _shares(count)
+        return cls(torch.log1p(-chance).float(), share.log().float(), count > 0, pairs, score)
 
     def to(self, device: torch.device) -> Surroundings:
         """The same with its tensors on `device`."""
         return replace(
             self,
             log_miss=self.log_miss.to(device),
+            log_share=self.log_share.to(device),
             seen=self.seen.to(device),
             pairs=self.pairs.to(device),
         )
@@ -148,12 +161,12 @@ class Surroundings:
     def log_inclusion(self, items: Tensor, draws: int | Tensor) -> Tensor:
         """Log of the probability that an item stands among a batch's unique positives.
 
-        That is log(1 - (1 - p)^draws), p the item's share of the training positives; for one
-        draw it is log p. An item that training never saw counts as seen once.
+        That is log(1 - (1 - p)^draws), p the item's share of the targets as epochs draw them; for
+        one draw it is log p. An item that is never a target counts as the rarest one that is.
 
         Args:
             items: (N,) catalog rows; -1 gives an arbitrary finite value.
-            draws: Number of positives drawn, at least 1 is assumed; a () tensor spares a sync.
+            draws: Number of targets drawn, at least 1 is assumed; a () tensor spares a sync.
 
         Returns:
             (N,) float32, at most 0.
@@ -199,13 +212,22 @@ class Surroundings:
         return torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
 
 
-def around(users: Tensor, items: Tensor, n_items: int) -> Callable[[Score], Surroundings]:
+def _shares(counts: Tensor) -> Tensor:
+    """(I,) double, shares of counts (I,); none is the least there is, to keep logarithms finite."""
+    counts = counts.double()
+    least = counts[counts > 0].min() if bool((counts > 0).any()) else counts.new_ones(())
+    return torch.where(counts > 0, counts, least) / counts.sum().clamp(min=least)
+
+
+def around(
+    users: Tensor, items: Tensor, n_items: int, targets: Tensor
+) -> Callable[[Score], Surroundings]:
     """`Surroundings.of` the training positives, still without the architecture's own score."""
 
     def unset(queries: Tensor, items: Tensor) -> Tensor:
         raise RuntimeError("an objective scored before the architecture gave its score")
 
-    base = Surroundings.of(users, items, n_items, unset)
+    base = Surroundings.of(users, items, n_items, unset, targets)
     return lambda score: replace(base, score=score)
 
 

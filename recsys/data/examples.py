@@ -226,6 +226,26 @@ class Examples:
         offset = (rng.random((len(users), per_user)) * counts[:, None]).astype(np.int64)
         return rng.permutation(self._train[(first[:, None] + offset).ravel()])
 
+    def target_counts(self, queries: Queries, per_user: int) -> npt.NDArray[np.float64]:
+        """(I,) how often `epoch` has each item for a target, on average over all epochs.
+
+        That is no share of the positives: a user's last one is a target each time or the only one
+        ever, and one of many that are drawn at random comes up rarely.
+
+        Args:
+            queries: As in `epoch`.
+            per_user: As in `epoch`.
+        """
+        items, times = self._item[self._train], None
+        if queries == "random":
+            _, owner, counts = np.unique(
+                self._user[self._train], return_inverse=True, return_counts=True
+            )
+            times = per_user / counts[owner]
+        else:  # the same in every epoch, but for the order
+            items = self.train_rows(queries, self.epoch(queries, per_user, 0, 0)).candidates[:, 0]
+        return np.bincount(items, times, minlength=self.items).astype(np.float64)
+
     def train_rows(self, queries: Queries, at: Ints) -> Rows:
         """The rows of a training batch.
 

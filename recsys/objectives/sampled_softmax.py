@@ -95,7 +95,8 @@ class Objective:
         scores = need(scored.scores, "sampled_softmax", "scores of candidates", "another one")
         if self.logq:
             # one draw: the number of draws shifts all columns alike and drops out
-            scores = scores - self.logq * around.log_inclusion(candidate_items(batch), 1)
+            rows = candidate_items(batch).clamp(min=0)
+            scores = scores - self.logq * around.log_share[rows]
         target, negative = target_and_negatives(batch, around)
         keep = torch.cat([target[:, None], negative], dim=1)
         return softmax_loss(scores, torch.zeros_like(batch.case), keep, self.smoothing)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def world(table=None):
     pairs |= {(0, i) for i in range(ITEMS - 2)}
     users, items = torch.tensor(sorted(pairs)).T
     around = Surroundings.of(users, items, ITEMS, dot)
-    return Surroundings(around.log_miss, around.seen, around.pairs, dot, table), pairs
+    return replace(around, table=table), pairs
 
 
 def some_batch(seed, candidates=6):
@@ -176,9 +177,7 @@ def test_full_softmax_keeps_no_logits_for_backward():
     def held(items):
         base = torch.randn(items, 2)
         around = Surroundings.of(torch.zeros(items).long(), torch.arange(items), items, score)
-        around = Surroundings(
-            around.log_miss, around.seen, around.pairs, score, lambda rows: base[rows]
-        )
+        around = replace(around, table=lambda rows: base[rows])
         queries = torch.randn(Q, 2, requires_grad=True)
         kept.clear()
 
