@@ -14,13 +14,21 @@ from recsys.errors import ConfigError
 
 # Stands for a missing value until its surroundings are tidied; no text file holds it.
 _GAP = "\x00"
+# Around each value where one is missing: what is tidied is the template's, never a value's own.
+_VALUE = "\x01"
+_DASH = "[-\u2013\u2014\u00b7\u2022]"
 # Repeated until nothing changes, as each may make room for another.
 _TIDY = (
+    (re.compile(rf"{_GAP}[ \t]*{_GAP}"), _GAP),
     (re.compile(rf"[ \t]*[,;|/][ \t]*{_GAP}"), ""),  # "24, <gap>, clerk": the comma before goes
     (re.compile(rf"([(\[])\s*{_GAP}\s*[,;|/]\s*"), r"\1"),  # "(<gap>, b)": the one after it
     (re.compile(rf"\(\s*{_GAP}\s*\)|\[\s*{_GAP}\s*\]"), _GAP),
-    (re.compile(rf"^\s*{_GAP}[ \t]*[,;|/.]?\s*"), ""),
+    # A stop or a dash goes where nothing follows it but the next one: "Car. <gap>. <gap>", not that
+    # of "Car. <gap> Red".
+    (re.compile(rf"(?:[ \t]*\.|[ \t]+{_DASH})[ \t]*{_GAP}(?=[ \t]*(?:\.|{_DASH}[ \t]|$))"), ""),
+    (re.compile(rf"^\s*{_GAP}[ \t]*(?:[,;|/.]|{_DASH}(?=\s))?\s*"), ""),
 )
+_MARKS = re.compile(f"[{_GAP}{_VALUE}]")
 _BEFORE_GAP = re.compile(rf"[ \t]*{_GAP}")
 _BLANKS = re.compile(r"[ \t]+")
 # Comments and scripts with what is in them, then single tags; not "3 < 4 > 2".
@@ -104,15 +112,26 @@ def _words(column: pl.Series) -> list[str]:
     """A column as clean text, with the gap mark for missing and blank values."""
     if isinstance(column.dtype, pl.List):
         column = column.cast(pl.List(pl.String)).list.join(", ", ignore_nulls=True)
-    values = (html.unescape(v or "").replace(_GAP, "") for v in column.cast(pl.String).to_list())
+    values = (_MARKS.sub("", html.unescape(v or "")) for v in column.cast(pl.String).to_list())
     return [" ".join(value.split()) or _GAP for value in values]
+
+
+def _tidied(text: str) -> str:
+    """A filled template without its gaps and what they leave."""
+    before = None
+    while _GAP in text and before != text:
+        before = text
+        for pattern, instead in _TIDY:
+            text = pattern.sub(instead, text)
+    text = _BEFORE_GAP.sub("", text).replace(_VALUE, "")
+    return _BLANKS.sub(" ", text).strip()
 
 
 def fill(frame: pl.DataFrame, template: str, barred: Sequence[str] = ()) -> pl.Series:
     """Fills a template such as "{title} ({year}). {genres}" for each row.
 
-    HTML entities become characters. A missing value takes its brackets, its comma and its blanks
-    with it; runs of blanks become one.
+    HTML entities become characters. A missing value takes its brackets, its comma, its blanks, and
+    its stop where no text is left that it would end, with it; runs of blanks become one.
 
     Args:
         frame: N rows with the columns that the template names.
@@ -134,16 +153,11 @@ def fill(frame: pl.DataFrame, template: str, barred: Sequence[str] = ()) -> pl.S
     columns = {name: _words(frame[name]) for _, name in parts if name is not None}
     texts = []
     for row in range(frame.height):
-        text = "".join(
-            literal + (columns[name][row] if name is not None else "") for literal, name in parts
-        )
-        before = None
-        while _GAP in text and before != text:
-            before = text
-            for pattern, instead in _TIDY:
-                text = pattern.sub(instead, text)
-        text = _BLANKS.sub(" ", _BEFORE_GAP.sub("", text))
-        texts.append(text.strip())
+        values = [columns[name][row] if name is not None else "" for _, name in parts]
+        if _GAP in values:
+            values = [v if v in ("", _GAP) else f"{_VALUE}{v}{_VALUE}" for v in values]
+        text = "".join(literal + value for (literal, _), value in zip(parts, values, strict=True))
+        texts.append(_tidied(text))
     return pl.Series("text", texts, dtype=pl.String)
 
 

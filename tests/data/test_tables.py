@@ -151,7 +151,7 @@ def test_limit_keeps_whole_users_and_the_most_used_items() -> None:
     [
         (("Heat", "1995", "Crime"), "{a} ({b}). {c}", "Heat (1995). Crime"),
         (("Heat", None, "Crime"), "{a} ({b}). {c}", "Heat. Crime"),
-        (("Heat", None, None), "{a} ({b}). {c}", "Heat."),
+        (("Heat", None, None), "{a} ({b}). {c}", "Heat"),
         ((None, None, "Crime"), "{a} ({b}). {c}", "Crime"),
         ((None, None, None), "{a} ({b}). {c}", ""),
         (("24", None, "clerk"), "{a}, {b}, {c}", "24, clerk"),
