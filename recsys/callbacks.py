@@ -287,7 +287,13 @@ class Watch(Callback):
         self._write(trainer, row)
         loss = float(row["train/loss"])
         if not math.isfinite(loss):
-            raise diverged(f"the loss is {loss}", trainer.global_step, trainer.optimizers)
+            # The loss of the first step is that of the start.
+            raise diverged(
+                f"the loss is {loss}",
+                trainer.global_step,
+                trainer.optimizers,
+                trained=trainer.global_step > 1,
+            )
 
     def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Measures how far training has come from its start."""

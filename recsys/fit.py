@@ -11,7 +11,9 @@ from pathlib import Path
 
 from recsys import overhead
 from recsys.config import Run, choice_name, compose, to_yaml
+from recsys.data.files import clear_asides
 from recsys.errors import ConfigError, RecsysError
+from recsys.parent import follow_parent
 from recsys.ranks import leave_note
 from recsys.resume import Leave, Signals, inherited, locked, new_folder, rank, reopen
 from recsys.seeds import PLAN, Plan, last_begun, planned, run_all
@@ -114,6 +116,7 @@ def fit(run: Run, folder: Path | None = None) -> Path:
         try:
             if folder is not None and rank() == 0:
                 held.enter_context(locked(folder))
+                clear_asides(folder)
             _check_command(run)
             run = resolve(run)
             if run.trainer.threads is not None:
@@ -202,4 +205,5 @@ def hush() -> None:
 
 
 if __name__ == "__main__":
+    follow_parent()
     sys.exit(main(sys.argv[1:]))

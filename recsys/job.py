@@ -26,7 +26,7 @@ from recsys.itemtable import EVERY_STEP, Distill
 from recsys.meter import Counts, Meter
 from recsys.overhead import Spent
 from recsys.profiling import Profile, Stages
-from recsys.resume import ENDED, FOLDER, LAST, Signals, Start, rank
+from recsys.resume import ENDED, FOLDER, LAST, Signals, Start, config_checksum, rank
 from recsys.saving import Save, WholeFile
 from recsys.stopwatch import Stopwatch
 from recsys.validations import FILE, Validations
@@ -61,7 +61,9 @@ class Job:
         if start is not None and start.fingerprint != made.fingerprint:
             raise ConfigError(f"{folder}: the data has changed since the run began; start a new.")
         if start is None:
-            start = Start(made.fingerprint, wandb=secrets.token_hex(4))
+            start = Start(
+                made.fingerprint, wandb=secrets.token_hex(4), config=config_checksum(folder)
+            )
         elif rank() == 0:
             start.resumes += 1
         self.start = start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -24,6 +23,7 @@ from recsys.data.splits import Split
 from recsys.data.store import Store
 from recsys.errors import ConfigError, DataError
 from recsys.recommender import Recommender
+from recsys.resultfile import read_result
 
 RECIPE = "best items seen in training, without target and training positives, 1"
 """Part of the key; change it with the recipe."""
@@ -64,12 +64,12 @@ def _who(run: Run, fingerprint: str, roles: str) -> dict[str, object]:
     folder = Path(run.data.hard_from)
     asked, found = f"data.hard_from={folder}", stored(folder / "config.yaml")
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = read_result(folder)
         data = (str(result["data"]["fingerprint"]), str(result["data"]["roles_sha256"]))
         encoder = str(result.get("encoder", {}).get("sha256"))
     except FileNotFoundError:
         raise ConfigError(f"{asked}: the run is not complete, result.json is missing.") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (DataError, TypeError, KeyError, AttributeError):
         raise ConfigError(f"{asked}: result.json is damaged; run fit again.") from None
     if data[0] != fingerprint:
         raise ConfigError(

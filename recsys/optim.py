@@ -102,7 +102,9 @@ def optimiser(
     return make
 
 
-def diverged(what: str, step: int, optimizers: Sequence[torch.optim.Optimizer]) -> Diverged:
+def diverged(
+    what: str, step: int, optimizers: Sequence[torch.optim.Optimizer], trained: bool = True
+) -> Diverged:
     """The end of a training that went wrong, with the rates that it went wrong at.
 
     Args:
@@ -110,7 +112,14 @@ def diverged(what: str, step: int, optimizers: Sequence[torch.optim.Optimizer]) 
         step: Optimiser steps done.
         optimizers: Those of the training; each learning rate is told as it is by now and as it is
             at its height.
+        trained: Whether it was seen after an update of a weight; before, no rate is to blame.
     """
+    if not trained:
+        return Diverged(
+            f"{what} at step {step}, before any weight was trained, so that no learning rate is to "
+            "blame; check the weights of encoder.model (a damaged file) and the event weights of "
+            "the data, or set trainer.precision=fp32."
+        )
     rates = {
         str(group["name"]).partition("/")[0]: f"{group['lr']:.3g} of {group['initial_lr']:.3g}"
         for optimizer in optimizers

@@ -7,7 +7,6 @@ those of that moment, and `context.device=phone` gives a column.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from recsys import printable
 from recsys.config import nearest, stored
 from recsys.errors import ConfigError, DataError, RecsysError
 from recsys.fit import hush
+from recsys.resultfile import read_result
 from recsys.resume import last_run
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ def _fingerprint(path: Path) -> str:
         ConfigError: The file is damaged.
     """
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["data"]["fingerprint"])
-    except (ValueError, TypeError, KeyError):
+        return str(read_result(path.parent)["data"]["fingerprint"])
+    except (TypeError, KeyError):
         raise ConfigError(f"{path} is damaged; run fit again.") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from recsys.data.files import write_atomic
 from recsys.data.tables import Tables
 from recsys.errors import DataError
+from recsys.resultfile import RESULT, encode_result
 from recsys.schema import Evaluation
 
 
@@ -54,7 +54,7 @@ def write(folder: Path, result: Mapping[str, object], cases: pl.DataFrame | None
         buffer = io.BytesIO()
         cases.write_parquet(buffer)
         write_atomic(folder / "cases.parquet", buffer.getvalue())
-    write_atomic(folder / "result.json", json.dumps(result, indent=2, allow_nan=True) + "\n")
+    write_atomic(folder / RESULT, encode_result(result))
 
 
 def columns(options: Evaluation) -> list[str]:

@@ -7,6 +7,7 @@ before torch is loaded.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -168,9 +169,29 @@ def reopen(name: str, words: Sequence[str]) -> tuple[Run, Path]:
     run = stored(folder / "config.yaml", [word for word in words if not word.startswith("output=")])
     if (folder / "result.json").is_file():
         raise ConfigError(f"{folder}: the run is finished; start a new one to train again.")
+    _check_unchanged(folder)
     if busy(folder):  # told before torch is loaded; the lock itself comes later
         raise _still_runs(folder)
     return run, folder
+
+
+def config_checksum(folder: Path) -> str:
+    """SHA-256 of the configuration that lies in a run's folder."""
+    return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
+
+
+def _check_unchanged(folder: Path) -> None:
+    """Refuses to go on under another configuration than the one that the run began with.
+
+    Raises:
+        ConfigError: The file was edited; its weights would be of two configurations.
+    """
+    start = Start.read(folder)
+    if start is not None and start.config and start.config != config_checksum(folder):
+        raise ConfigError(
+            f"{folder / CONFIG} has changed since the run began, so that what is trained would be "
+            "of two configurations; undo the change, or start a new run."
+        )
 
 
 @dataclass
@@ -188,6 +209,7 @@ class Start:
         beside_cpu_seconds: The same of `cpu_seconds`.
         peak_mb: Largest sample of the first rank's anonymous memory in MiB; 0 for none.
         stages: Seconds of the first ranks by stage, over all attempts; empty without a profile.
+        config: Checksum of the configuration that the run began with; empty in older runs.
     """
 
     fingerprint: str
@@ -200,6 +222,7 @@ class Start:
     beside_cpu_seconds: float = 0.0
     peak_mb: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
+    config: str = ""
 
     @property
     def spent(self) -> Spent:
@@ -250,8 +273,31 @@ class Start:
 
 
 def rank(environment: Mapping[str, str] = os.environ) -> int:
-    """This process' number among those of the run, before torch knows it."""
-    return int(environment.get("LOCAL_RANK", "0")) if FOLDER in environment else 0
+    """This process' number among those of the run, before torch knows it.
+
+    Raises:
+        ConfigError: The environment holds no number.
+    """
+    return number("LOCAL_RANK", 0, environment) if FOLDER in environment else 0
+
+
+def number(name: str, default: int, environment: Mapping[str, str] = os.environ) -> int:
+    """A whole number from 0 that an environment variable holds.
+
+    Args:
+        name: Of the variable.
+        default: Where it is not set.
+        environment: The variables.
+
+    Raises:
+        ConfigError: It is no such number.
+    """
+    value = environment.get(name, str(default))
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise ConfigError(
+            f"the environment variable {name} is '{value}'; unset it, or set it to a whole number."
+        )
+    return int(value)
 
 
 def inherited(environment: Mapping[str, str] = os.environ) -> tuple[Run, Path] | None:
@@ -263,7 +309,7 @@ def inherited(environment: Mapping[str, str] = os.environ) -> tuple[Run, Path] |
     if FOLDER in environment:
         folder = Path(environment[FOLDER])
         return stored(folder / "config.yaml"), folder
-    if int(environment.get("WORLD_SIZE", "1")) > 1:
+    if number("WORLD_SIZE", 1, environment) > 1:
         raise ConfigError(
             "WORLD_SIZE is set by another launcher; start one process with trainer.devices=N, "
             "which starts the others."

@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import lightning.pytorch as lp
@@ -16,10 +17,12 @@ from lightning.pytorch.callbacks import Checkpoint
 from recsys.accumulation import whole
 from recsys.callbacks import NOT_FINITE, finite
 from recsys.data.files import write_atomic
+from recsys.ending import short_of_memory
+from recsys.errors import ConfigError
 from recsys.optim import diverged
 from recsys.recommender import Recommender
 from recsys.resume import Leave, Signals
-from recsys.tracking import CsvLog
+from recsys.tracking import CsvLog, WandbLog
 from recsys.types import Batch
 
 
@@ -44,8 +47,20 @@ class WholeFile(CheckpointIO):
         map_location: object = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Reads tensors and plain values only, on the host."""
-        loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        """Reads tensors and plain values only, on the host.
+
+        Raises:
+            ConfigError: The file is damaged, or holds more than tensors and plain values.
+        """
+        try:
+            loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
+            if short_of_memory(error):
+                raise
+            raise ConfigError(
+                f"{path} is damaged; delete it and give the same resume= again to train the run "
+                "from its beginning."
+            ) from None
         return loaded
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -103,11 +118,17 @@ class Save(Checkpoint):
     def on_load_checkpoint(
         self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Takes back what was logged after the checkpoint: it will be logged again."""
+        """Takes back what was logged after the checkpoint: it will be logged again.
+
+        What was logged before it and never reached the disk at Weights & Biases is sent now.
+        """
         trainer.should_stop = checkpoint[STOPPED]
-        for logger in trainer.loggers:
-            if isinstance(logger, CsvLog):
-                logger.rewind(checkpoint["global_step"])
+        csv = [logger for logger in trainer.loggers if isinstance(logger, CsvLog)]
+        for logger in csv:
+            logger.rewind(checkpoint["global_step"])
+        for tracked in trainer.loggers:
+            if isinstance(tracked, WandbLog) and csv:
+                tracked.catch_up(csv[0].rows())
 
     def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Starts the clock; from here on a signal waits for a whole step."""
@@ -155,10 +176,14 @@ class Save(Checkpoint):
             self._point(trainer)
 
     def write(self, trainer: lp.Trainer) -> None:
-        """Saves the state; on every rank."""
-        trainer.save_checkpoint(self.path)
+        """Saves the log, then the state; on every rank.
+
+        A kill between the two leaves rows beyond the checkpoint, which are forgotten and logged
+        again; the other way round rows before it would be lost.
+        """
         for logger in trainer.loggers:
             logger.save()
+        trainer.save_checkpoint(self.path)
         if trainer.is_global_zero:
             self.saved()
         self._saved = time.monotonic()

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+WIDEST = 65_536
+"""Largest width of a layer: more is a slip of the hand that would fill the memory for hours."""
+
 
 def option(
     default: object,

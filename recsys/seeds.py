@@ -17,6 +17,8 @@ from types import FrameType
 
 from recsys.config import choice_name, compose, stored
 from recsys.errors import ConfigError
+from recsys.parent import tie_child
+from recsys.resultfile import RESULT, read_result
 from recsys.resume import busy, last_run, locked, new_folder
 
 PLAN = "seeds.json"
@@ -64,7 +66,7 @@ class Plan:
 
 def finished(run: Path) -> bool:
     """Whether a run has its result."""
-    return (run / "result.json").is_file()
+    return (run / RESULT).is_file()
 
 
 def last_begun(output: str) -> Path:
@@ -101,10 +103,12 @@ def planned(words: Sequence[str]) -> Plan:
     """
     asked = dict(word.partition("=")[::2] for word in words)
     count = asked["seeds"]
-    if not (count.isascii() and count.isdigit() and int(count)):
-        raise ConfigError(f"seeds is '{count}'; set it to a number from 1 on.")
+    if not (count.isascii() and count.isdigit() and len(count) < 6 and int(count)):
+        raise ConfigError(f"seeds is '{count}'; set it to a whole number from 1 to 99999.")
     kept = [word for word in words if word.partition("=")[0] not in ("seeds", "seed", "output")]
     run = compose([word for word in words if not word.startswith("seeds=")])
+    # All of them are checked now: the last one would be refused after the first has trained.
+    compose([*kept, f"seed={run.seed + int(count) - 1}"])
     name = run.experiment or choice_name(run.architecture)
     seeds = tuple(range(run.seed, run.seed + int(count)))
     content = json.dumps({"words": kept, "seeds": seeds}, indent=2) + "\n"
@@ -145,7 +149,7 @@ def _show(plan: Plan) -> None:
     from recsys import results
 
     runs = plan.runs()
-    found = [json.loads((runs[seed] / "result.json").read_text()) for seed in plan.seeds]
+    found = [read_result(runs[seed]) for seed in plan.seeds]
     options = stored(runs[plan.seeds[0]] / "config.yaml").evaluation
     if not options.test:
         results.show_spread([result["validation"]["metrics"] for result in found], options)
@@ -178,8 +182,11 @@ class _Child:
         """The exit code of one command; 128 + signal where one ended it or came in between."""
         if not self._signum:
             command = [sys.executable, "-m", "recsys.fit", *words]
-            self._process = subprocess.Popen(command, start_new_session=True)
-            code = self._process.wait()
+            with tie_child() as (env, descriptor):
+                self._process = subprocess.Popen(
+                    command, start_new_session=True, env=env, pass_fds=(descriptor,)
+                )
+                code = self._process.wait()
             self._process = None
             if not self._signum:
                 return code if code >= 0 else 128 - code

@@ -11,7 +11,7 @@ import io
 import netrc
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -19,11 +19,12 @@ from urllib.parse import urlparse
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from recsys.config import nearest
 from recsys.data.files import write_atomic
 from recsys.ending import State
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
 from recsys.overhead import beside
-from recsys.wandbrun import begin
+from recsys.wandbrun import begin, last_step
 
 FLUSH_SECONDS = 30.0
 
@@ -41,10 +42,7 @@ class CsvLog(Logger):
         self._rows: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
         if path.is_file():
-            with path.open(encoding="utf-8", newline="") as file:
-                self._rows = [
-                    {k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)
-                ]
+            self._rows = _read_rows(path)
 
     @property
     def name(self) -> str:
@@ -74,6 +72,13 @@ class CsvLog(Logger):
             self._rows.append({"step": 0 if step is None else step, **values})
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.save()
+
+    def rows(self) -> list[tuple[int, dict[str, float]]]:
+        """Step and values of each row, in the order in which they were logged."""
+        return [
+            (int(row["step"]), {name: float(row[name]) for name in row if name != "step"})
+            for row in self._rows
+        ]
 
     def rewind(self, step: int) -> None:
         """Forgets what was logged after a step, and the closing test, which ends every run anew."""
@@ -105,6 +110,28 @@ class CsvLog(Logger):
             self.save()
 
 
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log as text, without the values that are not there.
+
+    Raises:
+        DataError: It is no table of numbers with a column of steps.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [{k: v for k, v in row.items() if v != ""} for row in reader]
+        for row in rows:
+            int(row["step"])
+            for value in row.values():
+                float(value)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
+        raise DataError(
+            f"{path} is damaged, so that the run cannot go on with its log; start a new run, or "
+            "move the file away to go on without the rows so far."
+        ) from None
+    return rows
+
+
 Mode = Literal["online", "offline", "off"]
 MODES: Mapping[str, Mode] = {
     "online": "online",
@@ -120,11 +147,19 @@ def wandb_mode(asked: Literal["auto", Mode]) -> Mode:
 
     `WANDB_MODE` decides where it is set; else a key in `WANDB_API_KEY` or in the netrc file means
     online, and none means offline.
+
+    Raises:
+        ConfigError: `WANDB_MODE` is none of its words: taken for unset, a misspelt `disabled` would
+            send a run where a key is.
     """
     if asked != "auto":
         return asked
     mode = os.environ.get("WANDB_MODE", "")
-    if mode in MODES:
+    if mode:
+        if mode not in MODES:
+            raise ConfigError(
+                f"the environment variable WANDB_MODE is '{mode}'.{nearest(mode, MODES)}"
+            )
         return MODES[mode]
     return "online" if os.environ.get("WANDB_API_KEY") or _in_netrc() else "offline"
 
@@ -174,12 +209,15 @@ class WandbLog(Logger):
         try:
             place = (project, group, tags)
             with beside():
+                self._known = last_step(folder, run_id)
                 self.run = begin(folder, run_id, self.offline, folder.name, place, config)
         except wandb.Error as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
                 f"tracking.wandb: the run cannot be opened ({reason}); set tracking.wandb=offline."
             ) from None
+        if not self.offline and self.run.resumed:
+            self._known = self.run.starting_step - 1  # the service knows best
 
     @property
     def name(self) -> str:
@@ -198,6 +236,18 @@ class WandbLog(Logger):
         """Sends the values of a step."""
         with beside():
             self.run.log({k: v for k, v in metrics.items() if k != "epoch"}, step=step)
+
+    def catch_up(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Sends rows of before a stop that never reached Weights & Biases.
+
+        A process that is killed loses what its client had not written yet.
+
+        Args:
+            rows: Step and values of all that was logged, oldest first.
+        """
+        for step, values in rows:
+            if step > self._known:
+                self.log_metrics(values, step)
 
     def finish(
         self,

@@ -9,6 +9,7 @@ from typing import Any, final
 
 import lightning.pytorch as lp
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -148,10 +149,15 @@ class Trained(lp.LightningModule):
         """Restores what `save_trained` wrote.
 
         Raises:
-            ConfigError: The file belongs to another architecture or tuning method.
+            ConfigError: The file is damaged, or belongs to another architecture or tuning method.
         """
-        state, own = load_file(path), self.kept()
+        try:
+            state, own = load_file(path), self.kept()
+        except (OSError, SafetensorError, ValueError):
+            raise ConfigError(f"{path} is missing or damaged; run fit again.") from None
         self._check_names(state.keys(), own, str(path))
+        for name, p in own.items():
+            _check_value(path, name, state[name], p)
         with torch.no_grad():
             for name, p in own.items():
                 p.copy_(state[name])
@@ -166,3 +172,21 @@ class Trained(lp.LightningModule):
                 f"{where}: the checkpoint is of another architecture or tuning method "
                 f"({len(odd)} parameters differ, the first is '{odd[0]}')."
             )
+
+
+def _check_value(path: Path, name: str, value: Tensor, own: Tensor) -> None:
+    """Refuses what copying would stretch, round or spread without a word.
+
+    Raises:
+        ConfigError: Shape or kind of number is another, or a value is not finite.
+    """
+    odd = ""
+    if value.shape != own.shape:
+        odd = f"has the shape {list(value.shape)} in place of {list(own.shape)}"
+    elif value.dtype != own.dtype:
+        names = (str(t.dtype).removeprefix("torch.") for t in (value, own))
+        odd = "holds {} in place of {}".format(*names)
+    elif not bool(value.isfinite().all()):
+        odd = "holds values that are not finite"
+    if odd:
+        raise ConfigError(f"{path}: '{name}' {odd}: the file is damaged; run fit again.")

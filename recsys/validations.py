@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.data.files import full_disk, write_atomic
+from recsys.errors import DataError
 
 if TYPE_CHECKING:
     from recsys.data.plan import Plan
@@ -43,13 +44,19 @@ class Validations:
         """Cuts what comes after a step, and a line that a crash left unfinished.
 
         Raises:
-            DataError: The disk is full.
+            DataError: The disk is full, or a line is damaged.
         """
         if not self.path.is_file():
             return
-        text = self.path.read_text(encoding="utf-8")
-        lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        kept = "".join(line for line in lines if json.loads(line)["step"] <= step)
+        try:
+            text = self.path.read_text(encoding="utf-8")
+            lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+            kept = "".join(line for line in lines if json.loads(line)["step"] <= step)
+        except (OSError, ValueError, KeyError, TypeError):
+            raise DataError(
+                f"{self.path} is damaged; start a new run, or delete the file to go on without "
+                "the validations so far."
+            ) from None
         if kept != text:
             write_atomic(self.path, kept)
 

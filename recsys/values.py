@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from dataclasses import Field, fields, is_dataclass
 from types import NoneType
@@ -81,7 +82,9 @@ def check_ranges(config: object, prefix: str) -> None:
         least, most = f.metadata.get("least"), f.metadata.get("most")
         if is_dataclass(value):
             check_ranges(value, f"{prefix}{f.name}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{prefix}{f.name} is {value}; set it to a finite number.")
         elif least is not None and value is not None and not value >= least:
-            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {least:g} or more.")
+            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {least:.15g} or more.")
         elif most is not None and value is not None and not value <= most:
-            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {most} or less.")
+            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {most:.15g} or less.")

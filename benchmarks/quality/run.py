@@ -18,6 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from recsys.resultfile import read_result
+
 HERE = Path(__file__).resolve().parent
 RUNS = HERE / "runs"
 FEW = ["data.train_users=2000"]
@@ -57,7 +59,7 @@ def measure(row: int, seed: int, root: Path) -> None:
             env={**os.environ, "HF_HUB_OFFLINE": "1"},
         )
         (path,) = Path(output).glob("*/result.json")
-        result = json.loads(path.read_text())
+        result = read_result(path.parent)
     wanted = (*SHOWN, "cases", "cold/cases")
     kept = {
         "command": "python -m recsys.fit " + " ".join(command),

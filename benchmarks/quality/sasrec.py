@@ -35,6 +35,8 @@ from typing import Any
 
 import polars as pl
 
+from recsys.resultfile import read_result
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SIDES = {"recsys": "recsys", "recbole": "RecBole 1.2.1"}
@@ -146,7 +148,7 @@ def ours(asked: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if fit.main(words(asked, folder)):
         raise SystemExit("our side failed; its sentence stands above")
     run = max((folder / "runs").iterdir(), key=lambda path: path.stat().st_mtime)
-    result = json.loads((run / "result.json").read_text())
+    result = read_result(run)
     cases = pl.read_parquet(run / "cases.parquet")
     return {
         "wall": spent[0],

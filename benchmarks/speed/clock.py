@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from measure import Part, Timing, row
+
+from recsys.resultfile import read_result
 
 BUDGET = 300.0
 """Seconds of training that every method may use; validations are not counted."""
@@ -99,7 +100,7 @@ def curve(data: Path, words: list[str], epochs: int) -> Curve:
         (folder,) = Path(output).iterdir()
         with (folder / "log" / "metrics.csv").open(encoding="utf-8", newline="") as file:
             rows = [r for r in csv.DictReader(file) if r["val/ndcg@10"]]
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        result: dict[str, Any] = read_result(folder)
     return Curve(
         [float(r["seconds"]) for r in rows],
         [100 * float(r["val/ndcg@10"]) for r in rows],

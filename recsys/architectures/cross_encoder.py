@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from recsys import later
 from recsys.config import option
 from recsys.errors import ConfigError
+from recsys.schema import WIDEST
 
 if TYPE_CHECKING:
     from recsys.config import Run
@@ -31,7 +32,7 @@ class Config:
         "target, and columns of the interactions that are known before it",
     )
     temperature: float = option(0.05, "of the cosine of both spans at the start")
-    hidden: int = option(256, "width of the head, which is zero at first")
+    hidden: int = option(256, "width of the head, which is zero at first", least=1, most=WIDEST)
 
     @property
     def reads_context(self) -> list[str]:

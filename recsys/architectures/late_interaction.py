@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from recsys import later
 from recsys.config import option
 from recsys.errors import ConfigError
+from recsys.schema import WIDEST
 
 if TYPE_CHECKING:
     from recsys.config import Run
@@ -28,7 +29,7 @@ class Config:
 
     titles: int = option(3, "last items of the history whose tokens are the user's", least=1)
     width: int | None = option(
-        None, "of a token vector, by a map that trains; null: the encoder's", least=1
+        None, "of a token vector, by a map that trains; null: the encoder's", least=1, most=WIDEST
     )
     special_tokens: bool = option(False, "whether the states of special tokens take part")
     heads: bool = option(True, "residual heads on both sides' tokens, zero at first")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from recsys import later
 from recsys.config import choice_name, option
 from recsys.errors import ConfigError
+from recsys.schema import WIDEST
 
 if TYPE_CHECKING:
     from recsys.config import Run
@@ -29,7 +30,7 @@ class Config:
     item: Literal["text", "id", "text+id"] = option(
         "text", "items from their texts, from vectors learned by row, or from the sum of both"
     )
-    width: int = option(64, "of the vectors of item=id", least=1)
+    width: int = option(64, "of the vectors of item=id", least=1, most=WIDEST)
     categories: list[str] = option(
         [],
         "item columns whose tags add learned vectors to an item (as words they go into "
@@ -59,11 +60,11 @@ class Config:
     )
     temperature: float = option(0.05, "of the cosine at the start")
     recency: float = option(0.3, "decay a step back in the history, at the start")
-    layers: int = option(2, "of history=causal and gru", least=1)
+    layers: int = option(2, "of history=causal and gru", least=1, most=256)
     attention_heads: int = option(4, "of a layer of history=causal; they divide the width", least=1)
     dropout: float = option(0.2, "in history=causal and gru, below 1", least=0)
     heads: bool = option(True, "residual heads on item and user vectors, zero at first")
-    hidden: int = option(256, "width of the MLP")
+    hidden: int = option(256, "width of the MLP", least=1, most=WIDEST)
 
     @property
     def reads_tokens(self) -> bool:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from recsys.comparison.runs import flat
 from recsys.config import AXES
 from recsys.errors import ConfigError, DataError
+from recsys.resultfile import RESULT, read_result
 from recsys.resume import CONFIG, Start
+from recsys.wandbrun import attempts
 from recsys.yamlfile import read_mapping
 
 if TYPE_CHECKING:
@@ -78,9 +80,7 @@ def files(folder: Path, name: str) -> list[Path]:
         folder: Of the run.
         name: Its id.
     """
-    found = (folder / "wandb").glob(f"*run-*-{name}/run-{name}.wandb")
-    # The name holds the time of the start: offline-run-20260131_120000-ID, or run-...
-    return sorted(found, key=lambda path: path.parent.name.removeprefix("offline-"))
+    return [path / f"run-{name}.wandb" for path in attempts(folder, name)]
 
 
 def load(folder: Path) -> Logged:
@@ -111,13 +111,9 @@ def _rebuilt(folder: Path, name: str, config: dict[str, Any]) -> Logged:
     """An online run without files of its own: what it sent is what the framework wrote as well."""
     history = tuple({"_step": step, **row} for step, row in rows(folder / "log" / "metrics.csv"))
     summary = {name: value for row in history for name, value in row.items()}
-    result = folder / "result.json"
-    if result.is_file():
-        try:
-            node = json.loads(result.read_text(encoding="utf-8"))
-            summary |= _slashed({part: node.get(part, {}) for part in PARTS})
-        except (ValueError, AttributeError):
-            raise DataError(f"{result} is damaged; run fit again.") from None
+    if (folder / RESULT).is_file():
+        node = read_result(folder)
+        summary |= _slashed({part: node.get(part, {}) for part in PARTS})
     project, group, tags = place(config)
     return Logged(
         name, folder.name, project, group, tags, flat(config), history, summary, exit=None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import polars as pl
 
 from recsys.config import Node, stored, to_node
 from recsys.errors import ConfigError, DataError
+from recsys.resultfile import RESULT, read_result
 from recsys.resume import CONFIG
 
 SAME_CASES = ("case", "user", "target", "size", "cold", "positives")
@@ -92,7 +92,7 @@ def load(folder: Path) -> PastRun:
         DataError: One of its files is damaged.
     """
     config = to_node(stored(folder / CONFIG))
-    path = folder / "result.json"
+    path = folder / RESULT
     if not path.is_file():
         raise ConfigError(
             f"{folder}: the run is not finished, result.json is missing; finish it with: "
@@ -104,10 +104,10 @@ def load(folder: Path) -> PastRun:
             "their tests; run fit again with evaluation.test=true."
         )
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_result(folder)
         complete = all(isinstance(result[k], dict) for k in ("test", "floors", "protocol", "cost"))
         complete = complete and {"fingerprint", "split", "roles_sha256"} <= set(result["data"])
-    except (ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         complete = False
     if not complete:
         raise DataError(f"{path} is damaged or of another version; run fit again.")

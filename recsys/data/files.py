@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -19,6 +20,16 @@ _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 def aside(path: Path) -> Path:
     """A new hidden name beside `path`, so that a rename never crosses file systems."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+def clear_asides(folder: Path) -> None:
+    """Removes what writers that were killed have left half-written in a folder and below.
+
+    Only for who holds the folder alone: the file of a writer at work looks the same.
+    """
+    for left in folder.rglob(".*.tmp"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{32}\.tmp", left.name) and left.is_file():
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recsys import resultfile
 from recsys.data.files import write_atomic
 from recsys.errors import ConfigError, Diverged, OutOfMemory
 from recsys.resume import CONFIG, ENDED, busy
@@ -66,11 +67,7 @@ def run_of(place: Path) -> Path | None:
 
 def read_result(run: Path) -> dict[str, Any] | None:
     """The result of a run that is complete."""
-    path = run / "result.json"
-    if not path.is_file():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    return resultfile.read_result(run) if (run / resultfile.RESULT).is_file() else None
 
 
 def figures(result: Mapping[str, Any]) -> dict[str, float]:

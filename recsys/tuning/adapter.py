@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recsys.errors import ConfigError
+from recsys.schema import WIDEST, option
 
 if TYPE_CHECKING:
     from recsys.encoders.encoder import Encoder
@@ -23,7 +24,7 @@ class Config:
         default="pfeiffer",
         metadata={"help": "behind attention and feed-forward, or behind feed-forward only"},
     )
-    width: int = field(default=64, metadata={"help": "width of the bottleneck"})
+    width: int = option(64, "width of the bottleneck", least=1, most=WIDEST)
     activation: str = field(default="gelu", metadata={"help": "gelu, relu, silu, ..."})
     dropout: float = field(default=0.0, metadata={"help": "dropout inside the bottleneck"})
 
@@ -42,6 +43,8 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
 
     span = chosen(encoder.model, cfg.layers)
     _check(cfg)
+    if cfg.width < 1:
+        raise ConfigError(f"tuning.width is {cfg.width}; set it to 1 or more.")
     if cfg.activation not in ACT2FN:
         raise ConfigError(
             f"tuning.activation is {cfg.activation!r}; choose one of {', '.join(sorted(ACT2FN))}."
@@ -62,7 +65,5 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
 def _check(cfg: Config) -> None:
     if cfg.placement not in ("houlsby", "pfeiffer"):
         raise ConfigError(f"tuning.placement is {cfg.placement!r}; choose houlsby or pfeiffer.")
-    if cfg.width < 1:
-        raise ConfigError(f"tuning.width is {cfg.width}; set it to 1 or more.")
     if not 0 <= cfg.dropout < 1:
         raise ConfigError(f"tuning.dropout is {cfg.dropout}; set it from 0 to below 1.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recsys.errors import ConfigError
+from recsys.schema import option
 
 if TYPE_CHECKING:
     from recsys.encoders.encoder import Encoder
@@ -19,7 +20,7 @@ class Config:
     moves: ClassVar[str] = "tuned"
 
     layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
-    rank: int = field(default=8, metadata={"help": "rank of the update"})
+    rank: int = option(8, "rank of the update, up to the encoder's width", least=1)
     alpha: float = field(
         default=16.0, metadata={"help": "the update is scaled by alpha / rank (rslora: its root)"}
     )
@@ -45,7 +46,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     from recsys.encoders.lowrank import LowRank
 
     span = chosen(encoder.model, cfg.layers)
-    _check(cfg)
+    _check(cfg, encoder.width)
     path, stack = layer_stack(encoder.model)
     inside = attention_linears if cfg.targets == "attention" else linears
     # Full names: PEFT matches by suffix, and a short one also hits other maps.
@@ -63,9 +64,12 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     return encoder.train_only(added, added, "zero", lambda: merge(encoder))
 
 
-def _check(cfg: Config) -> None:
-    if cfg.rank < 1:
-        raise ConfigError(f"tuning.rank is {cfg.rank}; set it to 1 or more.")
+def _check(cfg: Config, width: int) -> None:
+    if not 1 <= cfg.rank <= width:
+        raise ConfigError(
+            f"tuning.rank is {cfg.rank}; set it from 1 to {width}, this encoder's width, above "
+            "which no map can have a larger rank."
+        )
     if not cfg.alpha > 0:
         raise ConfigError(f"tuning.alpha is {cfg.alpha}; set it above 0.")
     if not 0 <= cfg.dropout < 1:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recsys.errors import ConfigError
+from recsys.schema import WIDEST, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,10 +24,12 @@ class Config:
     moves: ClassVar[str] = "tuned"
 
     layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
-    length: int = field(default=10, metadata={"help": "learned keys and values of a layer"})
-    projection: int | None = field(
-        default=None,
-        metadata={"help": "hidden width of an MLP that makes them, one a layer; null: they are"},
+    length: int = option(10, "learned keys and values of a layer", least=1, most=WIDEST)
+    projection: int | None = option(
+        None,
+        "hidden width of an MLP that makes them, one a layer; null: they are",
+        least=1,
+        most=WIDEST,
     )
     start: Literal["small", "random", "tokens"] = field(
         default="small",
