@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from recsys.comparison.keys import of_seconds
 from recsys.comparison.methods import Method
 from recsys.comparison.runs import PastRun
 
@@ -160,8 +161,13 @@ def alike(methods: Sequence[Method]) -> list[str]:
     """
     runs = [run for method in methods for run in method.runs]
     trained = [run for run in runs if run.trains]
-    unlike = [name for name in _ALL if len({str(_key(run, name)) for run in runs}) > 1]
-    unlike += [name for name in _TRAINED if len({str(_key(run, name)) for run in trained}) > 1]
+    groups = ((runs, of_seconds("all")), (trained, of_seconds("encoder")))
+    unlike = [
+        name
+        for those, names in groups
+        for name in names
+        if len({str(_key(run, name)) for run in those}) > 1
+    ]
     for name in ("torch", "cpu"):
         # A run of before the processor was noted may be of any: that is unknown, not unlike.
         said = {run.result.get("versions", {}).get(name) for run in runs}
@@ -170,26 +176,6 @@ def alike(methods: Sequence[Method]) -> list[str]:
     if basis(methods).note and len({_key(run, "tracking.wandb") for run in runs}) > 1:
         unlike.append("tracking.wandb")
     return unlike
-
-
-_ALL = (
-    "trainer.accelerator",
-    "trainer.devices",
-    "trainer.threads",
-    "profile",
-    "evaluation.beyond",
-    "evaluation.k",
-    "evaluation.batch_size",
-)
-_TRAINED = (
-    "encoder.cache",
-    "encoder.cache_gb",
-    "encoder.cache_dtype",
-    "encoder.cache_place",
-    "encoder.chunk_tokens",
-    "encoder.checkpoint_chunks",
-)
-"""Keys that change seconds and no result: of all runs, and of those with an encoder."""
 
 
 def _key(run: PastRun, name: str) -> object:

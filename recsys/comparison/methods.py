@@ -7,66 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recsys.comparison.keys import HELD, NEUTRAL, TRAINING, within
 from recsys.comparison.runs import PastRun, flat
 from recsys.config import Node, nearest
 from recsys.errors import ConfigError
-
-NEUTRAL = (
-    "seed",
-    "output",
-    "experiment",
-    "profile",
-    "tracking",
-    "checkpoint",
-    "trainer.threads",
-    "trainer.devices",
-    "trainer.accelerator",
-    "trainer.deterministic",
-    "trainer.log_every",
-    "encoder.cache",
-    "encoder.cache_gb",
-    "encoder.cache_place",
-    "encoder.chunk_tokens",
-    "encoder.checkpoint_chunks",
-    "evaluation.k",
-    "evaluation.slices",
-    "evaluation.beyond",
-    "evaluation.category",
-    "evaluation.batch_size",
-)
-"""Keys and groups that change no weight and no rank."""
-
-HELD = (
-    "data.source",
-    "data.split",
-    "data.val_fraction",
-    "data.test_fraction",
-    "data.positive_from",
-    "data.max_users",
-    "data.sample_seed",
-    "data.max_items",
-    "evaluation.protocol",
-    "evaluation.candidates",
-    "evaluation.sampled_negatives",
-    "evaluation.sampled_by",
-    "evaluation.max_cases",
-    "evaluation.mask_history",
-)
-"""Keys whose effect `comparable.refuse_unlike` compares in the results themselves, by checksum."""
-
-TRAINING = (
-    "encoder",
-    "optimizer",
-    "regularization",
-    "trainer",
-    "data.queries",
-    "data.queries_per_user",
-    "data.targets",
-    "data.max_tokens",
-    "data.train_users",
-    "evaluation.monitor",
-)
-"""Keys that do nothing where the architecture does not train."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +42,7 @@ def identity(run: PastRun) -> Node:
     An encoder is what its checksum says, wherever it lies.
     """
     left_out = (*NEUTRAL, *HELD, *(() if run.trains else TRAINING))
-    out = {
-        key: value
-        for key, value in flat(run.config).items()
-        if not any(key == name or key.startswith(f"{name}.") for name in left_out)
-    }
+    out = {key: value for key, value in flat(run.config).items() if not within(key, left_out)}
     checksum = run.result.get("encoder", {}).get("sha256")
     if run.trains and checksum:
         out["encoder.model"] = f"sha256:{checksum}"
