@@ -27,8 +27,9 @@ from recsys.data.tables import Tables, fingerprint
 from recsys.data.usertexts import UserTexts
 from recsys.encoders.cut import Unsupported
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.load import load, load_tokenizer
+from recsys.encoders.load import load
 from recsys.encoders.prefix import PrefixCache
+from recsys.encoders.tokenizer import check_known, load_tokenizer
 from recsys.encoders.vectors import FrozenVectors
 from recsys.errors import ConfigError
 from recsys.evaluation import cutoffs, names
@@ -296,11 +297,13 @@ def _trainable(
     key = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     store = Store()
     catalog = Catalog.build(parts.texts, tokenize, key, store, run.data.max_tokens)
+    check_known(catalog, "item", tokenizer, rank() == 0)
     user_texts = None
     if run.architecture.reads_user_texts:
         texts = tables.users["text"].to_list()
         longest = run.data.max_tokens
         profiles = Catalog.build(texts, tokenize, key, store, longest)
+        check_known(profiles, "user", tokenizer, rank() == 0)
         pieces = known.pieces() if run.architecture.reads_context_texts else {}
         said = {n: [ids[:longest] for ids in tokenize(of)] for n, of in pieces.items()}
         between = tuple(tokenize([";"])[0])

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from recsys.data.examples import Lists
 from recsys.data.splits import TEST, TRAIN, VAL, Split
-from recsys.encoders.load import weights_file
 from recsys.encoders.prefix import PrefixCache
+from recsys.encoders.source import weights_file
 from recsys.encoders.vectors import FrozenVectors
 from recsys.errors import ConfigError
 

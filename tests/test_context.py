@@ -13,7 +13,7 @@ from recsys.config import compose
 from recsys.context import UNKNOWN, Situations, situations
 from recsys.data.examples import VAL
 from recsys.data.usertexts import UserTexts
-from recsys.encoders.load import load_tokenizer
+from recsys.encoders.tokenizer import load_tokenizer
 from recsys.errors import ConfigError
 from recsys.fit import main
 from recsys.recommend import main as recommend

@@ -158,7 +158,7 @@ def _tokens(model: str) -> Count:
     Raises:
         ConfigError: It cannot be had.
     """
-    from recsys.encoders.load import load_tokenizer
+    from recsys.encoders.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(model, None)
 

