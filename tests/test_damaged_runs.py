@@ -21,6 +21,7 @@ from recsys.recommend import main as recommend
 from recsys.saving import WholeFile
 from recsys.wandbrun import keep_order, last_step
 from tests.test_resume import Crash, break_at, crash, only, outcome, straight, terminate, words
+from tests.test_trial_ends import at_step, not_a_number
 
 __all__ = ["words"]  # a fixture
 
@@ -232,16 +233,7 @@ def test_nonsense_is_refused_before_anything_trains(
 def test_a_loss_that_was_never_a_number_blames_no_learning_rate(
     words, tmp_path, capsys, monkeypatch
 ):
-    from recsys.recommender import Recommender
-
-    original = Recommender.training_step
-
-    def step(self, batch, batch_idx):
-        loss = original(self, batch, batch_idx)
-        self.train_loss = self.train_loss * float("nan")
-        return loss * float("nan")
-
-    monkeypatch.setattr(Recommender, "training_step", step)
+    at_step(monkeypatch, 1, not_a_number)
     assert main([*words, f"output={tmp_path / 'runs'}"]) == 3
     line = told(capsys)
     assert "before any weight was trained" in line
