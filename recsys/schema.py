@@ -52,8 +52,10 @@ class Data:
     """Which interactions and texts, how they are split, and what a training query is."""
 
     source: Any = option({"name": "quickstart"}, "where the tables come from (axis)")
-    split: Literal["default", "leave_one_out", "time", "given"] = option(
-        "default", "how events are held out; default: what the source names"
+    split: Literal["default", "leave_one_out", "random", "time", "given"] = option(
+        "default",
+        "how events are held out; default: what the source names; random: one of each user, for "
+        "data without times, of which nothing can then be said about time",
     )
     val_fraction: float = option(
         0.1, "share of events between the two cuts of a time split", least=0
@@ -92,8 +94,8 @@ class Data:
     train_users: int | None = option(None, "train on a seeded sample of so many users", least=1)
     sample_seed: int = option(
         0,
-        "of max_users, train_users and evaluation.max_cases; not the run's seed, so that several "
-        "seeds see the same data",
+        "of max_users, train_users, evaluation.max_cases and split=random; not the run's seed, so "
+        "that several seeds see the same data",
         least=0,
     )
     max_items: int | None = option(None, "keep the most frequent items, for a quick look", least=1)

@@ -80,6 +80,7 @@ def split(data: Data, found: Tables) -> Split:
         positive_from=data.positive_from,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
+        seed=data.sample_seed,
     )
 
 
@@ -96,8 +97,11 @@ def prepare(data: Data) -> tuple[Tables, Split]:
         found = with_reviews(found, made, data.user_reviews)
     notes = (*found.notes, *made.notes)
     if made.time is None and Windows.of(found.items) is not None:
+        why, remedy = "the interactions have no times", "name the time column to use them"
+        if method(data) == "random":
+            why, remedy = "data.split=random has no times", "use another split with them"
         notes += (
-            "availability: the interactions have no times, so that the items' available_from and "
-            "available_until play no part; name the time column to use them.",
+            f"availability: {why}, so that the items' available_from and available_until play no "
+            f"part; {remedy}.",
         )
     return found, dataclasses.replace(made, notes=notes)

@@ -23,7 +23,8 @@ from recsys.errors import ConfigError, DataError
 
 TRAIN, VAL, TEST = 0, 1, 2
 _ROLES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
-Method = Literal["leave_one_out", "time", "given"]
+Method = Literal["leave_one_out", "random", "time", "given"]
+_SORTED = 0.95  # share of steps in one direction of the catalog that no choice of users makes
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,67 @@ def leave_one_out(tables: Tables, positive_from: float | None = None) -> Split:
         ConfigError: positive_from without ratings, or no user has 3 positive events.
     """
     split, _ = _events(tables, positive_from)
+    role, few = _last_two(split)
+    notes = (
+        *_untimed(split),
+        "leave_one_out: training sees other users' events that are later than a test target.",
+        f"leave_one_out: {few} users have fewer than 3 positive events and only train.",
+    )
+    name = f"leave_one_out(positive_from={positive_from})"
+    return _with(split, role, name, notes, allow_empty=False)
+
+
+def random_one_out(tables: Tables, positive_from: float | None = None, seed: int = 0) -> Split:
+    """One positive event of each user at random is the test target, another the validation target.
+
+    For data without times, or whose times mean nothing: each user's events are put in an order that
+    is drawn, and the last two positive ones are held out as `leave_one_out` does it. The history of
+    a target is the rest of the user's events, of a test target with the validation target; none
+    that is held out is in the history of a training query. What comes before what cannot be said,
+    so that the split has no times, and its figures say nothing about recommending what comes next.
+
+    Args:
+        tables: Checked tables.
+        positive_from: Lowest rating with label 1; None: every event has label 1.
+        seed: Of the order; the same for every method.
+
+    Raises:
+        ConfigError: The events have baskets or impressions, which are what belongs together in
+            time; or as `leave_one_out`.
+    """
+    split, _ = _events(tables, positive_from)
+    for column, first in (("basket", split.basket), ("impression", split.shown)):
+        if first is not None:
+            raise ConfigError(
+                f"data.split=random draws an order of single events, and these have the column "
+                f"'{column}', which holds some together; use data.split=leave_one_out."
+            )
+    order = np.lexsort((np.random.default_rng(seed).random(len(split.item)), split.user()))
+    assert split.row is not None
+    split = dataclasses.replace(
+        split,
+        item=split.item[order],
+        label=split.label[order],
+        weight=split.weight[order],
+        row=split.row[order],
+        time=None,
+        windows=None,
+    )
+    role, few = _last_two(split)
+    notes = (
+        "random: targets and the order of histories are drawn, so that nothing can be said about "
+        "time, neither about what comes next nor about new items.",
+        f"random: {few} users have fewer than 3 positive events and only train.",
+    )
+    name = f"random(positive_from={positive_from}, seed={seed})"
+    return _with(split, role, name, notes, allow_empty=False)
+
+
+def _last_two(split: Split) -> tuple[NDArray[np.int8], int]:
+    """(N,) roles that hold out each user's last two positive events, and how many have too few.
+
+    A negative event after one of them has its role, so that training sees nothing later.
+    """
     user = split.user()
     positive = np.flatnonzero(split.label > 0)
     counts = np.bincount(user[positive], minlength=len(split.offsets) - 1)
@@ -204,13 +266,30 @@ def leave_one_out(tables: Tables, positive_from: float | None = None) -> Split:
     first_test[chosen] = positive[ends[chosen] - 1]
     event = np.arange(len(user))
     role = (event >= first_val[user]).astype(np.int8) + (event >= first_test[user]).astype(np.int8)
-    few = int(np.sum((counts < 3) & (np.diff(split.offsets) > 0)))
-    notes = (
-        "leave_one_out: training sees other users' events that are later than a test target.",
-        f"leave_one_out: {few} users have fewer than 3 positive events and only train.",
+    return role.astype(np.int8), int(np.sum((counts < 3) & (np.diff(split.offsets) > 0)))
+
+
+def _untimed(split: Split) -> tuple[str, ...]:
+    """What it means to hold out the last event where only the file says which one is the last."""
+    if split.time is not None:
+        return ()
+    other = "data.split=random holds out events at random"
+    step = np.diff(split.item)
+    starts = split.offsets[1:-1]
+    step = np.delete(step, starts[(starts > 0) & (starts < len(split.item))] - 1)
+    rising = float(np.mean(step > 0)) if len(step) else 0.5
+    if len(step) >= 20 and not 1 - _SORTED < rising < _SORTED:
+        share = max(rising, 1 - rising)
+        return (
+            "leave_one_out: there are no times, and the file is sorted by item, not by time (for "
+            f"{share:.0%} of the events the user's next one is with an item further "
+            f"{'down' if rising > 0.5 else 'up'} the catalog): every target is an item of its end; "
+            f"{other}.",
+        )
+    return (
+        "leave_one_out: there are no times, so that the order in the file stands for it: a target "
+        f"is what comes last there. Where that is not the order of events, {other}.",
     )
-    name = f"leave_one_out(positive_from={positive_from})"
-    return _with(split, role.astype(np.int8), name, notes, allow_empty=False)
 
 
 def time_split(
@@ -230,7 +309,8 @@ def time_split(
     if "time" not in tables.interactions.columns:
         raise ConfigError(
             "A time split needs times, and the interactions have only an order; "
-            "use data.split=leave_one_out or name the time column."
+            "use data.split=leave_one_out (the last in the file) or data.split=random, or name the "
+            "time column."
         )
     if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
         raise ConfigError(
@@ -305,6 +385,7 @@ def make(
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
     column: str = "split",
+    seed: int = 0,
 ) -> Split:
     """The split of the name; each method reads only its own settings.
 
@@ -314,8 +395,10 @@ def make(
     """
     if method == "leave_one_out":
         return leave_one_out(tables, positive_from)
+    if method == "random":
+        return random_one_out(tables, positive_from, seed)
     if method == "time":
         return time_split(tables, val_fraction, test_fraction, positive_from)
     if method == "given":
         return given(tables, column, positive_from)
-    raise ConfigError(f"Unknown split '{method}'; use leave_one_out, time or given.")
+    raise ConfigError(f"Unknown split '{method}'; use leave_one_out, random, time or given.")

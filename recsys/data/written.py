@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import typing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,7 @@ from recsys.errors import ConfigError, DataError
 from recsys.schema import Data
 
 FILE = "data.json"
-_METHODS = ("leave_one_out", "time", "given")
+_METHODS = typing.get_args(Method)
 # What has been done to the tables already: doing it again is no use, or (event_types) wrong.
 _DONE = (
     *("source", "split", "max_users", "max_items", "event_types", "since", "until"),

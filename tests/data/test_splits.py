@@ -162,5 +162,5 @@ def test_given_refuses_what_would_leak() -> None:
 
 
 def test_an_unknown_method_is_refused() -> None:
-    with pytest.raises(ConfigError, match="Unknown split 'random'"):
-        make(tables([(0, 0, 0, 5)]), "random")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="Unknown split 'shuffled'"):
+        make(tables([(0, 0, 0, 5)]), "shuffled")  # type: ignore[arg-type]
