@@ -183,6 +183,10 @@ def _no_loss() -> Tensor:
     return torch.zeros(2, dtype=torch.float64)
 
 
+ROWS = 10
+"""Steps between two rows of the log where nothing else is asked for, and the least of its rows."""
+
+
 class Watch(Callback):
     """Logs loss, learning rate, gradient norm and distance from the start by role.
 
@@ -195,15 +199,16 @@ class Watch(Callback):
     written or a validation begins: asking in every step would wait for the device.
 
     Args:
-        every: Optimiser steps between two rows.
+        every: Optimiser steps between two rows; None: ten, or a tenth of them all if that is less.
         seconds: Tells the time trained so far.
 
     Attributes:
         distance: Euclidean distance from the start by role, when training has ended.
     """
 
-    def __init__(self, every: int, seconds: Callable[[], float]) -> None:
-        self.every, self.seconds = every, seconds
+    def __init__(self, every: int | None, seconds: Callable[[], float]) -> None:
+        self.every, self.seconds = every or ROWS, seconds
+        self._adapts = every is None
         self.distance: dict[str, float] = {}
         self._row: dict[str, Tensor] = {}
         # Sum and count of the losses of the last whole epoch and of what came after it; they stay
@@ -239,6 +244,12 @@ class Watch(Callback):
             torch.tensor(sums, dtype=torch.float64) for sums in state_dict["loss_sums"]
         )
         self.distance = state_dict["distance"]
+
+    def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Has a short training leave a curve, too."""
+        steps = trainer.estimated_stepping_batches
+        if self._adapts and math.isfinite(steps):
+            self.every = max(1, min(ROWS, int(steps) // ROWS))
 
     def on_before_optimizer_step(
         self,
@@ -335,14 +346,14 @@ class Memory(Callback):
     each validation and test, and where the run asks.
 
     Args:
-        every: Optimiser steps between two samples.
+        every: Optimiser steps between two samples; None: ten.
 
     Attributes:
         peak: Largest sample in MiB; 0 where the system does not tell.
     """
 
-    def __init__(self, every: int) -> None:
-        self.every = every
+    def __init__(self, every: int | None) -> None:
+        self.every = every or ROWS
         self.peak = 0.0
 
     def sample(self) -> None:

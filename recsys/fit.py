@@ -148,8 +148,6 @@ def _check_command(run: Run) -> None:
             f"trainer.devices={run.trainer.devices} starts the command again for each device; "
             "run it as python -m recsys.fit."
         )
-    if run.trainer.devices < 1 or run.trainer.log_every < 1:
-        raise ConfigError("trainer.devices and trainer.log_every are at least 1.")
 
 
 def resolve(run: Run) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from recsys import build, closing, idle, overhead, profiling, protocols, ranks, results, tracking
 from recsys.build import Assembly
 from recsys.callbacks import Bar, BatchSeed, Best, Memory, Watch
-from recsys.config import AXES, Run, choice_name, to_node
+from recsys.config import Run, to_node
 from recsys.ending import memory_told, state
 from recsys.errors import ConfigError, DataError
 from recsys.evaluation import cutoffs
@@ -236,8 +237,10 @@ class Job:
             print("the best validation was before the first step: training did not help")
         if self.wandb is not None:
             wanted = self.run.tracking.checkpoint_artifact and self.best.path.is_file()
-            self.wandb.finish(result, table, self.best.path if wanted else None)
-            if self.wandb.offline:
+            why = self.wandb.finish(result, table, self.best.path if wanted else None)
+            if why:
+                print(f"warning: {why}", file=sys.stderr)
+            elif self.wandb.offline:
                 print(self.wandb.sync_line())
         print(f"result: {self.folder}")
 
@@ -276,18 +279,7 @@ class Job:
         if options.tensorboard:
             found.append(tracking.tensorboard(self.folder))
         if options.wandb != "off":
-            node = to_node(self.run)
-            tags = [f"{axis}={choice_name(_axis(self.run, axis))}" for axis in AXES]
-            tags += [tag for tag in dict.fromkeys(options.tags) if tag not in tags]
-            self.wandb = tracking.WandbLog(
-                self.folder,
-                self.start.wandb,
-                options.wandb,
-                options.project,
-                options.group or self.run.experiment or choice_name(self.run.architecture),
-                tags,
-                node,
-            )
+            self.wandb = tracking.WandbLog(self.folder, self.start.wandb, to_node(self.run))
             found.append(self.wandb)
         return found
 
@@ -326,22 +318,10 @@ class Job:
             enable_checkpointing=True,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            log_every_n_steps=options.log_every,
             use_distributed_sampler=False,
             # Epochs cut by tokens differ in their number of batches; the loader is asked anew.
             reload_dataloaders_every_n_epochs=0 if options.batch_tokens is None else 1,
         )
-
-
-def _axis(run: Run, axis: str) -> object:
-    """The choice of an axis."""
-    nodes: dict[str, object] = {
-        "data.source": run.data.source,
-        "tuning": run.tuning,
-        "architecture": run.architecture,
-        "objective": run.objective,
-    }
-    return nodes[axis]
 
 
 def _test(trainer: lp.Trainer, made: Assembly) -> dict[str, float]:

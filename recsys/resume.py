@@ -34,6 +34,8 @@ NEUTRAL = (
     "tracking.project",
     "tracking.group",
     "tracking.tags",
+    "tracking.name",
+    "tracking.kind",
     "tracking.tensorboard",
     "tracking.checkpoint_artifact",
 )

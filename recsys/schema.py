@@ -214,7 +214,11 @@ class Trainer:
         None, "validations without gain before stopping; null: never", least=1
     )
     deterministic: bool = option(True, "only operations that repeat bit by bit")
-    log_every: int = option(10, "optimiser steps between two rows of the log", least=1)
+    log_every: int | None = option(
+        None,
+        "optimiser steps between two rows of the log; null: 10, or a tenth of them all if less",
+        least=1,
+    )
     encoder_updates: str = option(
         "every_step",
         "every_step; or half_epoch, or a number of steps, between which item vectors train as a "
@@ -245,6 +249,11 @@ class Tracking:
         None, "group of runs at Weights & Biases; null: the experiment", blank=True
     )
     tags: list[str] = option([], "further tags of the run at Weights & Biases")
+    name: str | None = option(None, "what the run is called there; null: as its folder")
+    kind: str = option("fit", "its job type there")
+    labels: dict[str, Any] = option(
+        {}, "further entries of its configuration there, to group and draw by, as in {method: lora}"
+    )
     tensorboard: bool = option(False, "also write files for TensorBoard")
     checkpoint_artifact: bool = option(False, "upload the best checkpoint to Weights & Biases")
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import netrc
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -24,7 +26,7 @@ from recsys.data.files import write_atomic
 from recsys.ending import State
 from recsys.errors import ConfigError, DataError
 from recsys.overhead import beside
-from recsys.wandbrun import begin, last_step
+from recsys.wandbrun import COUNTED, FAILED, Place, begin, figures, last_step
 
 FLUSH_SECONDS = 30.0
 
@@ -181,36 +183,23 @@ class WandbLog(Logger):
     Args:
         folder: Of the run.
         run_id: The same after every stop.
-        mode: online or offline.
-        project: At Weights & Biases.
-        group: Of runs that belong together.
-        tags: Choices of the axes, and what the user adds.
-        config: The resolved configuration.
+        config: The resolved configuration, as plain values.
 
     Raises:
         ConfigError: The service cannot be reached or refuses the key.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        run_id: str,
-        mode: str,
-        project: str,
-        group: str,
-        tags: Sequence[str],
-        config: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any]) -> None:
         super().__init__()
         with beside():
             import wandb
 
-        self.folder, self.offline, self._open = folder, mode == "offline", True
+        self.folder, self._open = folder, True
+        self.offline = config["tracking"]["wandb"] == "offline"
         try:
-            place = (project, group, tags)
             with beside():
                 self._known = last_step(folder, run_id)
-                self.run = begin(folder, run_id, self.offline, folder.name, place, config)
+                self.run = begin(folder, run_id, self.offline, Place.of(config, folder), config)
         except wandb.Error as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
@@ -233,9 +222,10 @@ class WandbLog(Logger):
         """Nothing: the configuration went along at the start."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Sends the values of a step."""
+        """Sends the values of a step; counts of undefined cases stay in the CSV file."""
         with beside():
-            self.run.log({k: v for k, v in metrics.items() if k != "epoch"}, step=step)
+            shown = {k: v for k, v in metrics.items() if k != "epoch" and COUNTED not in k}
+            self.run.log(shown, step=step)
 
     def catch_up(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Sends rows of before a stop that never reached Weights & Biases.
@@ -254,30 +244,51 @@ class WandbLog(Logger):
         result: Mapping[str, Any],
         table: Mapping[str, Mapping[str, float]],
         artifact: Path | None,
-    ) -> None:
+    ) -> str:
         """Sends figures and closing table, then closes the run.
+
+        The result is on the disk by now. What fails here is noted in the folder, in
+        `tracking.json`, and ends no run.
 
         Args:
             result: What `result.json` holds.
             table: Metrics by row of the closing table.
             artifact: A checkpoint to send along, or None.
+
+        Returns:
+            Why it could not be done, in a sentence; empty where it was done.
         """
+        noted = self.folder / FAILED
+        noted.unlink(missing_ok=True)
+        try:
+            self._send(result, table, artifact)
+            self.close(0)
+        except Exception as error:  # whatever a service and its client do, the result stands
+            said = (str(error).splitlines() or [""])[0] or type(error).__name__
+            there = self.folder / "result.json"
+            why = f"Weights & Biases lacks the end of this run ({said}); {there} has all of it."
+            write_atomic(noted, json.dumps({"wandb": why}) + "\n")
+            with suppress(Exception):
+                self.close(1)
+            return why
+        return ""
+
+    def _send(
+        self,
+        result: Mapping[str, Any],
+        table: Mapping[str, Mapping[str, float]],
+        artifact: Path | None,
+    ) -> None:
         import wandb
 
-        names = list(next(iter(table.values())))
+        names = [name for name in next(iter(table.values())) if COUNTED not in name]
         rows = [[row, *(metrics[name] for name in names)] for row, metrics in table.items()]
         self.run.log({"closing table": wandb.Table(columns=["run", *names], data=rows)})
-        # No slices: those by a column would send what stands in it.
-        for part in ("test", "cost", "data", "beyond"):
-            figures = result.get(part, {})
-            self.run.summary.update({f"{part}/{k}": v for k, v in figures.items()})
-        for part in ("validation", "train"):
-            self.run.summary.update(_flat(result[part], part))
+        self.run.summary.update(figures(result))
         if artifact is not None:
             files = wandb.Artifact(f"{self.folder.name}-best", type="model")
             files.add_file(str(artifact))
             self.run.log_artifact(files)
-        self.close(0)
 
     def close(self, code: int, state: State | None = None) -> None:
         """Closes the run, once; without it the last rows would be lost.
@@ -301,15 +312,6 @@ class WandbLog(Logger):
     def sync_line(self) -> str:
         """How to send an offline run."""
         return f"wandb: offline; send it with: wandb sync {self.folder / 'wandb'}/offline-run-*"
-
-
-def _flat(figures: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Figures and those in groups of them, each under its path."""
-    out: dict[str, Any] = {}
-    for name, value in figures.items():
-        path = f"{prefix}/{name}"
-        out |= _flat(value, path) if isinstance(value, Mapping) else {path: value}
-    return out
 
 
 def tensorboard(folder: Path) -> TensorBoardLogger:

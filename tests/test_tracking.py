@@ -4,12 +4,15 @@ import dataclasses
 import hashlib
 import json
 import os
+import subprocess
+import sys
 
 import polars as pl
 import pytest
 import torch
 
 from recsys import build, record
+from recsys.boards import logged
 from recsys.callbacks import Memory
 from recsys.config import compose
 from recsys.data.examples import TEST
@@ -18,6 +21,7 @@ from recsys.hardware import precision
 from recsys.optim import set_dropout
 from recsys.results import columns, title
 from recsys.tracking import CsvLog, wandb_mode
+from recsys.wandbrun import unsent
 
 
 @pytest.fixture
@@ -82,6 +86,46 @@ def test_an_offline_run_keeps_its_id_says_how_to_sync_and_holds_no_texts(
     assert b"closing table" in sent
     assert b"red lamp" not in sent
     assert list((folder / "tensorboard").glob("events*"))
+
+
+def test_a_short_training_leaves_a_curve_of_its_loss(words, tmp_path):
+    assert main([*words, "trainer.max_steps=30", "trainer.epochs=9"]) == 0
+    rows = pl.read_csv(only(tmp_path) / "log" / "metrics.csv")
+    rows = rows.filter(pl.col("train/loss").is_not_null())
+    assert rows["step"].to_list() == list(range(3, 31, 3))
+
+
+SECRET = "geheim-4711"
+
+
+def test_no_word_of_the_command_reaches_any_file_of_its_run(words, tmp_path, monkeypatch):
+    """A word may be a password, as `storage=` of a sweep is; the address of a repository, too."""
+    monkeypatch.setattr("sys.argv", ["fit", f"storage=postgresql://me:{SECRET}@host/db"])
+    for command in (["init"], ["remote", "add", "origin", f"https://me:{SECRET}@host/code"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "tracking.wandb=offline"]) == 0
+    assert sys.argv[1:] == [f"storage=postgresql://me:{SECRET}@host/db"]
+    found = [path for path in only(tmp_path).rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in found)
+    assert [path for path in found if SECRET.encode() in path.read_bytes()] == []
+
+
+def test_a_failed_closing_at_wandb_is_told_and_noted_and_the_result_stands(
+    words, tmp_path, monkeypatch, capsys
+):
+    def lose(*args, **kwargs):
+        raise FileNotFoundError("[Errno 2] No such file: wandb-media/x.table.json")
+
+    monkeypatch.setattr("wandb.Table", lose)
+    assert main([*words, "tracking.wandb=offline"]) == 0
+    folder, said = only(tmp_path), capsys.readouterr()
+    assert (folder / "result.json").is_file()
+    assert "warning: Weights & Biases lacks the end of this run ([Errno 2]" in said.err
+    assert unsent(folder).startswith("Weights & Biases lacks the end of this run ([Errno 2]")
+    run = logged.load(folder)
+    assert run.exit == 1
+    assert "validation/best" not in run.summary
 
 
 def test_rates_gradients_and_distance_are_logged_by_role(words, tmp_path):

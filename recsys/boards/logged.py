@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.comparison.runs import flat
-from recsys.config import AXES
 from recsys.errors import ConfigError, DataError
 from recsys.resultfile import RESULT, read_result
 from recsys.resume import CONFIG, Start
-from recsys.wandbrun import attempts
+from recsys.validations import FILE as VALIDATIONS
+from recsys.validations import told
+from recsys.wandbrun import COUNTED, Place, attempts, figures
 from recsys.yamlfile import read_mapping
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ MAGIC = b":W&B"
 HEADER = 7
 BLOCK = 32768
 FULL, FIRST, LAST = 1, 2, 4
-PARTS = ("test", "cost", "data", "beyond", "validation", "train")
-"""Parts of `result.json` that a run's summary holds."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Logged:
     Attributes:
         id: Of the run, the same after every stop.
         name: As it is shown.
+        kind: Its job type.
         project: In which it lies.
         group: Of runs that belong together.
         tags: Words to filter by.
@@ -47,6 +47,7 @@ class Logged:
 
     id: str
     name: str
+    kind: str
     project: str
     group: str
     tags: tuple[str, ...]
@@ -109,24 +110,26 @@ def load(folder: Path) -> Logged:
 
 def _rebuilt(folder: Path, name: str, config: dict[str, Any]) -> Logged:
     """An online run without files of its own: what it sent is what the framework wrote as well."""
-    history = tuple({"_step": step, **row} for step, row in rows(folder / "log" / "metrics.csv"))
+    history = tuple(
+        {"_step": step, **{name: value for name, value in row.items() if COUNTED not in name}}
+        for step, row in rows(folder / "log" / "metrics.csv")
+    )
     summary = {name: value for row in history for name, value in row.items()}
     if (folder / RESULT).is_file():
-        node = read_result(folder)
-        summary |= _slashed({part: node.get(part, {}) for part in PARTS})
-    project, group, tags = place(config)
+        summary |= figures(read_result(folder))
+    place, labels = Place.of(config, folder), config["tracking"].get("labels", {})
     return Logged(
-        name, folder.name, project, group, tags, flat(config), history, summary, exit=None
+        id=name,
+        name=place.name,
+        kind=place.kind,
+        project=place.project,
+        group=place.group,
+        tags=place.tags,
+        config=flat({**config, **labels}),
+        history=history,
+        summary=summary,
+        exit=None,
     )
-
-
-def _slashed(node: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """A nested mapping as one, its keys joined by slashes."""
-    out: dict[str, Any] = {}
-    for key, value in node.items():
-        nested = isinstance(value, Mapping)
-        out |= _slashed(value, f"{before}{key}/") if nested else {f"{before}{key}": value}
-    return out
 
 
 def rows(path: Path) -> list[tuple[int, dict[str, float]]]:
@@ -148,16 +151,24 @@ def rows(path: Path) -> list[tuple[int, dict[str, float]]]:
     return out
 
 
-def place(config: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
-    """Project, group and tags of a run, from its resolved configuration.
+def logged_rows(folder: Path, monitor: str) -> list[tuple[int, dict[str, float]]]:
+    """Step and values of all that a run's own files hold, in order.
 
-    The same as `recsys.job` gives the run at its start; a test holds the two together.
+    The log is written every half minute; the lines of validations at once, and so later ones come
+    from there.
+
+    Args:
+        folder: Of the run.
+        monitor: Key of the validation metric of the lines.
     """
-    tracking, known = config["tracking"], flat(config)
-    names = {axis: known[f"{axis}.name"] for axis in AXES if f"{axis}.name" in known}
-    group = tracking["group"] or config["experiment"] or names["architecture"]
-    tags = [f"{axis}={name}" for axis, name in names.items()]
-    return tracking["project"], str(group), (*tags, *tracking.get("tags", ()))
+    found: dict[int, dict[str, float]] = {}
+    for step, row in rows(folder / "log" / "metrics.csv"):
+        found.setdefault(step, {}).update(row)
+    for line in told(folder / VALIDATIONS):
+        known = found.setdefault(line.step, {})
+        if monitor not in known:
+            known |= {monitor: line.value, "seconds": line.seconds}
+    return sorted(found.items())
 
 
 def replay(paths: Sequence[Path]) -> Logged:
@@ -197,6 +208,7 @@ def replay(paths: Sequence[Path]) -> Logged:
     return Logged(
         id=run.run_id,
         name=run.display_name,
+        kind=run.job_type,
         project=run.project,
         group=run.run_group,
         tags=tuple(run.tags),

@@ -182,9 +182,8 @@ class Driver:
         trial, index = asked
         plan = self.plans[method]
         values = plan.suggest(trial)
-        tags = [f"method={method}", f"sweep={self.definition.name}", f"trial={trial.number}"]
         place = self.studies.place(method, index)
-        running = Running(self.definition, plan, values, place, tags, self.start)
+        running = Running(self.definition, plan, values, place, trial.number, self.start)
         self._slots.append(_Slot(method, trial, running))
         return True
 
@@ -226,6 +225,8 @@ class Driver:
         (last,) = [t for t in sweep.of(slot.method) if t.number == slot.trial.number]
         self._tidy(sweep, slot.method)
         self.say(status.line(sweep, last, self.definition.workers, time.time()))
+        if outcome.warning:
+            self.say(f"warning: {slot.method} #{last.number}: {outcome.warning}")
         if outcome.again and not repeated:
             self._close_log(slot, outcome)
         if why := self.studies.mistakes(slot.method):

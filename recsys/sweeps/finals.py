@@ -22,7 +22,8 @@ from recsys.resume import busy
 from recsys.sweeps import page, record
 from recsys.sweeps.launch import Child
 from recsys.sweeps.record import Sweep, Trial
-from recsys.sweeps.trial import GRACE, LOG, last_error, read_result, run_of
+from recsys.sweeps.trial import GRACE, LOG, last_error, read_result, run_of, tracked
+from recsys.wandbrun import unsent
 
 if TYPE_CHECKING:
     from recsys.sweeps.driver import Driver, Interrupt
@@ -67,8 +68,10 @@ def close(driver: Driver, signals: Interrupt) -> int:
     if signals.received:
         return 128 + signals.received
     sweep = _gather(sweep, jobs)
-    if failed:
-        sweep = replace(sweep, notes=(*sweep.notes, *failed))
+    warned = [why for job in jobs if (run := run_of(job.home)) and (why := unsent(run))]
+    for why in warned:
+        driver.say(f"warning: {why}")
+    sweep = replace(sweep, notes=(*sweep.notes, *failed, *warned))
     record.save(sweep)
     if any(sweep.tests.values()):
         _compare(driver, sweep)
@@ -94,12 +97,14 @@ def _runs(driver: Driver, best: Trial) -> list[tuple[int, list[str]]]:
         "checkpoint.pick=last",
         "trainer.patience=null",
     ]
-    tags = [*plan.run.tracking.tags, f"method={best.method}", f"sweep={definition.name}", "final"]
-    group = plan.run.tracking.group or driver.folder.name
-    words += [f"tracking.group={group}", f"tracking.tags={json.dumps(tags)}"]
     first = definition.seed + definition.seeds
-    seeds = range(first, first + definition.final_seeds)
-    return [(seed, [*words, f"seed={seed}"]) for seed in seeds]
+    found = []
+    for seed in range(first, first + definition.final_seeds):
+        name = f"{best.method} best, seed {seed}"
+        more = {"closes": best.number}
+        own = tracked(definition, plan, name, "closing", best.values, more)
+        found.append((seed, [*words, *own, f"seed={seed}"]))
+    return found
 
 
 def _run(driver: Driver, jobs: list[_Job], signals: Interrupt) -> list[str]:

@@ -24,9 +24,12 @@ import os
 import pkgutil
 import runpy
 import select
+import shutil
 import signal
 import sys
+import tempfile
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -111,6 +114,8 @@ class Server:
         self._pids: dict[int, int] = {}
         self._waiting: list[Start] = []
         self._leaving = self._prepared = False
+        self._folders: list[tempfile.TemporaryDirectory[str]] = []
+        self._scratch = ""
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._woken, False)
         os.set_blocking(self._wake, False)
@@ -135,6 +140,9 @@ class Server:
         # What is alive now is left out of every collection: a trial neither walks it nor copies
         # the pages on which the collector would write.
         gc.collect()
+        self._scratch = tempfile.mkdtemp(prefix="recsys-trials-")
+        kind = tempfile.TemporaryDirectory
+        self._folders = [each for each in gc.get_objects() if issubclass(type(each), kind)]
         gc.freeze()
         self.ready(time.monotonic() - began)
         return None
@@ -155,6 +163,8 @@ class Server:
             if trial is not None:
                 return trial
         self._end_all()
+        if self._scratch:
+            shutil.rmtree(self._scratch, ignore_errors=True)
         return None
 
     def _step(self, timeout: float | None) -> Start | None:
@@ -227,7 +237,24 @@ class Server:
         for opened in {nothing, log} - {0, 1, 2}:
             os.close(opened)
         os.environ.update(trial.env)
+        self._part(trial)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+    def _part(self, trial: Start) -> None:
+        """Parts a fork from what its libraries hold outside of the process.
+
+        They were imported before the fork, and some make a temporary folder then, to be deleted
+        when the process exits: the first trial to exit would delete it for all others. So each
+        such folder is another one here, and what was to be done at the exit of the process that
+        was forked is left to that one (`_leave`). Threads, locks and random states need nothing:
+        an import starts no thread but those of BLAS, which sees to forks by itself, as the modules
+        of the standard library do; a run draws from generators of its own.
+        """
+        for each in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+            each.atexit = False
+        for number, folder in enumerate(self._folders):
+            folder.name = os.path.join(self._scratch, str(trial.id), str(number))
+            os.makedirs(folder.name)
 
     def _signal(self, pid: int, which: signal.Signals) -> None:
         """Sends a signal to the group of a trial whose end was not read yet."""
@@ -256,6 +283,8 @@ class Server:
                 os.killpg(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             del self._pids[trial]
+            if self._scratch:
+                shutil.rmtree(os.path.join(self._scratch, str(trial)), ignore_errors=True)
             self._answer({"ended": trial, "code": os.waitstatus_to_exitcode(status)})
 
     def _end_all(self) -> None:
@@ -297,11 +326,15 @@ def become(trial: Start) -> None:
 
 
 def _leave(codes: Sequence[int]) -> None:
-    """Ends a forked trial when all else is done; to take its modules apart would last a second."""
-    if codes:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(codes[0])
+    """Ends a forked trial when all that it registered itself is done.
+
+    What was registered before the fork is not the trial's to do, and to take its modules apart
+    would last a second.
+    """
+    weakref.finalize._exitfunc()  # type: ignore[attr-defined]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(codes[0] if codes else 1)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -310,8 +343,6 @@ def main(argv: Sequence[str]) -> None:
     Args:
         argv: `--prepare`, where forks will be asked for, and further modules to import.
     """
-    codes: list[int] = []
-    atexit.register(_leave, codes)  # the first that is registered is the last that runs
     # What an import prints must not be taken for an answer.
     answers = os.dup(1)
     os.dup2(2, 1)
@@ -328,6 +359,9 @@ def main(argv: Sequence[str]) -> None:
         trial = server.serve()
     if trial is None:
         return
+    codes: list[int] = []
+    # The last of the trial's own: those that were registered before would come after it.
+    atexit.register(_leave, codes)
     code = 1
     try:
         become(trial)

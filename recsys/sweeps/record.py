@@ -76,6 +76,7 @@ class Trial:
         epochs: Epochs trained, over its seeds.
         runs: The folders of its runs, from the sweep's folder.
         retry_of: Number of the lost trial that it repeats.
+        warning: What went wrong beside its result, as at Weights & Biases; empty for nothing.
     """
 
     method: str
@@ -92,6 +93,7 @@ class Trial:
     epochs: float
     runs: tuple[str, ...]
     retry_of: int | None = None
+    warning: str = ""
 
 
 @dataclass(frozen=True)

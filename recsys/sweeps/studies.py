@@ -175,6 +175,7 @@ class Studies:
         done = {
             "reason": outcome.reason,
             "mistake": outcome.mistake,
+            "warning": outcome.warning,
             "figures": dict(outcome.figures or {}),
             "epochs": outcome.epochs,
             "seconds": outcome.seconds,
@@ -217,7 +218,7 @@ class Studies:
             budget=self.definition.budget.text(),
             planned=max(n for n in planned if n is not None) if None not in planned else None,
             trials=record.sorted_trials(trials, methods),
-            notes=tuple(left_out(self.plans)),
+            notes=(*left_out(self.plans), *_warned(trials)),
             common=_common(self.plans),
         )
 
@@ -249,6 +250,7 @@ class Studies:
             epochs=float(done.get("epochs", 0.0)),
             runs=runs,
             retry_of=trial.user_attrs.get(RETRY_OF),
+            warning=str(done.get("warning", "")),
         )
 
 
@@ -260,6 +262,16 @@ def left_out(plans: Mapping[str, Plan]) -> list[str]:
             names = [name for name, why in plan.dropped.items() if why == reason]
             out.append(f"{method} does not search {', '.join(names)}: {reason}.")
     return out
+
+
+def _warned(trials: list[record.Trial]) -> list[str]:
+    """A sentence on the trials that have a result and a warning, too."""
+    found = [f"{trial.method} #{trial.number}" for trial in trials if trial.warning]
+    if not found:
+        return []
+    first = next(trial.warning for trial in trials if trial.warning)
+    have = "trials have" if len(found) > 1 else "trial has"
+    return [f"{len(found)} complete {have} a warning ({', '.join(found)}): {first}"]
 
 
 def counts(trial: FrozenTrial) -> bool:

@@ -156,13 +156,18 @@ def trials(sweep: Sweep) -> Table:
     """Every trial: a column for each axis that any of them has."""
     axes = [a.name for a in ordered(sweep) if any(a.name in t.values for t in sweep.trials)]
     two = sweep.objectives[1:]
-    why = any(trial.reason for trial in sweep.trials)
+    why = any(trial.reason or trial.warning for trial in sweep.trials)
     head = ["method", "state", *(["why"] if why else []), "trial", titled(sweep.objectives[0])]
     head += [*(titled(objective) for objective in two), *axes, "epochs", "seconds"]
     rows = []
     for trial in sweep.trials:
         found = last(trial)
-        row = [trial.method, trial.state, *([trial.reason] if why else []), str(trial.number)]
+        row = [
+            trial.method,
+            trial.state,
+            *([trial.reason or trial.warning] if why else []),
+            str(trial.number),
+        ]
         row.append("-" if found is None else value(sweep.objectives[0], found))
         row += [_second(trial, at, sweep) for at, _ in enumerate(two, start=1)]
         row += [parameter(trial.values[name]) if name in trial.values else "-" for name in axes]

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from recsys import resultfile
+from recsys.config import AXES
 from recsys.data.files import write_atomic
 from recsys.errors import ConfigError, Diverged, OutOfMemory
 from recsys.resume import CONFIG, ENDED, busy
-from recsys.sweeps.definition import VALIDATION, Definition
+from recsys.sweeps.definition import VALIDATION, Definition, as_word
 from recsys.sweeps.launch import Child
 from recsys.sweeps.record import State, Value
 from recsys.sweeps.space import Plan
 from recsys.validations import FILE as VALIDATIONS
 from recsys.validations import Line, told
+from recsys.wandbrun import unsent
 
 LOG = "log.txt"
 VALUES = "values.json"
@@ -47,6 +49,7 @@ class Outcome:
         figures: Numbers of its results, the mean over its seeds.
         epochs: Epochs trained, over its seeds.
         seconds: Wall time of this attempt.
+        warning: What went wrong beside the result, in a sentence or several.
     """
 
     state: State
@@ -57,6 +60,7 @@ class Outcome:
     figures: Mapping[str, float] | None = None
     epochs: float = 0.0
     seconds: float = 0.0
+    warning: str = ""
 
 
 def run_of(place: Path) -> Path | None:
@@ -88,6 +92,51 @@ def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(row[name] for row in rows) / len(rows) for name in names}
 
 
+def tracked(
+    definition: Definition,
+    plan: Plan,
+    name: str,
+    kind: str,
+    values: Mapping[str, Value],
+    more: Mapping[str, Value],
+) -> list[str]:
+    """The words that say how a run of a sweep is known at Weights & Biases.
+
+    Beside its name stand what tells it from the others: method and searched values by the names
+    that all methods share, so that one panel shows them all.
+
+    Args:
+        definition: Of the sweep.
+        plan: Of its method.
+        name: Of the run.
+        kind: Its job type.
+        values: Of the searched dimensions.
+        more: Further labels.
+    """
+    options = plan.run.tracking
+    labels = {"method": plan.method, "sweep": definition.name, **more}
+    tags = [*options.tags, *(f"{key}={value}" for key, value in labels.items())]
+    searched: dict[str, Any] = {}
+    for key, value in values.items():
+        *groups, last = searched_key(key).split(".")
+        node = searched
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[last] = value
+    return [
+        f"tracking.group={as_word(options.group or definition.folder.name)}",
+        f"tracking.tags={json.dumps(tags)}",
+        f"tracking.name={json.dumps(name)}",
+        f"tracking.kind={kind}",
+        f"tracking.labels={json.dumps({**labels, 'searched': searched})}",
+    ]
+
+
+def searched_key(name: str) -> str:
+    """The dotted label under which a dimension's value is found; of an axis, as its name."""
+    return f"{name}.name" if name in AXES else name
+
+
 class Running:
     """A trial while it runs; nothing here waits.
 
@@ -99,7 +148,7 @@ class Running:
         plan: Of its method.
         values: Of its dimensions.
         place: Its folder.
-        tags: Of its runs at Weights & Biases.
+        number: In its study.
         launch: Starts a run of its plan with words and a log.
     """
 
@@ -109,11 +158,11 @@ class Running:
         plan: Plan,
         values: Mapping[str, Value],
         place: Path,
-        tags: Sequence[str],
+        number: int,
         launch: Launch,
     ) -> None:
         self._definition, self._plan, self.values = definition, plan, values
-        self.place, self._tags, self._launch = place, tags, launch
+        self.place, self.number, self._launch = place, number, launch
         self._began = time.monotonic()
         self._left = [definition.seed + k for k in range(definition.seeds)]
         self._several = definition.seeds > 1
@@ -121,6 +170,7 @@ class Running:
         self._results: list[dict[str, Any]] = []
         self._told = 0
         self.reports: list[Line] = []
+        self._warnings: list[str] = []
         self._stopped = ""
         self._leaving = False
         self._claim()
@@ -161,7 +211,7 @@ class Running:
                 return self._ended("pruned", self._stopped)
             elif (run := run_of(self._home(self._left[0]))) and (result := read_result(run)):
                 self._listen()
-                self._keep(result)
+                self._keep(result, unsent(run))
             elif self._leaving:
                 return self._ended("failed", "stopped between its seeds.", again=True)
             elif run is not None and busy(run):
@@ -173,14 +223,23 @@ class Running:
         seed = self._left[0]
         home = self._home(seed)
         home.mkdir(parents=True, exist_ok=True)
-        options, known = self._plan.run, self._definition
         words = [f"resume={run}"]
         if run is None:
-            tags = json.dumps([*options.tracking.tags, *self._tags])
-            group = options.tracking.group or known.folder.name
             words = [*self._plan.trial_words(self.values), f"seed={seed}", f"output={home}"]
-            words += ["evaluation.test=false", f"tracking.group={group}", f"tracking.tags={tags}"]
+            words += ["evaluation.test=false", *self._tracked(seed)]
         self._child = self._launch(self._plan, words, home / LOG)
+
+    def _tracked(self, seed: int) -> list[str]:
+        """How the run of a seed is known at Weights & Biases."""
+        name = f"{self._plan.method} #{self.number}"
+        return tracked(
+            self._definition,
+            self._plan,
+            f"{name}, seed {seed}" if self._several else name,
+            "trial",
+            self.values,
+            {"trial": self.number},
+        )
 
     def _listen(self) -> None:
         """Takes what the first seed's run has told since."""
@@ -197,8 +256,9 @@ class Running:
         found, self._told = known[self._told :], max(self._told, len(known))
         return found
 
-    def _keep(self, result: dict[str, Any]) -> None:
+    def _keep(self, result: dict[str, Any], warning: str) -> None:
         self._results.append(result)
+        self._warnings += [warning] if warning else []
         del self._left[0]
 
     def _take(self, code: int) -> Outcome | None:
@@ -211,10 +271,11 @@ class Running:
         result = read_result(run) if run is not None else None
         if self._stopped and result is None:
             return self._ended("pruned", self._stopped)
-        if result is not None:
-            self._keep(result)
-            return None
         said = last_error(home / LOG)
+        if run is not None and result is not None:
+            crashed = f"The run ended with code {code} after its result: {said}" if code else ""
+            self._keep(result, unsent(run) or crashed)
+            return None
         if code in HOPELESS:
             return self._ended("failed", said, mistake=code == ConfigError.code)
         if code < 0 or code > 128:
@@ -254,6 +315,7 @@ class Running:
             figures=found,
             epochs=sum(float(r["validation"]["epochs"]) for r in self._results),
             seconds=time.monotonic() - self._began,
+            warning=" ".join(self._warnings),
         )
 
     def prune(self, reason: str) -> None:

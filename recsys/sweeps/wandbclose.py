@@ -15,12 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recsys.boards.logged import Logged, files, place, replay, rows, run_id
+from recsys.boards.logged import Logged, files, logged_rows, replay, run_id
 from recsys.errors import DataError, RecsysError
 from recsys.resume import CONFIG
-from recsys.validations import FILE as VALIDATIONS
-from recsys.validations import told
-from recsys.wandbrun import begin
+from recsys.wandbrun import COUNTED, Place, begin, last_step
 from recsys.yamlfile import read_mapping
 
 SECONDS = 180.0
@@ -94,10 +92,8 @@ def _end(folder: Path, state: str, reason: str) -> None:
     newest = _before(paths[-1:])
     if newest is not None and newest.exit is not None and "trial/state" in newest.summary:
         return
-    before = _before(paths)
-    # A row is written once a later step begins, so that the last one there is whole. Online, what
-    # reached the service is not known; it leaves out by itself what it has.
-    last = before.history[-1]["_step"] if mode == "offline" and before and before.history else -1
+    # Online, what reached the service is not known; it leaves out by itself what it has.
+    last = last_step(folder, name) if mode == "offline" else -1
     monitor = f"val/{config['evaluation']['monitor']}"
     lost = [(step, row) for step, row in logged_rows(folder, monitor) if step > last]
     summary = {"trial/state": state, "trial/reason": reason}
@@ -113,26 +109,6 @@ def _before(paths: Sequence[Path]) -> Logged | None:
         return replay(paths) if paths else None
     except DataError:
         return None
-
-
-def logged_rows(folder: Path, monitor: str) -> list[tuple[int, dict[str, float]]]:
-    """Step and values of all that a run's own files hold, in order.
-
-    The log is written every half minute; the lines of validations at once, and so later ones come
-    from there.
-
-    Args:
-        folder: Of the run.
-        monitor: Key of the validation metric of the lines.
-    """
-    found: dict[int, dict[str, float]] = {}
-    for step, row in rows(folder / "log" / "metrics.csv"):
-        found.setdefault(step, {}).update(row)
-    for line in told(folder / VALIDATIONS):
-        known = found.setdefault(line.step, {})
-        if monitor not in known:
-            known |= {monitor: line.value, "seconds": line.seconds}
-    return sorted(found.items())
 
 
 def _log(
@@ -151,9 +127,9 @@ def _log(
     import wandb
 
     try:
-        run = begin(folder, name, mode == "offline", folder.name, place(config), config)
+        run = begin(folder, name, mode == "offline", Place.of(config, folder), config)
         for step, row in lost:
-            run.log(dict(row), step=step)
+            run.log({key: v for key, v in row.items() if COUNTED not in key}, step=step)
         run.summary.update(dict(summary))
         run.finish(exit_code=1)
         wandb.teardown(exit_code=1)

@@ -24,7 +24,7 @@ from recsys.sweeps.page import FILE
 from recsys.sweeps.record import Axis, State, Sweep, Trial, Value
 from recsys.sweeps.sensitivity import envelope, numeric, ordered, points
 from recsys.sweeps.shown import parameter, sign
-from recsys.wandbrun import begin
+from recsys.wandbrun import Place, begin
 
 STATES: tuple[State, ...] = ("complete", "pruned", "failed", "running")
 
@@ -60,10 +60,14 @@ def log(sweep: Sweep, project: str, group: str, mode: str) -> None:
             sweep.folder,
             name,
             mode == "offline",
-            sweep.name,
-            (project, group, [f"sweep={sweep.name}"]),
+            Place(
+                project,
+                group,
+                (f"sweep={sweep.name}",),
+                f"sweep {sweep.name}: summary",
+                "sweep-summary",
+            ),
             _config(sweep),
-            job_type="sweep-summary",
         )
         run.log(_media(sweep))
         run.summary.update(figures(sweep))

@@ -18,6 +18,7 @@ from recsys.compare import main
 from recsys.comparison import page
 from recsys.errors import ConfigError, DataError
 from recsys.fit import main as fit
+from recsys.wandbrun import Place, figures
 from recsys.yamlfile import read_mapping
 from tests.comparison import samples
 
@@ -77,22 +78,35 @@ def same(left, right):
 def test_what_was_logged_offline_is_what_the_result_says(runs):
     run = logged.load(folder(runs, "lora"))
     result = json.loads((folder(runs, "lora") / "result.json").read_text())
-    parts = {part: result[part] for part in logged.PARTS}
-    told = {k: v for k, v in flat(parts) if not k.startswith("cost/cache")}
-    assert {f"test/{name}" for name in result["test"]} <= told.keys()
+    told = figures(result)
+    for part in ("test", "floors", "slices"):
+        assert result[part]
     wrong = {key for key, value in told.items() if not same(run.summary[key], value)}
     assert not wrong
+    expected = {f"test/{k}": v for k, v in result["test"].items() if "undefined" not in k}
+    expected |= {f"baseline/{n}/{k}": v for n, of in result["floors"].items()
+                 for k, v in of.items() if "undefined" not in k}  # fmt: skip
+    expected |= {f"slice/item/{part}/{k}": v for part, of in result["slices"]["item"].items()
+                 for k, v in of.items()}  # fmt: skip
+    expected["validation/best"] = result["validation"]["best"]
+    assert {k for k, v in expected.items() if not same(run.summary[k], v)} == set()
+    everywhere = run.keys | run.summary.keys()
+    assert not [key for key in everywhere if "undefined/" in key or "validation/metrics" in key]
+    assert (run.kind, run.name) == ("fit", folder(runs, "lora").name)
     assert run.exit == 0
     rows = logged.rows(folder(runs, "lora") / "log" / "metrics.csv")
     for step, row in rows:
         sent = {k: v for each in run.history if each["_step"] == step for k, v in each.items()}
-        assert {k: v for k, v in row.items() if v == v}.items() <= sent.items()
+        mine = {k: v for k, v in row.items() if v == v and "undefined/" not in k}
+        assert mine.items() <= sent.items()
 
 
 def test_place_and_configuration_are_those_of_the_run(runs):
     run = logged.load(folder(runs, "lora"))
     config = read_mapping(folder(runs, "lora") / "config.yaml")
-    assert logged.place(config) == (run.project, run.group, run.tags)
+    place = Place.of(config, folder(runs, "lora"))
+    assert (place.project, place.group, place.tags) == (run.project, run.group, run.tags)
+    assert (place.name, place.kind) == (run.name, run.kind)
     assert run.project == "shop"
     assert run.config["tuning.name"] == "lora"
     assert run.config["optimizer.lr"] == config["optimizer"]["lr"] == 0.01
@@ -338,7 +352,7 @@ def test_a_wrong_word_of_boards_is_told(word, capsys):
 
 def test_runs_of_several_projects_are_refused(runs):
     run = logged.load(folder(runs, "lora"))
-    other = logged.Logged("x", "x", "other", "g", (), {}, (), {}, 0)
+    other = logged.Logged("x", "x", "fit", "other", "g", (), {}, (), {}, 0)
     paths = {folder(runs, "lora"): run, folder(runs, "popularity"): other}
     with pytest.raises(ConfigError, match=r"'shop' at Weights & Biases and .* in 'other'"):
         board.only_project(paths)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,6 +36,35 @@ print(os.getpid(), child.pid, flush=True)
 time.sleep(0 if sys.argv[1] == "leaves" else 300)
 """
 
+# What a library may do at its import: keep a folder for the process and delete it at its end.
+HOLDS = """
+import atexit, os, tempfile
+FOLDER = tempfile.TemporaryDirectory(suffix="-held")
+OTHER = tempfile.TemporaryDirectory(suffix="-held")
+atexit.register(FOLDER.cleanup)
+PATHS, PID = [FOLDER.name, OTHER.name], os.getpid()
+atexit.register(lambda: os.getpid() == PID or print("an exit handler of the parent ran"))
+"""
+
+USES = """
+import atexit, json, os, sys, tempfile, threading
+import holds
+own = tempfile.TemporaryDirectory()
+atexit.register(lambda: print("own handler"))
+for folder in (holds.FOLDER, holds.OTHER):
+    with open(os.path.join(folder.name, "media"), "x") as file:
+        file.write("x")
+print(json.dumps({
+    "shared": holds.PATHS, "there": [os.path.isdir(path) for path in holds.PATHS],
+    "private": [holds.FOLDER.name, holds.OTHER.name], "own": own.name,
+    "files": sorted(os.readlink(f"/proc/self/fd/{f}") for f in os.listdir("/proc/self/fd")
+                    if os.path.exists(f"/proc/self/fd/{f}")),
+    "threads": threading.active_count(), "media": wandb_media(),
+}), flush=True)
+if sys.argv[1] == "killed":
+    os.kill(os.getpid(), 9)
+"""
+
 DRIVER = """
 import sys, time
 from pathlib import Path
@@ -55,6 +85,9 @@ def modules(tmp_path_factory):
     loaded = 'import sys; LOADED = "torch" in sys.modules and "recsys.job" in sys.modules'
     (folder / "note.py").write_text(loaded + NOTE)
     (folder / "family.py").write_text(FAMILY)
+    (folder / "holds.py").write_text(HOLDS)
+    media = "def wandb_media():\n    from wandb.sdk.data_types import _private\n"
+    (folder / "uses.py").write_text(f"{media}    return _private.MEDIA_TMP.name\n{USES}")
     (folder / "driver.py").write_text(DRIVER)
     (folder / "alone.py").write_text('import time; print("here", flush=True); time.sleep(300)')
     with pytest.MonkeyPatch.context() as patch:
@@ -67,7 +100,7 @@ def modules(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(modules):
-    with Launcher(prepare=True) as launcher:
+    with Launcher(prepare=True, modules=["holds"]) as launcher:
         launcher.begin()
         yield launcher
 
@@ -272,3 +305,25 @@ def test_a_launcher_that_cannot_import_says_why(tmp_path):
 def test_a_bare_launcher_refuses_forks(bare, tmp_path):
     with pytest.raises(ValueError, match="commands only"):
         bare.start(["0"], tmp_path / "log", {}, fork=True, module="note")
+
+
+def test_a_fork_destroys_nothing_that_its_libraries_hold_for_all(prepared, tmp_path):
+    found = []
+    for number, how in enumerate(("exits", "killed", "exits")):
+        log = tmp_path / f"{number}.txt"
+        child = prepared.start([how], log, {}, fork=True, module="uses")
+        assert child.wait(180) == (-signal.SIGKILL if how == "killed" else 0), log.read_text()
+        lines = log.read_text().splitlines()
+        assert lines[1:] == ([] if how == "killed" else ["own handler"])
+        found.append(json.loads(lines[0]))
+    for each in found:
+        assert each["there"] == [True, True]  # no trial before took them away
+        assert each["threads"] == 1
+        # Nothing is open that forks would share, but their own output.
+        assert [f for f in each["files"] if not f.startswith(("/dev/null", str(tmp_path)))] == []
+    private = [path for each in found for path in (*each["private"], each["media"])]
+    assert len(set(private)) == len(private)
+    assert not set(private) & set(found[0]["shared"])
+    assert not [path for path in private if os.path.exists(path)]
+    assert [os.path.exists(each["own"]) for each in found] == [False, True, False]
+    shutil.rmtree(found[1]["own"])  # the fork that was killed had no time for it

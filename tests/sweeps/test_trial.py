@@ -50,7 +50,7 @@ def made(tmp_path):
             return Child()
 
         place = definition.folder / "trials" / "all" / "0000"
-        return Running(definition, plan, VALUES, place, [], launch), started
+        return Running(definition, plan, VALUES, place, 0, launch), started
 
     return make
 
@@ -97,7 +97,7 @@ def test_the_closing_run_of_a_trial_that_never_trained_is_one_that_composes(made
     words = [f"sweep={tmp_path / 'made.yaml'}", "trainer.max_steps=0", "trainer.patience=2"]
     definition = reading.read(words)
     figures = {"validation.step": 0.0, "validation.planned_steps": 0.0}
-    best = SimpleNamespace(method="all", values=VALUES, figures=figures)
+    best = SimpleNamespace(method="all", number=0, values=VALUES, figures=figures)
     driver = SimpleNamespace(
         definition=definition, plans=plans(definition), folder=definition.folder
     )

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from recsys.boards import board, drawn
-from recsys.boards.logged import files, load, replay
+from recsys.boards.logged import files, load, logged_rows, replay
 from recsys.config import compose, to_node, to_yaml
 from recsys.errors import ConfigError
 from recsys.resume import Start
@@ -30,6 +30,9 @@ def words(method, number, lr, mode="offline"):
         "tracking.project=shop",
         "tracking.group=made-0001",
         f"tracking.tags=[method={method},sweep=made,trial={number}]",
+        f"tracking.name='{method} #{number}'",
+        "tracking.kind=trial",
+        f"tracking.labels={{method: {method}, searched: {{optimizer: {{lr: {lr}}}}}}}",
     ]
 
 
@@ -44,9 +47,7 @@ def begin(folder, asked, name):
 
 def open_log(folder, run, name):
     """Its run, as `recsys.job` opens it."""
-    tags = ["data.source=quickstart", f"tuning={to_node(run)['tuning']['name']}"]
-    tags += ["architecture=two_tower", "objective=in_batch", *run.tracking.tags]
-    return WandbLog(folder, name, "offline", "shop", "made-0001", tags, to_node(run))
+    return WandbLog(folder, name, to_node(run))
 
 
 def leave_rows(folder, rows):
@@ -76,7 +77,7 @@ def test_a_trial_that_was_killed_before_it_wrote_anything_is_logged_again(tmp_pa
     assert wandbside.close_trial(folder, "failed", reason) == ""
     run = load(folder)
     assert (run.id, run.project, run.group, run.exit) == ("aaaa0003", "shop", "made-0001", 1)
-    assert run.name == "run"
+    assert (run.name, run.kind) == ("lora #3", "trial")
     assert {"tuning=lora", "method=lora", "sweep=made", "trial=3"} <= set(run.tags)
     assert run.config["optimizer.lr"] == 0.01
     assert values(run, "train/loss") == [(step, row["train/loss"]) for step, row in LOST]
@@ -93,15 +94,11 @@ KILLED = """
 import os, sys, time
 from pathlib import Path
 import wandb
-from recsys.boards.logged import place
+from recsys.wandbrun import Place, begin
 from recsys.yamlfile import read_mapping
 folder = Path(sys.argv[1])
 config = read_mapping(folder / "config.yaml")
-project, group, tags = place(config)
-run = wandb.init(
-    dir=str(folder), id="aaaa0004", mode="offline", project=project, group=group, tags=tags,
-    config=config, resume="allow", settings=wandb.Settings(silent=True, console="off"),
-)
+run = begin(folder, "aaaa0004", True, Place.of(config, folder), config)
 for step in range(10, 41, 10):
     run.log({"train/loss": 1 / step, "long": "x" * 40_000}, step=step)
 while len(next(folder.glob("wandb/*/*.wandb")).read_bytes()) < 60_000:
@@ -155,7 +152,7 @@ def test_rows_come_from_the_log_and_later_validations_from_their_lines(tmp_path)
     lines.add(5, 1.0, 0.2, 3.0)
     with lines.path.open("a") as file:
         file.write('{"step": 9, "epo')
-    assert wandbclose.logged_rows(tmp_path, "val/mrr") == [
+    assert logged_rows(tmp_path, "val/mrr") == [
         (0, {"val/mrr": 0.1, "seconds": 0.0}),
         (5, {"train/loss": 1.0, "val/mrr": 0.2, "seconds": 3.0}),
     ]
@@ -183,7 +180,8 @@ def closing(tmp_path_factory):
 
 def test_the_closing_run_says_what_the_sweep_holds(closing):
     sweep, path, run = closing
-    assert (run.id, run.name, run.group) == (summary_id(sweep.folder), sweep.name, "made-0001")
+    assert (run.id, run.group) == (summary_id(sweep.folder), "made-0001")
+    assert (run.name, run.kind) == (f"sweep {sweep.name}: summary", "sweep-summary")
     assert (run.project, run.exit, run.tags) == ("shop", 0, (f"sweep={sweep.name}",))
     rows = table_of(run, path, "trials")
     assert len(rows) == len(sweep.trials)
