@@ -202,7 +202,13 @@ def assemble(run: Run) -> Assembly:
 
 
 def _check_weights(run: Run, examples: Examples) -> None:
-    """Refuses to regress on a constant."""
+    """Refuses weights that no loss can use, and to regress on a constant."""
+    events = examples.event_weights()
+    if len(events) and not 0 < events.max() < float("inf"):
+        raise ConfigError(
+            "the weights of the training events are all 0, or too large for a number of 32 bits; "
+            "mend the source's weight column or data.event_types."
+        )
     weights = examples.train_weights()
     if choice_name(run.objective) == "mse" and len(weights) and weights.min() == weights.max():
         raise ConfigError(

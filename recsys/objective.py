@@ -299,7 +299,13 @@ def check_negatives(negatives: int, sampling: str) -> None:
         raise ConfigError(f"objective.sampling is {sampling!r}; use uniform or frequency")
 
 
-def softmax_loss(logits: Tensor, target: Tensor, keep: Tensor, smoothing: float) -> Loss:
+def softmax_loss(
+    logits: Tensor,
+    target: Tensor,
+    keep: Tensor,
+    smoothing: float,
+    importance: Tensor | None = None,
+) -> Loss:
     """Cross-entropy of the target among the columns kept.
 
     A query counts where its target is kept and has a rival: without one there is nothing to
@@ -310,6 +316,7 @@ def softmax_loss(logits: Tensor, target: Tensor, keep: Tensor, smoothing: float)
         target: (Q,) column of the target, anything in a query without one.
         keep: (Q, N) bool; false also at the target of a query that must not count.
         smoothing: In [0, 1).
+        importance: (Q,) what each query weighs; None: all alike.
 
     Returns:
         Sum and count; exactly 0 with zero gradients where no query counts.
@@ -326,18 +333,38 @@ def softmax_loss(logits: Tensor, target: Tensor, keep: Tensor, smoothing: float)
     if smoothing:
         spread = -torch.where(keep, log_p, 0.0).sum(1) / rivals.clamp(min=1)
         loss = (1 - smoothing) * loss + smoothing * spread
-    return Loss(torch.where(counted, loss, 0.0).sum(), counted.sum())
+    return weighed(loss, counted, importance)
 
 
-def pair_loss(each: Callable[[Tensor], Tensor], scores: Tensor, valid: Tensor) -> Loss:
+def weighed(loss: Tensor, counted: Tensor, importance: Tensor | None) -> Loss:
+    """Sum of the losses that count, each times what its query weighs, and the sum of the weights.
+
+    Args:
+        loss: (Q, ...), anything where it does not count.
+        counted: (Q, ...) bool.
+        importance: (Q,), or None where all queries weigh alike: the count is a whole number then.
+    """
+    kept = torch.where(counted, loss, 0.0)
+    if importance is None:
+        return Loss(kept.sum(), counted.sum())
+    weight = importance.view(-1, *[1] * (loss.ndim - 1))
+    return Loss((kept * weight).sum(), (counted * weight).sum())
+
+
+def pair_loss(
+    each: Callable[[Tensor], Tensor],
+    scores: Tensor,
+    valid: Tensor,
+    importance: Tensor | None = None,
+) -> Loss:
     """Sum of a loss over the valid pairs.
 
     Args:
         each: Loss (Q, C) of scores (Q, C), finite for finite scores.
         scores: (Q, C); values that are not valid may be anything, also NaN.
         valid: (Q, C) bool.
+        importance: (Q,) what each query's pairs weigh; None: all alike.
     """
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
-    loss = each(torch.where(valid, scores, 0.0))
-    return Loss(torch.where(valid, loss, 0.0).sum(), valid.sum())
+    return weighed(each(torch.where(valid, scores, 0.0)), valid, importance)

@@ -11,7 +11,7 @@ import numpy as np
 from recsys.candidates import candidate_lists
 from recsys.config import Run, choice_name, nearest
 from recsys.data.arrays import sample
-from recsys.data.examples import TEST, VAL, Examples, Lists
+from recsys.data.examples import TEST, TRAIN, VAL, Examples, Lists
 from recsys.data.hard import HardExamples, hard_count
 from recsys.data.sampled import CAUTION, sampled_lists
 from recsys.data.shown import ShownExamples, impression_lists, left_out
@@ -202,9 +202,9 @@ def notes(run: Run, split: Split) -> tuple[str, ...]:
     """What the reader of a protocol's figures must know, as sentences for the log."""
     part = "test" if run.evaluation.test else "validation"
     available = _available(run, split)
-    said: tuple[str, ...] = ()
+    said = _weighed(run, split)
     if available:
-        said = (
+        said += (
             f"availability: {available['bounded']} items have a window, and a case is ranked among "
             f"what can be had at its time; {available['targets_outside']} of "
             f"{available['targets']} {part} targets lie outside of their own window and are ranked "
@@ -215,10 +215,25 @@ def notes(run: Run, split: Split) -> tuple[str, ...]:
     if run.evaluation.protocol == "impressions":
         found = left_out(split, TEST if run.evaluation.test else VAL)
         return (
+            *said,
             f"impressions: of {found.impressions} in {part}, {found.without_positive} without a "
             f"click and {found.without_negative} without anything else are left out.",
         )
     return said
+
+
+def _weighed(run: Run, split: Split) -> tuple[str, ...]:
+    """What event weights do, where they differ in training."""
+    own = split.weight[split.role == TRAIN]
+    if not len(own) or own.min() == own.max():
+        return ()
+    others = "every event counts once in histories, popularity and the other baselines, and logq"
+    if not run.architecture.trains:
+        return (f"event weights: {others}; they weigh in the losses of what trains.",)
+    does = "a query's loss counts as its event weighs"
+    if choice_name(run.objective) == "mse":
+        does = "under objective mse a weight is what the score is to be"
+    return (f"event weights: {does}; {others}.",)
 
 
 def floors(options: Evaluation) -> tuple[str, ...]:

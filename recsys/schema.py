@@ -101,7 +101,7 @@ class Data:
     max_items: int | None = option(None, "keep the most frequent items, for a quick look", least=1)
     event_column: str = option("event", "column of the type of an event")
     event_types: dict[str, float] = option(
-        {}, "event types to keep, each with its weight: {click: 1, buy: 3}; {}: all"
+        {}, "event types to keep, each with its weight in the loss: {click: 1, buy: 3}; {}: all"
     )
     since: str | None = option(None, "first moment to keep, an ISO date or time (UTC)", blank=True)
     until: str | None = option(

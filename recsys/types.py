@@ -129,6 +129,8 @@ class Batch:
             and what is not ranked with it; None in training, and where data has no baskets.
         context: Further columns by name, each (B,).
         situation: What is known of each query when it is asked, by name: codes (Q,), 0 for unknown.
+        importance: (Q,) what each training query's event weighs in the loss, 1 on average over all
+            targets; None where all weigh alike, and in evaluation.
         host: The batch as it was before it went to a device, or None where it did not; texts are
             gathered by what it says, so that no step waits for a device.
     """
@@ -145,6 +147,7 @@ class Batch:
     beside: Tensor | None = None
     context: dict[str, Tensor] = field(default_factory=dict)
     situation: dict[str, Tensor] = field(default_factory=dict)
+    importance: Tensor | None = None
     host: Batch | None = None
 
     @property
@@ -190,8 +193,8 @@ class Loss:
     """A loss as a sum and a count, so that ranks can be added up exactly.
 
     Attributes:
-        total: () sum over the counted queries or pairs.
-        count: () how many were counted.
+        total: () sum over the counted queries or pairs, each times what its event weighs.
+        count: () how many were counted, or the sum of what they weigh.
         parts: Named sums for the log, each ().
     """
 

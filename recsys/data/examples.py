@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -145,6 +146,23 @@ class Examples:
         """(N,) weights of all training targets; an observed negative weighs 0."""
         weights: Floats = self._weight[self._train]
         return weights
+
+    def event_weights(self) -> Floats:
+        """(N,) what the events of all training targets weigh, liked or not."""
+        weights: Floats = self.split.weight[self._train]
+        return weights
+
+    @cached_property
+    def importance(self) -> Floats | None:
+        """(N,) what the queries of all events weigh in a loss, 1 on average over the targets.
+
+        None where all targets weigh alike, so that a loss is what it is without weights.
+        """
+        own = self.event_weights()
+        if not len(own) or own.min() == own.max():
+            return None
+        scaled: Floats = (self.split.weight / own.mean(dtype=np.float64)).astype(np.float32)
+        return scaled
 
     def train_counts(self) -> Ints:
         """(I,) how often the training part shows each item as a positive.
@@ -352,6 +370,9 @@ class Examples:
         places[plan], places[-1] = np.arange(len(plan)), -1
 
         apart = with_seen and self._baskets is not None
+        weigh: Tensor | None = None
+        if self.importance is not None and not with_seen:
+            weigh = torch.from_numpy(self.importance[rows.event])
 
         def locate(x: Ints) -> Tensor:
             return torch.from_numpy(places[x])
@@ -368,6 +389,7 @@ class Examples:
             seen=torch.from_numpy(self._seen_before(rows.case) if with_seen else NOTHING),
             beside=torch.from_numpy(self.beside(rows.case)) if apart else None,
             situation={k: torch.from_numpy(of[rows.event]) for k, of in self.situation.items()},
+            importance=weigh,
         )
 
     def beside(self, case: Ints) -> Ints:

@@ -91,4 +91,5 @@ class Objective:
             ),
             scores,
             valid,
+            batch.importance,
         )

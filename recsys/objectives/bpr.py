@@ -63,4 +63,4 @@ class Objective:
         # A target that must not count may have any score, also NaN: it is left out before.
         own = scores[:, :1].masked_fill(~target[:, None], 0.0)
         margin = own - scores[:, 1:]
-        return pair_loss(lambda clean: F.softplus(-clean), margin, negative)
+        return pair_loss(lambda clean: F.softplus(-clean), margin, negative, batch.importance)

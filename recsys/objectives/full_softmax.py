@@ -17,6 +17,7 @@ from recsys.objective import (
     candidate_items,
     check_share,
     need,
+    weighed,
 )
 from recsys.types import Batch, Loss, Scored, upload
 
@@ -124,7 +125,7 @@ class Objective:
             spread = whole - sums.sum(0) / rivals.clamp(min=1)
             loss = (1 - self.smoothing) * loss + self.smoothing * spread
         counted = has.any(0) & (rivals > 1)
-        return Loss(torch.where(counted, loss, 0.0).sum(), counted.sum())
+        return weighed(loss, counted, batch.importance)
 
     def _items(self, around: Surroundings) -> Tensor:
         """(N,) catalog rows of the softmax, on the host; looked up once a training."""

@@ -123,4 +123,5 @@ class Objective:
             own = power.to(clean.dtype) * F.softplus(-clean[:, :1])
             return torch.cat([own, F.softplus(clean[:, 1:])], dim=1)
 
-        return pair_loss(each, scores, torch.cat([target[:, None], negative], dim=1))
+        valid = torch.cat([target[:, None], negative], dim=1)
+        return pair_loss(each, scores, valid, batch.importance)

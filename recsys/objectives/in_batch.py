@@ -159,7 +159,8 @@ class Objective:
             if alone is not None:
                 logits = torch.cat([logits, alone[at]], dim=1)
                 keep = torch.cat([keep, beside[at]], dim=1)
-            loss = softmax_loss(logits, target[at], keep, self.smoothing)
+            weight = None if batch.importance is None else batch.importance[at]
+            loss = softmax_loss(logits, target[at], keep, self.smoothing, weight)
             return loss.total, loss.count
 
         return _sum(part, queries, size)

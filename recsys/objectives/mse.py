@@ -23,6 +23,8 @@ class Objective:
     def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
         """Sum and count over the pairs with a case and a candidate.
 
+        A weight is what a score is to be here, and not how much its pair counts.
+
         Args:
             scored: Scores (Q, C), in the unit of the weights.
             batch: The batch, with weights (Q, C).

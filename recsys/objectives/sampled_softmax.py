@@ -99,4 +99,5 @@ class Objective:
             scores = scores - self.logq * around.log_share[rows]
         target, negative = target_and_negatives(batch, around)
         keep = torch.cat([target[:, None], negative], dim=1)
-        return softmax_loss(scores, torch.zeros_like(batch.case), keep, self.smoothing)
+        first = torch.zeros_like(batch.case)
+        return softmax_loss(scores, first, keep, self.smoothing, batch.importance)
