@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from recsys import itemtable, mining, protocols
@@ -18,9 +19,10 @@ from recsys.config import AXES, Run, choice_name, nearest
 from recsys.context import Situations, situations
 from recsys.data.catalog import Catalog
 from recsys.data.datamodule import RecDataModule
-from recsys.data.examples import Examples, Lists
+from recsys.data.examples import Examples
 from recsys.data.hard import HardExamples
 from recsys.data.prepare import prepare
+from recsys.data.rows import Lists
 from recsys.data.splits import Split
 from recsys.data.store import Store
 from recsys.data.tables import Tables, fingerprint
@@ -151,7 +153,10 @@ def assemble(run: Run) -> Assembly:
     check_pairs(run)
     tables, split = data(run)
     protocols.check_columns(run, tables)
-    examples = protocols.examples(run, split, len(tables.items))
+    known = situations(tables, split, run.architecture.reads_context, (run.data.event_column,))
+    worded = _worded(run, tables, split, known)
+    examples = protocols.examples(run, split, len(tables.items), worded)
+    examples.situation = known.codes
     parts = Parts(
         texts=tuple(tables.items["text"].to_list()),
         counts=torch.from_numpy(examples.train_counts()),
@@ -175,12 +180,9 @@ def assemble(run: Run) -> Assembly:
         mining.mine(run, examples, split, key, lambda: floor("tfidf", parts), _miner, _device(run))
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
-    own, tokenize, known = parts, None, Situations()
+    own, tokenize = parts, None
     if run.architecture.trains:
         _check_weights(run, examples)
-        asked = run.architecture.reads_context
-        known = situations(tables, split, asked, (run.data.event_column,))
-        examples.situation = known.codes
         own, tokenize = _trainable(run, _asked(run, parts, tables, known, examples), tables, known)
     else:
         events = Interactions.of(split, examples.train_pairs()[0])
@@ -196,9 +198,26 @@ def assemble(run: Run) -> Assembly:
         lambda: [floor(name, parts) for name in protocols.FLOORS],
         {"data": key, "split": split.name},
     )
-    split = dataclasses.replace(split, notes=(*split.notes, *protocols.notes(run, split)))
     datamodule = _datamodule(run, examples, own, lists)
+    said = protocols.notes(run, split, examples, datamodule.asked(protocols.last(run)))
+    split = dataclasses.replace(split, notes=(*split.notes, *said))
     return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize, known)
+
+
+def _worded(
+    run: Run, tables: Tables, split: Split, known: Situations
+) -> npt.NDArray[np.bool_] | None:
+    """(N,) whether a query's text says something at each event, histories apart.
+
+    None where no query is a text.
+    """
+    if not run.architecture.reads_user_texts:
+        return None
+    has = (tables.users["text"].str.strip_chars() != "").to_numpy()
+    worded: npt.NDArray[np.bool_] = has[split.user()]
+    for name, pieces in known.pieces().items() if run.architecture.reads_context_texts else ():
+        worded |= np.array([bool(piece) for piece in pieces])[known.codes[name]]
+    return worded
 
 
 def _check_weights(run: Run, examples: Examples) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.data.examples import Examples, Ints, Lists
+from recsys.data.examples import Examples, Ints
+from recsys.data.rows import Lists
 from recsys.data.store import Store
 from recsys.errors import ConfigError
 from recsys.recommender import Recommender

@@ -7,17 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from recsys.candidates import candidate_lists
 from recsys.config import Run, choice_name, nearest
-from recsys.data.arrays import sample
-from recsys.data.examples import TEST, TRAIN, VAL, Examples, Lists
+from recsys.data.arrays import Ints, sample
+from recsys.data.examples import TEST, TRAIN, VAL, Examples
 from recsys.data.hard import HardExamples, hard_count
+from recsys.data.rows import Lists
 from recsys.data.sampled import CAUTION, sampled_lists
 from recsys.data.shown import ShownExamples, impression_lists, left_out
 from recsys.data.splits import Split
 from recsys.data.store import Store
 from recsys.data.tables import Tables
+from recsys.data.targets import untold
 from recsys.errors import ConfigError
 from recsys.metrics.beyond import categories
 from recsys.recommender import Recommender
@@ -131,13 +134,15 @@ def check_columns(run: Run, tables: Tables) -> None:
         categories(tables.items[run.evaluation.category])
 
 
-def examples(run: Run, split: Split, items: int) -> Examples:
+def examples(run: Run, split: Split, items: int, worded: npt.NDArray[np.bool_] | None) -> Examples:
     """Training queries and cases.
 
     Args:
         run: The options.
         split: The events.
         items: Number of items in the catalog.
+        worded: (N,) whether a text says something of each event's query where no history does;
+            None where no query is a text.
 
     Raises:
         ConfigError: Negatives come from impressions, and there are none to train on.
@@ -145,12 +150,13 @@ def examples(run: Run, split: Split, items: int) -> Examples:
     data = run.data
     chosen = (data.train_users, data.sample_seed, data.user_reviews)
     if data.negatives == "impression":
-        return ShownExamples(split, items, data.max_history, *chosen)
+        return ShownExamples(split, items, data.max_history, *chosen, worded=worded)
     if data.negatives == "hard":
+        share = data.hard_share
         return HardExamples(
-            split, items, data.max_history, data.targets, *chosen, share=data.hard_share
+            split, items, data.max_history, data.targets, *chosen, share=share, worded=worded
         )
-    return Examples(split, items, data.max_history, data.targets, *chosen)
+    return Examples(split, items, data.max_history, data.targets, *chosen, worded=worded)
 
 
 def lists(
@@ -198,11 +204,29 @@ def lists(
     }
 
 
-def notes(run: Run, split: Split) -> tuple[str, ...]:
-    """What the reader of a protocol's figures must know, as sentences for the log."""
+def last(run: Run) -> int:
+    """The part that a run's figures are of: test, or validation where it does not test."""
+    return TEST if run.evaluation.test else VAL
+
+
+def notes(run: Run, split: Split, made: Examples, at: Ints) -> tuple[str, ...]:
+    """What the reader of a protocol's figures must know, as sentences for the log.
+
+    Args:
+        run: The options.
+        split: The events.
+        made: Queries and cases.
+        at: (N,) events of the cases that are ranked at last.
+    """
     part = "test" if run.evaluation.test else "validation"
     available = _available(run, split)
     said = _weighed(run, split)
+    if run.architecture.trains:
+        said = (*made.notes, *made.cut(run.data.queries), *said)
+        text = run.architecture.reads_user_texts
+        said += untold(
+            made.told, at, part, "an empty text is read" if text else "popularity answers them"
+        )
     if available:
         said += (
             f"availability: {available['bounded']} items have a window, and a case is ranked among "
@@ -213,7 +237,7 @@ def notes(run: Run, split: Split) -> tuple[str, ...]:
     if run.evaluation.protocol == "sampled":
         return (CAUTION.format(n=run.evaluation.sampled_negatives), *said)
     if run.evaluation.protocol == "impressions":
-        found = left_out(split, TEST if run.evaluation.test else VAL)
+        found = left_out(split, last(run))
         return (
             *said,
             f"impressions: of {found.impressions} in {part}, {found.without_positive} without a "
@@ -278,7 +302,7 @@ def _available(run: Run, split: Split) -> dict[str, int]:
     # Labelled events and impressions were shown, whatever a table of items says.
     if split.windows is None or options.protocol in ("labels", "impressions"):
         return {}
-    held = split.cases(TEST if options.test else VAL)
+    held = split.cases(last(run))
     cases = sample(held, options.max_cases, run.data.sample_seed)
     outside = split.windows.outside(cases, split.item[cases].astype(np.int64))
     return {
@@ -292,7 +316,7 @@ def described(run: Run, split: Split) -> dict[str, object]:
     """What a result says of its protocol, apart from what was ranked by it."""
     options = run.evaluation
     if options.protocol == "impressions":
-        return {"left_out": left_out(split, TEST if options.test else VAL)._asdict()}
+        return {"left_out": left_out(split, last(run))._asdict()}
     available = _available(run, split)
     said: dict[str, object] = {"availability": available} if available else {}
     if options.protocol == "sampled":

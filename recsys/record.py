@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.data.examples import Lists
+from recsys.data.rows import Lists
 from recsys.data.splits import TEST, TRAIN, VAL, Split
 from recsys.encoders.prefix import PrefixCache
 from recsys.encoders.source import weights_file

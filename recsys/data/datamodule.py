@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from recsys.data.examples import TEST, VAL, Examples, Ints, Lists, Queries, Rows, Sampling
+from recsys.data.examples import TEST, VAL, Examples, Ints, Queries, Sampling
 from recsys.data.loader import EpochBatches, train_loader
 from recsys.data.plan import BySize, ByTokens, Plan, token_ends
+from recsys.data.rows import Lists, Rows
 from recsys.errors import ConfigError
 from recsys.types import Batch
 
@@ -163,15 +164,15 @@ class RecDataModule(lp.LightningDataModule):
         rank, world = 0, 1
         if self.trainer is not None:
             rank, world = self.trainer.global_rank, self.trainer.world_size
-        lists = self.lists.get(role)
-        count = len(self._case_numbers(role) if lists is None else lists.at)
+        lists, at = self.lists.get(role), self.asked(role)
+        count = len(at)
         mine = np.array_split(np.arange(count), world)[rank]
         filler = not len(mine)
         if filler:
             mine = np.zeros(1, dtype=np.int64)
         context = {}
         if lists is None:
-            rows = self.examples.case_rows(self._case_numbers(role)[mine])
+            rows = self.examples.case_rows(at[mine])
         else:
             chosen = {f.name: getattr(lists, f.name)[mine] for f in dataclasses.fields(Lists)}
             rows = self.examples.list_rows(Lists(**chosen))
@@ -180,7 +181,11 @@ class RecDataModule(lp.LightningDataModule):
             rows = dataclasses.replace(rows, case=np.full(1, -1, dtype=np.int64))
         return DataLoader(_Cases(self, rows, context), batch_size=None)
 
-    def _case_numbers(self, role: int) -> Ints:
+    def asked(self, role: int) -> Ints:
+        """(N,) events at which the cases of a role are asked, by their numbers."""
+        lists = self.lists.get(role)
+        if lists is not None:
+            return lists.at
         return self.examples.cases(role, self.max_cases, self.sample_seed)
 
     def val_dataloader(self) -> DataLoader[Batch]:

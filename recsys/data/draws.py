@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from recsys.data.arrays import Ints
+from recsys.data.rows import Rows
 from recsys.data.windows import Windows
-
-if TYPE_CHECKING:
-    from recsys.data.examples import Rows
 
 
 def drawn(pool: Ints, rows: Rows, n: int, seed: int, epoch: int) -> Ints:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -19,7 +18,9 @@ from torch import Tensor
 
 from recsys.data.arrays import ragged, sample
 from recsys.data.draws import drawn, open_then
+from recsys.data.rows import Lists, Rows
 from recsys.data.splits import Split
+from recsys.data.targets import Flags, Targets, pick
 from recsys.data.together import Baskets
 from recsys.types import Batch, ItemBatch
 
@@ -27,58 +28,11 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Queries = Literal["last", "random", "all"]
 Sampling = Literal["uniform", "frequency"]
-Targets = Literal["liked", "labelled"]
 
 TRAIN, VAL, TEST = 0, 1, 2
 """Values of `Split.role`."""
 
 NOTHING: Ints = np.empty((0, 2), dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of a batch: each a window of a user's positive events, with its queries.
-
-    Attributes:
-        user: (B,) user rows.
-        start: (B,) first event of the history window, counted among the positive events.
-        stop: (B,) one past its last.
-        row: (Q,) which row a query belongs to.
-        prefix: (Q,) how many events of the window the query sees.
-        candidates: (Q, C) catalog rows, -1 for none; column 0 is the target in training.
-        labels: (Q, C) 1 for a positive, else 0.
-        weight: (Q, C) observed weight.
-        case: (Q,) number of the case, or -1.
-        event: (Q,) the event, among all, at whose time it is asked.
-    """
-
-    user: Ints
-    start: Ints
-    stop: Ints
-    row: Ints
-    prefix: Ints
-    candidates: Ints
-    labels: Floats
-    weight: Floats
-    case: Ints
-    event: Ints
-
-
-@dataclass(frozen=True)
-class Lists:
-    """What is ranked for each case, where it is not the whole catalog.
-
-    Attributes:
-        at: (N,) event numbers: a history is what comes before.
-        candidates: (N, C) catalog rows, -1 for none.
-        labels: (N, C) 1 for a positive, else 0.
-        inserted: (N,) whether the target had to be put into the list.
-    """
-
-    at: Ints
-    candidates: Ints
-    labels: Floats
-    inserted: npt.NDArray[np.bool_]
 
 
 class Examples:
@@ -94,8 +48,12 @@ class Examples:
         train_users: Train on a seeded sample of so many users; None for all.
         seed: Of that sample.
         profile_events: First events of a user that are in the user's text, and so no targets.
+        worded: (N,) whether a text says something of each event's query where no history does;
+            None where no query is a text.
 
     Attributes:
+        notes: What training leaves out, as sentences for the log.
+        told: (N,) whether a history or a text says something of each event's query.
         situation: (N,) codes of all events by name: what is known when a query is asked.
     """
 
@@ -108,6 +66,8 @@ class Examples:
         train_users: int | None = None,
         seed: int = 0,
         profile_events: int = 0,
+        *,
+        worded: Flags | None = None,
     ) -> None:
         self.split, self.items, self.max_history = split, items, max_history
         self.situation: Mapping[str, Ints] = {}
@@ -123,11 +83,10 @@ class Examples:
         # Of events up to here: a basket may go on after another one began.
         self._reach: Ints = np.maximum.accumulate(self._before)
         self._first: Ints = np.searchsorted(self._user[self._liked], np.arange(users + 1))
-        able = split.role == TRAIN
-        if targets == "liked":
-            # A target needs something to be predicted from; a label may rest on the profile.
-            able &= liked & (self._before > self._first[self._user])
-        able &= self._start - split.offsets[self._user] >= profile_events
+        self.told: Flags = self._before > self._first[self._user]
+        if worded is not None:
+            self.told |= worded
+        able, self.notes = pick(split, self.told, targets, profile_events)
         # An observed negative counts as weight 0, whatever its event weighs.
         self._weight: Floats = (split.weight * split.label).astype(np.float32)
         chosen: Ints | None = None
@@ -314,6 +273,20 @@ class Examples:
         """How many examples an epoch has."""
         users = len(np.unique(self._user[self._train]))
         return users * per_user if queries == "random" else users
+
+    def cut(self, queries: Queries) -> tuple[str, ...]:
+        """A sentence on the targets that come before a user's latest H, where that leaves any out.
+
+        With `queries="all"` a user's queries are those of one window.
+        """
+        counts = np.bincount(self._user[self._train])
+        over = int(np.maximum(counts - self.max_history, 0).sum())
+        if queries != "all" or not over:
+            return ()
+        return (
+            f"training: {over} of {len(self._train)} targets come before the latest "
+            f"{self.max_history} of their users (data.max_history), and are left out.",
+        )
 
     def pool(self, sampling: Sampling) -> Ints:
         """Catalog rows that negatives are drawn from, all equally likely."""

@@ -7,8 +7,10 @@ import numpy.typing as npt
 
 from recsys.data.arrays import Ints, ragged
 from recsys.data.draws import open_then
-from recsys.data.examples import Examples, Queries, Rows, Sampling, Targets
+from recsys.data.examples import Examples, Queries, Sampling
+from recsys.data.rows import Rows
 from recsys.data.splits import Split
+from recsys.data.targets import Flags, Targets
 
 
 def hard_count(negatives: int, share: float) -> int:
@@ -28,6 +30,7 @@ class HardExamples(Examples):
         seed: Of that sample.
         profile_events: First events of a user that are in the user's text, and so no targets.
         share: Of a query's negatives, how many are hard.
+        worded: (N,) whether a text says something of each event's query where no history does.
     """
 
     def __init__(
@@ -41,8 +44,11 @@ class HardExamples(Examples):
         profile_events: int = 0,
         *,
         share: float,
+        worded: Flags | None = None,
     ) -> None:
-        super().__init__(split, items, max_history, targets, train_users, seed, profile_events)
+        super().__init__(
+            split, items, max_history, targets, train_users, seed, profile_events, worded=worded
+        )
         self.share = share
         self._at: Ints = np.empty(0, dtype=np.int64)
         self._hard: npt.NDArray[np.int32] | None = None

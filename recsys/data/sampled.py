@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 
 from recsys.data.arrays import Ints
-from recsys.data.examples import Examples, Lists
+from recsys.data.examples import Examples
+from recsys.data.rows import Lists
 from recsys.errors import ConfigError
 
 By = Literal["uniform", "popularity"]

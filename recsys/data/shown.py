@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from recsys.data.arrays import Ints, ragged, sample
-from recsys.data.examples import TRAIN, Examples, Lists, Rows, Sampling
+from recsys.data.examples import TRAIN, Examples, Sampling
+from recsys.data.rows import Lists, Rows
 from recsys.data.splits import Split
+from recsys.data.targets import Flags
 from recsys.errors import ConfigError, DataError
 
 _PARTS = ("training", "validation", "test")
@@ -157,6 +159,7 @@ class ShownExamples(Examples):
         train_users: Train on a seeded sample of so many users; None for all.
         seed: Of that sample.
         profile_events: First events of a user that are in the user's text, and so no targets.
+        worded: (N,) whether a text says something of each event's query where no history does.
 
     Raises:
         ConfigError: There are no impressions, the split cuts one, or training has no click beside
@@ -172,6 +175,8 @@ class ShownExamples(Examples):
         train_users: int | None = None,
         seed: int = 0,
         profile_events: int = 0,
+        *,
+        worded: Flags | None = None,
     ) -> None:
         super().__init__(
             split,
@@ -180,6 +185,7 @@ class ShownExamples(Examples):
             train_users=train_users,
             seed=seed,
             profile_events=profile_events,
+            worded=worded,
         )
         self._shown = _shown(split)
         dull = (split.role == TRAIN) & (split.label <= 0) & (self._shown >= 0)
@@ -189,11 +195,17 @@ class ShownExamples(Examples):
         self._ends: Ints = np.append(_runs(self._shown)[1:], len(dull))
         # Clicks of which only a history tells were not shown beside anything.
         first = self._shown[self._train]
-        self._train = self._train[(first >= 0) & with_dull[first]]
+        beside = (first >= 0) & with_dull[first]
+        if alone := int((~beside).sum()):
+            self.notes += (
+                f"training: {alone} of {len(beside)} clicks are no targets, as they were not shown "
+                "beside an item without a click.",
+            )
+        self._train = self._train[beside]
         if not len(self._train):
             raise ConfigError(
-                "data.negatives=impression finds no training click with a history that was shown "
-                "beside an item without a click; set it to drawn."
+                "data.negatives=impression finds no training click with a history or text that was "
+                "shown beside an item without a click; set it to drawn."
             )
 
     def negatives(self, rows: Rows, n: int, sampling: Sampling, seed: int, epoch: int) -> Ints:

@@ -2,12 +2,15 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from recsys import build
 from recsys.config import compose
+from recsys.data.examples import TEST, TRAIN
 from recsys.types import ItemBatch
+from tests.conftest import COLOURS
 
 
 @pytest.mark.parametrize("objective", ["in_batch", "sampled_softmax"])
@@ -37,3 +40,101 @@ def test_only_candidates_are_encoded_and_nothing_else_changes(shop_words, object
     assert (found[0][1] - found[1][1]).norm() < 1e-5 * found[1][1].norm()
     assert found[0][2] == len(asked.items) + len(batch.query)
     assert found[1][2] == len(batch.plan.items) + len(batch.query)
+
+
+@pytest.fixture
+def told(shop_words, tmp_path, monkeypatch):
+    """The shop, whose users have a text, but for the first three."""
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    texts = [f"u{n},{'' if n < 3 else f'likes {COLOURS[n % 6]}'}\n" for n in range(40)]
+    (tmp_path / "users.csv").write_text("who,about\n" + "".join(texts))
+    return [
+        *shop_words,
+        f"data.source.users={tmp_path / 'users.csv'}",
+        "data.source.user_text='{about}'",
+    ]
+
+
+TEXT = {
+    "two_tower": ["architecture.user=text", "tuning=lora"],
+    "cross_encoder": [
+        "architecture=cross_encoder",
+        "tuning=lora",
+        "objective=bpr",
+        "evaluation.protocol=candidates",
+        "evaluation.candidates=8",
+    ],
+}
+
+
+@pytest.mark.parametrize("queries", ["random", "all", "last"])
+@pytest.mark.parametrize("name", TEXT)
+def test_a_text_is_enough_for_a_query(told, name, queries):
+    """A user's first event trains where the user has a text, as such cases are tested."""
+    if (name, queries) == ("cross_encoder", "all"):
+        pytest.skip("refused for its cost")
+    words = [*told, *TEXT[name], f"data.queries={queries}"]
+    made = build.assemble(compose(words))
+    user, first = made.split.user(), made.split.offsets[:-1]
+    train = np.flatnonzero(made.split.role == TRAIN)
+    silent = [e for e in train if e in first and made.tables.users["text"][int(user[e])] == ""]
+    assert len(silent) == 3
+    assert sorted(made.examples._train) == sorted(set(train) - set(silent))
+    before = f"{len(silent)} of {len(train)} liked events are no targets"
+    assert any(before in note for note in made.split.notes)
+    # Each of them is asked in some epoch of `random`, and in each of `all`.
+    asked = set()
+    for epoch in range(40 if queries == "random" else 1):
+        rows = made.examples.train_rows(queries, made.datamodule.order(epoch))
+        asked |= set(rows.event.tolist())
+    alone = set(first.tolist()) - set(silent)
+    assert (alone <= asked) if queries != "last" else not alone & asked
+    batch = made.datamodule.train_batch(made.datamodule.order(0)[:6], 0)
+    loss = made.recommender.parts.objective(
+        made.recommender(batch), batch, made.recommender.surroundings()
+    )
+    assert torch.isfinite(loss.total)
+
+
+def test_what_says_nothing_does_not_train_and_is_counted(told, shop, tmp_path):
+    """Users of one event before the cut, and cases of users without any: the log counts them."""
+    header, *rows = (shop / "events.csv").read_text().splitlines()
+    late = []  # users begin one after the other, and overlap
+    for n, row in enumerate(rows):
+        who, what, _, stars = row.split(",")
+        slot = {1: 34, 5: 38}.get(n // 5, 39 - n // 5)
+        late.append(f"{who},{what},{1_600_000_000 + 100 * (n % 5) + 60 * slot},{stars}")
+    (tmp_path / "late.csv").write_text("\n".join([header, *late]) + "\n")
+    words = [w for w in told if not w.startswith(("data.split", "data.source.interactions"))]
+    words += ["data.split=time", f"data.source.interactions={tmp_path / 'late.csv'}"]
+    history = build.assemble(compose([*words, "tuning=lora"]))
+    text = build.assemble(compose([*words, *TEXT["two_tower"]]))
+    for made in (history, text):
+        role, user, first = made.split.role, made.split.user(), made.split.offsets[:-1]
+        has = np.unique(user[role == TRAIN])
+        trains = np.unique(user[made.examples._train])
+        notes = " ".join(made.split.notes)
+        assert len(has) > len(trains)
+        said = f"training: {len(has) - len(trains)} of {len(has)} users do not train for that."
+        assert said in notes
+        test = np.flatnonzero((role == TEST) & (made.split.label > 0))
+        bare = [e for e in test if e in first]
+        if made is text:
+            bare = [e for e in bare if made.tables.users["text"][int(user[e])] == ""]
+        answer = "an empty text is read" if made is text else "popularity answers them"
+        said = f"test: {len(bare)} of {len(test)} cases have nothing before them: {answer}."
+        assert len(bare) > 0
+        assert said in notes
+    assert len(text.examples._train) > len(history.examples._train)
+
+
+def test_what_is_known_of_a_query_is_a_text(situated_words):
+    """Words of its context are enough, but where nothing is known of it."""
+    words = ["architecture.user=text", "architecture.context=[device]", "tuning=lora"]
+    made = build.assemble(compose([*situated_words, *words, "architecture.context_as=text"]))
+    first = made.split.offsets[:-1]
+    asked = np.isin(first, made.examples._train)
+    assert (asked == (made.situations.codes["device"][first] > 0)).all()
+    assert asked.all()
+    plain = build.assemble(compose([*situated_words, *words]))  # learned vectors are no text
+    assert not np.isin(first, plain.examples._train).any()
