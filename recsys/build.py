@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from recsys import itemtable, mining, protocols
+from recsys import itemtable, mining, protocols, querytexts
 from recsys.config import AXES, Run, choice_name, nearest
 from recsys.context import Situations, situations
 from recsys.data.catalog import Catalog
@@ -154,7 +153,7 @@ def assemble(run: Run) -> Assembly:
     tables, split = data(run)
     protocols.check_columns(run, tables)
     known = situations(tables, split, run.architecture.reads_context, (run.data.event_column,))
-    worded = _worded(run, tables, split, known)
+    worded = querytexts.worded(run, tables, split, known)
     examples = protocols.examples(run, split, len(tables.items), worded)
     examples.situation = known.codes
     parts = Parts(
@@ -174,6 +173,7 @@ def assemble(run: Run) -> Assembly:
         max_history=run.data.max_history,
         label=run.evaluation.label,
         windows=split.windows,
+        written=querytexts.written(run, tables, known),
     )
     key = fingerprint(tables)
     if isinstance(examples, HardExamples):
@@ -195,29 +195,14 @@ def assemble(run: Run) -> Assembly:
     lists = protocols.lists(
         run,
         examples,
-        lambda: [floor(name, parts) for name in protocols.FLOORS],
+        # Of histories, whatever a run reads: every architecture ranks the same lists.
+        lambda: [floor(n, dataclasses.replace(parts, written=None)) for n in protocols.FLOORS],
         {"data": key, "split": split.name},
     )
     datamodule = _datamodule(run, examples, own, lists)
-    said = protocols.notes(run, split, examples, datamodule.asked(protocols.last(run)))
-    split = dataclasses.replace(split, notes=(*split.notes, *said))
+    notes = protocols.notes(run, split, examples, datamodule.asked(protocols.last(run)))
+    split = dataclasses.replace(split, notes=(*split.notes, *notes))
     return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize, known)
-
-
-def _worded(
-    run: Run, tables: Tables, split: Split, known: Situations
-) -> npt.NDArray[np.bool_] | None:
-    """(N,) whether a query's text says something at each event, histories apart.
-
-    None where no query is a text.
-    """
-    if not run.architecture.reads_user_texts:
-        return None
-    has = (tables.users["text"].str.strip_chars() != "").to_numpy()
-    worded: npt.NDArray[np.bool_] = has[split.user()]
-    for name, pieces in known.pieces().items() if run.architecture.reads_context_texts else ():
-        worded |= np.array([bool(piece) for piece in pieces])[known.codes[name]]
-    return worded
 
 
 def _check_weights(run: Run, examples: Examples) -> None:
@@ -329,8 +314,8 @@ def _trainable(
         longest = run.data.max_tokens
         profiles = Catalog.build(texts, tokenize, key, store, longest)
         check_known(profiles, "user", tokenizer, rank() == 0)
-        pieces = known.pieces() if run.architecture.reads_context_texts else {}
-        said = {n: [ids[:longest] for ids in tokenize(of)] for n, of in pieces.items()}
+        pieces = querytexts.said(run, known)
+        said = {n: [ids[:longest] for ids in tokenize([*of])] for n, of in pieces.items()}
         between = tuple(tokenize([";"])[0])
         user_texts = UserTexts(catalog, profiles, between, encoder.max_length, said)
     prefix, vectors = _kept(run, encoder, tuned, catalog, store)
@@ -409,7 +394,12 @@ def _learning(run: Run) -> dict[str, Any]:
 
 
 def floor(name: str, parts: Parts) -> Recommender:
-    """A baseline over the same cases, with its default options but for what its name says."""
+    """A baseline over the same cases, with its default options but for what its name says.
+
+    Where users are texts, tfidf reads those texts too.
+    """
     options = {"kind": "reversed"} if name == protocols.REVERSED else {}
+    if name == "tfidf" and parts.written is not None:
+        options = {"user": "text"}
     module = importlib.import_module(f"{AXES['architecture']}.{name.split()[-1]}")
     return cast(Recommender, module.Model(parts, module.Config(**options)))

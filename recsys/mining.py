@@ -60,7 +60,11 @@ def _who(run: Run, fingerprint: str, roles: str) -> dict[str, object]:
             cannot score the whole catalog.
     """
     if run.data.hard_from == "tfidf":
-        return {"from": "tfidf", "history": run.data.max_history}
+        who: dict[str, object] = {"from": "tfidf", "history": run.data.max_history}
+        if run.architecture.reads_user_texts:
+            asked = run.architecture.reads_context if run.architecture.reads_context_texts else ()
+            who |= {"user": "text", "context": list(asked)}
+        return who
     folder = Path(run.data.hard_from)
     asked, found = f"data.hard_from={folder}", stored(folder / "config.yaml")
     try:

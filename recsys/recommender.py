@@ -13,7 +13,7 @@ from torch import Tensor
 from recsys.accumulation import Window, whole
 from recsys.data.catalog import Catalog
 from recsys.data.datamodule import RecDataModule
-from recsys.data.usertexts import UserTexts
+from recsys.data.usertexts import UserTexts, WrittenUsers
 from recsys.data.windows import Windows
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.prefix import PrefixCache
@@ -57,6 +57,7 @@ class Parts:
         situations: How many codes a batch's `situation` has, by name.
         schedule_steps: Steps that the schedule is laid out for; None for those that are trained.
         windows: When items can be had, for the catalog of a case; None: always.
+        written: The users' texts as they are written, where queries are texts; None: nowhere.
     """
 
     texts: tuple[str, ...]
@@ -81,6 +82,7 @@ class Parts:
     situations: Mapping[str, int] = field(default_factory=dict)
     schedule_steps: int | None = None
     windows: Windows | None = None
+    written: WrittenUsers | None = None
 
 
 class Recommender(Trained, abc.ABC):

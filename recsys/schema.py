@@ -40,11 +40,15 @@ class Baseline:
     gives: ClassVar[frozenset[str]] = frozenset()
     trains: ClassVar[bool] = False
     reads_tokens: ClassVar[bool] = False
-    reads_user_texts: ClassVar[bool] = False
     reads_item_vectors: ClassVar[bool] = False
     reads_tags: ClassVar[tuple[str, ...]] = ()
     reads_context: ClassVar[tuple[str, ...]] = ()
     reads_context_texts: ClassVar[bool] = False
+
+    @property
+    def reads_user_texts(self) -> bool:
+        """Whether a query is the user's text."""
+        return False
 
 
 @dataclass

@@ -8,12 +8,62 @@ before the others, so that what does not fit is the oldest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from recsys.data.catalog import Catalog
 from recsys.types import Batch, Ragged
+
+Piece = TypeVar("Piece")
+
+
+def pieces(
+    batch: Batch,
+    titles: Sequence[Piece],
+    profiles: Sequence[Piece],
+    said: Mapping[str, Sequence[Piece]],
+) -> list[list[Piece]]:
+    """What the text of each query of a batch is made of, in order.
+
+    Args:
+        batch: The batch, on the host.
+        titles: Of each item of its plan.
+        profiles: Of each of its rows.
+        said: Of each code of a query's situation, by name.
+    """
+    history = batch.history.tolist()
+    known: list[list[Piece]] = [[] for _ in range(len(batch.query))]
+    for name, of in said.items():
+        for own, code in zip(known, batch.situation[name].tolist(), strict=True):
+            own.append(of[code])
+    for own, (row, prefix) in zip(known, batch.query.tolist(), strict=True):
+        own.append(profiles[row])
+        own.extend(titles[i] for i in reversed(history[row][:prefix]) if i >= 0)
+    return known
+
+
+class WrittenUsers:
+    """The same texts as they are written, whole: for those who read words, not tokens.
+
+    Args:
+        items: Texts of the catalog.
+        users: Texts of the users, by user row.
+        context: What is said of each code of a query's situation, by name.
+    """
+
+    def __init__(
+        self, items: Sequence[str], users: Sequence[str], context: Mapping[str, Sequence[str]]
+    ) -> None:
+        self.items, self.users, self.context = items, users, context
+
+    def texts(self, batch: Batch) -> list[str]:
+        """Texts of a batch's queries (Q texts), empty where nothing is known."""
+        host = batch.at_host
+        titles = [self.items[row] for row in host.plan.items.tolist()]
+        profiles = [self.users[row] if row >= 0 else "" for row in host.users.tolist()]
+        return ["; ".join(filter(None, p)) for p in pieces(host, titles, profiles, self.context)]
 
 
 class UserTexts:
@@ -49,26 +99,14 @@ class UserTexts:
         host = batch.at_host
         titles = self.catalog.tokens(host.plan.items).split()
         profiles = self._profiles(host.users)
-        history = host.history.tolist()
-        out = []
-        queries = zip(host.query.tolist(), self._situations(host), strict=True)
-        for (row, prefix), known in queries:
-            latest = [titles[i] for i in reversed(history[row][:prefix]) if i >= 0]
-            out.append(self._join([*known, profiles[row], *latest]))
+        out = [self._join(p) for p in pieces(host, titles, profiles, self.context)]
         return Ragged.of(out) if out else Ragged(torch.empty(0, dtype=torch.long), ())
 
     def with_situation(self, batch: Batch, text: Ragged) -> Ragged:
         """A text in place of profile and titles, for a batch of one query."""
-        (known,) = self._situations(batch.at_host)
+        host = batch.at_host
+        known = [said[int(host.situation[name])] for name, said in self.context.items()]
         return Ragged.of([self._join([*known, *text.split()])])
-
-    def _situations(self, batch: Batch) -> list[list[Tensor]]:
-        """What is said of the situation of each query, from a batch on the host."""
-        out: list[list[Tensor]] = [[] for _ in range(len(batch.query))]
-        for name, said in self.context.items():
-            for pieces, code in zip(out, batch.situation[name].tolist(), strict=True):
-                pieces.append(said[code])
-        return out
 
     def _profiles(self, users: Tensor) -> list[Tensor]:
         """The profile of each row, empty for someone unknown (-1)."""

@@ -15,13 +15,17 @@ from recsys.types import Batch, ItemBatch, Ragged, Scored
 class Model(Recommender):
     """Term weights of the item texts; it needs no encoder and no training.
 
-    An item's representation is its catalog row: the sparse vectors stay in one place.
+    An item's representation is its catalog row: the sparse vectors stay in one place. A user's text
+    is read whole, however many tokens an encoder would take of it; one that has no word in common
+    with the catalog is answered with what is popular, as a user without a history is.
     """
 
     needs_history = True
 
     def __init__(self, parts: Parts, config: Config) -> None:
         super().__init__(parts)
+        self.written = parts.written if config.user == "text" else None
+        self.needs_history = self.written is None
         self.last = config.history == "last"
         self.decay = config.recency if config.history == "recency" else 0.0
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -36,7 +40,9 @@ class Model(Recommender):
         return plan.items
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
-        """Mean of the history's vectors, dense, (Q, words); zero without a history."""
+        """The history's mean or the text's own weights, dense, (Q, words); zero where unknown."""
+        if self.written is not None:
+            return self._weights(self.written.texts(batch)).to(batch.users.device)
         rows = history_rows(batch, items)
         if self.last:
             final = (rows >= 0).sum(1, keepdim=True) - 1
@@ -49,7 +55,16 @@ class Model(Recommender):
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, words), (N,) rows -> (Q, N) dot products of unit item vectors with the mean."""
         out = self.vectors[items.cpu().numpy()] @ queries.cpu().numpy().T
-        return torch.from_numpy(np.ascontiguousarray(out.T)).to(queries.device)
+        scores = torch.from_numpy(np.ascontiguousarray(out.T)).to(queries.device)
+        if self.needs_history:
+            return scores
+        wordless = ~queries.any(1, keepdim=True)
+        return torch.where(wordless, self.popularity().to(scores)[items.to(scores.device)], scores)
+
+    def _weights(self, texts: list[str]) -> Tensor:
+        """(Q, words) term weights of texts, on the host."""
+        rows = self.vectorizer.transform(texts).astype(np.float32)
+        return torch.from_numpy(rows.toarray())
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
@@ -57,5 +72,4 @@ class Model(Recommender):
 
     def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The term weights of the text itself, (1, words)."""
-        row = self.vectorizer.transform([text]).astype(np.float32)
-        return torch.from_numpy(row.toarray())
+        return self._weights([text])

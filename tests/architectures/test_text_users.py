@@ -5,10 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recsys import build
 from recsys.config import compose
-from recsys.data.examples import TEST, TRAIN
+from recsys.data.examples import TEST, TRAIN, VAL
 from recsys.types import ItemBatch
 from tests.conftest import COLOURS
 
@@ -138,3 +139,62 @@ def test_what_is_known_of_a_query_is_a_text(situated_words):
     assert asked.all()
     plain = build.assemble(compose([*situated_words, *words]))  # learned vectors are no text
     assert not np.isin(first, plain.examples._train).any()
+
+
+def composed(made, event):
+    """A query's text by hand: the profile, then the titles before it, the latest first."""
+    user = int(made.split.user()[event])
+    history = slice(made.split.offsets[user], event)
+    titles = [made.parts.texts[item] for item in made.split.item[history][::-1]]
+    return "; ".join(filter(None, [made.tables.users["text"][user], *titles]))
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_the_floor_reads_what_the_model_reads(told, name):
+    """Scores of the tfidf beside a run are cosines of the composed texts, as sklearn has them."""
+    made = build.assemble(compose([*told, *TEXT[name]]))
+    floor = build.floor("tfidf", made.parts).eval()
+    events = np.sort(np.concatenate([made.split.offsets[:-1], made.split.offsets[1:] - 1]))
+    batch = made.examples.batch(made.examples.case_rows(events), made.datamodule.sizes)
+    texts = [composed(made, event) for event in events]
+    assert made.parts.written.texts(batch) == texts
+    assert texts.count("") == 3
+    vectors = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+")
+    items = vectors.fit_transform(made.parts.texts)
+    want = (vectors.transform(texts) @ items.T).toarray()
+    wordless = [not text for text in texts]
+    want[wordless] = made.examples.train_counts()
+    got = floor.score(floor.queries(batch, batch.plan.items), floor.index_catalog())
+    np.testing.assert_allclose(got.numpy(), want, rtol=1e-5, atol=1e-6)
+    assert not floor.needs_history
+    # As a run of its own it says the same.
+    alone = [w for w in told if not w.startswith(("trainer.ep", "trainer.b", "opt", "encoder"))]
+    alone = build.assemble(
+        compose([*alone, "architecture=tfidf", "architecture.user=text"])
+    ).recommender.eval()
+    assert torch.equal(
+        alone.score(alone.queries(batch, batch.plan.items), alone.index_catalog()), got
+    )
+
+
+def test_lists_and_hard_negatives_of_a_text_run(told):
+    """Every architecture ranks the same lists; hard negatives are those of the texts."""
+    lists = ["evaluation.protocol=candidates", "evaluation.candidates=6"]
+    history = build.assemble(compose([*told, "tuning=frozen", *lists]))
+    text = build.assemble(compose([*told, *TEXT["two_tower"], *lists]))
+    for role in (VAL, TEST):
+        one, other = (made.datamodule.lists[role] for made in (history, text))
+        assert (one.candidates == other.candidates).all()
+    hard = ["data.negatives=hard", "data.hard_top=4", "objective=bpr", "objective.negatives=2"]
+    made = build.assemble(compose([*told, *TEXT["two_tower"], *hard]))
+    floor = build.floor("tfidf", made.parts).eval()
+    first = made.split.offsets[3]
+    batch = made.examples.batch(made.examples.case_rows(np.array([first])), made.datamodule.sizes)
+    scores = floor.score(floor.queries(batch, batch.plan.items), floor.index_catalog())[0]
+    (mined,) = made.examples._hard[made.examples._at == first]
+    allowed = np.ones(len(scores), dtype=bool)
+    user = made.split.user()
+    allowed[made.split.item[(user == 3) & (made.split.role == TRAIN)]] = False
+    best = np.sort(scores.numpy()[allowed])[::-1][:4]
+    np.testing.assert_allclose(scores.numpy()[mined], best)
+    assert best[0] > 0
