@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import polars as pl
 
@@ -20,6 +23,33 @@ from recsys.errors import ConfigError, DataError
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 _UNIT = "\x1f"  # the ASCII unit separator, stands in for separators of two letters
+_MARKS = (  # the longer ones first: that of UTF-32 begins as that of UTF-16 does
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_ESCAPED = re.compile(r'\\(["\\])')
+_AGAIN = re.compile(r"(.+)_duplicated_\d+")  # what Polars calls a name that comes again
+_HEAD = 4096  # bytes or letters that tell a binary file
+
+Quoting = Literal["auto", "doubled", "escaped", "none"]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the columns of a text file are told apart.
+
+    Attributes:
+        separator: What stands between them; empty: a comma in .csv, a tab in .tsv.
+        encoding: A codec of Python; empty: UTF-8, or UTF-16 that begins with its mark.
+        quoting: Double quotes around values, and how one within a value is written: twice, or after
+            a backslash; none: they are text; auto: doubled in .csv, none elsewhere.
+    """
+
+    separator: str = ""
+    encoding: str = ""
+    quoting: Quoting = "auto"
 
 
 def find(folder: Path, *names: str) -> Path:
@@ -51,12 +81,13 @@ def folder(path: str, what: str) -> Path:
     return Path(path)
 
 
-def content(path: Path, latin: bool = False) -> str:
+def content(path: Path, latin: bool = False, encoding: str = "") -> str:
     """Text of a plain or .gz file without byte-order mark, lines ended by a single newline.
 
     Args:
-        path: The file, in UTF-8.
+        path: The file, in UTF-8, or in UTF-16 or 32 with its mark.
         latin: Whether it may also be Latin-1, which is what it is where it is not UTF-8.
+        encoding: Another codec, that it is in.
 
     Raises:
         DataError: The file is missing, damaged or in another encoding.
@@ -64,18 +95,24 @@ def content(path: Path, latin: bool = False) -> str:
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
-        return _decoded(raw, latin).replace("\r\n", "\n")
+        return _decoded(raw, latin, encoding).removeprefix("\ufeff").replace("\r\n", "\n")
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; put the file there or mend the path.") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); fetch it again.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 at byte {error.start}; convert it.") from error
+    except UnicodeError as error:
+        at = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        raise DataError(
+            f"{path} is not {encoding or 'UTF-8'}{at}; convert it to UTF-8 (or name its encoding: "
+            "data.source=tables data.source.encoding=latin-1)."
+        ) from error
 
 
-def _decoded(raw: bytes, latin: bool) -> str:
+def _decoded(raw: bytes, latin: bool, encoding: str) -> str:
+    if not encoding:
+        encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8")
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode(encoding)
     except UnicodeDecodeError:
         if not latin:
             raise
@@ -89,6 +126,8 @@ def delimited(
     quoted: bool = False,
     numeric: Sequence[str] = (),
     latin: bool = False,
+    encoding: str = "",
+    escaped: bool = False,
 ) -> pl.DataFrame:
     """A table of text columns; empty places are null.
 
@@ -101,21 +140,31 @@ def delimited(
         quoted: Whether double quotes enclose values (CSV); elsewhere they are part of the text.
         numeric: Columns that become Float64 on the way if all their values are numbers.
         latin: Whether a file that is not UTF-8 is Latin-1.
+        encoding: Another codec, that the file is in.
+        escaped: Whether a quote within a value is written after a backslash, not twice.
 
     Raises:
-        DataError: The file cannot be read, or a line has another number of columns.
+        DataError: The file cannot be read, a line has another number of columns, or two columns
+            have one name.
     """
-    if len(separator) == 1 and path.suffix != ".gz":
+    if len(separator) == 1 and path.suffix != ".gz" and not (encoding or escaped):
         streamed = _streamed(path, separator, names, quoted, numeric)
         if streamed is not None:
-            return streamed
-    text = content(path, latin)
+            return _once(streamed, path)
+    text = content(path, latin, encoding)
+    if "\0" in text[:_HEAD]:
+        raise DataError(
+            f"{path} holds NUL characters: it is no text, or UTF-16 without its mark; save it as "
+            "UTF-8."
+        )
+    if escaped:
+        text = _ESCAPED.sub(lambda found: '""' if found[1] == '"' else "\\", text)
     if len(separator) > 1:
         text, separator = text.replace(separator, _UNIT), _UNIT
     if not text.strip():
         raise DataError(f"{path} is empty; fetch it again.")
     try:
-        return pl.read_csv(
+        frame = pl.read_csv(
             io.BytesIO(text.encode()),
             separator=separator,
             has_header=names is None,
@@ -125,6 +174,16 @@ def delimited(
         )
     except pl.exceptions.PolarsError as error:
         raise DataError(_odd_line(path, text, separator, names, quoted)) from error
+    return _once(frame, path)
+
+
+def _once(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+    """The frame, if no two columns of the file have one name."""
+    for name in frame.columns:
+        again = _AGAIN.fullmatch(name)
+        if again and again[1] in frame.columns:
+            raise DataError(f"{path} has the column '{again[1]}' twice; rename or remove one.")
+    return frame
 
 
 def _odd_line(
@@ -155,6 +214,9 @@ def _streamed(
 ) -> pl.DataFrame | None:
     """As `delimited`; None where the file cannot be read so, and the other way names the reason."""
     try:
+        with path.open("rb") as file:
+            if b"\0" in file.read(_HEAD):
+                return None
         lines = pl.scan_csv(
             path,
             separator=separator,
@@ -173,19 +235,33 @@ def _streamed(
         return None
 
 
-def table(path: Path, numeric: Sequence[str] = (), latin: bool = False) -> pl.DataFrame:
+def table(
+    path: Path, numeric: Sequence[str] = (), latin: bool = False, dialect: Dialect | None = None
+) -> pl.DataFrame:
     """A .csv, .tsv, .jsonl or .parquet file, the first three also as .gz.
 
     CSV and TSV columns are text, but those of `numeric`; the other two formats keep their types.
-    With `latin`, a CSV or TSV file that is not UTF-8 is Latin-1.
+    With `latin`, a CSV or TSV file that is not UTF-8 is Latin-1. With a separator in `dialect`, a
+    file of any other name is a text file of columns as well.
 
     Raises:
         DataError: The file is missing, damaged or of another kind.
     """
+    how = dialect or Dialect()
     kind = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
-    if kind in _SEPARATORS:
-        quoted = kind == ".csv"
-        return delimited(path, _SEPARATORS[kind], quoted=quoted, numeric=numeric, latin=latin)
+    if kind in _SEPARATORS or (how.separator and kind not in (".jsonl", ".parquet")):
+        quoting = how.quoting
+        if quoting == "auto":
+            quoting = "doubled" if kind == ".csv" else "none"
+        return delimited(
+            path,
+            how.separator or _SEPARATORS[kind],
+            quoted=quoting != "none",
+            numeric=numeric,
+            latin=latin,
+            encoding=how.encoding,
+            escaped=quoting == "escaped",
+        )
     if kind not in (".jsonl", ".parquet"):
         raise DataError(f"{path} is no .csv, .tsv, .jsonl (.gz) or .parquet file; convert it.")
     try:

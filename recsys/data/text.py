@@ -89,6 +89,17 @@ def _parsed(template: str) -> list[tuple[str, str | None, str | None, str | None
         raise ConfigError(f"The text template '{template}' cannot be read: {error}.") from error
 
 
+def likely(name: str, known: Sequence[str]) -> str:
+    """A clause with the column that is meant, where one is alike, and all that there are."""
+    plain = {column.casefold(): column for column in known}
+    asked = name.casefold()
+    near = difflib.get_close_matches(asked, plain, n=1, cutoff=0.75)
+    if not near and len(asked) > 2:
+        near = [column for column in plain if asked in column]
+    hint = f"; did you mean '{plain[near[0]]}'?" if near else "."
+    return f"{hint} Known columns: {', '.join(known) or 'none'}."
+
+
 def _parts(template: str, known: list[str]) -> list[tuple[str, str | None]]:
     """Pairs of literal text and the column after it (None at the end)."""
     out: list[tuple[str, str | None]] = []
@@ -98,11 +109,9 @@ def _parts(template: str, known: list[str]) -> list[tuple[str, str | None]]:
                 f"The text template '{template}' has a format after '{name}'; give the name only."
             )
         if name is not None and name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            hint = f"did you mean '{near[0]}'? " if near else ""
             raise ConfigError(
-                f"The text template '{template}' names no column '{name}' of the table; {hint}"
-                f"Known columns: {', '.join(known) or 'none'}."
+                f"The text template '{template}' names no column '{name}' of the table"
+                f"{likely(name, known)}"
             )
         out.append((literal, name))
     return out

@@ -112,6 +112,13 @@ def load(cfg: Config) -> Tables:
         shelves, books = (
             sorted(folder.glob(f"goodreads_{sort}*.json*")) for sort in ("interactions", "books")
         )
+        tables = sorted(path.name for path in folder.glob("*.csv*"))
+        if tables and not (shelves and books):
+            raise DataError(
+                f"{folder} holds CSV files ({', '.join(tables[:5])}), and this source reads JSON "
+                f"lines: {_WHAT}; or read them by the names of their columns with "
+                "data.source=tables (data.source.interactions=, data.source.items=)."
+            )
         if len(shelves) != 1 or len(books) != 1:
             raise DataError(
                 f"{folder} holds {len(shelves)} files goodreads_interactions* and {len(books)} "

@@ -106,12 +106,14 @@ class _Frames(NamedTuple):
         events: The ratings.
         items: The films.
         users: The profiles, where there are any.
+        lean: Whether ratings, times, years and genres may be missing.
     """
 
     path: Path
     events: pl.DataFrame
     items: pl.DataFrame
     users: pl.DataFrame | None
+    lean: bool = False
 
 
 def _original(folder: Path) -> _Frames:
@@ -153,7 +155,10 @@ def _csv(folder: Path) -> _Frames:
 
 
 def _recbole(folder: Path) -> _Frames:
-    """RecBole's atomic files: a header with types, lists separated by blanks."""
+    """RecBole's atomic files: a header with types, lists separated by blanks.
+
+    Ratings and times are there in some sets only; what the default template lacks counts as empty.
+    """
     stem = next(iter(sorted(folder.glob("*.inter")))).with_suffix("")
     items = _rename(reading.delimited(reading.find(folder, f"{stem.name}.item"), "\t"))
     if "genres" in items.columns:
@@ -161,7 +166,9 @@ def _recbole(folder: Path) -> _Frames:
     profile = folder / f"{stem.name}.user"
     users = _rename(reading.delimited(profile, "\t")) if profile.is_file() else None
     path = folder / f"{stem.name}.inter"
-    return _Frames(path, _rename(reading.delimited(path, "\t")), items, users)
+    if "title" in items.columns and "genres" not in items.columns:
+        items = items.with_columns(genres=pl.lit(None, pl.String))
+    return _Frames(path, _rename(reading.delimited(path, "\t")), items, users, lean=True)
 
 
 def _rename(frame: pl.DataFrame) -> pl.DataFrame:
@@ -193,20 +200,26 @@ def load(cfg: Config) -> Tables:
         ConfigError: A template names an unknown column.
     """
     folder = reading.folder(cfg.path, _WHAT)
-    path, events, items, profiles = _detect(folder)
+    path, events, items, profiles, lean = _detect(folder)
     for name, frame, needed in (
-        ("ratings", events, _RATINGS),
-        ("movies", items, ["item", "title"]),
+        ("ratings", events, ["user", "item"] if lean else _RATINGS),
+        ("movies", items, ["item"] if lean else ["item", "title"]),
         ("users", profiles, ["user"]),
     ):
         missing = [n for n in needed if frame is not None and n not in frame.columns]
-        if missing:
-            raise DataError(f"{folder}: {name} lack the column {missing[0]}; fetch the set again.")
-    events = events.with_columns(
-        parse_times(events["time"], str(path)).alias("time"),
-        reading.numbers(events["rating"], str(path)).alias("rating"),
-    )
-    if "year" not in items.columns:
+        if missing and frame is not None:
+            remedy = "fetch the set again"
+            if lean:
+                remedy = (
+                    f"their columns are {', '.join(frame.columns)}: name the one that holds it in "
+                    "the header, or use data.source=tables data.source.separator='\\t'"
+                )
+            raise DataError(f"{folder}: {name} lack the column {missing[0]}; {remedy}.")
+    if "time" in events.columns:
+        events = events.with_columns(parse_times(events["time"], str(path)).alias("time"))
+    if "rating" in events.columns:
+        events = events.with_columns(reading.numbers(events["rating"], str(path)).alias("rating"))
+    if "year" not in items.columns and "title" in items.columns:
         items = reading.split_year(items)
     if "genres" in items.columns:
         # The set's own way to say that it knows none.

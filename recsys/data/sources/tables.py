@@ -7,16 +7,17 @@ Items may have `available_from` and `available_until`: unix seconds, millisecond
 
 from __future__ import annotations
 
-import difflib
+import codecs
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
 from recsys.data import reading, written
 from recsys.data.splits import Method
 from recsys.data.tables import Tables, check, parse_times, windows
-from recsys.data.text import fill
+from recsys.data.text import fill, likely
 from recsys.errors import ConfigError, DataError
 
 
@@ -36,6 +37,12 @@ class Config:
     users: str = field(default="", metadata={"help": "File with a row per user; empty: none."})
     user: str = field(default="user", metadata={"help": "Column of the user id, in both files."})
     item: str = field(default="item", metadata={"help": "Column of the item id, in both files."})
+    items_id: str = field(
+        default="", metadata={"help": "Column of the item id in the items' file; empty: as item."}
+    )
+    users_id: str = field(
+        default="", metadata={"help": "Column of the user id in the users' file; empty: as user."}
+    )
     time: str = field(default="time", metadata={"help": "Column of the time; empty: none."})
     rating: str = field(default="", metadata={"help": "Column of the rating; empty: none."})
     weight: str = field(default="", metadata={"help": "Column of the weight; empty: none."})
@@ -45,6 +52,33 @@ class Config:
     user_text: str = field(
         default="", metadata={"help": "Template of a user's text over the columns of users."}
     )
+    unknown: Literal["refuse", "leave_out"] = field(
+        default="refuse",
+        metadata={
+            "help": "Interactions with items that have no row or no text, and items that come "
+            "twice: refuse, or leave out and say how many."
+        },
+    )
+    separator: str = field(
+        default="",
+        metadata={
+            "help": "Between the columns of text files; empty: a comma in .csv, a tab in .tsv."
+        },
+    )
+    encoding: str = field(
+        default="",
+        metadata={
+            "help": "Of text files, as in latin-1; empty: UTF-8, or UTF-16 that begins with its "
+            "mark."
+        },
+    )
+    quoting: reading.Quoting = field(
+        default="auto",
+        metadata={
+            "help": "Double quotes around values, one within a value twice (doubled) or after a "
+            "backslash (escaped); none: quotes are text; auto: doubled in .csv, none elsewhere."
+        },
+    )
 
     @property
     def default_split(self) -> Method:
@@ -52,20 +86,42 @@ class Config:
         return (written.read(Path(self.path)).split if self.path else None) or "time"
 
 
-def _take(frame: pl.DataFrame, wanted: dict[str, str], path: str) -> pl.DataFrame:
+def _take(frame: pl.DataFrame, wanted: dict[str, tuple[str, str]], path: str) -> pl.DataFrame:
     """The frame with the wanted columns first and under our names.
+
+    Args:
+        frame: Of a file.
+        wanted: Our names, each with that of the file and the key that gives it.
+        path: The file, for messages.
 
     Raises:
         ConfigError: A column is not there, or another one already has our name.
     """
-    for ours, theirs in wanted.items():
+    for theirs, key in wanted.values():
         if theirs not in frame.columns:
-            near = difflib.get_close_matches(theirs, frame.columns, n=1, cutoff=0.0)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise ConfigError(
-                f"{path} has no column '{theirs}' (data.source.{ours}); {hint}"
-                f"Known columns: {', '.join(frame.columns)}."
+            raise ConfigError(_missing(frame.columns, theirs, key, path))
+    wanted_names = {ours: theirs for ours, (theirs, _) in wanted.items()}
+    return _renamed(frame, wanted_names, path)
+
+
+def _missing(columns: list[str], name: str, key: str, path: str) -> str:
+    """The sentence on a column that a file lacks."""
+    if len(columns) == 1:
+        (head,) = columns
+        other = next((sign for sign in (";", "\t", "|", "::", ",") if sign in head), None)
+        if other is not None:
+            shown = "'\\t'" if other == "\t" else f"'{other}'"
+            return (
+                f"{path} has one column, '{head[:60]}': if {shown} stands between its columns, set "
+                f"data.source.separator={shown}."
             )
+    keys = f"data.source.{key}"
+    if key in ("item", "user"):
+        keys += f", or data.source.{key}s_id where the {key}s' file has another name for it"
+    return f"{path} has no column '{name}' ({keys}){likely(name, columns)}"
+
+
+def _renamed(frame: pl.DataFrame, wanted: dict[str, str], path: str) -> pl.DataFrame:
     if len(set(wanted.values())) < len(wanted):
         raise ConfigError(f"{path}: one column is named for two purposes: {wanted}.")
     # A further column that happens to carry one of our names is put aside under a longer one.
@@ -105,37 +161,82 @@ def load(cfg: Config) -> Tables:
     """Reads the files; ids stay text as written, further columns are kept.
 
     Raises:
-        ConfigError: A column or template does not fit the files.
+        ConfigError: A column, template or encoding does not fit the files.
         DataError: A file is missing or damaged, or the tables do not fit each other.
     """
     if cfg.path:
         return _canonical(cfg)
     if not cfg.interactions or not cfg.items:
         raise DataError("Set data.source.interactions and data.source.items to the two files.")
+    dialect = _dialect(cfg)
+    events = _events(cfg, dialect)
+    items_id = (cfg.items_id, "items_id") if cfg.items_id else (cfg.item, "item")
+    items = _take(reading.table(Path(cfg.items), dialect=dialect), {"item": items_id}, cfg.items)
+    if cfg.unknown == "leave_out":
+        items = items.filter(pl.col("item").is_not_null())
+    items = windows(_with_ids(items, ("item",), cfg.items), cfg.items)
+    items = items.with_columns(fill(items, cfg.item_text))
+    notes: tuple[str, ...] = ()
+    if cfg.unknown == "leave_out":
+        events, items, notes = reading.described(events, items, "tables", cfg.interactions)
+    return check(Tables(events, items, _users(cfg, dialect, events), notes), cfg.interactions)
+
+
+def _dialect(cfg: Config) -> reading.Dialect:
+    """How text files are read.
+
+    Raises:
+        ConfigError: The encoding is none of text.
+    """
+    try:
+        if cfg.encoding:
+            codecs.lookup(cfg.encoding)
+            "".encode(cfg.encoding)
+    except LookupError:
+        raise ConfigError(
+            f"data.source.encoding: '{cfg.encoding}' is no encoding of text; give one such as "
+            "latin-1, cp1252, utf-16 or gb18030."
+        ) from None
+    separator = "\t" if cfg.separator == "\\t" else cfg.separator
+    return reading.Dialect(separator, cfg.encoding, cfg.quoting)
+
+
+def _events(cfg: Config, dialect: reading.Dialect) -> pl.DataFrame:
+    """The interactions under our names; further columns are kept."""
     optional = {"time": cfg.time, "rating": cfg.rating, "weight": cfg.weight}
     wanted = {"user": cfg.user, "item": cfg.item} | {k: v for k, v in optional.items() if v}
     numeric = [name for name in (cfg.time, cfg.rating, cfg.weight) if name]
-    frame = reading.table(Path(cfg.interactions), numeric)
+    frame = reading.table(Path(cfg.interactions), numeric, dialect=dialect)
     # A column that merely has one of our names must not be taken for what it was not declared as.
     frame = frame.rename(
         {n: f"{n}_" for n in optional if n in frame.columns and n not in wanted.values()}
     )
-    events = _with_ids(_take(frame, wanted, cfg.interactions), ("user", "item"), cfg.interactions)
+    keyed = {ours: (theirs, ours) for ours, theirs in wanted.items()}
+    frame = _take(frame, keyed, cfg.interactions)
+    events = _with_ids(frame, ("user", "item"), cfg.interactions)
     if cfg.time:
         times = parse_times(events["time"], cfg.interactions).alias("time")
         events = events.with_columns(times)
     for name in (n for n in ("rating", "weight") if optional[n]):
         events = events.with_columns(reading.numbers(events[name], cfg.interactions).alias(name))
-    items = _take(reading.table(Path(cfg.items)), {"item": cfg.item}, cfg.items)
-    items = windows(_with_ids(items, ("item",), cfg.items), cfg.items)
-    items = items.with_columns(fill(items, cfg.item_text))
+    return events
+
+
+def _users(cfg: Config, dialect: reading.Dialect, events: pl.DataFrame) -> pl.DataFrame:
+    """The users with their texts; where unknown ones may be, those with interactions."""
     if not cfg.users:
         if cfg.user_text:
             raise ConfigError(
                 "data.source.user_text needs data.source.users, the file with its columns."
             )
-        return check(Tables(events, items, reading.users_of(events)), cfg.interactions)
-    users = _take(reading.table(Path(cfg.users)), {"user": cfg.user}, cfg.users)
+        return reading.users_of(events)
+    users_id = (cfg.users_id, "users_id") if cfg.users_id else (cfg.user, "user")
+    users = _take(reading.table(Path(cfg.users), dialect=dialect), {"user": users_id}, cfg.users)
     users = _with_ids(users, ("user",), cfg.users)
     users = users.with_columns(fill(users, cfg.user_text))
-    return check(Tables(events, items, users), cfg.interactions)
+    if cfg.unknown == "leave_out":
+        known = users.unique("user", keep="first", maintain_order=True)
+        users = reading.users_of(events).select("user")
+        users = users.join(known, on="user", how="left", maintain_order="left")
+        users = users.with_columns(pl.col("text").fill_null(""))
+    return users
