@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from recsys import guard
+
+guard.listen(__name__)
+
 import hashlib
 import json
 import math
@@ -302,4 +306,4 @@ def save(comparison: Comparison, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    guard.command(main)

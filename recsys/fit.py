@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from recsys import guard
+
+guard.listen(__name__)
+
 import logging
 import sys
 import warnings
@@ -114,21 +118,23 @@ def fit(run: Run, folder: Path | None = None) -> Path:
     hush()
     with Signals() as signals, ExitStack() as held:
         try:
-            if folder is not None and rank() == 0:
-                held.enter_context(locked(folder))
-                clear_asides(folder)
-            _check_command(run)
-            run = resolve(run)
-            if run.trainer.threads is not None:
-                torch.set_num_threads(run.trainer.threads)
-            with memory_told():
-                made = build.assemble(run)
-            if folder is None:
-                name = run.experiment or choice_name(run.architecture)
-                folder = new_folder(run.output, name, to_yaml(run))
-                held.enter_context(locked(folder))
-            job = Job(run, folder, made, signals)
-            return job.run_all(started, beside)
+            with signals.not_swallowed():
+                if folder is not None and rank() == 0:
+                    held.enter_context(locked(folder))
+                    clear_asides(folder)
+                _check_command(run)
+                run = resolve(run)
+                if run.trainer.threads is not None:
+                    torch.set_num_threads(run.trainer.threads)
+                with memory_told():
+                    made = build.assemble(run)
+                if folder is None:
+                    name = run.experiment or choice_name(run.architecture)
+                    folder = new_folder(run.output, name, to_yaml(run))
+                    held.enter_context(locked(folder))
+                guard.leave_reports_in(folder)
+                job = Job(run, folder, made, signals)
+                return job.run_all(started, beside)
         except Leave as leave:
             if rank() == 0:
                 after = f"; go on with: python -m recsys.fit resume={folder}" if folder else ""
@@ -204,4 +210,4 @@ def hush() -> None:
 
 if __name__ == "__main__":
     follow_parent()
-    sys.exit(main(sys.argv[1:]))
+    guard.command(main)

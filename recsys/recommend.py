@@ -7,6 +7,10 @@ those of that moment, and `context.device=phone` gives a column.
 
 from __future__ import annotations
 
+from recsys import guard
+
+guard.listen(__name__)
+
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -233,4 +237,4 @@ def _proposed(
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    guard.command(main)

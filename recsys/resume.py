@@ -357,6 +357,20 @@ class Signals:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
+    @contextmanager
+    def not_swallowed(self) -> Iterator[None]:
+        """Leaves where a signal came and a library made another error of that.
+
+        Raises:
+            Leave: In place of the error; while a run trains, no signal raises and errors pass.
+        """
+        try:
+            yield
+        except Exception:
+            if self.received and not self.training and rank() == 0:
+                raise Leave(self.received) from None
+            raise
+
     def arm(self) -> None:
         """Takes the signals (again: a Trainer puts its own handler in between)."""
         for signum in self._before:

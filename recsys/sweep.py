@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from recsys import guard
+
+guard.listen(__name__)
+
 import json
 import sys
 from collections.abc import Sequence
@@ -196,4 +200,4 @@ def _keep(folder: Path, words: Sequence[str], definition: Definition) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    guard.command(main)

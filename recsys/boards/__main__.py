@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from recsys import guard
+
+guard.listen(__name__)
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,4 +51,4 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    guard.command(main)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from recsys import guard
+
+guard.listen(__name__)
+
 import importlib
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -31,8 +34,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command.
 
     Returns:
-        The exit code: 0; 2 for a mistake of the user, told in one sentence; 141 where who reads
-        what is printed has gone (as in `| head`), as a shell has it.
+        The exit code: 0, or 2 for a mistake of the user, told in one sentence.
     """
     try:
         flags = [word for word in argv if word.startswith("--")]
@@ -42,14 +44,9 @@ def main(argv: Sequence[str]) -> int:
             print(_help())
             return 0
         _run(argv)
-        sys.stdout.flush()
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        # what is still buffered must not be tried again when Python ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     return 0
 
 
@@ -172,4 +169,4 @@ def _tokens(model: str) -> Count:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    guard.command(main)
