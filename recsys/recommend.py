@@ -21,6 +21,7 @@ from recsys import printable
 from recsys.config import nearest, stored
 from recsys.errors import ConfigError, DataError, RecsysError
 from recsys.fit import hush
+from recsys.numbers import read_count
 from recsys.resultfile import read_result
 from recsys.resume import last_run
 
@@ -79,7 +80,7 @@ def _words(argv: Sequence[str]) -> dict[str, str]:
         out[key] = value
     if "run" not in out or sum(ask in out for ask in ASKS) != 1:
         raise ConfigError(f"give run= and one of user=, history= and text=. {USAGE}.")
-    if not out.get("k", "10").isdigit() or int(out.get("k", "10")) < 1:
+    if read_count(out.get("k", "10"), least=1) is None:
         raise ConfigError(f"k is '{out['k']}'; give a whole number from 1.")
     return out
 

@@ -24,6 +24,7 @@ from typing import Any
 from recsys.config import Run, nearest, stored
 from recsys.data.files import write_atomic
 from recsys.errors import ConfigError, DataError
+from recsys.numbers import read_count
 from recsys.overhead import Spent
 
 NEUTRAL = (
@@ -264,7 +265,12 @@ class Start:
             return None
         try:
             start = Start(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):  # no JSON, no text, or not these keys
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            RecursionError,
+        ):  # no JSON, no text, or not these keys
             start = None
         if start is None or any(
             type(getattr(start, f.name)) is not type(getattr(Start("", ""), f.name))
@@ -295,11 +301,12 @@ def number(name: str, default: int, environment: Mapping[str, str] = os.environ)
         ConfigError: It is no such number.
     """
     value = environment.get(name, str(default))
-    if not (value.isascii() and value.isdigit() and len(value) < 10):
+    found = read_count(value)
+    if found is None:
         raise ConfigError(
             f"the environment variable {name} is '{value}'; unset it, or set it to a whole number."
         )
-    return int(value)
+    return found
 
 
 def inherited(environment: Mapping[str, str] = os.environ) -> tuple[Run, Path] | None:

@@ -17,11 +17,15 @@ from types import FrameType
 
 from recsys.config import choice_name, compose, stored
 from recsys.errors import ConfigError
+from recsys.numbers import read_count
 from recsys.parent import tie_child
 from recsys.resultfile import RESULT, read_result
 from recsys.resume import busy, last_run, locked, new_folder
 
 PLAN = "seeds.json"
+
+MOST = 10_000
+"""More seeds are a slip of the hand."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Plan:
             return Plan(
                 folder, tuple(map(str, content["words"])), tuple(map(int, content["seeds"]))
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise ConfigError(f"{path} is missing or damaged; start a new command.") from None
 
     def runs(self) -> dict[int, Path]:
@@ -103,14 +107,15 @@ def planned(words: Sequence[str]) -> Plan:
     """
     asked = dict(word.partition("=")[::2] for word in words)
     count = asked["seeds"]
-    if not (count.isascii() and count.isdigit() and len(count) < 6 and int(count)):
-        raise ConfigError(f"seeds is '{count}'; set it to a whole number from 1 to 99999.")
+    number = read_count(count, least=1, most=MOST)
+    if number is None:
+        raise ConfigError(f"seeds is '{count}'; set it to a whole number from 1 to {MOST}.")
     kept = [word for word in words if word.partition("=")[0] not in ("seeds", "seed", "output")]
     run = compose([word for word in words if not word.startswith("seeds=")])
     # All of them are checked now: the last one would be refused after the first has trained.
-    compose([*kept, f"seed={run.seed + int(count) - 1}"])
+    compose([*kept, f"seed={run.seed + number - 1}"])
     name = run.experiment or choice_name(run.architecture)
-    seeds = tuple(range(run.seed, run.seed + int(count)))
+    seeds = tuple(range(run.seed, run.seed + number))
     content = json.dumps({"words": kept, "seeds": seeds}, indent=2) + "\n"
     return Plan(new_folder(run.output, f"{name}-seeds", content, PLAN), tuple(kept), seeds)
 

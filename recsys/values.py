@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Any, cast
 
 from recsys.errors import ConfigError
+from recsys.numbers import LARGEST
 from recsys.schema import Run
 
 
@@ -19,7 +20,7 @@ def check_lists(run: Run) -> None:
         raise ConfigError(f"optimizer.betas takes two numbers, not {len(betas)}.")
     if not all(0 <= beta < 1 for beta in betas):
         raise ConfigError(f"optimizer.betas is {betas}; set both from 0 to below 1.")
-    if not ks or len(set(ks)) != len(ks) or min(ks) < 1:
+    if not ks or len(set(ks)) != len(ks) or min(ks) < 1 or max(ks) > LARGEST:
         raise ConfigError(
             f"evaluation.k is {ks}; give one or more different whole numbers from 1, as in "
             "evaluation.k=[10,20]."
@@ -82,6 +83,8 @@ def check_ranges(config: object, prefix: str) -> None:
         least, most = f.metadata.get("least"), f.metadata.get("most")
         if is_dataclass(value):
             check_ranges(value, f"{prefix}{f.name}.")
+        elif type(value) is int and abs(value) > LARGEST and most is None:
+            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {LARGEST} or less.")
         elif isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{prefix}{f.name} is {value}; set it to a finite number.")
         elif least is not None and value is not None and not value >= least:

@@ -216,7 +216,10 @@ def test_files_of_the_future_are_sent_before_what_comes_next(tmp_path, monkeypat
         ({}, ["tuning=adapter", "tuning.width=100000000"], "tuning.width is 100000000"),
         ({}, ["architecture.hidden=0"], "architecture.hidden is 0"),
         ({}, ["seed=4294967295", "seeds=2"], "seed is 4294967296"),
-        ({}, [f"seeds={'9' * 5000}"], "from 1 to 99999"),
+        ({}, [f"seeds={'9' * 5000}"], "from 1 to 10000"),
+        ({}, ["seeds=²"], "from 1 to 10000"),
+        ({}, ["data.max_history=99999999999999999999"], "set it to 2147483647 or less"),
+        ({}, ["evaluation.k=[99999999999999999999]"], "whole numbers from 1"),
     ],
 )
 def test_nonsense_is_refused_before_anything_trains(
@@ -250,7 +253,14 @@ def test_a_result_is_json_that_any_reader_takes(finished):
     assert os.path.getsize(finished / "result.json") == len(text.encode())
 
 
-def test_ends_are_counted_as_numbers_only(monkeypatch):
+@pytest.mark.parametrize("count", ["²", "٣", "9" * 5000, "1.5", "0", ""])
+def test_a_count_that_is_none_is_told(finished, capsys, count):
+    capsys.readouterr()
+    assert recommend([f"run={finished}", "user=u1", f"k={count}"]) == 2
+    assert "give a whole number from 1" in told(capsys)
+
+
+def test_the_ranks_of_another_launcher_are_counted_in_numbers_only():
     from recsys.resume import number
 
     assert number("WORLD_SIZE", 1, {}) == 1

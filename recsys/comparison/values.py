@@ -11,6 +11,7 @@ from recsys.comparison.methods import Method
 from recsys.comparison.runs import PastRun
 from recsys.config import nearest
 from recsys.errors import ConfigError, DataError
+from recsys.numbers import read_count
 
 Array = NDArray[np.float64]
 
@@ -45,7 +46,7 @@ def check_metric(metric: str, runs: Sequence[PastRun]) -> None:
 
     before = prefix(runs[0])
     k = metric.partition("@")[2]
-    known = metric_names([int(k) if k.isdigit() and int(k) > 0 else 10])
+    known = metric_names([read_count(k, least=1) or 10])
     named = [f"{before}{name}" for name in known]
     if before and metric in known:
         raise ConfigError(
