@@ -184,6 +184,8 @@ def lists(
     if options.protocol == "catalog":
         return {}
     if options.protocol == "labels":
+        for role in roles:
+            _check_labels(made.split, role)
         return {role: made.label_lists(role, *sampled) for role in roles}
     if options.protocol == "impressions":
         return {role: impression_lists(made.split, role, *sampled) for role in roles}
@@ -202,6 +204,17 @@ def lists(
         )
         for role, at in cases.items()
     }
+
+
+def _check_labels(split: Split, role: int) -> None:
+    """Refuses lists in which everything is liked: any order of them is perfect."""
+    if (split.label[split.role == role] > 0).all():
+        part = "test" if role == TEST else "validation"
+        raise ConfigError(
+            "evaluation.protocol=labels ranks liked events above the user's others, and every "
+            f"{part} event counts as liked, so that any order would be perfect; set "
+            "data.positive_from to the lowest rating that is liked, or use another protocol."
+        )
 
 
 def last(run: Run) -> int:

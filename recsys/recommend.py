@@ -140,7 +140,7 @@ def _milliseconds(moment: str) -> int:
 
     import polars as pl
 
-    from recsys.data.tables import parse_times
+    from recsys.data.times import parse_times
 
     if moment == "now":
         return round(time.time() * 1000)

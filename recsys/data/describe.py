@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from recsys.data.past import Past
 from recsys.data.splits import TEST, TRAIN, VAL, Split
 from recsys.data.tables import Tables
+from recsys.data.times import day, unlikely
 from recsys.data.windows import Windows
 
 Ints = NDArray[np.int64]
@@ -27,7 +28,6 @@ _PIECES = (
 _ENTITY = r"&(?:[A-Za-z]{2,8}|#\d{1,6});"
 _DAY_MS = 86_400_000
 _EVENTS = 1_000_000  # events that are looked through at a time
-_FIRST_YEAR, _LAST_YEAR = 1995, 2100  # other times are likely in another unit
 
 
 @dataclass
@@ -232,7 +232,7 @@ def _times(out: Description, events: Split) -> None:
     shared = np.append(same, False)
     shared[1:] |= same
     out.rows += [
-        ("span", f"{_date(first)} to {_date(last)} ({(last - first) / _DAY_MS:,.0f} days)"),
+        ("span", f"{day(first)} to {day(last)} ({(last - first) / _DAY_MS:,.0f} days)"),
         ("span of the median user", _duration(float(np.median(spans)))),
         ("shared times", f"{_share(shared)} of interactions share it with another of the user"),
     ]
@@ -249,20 +249,7 @@ def _times(out: Description, events: Split) -> None:
             f"{_n(twice)} interactions have user, item and time of another one: is the file joined "
             "twice, or is it one purchase on several lines? data.repeats=first keeps one of them."
         )
-    for year, past, word, day in (
-        (_FIRST_YEAR, first < _year(_FIRST_YEAR), "begin", first),
-        (_LAST_YEAR, last >= _year(_LAST_YEAR), "end", last),
-    ):
-        if past:
-            out.warnings.append(
-                f"times {word} on {_date(day)}, {'before' if word == 'begin' else 'after'} {year}: "
-                "are some of them missing, or in another unit?"
-            )
-
-
-def _year(year: int) -> int:
-    """First moment of a year, ms since 1970 UTC."""
-    return int(np.datetime64(f"{year}-01-01", "ms").astype(np.int64))
+    out.warnings += unlikely(first, last)
 
 
 def _twice(events: Split) -> NDArray[np.bool_]:
@@ -326,11 +313,6 @@ def _quantiles(values: NDArray[np.integer]) -> str:
         return "none"
     least, low, middle, high, most, last = np.quantile(values, _SHARES, method="inverted_cdf")
     return f"{least:,} / {low:,} / {middle:,} / {high:,} / {most:,} / {last:,}"
-
-
-def _date(moment: int) -> str:
-    """A day, also one that no calendar of Python reaches."""
-    return str(np.datetime64(moment, "ms").astype("datetime64[D]"))
 
 
 def _duration(ms: float) -> str:

@@ -15,7 +15,8 @@ from typing import Literal
 
 import polars as pl
 
-from recsys.data.tables import Tables, parse_times
+from recsys.data.tables import Tables
+from recsys.data.times import parse_times
 from recsys.errors import ConfigError, DataError
 
 Repeats = Literal["keep", "first", "last"]

@@ -100,6 +100,10 @@ def _numbered(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for place, line in enumerate(file, 1):
+                if place == 1 and b"\0" in line:
+                    raise DataError(
+                        f"{path} holds NUL characters, as UTF-16 does; save it as UTF-8."
+                    )
                 if line.strip():
                     yield place, _object(line, place, path)
     except FileNotFoundError as error:

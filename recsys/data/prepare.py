@@ -12,7 +12,8 @@ from recsys.config import choice_name
 from recsys.data import filters
 from recsys.data.reviews import with_reviews
 from recsys.data.splits import Method, Split, make
-from recsys.data.tables import Tables, check, limit
+from recsys.data.tables import Tables, check, check_weights, limit
+from recsys.data.times import unlikely
 from recsys.data.windows import Windows
 from recsys.errors import ConfigError
 from recsys.schema import Data
@@ -41,6 +42,8 @@ def tables(data: Data) -> Tables:
         min_text=data.min_text,
         k_core=data.k_core,
     )
+    if "weight" in found.interactions.columns:  # event types have weights as well
+        check_weights(found.interactions["weight"], f"{name}: interactions after the filters")
     if data.max_users is not None or data.max_items is not None:
         found = limit(found, data.max_users, data.max_items, data.sample_seed)
     if data.max_items is not None:
@@ -96,6 +99,8 @@ def prepare(data: Data) -> tuple[Tables, Split]:
     if data.user_reviews:
         found = with_reviews(found, made, data.user_reviews)
     notes = (*found.notes, *made.notes)
+    if made.time is not None:
+        notes += tuple(unlikely(int(made.time.min()), int(made.time.max())))
     if made.time is None and Windows.of(found.items) is not None:
         why, remedy = "the interactions have no times", "name the time column to use them"
         if method(data) == "random":

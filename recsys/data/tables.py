@@ -7,13 +7,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from recsys.data.codes import Codes
+from recsys.data.times import EVER, parse_times
 from recsys.errors import DataError
 
 _INTERACTION_TYPES = {
@@ -25,12 +25,8 @@ _INTERACTION_TYPES = {
 }
 _OPTIONAL = {"time", "rating", "weight"}
 WINDOWS = ("available_from", "available_until")
-# A median of 1e11 is the year 5138 in seconds and 1973 in milliseconds; 1e14 ms is again year 5138.
-_FIRST_MS = 1e11
-_LAST_MS = 1e14
-_YEARS = (1900, 2200)  # a time outside is a mistake
-_EVER = (1, 9999)  # of a bound, that may stand for always
 _PIECE = 1_000_000  # values hashed at a time
+_HEAVIEST = 1e12  # weight of an event: the sum of the squares of many of them is a float32
 
 
 @dataclass(frozen=True)
@@ -194,12 +190,25 @@ def check_interactions(events: pl.DataFrame, where: str) -> None:
         DataError: A column is missing or of a wrong type, a place is empty, or a weight below 0.
     """
     _need(events, dict(_INTERACTION_TYPES), f"{where}: interactions")
-    if "weight" in events.columns and (events["weight"] < 0).any():
-        row = _first(events["weight"] < 0)
+    if "weight" in events.columns:
+        check_weights(events["weight"], f"{where}: interactions")
+
+
+def check_weights(weights: pl.Series, where: str) -> None:
+    """Refuses weights of events that no sum can hold, and those of which none counts.
+
+    Raises:
+        DataError: One is below 0 or above 1e12, or all are 0; rows count from 1.
+    """
+    odd = (weights < 0) | (weights > _HEAVIEST)
+    if odd.any():
+        row = _first(odd)
         raise DataError(
-            f"{where}: interactions: row {row + 1} has the weight {events['weight'][row]:g}; "
-            "give 0 or more, or remove the row."
+            f"{where}: row {row + 1} has the weight {weights[row]:g}; give one from 0 to "
+            f"{_HEAVIEST:g}, or remove the row."
         )
+    if len(weights) and (weights == 0).all():
+        raise DataError(f"{where}: every weight is 0, so that no event counts; give some above 0.")
 
 
 def _check_windows(items: pl.DataFrame, where: str) -> None:
@@ -233,84 +242,9 @@ def windows(items: pl.DataFrame, where: str) -> pl.DataFrame:
         at = column.is_not_null().arg_true()
         moments = pl.Series(name, [None] * len(column), dtype=pl.Int64)
         if len(at):
-            moments = moments.scatter(at, parse_times(column.gather(at), where, _EVER))
+            moments = moments.scatter(at, parse_times(column.gather(at), where, EVER))
         items = items.with_columns(moments)
     return items
-
-
-def parse_times(column: pl.Series, where: str, years: tuple[int, int] = _YEARS) -> pl.Series:
-    """Int64 milliseconds since 1970 UTC, from numbers or ISO 8601 text.
-
-    Numbers are seconds or milliseconds, whichever fits the median. Text without an offset is UTC.
-
-    Args:
-        column: Numbers, text, dates or datetimes.
-        where: The file to name in messages.
-        years: First and last that a time may lie in.
-
-    Raises:
-        DataError: A value cannot be read, or lies in no such year; the message names its row (from
-            1) and the value.
-    """
-    if column.dtype.is_temporal():
-        if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-            moments = column.cast(pl.Datetime("ms")).dt.epoch("ms")
-            return _within(_no_gaps(moments, column, where), column, where, years)
-        raise DataError(f"{where}: column '{column.name}' is {column.dtype}, which is not a time.")
-    numbers = column.cast(pl.Float64, strict=False)
-    head = numbers.drop_nulls()
-    if column.dtype == pl.String and numbers.null_count() > len(column) / 2:
-        values = [_iso(value) for value in column.to_list()]
-        moments = _no_gaps(pl.Series(column.name, values, dtype=pl.Int64), column, where)
-        return _within(moments, column, where, years)
-    numbers = _no_gaps(numbers, column, where)
-    finite = numbers.is_finite()
-    if not finite.all():
-        return _no_gaps(numbers.set(~finite, None), column, where)
-    middle = abs(float(np.median(head.to_numpy()))) if len(head) else 0.0
-    if middle >= _LAST_MS:
-        raise DataError(
-            f"{where}: column '{column.name}' (row 1: '{column[0]}') is neither in seconds nor in "
-            "milliseconds since 1970; convert it to one of them."
-        )
-    scale = 1.0 if middle >= _FIRST_MS else 1000.0
-    return _within((numbers * scale).round(), column, where, years)
-
-
-def _within(moments: pl.Series, raw: pl.Series, where: str, years: tuple[int, int]) -> pl.Series:
-    """Milliseconds as Int64, if they lie in the years."""
-    first, last = (datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000 for year in years)
-    odd = (moments < first) | (moments > last + 366 * 86_400_000)
-    if odd.any():
-        row = _first(odd)
-        raise DataError(
-            f"{where}: row {row + 1} of column '{raw.name}' holds '{raw[row]}', which lies outside "
-            f"the years {years[0]} to {years[1]}; mend or remove the row, and give all times in "
-            "one unit."
-        )
-    return moments.cast(pl.Int64)
-
-
-def _iso(value: str | None) -> int | None:
-    """Milliseconds of an ISO text, None where it is none."""
-    try:
-        moment = datetime.fromisoformat((value or "").strip())
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
-
-
-def _no_gaps(parsed: pl.Series, raw: pl.Series, where: str) -> pl.Series:
-    gaps = parsed.is_null()
-    if gaps.any():
-        row = _first(gaps)
-        held = "is empty" if raw[row] is None else f"holds '{raw[row]}', which is no time"
-        raise DataError(
-            f"{where}: row {row + 1} of column '{raw.name}' {held}; give unix seconds, "
-            "milliseconds or an ISO date."
-        )
-    return parsed
 
 
 def _content(column: pl.Series) -> Iterator[bytes]:

@@ -9,8 +9,9 @@ import pytest
 
 from recsys.config import compose_data
 from recsys.data.sources import goodreads, movielens, online_retail, tables
-from recsys.data.tables import Tables, check, parse_times
+from recsys.data.tables import Tables, check
 from recsys.data.text import joined, plain
+from recsys.data.times import parse_times
 from recsys.errors import ConfigError, DataError
 from tests.data.samples import lines, make, packed
 

@@ -16,8 +16,9 @@ import polars as pl
 
 from recsys.data import lines, reading
 from recsys.data.lines import number, text
-from recsys.data.tables import Tables, check, parse_times
+from recsys.data.tables import Tables, check
 from recsys.data.text import fill
+from recsys.data.times import parse_times
 from recsys.errors import DataError
 
 _WHAT = (

@@ -15,8 +15,9 @@ import polars as pl
 
 from recsys.data import lines, reading
 from recsys.data.lines import Key, number, text
-from recsys.data.tables import WINDOWS, Tables, check, parse_times, windows
+from recsys.data.tables import WINDOWS, Tables, check, windows
 from recsys.data.text import fill, names
+from recsys.data.times import parse_times
 from recsys.errors import ConfigError, DataError
 
 _WHAT = "a file with an object an interaction and one with an object an item, one object a line"

@@ -15,8 +15,9 @@ from typing import ClassVar, Literal, NamedTuple
 import polars as pl
 
 from recsys.data import reading
-from recsys.data.tables import Tables, check, parse_times
+from recsys.data.tables import Tables, check
 from recsys.data.text import fill
+from recsys.data.times import parse_times
 from recsys.errors import DataError
 
 _GENRES = [

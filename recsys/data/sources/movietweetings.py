@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from recsys.data import reading
-from recsys.data.tables import Tables, check, parse_times
+from recsys.data.tables import Tables, check
 from recsys.data.text import fill
+from recsys.data.times import parse_times
 
 _WHAT = "ratings.dat and movies.dat of https://github.com/sidooms/MovieTweetings"
 

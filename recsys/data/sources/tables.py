@@ -16,8 +16,9 @@ import polars as pl
 
 from recsys.data import reading, written
 from recsys.data.splits import Method
-from recsys.data.tables import Tables, check, parse_times, windows
+from recsys.data.tables import Tables, check, windows
 from recsys.data.text import fill, likely
+from recsys.data.times import parse_times
 from recsys.errors import ConfigError, DataError
 
 
