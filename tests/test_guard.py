@@ -1,5 +1,7 @@
 """What stands around a command, seen from outside: streams, Ctrl-C and what nobody foresaw."""
 
+import errno
+import importlib
 import json
 import os
 import signal
@@ -8,6 +10,8 @@ import sys
 import time
 
 import pytest
+
+from recsys import guard
 
 SLOW = """
 import pathlib, time
@@ -145,3 +149,43 @@ def test_where_there_is_no_run_yet_the_file_is_a_temporary_one(tmp_path, monkeyp
     assert str(report) in error
     assert "KeyError: '***'" in error
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("recsys.fit", ["experiment=" + "a" * 300]),
+        ("recsys.fit", ["resume=" + "a" * 300]),
+        ("recsys.fit", ["resume=last", "output=" + "a" * 300]),
+        ("recsys.recommend", ["run=" + "a" * 300, "user=1"]),
+        ("recsys.compare", ["a" * 300]),
+        ("recsys.compare", ["a", "output=" + "a" * 300]),
+        ("recsys.sweep", ["sweep=" + "a" * 300]),
+        ("recsys.data", ["source=tables", "interactions=" + "a" * 300, "user=u", "item=i"]),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_one_sentence(monkeypatch, capsys, module, words):
+    main = importlib.import_module(f"{module}.__main__" if module == "recsys.data" else module).main
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    monkeypatch.setattr(guard, "_lasting", lambda stream: stream)  # that of the test runner
+    with pytest.raises(SystemExit) as end:
+        guard.command(main)
+    error = capsys.readouterr().err
+    assert end.value.code == 2, error
+    assert error.startswith("error: ")
+    assert "not foreseen" not in error
+
+
+def test_a_file_that_the_system_refuses_is_told_with_its_name_and_a_remedy():
+    def told(number, name=None, target=None):
+        return guard.describe_file_error(OSError(number, os.strerror(number), name, None, target))
+
+    assert told(errno.EACCES, "runs/a") == (
+        "runs/a: Permission denied; change its rights, or choose another place."
+    )
+    assert told(errno.EISDIR, ".x.tmp", "runs/x.json").startswith("runs/x.json: Is a directory; ")
+    assert told(errno.EFBIG) == (
+        "a file: File too large; raise the limit (ulimit -f), or choose another file system."
+    )
+    assert len(told(errno.ENAMETOOLONG, "a" * 5000)) < 200
+    assert told(errno.ENOENT, "runs/a") is None, "what is missing may be our own mistake"
