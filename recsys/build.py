@@ -200,7 +200,8 @@ def assemble(run: Run) -> Assembly:
         {"data": key, "split": split.name},
     )
     datamodule = _datamodule(run, examples, own, lists)
-    notes = protocols.notes(run, split, examples, datamodule.asked(protocols.last(run)))
+    part = protocols.last(run)
+    notes = protocols.notes(run, split, examples, datamodule.asked(part), lists.get(part))
     split = dataclasses.replace(split, notes=(*split.notes, *notes))
     return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize, known)
 

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.data.draws import tie_order
 from recsys.data.examples import Examples, Ints
 from recsys.data.rows import Lists
 from recsys.data.store import Store
 from recsys.errors import ConfigError
 from recsys.recommender import Recommender
 
-RECIPE = "popularity and tfidf in turn, 2"
+RECIPE = "popularity and tfidf in turn, equals by popularity, nothing had, 3"
 """Part of the key; change it with the recipe."""
 
 
@@ -42,8 +43,9 @@ def candidate_lists(
     Returns:
         The lists, the target in a place that says nothing, since ties count as in random order.
         What cannot be had at the time of a case is in none, but for the target, nor what was chosen
-        together with the target; a list is shorter, with -1 at its end, where fewer items than
-        `size` are left.
+        together with the target, nor what is to be left out; a list is shorter, with -1 at its end,
+        where fewer items than `size` are left. Of items with equal scores, as all are for tfidf
+        where no text has a word in common, those come first that training shows more often.
 
     Raises:
         ConfigError: The catalog is smaller than a list.
@@ -83,6 +85,7 @@ def _blocks(
 ) -> Iterable[tuple[Ints, np.ndarray[tuple[int], np.dtype[np.bool_]]]]:
     """Candidates (n, C) and whether the target was put in (n,), for some cases at a time."""
     sizes = np.zeros(examples.items, dtype=np.int64)
+    order = torch.from_numpy(tie_order(examples.train_counts()))
     vectors = [maker.eval().index_catalog() for maker in makers]
     # A block of scores and its order stay within a few hundred MB, however large the catalog.
     rows = max(1, min(256, (1 << 24) // examples.items))
@@ -91,24 +94,19 @@ def _blocks(
         plan = batch.plan.items
         target = plan[batch.candidates[:, 0]]
         windows = examples.split.windows
-        closed = None if windows is None else windows.mask(part, target.device)
-        if batch.beside is not None:
-            if closed is None:
-                closed = torch.zeros(len(part), examples.items, dtype=torch.bool)
-            closed[batch.beside[:, 0], batch.beside[:, 1]] = True
+        closed = torch.zeros(len(part), examples.items, dtype=torch.bool)
+        if windows is not None:
+            closed = windows.mask(part, target.device)
+        for pairs in (batch.beside, batch.seen if mask_history else None):
+            if pairs is not None:
+                closed[pairs[:, 0], pairs[:, 1]] = True
         proposed = []
         for maker, items in zip(makers, vectors, strict=True):
             with torch.no_grad():
                 scores = maker.score(maker.queries(batch, items[plan]), items).float()
-            if mask_history:
-                scores[batch.seen[:, 0], batch.seen[:, 1]] = -torch.inf
-            if closed is not None:
-                scores = scores.masked_fill(closed, -torch.inf)
-            # Equal scores go by catalog row: the same on every machine.
-            best = scores.argsort(dim=1, descending=True, stable=True)[:, : 2 * size]
-            if closed is not None:
-                best = best.masked_fill(closed.gather(1, best), -1)
-            proposed.append(best)
+            scores = scores.masked_fill(closed, -torch.inf)[:, order]
+            best = order[scores.argsort(dim=1, descending=True, stable=True)[:, : 2 * size]]
+            proposed.append(best.masked_fill(closed.gather(1, best), -1))
         yield _merge(torch.stack(proposed, dim=2).flatten(1), target, size)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from recsys import record
 from recsys.config import Run, stored
 from recsys.data.arrays import Ints
+from recsys.data.draws import tie_order
 from recsys.data.examples import Examples
 from recsys.data.hard import HardExamples
 from recsys.data.splits import Split
@@ -25,7 +26,7 @@ from recsys.errors import ConfigError, DataError
 from recsys.recommender import Recommender
 from recsys.resultfile import read_result
 
-RECIPE = "best items seen in training, without target and training positives, 1"
+RECIPE = "best items seen in training, without target and training positives, 2"
 """Part of the key; change it with the recipe."""
 
 WEIGHTS = Path("checkpoints") / "best.safetensors"
@@ -175,7 +176,10 @@ def mine(
 def _blocks(
     miner: Miner, examples: HardExamples, at: Ints, top: int, device: torch.device | None
 ) -> Iterator[npt.NDArray[np.int32]]:
-    """(n, top) best items of some queries at a time, -1 where there are no more."""
+    """(n, top) best items of some queries at a time, -1 where there are no more.
+
+    Of items with equal scores those come first that training shows more often.
+    """
     model, place = miner.recommender.eval(), device or torch.device("cpu")
     model.to(place)
     vectors = model.index_catalog()
@@ -183,6 +187,7 @@ def _blocks(
     never = torch.ones(examples.items, dtype=torch.bool)
     never[torch.from_numpy(examples.pool("uniform"))] = False
     never = never.to(place)
+    order = torch.from_numpy(tie_order(examples.train_counts())).to(place)
     rows = max(1, min(256, BLOCK // examples.items))
     for part in np.array_split(at, max(1, -(-len(at) // rows))):
         batch = miner.examples.batch(miner.examples.case_rows(part), sizes).to(place)
@@ -195,7 +200,9 @@ def _blocks(
         query, item = (torch.from_numpy(x).to(place) for x in examples.forbidden(part))
         scores = scores.masked_fill(never, -torch.inf)
         scores[query, item] = -torch.inf
-        yield best(scores, top).cpu().numpy().astype(np.int32)
+        chosen = best(scores[:, order], top)
+        chosen = torch.where(chosen < 0, chosen, order[chosen])
+        yield chosen.cpu().numpy().astype(np.int32)
     model.to("cpu")
 
 

@@ -222,7 +222,9 @@ def last(run: Run) -> int:
     return TEST if run.evaluation.test else VAL
 
 
-def notes(run: Run, split: Split, made: Examples, at: Ints) -> tuple[str, ...]:
+def notes(
+    run: Run, split: Split, made: Examples, at: Ints, ranked: Lists | None
+) -> tuple[str, ...]:
     """What the reader of a protocol's figures must know, as sentences for the log.
 
     Args:
@@ -230,6 +232,7 @@ def notes(run: Run, split: Split, made: Examples, at: Ints) -> tuple[str, ...]:
         split: The events.
         made: Queries and cases.
         at: (N,) events of the cases that are ranked at last.
+        ranked: Their lists, where it is not the whole catalog.
     """
     part = "test" if run.evaluation.test else "validation"
     available = _available(run, split)
@@ -240,6 +243,8 @@ def notes(run: Run, split: Split, made: Examples, at: Ints) -> tuple[str, ...]:
         said += untold(
             made.told, at, part, "an empty text is read" if text else "popularity answers them"
         )
+    if ranked is not None and run.evaluation.protocol == "candidates":
+        said += _short(ranked, part)
     if available:
         said += (
             f"availability: {available['bounded']} items have a window, and a case is ranked among "
@@ -257,6 +262,19 @@ def notes(run: Run, split: Split, made: Examples, at: Ints) -> tuple[str, ...]:
             f"click and {found.without_negative} without anything else are left out.",
         )
     return said
+
+
+def _short(ranked: Lists, part: str) -> tuple[str, ...]:
+    """How many lists have fewer candidates than was asked for."""
+    sizes = (ranked.candidates >= 0).sum(1)
+    full = ranked.candidates.shape[1]
+    short = int((sizes < full).sum())
+    if not short:
+        return ()
+    return (
+        f"candidates: {short} of {len(sizes)} {part} lists have fewer than {full} items (down to "
+        f"{int(sizes.min())}), as nothing else is left that their users have not had and can have.",
+    )
 
 
 def _weighed(run: Run, split: Split) -> tuple[str, ...]:

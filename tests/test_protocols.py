@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from recsys import beyond, build, protocols, results, slices
 from recsys.config import compose
 from recsys.data import splits
+from recsys.data.draws import tie_order
 from recsys.data.examples import TEST, TRAIN, Examples
 from recsys.data.past import Past
 from recsys.data.sampled import sampled_lists
@@ -448,3 +449,81 @@ def test_the_real_sample_of_mind_from_end_to_end(tiny_bytes, tmp_path, capsys):
     assert result["protocol"]["left_out"] == left
     assert cases.height == result["test"]["cases"] == 464
     assert 0.2 < result["test"]["auc"] < 0.8
+
+
+def listed(words, size, *more):
+    lists = ["evaluation.protocol=candidates", f"evaluation.candidates={size}", "tuning=frozen"]
+    return build.assemble(compose([*words, *lists, *more]))
+
+
+def proposals(made, event, mask):
+    """What each floor proposes for a case by its own scores, equals by popularity, by hand."""
+    counts = made.examples.train_counts()
+    drawn = np.random.default_rng(4).permutation(len(counts))
+    user = made.split.user()[event]
+    had = made.split.item[made.split.offsets[user] : event]
+    batch = made.examples.batch(made.examples.case_rows(np.array([event])), made.datamodule.sizes)
+    out = []
+    for name in ("popularity", "tfidf"):
+        floor = build.floor(name, made.parts).eval()
+        items = floor.index_catalog()
+        scores = floor.score(floor.queries(batch, items[batch.plan.items]), items)[0].tolist()
+        order = sorted(
+            range(len(counts)), key=lambda i: (-np.float32(scores[i]), -counts[i], drawn[i])
+        )
+        out.append([item for item in order if not mask or item not in had])
+    return out
+
+
+@pytest.mark.parametrize("mask", [True, False])
+def test_candidate_lists_hold_nothing_had_and_equals_by_popularity(shop_words, mask, monkeypatch):
+    """With 30 items, few are left: lists are shorter then, the target apart."""
+    monkeypatch.setenv("RECSYS_CACHE", shop_words[-1].partition("=")[2] + "/cache")
+    for size in (30, 8):
+        made = listed(shop_words, size, f"evaluation.mask_history={str(mask).lower()}")
+        lists = made.datamodule.lists[TEST]
+        assert len(lists.at) == 40
+        for event, row in zip(lists.at, lists.candidates, strict=True):
+            popular, alike = proposals(made, event, mask)
+            turns = [item for pair in zip(popular, alike, strict=True) for item in pair]
+            want = list(dict.fromkeys(turns))[:size]
+            target = made.split.item[event]
+            if target not in want:
+                want[-1] = target
+            assert [item for item in row if item >= 0] == want
+            assert len(want) == min(size, 30 - 4 * mask)
+        short = [note for note in made.split.notes if note.startswith("candidates:")]
+        assert bool(short) == (mask and size == 30)
+        assert not short or "40 of 40 test lists have fewer than 30 items (down to 26)" in short[0]
+
+
+def test_chance_on_short_lists_is_that_of_their_own_sizes(shop_words, monkeypatch):
+    """What says nothing of items reaches hits in proportion to how long each list is."""
+    monkeypatch.setenv("RECSYS_CACHE", shop_words[-1].partition("=")[2] + "/cache")
+    made = listed(shop_words, 30, "evaluation.mask_history=true", "evaluation.k=[10]")
+    floor = build.floor("popularity", made.parts)
+    floor.score = lambda queries, items: torch.zeros(len(queries), len(items))
+    found = floor.evaluate(made.datamodule.cases(TEST))
+    assert found["hr@10"] == pytest.approx(10 / 26)
+    assert (torch.cat([row["size"] for row in floor.evaluator.rows]) == 26).all()
+
+
+def test_who_has_no_history_is_proposed_what_is_popular(shop_words, shop, tmp_path, monkeypatch):
+    """Not the first rows of the catalog: there all titles are equally unlike nothing."""
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    header, *rows = (shop / "events.csv").read_text().splitlines()
+    part = ["train"] * 120 + ["val"] * 20 + ["test"] * 60
+    parts = [f"{row},{name}" for row, name in zip(rows, part, strict=True)]
+    (tmp_path / "parts.csv").write_text("\n".join([f"{header},split", *parts]) + "\n")
+    words = [w for w in shop_words if not w.startswith(("data.source.inter", "data.split"))]
+    words += [f"data.source.interactions={tmp_path / 'parts.csv'}", "data.split=given"]
+    made = listed(words, 6, "evaluation.monitor=hr@10")
+    lists = made.datamodule.lists[TEST]
+    counts = made.examples.train_counts()
+    new = lists.at == made.split.offsets[made.split.user()[lists.at]]
+    assert 0 < new.sum() < len(new)
+    order = tie_order(counts)
+    assert (np.diff(counts[order]) <= 0).all()
+    for row, put in zip(lists.candidates[new], lists.inserted[new], strict=True):
+        assert row[: 6 - put].tolist() == order[: 6 - put].tolist()
+    assert order[:6].tolist() != list(range(6))

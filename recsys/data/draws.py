@@ -1,4 +1,4 @@
-"""Negatives drawn at random, each query from its own stream."""
+"""Draws that are the same on every machine: negatives, and the order of what is equal."""
 
 from __future__ import annotations
 
@@ -26,6 +26,18 @@ def drawn(pool: Ints, rows: Rows, n: int, seed: int, epoch: int) -> Ints:
         out[q] = pool[np.random.default_rng(key).integers(len(pool), size=n)]
     out[out == rows.candidates[:, :1]] = -1
     return out
+
+
+def tie_order(counts: Ints) -> Ints:
+    """(I,) catalog rows in the order in which items with equal scores are taken.
+
+    Those come first that training shows more often (I,); equals among them are in an order that is
+    drawn once for all. By row it would be the order of a file, which is that of the oldest items,
+    the first letters or the best sellers.
+    """
+    drawn = np.random.default_rng(4).permutation(len(counts))
+    order: Ints = np.lexsort((drawn, -counts))
+    return order
 
 
 def open_then(items: Ints, rows: Rows, windows: Windows | None) -> Ints:
