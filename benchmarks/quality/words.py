@@ -19,7 +19,11 @@ LISTS = [
 MATCHED = ["objective.logq=0"]
 """In-batch negatives as popular as those of the lists."""
 
-SETS = {"ml-100k": "movielens", "amazon-instruments": "sequences"}
+SETS = {
+    "ml-100k": "movielens",
+    "amazon-instruments": "sequences",
+    "movietweetings": "movietweetings",
+}
 SHORT = {"ml-100k": "ml", "amazon-instruments": "amazon"}
 FEW = ["data.train_users=2000"]
 CASES = ["evaluation.max_cases=2000"]
