@@ -25,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 RECORD, PAGE, HEAD = HERE / "logq.json", HERE / "logq.md", HERE / "logq-head.md"
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+FEW_STRENGTHS = (0.0, 0.5, 1.0)
+"""Of what takes longer, or has no cold targets to decide by."""
 SEEDS = (100, 101)
 """No table uses them."""
 CHOSEN = 0.5
@@ -43,6 +45,8 @@ FEWER = {TRAINED: ["data.train_users=1000"]}
 WARM, COLD = "warm/ndcg@10", "cold/ndcg@10"
 METRICS = ("ndcg@10", WARM, COLD, "hr@10", "warm/hr@10", "cold/hr@10")
 START = "before training"
+LEAST = 30
+"""Cold targets that a mean over them is shown for."""
 
 
 class Cell(NamedTuple):
@@ -85,7 +89,12 @@ def cells() -> list[Cell]:
         for data in SETS
         if method == FROZEN or data == "movietweetings"
     ]
-    seen = [Cell(d, m, q, seed, False) for seed in SEEDS for d, m in crossed for q in STRENGTHS]
+    seen = [
+        Cell(data, method, logq, seed, False)
+        for seed in SEEDS
+        for data, method in crossed
+        for logq in (STRENGTHS if method == FROZEN and data != "ml-100k" else FEW_STRENGTHS)
+    ]
     return [*seen, *(Cell(data, FROZEN, CHOSEN, seed, True) for seed in SEEDS for data in SETS)]
 
 
@@ -139,6 +148,11 @@ def both(found: dict[str, float]) -> float:
     return (found[WARM] + found[COLD]) / 2
 
 
+def known(found: dict[str, float], cold: float) -> dict[str, float]:
+    """The metrics; those of cold targets have no value where there are too few of these."""
+    return {k: v if cold >= LEAST or "cold/" not in k else float("nan") for k, v in found.items()}
+
+
 def shown(values: list[float]) -> str:
     """Mean and, over several seeds, standard deviation, in percent."""
     if any(value != value for value in values):
@@ -177,18 +191,35 @@ def table(record: dict[str, dict[str, Any]], data: str, method: str, test: bool)
         "",
         "| logq | mean of warm and cold | " + " | ".join(METRICS) + " | kept step of steps |",
         "|---" * (len(METRICS) + 3) + "|",
-        row(START, [every[0]["start"]], "0"),
+        row(START, [known(every[0]["start"], counts["cold/cases"])], "0"),
     ]
     for logq, runs in by_strength.items():
         if runs:
             kept = ", ".join(f"{run['step']} of {run['steps']}" for run in runs)
-            out.append(row(f"{logq:g}", [run["found"] for run in runs], kept))
+            found = [known(run["found"], counts["cold/cases"]) for run in runs]
+            out.append(row(f"{logq:g}", found, kept))
+    return out
+
+
+def summary(record: dict[str, dict[str, Any]]) -> list[str]:
+    """What decides, by strength: each set with cold targets, and the mean over them."""
+    sets = [data for data in SETS if data != "ml-100k"]
+    out = ["", "| logq | " + " | ".join(f"{d}: mean, cold" for d in sets) + " | mean of both |"]
+    out.append("|---" * (len(sets) + 2) + "|")
+    for logq in STRENGTHS:
+        names = {data: [Cell(data, FROZEN, logq, s, False).name for s in SEEDS] for data in sets}
+        there = {d: [record[n]["found"] for n in ns if n in record] for d, ns in names.items()}
+        if all(there.values()):
+            means = [mean(map(both, found)) for found in there.values()]
+            colds = [mean(each[COLD] for each in found) for found in there.values()]
+            cells = [f"{shown([m])}, {shown([c])}" for m, c in zip(means, colds, strict=True)]
+            out.append(f"| {logq:g} | " + " | ".join(cells) + f" | {shown([mean(means)])} |")
     return out
 
 
 def page(record: dict[str, dict[str, Any]]) -> list[str]:
     """The page, in Markdown."""
-    out = HEAD.read_text().splitlines()
+    out = [*HEAD.read_text().splitlines(), *summary(record)]
     for test in (False, True):
         for method in METHODS:
             for data in SETS:

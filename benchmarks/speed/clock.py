@@ -31,7 +31,7 @@ METHODS: dict[str, tuple[list[str], int]] = {
     "LoRA, all layers": (["experiment=lora_two_tower", "tuning.layers=all"], 3),
     "LoRA, last 2 layers, kept prefix": (["experiment=lora_two_tower"], 9),
     "adapter, last 2 layers, kept prefix": (["experiment=adapter_two_tower"], 14),
-    "frozen": (["experiment=frozen_two_tower"], 40),
+    "frozen": (["experiment=frozen_two_tower", "trainer.patience=null"], 40),
     "LoRA, all layers, item table": (
         ["experiment=lora_two_tower", "tuning.layers=all", "trainer.encoder_updates=half_epoch"],
         4,
