@@ -288,7 +288,9 @@ class Evaluation:
     sampled_by: Literal["uniform", "popularity"] = option(
         "uniform", "how they are drawn: all alike, or in proportion to their training events"
     )
-    slices: list[str] = option([], "item columns by which the result is cut as well")
+    slices: list[str] = option(
+        [], "item columns by which the result is cut as well; numbers by their quantiles"
+    )
     beyond: bool = option(
         True, "also say how varied, novel and popular the best items are, with protocol=catalog"
     )

@@ -15,7 +15,7 @@ from recsys.data.splits import Split
 from recsys.data.tables import IdMap, Tables
 from recsys.metrics.beyond import mean
 from recsys.metrics.functional import from_counts
-from recsys.metrics.parts import Part, by_number, by_text
+from recsys.metrics.parts import Part, by_column
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -109,7 +109,7 @@ def means(
         "user": _flags(cases["cold_user"]),
         "history": _named(_lengths(cases["past"].to_numpy()), lengths),
         "popularity": _named(cases["tier"].to_numpy(), _TIERS),
-        **{name: _column(cases[f"{ITEM}{name}"]) for name in columns},
+        **{name: by_column(cases[f"{ITEM}{name}"], _KINDS) for name in columns},
     }
     if "inserted" in cases.columns and cases["inserted"].any():
         put = cases["inserted"].to_numpy().astype(np.bool_)
@@ -152,7 +152,3 @@ def _lengths(past: Ints) -> npt.NDArray[np.str_]:
     names = np.array([name for _, name in _LENGTHS])
     found: npt.NDArray[np.str_] = names[np.searchsorted(least, past, side="right") - 1]
     return found
-
-
-def _column(values: pl.Series) -> list[Part]:
-    return by_number(values) if values.dtype.is_numeric() else by_text(values, _KINDS)

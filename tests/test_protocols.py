@@ -13,6 +13,7 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 from transformers import AutoTokenizer
 
 from recsys import beyond, build, protocols, results, slices
+from recsys.comparison.slices import parts as compared_parts
 from recsys.config import compose
 from recsys.data import splits
 from recsys.data.draws import tie_order
@@ -257,6 +258,23 @@ def test_slices_add_up_and_measures_stand_in_the_result(shop_words, capsys):
     assert found["calibration@10"] > 0
     assert 0 < found["diversity@10"] < 1
     assert "beyond accuracy, at 10: coverage" in capsys.readouterr().out
+
+
+def test_a_price_is_cut_into_ranges_in_the_result_and_in_a_comparison(situated_words):
+    """30 prices in a text file, as text there: four ranges, and the same ones by compare."""
+    words = sorted(plain(situated_words), key=lambda word: word.startswith("output="))
+    words = ["architecture=tfidf", "evaluation.slices=[price]", *words]
+    result, cases = result_of(words)
+    cut = result["slices"]["price"]
+    assert len(cut) == 4
+    spans = [tuple(map(float, label.split(" to "))) for label in cut]
+    price = cases["item.price"].cast(pl.Float64).to_numpy()
+    assert spans[0][0] == price.min()
+    assert spans[-1][1] == price.max()
+    for (low, high), part in zip(spans, cut.values(), strict=True):
+        assert part["cases"] == ((price >= low) & (price <= high)).sum() >= 8
+    assert spans == sorted(spans)
+    assert [part.label for part in compared_parts(cases, "item.price")] == list(cut)
 
 
 def test_beyond_can_be_left_out(shop_words):

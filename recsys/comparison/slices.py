@@ -9,7 +9,7 @@ import polars as pl
 from recsys.comparison.runs import PastRun
 from recsys.config import nearest
 from recsys.errors import ConfigError
-from recsys.metrics.parts import Part, by_number, by_text
+from recsys.metrics.parts import Part, by_column, by_number, by_text
 
 DEFAULT = ("cold", "cold_user", "history", "popularity")
 ITEM = "item."
@@ -77,6 +77,8 @@ def parts(frame: pl.DataFrame, column: str) -> list[Part]:
         flags = values.fill_null(False).to_numpy()
         names = ("cold", "warm") if column in ("cold", "cold_user") else ("yes", "no")
         found = [Part(names[0], flags), Part(names[1], ~flags)]
+    elif column.startswith(ITEM):
+        found = by_column(values, KINDS)
     elif values.dtype.is_numeric():
         found = by_number(values, apart=column == "popularity")
     else:

@@ -13,6 +13,10 @@ Mask = npt.NDArray[np.bool_]
 
 PARTS = 4
 """Parts of about equal size that a column of numbers is cut into."""
+FEW = 8
+"""Different numbers up to which each of them is a part of its own."""
+_CODE = r"^[+-]?0\d"
+"""How a code begins that looks like a number, as a postal code may."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,44 @@ class Part:
 
     label: str
     mask: Mask
+
+
+def by_column(values: pl.Series, most: int) -> list[Part]:
+    """Parts by what a column of a table holds, whatever type its file gave it.
+
+    Numbers, also those written as text, are cut into quantiles whose labels say their ranges; few
+    different ones are kinds, in their order. All else is text.
+
+    Args:
+        values: (N,) what the column says of each case.
+        most: Parts of texts at most.
+    """
+    numbers = _numbers(values)
+    if numbers is None:
+        return by_text(values, most)
+    if numbers.drop_nulls().n_unique() > FEW:
+        return by_number(numbers)
+    found = numbers.to_numpy()
+    kinds = [Part(f"{kind:.17g}", found == kind) for kind in np.unique(found[~np.isnan(found)])]
+    missing = Part("none", np.isnan(found))
+    return [missing, *kinds] if missing.mask.any() else kinds
+
+
+def _numbers(values: pl.Series) -> pl.Series | None:
+    """(N,) the column as numbers, null where it is empty; None where it holds anything else.
+
+    What begins with a nought before another digit is a code: as a number it would lose it.
+    """
+    if values.dtype.is_numeric():
+        return values.cast(pl.Float64).fill_nan(None)
+    if values.dtype != pl.String:
+        return None
+    texts = values.str.strip_chars().replace("", None)
+    numbers = texts.cast(pl.Float64, strict=False)
+    if texts.is_null().all() or texts.str.contains(_CODE).any():
+        return None
+    wrong = texts.is_not_null() & ~numbers.is_finite().fill_null(False)
+    return None if wrong.any() else numbers
 
 
 def by_number(values: pl.Series, apart: bool = False) -> list[Part]:

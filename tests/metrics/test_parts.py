@@ -1,7 +1,8 @@
 import numpy as np
 import polars as pl
+import pytest
 
-from recsys.metrics.parts import by_number, by_text
+from recsys.metrics.parts import by_column, by_number, by_text
 
 
 def as_dict(parts):
@@ -58,3 +59,40 @@ def test_a_case_of_several_kinds_stands_in_the_part_of_each():
     few = as_dict(by_text(values, 2))
     assert sorted(few) == ["drama", "other"]
     assert few["other"] == [not case for case in few["drama"]]
+
+
+@pytest.mark.parametrize("kind", [pl.String, pl.Float64, pl.Int32])
+def test_numbers_of_a_table_are_cut_into_quantiles_whatever_their_type(kind):
+    """A price read from a text file is a text there; labels say the ranges, none is apart."""
+    values = pl.Series([*range(100, 120), None]).cast(kind)
+    found = as_dict(by_column(values, 20))
+    assert list(found) == ["none", "100 to 104", "105 to 109", "110 to 114", "115 to 119"]
+    assert [sum(mask) for mask in found.values()] == [1, 5, 5, 5, 5]
+    assert found == as_dict(by_number(values.cast(pl.Float64)))
+
+
+@pytest.mark.parametrize("kind", [pl.String, pl.Float64])
+def test_few_different_numbers_stay_kinds_in_their_order(kind):
+    values = pl.Series([10, 9, 8, 10, 2, 7, 6, 5, 10, None]).cast(kind)
+    found = as_dict(by_column(values, 20))
+    assert list(found) == ["none", "2", "5", "6", "7", "8", "9", "10"]
+    assert sum(found["10"]) == 3
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [f"{n:05}" for n in range(20)],  # postal codes: as numbers they would lose their noughts
+        [*map(str, range(20)), "many"],
+        [*map(str, range(20)), "nan"],
+        ["1|2", "3", *map(str, range(20))],
+        ["", "", ""],
+    ],
+)
+def test_what_is_no_number_throughout_stays_text(texts):
+    values = pl.Series(texts)
+    assert as_dict(by_column(values, 30)) == as_dict(by_text(values, 30))
+
+
+def test_a_table_of_booleans_is_text():
+    assert list(as_dict(by_column(pl.Series([True, False, True]), 9))) == ["true", "false"]
