@@ -17,6 +17,9 @@ from recsys.errors import DataError
 RESULT = "result.json"
 """The last file of a run's folder: its presence says that the run is complete."""
 
+BEFORE = "before training"
+"""The floor of a run whose start is its own: no baseline of others."""
+
 FIGURES = ("test", "floors", "slices", "beyond", "validation", "train")
 """Parts of a result whose entries are figures; elsewhere `null` says that there is nothing."""
 

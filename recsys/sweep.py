@@ -25,7 +25,7 @@ DATABASE = "database.txt"
 
 USAGE = """usage: python -m recsys.sweep sweep=NAME [key=value ...]
        python -m recsys.sweep resume=FOLDER|last [trials=N] [workers=N]
-       python -m recsys.sweep status|page [FOLDER]
+       python -m recsys.sweep status|page [FOLDER] [details=true]
 
 The same command goes on where it stopped; more trials may be asked for. `status` shows how far a
 sweep is, `page` writes its page anew; both take the newest sweep in runs/ without a folder.
@@ -90,6 +90,8 @@ def _look(what: str, words: Sequence[str]) -> int:
     """Shows a sweep as it stands, or writes its page."""
     from recsys.sweeps import page, record, status
 
+    detailed = "details=true" in words
+    words = [word for word in words if word not in ("details=true", "details=false")]
     if len(words) > 1 and not all("=" in word for word in words):
         raise ConfigError(f"{what} takes one folder, or the words of the sweep's command.")
     if words and all("=" in word for word in words):
@@ -98,7 +100,7 @@ def _look(what: str, words: Sequence[str]) -> int:
         folder = Path(words[0]) if words else _newest("runs")
     sweep = record.load(folder)
     if what == "status":
-        status.show(sweep)
+        status.show(sweep, details=detailed)
     else:
         print(f"page: {page.write(sweep)}")
     return 0

@@ -16,6 +16,7 @@ FILE = "wandb.json"
 VERSION = 1
 
 Source = Literal["history", "summary", "config"]
+Pick = Literal["mean", "max", "min"]
 Kind = Literal["line", "bar", "scatter", "parallel", "importance", "comparer", "table", "media"]
 
 
@@ -47,11 +48,15 @@ class Panel:
             by side; `table` and `media`: a table, or a page, that a run logged under the one key.
         title: Above it.
         keys: What it shows.
+        by: Configuration key by which a `bar` joins runs; empty for the runs' own groups.
+        pick: Which value of the runs so joined it shows.
     """
 
     kind: Kind
     title: str
     keys: tuple[Key, ...] = ()
+    by: str = ""
+    pick: Pick = "mean"
 
 
 @dataclass(frozen=True)

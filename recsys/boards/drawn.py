@@ -173,7 +173,12 @@ def _panel(panel: Panel) -> ReportPanel:
         )
     if panel.kind == "bar":
         return wr.BarPlot(
-            title=panel.title, metrics=list(names), max_runs_to_show=MOST, max_bars_to_show=MOST
+            title=panel.title,
+            metrics=list(names),
+            groupby=wr.Config(panel.by) if panel.by else None,
+            groupby_aggfunc=panel.pick if panel.by else None,
+            max_runs_to_show=MOST,
+            max_bars_to_show=MOST,
         )
     if panel.kind == "scatter":
         x, y = panel.keys

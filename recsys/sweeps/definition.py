@@ -102,6 +102,7 @@ class Keys:
         None, "URL of a database for several machines; null: a file in the sweep's folder"
     )
     prepared: bool = option(True, "start trials from a process that has done the imports")
+    details: bool = option(False, "print every table at the end")
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ class Definition:
         storage: URL of a database, or None.
         prepared: Whether trials start from a prepared process.
         some: Whether the command left out some of the file's methods.
+        details: Whether every table is printed at the end.
     """
 
     name: str
@@ -177,6 +179,7 @@ class Definition:
     storage: str | None = None
     prepared: bool = True
     some: bool = False
+    details: bool = False
 
     def digest(self) -> str:
         """Eight letters that tell sweeps apart whose trials cannot stand in one study.
@@ -191,6 +194,8 @@ class Definition:
             [_told(objective) for objective in self.objectives],
             [_plain(self.sampler), _plain(self.pruner), self.seeds, self.seed],
         ]
+        if any(dimension.instead for dimension in self.space):
+            parts.append("a method's study names the keys that are set in it")  # did not before
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
     @property

@@ -52,7 +52,7 @@ def sensitivity(sweep: Sweep) -> Picture | None:
     failed = any(trial.state == "failed" for trial in sweep.trials)
     bottom = low - (0.16 if failed else 0.06) * span
     rows, columns = grid_of(len(axes))
-    figure = subplots([axis.name for axis in axes], titled(objective), rows, columns, shared=True)
+    figure = subplots([axis.label for axis in axes], titled(objective), rows, columns, shared=True)
     for at, axis in enumerate(axes):
         where = {"row": at // columns + 1, "col": at % columns + 1}
         scale_x(figure, axis, where["row"], where["col"])

@@ -8,21 +8,23 @@ none that a trial had. Only here is the test part read.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.data.files import write_atomic
 from recsys.errors import RecsysError
+from recsys.resultfile import BEFORE
 from recsys.resume import busy
-from recsys.sweeps import page, record
+from recsys.sweeps import page, record, terminal
 from recsys.sweeps.launch import Child
 from recsys.sweeps.record import Sweep, Trial
-from recsys.sweeps.trial import GRACE, LOG, last_error, read_result, run_of, tracked
+from recsys.sweeps.trial import GRACE, LOG, last_error, mean, read_result, run_of, tracked
 from recsys.wandbrun import unsent
 
 if TYPE_CHECKING:
@@ -73,11 +75,10 @@ def close(driver: Driver, signals: Interrupt) -> int:
         driver.say(f"warning: {why}")
     sweep = replace(sweep, notes=(*sweep.notes, *failed, *warned))
     record.save(sweep)
-    if any(sweep.tests.values()):
-        _compare(driver, sweep)
+    compared = _compare(driver, sweep) if any(sweep.tests.values()) else []
     driver.say(f"page: {page.write(sweep)}")
     _summary(driver, sweep)
-    print(page.markdown(sweep))
+    terminal.show(sweep, compared, definition.details)
     for why in failed:
         print(f"error: {why}", file=sys.stderr)
     if not definition.final_seeds:
@@ -150,14 +151,35 @@ def _gather(sweep: Sweep, jobs: list[_Job]) -> Sweep:
     """The sweep with its closing runs."""
     runs: dict[str, tuple[str, ...]] = {}
     tests: dict[str, tuple[Mapping[str, float], ...]] = {}
+    floors: list[Mapping[str, Mapping[str, float]]] = []
     for job in jobs:
         run = run_of(job.home)
         result = None if run is None else read_result(run)
         if run is None or result is None:
             continue
         runs[job.method] = (*runs.get(job.method, ()), str(run.relative_to(sweep.folder)))
-        tests[job.method] = (*tests.get(job.method, ()), result["test"])
-    return replace(sweep, finals=runs, tests=tests)
+        tests[job.method] = (*tests.get(job.method, ()), _defined(result["test"]))
+        floors.append({name: _defined(of) for name, of in result["floors"].items()})
+    return replace(sweep, finals=runs, tests=tests, floors=_baselines(floors))
+
+
+def _defined(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics that have a value: that of cold items has none where none is cold."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _baselines(floors: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """The baselines that all closing runs measured, the mean of each metric over them.
+
+    What a method's own start is, as before training, belongs to that method and is none.
+    """
+    if not floors:
+        return {}
+    found = {}
+    for name in floors[0]:
+        if name != BEFORE and all(name in of for of in floors):
+            found[name] = mean([of[name] for of in floors])
+    return found
 
 
 def keep(found: Sweep, before: Sweep) -> Sweep:
@@ -171,11 +193,11 @@ def keep(found: Sweep, before: Sweep) -> Sweep:
         best = found.best(method)
         if best is None or any(Path(run).parts[2] != f"{best.index:04d}" for run in runs):
             return found
-    return replace(found, finals=before.finals, tests=before.tests)
+    return replace(found, finals=before.finals, tests=before.tests, floors=before.floors)
 
 
-def _compare(driver: Driver, sweep: Sweep) -> None:
-    """The comparison of the closing runs; a sentence where there can be none."""
+def _compare(driver: Driver, sweep: Sweep) -> list[str]:
+    """The comparison of the closing runs, and what it says; a sentence where there can be none."""
     names = sweep.folder / FINAL / "names.json"
     content = {m: [str(sweep.folder / run) for run in runs] for m, runs in sweep.finals.items()}
     write_atomic(names, json.dumps(content, indent=1) + "\n")
@@ -185,8 +207,10 @@ def _compare(driver: Driver, sweep: Sweep) -> None:
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
     if code:
         driver.say(f"compare: {last_error(sweep.folder / FINAL / 'compare.txt')}")
-    else:
-        driver.say(f"comparison: {output / 'report.html'}")
+        return []
+    driver.say(f"comparison: {output / 'report.html'}")
+    content = json.loads((output / "comparison.json").read_text(encoding="utf-8"))
+    return [str(sentence) for sentence in content["sentences"]]
 
 
 def _summary(driver: Driver, sweep: Sweep) -> None:

@@ -44,6 +44,7 @@ def study(sweep: Sweep, method: str, *, first_only: bool = True) -> optuna.Study
     """
     import optuna
 
+    sweep = sweep.own(method)
     objectives = sweep.objectives[:1] if first_only else sweep.objectives
     with quiet():
         made = optuna.create_study(
@@ -56,7 +57,11 @@ def study(sweep: Sweep, method: str, *, first_only: bool = True) -> optuna.Study
 
 
 def axes(sweep: Sweep, method: str) -> list[Axis]:
-    """The axes that a method's complete trials vary, with the same axes in all of them first."""
+    """The axes that a method's complete trials vary, with the same axes in all of them first.
+
+    They and the trials of `study` have the names of the keys that are set in the method.
+    """
+    sweep = sweep.own(method)
     complete = sweep.of(method, "complete")
 
     def varied(axis: Axis) -> bool:

@@ -32,6 +32,7 @@ def pictures(sweep: Sweep, method: str) -> list[Picture]:
     """A method's pictures; none below `ENOUGH` complete trials."""
     if why_not(sweep, method):
         return []
+    sweep = sweep.own(method)
     with inmemory.quiet():
         made = inmemory.study(sweep, method)
         out = [_slice(sweep, method, made), _history(sweep, method, made)]

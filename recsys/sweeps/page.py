@@ -20,6 +20,8 @@ COMPARISON = "comparison/report.html"
 
 RULES = """
 .plot{min-width:34rem}
+.verdict{font-size:1.15rem;font-weight:600}
+.command{white-space:pre-wrap;overflow-wrap:anywhere;user-select:all}
 th{white-space:normal}
 .methods td.word+td.word,.sortable td.word+td.word+td.word{min-width:16rem}
 .warn li{margin:.4rem 0}
@@ -104,7 +106,9 @@ def page(sweep: Sweep) -> str:
     """The page as text."""
     lines = [
         *style.opening(title(sweep), RULES),
-        *_says([sentences.headline(sweep)]),
+        f'<p class="verdict">{html.escape(sentences.verdict(sweep))}</p>',
+        *(_says([sentences.headline(sweep)]) if sweep.tests else []),
+        *_commands(sweep),
         *(f'<p class="note">{html.escape(note)}</p>' for note in sweep.notes),
         *_comparison(sweep),
         '<div class="methods">',
@@ -131,6 +135,18 @@ def _says(found: Sequence[str], kind: str = "says") -> list[str]:
     """Sentences as a list; nothing where there are none."""
     lines = [f"<li>{html.escape(sentence)}</li>" for sentence in found]
     return [f'<ul class="{kind}">', *lines, "</ul>"] if lines else []
+
+
+def _commands(sweep: Sweep) -> list[str]:
+    """What trains each method's best trial again, to be copied; the leader's is open."""
+    top, lines = sentences.leader(sweep), []
+    for method, command in sweep.commands.items():
+        shown = " open" if method == top else ""
+        lines += [
+            f"<details{shown}><summary>Train the best of {html.escape(method)} again</summary>",
+            f'<pre class="command">{html.escape(command)}</pre></details>',
+        ]
+    return lines
 
 
 def _questions(sweep: Sweep) -> list[str]:
@@ -230,11 +246,14 @@ def _scripts() -> list[str]:
 
 def markdown(sweep: Sweep) -> str:
     """A summary for a terminal or a page of benchmarks."""
-    lines = [f"# {title(sweep)}", "", sentences.headline(sweep), ""]
+    lines = [f"# {title(sweep)}", "", f"**{sentences.verdict(sweep)}**", ""]
+    lines += [sentences.headline(sweep), ""] if sweep.tests else []
     lines += [line for note in sweep.notes for line in (f"Note: {note}", "")]
     lines += table.markdown(tables.methods(sweep))
     for found in (tables.tests(sweep), tables.near(sweep)):
         lines += table.markdown(found) if found else []
+    for method, command in sweep.commands.items():
+        lines += [f"To train the best of {method} again:", "", "```", command, "```", ""]
     said = [*sentences.sensitive(sweep), *sentences.edges(sweep)]
     lines += [f"- {sentence}" for sentence in said]
     failures = tables.failed(sweep)

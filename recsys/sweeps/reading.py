@@ -106,6 +106,7 @@ def read(words: Sequence[str], folder: Path = SWEEPS) -> Definition:
         storage=asked.storage,
         prepared=asked.prepared,
         some=asked.methods is not None,
+        details=asked.details,
     )
     _check(found, path)
     return found
@@ -156,9 +157,9 @@ def _typed(key: str, value: str, least: float | None) -> Value:
             raise ConfigError(f"hours is '{value}'; set it to a number, as in hours=2.") from None
         if not 0 < number < math.inf:
             raise ConfigError(f"hours is {value}; set it above 0.")
-    elif key == "prepared":
+    elif key in ("prepared", "details"):
         if value not in ("true", "false"):
-            raise ConfigError(f"prepared is '{value}'; set it to true or false.")
+            raise ConfigError(f"{key} is '{value}'; set it to true or false.")
         return value == "true"
     else:
         return value

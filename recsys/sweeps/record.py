@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ class Axis:
         high: Largest number; None for a choice.
         choices: Values of a choice, in order.
         methods: The methods in which it means something.
+        keys: The key that it sets in some of them, in place of its name.
     """
 
     name: str
@@ -38,6 +39,17 @@ class Axis:
     high: float | None
     choices: tuple[Value, ...]
     methods: tuple[str, ...]
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self, method: str) -> str:
+        """The configuration key that it sets in a method."""
+        return self.keys.get(method, self.name)
+
+    @property
+    def label(self) -> str:
+        """Its name, and which other keys it sets, as in `optimizer.lr (frozen: ...)`."""
+        others = ", ".join(f"{method}: {key}" for method, key in self.keys.items())
+        return f"{self.name} ({others})" if others else self.name
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,8 @@ class Sweep:
         tests: The test metrics of each method's closing runs, by seed.
         notes: What a reader must know.
         common: The configuration that all trials share, as `key: value` in dotted form.
+        floors: The test metrics of the baselines, on the cases of the closing runs.
+        commands: What trains each method's best trial again, for a shell.
     """
 
     name: str
@@ -127,6 +141,8 @@ class Sweep:
     tests: Mapping[str, tuple[Mapping[str, float], ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     common: Mapping[str, Value] = field(default_factory=dict)
+    floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    commands: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, method: str, *states: State) -> list[Trial]:
         """The trials of a method in some states, by number; all of them without a state."""
@@ -137,6 +153,23 @@ class Sweep:
         found = self.of(method, "complete")
         sign = -1.0 if self.objectives[0].direction == "maximize" else 1.0
         return min(found, key=lambda t: (sign * t.objectives[0], t.number), default=None)
+
+    def set_keys(self, trial: Trial) -> dict[str, Value]:
+        """The values of a trial by the keys that were set in its method."""
+        keys = {axis.name: axis.key(trial.method) for axis in self.axes}
+        return {keys.get(name, name): value for name, value in trial.values.items()}
+
+    def own(self, method: str) -> Sweep:
+        """One method by itself, with the keys that are set in it as names of the axes."""
+        return replace(
+            self,
+            axes=tuple(
+                replace(axis, name=axis.key(method), methods=(method,), keys={})
+                for axis in self.axes
+                if method in axis.methods
+            ),
+            trials=tuple(replace(t, values=self.set_keys(t)) for t in self.of(method)),
+        )
 
 
 def save(sweep: Sweep) -> None:
@@ -171,6 +204,8 @@ def load(folder: Path) -> Sweep:
             finals={name: tuple(runs) for name, runs in node["finals"].items()},
             tests={name: tuple(tests) for name, tests in node["tests"].items()},
             notes=tuple(node["notes"]),
+            floors=node.get("floors", {}),
+            commands=node.get("commands", {}),
         )
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"{path} is damaged; the sweep's command writes it anew.") from None

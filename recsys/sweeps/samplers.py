@@ -112,11 +112,18 @@ class Design(BaseSampler):
 
     Args:
         values: The value of each dimension by place in the design.
+        names: What each dimension is called in the study.
         index: Tells a trial's place in it.
     """
 
-    def __init__(self, values: Callable[[int], Mapping[str, Value]], index: Index) -> None:
+    def __init__(
+        self,
+        values: Callable[[int], Mapping[str, Value]],
+        names: Mapping[str, str],
+        index: Index,
+    ) -> None:
         self._values, self._index = values, index
+        self._dimension = {called: name for name, called in names.items()}
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -138,7 +145,7 @@ class Design(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Value:
         """The value of the design."""
-        return self._values(self._index(study, trial))[param_name]
+        return self._values(self._index(study, trial))[self._dimension[param_name]]
 
 
 def sobol(definition: Definition, plan: Plan) -> Callable[[int], dict[str, Value]]:
@@ -183,9 +190,9 @@ def sampler(definition: Definition, plan: Plan, index: Index) -> BaseSampler:
     startup, several = int(options.get("startup", 10)), definition.workers > 1
     name = definition.sampler.name
     if name == "sobol":
-        return Design(sobol(definition, plan), index)
+        return Design(sobol(definition, plan), plan.names(), index)
     if name == "grid":
-        return Design(grid(definition, plan), index)
+        return Design(grid(definition, plan), plan.names(), index)
 
     def make(seed: int) -> BaseSampler:
         if name == "tpe":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+
+from recsys.sweeps import tables
 from recsys.sweeps.record import Axis, Sweep
 from recsys.sweeps.sensitivity import (
     ENOUGH,
@@ -14,6 +17,55 @@ from recsys.sweeps.sensitivity import (
     role,
 )
 from recsys.sweeps.shown import parameter, short, sign, unit, value
+
+
+def leader(sweep: Sweep) -> str | None:
+    """The method that leads: by the test where it was read, else by its best trial."""
+    found = tested(sweep)
+    if found:
+        return next(iter(found))
+    better = sign(sweep.objectives[0])
+    best = [(m, t) for m in sweep.methods if (t := sweep.best(m)) is not None]
+    return max(best, key=lambda each: better * each[1].objectives[0], default=(None, None))[0]
+
+
+def tested(sweep: Sweep) -> dict[str, float]:
+    """The mean test metric of each method's closing runs, the best first; empty before these."""
+    metric = tables.tested(sweep)
+    means = {
+        method: statistics.fmean(test[metric] for test in tests)
+        for method, tests in sweep.tests.items()
+        if metric and tests
+    }
+    return dict(sorted(means.items(), key=lambda each: -each[1]))
+
+
+def verdict(sweep: Sweep) -> str:
+    """What a reader wants to know first: which method, and whether it beats the baselines."""
+    found, metric = tested(sweep), tables.tested(sweep)
+    if not found:
+        return headline(sweep)
+    (best, top), *others = found.items()
+    seeds = len(sweep.tests[best])
+    text = f"{best} is best on the test: {metric} {100 * top:.2f} percent"
+    text += f" ({seeds} seeds)" if seeds > 1 else " (one seed)"
+    if others:
+        text += f"; then {', '.join(f'{name} {100 * each:.2f}' for name, each in others)}"
+    floors = {name: of[metric] for name, of in sweep.floors.items() if metric in of}
+    if not floors:
+        return f"{text}."
+    name = max(floors, key=lambda each: floors[each])
+    floor = f"{name}, {100 * floors[name]:.2f}"
+    above = [method for method, each in found.items() if each > floors[name]]
+    if not above:
+        none = {1: "It is not", 2: "Neither is"}.get(len(found), "None is")
+        return f"{text}. {none} above {floor}."
+    if len(above) < len(found):
+        return (
+            f"{text}. Only {', '.join(above)} {'is' if len(above) == 1 else 'are'} above {floor}."
+        )
+    every = {1: "It is", 2: "Both are"}.get(len(found), "All are")
+    return f"{text}. {every} above the best baseline, {floor}."
 
 
 def headline(sweep: Sweep) -> str:
@@ -43,7 +95,7 @@ def chosen(sweep: Sweep, kind: Role) -> list[str]:
         best = sweep.best(method)
         axes = [a for a in ordered(sweep) if role(a) == kind and best and a.name in best.values]
         if best is not None and axes:
-            values = ", ".join(f"{a.name} {parameter(best.values[a.name])}" for a in axes)
+            values = ", ".join(f"{a.key(method)} {parameter(best.values[a.name])}" for a in axes)
             out.append(f"{method}: {values}.")
     return out
 
@@ -61,23 +113,23 @@ def sensitive(sweep: Sweep) -> list[str]:
 
 def _within(sweep: Sweep, axis: Axis, method: str, found: Reach) -> str:
     """How wide the range near one method's best is."""
+    name, metric = axis.key(method), short(sweep.objectives[0])
     if not found.enough:
         trials = "trial is" if found.trials == 1 else "trials are"
         return (
             f"{method}: {found.trials} complete {trials} too few to tell a range of "
-            f"{axis.name}; it needs {ENOUGH}."
+            f"{name}; it needs {ENOUGH}."
         )
-    name = short(sweep.objectives[0])
     if found.low == found.high:
         return (
-            f"{method}: no other {axis.name} that was tried comes within 5 % of the best {name}, "
+            f"{method}: no other {name} that was tried comes within 5 % of the best {metric}, "
             f"at {parameter(found.best)}."
         )
     width = factor(axis, found)
     shown = f"a factor of {width:.3g}" if axis.log else f"{100 * width:.0f} % of the range"
     return (
-        f"{method}: {axis.name} from {parameter(found.low)} to {parameter(found.high)} ({shown}) "
-        f"holds the trials within 5 % of the best {name}, {found.near} of {found.trials}."
+        f"{method}: {name} from {parameter(found.low)} to {parameter(found.high)} ({shown}) "
+        f"holds the trials within 5 % of the best {metric}, {found.near} of {found.trials}."
     )
 
 
@@ -88,7 +140,7 @@ def _order(axis: Axis, found: list[tuple[str, Reach]]) -> list[str]:
         return []
     return [
         f"By this range {widths[-1][1]} is the least and {widths[0][1]} the most sensitive to "
-        f"{axis.name}."
+        f"{axis.label}."
     ]
 
 
@@ -108,8 +160,9 @@ def _edge(axis: Axis, method: str, found: Reach) -> str:
     share = place(axis, found.best)
     share = 100 * min(share, 1 - share)
     text = (
-        f"{method}: the best {axis.name}, {parameter(found.best)}, lies at the {found.edge} end "
-        f"of the searched range ({low} to {high}; within {max(0.0, share):.0f} % of it)"
+        f"{method}: the best {axis.key(method)}, {parameter(found.best)}, lies at the "
+        f"{found.edge} end of the searched range ({low} to {high}; within "
+        f"{max(0.0, share):.0f} % of it)"
     )
     if found.edge == "lower" and axis.low == 0:
         return f"{text}, below which it cannot go: little or none of it did best."

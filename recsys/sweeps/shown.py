@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from recsys.comparison.cost import plain
 from recsys.sweeps.record import Objective, Sweep, Trial, Value
@@ -68,9 +67,9 @@ def parameter(found: Value) -> str:
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
 
 
-def parameters(found: Mapping[str, Value]) -> str:
-    """The values of a trial with their names."""
-    return ", ".join(f"{name} {parameter(each)}" for name, each in found.items())
+def parameters(sweep: Sweep, trial: Trial) -> str:
+    """The values of a trial with the keys that were set."""
+    return ", ".join(f"{key} {parameter(each)}" for key, each in sweep.set_keys(trial).items())
 
 
 def duration(seconds: float) -> str:

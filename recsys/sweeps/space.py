@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -59,22 +60,40 @@ class Plan:
     def suggest(self, trial: Trial) -> dict[str, Value]:
         """The values of a trial by dimension, asked for in the space's order."""
         values: dict[str, Value] = {}
+        names = self.names()
         for d in self.space:
             if not self.applies(d, values):
                 continue
+            name = names[d.name]
             if d.kind == "choice":
-                values[d.name] = trial.suggest_categorical(d.name, d.choices)
+                values[d.name] = trial.suggest_categorical(name, d.choices)
             elif d.kind == "int":
                 low, high = _ends(d)
-                values[d.name] = trial.suggest_int(d.name, int(low), int(high), log=d.log)
+                values[d.name] = trial.suggest_int(name, int(low), int(high), log=d.log)
             else:
-                values[d.name] = trial.suggest_float(d.name, *_ends(d), log=d.log)
+                values[d.name] = trial.suggest_float(name, *_ends(d), log=d.log)
         return values
+
+    def names(self) -> dict[str, str]:
+        """What each dimension is called in this method's study: the key that it sets there.
+
+        Its own name, where several set one key, each under a condition.
+        """
+        keys = [d.key(self.method) for d in self.space]
+        return {
+            d.name: key if keys.count(key) == 1 else d.name
+            for d, key in zip(self.space, keys, strict=True)
+        }
 
     def trial_words(self, values: Mapping[str, Value]) -> list[str]:
         """The words of a run with these values."""
         keys = {d.name: d.key(self.method) for d in self.space}
         return [*self.words, *(f"{keys[name]}={as_word(value)}" for name, value in values.items())]
+
+    def command(self, values: Mapping[str, Value], seed: int) -> str:
+        """What trains a run with these values, tested at its end, for a shell."""
+        words = [*self.trial_words(values), f"seed={seed}"]
+        return shlex.join(["python", "-m", "recsys.fit", *words])
 
     def grid(self) -> list[dict[str, Value]]:
         """Every combination, each once: conditions leave some of the product out."""
@@ -304,6 +323,11 @@ def axes(definition: Definition, found: Mapping[str, Plan]) -> tuple[Axis, ...]:
             high=d.high,
             choices=d.choices,
             methods=methods,
+            keys={
+                method: name
+                for method in methods
+                if (name := found[method].names()[d.name]) != d.name
+            },
         )
         for d in definition.space
         if (methods := tuple(m for m, plan in found.items() if d.name not in plan.dropped))

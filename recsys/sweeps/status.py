@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from recsys.sweeps import shown, tables
+from recsys.sweeps import shown, tables, terminal
 from recsys.sweeps.record import Sweep, Trial
 from recsys.sweeps.shown import (
     duration,
@@ -106,15 +106,16 @@ def _best(sweep: Sweep) -> str:
         return "none complete yet"
     top = max(found, key=lambda trial: better * trial.objectives[0])
     text = value(sweep.objectives[0], top.objectives[0])
-    named = f" ({parameters(top.values)})" if top.values else ""
+    named = f" ({parameters(sweep, top)})" if top.values else ""
     return f"best {top.method} #{top.number} {text}{named}"
 
 
-def show(sweep: Sweep, now: float | None = None) -> None:
+def show(sweep: Sweep, now: float | None = None, details: bool = False) -> None:
     """Prints how far each method is, and when all may be done.
 
     Args:
         sweep: As it stands.
+        details: Print the command of each method's best trial, not only of the best of all.
         now: Seconds since 1970; by default the present.
     """
     from rich.console import Console
@@ -124,13 +125,15 @@ def show(sweep: Sweep, now: float | None = None) -> None:
 
     moment = time.time() if now is None else now
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)
     table.rich(tables.status(sweep, left_by_method(sweep, moment)), console)
+    for method in sweep.methods:
+        if (best := sweep.best(method)) is not None:
+            text = f"best of {method}: #{best.number}, {parameters(sweep, best)}"
+            console.print(Text(text), soft_wrap=True)
     running = [trial for trial in sweep.trials if trial.state == "running"]
     for trial in running:
         since = duration(max(0.0, moment - trial.began))
-        text = f"running for {since}: {trial.method} #{trial.number}, {parameters(trial.values)}"
+        text = f"running for {since}: {trial.method} #{trial.number}, {parameters(sweep, trial)}"
         if trial.reports:
             step, found = trial.reports[-1]
             text += f"; step {step}: {value(sweep.objectives[0], found)}"
@@ -139,5 +142,6 @@ def show(sweep: Sweep, now: float | None = None) -> None:
     if seconds is not None and seconds > 0:
         side = f" with {len(running)} side by side" if len(running) > 1 else ""
         console.print(Text(f"about {duration(seconds)} left{side}"), soft_wrap=True)
+    terminal.commands(console, sweep, details)
     for note in sweep.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)

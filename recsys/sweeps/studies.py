@@ -209,7 +209,7 @@ class Studies:
         ]
         methods = tuple(self.plans)
         planned = [self.planned(method) for method in methods]
-        return record.Sweep(
+        found = record.Sweep(
             name=self.definition.name,
             folder=self.folder,
             methods=methods,
@@ -221,11 +221,18 @@ class Studies:
             notes=(*left_out(self.plans), *_warned(trials)),
             common=_common(self.plans),
         )
+        commands = {
+            method: self.plans[method].command(best.values, self.definition.seed)
+            for method in methods
+            if (best := found.best(method)) is not None
+        }
+        return replace(found, commands=commands)
 
     def _trial(self, method: str, study: Study, trial: FrozenTrial) -> record.Trial:
         """A trial as the record has it."""
         done: dict[str, Any] = trial.user_attrs.get(DONE, {})
         index = index_of(study, trial)
+        names = {called: name for name, called in self.plans[method].names().items()}
         reports = done.get("reports")
         runs = tuple(done.get("runs", ()))
         began = float(trial.user_attrs.get(BEGAN, 0.0))
@@ -241,7 +248,7 @@ class Studies:
             index=index,
             state=STATES[trial.state],
             reason=str(done.get("reason") or trial.user_attrs.get(REASON, "")),
-            values=dict(trial.params),
+            values={names.get(name, name): value for name, value in trial.params.items()},
             objectives=tuple(trial.values) if trial.values is not None else (),
             reports=tuple((int(step), float(value)) for step, value in reports),
             figures=done.get("figures", {}),

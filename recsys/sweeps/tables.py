@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from recsys.comparison.cost import plain
 from recsys.comparison.table import Table
 from recsys.sweeps.record import Sweep, Trial
-from recsys.sweeps.sensitivity import factor, ordered, reach
+from recsys.sweeps.sensitivity import factor, ordered, reach, role
 from recsys.sweeps.shown import (
     duration,
     ended,
@@ -27,6 +27,36 @@ TESTED = 6
 """Most test metrics in a table; the others are in the comparison."""
 
 
+def brief(sweep: Sweep) -> Table:
+    """What each method found, in few columns, with the baselines below."""
+    one, metric = sweep.objectives[0], tested(sweep)
+    rates = [axis for axis in ordered(sweep) if role(axis) == "learning rate"]
+    head = ["method", *(["learning rate"] if rates else []), one.label]
+    head += [f"test {metric}"] if metric else []
+    head += ["trials", "pruned", "failed", "s a trial"]
+    rows = []
+    for method in sweep.methods:
+        best, again = sweep.best(method), lost(sweep, method)
+        row = [method]
+        if rates:
+            found = [best.values[a.name] for a in rates if best and a.name in best.values]
+            row.append(", ".join(map(parameter, found)) or "-")
+        row.append(value(one, best.objectives[0]) if best else "-")
+        row += [_spread([t[metric] for t in sweep.tests.get(method, ())])] if metric else []
+        failures = sum(t.number not in again for t in sweep.of(method, "failed"))
+        row += [str(len(ended(sweep, method))), str(len(sweep.of(method, "pruned"))), str(failures)]
+        rows.append([*row, _seconds(sweep, method)[0]])
+    floors = [(name, of[metric]) for name, of in sweep.floors.items() if metric and metric in of]
+    for name, found_at in sorted(floors, key=lambda each: -each[1]):
+        empty = ["-"] * (head.index(f"test {metric}") - 1)
+        rows.append([name, *empty, f"{100 * found_at:.2f}", *["-"] * 4])
+    own = unit(one.name)
+    title = f"{sweep.name}, {sweep.budget} for each method" + (f"; {own}" if own else "")
+    note = "Test: mean \N{PLUS-MINUS SIGN} standard deviation (seeds)." if metric else ""
+    rules = (len(sweep.methods),) if floors else ()
+    return Table(title, head, rows, note, words=1, rules=rules)
+
+
 def methods(sweep: Sweep) -> Table:
     """What each method found, and at what cost."""
     one = sweep.objectives[0]
@@ -37,12 +67,12 @@ def methods(sweep: Sweep) -> Table:
     head += ["its trial", "seconds a trial (mean)", "all trials"]
     sized = any(TRAINED in trial.figures for trial in sweep.trials)
     head += ["trained parameters"] if sized else []
-    tested = _tested(sweep)
-    head += [f"test {short(one)}, percent (seeds)"] if tested else []
+    metric = tested(sweep)
+    head += [f"test {short(one)}, percent (seeds)"] if metric else []
     rows = []
     for method in sweep.methods:
         best, again = sweep.best(method), lost(sweep, method)
-        row = [method, parameters(best.values) if best else "-"]
+        row = [method, parameters(sweep, best) if best else "-"]
         row += [str(len(sweep.of(method, "complete"))), str(len(sweep.of(method, "pruned")))]
         row.append(str(sum(t.number not in again for t in sweep.of(method, "failed"))))
         if "running" in head:
@@ -51,13 +81,13 @@ def methods(sweep: Sweep) -> Table:
         row += [f"#{best.number}" if best else "-", *_seconds(sweep, method)]
         if sized:
             row.append(plain(best.figures[TRAINED]) if best and TRAINED in best.figures else "-")
-        row += [_spread([test[tested] for test in sweep.tests.get(method, ())])] if tested else []
+        row += [_spread([test[metric] for test in sweep.tests.get(method, ())])] if metric else []
         rows.append(row)
     note = f"Budget: {sweep.budget} for each method."
     repeated = sum(len(lost(sweep, method)) for method in sweep.methods)
     if repeated:
         note += f" {repeated} lost and repeated, which count once."
-    if tested:
+    if metric:
         note += " Test: mean and standard deviation over the seeds of the closing runs."
     return Table("Methods", head, rows, note, words=2)
 
@@ -69,7 +99,7 @@ def _seconds(sweep: Sweep, method: str) -> list[str]:
     return [plain(statistics.fmean(found)) if found else "-", duration(spent)]
 
 
-def _tested(sweep: Sweep) -> str:
+def tested(sweep: Sweep) -> str:
     """The test metric that the first objective names, empty where none was tested."""
     metric = short(sweep.objectives[0])
     tests = [test for tests in sweep.tests.values() for test in tests]
@@ -121,7 +151,7 @@ def near(sweep: Sweep) -> Table | None:
             width = factor(axis, of)
             shown = f"factor {width:.3g}" if axis.log else f"{100 * width:.0f} % of the range"
             ends = [parameter(of.low), parameter(of.high), shown] if of.enough else ["-"] * 3
-            row = [axis.name, method, parameter(of.best), *ends, f"{of.near} of {of.trials}"]
+            row = [axis.key(method), method, parameter(of.best), *ends, f"{of.near} of {of.trials}"]
             rows.append([*row, f"{of.edge} end" if of.edge else ""])
     if not rows:
         return None
@@ -143,7 +173,7 @@ def failed(sweep: Sweep) -> Table | None:
     for trial in sweep.trials:
         if trial.state == "failed":
             again = trial.number in lost(sweep, trial.method)
-            row = [trial.method, trial.reason or "none recorded", parameters(trial.values)]
+            row = [trial.method, trial.reason or "none recorded", parameters(sweep, trial)]
             rows.append([*row, f"#{trial.number}", "yes" if again else "no"])
     if not rows:
         return None
@@ -154,11 +184,17 @@ def failed(sweep: Sweep) -> Table | None:
 
 def trials(sweep: Sweep) -> Table:
     """Every trial: a column for each axis that any of them has."""
-    axes = [a.name for a in ordered(sweep) if any(a.name in t.values for t in sweep.trials)]
+    shared = [a for a in ordered(sweep) if any(a.name in t.values for t in sweep.trials)]
+    axes = [axis.name for axis in shared]
     two = sweep.objectives[1:]
     why = any(trial.reason or trial.warning for trial in sweep.trials)
     head = ["method", "state", *(["why"] if why else []), "trial", titled(sweep.objectives[0])]
-    head += [*(titled(objective) for objective in two), *axes, "epochs", "seconds"]
+    head += [
+        *(titled(objective) for objective in two),
+        *(axis.label for axis in shared),
+        "epochs",
+        "seconds",
+    ]
     rows = []
     for trial in sweep.trials:
         found = last(trial)
@@ -199,10 +235,9 @@ def status(sweep: Sweep, left: dict[str, float | None]) -> Table:
             [method, str(done) if sweep.planned is None else f"{done} of {sweep.planned}"]
             + [str(len(sweep.of(method, state))) for state in ("running", "pruned")]
             + [str(failures), value(one, best.objectives[0]) if best else "-"]
-            + [f"#{best.number}: {parameters(best.values)}" if best else "-"]
             + [_seconds(sweep, method)[0], "-" if own is None else duration(own)]
         )
     shown = unit(one.name)
     head = ["method", "done", "running", "pruned", "failed"]
-    head += [f"best {short(one)}" + (f", {shown}" if shown else ""), "by"]
+    head += [f"best {short(one)}" + (f", {shown}" if shown else "")]
     return Table(f"{sweep.name}: {sweep.budget}", [*head, "s a trial", "trial time left"], rows)

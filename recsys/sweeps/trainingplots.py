@@ -81,7 +81,7 @@ def regularisation(sweep: Sweep) -> Picture | None:
     axes = [a for a in axes if any(a.name in t.values for t in sweep.trials)]
     if not rows or not axes:
         return None
-    below = [axis.name for axis in axes for _ in rows]
+    below = [axis.label for axis in axes for _ in rows]
     beside = [title for _ in axes for title in rows.values()]
     figure = subplots(below, beside, len(axes), len(rows), shared=False)
     named: set[str] = set()

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from recsys.boards import board
-from recsys.boards.board import Board, Key, Panel, Runs, Section
+from recsys.boards.board import Board, Key, Panel, Pick, Runs, Section
 from recsys.boards.logged import Logged, files, load, replay
 from recsys.boards.ofcomparison import curves
 from recsys.errors import ConfigError, RecsysError
 from recsys.sweeps import page
 from recsys.sweeps.record import Axis, Objective, Sweep
 from recsys.sweeps.sensitivity import ordered
+from recsys.sweeps.shown import short, sign
+from recsys.sweeps.trial import searched_key
 from recsys.sweeps.wandbsummary import STATES, summary_id
 
 CLOSING = "closing run"
+TESTED = "best trials, tested"
 
 
 def specification(sweep: Sweep) -> Board:
@@ -35,7 +39,8 @@ def specification(sweep: Sweep) -> Board:
             f"{sweep.folder}: no trial was logged to Weights & Biases; run the sweep with "
             "tracking.wandb=offline."
         )
-    logged = [*trials, *([replay(closing)] if closing else [])]
+    tested = _logged([sweep.folder / run for runs in sweep.finals.values() for run in runs])
+    logged = [*trials, *tested, *([replay(closing)] if closing else [])]
     # One group holds them all, so that grouping by it joins the runs of a method.
     runs = [
         Runs(method, group=own[0].group, ids=tuple(run.id for run in own), by=("group",))
@@ -45,6 +50,7 @@ def specification(sweep: Sweep) -> Board:
     apart = [Runs(f"{each.name}: trials", each.group, ids=each.ids) for each in runs]
     last = [Runs(CLOSING, ids=(summary_id(sweep.folder),))] if closing else []
     lasts = tuple(each.name for each in last)
+    tests = [Runs(TESTED, ids=tuple(run.id for run in tested))] if tested else []
     goals = tuple(_goal(objective, trials) for objective in sweep.objectives)
     scores = tuple(goal for goal in goals if goal is not None)
     made = Board(
@@ -52,13 +58,22 @@ def specification(sweep: Sweep) -> Board:
         project=board.only_project({k: v for by in found.values() for k, v in by.items()}),
         entity="",
         workspace=Runs("runs of the sweep", group=trials[0].group),
-        runs=(*runs, *apart, *last),
-        columns=board.known((*scores, Key("summary", "cost/train_seconds")), logged),
+        runs=(*runs, *apart, *tests, *last),
+        columns=board.known(
+            (
+                METHOD,
+                *(_axis(axis) for axis in ordered(sweep)),
+                *scores,
+                Key("summary", "cost/train_seconds"),
+            ),
+            logged,
+        ),
         sections=tuple(
             section
             for section in (
                 Section("Findings", _text(sweep, missing, trials)),
                 _space(sweep, scores, apart, trials),
+                _tested(sweep, tested),
                 Section("Learning curves", "", tuple(r.name for r in runs), _curves(trials)),
                 Section("Cost", "", tuple(r.name for r in apart), _cost(scores, trials)),
                 Section("Trials, tables and pictures", "", lasts, _closing(logged[-1]))
@@ -86,6 +101,32 @@ def _trials(sweep: Sweep) -> tuple[dict[str, dict[Path, Logged]], int]:
     return found, missing
 
 
+def _logged(folders: Sequence[Path]) -> list[Logged]:
+    """What runs logged; those that left nothing are passed over."""
+    found = []
+    for folder in folders:
+        with suppress(RecsysError):
+            found.append(load(folder))
+    return found
+
+
+def _tested(sweep: Sweep, runs: Sequence[Logged]) -> Section:
+    """The closing runs' test metric beside the baselines on the same cases, by method."""
+    metric = short(sweep.objectives[0])
+    keys = board.known(
+        (
+            Key("summary", f"test/{metric}"),
+            *(Key("summary", f"baseline/{name}/{metric}") for name in sweep.floors),
+        ),
+        runs,
+    )
+    title = "Tested, beside the baselines"
+    if not keys:
+        return Section(title)
+    panel = Panel("bar", f"test {metric} by method, beside the baselines", keys, METHOD.name)
+    return Section(title, "", (TESTED,), (panel,))
+
+
 def _goal(objective: Objective, trials: Sequence[Logged]) -> Key | None:
     """The key of an objective in the summary of a run."""
     name = "validation.best" if objective.name == "validation" else objective.name
@@ -93,8 +134,12 @@ def _goal(objective: Objective, trials: Sequence[Logged]) -> Key | None:
     return next(iter(board.known((key,), trials)), None)
 
 
+METHOD = Key("config", "method")
+
+
 def _axis(axis: Axis) -> Key:
-    return Key("config", axis.name, log=axis.log)
+    """The label of a searched value, which all methods' trials have by the same name."""
+    return Key("config", f"searched.{searched_key(axis.name)}", axis.log, axis.label)
 
 
 def _text(sweep: Sweep, missing: int, trials: Sequence[Logged]) -> str:
@@ -106,7 +151,7 @@ def _text(sweep: Sweep, missing: int, trials: Sequence[Logged]) -> str:
     shared = [a.name for a in sweep.axes if not board.known((_axis(a),), trials)]
     if shared:
         lines.append(
-            "- No configuration key of its own, so not among the axes of these panels: "
+            "- No label at Weights & Biases, so not among the axes of these panels: "
             f"{', '.join(shared)}; the closing run's tables have it."
         )
     return "\n".join(lines).strip()
@@ -117,12 +162,16 @@ def _space(
 ) -> Section:
     """The objective over each axis, all axes together, and what decides it."""
     axes = board.known((_axis(axis) for axis in ordered(sweep)), trials)
-    title = "Search space"
+    title = "Which method, which values"
     if not scores or not axes:
         return Section(title)
-    goal = scores[0]
-    panels = [Panel("parallel", "all axes and the objective", (*axes, *scores))]
-    panels += [Panel("scatter", f"{goal.title} over {key.name}", (key, goal)) for key in axes]
+    goal, told = scores[0], board.known((METHOD,), trials)
+    pick: Pick = "max" if sign(sweep.objectives[0]) > 0 else "min"
+    panels = []
+    if told:
+        panels.append(Panel("bar", f"best {goal.title} by method", (goal,), METHOD.name, pick))
+    panels.append(Panel("parallel", "method, values and objective", (*told, *axes, *scores)))
+    panels += [Panel("scatter", f"{goal.title} over {key.title}", (key, goal)) for key in axes]
     panels.append(Panel("importance", f"importance for {goal.title}", (goal,)))
     return Section(title, "", tuple(each.name for each in apart), tuple(panels))
 

@@ -87,7 +87,7 @@ def _config(sweep: Sweep) -> dict[str, Any]:
         "methods": list(sweep.methods),
         "budget": sweep.budget,
         "axes": {
-            axis.name: list(axis.choices) if axis.kind == "choice" else [axis.low, axis.high]
+            axis.label: list(axis.choices) if axis.kind == "choice" else [axis.low, axis.high]
             for axis in sweep.axes
         },
         "objectives": {o.name: o.direction for o in sweep.objectives},
@@ -152,7 +152,7 @@ def _trials(sweep: Sweep) -> Rows:
     axes = _axes(sweep)
     names = sorted({name for trial in sweep.trials for name in trial.figures})
     head = ["method", "trial", "state", "reason", "repeats"]
-    head += [*(axis.name for axis in axes), *(o.label for o in sweep.objectives)]
+    head += [*(axis.label for axis in axes), *(o.label for o in sweep.objectives)]
     head += [*names, "seconds", "epochs"]
     rows: list[list[Cell]] = [
         [
@@ -171,7 +171,7 @@ def _trials(sweep: Sweep) -> Rows:
 def _best(sweep: Sweep) -> Rows:
     """The best trial of each method."""
     axes = _axes(sweep)
-    head = ["method", "trial", *(o.label for o in sweep.objectives), *(a.name for a in axes)]
+    head = ["method", "trial", *(o.label for o in sweep.objectives), *(a.label for a in axes)]
     found = [best for method in sweep.methods if (best := sweep.best(method)) is not None]
     return head, [[t.method, t.number, *_objectives(sweep, t), *_values(axes, t)] for t in found]
 
@@ -217,7 +217,7 @@ def _envelopes(sweep: Sweep) -> Rows:
     for axis in _numeric(sweep):
         for method in sweep.methods:
             hull = envelope(points(sweep, method, axis), sign(sweep.objectives[0]))
-            rows += [[axis.name, method, x, y] for x, y in hull]
+            rows += [[axis.key(method), method, x, y] for x, y in hull]
     return ["axis", "method", "value", sweep.objectives[0].label], rows
 
 
@@ -235,7 +235,7 @@ def _charts(sweep: Sweep) -> dict[str, Any]:
     label = sweep.objectives[0].label
     out: dict[str, Any] = {}
     for axis in _numeric(sweep):
-        name = f"log10 {axis.name}" if axis.log else axis.name
+        name = f"log10 {axis.label}" if axis.log else axis.label
         rows = [
             [method, math.log10(x) if axis.log else x, y]
             for method in sweep.methods

@@ -2,13 +2,16 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from recsys import sweep as command
-from recsys.config import stored
-from recsys.sweeps import driver, finals, reading, record
+from recsys.boards import board, logged
+from recsys.config import compose, stored
+from recsys.fit import resolve
+from recsys.sweeps import driver, finals, reading, record, sentences
 from recsys.sweeps.launch import Launcher
 
 SPY = '''
@@ -75,10 +78,12 @@ def test_every_shipped_sweep_runs_two_trials(name, shared, shop_base, tmp_path, 
 
 def test_a_sweep_from_its_command_to_its_page(shared, shop_base, tmp_path, capsys):
     words = ["sweep=smoke", *shop_base, f"output={tmp_path}", "trainer.epochs=2", "trials=2"]
-    words += ["final_seeds=1", "pruner=none"]
+    words += ["final_seeds=1", "pruner=none", "tracking.wandb=offline"]
     assert command.main(words) == 0
     said = capsys.readouterr().out
     folder, found = the_sweep(words)
+    _check_wandb(folder, found)
+    _check_commands(found, said)
     assert "trial 4 of 4" in said
     assert (folder / "report.html").stat().st_size > 1_000_000
     assert (folder / "comparison" / "report.html").is_file()
@@ -86,7 +91,8 @@ def test_a_sweep_from_its_command_to_its_page(shared, shop_base, tmp_path, capsy
         best = found.best(method)
         (run,) = found.finals[method]
         result = json.loads((folder / run / "result.json").read_text())
-        assert found.tests[method][0] == result["test"]
+        test = {name: value for name, value in result["test"].items() if value is not None}
+        assert found.tests[method][0] == test
         # As many steps as the trial's best validation says, with a seed that no trial had.
         assert result["validation"]["steps"] == best.figures["validation.step"]
         assert stored(folder / run / "config.yaml").seed == 1
@@ -96,6 +102,57 @@ def test_a_sweep_from_its_command_to_its_page(shared, shop_base, tmp_path, capsy
     capsys.readouterr()
     assert command.main(["status", str(folder)]) == 0
     assert "lora" in capsys.readouterr().out
+
+
+def _check_wandb(folder, sweep):
+    """Every run reached its end at Weights & Biases, with each key that is plotted."""
+    plan = board.load(folder)
+    trials = [logged.load(folder / trial.runs[0]) for trial in sweep.trials]
+    tested = [logged.load(folder / run) for runs in sweep.finals.values() for run in runs]
+    assert len(trials) == 4
+    assert [run.exit for run in (*trials, *tested)] == [0] * 6
+    names = [f"{trial.method} #{trial.number}" for trial in sweep.trials]
+    assert [(run.name, run.kind) for run in trials] == [(name, "trial") for name in names]
+    assert {run.kind for run in tested} == {"closing"}
+    assert {run.name for run in tested} == {"lora best, seed 1", "frozen best, seed 1"}
+    for trial, run in zip(sweep.trials, trials, strict=True):
+        assert run.config["method"] == trial.method
+        assert run.config["searched.optimizer.lr"] == trial.values["optimizer.lr"]
+        assert run.summary["validation/best"] == trial.objectives[0]
+        assert "closing table" in run.summary
+    panels = {section.title: section.panels for section in plan.sections}
+    for title, runs in {
+        "Which method, which values": trials,
+        "Cost": trials,
+        "Tested, beside the baselines": tested,
+    }.items():
+        keys = {key for panel in panels[title] for key in panel.keys}
+        assert keys
+        shared = {key for key in keys if "rank" not in key.name}  # LoRA's alone
+        for run in runs:
+            assert [key for key in shared if not board.has(run, key)] == []
+    first = panels["Which method, which values"][0]
+    assert (first.kind, first.by, first.pick) == ("bar", "method", "max")
+    curves = {key.name for panel in panels["Learning curves"] for key in panel.keys}
+    assert {"val/ndcg@10", "train/loss"} <= curves
+    (tests,) = panels["Tested, beside the baselines"]
+    assert [key.name for key in tests.keys] == [
+        *("test/ndcg@10", "baseline/popularity/ndcg@10", "baseline/tfidf/ndcg@10"),
+        "baseline/zero-shot/ndcg@10",
+    ]
+
+
+def _check_commands(sweep, said):
+    """What is printed trains the same configuration again, and is tested."""
+    assert sweep.commands[sentences.leader(sweep)] in said
+    for method, line in sweep.commands.items():
+        python, flag, module, *words = shlex.split(line)
+        assert (python, flag, module) == ("python", "-m", "recsys.fit")
+        best = stored(sweep.folder / sweep.best(method).runs[0] / "config.yaml")
+        again = resolve(compose(words))
+        assert again.evaluation.test
+        again.evaluation.test, again.output, again.tracking = False, best.output, best.tracking
+        assert again == best
 
 
 def test_ranks_of_a_trial_see_the_values_that_were_suggested_once(shop_base, tmp_path, monkeypatch):
@@ -108,7 +165,7 @@ def test_ranks_of_a_trial_see_the_values_that_were_suggested_once(shop_base, tmp
     monkeypatch.setenv("SPY", str(tmp_path / "told.txt"))
     (tmp_path / "two.yaml").write_text(
         "experiment: lora_two_tower\nwith: {tuning: spying.own}\nfinal_seeds: 0\n"
-        "space:\n  tuning.rank: {low: 1, high: 1000}\n  tuning.alpha: {low: 1.0, high: 99.0}\n"
+        "space:\n  tuning.rank: {low: 1, high: 32}\n  tuning.alpha: {low: 1.0, high: 99.0}\n"
         "sampler: random\nbudget: {trials: 1}\n"
     )
     words = [f"sweep={tmp_path / 'two.yaml'}", *shop_base, f"output={tmp_path}"]

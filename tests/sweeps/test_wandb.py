@@ -310,7 +310,8 @@ def test_every_key_of_a_sweep_exists_in_its_runs(logged_sweep, specified):
     assert kinds == {"parallel", "scatter", "importance", "line", "table", "media", "bar"}
     (parallel,) = [panel for panel in panels if panel.kind == "parallel"]
     assert [(key.source, key.name, key.log) for key in parallel.keys] == [
-        ("config", "optimizer.lr", True),
+        ("config", "method", False),
+        ("config", "searched.optimizer.lr", True),
         ("summary", "validation/best", False),
     ]
     lines = [key.name for panel in panels if panel.kind == "line" for key in panel.keys]
@@ -322,7 +323,7 @@ def test_every_key_of_a_sweep_exists_in_its_runs(logged_sweep, specified):
     tables = {key.name for panel in panels if panel.kind == "table" for key in panel.keys}
     assert {"trials", "best trials", "closing tests"} <= tables
     text = specified.sections[0].text
-    assert "No configuration key of its own" in text
+    assert "No label at Weights & Biases" in text
     assert ": size;" in text
     assert "1 of the trials' runs left nothing" in text
 
@@ -348,7 +349,7 @@ def test_workspace_and_report_of_a_sweep_are_built_without_a_connection(specifie
     again = ws.Workspace._from_model(internal.View.model_validate_json(text))
     assert again._to_model().model_dump_json(by_alias=True, exclude_none=True) == text
     assert '"value":"made-0001"' in text
-    assert "config:optimizer.value.lr" in text
+    assert "config:searched.value.optimizer.lr" in text
     node = json.loads(
         drawn.report(specified, "team")
         ._to_model()
