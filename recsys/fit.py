@@ -16,7 +16,7 @@ from pathlib import Path
 from recsys import overhead
 from recsys.config import Run, choice_name, compose, to_yaml
 from recsys.data.files import clear_asides
-from recsys.errors import ConfigError, RecsysError
+from recsys.errors import ConfigError, RecsysError, system_told
 from recsys.parent import follow_parent
 from recsys.ranks import leave_note
 from recsys.resume import Leave, Signals, inherited, locked, new_folder, rank, reopen
@@ -62,6 +62,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+@system_told()
 def _several(words: Sequence[str], planning: bool) -> Plan | None:
     """The seeds that the words ask for or go on with, or None for a single run."""
     if inherited() is not None:  # a rank is told its run, and `last` would be another one for it
@@ -82,6 +83,7 @@ def _several(words: Sequence[str], planning: bool) -> Plan | None:
     return planned(words) if planning and "seeds" in asked else None
 
 
+@system_told()
 def _asked(words: Sequence[str]) -> tuple[Run, Path | None]:
     """The run that the words name, and its folder where it has one already."""
     handed = inherited()
@@ -93,6 +95,7 @@ def _asked(words: Sequence[str]) -> tuple[Run, Path | None]:
     return reopen(names[-1], [word for word in words if not word.startswith("resume=")])
 
 
+@system_told()
 def fit(run: Run, folder: Path | None = None) -> Path:
     """Trains and tests one run.
 

@@ -23,7 +23,7 @@ from recsys.data.describe import Count, Description, describe, describe_split, e
 from recsys.data.reviews import with_reviews
 from recsys.data.splits import Method, everything
 from recsys.data.tables import Tables
-from recsys.errors import ConfigError, RecsysError
+from recsys.errors import ConfigError, RecsysError, system_told
 from recsys.schema import Data
 
 _AXIS = "data.source"
@@ -105,6 +105,7 @@ def _words(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return words, rest
 
 
+@system_told()
 def _run(argv: Sequence[str]) -> None:
     words, rest = _words(argv)
     run = compose_data(words)

@@ -14,6 +14,7 @@ import polars as pl
 
 from recsys.data.arrays import Ints
 from recsys.data.codes import Codes
+from recsys.data.lines import unreadable
 from recsys.errors import DataError
 
 _COLUMNS = ("impression", "user", "moment", "history", "shown")
@@ -109,7 +110,7 @@ def _blocks(path: Path, size: int) -> Iterator[tuple[bytes, int]]:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; put the file there or mend the path.") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); fetch it again.") from error
+        raise DataError(unreadable(path, error)) from error
     if rest.strip():
         yield rest, before
     elif not before:

@@ -11,15 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from recsys.errors import DataError
+from recsys.errors import DataError, system_sentence
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_ABOVE = (errno.ENOENT, errno.EEXIST)  # no folder can be made where the path says
+_CUT = re.compile(r"\d+ requested and \d+ written")
+_LONGEST = 200  # bytes kept of a name, so that one of 255 has room for what stands beside it
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
 def aside(path: Path) -> Path:
     """A new hidden name beside `path`, so that a rename never crosses file systems."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    name = path.name.encode()[:_LONGEST].decode(errors="ignore")
+    return path.with_name(f".{name}.{uuid.uuid4().hex}.tmp")
 
 
 def clear_asides(folder: Path) -> None:
@@ -34,20 +38,29 @@ def clear_asides(folder: Path) -> None:
 
 @contextmanager
 def full_disk(path: Path) -> Iterator[None]:
-    """Turns a full disk or quota into a sentence that names `path`.
+    """Turns a full disk, and whatever else keeps `path` from being written, into a sentence.
 
     Raises:
-        DataError: The disk or the quota is full; every other OSError passes unchanged.
+        DataError: The disk, the quota or a limit is full, or the path cannot be written by this
+            user or at all; every other OSError passes unchanged.
     """
     try:
         yield
     except OSError as err:
-        if err.errno in _FULL:
+        # NumPy says so without a number, of a disk as of a limit.
+        cut = err.errno is None and _CUT.search(str(err)) is not None
+        if err.errno in _FULL or cut:
+            limit = ", or files may not be so large (ulimit -f)" if cut else ""
             raise DataError(
-                f"{path} could not be written because the disk or the quota is full; "
+                f"{path} could not be written because the disk or the quota is full{limit}; "
                 "free some space or choose another folder"
             ) from err
-        raise
+        sentence = system_sentence(err, path)
+        if sentence is None and err.errno in _ABOVE:
+            sentence = f"{path}: no folder can be made there; choose another path"
+        if sentence is None:
+            raise
+        raise DataError(sentence) from err
 
 
 def _sync(path: Path) -> None:

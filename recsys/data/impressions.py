@@ -21,6 +21,7 @@ import polars as pl
 from recsys.data import reading
 from recsys.data.arrays import Ints, ragged
 from recsys.data.behaviors import Impressions
+from recsys.data.lines import unreadable
 from recsys.errors import DataError
 
 _ROLES = {"train": 0, "val": 1, "test": 2}
@@ -43,7 +44,7 @@ def translated(path: Path) -> pl.DataFrame:
                     raise DataError(f"{path} holds {len(inside)} files news.tsv; give one of them.")
                 text = archive.read(inside[0]).decode("utf-8-sig")
         except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
-            raise DataError(f"{path} cannot be read ({error}); fetch it again.") from error
+            raise DataError(unreadable(path, error)) from error
     else:
         text = reading.content(path)
     rows = [line.split("\t") for line in text.replace("\r\n", "\n").split("\n") if line.strip()]

@@ -14,9 +14,10 @@ from typing import Literal, cast
 import polars as pl
 
 from recsys.data.text import joined
-from recsys.errors import DataError
+from recsys.errors import DataError, system_sentence
 
 _HALF = b"\\ud"  # how JSON and Python write one half of a surrogate pair
+_DEEPEST = 100  # lists and objects in each other
 _PIECE = 100_000  # lines that are Python objects at one time
 
 
@@ -109,20 +110,45 @@ def _numbered(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; put the file there or mend the path.") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); fetch it again.") from error
+        raise DataError(unreadable(path, error)) from error
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """The sentence on a file that is there: what the system refuses, else that it is damaged."""
+    refused = system_sentence(error, path) if isinstance(error, OSError) else None
+    return f"{refused}." if refused else f"{path} cannot be read ({error}); fetch it again."
 
 
 def _object(line: bytes, place: int, path: Path) -> dict[str, object]:
+    deep = line.count(b"[") + line.count(b"{") + line.count(b"(") > _DEEPEST
     try:
         found = json.loads(line)
+        if deep:
+            _check_depth(found)
+    except RecursionError:
+        found = None
     except ValueError:
         try:
             found = ast.literal_eval(line.decode("utf-8-sig").strip())
+            if deep:
+                _check_depth(found)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             found = None
     if not isinstance(found, dict):
-        raise DataError(f"{path}: line {place} holds no JSON object; mend or remove the line.")
+        raise DataError(
+            f"{path}: line {place} holds no JSON object that can be read; mend or remove the line."
+        )
     return cast(dict[str, object], whole(found)) if _HALF in line.lower() else found
+
+
+def _check_depth(value: object, left: int = _DEEPEST) -> None:
+    """Refuses, by a RecursionError, lists and objects that no data set has so deep."""
+    if not left:
+        raise RecursionError
+    if isinstance(value, list | tuple | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            if isinstance(each, list | tuple | dict):
+                _check_depth(each, left - 1)
 
 
 def whole(value: object) -> object:

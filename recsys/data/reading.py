@@ -17,7 +17,7 @@ from typing import Literal, cast
 
 import polars as pl
 
-from recsys.data.lines import whole
+from recsys.data.lines import unreadable, whole
 from recsys.data.tables import check_interactions
 from recsys.errors import ConfigError, DataError
 
@@ -99,7 +99,7 @@ def content(path: Path, latin: bool = False, encoding: str = "") -> str:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; put the file there or mend the path.") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); fetch it again.") from error
+        raise DataError(unreadable(path, error)) from error
     except UnicodeError as error:
         at = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         raise DataError(
@@ -281,7 +281,7 @@ def by_id(path: Path) -> dict[str, dict[str, object]]:
     """
     try:
         found = json.loads(content(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON ({error}); fetch it again.") from error
     if not isinstance(found, dict) or not found:
         raise DataError(f'{path} is no object by id, as in {{"7": {{"title": ...}}}}; convert it.')

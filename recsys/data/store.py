@@ -17,12 +17,25 @@ from recsys.errors import DataError
 from recsys.overhead import beside
 
 KEY_FILE = "key.json"
+FILES_FILE = "files.json"
+_HEAD = 65_536  # bytes at the beginning of a file that are compared
 
 
 def default_root() -> Path:
-    """The folder of the store: RECSYS_CACHE where it is set, else ~/.cache/recsys."""
+    """The folder of the store: RECSYS_CACHE where it is set, else ~/.cache/recsys.
+
+    Raises:
+        DataError: It begins with the name of a user, or this one has no home.
+    """
     named = os.environ.get("RECSYS_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "recsys"
+    try:
+        return Path(named).expanduser() if named else Path.home() / ".cache" / "recsys"
+    except RuntimeError:
+        told = f"RECSYS_CACHE={named}" if named else "the cache (~/.cache/recsys)"
+        raise DataError(
+            f"{told} lies in the home of a user whom this system does not know; set RECSYS_CACHE "
+            "to a whole path."
+        ) from None
 
 
 def canonical(parts: Mapping[str, object]) -> str:
@@ -101,6 +114,7 @@ class Store:
         path = self.root / kind / hashlib.sha256(key.encode("utf-8")).hexdigest()
         if _whole(path, key):
             return path
+        self._make_root()
         with nullcontext() if own else beside(), _alone(path):
             if _whole(path, key):
                 return path
@@ -108,12 +122,27 @@ class Store:
             try:
                 with atomic_folder(path) as fresh:
                     build(fresh)
+                    write_atomic(fresh / FILES_FILE, json.dumps(listed(fresh), indent=1))
                     write_atomic(fresh / KEY_FILE, key)
             except DataError:
                 # another process was faster: its folder is as good as ours
                 if not _whole(path, key):
                     raise
         return path
+
+    def _make_root(self) -> None:
+        """Makes the folder of the store.
+
+        Raises:
+            DataError: It cannot be made.
+        """
+        try:
+            with full_disk(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+        except DataError as error:
+            raise DataError(
+                f"the cache, whose folder RECSYS_CACHE names, cannot be made: {error}"
+            ) from error
 
 
 @contextmanager
@@ -204,11 +233,29 @@ def _sweep(path: Path) -> None:
 
 
 def _whole(path: Path, key: str) -> bool:
-    """Whether `path` stands and says that it is `key`; it is written last, so all is there."""
+    """Whether `path` stands, says that it is `key`, and has its files as they were written.
+
+    The key is written last, so that all was there then; what a disk or a user has cut or emptied
+    since is found by the sizes and the beginnings of the files.
+    """
     try:
-        return (path / KEY_FILE).read_text(encoding="utf-8") == key
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        if (path / KEY_FILE).read_text(encoding="utf-8") != key:
+            return False
+        return bool(json.loads((path / FILES_FILE).read_bytes()) == listed(path))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return False
+
+
+def listed(path: Path) -> dict[str, list[int | str]]:
+    """The files of a folder by their names in it: size in bytes and checksum of the beginning."""
+    out: dict[str, list[int | str]] = {}
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        name = file.relative_to(path).as_posix()
+        if name not in (KEY_FILE, FILES_FILE):
+            with file.open("rb") as content:
+                head = hashlib.sha256(content.read(_HEAD)).hexdigest()
+            out[name] = [file.stat().st_size, head]
+    return out
 
 
 def _clear(path: Path, key: str) -> None:

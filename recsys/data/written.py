@@ -92,8 +92,9 @@ def write(out: Path, tables: Tables, used: Settings) -> None:
             tables.users.write_parquet(folder / "users.parquet")
             text = json.dumps({"split": used.split, "keys": used.keys}, indent=1)
             (folder / FILE).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{out} cannot be written ({error.strerror}); choose another.") from error
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{out} cannot be written ({reason}); choose another folder.") from error
 
 
 def read(folder: Path) -> Settings:

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2Model
 from recsys import build
 from recsys.config import compose
 from recsys.data.catalog import Catalog
-from recsys.data.store import Store
+from recsys.data.store import FILES_FILE, Store, listed
 from recsys.encoders import kept, prefix, states
 from recsys.encoders.cut import Prefix, Unsupported
 from recsys.encoders.encoder import Encoder
@@ -164,6 +164,7 @@ def test_damaged_states_are_refused(tmp_path: Path, dtype: kept.Dtype) -> None:
     folder = cached(tmp_path, dtype=dtype).states.folder
     values = np.load(folder / "states.npy")
     np.save(folder / "states.npy", np.roll(values, 1, axis=1))
+    (folder / FILES_FILE).write_text(json.dumps(listed(folder)))  # as far into a large file
     with pytest.raises(DataError, match=r"kept states differ.*remove the folder"):
         cached(tmp_path, dtype=dtype)
 
@@ -295,6 +296,7 @@ def test_a_builder_killed_in_the_middle_leaves_nothing_that_counts(tmp_path: Pat
     (only,) = (tmp_path / "prefix").iterdir()
     assert sorted(p.name for p in only.iterdir()) == [
         "build.json",
+        "files.json",
         "key.json",
         "offsets.npy",
         "states.npy",

@@ -8,6 +8,7 @@ import torch
 
 from recsys import build
 from recsys.config import compose
+from recsys.data.store import FILES_FILE, listed
 from recsys.encoders.encoder import Encoder
 from recsys.errors import DataError
 from recsys.fit import fit
@@ -56,6 +57,9 @@ def test_damaged_vectors_are_refused(words, tmp_path):
     assembled(words)
     (path,) = (tmp_path / "cache" / "vectors").glob("*/vectors.npy")
     np.save(path, np.roll(np.load(path), 1, axis=0))
+    (path.parent / FILES_FILE).write_text(
+        json.dumps(listed(path.parent))
+    )  # as far into a large one
     with pytest.raises(DataError, match=r"kept vectors differ.*remove the folder"):
         assembled(words)
 

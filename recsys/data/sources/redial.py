@@ -117,7 +117,7 @@ def _read(path: Path, part: str) -> Iterator[_Dialogue]:
         if not missing and not (
             isinstance(turns, list)
             and all(isinstance(t, dict) and {"text", "senderWorkerId"} <= set(t) for t in turns)
-            and str(found["conversationId"]).strip().isdigit()
+            and re.fullmatch("[0-9]{1,18}", str(found["conversationId"]).strip())
         ):
             missing = ["messages with text and senderWorkerId, and a number as conversationId"]
         if missing:
