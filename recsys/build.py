@@ -38,6 +38,7 @@ from recsys.interactions import Interactions
 from recsys.items import tag_codes
 from recsys.objective import Draws, around
 from recsys.optim import optimiser, set_dropout
+from recsys.progress import say
 from recsys.recommender import Parts, Recommender
 from recsys.resume import rank
 from recsys.types import Tuned
@@ -150,6 +151,7 @@ def assemble(run: Run) -> Assembly:
         DataError: The data cannot be used.
     """
     check_pairs(run)
+    say(f"reading the data: {choice_name(run.data.source)}")
     tables, split = data(run)
     protocols.check_columns(run, tables)
     known = situations(tables, split, run.architecture.reads_context, (run.data.event_column,))
@@ -288,6 +290,7 @@ def _trainable(
     if not run.architecture.reads_tokens:
         return parts, None
     options = run.encoder
+    say(f"loading the encoder: {options.model}")
     tokenizer = load_tokenizer(options.model, options.revision)
     encoder = load(
         options.model,

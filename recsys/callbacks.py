@@ -1,9 +1,8 @@
-"""What watches a training: best checkpoint, log, seeds, progress and memory."""
+"""What watches a training: best checkpoint, log, seeds and memory."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from typing import Any, Literal
 import lightning.pytorch as lp
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from recsys.accumulation import whole
@@ -37,6 +36,8 @@ class Best(Callback):
         pick: Whether the best validation decides, or none does.
         lines: Where each validation is told.
         seconds: Tells the time trained so far.
+        tell: Is told the metrics of each validation, its step and whether it is to be kept; on the
+            first rank.
 
     Attributes:
         value: The best so far, rounded; None before the first validation.
@@ -56,9 +57,10 @@ class Best(Callback):
         pick: Literal["best", "last"],
         lines: Validations,
         seconds: Callable[[], float],
+        tell: Callable[[lp.Trainer, Mapping[str, float], int, bool], None],
     ) -> None:
         self.path, self.monitor, self.pick = path, monitor, pick
-        self.lines, self.seconds = lines, seconds
+        self.lines, self.seconds, self.tell = lines, seconds, tell
         self.value: float | None = None
         self.metrics: dict[str, float] = {}
         self.step = 0
@@ -83,11 +85,13 @@ class Best(Callback):
                 "can be picked; set evaluation.monitor to another metric or data.split to another "
                 "split."
             )
+        kept = self.pick == "last" or self.value is None or value > self.value
         if trainer.is_global_zero:
             self.lines.add(step, trained_epochs(trainer), exact, self.seconds())
+            self.tell(trainer, metrics, step, kept)
         self.first = self.first or metrics
         self.last, self.seen = exact, step
-        if self.pick == "best" and self.value is not None and not value > self.value:
+        if not kept:
             return
         self.value, self.metrics, self.step = value, metrics, step
         # An architecture that does not train has nothing to keep.
@@ -142,40 +146,6 @@ class BatchSeed(Callback):
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
-
-
-class Bar(RichProgressBar):
-    """Shows the loss of the last step, several times a second at most.
-
-    Drawing at each step would take a good part of a step that trains heads alone.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._drawn = 0.0
-
-    def on_train_batch_end(
-        self,
-        trainer: lp.Trainer,
-        pl_module: lp.LightningModule,
-        outputs: Any,  # noqa: ANN401 - Lightning's own loose type
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        """Draws, unless it has just done so; always after the last batch of an epoch."""
-        now = time.monotonic()
-        if now - self._drawn < 0.1 and batch_idx + 1 != trainer.num_training_batches:
-            return
-        self._drawn = now
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-    def get_metrics(
-        self, trainer: lp.Trainer, pl_module: lp.LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """The loss of the last step, where there was one."""
-        if not isinstance(pl_module, Recommender) or pl_module.train_loss is None:
-            return {}
-        return {"loss": round(float(pl_module.train_loss), 4)}
 
 
 def _no_loss() -> Tensor:

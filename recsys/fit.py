@@ -18,6 +18,7 @@ from recsys.config import Run, choice_name, compose, to_yaml
 from recsys.data.files import clear_asides
 from recsys.errors import ConfigError, RecsysError, system_told
 from recsys.parent import follow_parent
+from recsys.progress import say
 from recsys.ranks import leave_note
 from recsys.resume import Leave, Signals, inherited, locked, new_folder, rank, reopen
 from recsys.seeds import PLAN, Plan, last_begun, planned, run_all
@@ -111,6 +112,7 @@ def fit(run: Run, folder: Path | None = None) -> Path:
             memory did not suffice.
         Leave: SIGTERM or SIGINT came.
     """
+    say(f"{run.experiment or choice_name(run.architecture)}: loading libraries")
     import torch
 
     from recsys import build

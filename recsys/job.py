@@ -6,7 +6,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from recsys import build, closing, idle, overhead, profiling, protocols, ranks, results, tracking
+from recsys.bars import Bar, Course, header, validation_line
 from recsys.build import Assembly
-from recsys.callbacks import Bar, BatchSeed, Best, Memory, Watch
+from recsys.callbacks import BatchSeed, Best, Memory, Watch
 from recsys.config import Run, to_node
 from recsys.ending import memory_told, state
 from recsys.errors import ConfigError, DataError
@@ -27,9 +28,11 @@ from recsys.itemtable import EVERY_STEP, Distill
 from recsys.meter import Counts, Meter
 from recsys.overhead import Spent
 from recsys.profiling import Profile, Stages
+from recsys.progress import Task, heard, track
 from recsys.resume import ENDED, FOLDER, LAST, Signals, Start, config_checksum, rank
 from recsys.saving import Save, WholeFile
 from recsys.stopwatch import Stopwatch
+from recsys.types import Batch
 from recsys.validations import FILE, Validations
 
 
@@ -55,7 +58,10 @@ class Job:
             run.checkpoint.pick,
             Validations(folder / FILE),
             self.save.total_seconds,
+            self._tell,
         )
+        self.course = Course(run.evaluation.test)
+        self.bar = Bar(self.course)
         self.rows = Watch(run.trainer.log_every, self.save.total_seconds)
         self.memory = Memory(run.trainer.log_every)
         start = Start.read(folder)
@@ -99,7 +105,9 @@ class Job:
                         f"run: {self.folder}",
                         *self.made.split.notes,
                         *idle.notes(self.run),
+                        *header(self.run, self.made),
                         sep="\n",
+                        flush=True,
                     )
                     self._floors()
                     if many:
@@ -142,7 +150,9 @@ class Job:
             if name not in self.start.floors:
                 with overhead.beside():
                     batches = self.made.datamodule.test_dataloader()
-                    self.start.floors[name] = build.floor(name, self.made.parts).evaluate(batches)
+                    model = build.floor(name, self.made.parts)
+                    with track(f"test of {name}", len(batches), "batches") as task:
+                        self.start.floors[name] = model.evaluate(_told(batches, task))
                 self.start.write(self.folder)
         if told := protocols.telling(self.start.floors, self.run.evaluation.monitor):
             print(told)
@@ -168,8 +178,10 @@ class Job:
         # Every rank must take the same way; only the file that all of them see decides.
         if trains and options.test and model.start not in self.start.floors:
             loggers, trainer.loggers = trainer.loggers, []
+            self.bar.test = f"{model.start} test"
             with overhead.beside():
                 self.start.floors[model.start] = _test(trainer, self.made)
+            self.bar.test = "test"
             trainer.loggers = loggers
             if rank() == 0:
                 self.start.write(self.folder)
@@ -207,6 +219,15 @@ class Job:
             self._validate(trainer, trainer.global_step)
             # A stop from here on must not validate and log that again.
             self.save.write(trainer)
+
+    def _tell(
+        self, trainer: lp.Trainer, metrics: Mapping[str, float], step: int, kept: bool
+    ) -> None:
+        """Prints what a validation found."""
+        best, left = kept and self.run.checkpoint.pick == "best", self.course.left(trainer)
+        monitor = self.run.evaluation.monitor
+        print(validation_line(trainer, monitor, metrics, step, best, left), flush=True)
+        heard()
 
     def _validate(self, trainer: lp.Trainer, step: int) -> None:
         """A validation outside of the training loop."""
@@ -311,17 +332,25 @@ class Job:
             accumulate_grad_batches=options.accumulate,
             gradient_clip_val=self.run.optimizer.clip or None,
             deterministic=options.deterministic,
-            callbacks=[Bar(), *callbacks, self.save],
+            callbacks=[self.bar, *callbacks, self.save],
             plugins=[WholeFile()],
             profiler=Stages(self.watch) if self.run.profile else None,
             logger=self._loggers(),
             enable_checkpointing=True,
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
             # Epochs cut by tokens differ in their number of batches; the loader is asked anew.
             reload_dataloaders_every_n_epochs=0 if options.batch_tokens is None else 1,
         )
+
+
+def _told(batches: Iterable[Batch], task: Task) -> Iterator[Batch]:
+    """The batches, each counted when it is done."""
+    for batch in batches:
+        yield batch
+        task.advance()
 
 
 def _test(trainer: lp.Trainer, made: Assembly) -> dict[str, float]:

@@ -24,6 +24,7 @@ from recsys.flops import Work
 from recsys.interactions import Interactions
 from recsys.objective import Surroundings
 from recsys.optim import Named, Optimise, diverged
+from recsys.progress import track
 from recsys.resultfile import BEFORE
 from recsys.stopwatch import Stopwatch
 from recsys.trained import ENCODERS, TABLE, Trained
@@ -224,7 +225,12 @@ class Recommender(Trained, abc.ABC):
         was = self.training
         self.eval()
         rows = torch.arange(len(self.parts.texts), device=self.device)
-        out = [self.index(ItemBatch(part, ())) for part in torch.split(rows, block)]
+        out = []
+        encodes = self._encoder is not None and self.parts.vectors is None
+        with track("encoding the catalog", len(rows), "items", encodes) as task:
+            for part in torch.split(rows, block):
+                out.append(self.index(ItemBatch(part, ())))
+                task.advance(len(part))
         self.train(was)
         return torch.cat(out)
 

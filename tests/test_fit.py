@@ -123,7 +123,7 @@ def test_floors_are_architectures_of_the_same_command(words, tmp_path, name):
 def test_a_mistake_is_one_sentence(words, capsys, words_of_it, part):
     assert main([*words, *words_of_it]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert error.splitlines()[-1].startswith("error: ")
     assert part in error
     assert "Traceback" not in error
 
@@ -186,7 +186,7 @@ def test_a_wrong_question_is_one_sentence(words, tmp_path, capsys, asked, part):
     capsys.readouterr()
     assert recommend([f"run={folder}", *asked]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert error.splitlines()[-1].startswith("error: ")
     assert part in error
 
 

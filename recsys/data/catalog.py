@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recsys.data.store import Store
 from recsys.errors import DataError
+from recsys.progress import say
 from recsys.types import Ragged, upload
 
 Tokenize = Callable[[list[str]], list[list[int]]]
@@ -95,6 +96,7 @@ class Catalog:
         }
 
         def write(folder: Path) -> None:
+            say(f"tokenising {len(texts):,} texts")
             ids, offsets = _encode(texts, tokenize, max_tokens)
             np.save(folder / "ids.npy", ids)
             np.save(folder / "offsets.npy", offsets)

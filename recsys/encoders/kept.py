@@ -240,37 +240,3 @@ def mapped(path: Path) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
-
-
-@contextmanager
-def bar(what: str, total: int, show: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar on the standard error, where that is a terminal.
-
-    Args:
-        what: Before the bar.
-        total: How many texts there are.
-        show: Whether it may be shown at all.
-
-    Yields:
-        To be called with the number of further texts.
-    """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (show and console.is_terminal),
-    ) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)

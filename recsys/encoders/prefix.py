@@ -19,6 +19,7 @@ from recsys.encoders.encoder import Encoder
 from recsys.encoders.flat import unpadded
 from recsys.encoders.kept import Dtype, Report
 from recsys.encoders.states import DTYPES, Place, States, stored
+from recsys.progress import track
 from recsys.types import Ragged, upload
 
 _FORMAT = 2  # raise it when the files change, so that old folders are not read
@@ -64,7 +65,7 @@ class PrefixCache:
             dtype: In which precision.
             place: Where they lie while a run uses them; see `States`.
             device: Where to compute them; None where the encoder is.
-            show: Whether to show a progress bar, on a terminal.
+            show: Whether to show how far it is.
 
         Raises:
             Unsupported: The model cannot be cut.
@@ -123,10 +124,10 @@ def _write(prefix: Prefix, catalog: Catalog, folder: Path, dtype: Dtype, show: b
         dtype=DTYPES[dtype][0],
         shape=(int(offsets[-1]), prefix.encoder.width),
     )
-    with kept.bar("states below the trained layers", len(catalog), show) as advance:
+    with track("states below the trained layers", len(catalog), "texts", show) as task:
         for row, states in _compute(prefix, catalog, torch.arange(len(catalog))):
             out[offsets[row] : offsets[row + 1]] = stored(states, dtype).numpy()
-            advance(1)
+            task.advance()
     out.flush()
 
 

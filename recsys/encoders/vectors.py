@@ -14,6 +14,7 @@ from recsys.data.store import Store
 from recsys.encoders import kept
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.kept import Report
+from recsys.progress import track
 
 _FORMAT = 1  # raise it when the files change, so that old folders are not read
 
@@ -51,7 +52,7 @@ class FrozenVectors:
             catalog: The item texts.
             store: Where the vectors are kept.
             device: Where to compute; None where the encoder is.
-            show: Whether to show a progress bar, on a terminal.
+            show: Whether to show how far it is.
 
         Raises:
             DataError: Kept vectors differ from what the model computes now.
@@ -68,11 +69,11 @@ class FrozenVectors:
 
         def write(folder: Path) -> None:
             out = np.empty((len(catalog), encoder.width), dtype=np.float32)
-            with kept.bar("item vectors", len(catalog), show) as advance:
+            with track("item vectors", len(catalog), "texts", show) as task:
                 for rows in torch.split(torch.arange(len(catalog)), kept.BLOCK):
                     vectors = encoder(catalog.tokens(rows, there))
                     out[rows.numpy()] = vectors.float().cpu().numpy()
-                    advance(len(rows))
+                    task.advance(len(rows))
             np.save(folder / "vectors.npy", out)
 
         with kept.still(encoder, device) as there:

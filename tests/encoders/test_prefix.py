@@ -223,10 +223,10 @@ def test_a_run_with_such_a_model_says_so_and_goes_on(
 def test_the_bar_is_for_terminals_and_the_first_rank(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     cached(tmp_path / "a", show=True)
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "tokenising 40 texts\n")
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
     cached(tmp_path / "b", show=False)
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "tokenising 40 texts\n")
     cached(tmp_path / "c", show=True)
     out, err = capsys.readouterr()
     assert not out
