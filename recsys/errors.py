@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import ClassVar
 
-_SYSTEM: Mapping[int, str] = {
-    errno.ENOSPC: "the disk is full; free some space or choose another folder",
-    errno.EDQUOT: "the quota is full; free some space or choose another folder",
-    errno.EFBIG: "it would be larger than this process may make a file (ulimit -f) or the disk can "
-    "hold; raise the limit or choose another folder",
-    errno.EACCES: "this user may not; change its permissions or choose another path",
-    errno.EPERM: "this user may not; change its permissions or choose another path",
-    errno.EROFS: "the disk is read-only; choose another folder",
-    errno.ENAMETOOLONG: "a name in it is longer than the system allows, mostly 255 bytes; choose a "
-    "shorter one",
-    errno.ENOTDIR: "a part of it is a file and no folder; choose another path",
-    errno.EISDIR: "it is a folder and no file; name a file in it",
-    errno.ELOOP: "its links lead in a circle; choose another path",
-    errno.EIO: "the disk reports an error; copy it to another one",
-    errno.EMFILE: "this process has too many files open; raise the limit (ulimit -n)",
+REMEDIES: Mapping[int, str] = {
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EACCES: "change its rights, or choose another place",
+    errno.EPERM: "change its rights, or choose another place",
+    errno.EROFS: "choose a place that can be written",
+    errno.EISDIR: "a file was to be there; move the folder away, or choose another place",
+    errno.ENOTDIR: "a folder was to be there; move the file away, or choose another place",
+    errno.ELOOP: "mend the links",
+    errno.EFBIG: "raise the limit (ulimit -f), or choose another file system",
+    errno.ENOSPC: "free some space, or choose another place",
+    errno.EDQUOT: "free some space, or choose another place",
+    errno.EIO: "copy it to another disk",
+    errno.EMFILE: "raise the limit (ulimit -n)",
 }
-"""What the system refuses, by its number: no fault of a command, and told with the remedy."""
+"""What helps where the system refuses a file: mistakes and limits of a user's machine, no bugs."""
 
 
 class RecsysError(Exception):
@@ -56,20 +55,27 @@ class OutOfMemory(RecsysError):
     code: ClassVar[int] = 4
 
 
-def system_sentence(error: OSError, path: object = None) -> str | None:
-    """What the system refused, with the remedy; None where that is not known to be its refusal.
+def describe_file_error(error: OSError, path: object = None) -> str | None:
+    """One sentence for a file that the system refuses, or None for another kind of error.
+
+    It stands where no room of the house has said more: any path of any command may be too long,
+    unreadable or full.
 
     Args:
-        error: As Python raised it.
+        error: What was raised.
         path: What it is about, where the error does not say.
     """
-    name = error.filename if error.filename is not None else path
-    reason = _SYSTEM.get(error.errno or 0)
-    if reason is None or name is None or isinstance(name, int):
+    remedy = REMEDIES.get(error.errno or 0)
+    if remedy is None:
         return None
-    shown = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-    shown = shown if len(shown) <= 200 else f"{shown[:100]}...{shown[-60:]}"
-    return f"{shown}: {reason}"
+    # Of a rename, the place that was meant; the other name is one of ours.
+    name = error.filename2 or error.filename or path
+    shown = (
+        "a file" if name is None else os.fsdecode(name) if isinstance(name, bytes) else str(name)
+    )
+    if len(shown) > 120:
+        shown = f"{shown[:100]}... ({len(shown)} characters)"
+    return f"{shown}: {error.strerror}; {remedy}."
 
 
 @contextmanager
@@ -82,7 +88,7 @@ def system_told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        sentence = system_sentence(error)
+        sentence = describe_file_error(error)
         if sentence is None:
             raise
-        raise DataError(f"{sentence}.") from error
+        raise DataError(sentence) from error

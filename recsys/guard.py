@@ -8,7 +8,6 @@ from __future__ import annotations
 
 # Only what every command needs: it is the first module that one loads.
 import codecs
-import errno
 import io
 import os
 import signal
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, describe_file_error
 
 REPORT = "error.txt"
 """File of a run's folder: the traceback of what nobody foresaw."""
@@ -93,41 +92,6 @@ def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
         print(f"error: {told or _sentence(error, words)}", file=sys.stderr)
         code = UNFORESEEN if told is None else RecsysError.code
     sys.exit(code)
-
-
-REMEDIES = {
-    errno.ENAMETOOLONG: "give a shorter name",
-    errno.EACCES: "change its rights, or choose another place",
-    errno.EPERM: "change its rights, or choose another place",
-    errno.EROFS: "choose a place that can be written",
-    errno.EISDIR: "a file was to be there; move the folder away, or choose another place",
-    errno.ENOTDIR: "a folder was to be there; move the file away, or choose another place",
-    errno.ELOOP: "mend the links",
-    errno.EFBIG: "raise the limit (ulimit -f), or choose another file system",
-    errno.ENOSPC: "free some space, or choose another place",
-    errno.EDQUOT: "free some space, or choose another place",
-    errno.EMFILE: "raise the limit (ulimit -n)",
-}
-"""What helps where the system refuses a file: mistakes and limits of a user's machine, no bugs."""
-
-
-def describe_file_error(error: OSError) -> str | None:
-    """One sentence for a file that the system refuses, or None for another kind of error.
-
-    It stands where no room of the house has said more: any path of any command may be too long,
-    unreadable or full.
-
-    Args:
-        error: What was raised.
-    """
-    if error.errno not in REMEDIES:
-        return None
-    # Of a rename, the place that was meant; the other name is one of ours.
-    name = error.filename2 or error.filename
-    shown = "a file" if name is None else str(os.fsdecode(name))
-    if len(shown) > 120:
-        shown = f"{shown[:100]}... ({len(shown)} characters)"
-    return f"{shown}: {error.strerror}; {REMEDIES[error.errno]}."
 
 
 class _Pipe(io.FileIO):

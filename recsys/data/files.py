@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from recsys.errors import DataError, system_sentence
+from recsys.errors import DataError, describe_file_error
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ABOVE = (errno.ENOENT, errno.EEXIST)  # no folder can be made where the path says
@@ -55,9 +55,9 @@ def full_disk(path: Path) -> Iterator[None]:
                 f"{path} could not be written because the disk or the quota is full{limit}; "
                 "free some space or choose another folder"
             ) from err
-        sentence = system_sentence(err, path)
+        sentence = describe_file_error(err, path)
         if sentence is None and err.errno in _ABOVE:
-            sentence = f"{path}: no folder can be made there; choose another path"
+            sentence = f"{path}: no folder can be made there; choose another place."
         if sentence is None:
             raise
         raise DataError(sentence) from err

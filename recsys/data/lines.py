@@ -14,7 +14,7 @@ from typing import Literal, cast
 import polars as pl
 
 from recsys.data.text import joined
-from recsys.errors import DataError, system_sentence
+from recsys.errors import DataError, describe_file_error
 
 _HALF = b"\\ud"  # how JSON and Python write one half of a surrogate pair
 _DEEPEST = 100  # lists and objects in each other
@@ -115,8 +115,8 @@ def _numbered(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
 
 def unreadable(path: Path, error: Exception) -> str:
     """The sentence on a file that is there: what the system refuses, else that it is damaged."""
-    refused = system_sentence(error, path) if isinstance(error, OSError) else None
-    return f"{refused}." if refused else f"{path} cannot be read ({error}); fetch it again."
+    refused = describe_file_error(error, path) if isinstance(error, OSError) else None
+    return refused or f"{path} cannot be read ({error}); fetch it again."
 
 
 def _object(line: bytes, place: int, path: Path) -> dict[str, object]:

@@ -15,7 +15,7 @@ from recsys.data import lines, reading
 from recsys.data.__main__ import main
 from recsys.data.files import aside, full_disk, write_atomic
 from recsys.data.store import Store
-from recsys.errors import DataError, system_sentence, system_told
+from recsys.errors import DataError, describe_file_error, system_told
 from recsys.fit import main as fit
 
 LONG = "x" * 300
@@ -37,8 +37,8 @@ def last_one_wins(words, *more):
 @pytest.mark.parametrize(
     ("more", "parts"),
     [
-        ([f"interactions=/tmp/{LONG}.csv"], ["xxx", "longer than the system allows"]),
-        ([f"output=/tmp/{LONG}"], ["xxx", "longer than the system allows"]),
+        ([f"interactions=/tmp/{LONG}.csv"], ["xxx", "File name too long"]),
+        ([f"output=/tmp/{LONG}"], ["xxx", "File name too long"]),
         (["output=/proc/x"], ["/proc/x", "choose another"]),
         (["interactions=~nosuchuser/x.csv"], ["~nosuchuser/x.csv does not exist"]),
     ],
@@ -57,8 +57,8 @@ def test_paths_that_cannot_be_are_one_sentence(more, parts, words, capsys):
     [
         ("~nosuchuser/x", ["RECSYS_CACHE=~nosuchuser/x", "whole path"]),
         ("/proc/x", ["RECSYS_CACHE", "/proc/x", "no folder can be made"]),
-        ("FILE/x", ["RECSYS_CACHE", "a part of it is a file"]),
-        (f"/tmp/{LONG}", ["longer than the system allows"]),
+        ("FILE/x", ["RECSYS_CACHE", "Not a directory"]),
+        (f"/tmp/{LONG}", ["File name too long"]),
     ],
 )
 def test_a_cache_that_cannot_be_is_one_sentence(
@@ -84,17 +84,17 @@ def test_what_this_user_may_not_is_one_sentence(words, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("number", "part"),
     [
-        (errno.EACCES, "this user may not"),
-        (errno.EROFS, "read-only"),
+        (errno.EACCES, "change its rights"),
+        (errno.EROFS, "can be written"),
         (errno.EFBIG, "ulimit -f"),
-        (errno.EISDIR, "a folder and no file"),
-        (errno.ELOOP, "in a circle"),
-        (errno.EIO, "reports an error"),
+        (errno.EISDIR, "a file was to be there"),
+        (errno.ELOOP, "mend the links"),
+        (errno.EIO, "another disk"),
     ],
 )
 def test_each_refusal_names_the_path_and_a_remedy(number, part, tmp_path):
     error = OSError(number, os.strerror(number), str(tmp_path / "a"))
-    assert str(tmp_path / "a") in system_sentence(error)
+    assert str(tmp_path / "a") in describe_file_error(error)
     with pytest.raises(DataError, match=part), system_told():
         raise error
     with pytest.raises(DataError, match=part), full_disk(tmp_path / "a"):
