@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,34 +14,23 @@ import torch
 from recsys import itemtable, mining, protocols, querytexts
 from recsys.config import AXES, Run, choice_name, nearest
 from recsys.context import Situations, situations
-from recsys.data.catalog import Catalog
 from recsys.data.datamodule import RecDataModule
 from recsys.data.examples import Examples
 from recsys.data.hard import HardExamples
 from recsys.data.prepare import prepare
 from recsys.data.rows import Lists
 from recsys.data.splits import Split
-from recsys.data.store import Store
 from recsys.data.tables import Tables, fingerprint
-from recsys.data.usertexts import UserTexts
-from recsys.encoders.cut import Unsupported
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.load import load
-from recsys.encoders.prefix import PrefixCache
-from recsys.encoders.tokenizer import check_known, load_tokenizer
-from recsys.encoders.vectors import FrozenVectors
+from recsys.encoding import Tokenize, device, trainable
 from recsys.errors import ConfigError
 from recsys.evaluation import cutoffs, names
 from recsys.interactions import Interactions
 from recsys.items import tag_codes
 from recsys.objective import Draws, around
-from recsys.optim import optimiser, set_dropout
+from recsys.optim import optimiser
 from recsys.progress import say
 from recsys.recommender import Parts, Recommender
-from recsys.resume import rank
-from recsys.types import Tuned
-
-Tokenize = Callable[[list[str]], list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +45,8 @@ class Assembly:
         recommender: What trains and scores.
         parts: What floors are made of.
         fingerprint: SHA-256 of the tables' contents.
-        tokenize: Raw token ids of texts, or None where nothing reads tokens.
+        tokenize: Raw token ids of texts of users, such as a text that is asked for, or None where
+            nothing reads tokens.
         situations: What is known of queries, where the architecture asks for it.
     """
 
@@ -179,13 +167,13 @@ def assemble(run: Run) -> Assembly:
     )
     key = fingerprint(tables)
     if isinstance(examples, HardExamples):
-        mining.mine(run, examples, split, key, lambda: floor("tfidf", parts), _miner, _device(run))
+        mining.mine(run, examples, split, key, lambda: floor("tfidf", parts), _miner, device(run))
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
     own, tokenize = parts, None
     if run.architecture.trains:
         _check_weights(run, examples)
-        own, tokenize = _trainable(run, _asked(run, parts, tables, known, examples), tables, known)
+        own, tokenize = trainable(run, _asked(run, parts, tables, known, examples), tables, known)
     else:
         events = Interactions.of(split, examples.train_pairs()[0])
         own = dataclasses.replace(parts, interactions=events)
@@ -230,13 +218,6 @@ def _miner(run: Run) -> mining.Miner:
     return mining.Miner(made.recommender, made.examples)
 
 
-def _device(run: Run) -> torch.device | None:
-    """The GPU that this process trains on, or None."""
-    if run.trainer.accelerator == "gpu" and torch.cuda.is_available():
-        return torch.device("cuda", rank())
-    return None
-
-
 def _datamodule(
     run: Run, examples: Examples, own: Parts, lists: Mapping[int, Lists]
 ) -> RecDataModule:
@@ -278,102 +259,6 @@ def _asked(run: Run, parts: Parts, tables: Tables, known: Situations, examples: 
         schedule_steps=run.optimizer.schedule_steps,
         **_learning(run),
     )
-
-
-def _trainable(
-    run: Run, parts: Parts, tables: Tables, known: Situations
-) -> tuple[Parts, Tokenize | None]:
-    """Adds encoder, tuning and tokens; also how a free text is tokenised.
-
-    Where items are learned by their rows alone there is nothing of that.
-    """
-    if not run.architecture.reads_tokens:
-        return parts, None
-    options = run.encoder
-    say(f"loading the encoder: {options.model}")
-    tokenizer = load_tokenizer(options.model, options.revision)
-    encoder = load(
-        options.model,
-        options.revision,
-        options.sha256,
-        pooling=options.pooling,
-        max_length=options.max_length,
-        chunk_tokens=options.chunk_tokens,
-        checkpoint_chunks=options.checkpoint_chunks,
-    )
-    set_dropout(encoder.model, run.regularization.dropout)
-    tuning = importlib.import_module(type(run.tuning).__module__)
-    tuned = tuning.apply(encoder, run.tuning)
-
-    def tokenize(texts: list[str]) -> list[list[int]]:
-        return cast(list[list[int]], tokenizer(texts, add_special_tokens=False)["input_ids"])
-
-    key = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
-    store = Store()
-    catalog = Catalog.build(parts.texts, tokenize, key, store, run.data.max_tokens)
-    check_known(catalog, "item", tokenizer, rank() == 0)
-    user_texts = None
-    if run.architecture.reads_user_texts:
-        texts = tables.users["text"].to_list()
-        longest = run.data.max_tokens
-        profiles = Catalog.build(texts, tokenize, key, store, longest)
-        check_known(profiles, "user", tokenizer, rank() == 0)
-        pieces = querytexts.said(run, known)
-        said = {n: [ids[:longest] for ids in tokenize([*of])] for n, of in pieces.items()}
-        between = tuple(tokenize([";"])[0])
-        user_texts = UserTexts(catalog, profiles, between, encoder.max_length, said)
-    prefix, vectors = _kept(run, encoder, tuned, catalog, store)
-    own = dataclasses.replace(
-        parts,
-        catalog=catalog,
-        encoder=encoder,
-        tuned=tuned,
-        user_texts=user_texts,
-        prefix=prefix,
-        vectors=vectors,
-    )
-    return own, tokenize
-
-
-def _kept(
-    run: Run, encoder: Encoder, tuned: Tuned, catalog: Catalog, store: Store
-) -> tuple[PrefixCache | None, FrozenVectors | None]:
-    """What is not computed again: states below the lowest trained layer, or frozen vectors."""
-    options, first = run.encoder, rank() == 0
-    whole, part = not tuned.trained, 0 < encoder.lowest_trained < encoder.depth
-    if not (options.cache and run.architecture.reads_item_vectors and (whole or part)):
-        return None, None
-    device = _device(run)
-    prefix, vectors, report = None, None, None
-    size = PrefixCache.size_gb(encoder, catalog, options.cache_dtype)
-    # Token states are read where there is no vector an item, also those of a frozen encoder.
-    pooled = whole and "table" in run.architecture.gives
-    if pooled:
-        size = FrozenVectors.size_gb(encoder, catalog)
-    line = (
-        f"what the frozen layers give would take {size:.1f} GB, more than "
-        f"encoder.cache_gb={options.cache_gb:g}: it is not kept"
-    )
-    if size <= options.cache_gb and pooled:
-        vectors = FrozenVectors.build(encoder, catalog, store, device=device, show=first)
-        report = vectors.report
-    elif size <= options.cache_gb:
-        try:
-            prefix = PrefixCache.build(
-                encoder,
-                catalog,
-                store,
-                dtype=options.cache_dtype,
-                place=options.cache_place,
-                device=device,
-                show=first,
-            )
-            report = prefix.report
-        except Unsupported as error:
-            line = f"{error}: the layers below the lowest trained one are computed in every step"
-    if first and (report is None or report.built or report.dtype == "fp16"):
-        print(line if report is None else report.line(), file=sys.stderr)
-    return prefix, vectors
 
 
 def _learning(run: Run) -> dict[str, Any]:

@@ -96,8 +96,10 @@ def cost(
 def circumstances(run: Run, made: Assembly) -> dict[str, object]:
     """Data, encoder, versions and code."""
     encoder: dict[str, object] = {}
-    if made.recommender.parts.encoder is not None:
-        encoder = {"encoder": record.encoder(run.encoder.model, run.encoder.revision)}
+    parts = made.recommender.parts
+    if parts.encoder is not None:
+        about = record.encoder(run.encoder.model, run.encoder.revision, parts.following)
+        encoder = {"encoder": about}
     return {
         "data": {
             "fingerprint": made.fingerprint,

@@ -14,7 +14,8 @@ device. An operation is a multiplication or an addition, and only matrix product
 
 Which maps run, and through which of them a gradient passes, is read off one pass over a single
 text: layers below kept states do not run, and frozen layers at the bottom have no backward pass.
-The few products of a query with its own candidates are left out, and a score that the objective
+The few products of a query with its own candidates are left out, dense maps of one vector a text
+too, and a score that the objective
 does not ask for counts as if it did. What activation checkpointing computes a second time is not
 counted (Narayanan et al., Efficient Large-Scale Language Model Training on GPU Clusters Using
 Megatron-LM, SC 2021, count it apart).

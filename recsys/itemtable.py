@@ -209,7 +209,7 @@ class Distill(Callback):
     def setup(self, trainer: lp.Trainer, pl_module: lp.LightningModule, stage: str) -> None:
         """Gives the recommender its table, still without vectors."""
         if stage == "fit" and isinstance(pl_module, Recommender):
-            self._table = ItemTable(len(pl_module.parts.texts), pl_module.encoder.width)
+            self._table = ItemTable(len(pl_module.parts.texts), pl_module.encoder.vector_width)
             pl_module.table = self._table
 
     def on_fit_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:

@@ -17,6 +17,7 @@ from recsys.data.usertexts import UserTexts, WrittenUsers
 from recsys.data.windows import Windows
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.prefix import PrefixCache
+from recsys.encoders.sentence import Following
 from recsys.encoders.vectors import FrozenVectors
 from recsys.errors import ConfigError, DataError
 from recsys.evaluation import Evaluator, Ranking
@@ -44,6 +45,7 @@ class Parts:
         user_texts: Users as one text each, or None where nothing reads them.
         prefix: Kept states below the lowest trained layer, or None.
         vectors: Kept item vectors of an encoder that does not train, or None.
+        following: How texts become vectors, or None where the architecture has no encoder.
         objective: The loss, or None where nothing trains.
         around: The world as an objective may see it.
         optimise: Makes optimiser and schedule from parameters by role, names without decay, steps.
@@ -85,6 +87,7 @@ class Parts:
     schedule_steps: int | None = None
     windows: Windows | None = None
     written: WrittenUsers | None = None
+    following: Following | None = None
 
 
 class Recommender(Trained, abc.ABC):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from recsys.data.rows import Lists
 from recsys.data.splits import TEST, TRAIN, VAL, Split
 from recsys.encoders.prefix import PrefixCache
+from recsys.encoders.sentence import Following
 from recsys.encoders.source import weights_file
 from recsys.encoders.vectors import FrozenVectors
 from recsys.errors import ConfigError
@@ -51,12 +52,13 @@ def data(split: Split, lists: Mapping[int, Lists]) -> dict[str, object]:
     return out
 
 
-def encoder(spec: str, revision: str | None) -> dict[str, str | None]:
+def encoder(spec: str, revision: str | None, following: Following | None) -> dict[str, object]:
     """Which pretrained model it was: name, revision, and the checksum of its one weights file.
 
     Args:
         spec: As in `encoder.model`.
         revision: Commit or tag of a hub id.
+        following: How its states became vectors.
     """
     found = None
     try:
@@ -64,7 +66,8 @@ def encoder(spec: str, revision: str | None) -> dict[str, str | None]:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except ConfigError:
         pass  # the weights are in several files: the name and revision have to do
-    return {"model": spec, "revision": revision, "sha256": found}
+    told = {} if following is None else {"follows": asdict(following)}
+    return {"model": spec, "revision": revision, "sha256": found, **told}
 
 
 def cache(kept: PrefixCache | FrozenVectors | None) -> dict[str, object]:

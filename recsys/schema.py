@@ -136,8 +136,25 @@ class EncoderOptions:
     )
     revision: str | None = option(None, "commit or tag of a hub id", blank=True)
     sha256: str | None = option(None, "expected checksum of model.safetensors", blank=True)
-    pooling: Literal["mean", "cls", "last", "attention"] = option("mean", "states to one vector")
-    max_length: int = option(128, "longest sequence in tokens, special tokens included", least=1)
+    pooling: Literal[
+        "auto", "mean", "cls", "last", "max", "mean_sqrt_len", "weightedmean", "attention"
+    ] = option(
+        "auto",
+        "states to one vector; auto: all that the folder's modules.json says (pooling, dense maps, "
+        "unit length, prompts), else the mean. Another one pools the bare model",
+    )
+    query_prompt: str | None = option(
+        None, "before a text of a user, as in 'query: '; null: the folder's, with pooling=auto"
+    )
+    item_prompt: str | None = option(
+        None, "before a text of an item, as in 'passage: '; null: the folder's, with pooling=auto"
+    )
+    max_length: int | None = option(
+        None,
+        "longest sequence in tokens, special tokens included; null: as the folder and the model "
+        "have it, 128 at the most",
+        least=1,
+    )
     cache: bool = option(
         True, "keep the states below the lowest trained layer, or a frozen encoder's vectors"
     )

@@ -118,6 +118,8 @@ METHOD = (
     "encoder.revision",
     "encoder.sha256",
     "encoder.pooling",
+    "encoder.query_prompt",
+    "encoder.item_prompt",
     "encoder.max_length",
     # An error of one in two thousand, through every step: no order of a sum.
     "encoder.cache_dtype",

@@ -39,13 +39,15 @@ class Method:
 def identity(run: PastRun) -> Node:
     """What makes a run's method: its dotted keys without seed and whatever changes no result.
 
-    An encoder is what its checksum says, wherever it lies.
+    An encoder is what its checksum says, wherever it lies, and what was followed of its folder.
     """
     left_out = (*NEUTRAL, *HELD, *(() if run.trains else TRAINING))
     out = {key: value for key, value in flat(run.config).items() if not within(key, left_out)}
     checksum = run.result.get("encoder", {}).get("sha256")
     if run.trains and checksum:
-        out["encoder.model"] = f"sha256:{checksum}"
+        followed = run.result["encoder"].get("follows")
+        told = "" if followed is None else f" {json.dumps(followed, sort_keys=True)}"
+        out["encoder.model"] = f"sha256:{checksum}{told}"
         out = {k: v for k, v in out.items() if k not in ("encoder.revision", "encoder.sha256")}
     return out
 

@@ -76,6 +76,8 @@ class UserTexts:
         max_tokens: Longest text; a title that does not fit is cut.
         context: Token ids of what is said of each code of a query's situation, by name; none for
             a code that nothing is said of. None: the situation is not part of the text.
+        prompt: Token ids that stand before every text. Where the situation is no part of it, a
+            profile is given with the prompt, tokenised as one text, unless it is empty.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class UserTexts:
         separator: tuple[int, ...],
         max_tokens: int,
         context: Mapping[str, Sequence[Sequence[int]]] | None = None,
+        prompt: tuple[int, ...] = (),
     ) -> None:
         self.catalog, self.profiles = catalog, profiles
         self.separator = torch.tensor(separator, dtype=torch.long)
@@ -93,20 +96,31 @@ class UserTexts:
             name: [torch.tensor(ids, dtype=torch.long) for ids in of]
             for name, of in (context or {}).items()
         }
+        self.prompt = torch.tensor(prompt, dtype=torch.long)
 
     def tokens(self, batch: Batch) -> Ragged:
         """Texts of a batch's queries, on the host, (Q texts)."""
         host = batch.at_host
         titles = self.catalog.tokens(host.plan.items).split()
         profiles = self._profiles(host.users)
-        out = [self._join(p) for p in pieces(host, titles, profiles, self.context)]
+        at = len(self.context)
+        out = []
+        for parts in pieces(host, titles, profiles, self.context):
+            whole = self._join(parts)
+            # A profile that comes first has it already: the two were tokenised together.
+            out.append(self._led(whole) if at or not len(parts[0]) else whole)
         return Ragged.of(out) if out else Ragged(torch.empty(0, dtype=torch.long), ())
 
     def with_situation(self, batch: Batch, text: Ragged) -> Ragged:
         """A text in place of profile and titles, for a batch of one query."""
         host = batch.at_host
         known = [said[int(host.situation[name])] for name, said in self.context.items()]
-        return Ragged.of([self._join([*known, *text.split()])])
+        whole = self._join([*known, *text.split()])
+        return Ragged.of([self._led(whole) if self.context else whole])
+
+    def _led(self, text: Tensor) -> Tensor:
+        """A text behind the prompt, cut to the longest length."""
+        return torch.cat([self.prompt, text])[: self.max_tokens] if len(self.prompt) else text
 
     def _profiles(self, users: Tensor) -> list[Tensor]:
         """The profile of each row, empty for someone unknown (-1)."""

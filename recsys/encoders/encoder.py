@@ -48,15 +48,21 @@ class Encoder(nn.Module):
     Args:
         model: A bare transformers text model.
         specials: Its special tokens.
-        pooling_name: mean, cls, last or attention.
+        pooling_name: As in `encoder.pooling`, or several names.
         max_length: Longest text in tokens, special tokens included; the rest is cut off.
         chunk_tokens: Budget of padded tokens of a micro-batch; a longer text goes alone.
         checkpoint_chunks: Whether backward computes each micro-batch again instead of keeping what
             its layers made (Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016):
             a step then holds the activations of one micro-batch.
+        dense: What the pooled vectors pass, one after the other; pretrained.
+        unit: Whether the length of a vector is 1 to those who made the model. It is left to what
+            compares vectors, which for the most part brings them to it anyway.
+        skips: How many tokens at the left the pooling leaves out, of an item's text and of a
+            user's: those of a prompt that does not count.
 
     Attributes:
         width: D, width of a token state.
+        vector_width: V, width of a vector.
         depth: Number of layers.
         cache_flag: Whether the model takes `use_cache`.
 
@@ -68,20 +74,29 @@ class Encoder(nn.Module):
         self,
         model: nn.Module,
         specials: Specials,
-        pooling_name: str,
+        pooling_name: str | Sequence[str],
         max_length: int,
         chunk_tokens: int = 1024,
         checkpoint_chunks: bool = False,
+        *,
+        dense: Sequence[nn.Module] = (),
+        unit: bool = False,
+        skips: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
         self.model = model
         self.specials = specials
         self.width = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self.pooling = pooling.make(pooling_name, self.width)
+        self.dense = nn.Sequential(*dense)
+        self.unit, self.skips = unit, skips
         self.max_length = max_length
         self.chunk_tokens = chunk_tokens
         self.checkpoint_chunks = checkpoint_chunks
         self.depth = len(layers.layer_stack(model)[1])
+        with torch.no_grad():
+            one = torch.zeros(1, 1, self.width)
+            self.vector_width = self.vectors(one, one[..., 0] == 0).shape[-1]
         self._lowest = -1
         # Encoders have no use for a cache of keys and values, and some refuse the argument.
         self.cache_flag = "use_cache" in inspect.signature(model.forward).parameters
@@ -95,7 +110,7 @@ class Encoder(nn.Module):
                 f"encoder.max_length is {max_length}, which leaves no token for the text beside "
                 "the special tokens; raise it."
             )
-        limit = _positions(model)
+        limit = positions(model)
         if limit is not None and max_length > limit:
             raise ConfigError(
                 f"encoder.max_length is {max_length} but {type(model).__name__} has {limit} "
@@ -227,23 +242,46 @@ class Encoder(nn.Module):
         parts = [(chunk.rows, self.recomputed(partial(self.run, chunk))) for chunk in chunks]
         return flat.unpadded(parts, lengths)
 
-    def forward(self, tokens: Ragged) -> Tensor:
-        """Vectors (U, D) of texts given as raw token ids (sum of L,)."""
+    def forward(self, tokens: Ragged, query: bool = False) -> Tensor:
+        """Vectors (U, V) of texts given as raw token ids (sum of L,).
+
+        Args:
+            tokens: Their tokens, those of a prompt included.
+            query: Whether they are texts of users and not of items.
+        """
         if not tokens.sizes:
-            return self._none(tokens.values.device)
+            return self.no_vectors(tokens.values.device)
         parts: list[Tensor] = []
         order: list[int] = []
         for chunk in self.chunks(tokens):
-            parts.append(self.recomputed(partial(self._pooled, chunk)))
+            parts.append(self.recomputed(partial(self._pooled, chunk, query)))
             order.extend(chunk.rows)
         vectors = torch.cat(parts)
         back = upload(torch.tensor(order).argsort(), vectors.device)
         return vectors[back]
 
-    def _pooled(self, chunk: Chunk) -> Tensor:
-        """Vectors (N, D) of a micro-batch."""
-        vectors: Tensor = self.pooling(self.run(chunk), chunk.mask)
+    def _pooled(self, chunk: Chunk, query: bool) -> Tensor:
+        """Vectors (N, V) of a micro-batch."""
+        return self.vectors(self.run(chunk), chunk.mask, query)
+
+    def vectors(self, states: Tensor, mask: Tensor, query: bool = False) -> Tensor:
+        """Vectors (N, V) of token states (N, L, D).
+
+        Args:
+            states: Final states.
+            mask: (N, L) true for real tokens.
+            query: Whether the texts are those of users and not of items.
+        """
+        skip = self.skips[query]
+        if skip:
+            mask = mask & (torch.arange(mask.shape[1], device=mask.device) >= skip)
+        vectors: Tensor = self.dense(self.pooling(states, mask))
         return vectors
+
+    def no_vectors(self, device: torch.device) -> Tensor:
+        """(0, V) of no text."""
+        dtype = next(self.model.parameters()).dtype
+        return torch.zeros(0, self.vector_width, device=device, dtype=dtype)
 
     def pairs(
         self, first: Ragged, second: Ragged, left: Tensor, right: Tensor
@@ -336,7 +374,7 @@ class Encoder(nn.Module):
         )
 
 
-def _positions(model: nn.Module) -> int | None:
+def positions(model: nn.Module) -> int | None:
     """How many tokens the model has positions for, or None where nothing bounds it."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import torch
 from torch import nn
 
 from recsys.encoders import source
-from recsys.encoders.encoder import Encoder
+from recsys.encoders.encoder import Encoder, positions
+from recsys.encoders.projection import load_dense
+from recsys.encoders.sentence import LONGEST, Following, folders, followed, line
 from recsys.encoders.source import WEIGHTS
 from recsys.encoders.specials import Specials
-from recsys.encoders.tokenizer import check_ids, load_tokenizer
+from recsys.encoders.tokenizer import check_ids, load_tokenizer, lower_case
 from recsys.errors import ConfigError, RecsysError
 from recsys.types import Ragged
 
@@ -26,24 +30,56 @@ KNOWN = {
 }
 
 
-def load(
+@dataclass(frozen=True)
+class Loaded:
+    """A pretrained model and what makes its vectors of texts.
+
+    Attributes:
+        encoder: The model.
+        tokenizer: What makes its tokens, in lower case where the folder says so.
+        following: Pooling, prompts and the rest, from the options and the model's folder.
+        line: What is followed, where there is something to say.
+    """
+
+    encoder: Encoder
+    tokenizer: Any
+    following: Following
+    line: str
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Raw token ids of each text, without special tokens."""
+        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return ids
+
+
+def load(spec: str, revision: str | None = None, sha256: str | None = None, **how: Any) -> Encoder:  # noqa: ANN401 - those of load_all
+    """The encoder alone; see `load_all`."""
+    return load_all(spec, revision, sha256, **how).encoder
+
+
+def load_all(
     spec: str,
     revision: str | None = None,
     sha256: str | None = None,
     *,
     pooling: str,
-    max_length: int,
+    max_length: int | None,
+    query_prompt: str | None = None,
+    item_prompt: str | None = None,
     chunk_tokens: int = 1024,
     checkpoint_chunks: bool = False,
-) -> Encoder:
+) -> Loaded:
     """Loads a model in float32, from safetensors only, without its pooler; its code is not run.
 
     Args:
         spec: A hub id, a local folder, or `package:NAME/FOLDER` inside an installed package.
         revision: Commit or tag of a hub id.
         sha256: Expected checksum of `model.safetensors`.
-        pooling: mean, cls, last or attention.
-        max_length: Longest text in tokens, special tokens included.
+        pooling: auto (as the folder says, else the mean), or a name as in `encoder.pooling`.
+        max_length: Longest text in tokens, special tokens included; None: as the folder and the
+            model's positions have it, 128 at the most.
+        query_prompt: What stands before a text of a user; None: as the folder says.
+        item_prompt: What stands before a text of an item; None: as the folder says.
         chunk_tokens: Budget of padded tokens of a micro-batch.
         checkpoint_chunks: Compute each micro-batch again in backward.
 
@@ -57,10 +93,48 @@ def load(
     tokenizer = load_tokenizer(spec, revision)
     model = _model(spec, revision)
     check_ids(spec, tokenizer, model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    own = folders(spec, revision, strict=pooling == "auto")
+    following = followed(own, pooling, max_length, query_prompt, item_prompt)
+    limit = positions(model)
+    if max_length is None and limit is not None and following.max_length is not None:
+        following = replace(following, max_length=min(limit, following.max_length))
+    if following.lower:
+        lower_case(tokenizer)
     specials = Specials.of(tokenizer)
-    encoder = Encoder(model, specials, pooling, max_length, chunk_tokens, checkpoint_chunks)
+    width = int(model.config.hidden_size) * len(following.pooling)  # type: ignore[union-attr, arg-type]
+    encoder = Encoder(
+        model,
+        specials,
+        following.pooling,
+        following.max_length or LONGEST,
+        chunk_tokens,
+        checkpoint_chunks,
+        dense=load_dense(following.dense, spec, revision, width),
+        unit=following.unit,
+        skips=_skips(following, specials, tokenizer),
+    )
     _try(encoder, spec)
-    return encoder
+    return Loaded(encoder, tokenizer, following, line(own, following, pooling))
+
+
+def _skips(
+    following: Following,
+    specials: Specials,
+    tokenizer: Any,  # noqa: ANN401 - transformers' tokenizers share no typed base
+) -> tuple[int, int]:
+    """Tokens that the pooling leaves out at the left of an item's text and of a user's.
+
+    Counted as sentence-transformers counts them: those of the prompt alone, with the special ones
+    before it and without the last one behind it.
+    """
+
+    def skip(prompt: str) -> int:
+        if following.include_prompt or not prompt:
+            return 0
+        own = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        return len(specials.prefix) + own + max(0, len(specials.suffix) - 1)
+
+    return skip(following.item_prompt), skip(following.query_prompt)
 
 
 def _check(spec: str, revision: str | None, expected: str) -> None:

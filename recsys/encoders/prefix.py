@@ -132,14 +132,13 @@ def _write(prefix: Prefix, catalog: Catalog, folder: Path, dtype: Dtype, show: b
 
 
 def _vectors(prefix: Prefix, states: States, rows: Tensor) -> Tensor:
-    """(U, D) pooled texts of catalog rows (U,), from kept states on."""
+    """(U, V) pooled texts of catalog rows (U,), from kept states on."""
     encoder = prefix.encoder
     if not len(rows):
-        return _none(encoder)
+        return encoder.no_vectors(next(encoder.parameters()).device)
 
     def pooled(inputs: Tensor, mask: Tensor) -> Tensor:
-        vectors: Tensor = encoder.pooling(prefix.above(inputs, mask), mask)
-        return vectors
+        return encoder.vectors(prefix.above(inputs, mask), mask)
 
     out: list[Tensor] = []
     order: list[int] = []

@@ -50,6 +50,15 @@ def load_tokenizer(spec: str, revision: str | None = None) -> Any:  # noqa: ANN4
     return found
 
 
+def lower_case(tokenizer: Any) -> None:  # noqa: ANN401 - no typed base
+    """Makes a tokenizer read texts in lower case, as a step before all others."""
+    from tokenizers import normalizers
+
+    backend = tokenizer.backend_tokenizer
+    own = [] if backend.normalizer is None else [backend.normalizer]
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+
+
 def _refusal(spec: str, revision: str | None, error: Exception) -> str:
     """Why a tokenizer could not be loaded, from what lies in its folder."""
     folder = source.folder_of(spec, revision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from recsys.data.store import Store
 from recsys.encoders import kept
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.kept import Report
+from recsys.encoders.pooling import Joined
 from recsys.progress import track
 
 _FORMAT = 1  # raise it when the files change, so that old folders are not read
@@ -33,7 +35,7 @@ class FrozenVectors:
     @staticmethod
     def size_gb(encoder: Encoder, catalog: Catalog) -> float:
         """Size of the vectors of a whole catalog, in GB (10^9 bytes)."""
-        return len(catalog) * encoder.width * 4 / 1e9
+        return len(catalog) * encoder.vector_width * 4 / 1e9
 
     @classmethod
     def build(
@@ -64,11 +66,12 @@ class FrozenVectors:
                 "format": _FORMAT,
                 "weights": kept.weights_hash(encoder, encoder.depth + 1),
                 "pooling": type(encoder.pooling).__name__,
+                **_behind(encoder),
                 **kept.key_parts(encoder, catalog),
             }
 
         def write(folder: Path) -> None:
-            out = np.empty((len(catalog), encoder.width), dtype=np.float32)
+            out = np.empty((len(catalog), encoder.vector_width), dtype=np.float32)
             with track("item vectors", len(catalog), "texts", show) as task:
                 for rows in torch.split(torch.arange(len(catalog)), kept.BLOCK):
                     vectors = encoder(catalog.tokens(rows, there))
@@ -93,3 +96,22 @@ class FrozenVectors:
         if self._values.device != rows.device:
             self._values = self._values.to(rows.device)
         return self._values.index_select(0, rows)
+
+
+def _behind(encoder: Encoder) -> dict[str, object]:
+    """What a vector depends on behind the layers, besides the kind of pooling; empty without any.
+
+    A prompt is part of the catalog's texts, and only a pooling that leaves it out is told apart.
+    """
+    out: dict[str, object] = {}
+    if len(encoder.dense):
+        digest = hashlib.sha256(repr(encoder.dense).encode())
+        for name, p in sorted(encoder.dense.named_parameters()):
+            digest.update(name.encode())
+            digest.update(p.detach().cpu().contiguous().numpy().tobytes())
+        out["dense"] = digest.hexdigest()
+    if isinstance(encoder.pooling, Joined):
+        out["poolings"] = [type(part).__name__ for part in encoder.pooling.parts]
+    if encoder.skips[0]:
+        out["skip"] = encoder.skips[0]
+    return out

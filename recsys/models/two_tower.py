@@ -55,7 +55,7 @@ class Model(Recommender):
         self.needs_history = not self.from_text
         self.starts_as_encoder = config.reads_tokens and config.mix  # no random Transformer or GRU
         self.by_text, count = config.reads_tokens, len(parts.texts)
-        self.width = width = self.encoder.width if self.by_text else config.width
+        self.width = width = self.encoder.vector_width if self.by_text else config.width
         separate = config.towers == "separate"
         self._user_encoder = _second(self.encoder) if separate else None
         keeps = separate and parts.prefix is not None and not self.from_text
@@ -82,14 +82,14 @@ class Model(Recommender):
         """(U, D), or (U, 2 D) where histories have an encoder of their own."""
         added = self._learned(plan.items)
         if self.by_text:
-            vectors = self._finish(self.encode_items(plan), self.item_head, added)
+            vectors = self._finish(self._meant(self.encode_items(plan)), self.item_head, added)
         elif added is None:
             raise RuntimeError("items without texts have learned vectors")
         else:
             vectors = self._finish(added, self.item_head)
         if self._user_encoder is None or self.from_text:
             return vectors
-        own = self.encode_items(plan, self._user_encoder, self._user_prefix)
+        own = self._meant(self.encode_items(plan, self._user_encoder, self._user_prefix))
         return torch.cat([vectors, self._finish(own, None, added)], dim=-1)
 
     def _learned(self, rows: Tensor) -> Tensor | None:
@@ -124,7 +124,11 @@ class Model(Recommender):
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
         moved = tokens.to(self.device)
         self.work.encode(encoder, None, encoder.lengths(tokens.sizes))
-        return self._finish(encoder(moved), self.user_head)
+        return self._finish(self._meant(encoder(moved, query=True)), self.user_head)
+
+    def _meant(self, x: Tensor) -> Tensor:
+        """Encoded texts as those who made the model compare them; a cosine needs no such step."""
+        return F.normalize(x.float(), dim=-1) if self.encoder.unit and not self.unit else x
 
     def _finish(self, x: Tensor, head: nn.Module | None, added: Tensor | None = None) -> Tensor:
         """Adds what is learned, then a residual head; unit length for a cosine; fp32."""
@@ -205,7 +209,7 @@ class Model(Recommender):
             asked = self._texts().with_situation(batch, tokens)
             return self._in_context(self._encode_users(asked), batch)
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
-        vector = encoder(tokens.to(self.device))
+        vector = self._meant(encoder(tokens.to(self.device), query=True))
         head = self.item_head if self._user_encoder is None else None
         item, first = self._finish(vector, head), torch.zeros(1, 1, dtype=torch.long)
         only = torch.tensor([[0, 1]])

@@ -25,7 +25,7 @@ class Config:
 
 
 def apply(encoder: Encoder, cfg: Config) -> Tuned:
-    """Trains the chosen layers and what follows them (a final norm).
+    """Trains the chosen layers and what follows them (a final norm, dense maps of the folder).
 
     Raises:
         ConfigError: `layers` is no such number or word, or embeddings go with the last N.
@@ -41,4 +41,5 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     lowest = -1 if cfg.embeddings else first
     depths = layer_of(encoder.model)
     trained = {f"model.{name}" for name, depth in depths.items() if depth >= lowest}
+    trained |= {f"dense.{name}" for name, _ in encoder.dense.named_parameters()}
     return encoder.train_only(trained, (), "pretrained")
