@@ -256,7 +256,7 @@ def _try(encoder: Encoder, spec: str) -> None:
     encoder.eval()
     try:
         with torch.no_grad():
-            encoder(Ragged(torch.zeros(1, dtype=torch.long, device=device), (1,)))
+            encoder.states(Ragged(torch.zeros(1, dtype=torch.long, device=device), (1,)))
     except (RecsysError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a family's code says to ids and a mask alone
