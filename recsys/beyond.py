@@ -14,6 +14,7 @@ from torch import Tensor
 from recsys.data.past import Past
 from recsys.data.splits import Split
 from recsys.data.tables import Tables
+from recsys.data.words import words
 from recsys.metrics import beyond
 
 if TYPE_CHECKING:
@@ -102,9 +103,9 @@ def text_vectors(texts: list[str]) -> csr_matrix:
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    words = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+")
+    vectorizer = TfidfVectorizer(sublinear_tf=True, tokenizer=words, token_pattern=None)
     try:
-        found: csr_matrix = words.fit_transform(texts).tocsr()
+        found: csr_matrix = vectorizer.fit_transform(texts).tocsr()
     except ValueError:  # no text has a word
         found = csr_matrix((len(texts), 1))
     return found

@@ -16,7 +16,7 @@ from recsys.data.store import Store
 from recsys.errors import ConfigError
 from recsys.recommender import Recommender
 
-RECIPE = "popularity and tfidf in turn, equals by popularity, nothing had, 3"
+RECIPE = "popularity and tfidf in turn, equals by popularity, nothing had, pieces of words, 4"
 """Part of the key; change it with the recipe."""
 
 

@@ -26,7 +26,7 @@ from recsys.errors import ConfigError, DataError
 from recsys.recommender import Recommender
 from recsys.resultfile import read_result
 
-RECIPE = "best items seen in training, without target and training positives, 2"
+RECIPE = "best items seen in training, without target and training positives, 3"
 """Part of the key; change it with the recipe."""
 
 WEIGHTS = Path("checkpoints") / "best.safetensors"

@@ -115,7 +115,11 @@ class Data:
     repeats: Literal["keep", "first", "last"] = option(
         "keep", "of several events of a user with one item: all, the first or the last"
     )
-    min_text: int | None = option(None, "fewest words of an item's text, else it goes", least=1)
+    min_text: int | None = option(
+        None,
+        "fewest words of an item's text (Chinese, Japanese: characters), else it goes",
+        least=1,
+    )
     k_core: int | None = option(
         None, "fewest events of a user and an item, counted until nothing changes", least=1
     )

@@ -17,6 +17,7 @@ import polars as pl
 
 from recsys.data.tables import Tables
 from recsys.data.times import parse_times
+from recsys.data.words import COUNTED
 from recsys.errors import ConfigError, DataError
 
 Repeats = Literal["keep", "first", "last"]
@@ -52,7 +53,7 @@ def apply(
         until: First moment that does not.
         min_rating: Lowest rating that stays.
         repeats: Of several events of a user with one item, keep all, the first or the last.
-        min_text: Fewest words of an item's text.
+        min_text: Fewest words of an item's text; of Chinese and Japanese, characters.
         k_core: Fewest events of a user and of an item, counted again until nothing changes. Users
             and items without any go as well.
 
@@ -76,7 +77,7 @@ def apply(
         notes.append(_REPEATS[repeats])
     out = Tables(events, tables.items, tables.users, tuple(notes))
     if min_text is not None:
-        words = pl.col("text").str.count_matches(r"\S+")
+        words = pl.col("text").str.count_matches(COUNTED)
         texts = out.items.filter(words >= min_text)
         kept = events.filter(pl.col("item").is_in(texts["item"].to_list()))
         out = _left(out, "min_text", Tables(kept, texts, out.users))

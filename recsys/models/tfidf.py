@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.tfidf import Config
+from recsys.data.words import words
 from recsys.interactions import history_matrix, history_rows
 from recsys.recommender import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
@@ -31,7 +32,9 @@ class Model(Recommender):
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         # Any run of word characters is a word: titles are full of model numbers and "3".
-        vectorizer = TfidfVectorizer(sublinear_tf=config.sublinear, token_pattern=r"\w+")
+        vectorizer = TfidfVectorizer(
+            sublinear_tf=config.sublinear, tokenizer=words, token_pattern=None
+        )
         self.vectorizer = vectorizer
         self.vectors = vectorizer.fit_transform(parts.texts).astype(np.float32).tocsr()
 
