@@ -55,6 +55,22 @@ class OutOfMemory(RecsysError):
     code: ClassVar[int] = 4
 
 
+OUTSIDE = 5
+"""Exit code where nothing is wrong with a run but with what it needs outside of itself."""
+
+
+class DiskFull(DataError):
+    """A disk or a quota that has no room for what is to be written."""
+
+    code: ClassVar[int] = OUTSIDE
+
+
+class Unreachable(ConfigError):
+    """A service that does not answer, or does not let in."""
+
+    code: ClassVar[int] = OUTSIDE
+
+
 def describe_file_error(error: OSError, path: object = None) -> str | None:
     """One sentence for a file that the system refuses, or None for another kind of error.
 
@@ -91,4 +107,5 @@ def system_told() -> Iterator[None]:
         sentence = describe_file_error(error)
         if sentence is None:
             raise
-        raise DataError(sentence) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (DiskFull if full else DataError)(sentence) from error

@@ -24,7 +24,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from recsys.config import nearest
 from recsys.data.files import write_atomic
 from recsys.ending import State
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError, DataError, Unreachable
 from recsys.overhead import beside
 from recsys.wandbrun import COUNTED, FAILED, Place, begin, figures, last_step
 
@@ -186,7 +186,7 @@ class WandbLog(Logger):
         config: The resolved configuration, as plain values.
 
     Raises:
-        ConfigError: The service cannot be reached or refuses the key.
+        Unreachable: The service cannot be reached or refuses the key.
     """
 
     def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any]) -> None:
@@ -202,7 +202,7 @@ class WandbLog(Logger):
                 self.run = begin(folder, run_id, self.offline, Place.of(config, folder), config)
         except wandb.Error as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(
+            raise Unreachable(
                 f"tracking.wandb: the run cannot be opened ({reason}); set tracking.wandb=offline."
             ) from None
         if not self.offline and self.run.resumed:

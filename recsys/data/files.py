@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from recsys.errors import DataError, describe_file_error
+from recsys.errors import DataError, DiskFull, describe_file_error
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ABOVE = (errno.ENOENT, errno.EEXIST)  # no folder can be made where the path says
@@ -41,7 +41,8 @@ def full_disk(path: Path) -> Iterator[None]:
     """Turns a full disk, and whatever else keeps `path` from being written, into a sentence.
 
     Raises:
-        DataError: The disk, the quota or a limit is full, or the path cannot be written by this
+        DiskFull: The disk, the quota or a limit is full.
+        DataError: The path cannot be written by this
             user or at all; every other OSError passes unchanged.
     """
     try:
@@ -51,7 +52,7 @@ def full_disk(path: Path) -> Iterator[None]:
         cut = err.errno is None and _CUT.search(str(err)) is not None
         if err.errno in _FULL or cut:
             limit = ", or files may not be so large (ulimit -f)" if cut else ""
-            raise DataError(
+            raise DiskFull(
                 f"{path} could not be written because the disk or the quota is full{limit}; "
                 "free some space or choose another folder"
             ) from err

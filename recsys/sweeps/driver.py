@@ -17,7 +17,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import Trial
 
 from recsys.data.files import full_disk
-from recsys.errors import ConfigError, RecsysError
+from recsys.errors import OUTSIDE, ConfigError, RecsysError
 from recsys.sweeps import finals, record, status
 from recsys.sweeps.definition import Definition
 from recsys.sweeps.launch import Child, Launcher
@@ -97,12 +97,14 @@ class Driver:
         self.folder = definition.folder
         self._slots: list[_Slot] = []
         self._written = 0.0
+        self._outside = ""
 
     def run(self) -> int:
         """Runs the sweep from where it stands to its end.
 
         Returns:
-            The exit code: 0, or 128 + signal.
+            The exit code: 0; 1 where a method has no complete trial or a closing run failed; 5
+            where the disk is full or a service does not answer; 128 + signal.
 
         Raises:
             RecsysError: The storage, or a method's first trials, cannot be used.
@@ -129,7 +131,10 @@ class Driver:
             self._write()
             self._trials(signals)
             if signals.received:
-                return self._leave(signals.received)
+                name = signal.Signals(signals.received).name
+                return self._leave(f"stopped by {name}", 128 + signals.received)
+            if self._outside:
+                return self._leave(f"error: {self._outside.rstrip('.')}", OUTSIDE)
             if others := self.studies.busy():
                 self.say(
                     f"{others} trials still run in other drivers; the last of these closes the "
@@ -145,7 +150,7 @@ class Driver:
     def _trials(self, signals: Interrupt) -> None:
         """Keeps as many trials running as there are workers, until the budget is used."""
         over, recovered = False, -RECOVER
-        while (self._slots or not over) and not signals.received:
+        while (self._slots or not over) and not signals.received and not self._outside:
             now = time.monotonic()
             if now - recovered > RECOVER:
                 recovered, over = now, False
@@ -156,7 +161,7 @@ class Driver:
                 outcome = self._look(slot)
                 if outcome is not None:
                     self._slots.remove(slot)
-                    self._end(slot, outcome)
+                    self._take(slot, outcome)
                     over = False
             if time.monotonic() - self._written > STATUS:
                 self._write()
@@ -218,6 +223,14 @@ class Driver:
                 break
         return outcome
 
+    def _take(self, slot: _Slot, outcome: Outcome) -> None:
+        """Tells how a trial ended; what is wrong outside of it would end the next ones, too."""
+        if not outcome.outside:
+            self._end(slot, outcome)
+            return
+        self._outside = outcome.reason
+        self.studies.stopped(slot.method, slot.trial, slot.running, outcome)
+
     def _end(self, slot: _Slot, outcome: Outcome) -> None:
         """Tells how a trial ended, and says so."""
         repeated = self.studies.tell(slot.method, slot.trial, slot.running, outcome)
@@ -265,7 +278,7 @@ class Driver:
         self._written = time.monotonic()
         return found
 
-    def _leave(self, signum: int) -> int:
+    def _leave(self, why: str, code: int) -> int:
         """Lets the runs save their state; the same command goes on with them."""
         self.say("stopping: the runs save their state.")
         for slot in self._slots:
@@ -282,6 +295,5 @@ class Driver:
                     self._end(slot, outcome)
             time.sleep(LOOK)
         self._write()
-        name = signal.Signals(signum).name
-        print(f"stopped by {name}; the same command goes on.", file=sys.stderr)
-        return 128 + signum
+        print(f"{why}; the same command goes on.", file=sys.stderr)
+        return code

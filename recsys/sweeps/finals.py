@@ -21,7 +21,7 @@ from recsys.data.files import write_atomic
 from recsys.errors import RecsysError
 from recsys.resultfile import BEFORE
 from recsys.resume import busy
-from recsys.sweeps import page, record, terminal
+from recsys.sweeps import page, record, sentences, terminal
 from recsys.sweeps.launch import Child
 from recsys.sweeps.record import Sweep, Trial
 from recsys.sweeps.trial import GRACE, LOG, last_error, mean, read_result, run_of, tracked
@@ -79,6 +79,7 @@ def close(driver: Driver, signals: Interrupt) -> int:
     driver.say(f"page: {page.write(sweep)}")
     _summary(driver, sweep)
     terminal.show(sweep, compared, definition.details)
+    failed += sentences.fruitless(sweep)
     for why in failed:
         print(f"error: {why}", file=sys.stderr)
     if not definition.final_seeds:

@@ -21,12 +21,16 @@ from optuna.trial import FrozenTrial, TrialState
 from recsys.sweeps.storage import BEAT, Opened
 
 DRIVER, INDEX, RETRY_OF = "driver", "index", "retry_of"
-REASON, AGAIN, BY_USER = "reason", "again", "stopped"
+REASON, AGAIN, BLAMELESS, REACHED = "reason", "again", "stopped", "reached"
 """User attributes of a trial: the driver that runs it, its place in the design, the number of the
-lost trial that it repeats, why it failed, whether that calls for a repetition, and whether it was
-the user who stopped it."""
+lost trial that it repeats, why it failed, whether that calls for a repetition, whether the trial is
+not to blame (the user stopped it, its driver died, the disk was full), and how far it had come when
+its driver died."""
 
 LOST = "lost: its driver ended"
+
+LOSSES = 5
+"""How often in a row a trial may be lost with its driver and not have come any further."""
 
 
 def index_of(study: Study, trial: FrozenTrial | Trial) -> int:
@@ -51,12 +55,20 @@ def _index(trials: Sequence[FrozenTrial], number: int) -> int:
     return sum(RETRY_OF not in trial.user_attrs for trial in trials[:number])
 
 
+def _losses(trials: Sequence[FrozenTrial], number: int, reached: float) -> int:
+    """How often in a row a trial was lost at the same point, this time included."""
+    before: int | None = trials[number].user_attrs.get(RETRY_OF)
+    if before is None or trials[before].user_attrs.get(REACHED) != reached:
+        return 1
+    return 1 + _losses(trials, before, reached)
+
+
 def _repeated(trials: Sequence[FrozenTrial], number: int) -> bool:
-    """Whether a trial repeats one that was lost; to go on after a stop is no repetition."""
+    """Whether a trial repeats one that failed by a fault of its own."""
     before: int | None = trials[number].user_attrs.get(RETRY_OF)
     if before is None:
         return False
-    return not trials[before].user_attrs.get(BY_USER, False) or _repeated(trials, before)
+    return not trials[before].user_attrs.get(BLAMELESS, False) or _repeated(trials, before)
 
 
 class Leases:
@@ -151,7 +163,7 @@ class Leases:
         return True
 
     def fail(
-        self, study: Study, trial: int, reason: str, retry: bool, stopped: bool = False
+        self, study: Study, trial: int, reason: str, retry: bool, blameless: bool = False
     ) -> bool:
         """Fails a trial of this driver.
 
@@ -160,7 +172,8 @@ class Leases:
             trial: Its number.
             reason: Why, in a sentence.
             retry: Whether it may be repeated, once: it ended by no fault of its values.
-            stopped: The user stopped it: it goes on however often that happens.
+            blameless: It is not to blame, as where the user stopped it or the disk was full: it
+                goes on however often that happens.
 
         Returns:
             Whether it will be repeated.
@@ -168,13 +181,18 @@ class Leases:
         self._running.discard(self._id_of(study, trial))
         with self._opened.guard(study.study_name):
             found = study.get_trials(deepcopy=False)[trial]
-            return self._fail(study, found, reason, retry, stopped)
+            return self._fail(study, found, reason, retry, blameless)
 
-    def recover(self, study: Study) -> list[int]:
-        """Fails the trials that dead drivers have left, and has each repeated once.
+    def recover(self, study: Study, reached: Callable[[int], float]) -> list[int]:
+        """Fails the trials that dead drivers have left, and has each repeated.
 
         To be called before a trial is asked for. What another driver recovers at the same time, or
-        was killed while it recovered, is repeated once all the same.
+        was killed while it recovered, is repeated once all the same. A trial is not to blame for
+        the death of its driver, unless it is lost again and again at the same point.
+
+        Args:
+            study: Its study.
+            reached: Tells how far the trial in a place of the design has come.
 
         Returns:
             The numbers of the trials that were lost.
@@ -185,7 +203,7 @@ class Leases:
             silent = self._silent(study)
             for trial in trials:
                 if trial.state == TrialState.RUNNING and self._dead(study, trial, silent):
-                    self._fail(study, trial, LOST, retry=True)
+                    self._lose(study, trial, reached)
                     lost.append(trial.number)
             repeated = {trial.user_attrs.get(RETRY_OF) for trial in trials}
             for trial in trials:  # as they were before: failed by a driver that came no further
@@ -194,18 +212,45 @@ class Leases:
                     self._repeat(study, trial)
         return lost
 
+    def forget(self) -> None:
+        """Deletes what dead drivers of this machine have left of their locks.
+
+        To be called once their trials have been recovered.
+        """
+        with self._opened.guard(""):
+            for path in self._folder.glob("*.lock"):
+                ours = path.name.startswith(f"{socket.gethostname()}-")
+                if (ours or self._opened.server is None) and not _locked(path):
+                    path.unlink(missing_ok=True)
+
+    def _lose(self, study: Study, trial: FrozenTrial, reached: Callable[[int], float]) -> None:
+        """Fails a trial whose driver is gone; under the guard."""
+        trials = study.get_trials(deepcopy=False)
+        noted: int | None = trial.user_attrs.get(INDEX)
+        come = reached(_index(trials, trial.number) if noted is None else noted)
+        losses = _losses(trials, trial.number, come)
+        with suppress(UpdateFinishedTrialError):
+            self._opened.storage.set_trial_user_attr(
+                self._id_of(study, trial.number), REACHED, come
+            )
+        if losses < LOSSES:
+            self._fail(study, trial, LOST, retry=True, blameless=True)
+        else:
+            told = f"lost: its driver ended {losses} times, and it came no further in between"
+            self._fail(study, trial, told, retry=False)
+
     def _fail(
-        self, study: Study, trial: FrozenTrial, reason: str, retry: bool, stopped: bool = False
+        self, study: Study, trial: FrozenTrial, reason: str, retry: bool, blameless: bool = False
     ) -> bool:
         """Fails a trial that runs, and queues its repetition; under the guard."""
         storage, ours = self._opened.storage, self._id_of(study, trial.number)
         trials = study.get_trials(deepcopy=False)
-        again = stopped or (retry and not _repeated(trials, trial.number))
+        again = blameless or (retry and not _repeated(trials, trial.number))
         try:
             # A finished trial takes no more attributes, so that they come first.
             storage.set_trial_user_attr(ours, REASON, reason)
             storage.set_trial_user_attr(ours, AGAIN, again)
-            storage.set_trial_user_attr(ours, BY_USER, stopped)
+            storage.set_trial_user_attr(ours, BLAMELESS, blameless)
             if INDEX not in trial.user_attrs:  # its driver died while it asked
                 storage.set_trial_user_attr(ours, INDEX, _index(trials, trial.number))
             storage.set_trial_state_values(ours, TrialState.FAIL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 
 from recsys.sweeps import tables
 from recsys.sweeps.record import Axis, Sweep
@@ -86,6 +87,18 @@ def headline(sweep: Sweep) -> str:
         out += ". Each is the best of many trials, and so too high: closing runs tell the methods"
         out += " apart, on test cases"
     return f"{out}."
+
+
+def fruitless(sweep: Sweep) -> list[str]:
+    """A sentence for each method of which no trial is complete, with the most frequent reason."""
+    out = []
+    for method in sweep.methods:
+        found = sweep.of(method)
+        if found and sweep.best(method) is None:
+            reasons = Counter(trial.reason for trial in found if trial.reason)
+            most = f", mostly: {reasons.most_common(1)[0][0].rstrip('.')}" if reasons else ""
+            out.append(f"no trial of {method} is complete ({len(found)} trials{most}).")
+    return out
 
 
 def chosen(sweep: Sweep, kind: Role) -> list[str]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from recsys.resume import LAST
 from recsys.sweeps import record, samplers
 from recsys.sweeps.definition import Budget, Definition, flat
-from recsys.sweeps.leases import BY_USER, INDEX, REASON, RETRY_OF, Leases, index_of
+from recsys.sweeps.leases import BLAMELESS, INDEX, REASON, RETRY_OF, Leases, index_of
 from recsys.sweeps.record import State
 from recsys.sweeps.space import Plan, axes, objectives
 from recsys.sweeps.storage import Opened
@@ -107,8 +109,13 @@ class Studies:
         for limit, name in ((budget.hours, "seconds"), (budget.epochs, "epochs")):
             if limit is None:
                 continue
-            again = {t.user_attrs.get(RETRY_OF) for t in trials} if name == "epochs" else set()
-            mine = [t for t in trials if t.number not in again]
+            again = {t.user_attrs.get(RETRY_OF) for t in trials}
+            mine = [
+                t
+                for t in trials
+                # Of a trial that was lost with its driver, nobody knows the seconds.
+                if t.number not in again or (name == "seconds" and DONE in t.user_attrs)
+            ]
             known = [float(t.user_attrs[DONE][name]) or 1.0 for t in mine if DONE in t.user_attrs]
             mean = sum(known) / len(known) if known else 0.0
             spent = sum(known) + mean * (len(mine) - len(known))
@@ -158,18 +165,34 @@ class Studies:
         return {index_of(study, trial) for trial in found}
 
     def stopped(self, method: str, trial: Trial, running: Running, outcome: Outcome) -> None:
-        """Notes that the user stopped a trial: the next driver goes on with it."""
+        """Notes that a trial was stopped by the user, or by what it is not to blame for.
+
+        The next driver goes on with it.
+        """
+        reason = outcome.reason if outcome.outside else STOPPED
         runs = [str(run.relative_to(self.folder)) for run in running.homes()]
-        self._note(trial, replace(outcome, reason=STOPPED), runs, running.reports)
-        self._held.fail(self._all[method], trial.number, STOPPED, retry=True, stopped=True)
+        self._note(trial, replace(outcome, reason=reason), runs, running.reports)
+        self._held.fail(self._all[method], trial.number, reason, retry=True, blameless=True)
 
     def recover(self) -> list[tuple[str, int]]:
         """The method and number of each trial whose driver is gone; all are repeated."""
-        return [
+        lost = [
             (method, number)
             for method, study in self._all.items()
-            for number in self._held.recover(study)
+            for number in self._held.recover(study, partial(self._reached, method))
         ]
+        self._held.forget()
+        return lost
+
+    def _reached(self, method: str, index: int) -> float:
+        """How far the trial in a place has come: when it last saved its state, else its step."""
+        place, found = self.place(method, index), [0.0]
+        for path in place.rglob(LAST.name):
+            with suppress(FileNotFoundError):  # its last process is just done with it
+                found.append(path.stat().st_mtime)
+        for path in place.rglob(VALIDATIONS):
+            found += [float(line.step) for line in told(path)]
+        return max(found)
 
     def _note(self, trial: Trial, outcome: Outcome, runs: list[str], reports: list[Line]) -> None:
         done = {
@@ -188,7 +211,9 @@ class Studies:
     def mistakes(self, method: str) -> str:
         """The sentence with which a method's first trials were all refused, or nothing."""
         trials = self._all[method].get_trials(deepcopy=False)
-        found = [t for t in trials if DONE in t.user_attrs and not t.user_attrs.get(BY_USER, False)]
+        found = [
+            t for t in trials if DONE in t.user_attrs and not t.user_attrs.get(BLAMELESS, False)
+        ]
         refused = [t.user_attrs[DONE]["reason"] for t in found if t.user_attrs[DONE]["mistake"]]
         return refused[0] if len(refused) == len(found) >= 2 and len(set(refused)) == 1 else ""
 

@@ -14,7 +14,7 @@ from typing import Any
 from recsys import resultfile
 from recsys.config import AXES
 from recsys.data.files import write_atomic
-from recsys.errors import ConfigError, Diverged, OutOfMemory
+from recsys.errors import OUTSIDE, ConfigError, Diverged, OutOfMemory
 from recsys.resume import CONFIG, ENDED, busy
 from recsys.sweeps.definition import VALIDATION, Definition, as_word
 from recsys.sweeps.launch import Child
@@ -29,6 +29,10 @@ VALUES = "values.json"
 """What the runs in a trial's folder were started with."""
 HOPELESS = (ConfigError.code, Diverged.code, OutOfMemory.code)
 """Exit codes of runs that would end the same way again."""
+FULL = ("No space left on device", "Disk quota exceeded", "the disk or the quota is full")
+"""How the system and we say that there is no room."""
+LEAST_FREE = 1 << 20
+"""Bytes below which a disk counts as full."""
 GRACE = 60.0
 """Seconds that a run has to save its state."""
 
@@ -44,6 +48,7 @@ class Outcome:
         state: As Optuna has it.
         reason: In a sentence, where it is not complete.
         again: Whether another attempt may end better: the process was killed or crashed.
+        outside: Whether what failed was outside of the run, as a full disk is: it is not to blame.
         mistake: Whether the run refused its configuration.
         objectives: Value of each objective; empty where it is not complete.
         figures: Numbers of its results, the mean over its seeds.
@@ -55,6 +60,7 @@ class Outcome:
     state: State
     reason: str = ""
     again: bool = False
+    outside: bool = False
     mistake: bool = False
     objectives: tuple[float, ...] = ()
     figures: Mapping[str, float] | None = None
@@ -276,6 +282,8 @@ class Running:
             crashed = f"The run ended with code {code} after its result: {said}" if code else ""
             self._keep(result, unsent(run) or crashed)
             return None
+        if code == OUTSIDE or _no_room(said, home):
+            return self._ended("failed", said, again=True, outside=True)
         if code in HOPELESS:
             return self._ended("failed", said, mistake=code == ConfigError.code)
         if code < 0 or code > 128:
@@ -287,7 +295,12 @@ class Running:
         return self._ended("failed", f"the run ended with code {code}: {said}", again=True)
 
     def _ended(
-        self, state: State, reason: str, again: bool = False, mistake: bool = False
+        self,
+        state: State,
+        reason: str,
+        again: bool = False,
+        mistake: bool = False,
+        outside: bool = False,
     ) -> Outcome:
         epochs = sum(float(r["validation"]["epochs"]) for r in self._results)
         if not self._results and self.reports:
@@ -296,6 +309,7 @@ class Running:
             state,
             reason,
             again,
+            outside,
             mistake,
             epochs=epochs,
             seconds=time.monotonic() - self._began,
@@ -334,6 +348,11 @@ class Running:
         self._leaving = True
         if self._child is not None:
             self._child.terminate(GRACE)
+
+
+def _no_room(said: str, place: Path) -> bool:
+    """Whether a run ended because the disk is full; its log may have had no room to say so."""
+    return any(words in said for words in FULL) or shutil.disk_usage(place).free < LEAST_FREE
 
 
 def last_error(log: Path) -> str:

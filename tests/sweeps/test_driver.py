@@ -14,7 +14,9 @@ from recsys import sweep as command
 from recsys.errors import ConfigError
 from recsys.sweeps import reading, record
 from recsys.sweeps.driver import Driver
+from recsys.sweeps.shown import ended
 from recsys.sweeps.space import plans
+from recsys.sweeps.trial import _no_room
 
 HERE = Path(__file__).parent
 
@@ -173,8 +175,57 @@ def test_a_budget_of_epochs_ends_where_no_trial_comes_to_one(play, tmp_path):
     space = SPACE.replace("{trials: 3}", "{epochs: 3}")
     behaviour = {f"{k:04d}": "early" for k in range(9)}
     sweep, code, _ = drive([*play(space, behaviour), "methods=lora"])
-    assert code == 0
+    assert code == 1
     assert [t.state for t in sweep.trials] == ["failed"] * 3
+
+
+def test_a_method_without_a_complete_trial_is_an_error(play, tmp_path, capsys):
+    behaviour = {f"{k:04d}": "nan" for k in range(3)}
+    _, code, _ = drive([*play(behaviour=behaviour), "methods=lora", "final_seeds=0"])
+    assert code == 1
+    said = capsys.readouterr().err
+    assert (
+        "error: no trial of lora is complete (3 trials, mostly: the loss is not finite at" in said
+    )
+
+
+def test_a_full_disk_stops_the_sweep_and_costs_no_trial_its_place(play, tmp_path, capsys):
+    words = [*play(behaviour={"0001": "full"}), "methods=lora", "final_seeds=0"]
+    for _ in range(3):  # it stays full: the sweep says so each time, and uses nothing up
+        sweep, code, _ = drive(words)
+        assert code == 5
+        assert "error: x could not be written because the disk is full; the same command goes" in (
+            capsys.readouterr().err
+        )
+        assert [t.index for t in sweep.of("lora", "complete")] == [0]
+    (tmp_path / "pretend.json").write_text("{}")
+    sweep, code, _ = drive(words)
+    assert code == 0
+    assert sorted(t.index for t in sweep.of("lora", "complete")) == [0, 1, 2]
+    assert all("disk is full" in t.reason for t in sweep.of("lora", "failed"))
+    # The best of as many trials as asked for, none of them given up.
+    assert len(ended(sweep, "lora")) == 3
+
+
+@pytest.mark.parametrize("words", ["No space left on device", "Disk quota exceeded"])
+def test_a_run_without_room_for_its_error_is_no_failure_of_its_values(play, tmp_path, words):
+    place = tmp_path / "place"
+    place.mkdir()
+    assert _no_room(f"OSError: [Errno 28] {words}", place)
+    assert not _no_room("tuning.layers is 9, and the model has 2.", place)
+
+
+def test_the_lock_of_a_killed_driver_goes(play, tmp_path):
+    words = [*play(behaviour={"0000": "slow"}), "methods=lora", "final_seeds=0"]
+    folder = reading.read(words).folder
+    process = begin(words, tmp_path)
+    until(lambda: next(folder.glob("trials/lora/0000/*/pids"), None))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list((folder / "drivers").glob("*.lock"))
+    (tmp_path / "pretend.json").write_text("{}")
+    assert drive(words)[1] == 0
+    assert not list((folder / "drivers").glob("*.lock"))
 
 
 def test_a_trial_that_its_last_other_driver_lost_is_not_left_behind(play, tmp_path):

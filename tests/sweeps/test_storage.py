@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from recsys.errors import ConfigError
-from recsys.sweeps.leases import LOST, Leases, index_of
+from recsys.sweeps.leases import LOSSES, LOST, Leases, index_of
 from recsys.sweeps.storage import JOURNAL, open_storage
 
 SPACE = {"x": optuna.distributions.FloatDistribution(0, 1)}
@@ -36,7 +36,7 @@ def drive(part, ready, go):
         os.read(go, 1)
         done = []
         if part == "recover":
-            done = leases.recover(study)
+            done = leases.recover(study, lambda index: 0.0)
         for _ in range({"ask": 6, "die": 3, "recover": 0}[part]):
             trial = leases.ask(study)
             done.append([trial.number, trial.suggest_float("x", 0, 1)])
@@ -123,6 +123,11 @@ def test_a_lost_trial_is_repeated_once_though_two_recover_at_once(place, opened,
         assert leases.ask(study).user_attrs["index"] == 3
 
 
+def nowhere(index):
+    """A trial that never came further."""
+    return 0.0
+
+
 def left(opened, study, count=1):
     """Trials whose driver has ended without a word."""
     with Leases(opened) as leases:
@@ -132,16 +137,33 @@ def left(opened, study, count=1):
     return trials
 
 
-def test_a_repetition_that_is_lost_is_not_repeated(opened, study):
+def test_a_trial_is_not_to_blame_for_the_death_of_its_driver(opened, study):
+    """Machines that are taken away may do that often; what never comes further is given up."""
     left(opened, study)
-    with Leases(opened) as leases:
-        assert leases.recover(study) == [0]
-        assert leases.ask(study).number == 1
-    with Leases(opened) as leases:
-        assert leases.recover(study) == [1]
-        assert leases.recover(study) == []
-        assert len(repetitions(study)) == 1
-        assert leases.ask(study).user_attrs["index"] == 1
+    for step in range(1, 2 * LOSSES):  # each driver brings it further
+        with Leases(opened) as leases:
+            assert leases.recover(study, lambda index, step=step: float(step)) == [step - 1]
+            assert leases.ask(study).user_attrs["index"] == 0
+    reached = 2.0 * LOSSES
+    for number in range(2 * LOSSES - 1, 3 * LOSSES - 1):
+        with Leases(opened) as leases:
+            assert leases.recover(study, lambda index: reached) == [number]
+            trial = leases.ask(study)
+            last = number == 3 * LOSSES - 2
+            assert trial.user_attrs["index"] == (1 if last else 0)
+    given_up = study.trials[3 * LOSSES - 2]
+    assert given_up.user_attrs["reason"].startswith(f"lost: its driver ended {LOSSES} times, and")
+    assert [t.user_attrs["retry_of"] for t in repetitions(study)][-1] == 3 * LOSSES - 3
+
+
+def test_locks_of_dead_drivers_go_and_those_of_living_ones_stay(opened, study):
+    left(opened, study)
+    assert len(list((opened.folder / "drivers").iterdir())) == 1
+    with Leases(opened) as one, Leases(opened) as two:
+        assert one.recover(study, nowhere) == [0]
+        one.forget()
+        there = {path.stem for path in (opened.folder / "drivers").iterdir()}
+        assert there == {one.id, two.id}
 
 
 def test_a_queued_trial_that_is_lost_before_it_asked_for_its_values_keeps_them(opened, study):
@@ -149,7 +171,7 @@ def test_a_queued_trial_that_is_lost_before_it_asked_for_its_values_keeps_them(o
     with Leases(opened) as leases:
         leases.ask(study)
     with Leases(opened) as leases:
-        assert leases.recover(study) == [0]
+        assert leases.recover(study, nowhere) == [0]
         assert leases.ask(study).suggest_float("x", 0, 1) == 0.25
 
 
@@ -157,7 +179,7 @@ def test_a_stopped_trial_goes_on_each_time_and_may_still_be_lost_once(opened, st
     with Leases(opened) as leases:
         for number in range(2):
             assert leases.ask(study).number == number
-            assert leases.fail(study, number, "stopped", retry=True, stopped=True) is True
+            assert leases.fail(study, number, "stopped", retry=True, blameless=True) is True
         for number, repeated in ((2, True), (3, False)):
             assert leases.ask(study).user_attrs["index"] == 0
             assert leases.fail(study, number, "killed", retry=True) is repeated
@@ -181,10 +203,10 @@ def test_a_driver_killed_between_failing_and_repeating_loses_nothing(opened, stu
         with monkeypatch.context() as patch:
             patch.setattr(study, "enqueue_trial", killed)
             with pytest.raises(KeyboardInterrupt):
-                leases.recover(study)
+                leases.recover(study, nowhere)
         assert [t.state for t in study.trials] == [TrialState.FAIL, TrialState.RUNNING]
-        assert leases.recover(study) == [1]
-        assert leases.recover(study) == []
+        assert leases.recover(study, nowhere) == [1]
+        assert leases.recover(study, nowhere) == []
     assert sorted(t.user_attrs["retry_of"] for t in repetitions(study)) == [0, 1]
 
 
@@ -192,7 +214,7 @@ def test_a_driver_killed_between_failing_and_repeating_loses_nothing(opened, stu
 def test_a_trial_of_a_driver_killed_while_it_asked_is_lost(opened, study):
     study.ask(SPACE)
     with Leases(opened) as leases:
-        assert leases.recover(study) == [0]
+        assert leases.recover(study, nowhere) == [0]
         trial = leases.ask(study)
     assert trial.user_attrs["index"] == study.trials[0].user_attrs["index"] == 0
 
@@ -200,7 +222,7 @@ def test_a_trial_of_a_driver_killed_while_it_asked_is_lost(opened, study):
 def test_a_living_driver_keeps_its_trials(opened, study):
     with Leases(opened) as one, Leases(opened) as two:
         mine, yours = one.ask(study).number, two.ask(study).number
-        assert one.recover(study) == two.recover(study) == []
+        assert one.recover(study, nowhere) == two.recover(study, nowhere) == []
         assert one.tell(study, mine, [0.5]) is two.tell(study, yours, None) is True
     assert [t.state for t in study.trials] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert not list((opened.folder / "drivers").iterdir())
@@ -214,14 +236,14 @@ def test_a_crash_is_repeated_once_and_a_bad_value_never(opened, study):
         again = leases.ask(study)
         assert (again.user_attrs["retry_of"], again.user_attrs["index"]) == (crashed, 1)
         assert leases.fail(study, again.number, "killed", retry=True) is False
-        assert leases.recover(study) == []
+        assert leases.recover(study, nowhere) == []
     assert [t.user_attrs["reason"] for t in study.trials] == ["diverged", "killed", "killed"]
 
 
 def test_a_driver_taken_for_dead_is_told_that_its_trial_does_not_count(opened, study):
     (trial,) = left(opened, study)
     with Leases(opened) as late, Leases(opened) as leases:
-        leases.recover(study)
+        leases.recover(study, nowhere)
         assert late.tell(study, trial.number, [1.0]) is False
         assert late.fail(study, trial.number, "killed", retry=True) is False
     assert len(repetitions(study)) == 1
@@ -234,14 +256,14 @@ def test_another_machine_is_known_by_its_signs_of_life(postgres, tmp_path):
     study = optuna.create_study(study_name=tmp_path.name, storage=here.storage)
     with Leases(there) as far, Leases(here) as near:
         far.ask(study)
-        assert near.recover(study) == []
+        assert near.recover(study, nowhere) == []
         with here.server.begin() as connection:
             old = "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '{} seconds'"
             connection.execute(text(old.format(60)))
-            assert near.recover(study) == []
+            assert near.recover(study, nowhere) == []
         with here.server.begin() as connection:
             connection.execute(text(old.format(60)))
-        assert near.recover(study) == [0]
+        assert near.recover(study, nowhere) == [0]
 
 
 def test_signs_of_life_are_written_while_a_trial_runs(postgres, tmp_path, monkeypatch):
@@ -349,6 +371,6 @@ def test_a_sqlite_file_serves_the_drivers_of_one_machine(tmp_path):
     study = optuna.create_study(study_name="a", storage=opened.storage)
     left(opened, study)
     with Leases(opened) as leases:
-        assert leases.recover(study) == [0]
+        assert leases.recover(study, nowhere) == [0]
         assert leases.ask(study).user_attrs["retry_of"] == 0
     assert os.listdir(tmp_path / "drivers")
