@@ -59,6 +59,10 @@ OUTSIDE = 5
 """Exit code where nothing is wrong with a run but with what it needs outside of itself."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says where there is no room."""
+
+
 class DiskFull(DataError):
     """A disk or a quota that has no room for what is to be written."""
 
@@ -107,5 +111,5 @@ def system_told() -> Iterator[None]:
         sentence = describe_file_error(error)
         if sentence is None:
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise (DiskFull if full else DataError)(sentence) from error
+        kind = DiskFull if error.errno in FULL else DataError
+        raise kind(sentence) from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from recsys.errors import OUTSIDE, RecsysError, describe_file_error
+from recsys.errors import FULL, OUTSIDE, RecsysError, describe_file_error
 
 REPORT = "error.txt"
 """File of a run's folder: the traceback of what nobody foresaw."""
@@ -91,7 +91,7 @@ def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
         told = describe_file_error(error) if isinstance(error, OSError) else None
         print(f"error: {told or _sentence(error, words)}", file=sys.stderr)
         code = UNFORESEEN if told is None else RecsysError.code
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL:
             code = OUTSIDE
     sys.exit(code)
 

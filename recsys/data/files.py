@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from recsys.errors import DataError, DiskFull, describe_file_error
+from recsys.errors import FULL, DataError, DiskFull, describe_file_error
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ABOVE = (errno.ENOENT, errno.EEXIST)  # no folder can be made where the path says
 _CUT = re.compile(r"\d+ requested and \d+ written")
 _LONGEST = 200  # bytes kept of a name, so that one of 255 has room for what stands beside it
@@ -50,7 +49,7 @@ def full_disk(path: Path) -> Iterator[None]:
     except OSError as err:
         # NumPy says so without a number, of a disk as of a limit.
         cut = err.errno is None and _CUT.search(str(err)) is not None
-        if err.errno in _FULL or cut:
+        if err.errno in FULL or cut:
             limit = ", or files may not be so large (ulimit -f)" if cut else ""
             raise DiskFull(
                 f"{path} could not be written because the disk or the quota is full{limit}; "
