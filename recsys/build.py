@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -131,8 +131,12 @@ def data(run: Run) -> tuple[Tables, Split]:
     return prepare(run.data)
 
 
-def assemble(run: Run) -> Assembly:
+def assemble(run: Run, check: Callable[[Tables, str], None] | None = None) -> Assembly:
     """Builds everything that a run needs; seeds torch, so that heads start the same.
+
+    Args:
+        run: Its configuration.
+        check: Sees tables and their fingerprint before anything is encoded, and may refuse them.
 
     Raises:
         ConfigError: A combination, an encoder or an option is impossible.
@@ -166,6 +170,8 @@ def assemble(run: Run) -> Assembly:
         written=querytexts.written(run, tables, known),
     )
     key = fingerprint(tables)
+    if check is not None:
+        check(tables, key)
     if isinstance(examples, HardExamples):
         mining.mine(run, examples, split, key, lambda: floor("tfidf", parts), _miner, device(run))
     # Now, so that weights do not depend on whether something was mined or read from the store.

@@ -51,7 +51,7 @@ NEEDED: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "Model",
         (
             *("gives", "trains", "reads_tokens", "reads_user_texts", "reads_item_vectors"),
-            *("reads_tags", "reads_context", "reads_context_texts"),
+            *("reads_tags", "reads_context", "reads_context_texts", "learns_rows"),
         ),
     ),
     "objective": ("Objective", ("needs", "reads_labels", "draws", "encodes_catalog")),

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from recsys.build import Assembly
+    from recsys.config import Run
+    from recsys.data.tables import Tables
     from recsys.recommender import Recommender
     from recsys.types import Batch
 
@@ -102,13 +104,17 @@ def recommend(words: dict[str, str]) -> list[str]:
     if not (folder / "result.json").is_file():
         raise ConfigError(f"{folder}: the run is not complete, result.json is missing.")
     expected = _fingerprint(folder / "result.json")
-    made = build.assemble(mining.without_hard(run))  # who ranked for training may be gone
-    if made.fingerprint != expected:
-        raise ConfigError(f"{folder}: the data has changed since the run; run fit again.")
-    if run.architecture.trains:
-        made.recommender.load_trained(folder / "checkpoints" / "best.safetensors")
     moment = words.get("at", "now")
     at = _milliseconds(moment)
+
+    def check(tables: Tables, found: str) -> None:
+        _check_data(run, folder, found == expected)
+        _asked_rows(tables, words)
+
+    # Who ranked for training may be gone.
+    made = build.assemble(mining.without_hard(run), check)
+    if run.architecture.trains:
+        made.recommender.load_trained(folder / "checkpoints" / "best.safetensors")
     given = {k.removeprefix(CONTEXT): v for k, v in words.items() if k.startswith(CONTEXT)}
     situation, notes = made.situations.ask(at, given)
     for note in notes:
@@ -128,6 +134,42 @@ def recommend(words: dict[str, str]) -> list[str]:
             zip(scores.tolist(), rows.tolist(), strict=True), start=1
         )
     ]
+
+
+def _check_data(run: Run, folder: Path, same: bool) -> None:
+    """Refuses other data where what was learned belongs to its rows; else says that it is other.
+
+    A model that reads nothing but texts ranks a new item as it ranked those of the test that
+    training had not shown.
+
+    Raises:
+        ConfigError: The data has changed, and the run knows items, tags or situations by number.
+    """
+    if same:
+        return
+    if not run.architecture.trains or run.architecture.learns_rows:
+        raise ConfigError(f"{folder}: the data has changed since the run; run fit again.")
+    print(
+        "note: the data has changed since the run: its items, users and events are ranked and read "
+        "as they are now, by what the run learned then",
+        file=sys.stderr,
+    )
+
+
+def _asked_rows(tables: Tables, words: dict[str, str]) -> tuple[int, list[int]]:
+    """Row of the user that is asked for, -1 for none, and rows of the history that is given.
+
+    Raises:
+        DataError: An id is unknown.
+    """
+    from recsys.data.tables import IdMap
+
+    if "user" in words:
+        return IdMap(tables.users["user"].to_list(), "user").row(words["user"]), []
+    if "history" in words:
+        items = IdMap(tables.items["item"].to_list(), "item")
+        return -1, items.rows([i.strip() for i in words["history"].split(",")]).tolist()
+    return -1, []
 
 
 def _milliseconds(moment: str) -> int:
@@ -188,19 +230,13 @@ def _asked(
     import numpy as np
     import torch
 
-    from recsys.data.tables import IdMap
-
     if "text" in words:
         batch = made.examples.serve(np.empty(0, dtype=np.int64))
         batch = replace(batch, situation=situation)
         query = _text_query(made.recommender, made, batch, words["text"])
         return batch, torch.empty(0, dtype=torch.long), query
-    items = IdMap(made.tables.items["item"].to_list(), "item")
-    if "user" in words:
-        user = IdMap(made.tables.users["user"].to_list(), "user").row(words["user"])
-        had = made.examples.history(user)
-    else:
-        user, had = -1, items.rows([i.strip() for i in words["history"].split(",")])
+    user, given = _asked_rows(made.tables, words)
+    had = np.asarray(given, dtype=np.int64) if user < 0 else made.examples.history(user)
     seen = had if user < 0 else made.examples.seen(user)
     batch = replace(made.examples.serve(had, user), situation=situation)
     return batch, torch.from_numpy(seen), None

@@ -44,6 +44,7 @@ class Baseline:
     reads_tags: ClassVar[tuple[str, ...]] = ()
     reads_context: ClassVar[tuple[str, ...]] = ()
     reads_context_texts: ClassVar[bool] = False
+    learns_rows: ClassVar[bool] = True
 
     @property
     def reads_user_texts(self) -> bool:

@@ -149,3 +149,34 @@ def test_a_title_acts_on_no_terminal(shop, shop_words, tmp_path, monkeypatch, ca
     assert len(shown.splitlines()) == 2
     assert all(sign.isprintable() for sign in shown.replace("\n", ""))
     assert "[2J" in shown, "it is shown, and does nothing"
+
+
+def test_an_item_that_came_later_is_ranked_by_a_model_of_texts(
+    shop, shop_words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    items = tmp_path / "items.csv"
+    items.write_text((shop / "items.csv").read_text())
+    words = [*shop_words, f"data.source.items={items}", "tuning=frozen", "trainer.epochs=1"]
+    assert main(words) == 0
+    assert main([*words, "architecture.item=text+id"]) == 0
+    texts, ids = sorted((tmp_path / "runs").iterdir(), key=lambda f: f.stat().st_mtime)
+    with items.open("a") as file:
+        file.write("999,red red lamp lamp\n")
+    capsys.readouterr()
+    assert recommend([f"run={texts}", "text=red red lamp lamp", "k=1"]) == 0
+    out, err = capsys.readouterr()
+    assert out.split()[2] == "999"
+    assert "note: the data has changed since the run" in err
+    assert recommend([f"run={texts}", "user=u3", "k=40"]) == 0
+    assert " 999 " in capsys.readouterr().out
+    # What cannot be answered is told before anything is loaded or encoded.
+    monkeypatch.setattr("recsys.encoding.load_all", lambda *_, **__: pytest.fail("it was loaded"))
+    for asked, said in (
+        ([f"run={ids}", "user=u3"], "the data has changed since the run; run fit again"),
+        ([f"run={texts}", "user=nobody"], "nobody"),
+        ([f"run={texts}", "history=000,nothing"], "nothing"),
+        ([f"run={texts}", "user=u3", "at=noon"], "noon"),
+    ):
+        assert recommend(asked) == 2
+        assert said in capsys.readouterr().err

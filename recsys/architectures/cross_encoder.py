@@ -24,6 +24,7 @@ class Config:
     reads_user_texts: ClassVar[bool] = True
     reads_item_vectors: ClassVar[bool] = False
     reads_tags: ClassVar[tuple[str, ...]] = ()
+    learns_rows: ClassVar[bool] = False
     reads_context_texts: ClassVar[bool] = True
 
     context: list[str] = option(

@@ -82,6 +82,11 @@ class Config:
         return True
 
     @property
+    def learns_rows(self) -> bool:
+        """Whether what it has learned belongs to single items, tags or situations of its data."""
+        return self.item != "text" or bool(self.categories or self.context)
+
+    @property
     def reads_tags(self) -> list[str]:
         """Item columns of tags."""
         return self.categories
