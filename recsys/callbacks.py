@@ -1,4 +1,4 @@
-"""What watches a training: best checkpoint, log, seeds and memory."""
+"""What watches a training: best checkpoint, log and seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from recsys.data.datamodule import RecDataModule
 from recsys.errors import ConfigError, DataError
 from recsys.optim import diverged
 from recsys.recommender import Recommender
-from recsys.record import anonymous_mb
 from recsys.resume import rank
 from recsys.types import Batch
 from recsys.validations import Validations, epochs_of
@@ -307,48 +306,6 @@ class Watch(Callback):
         values = {name: float(value) for name, value in row.items()}
         for logger in trainer.loggers:
             logger.log_metrics(values, trainer.global_step)
-
-
-class Memory(Callback):
-    """Samples the anonymous memory of this process and keeps the largest.
-
-    A peak between two samples is missed: they are taken after every so many optimiser steps, after
-    each validation and test, and where the run asks.
-
-    Args:
-        every: Optimiser steps between two samples; None: ten.
-
-    Attributes:
-        peak: Largest sample in MiB; 0 where the system does not tell.
-    """
-
-    def __init__(self, every: int | None) -> None:
-        self.every = every or ROWS
-        self.peak = 0.0
-
-    def sample(self) -> None:
-        """Takes one sample."""
-        self.peak = max(self.peak, anonymous_mb() or 0.0)
-
-    def on_train_batch_end(
-        self,
-        trainer: lp.Trainer,
-        pl_module: lp.LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        """Samples after every so many whole steps, before the gradients are gone."""
-        if whole(trainer, batch_idx + 1) and trainer.global_step % self.every == 0:
-            self.sample()
-
-    def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Samples after a validation."""
-        self.sample()
-
-    def on_test_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Samples after a test."""
-        self.sample()
 
 
 NOT_FINITE = "the loss or a trained parameter is not finite"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 from torch import Tensor
 
-from recsys import beyond, protocols, record, results, slices
+from recsys import beyond, overhead, protocols, record, results, slices
 from recsys.build import Assembly
 from recsys.callbacks import Best, Watch, trained_epochs
 from recsys.config import Run
 from recsys.evaluation import cutoffs
 from recsys.meter import Counts
+from recsys.overhead import Spent
+from recsys.rankcost import RankCost
 from recsys.resume import Start
 from recsys.trained import TABLE
 
@@ -69,24 +71,52 @@ def train(watch: Watch, made: Assembly) -> dict[str, object]:
 
 
 def cost(
-    run: Run, made: Assembly, start: Start, counts: Counts, seconds: float
+    run: Run,
+    made: Assembly,
+    start: Start,
+    counts: Counts,
+    progress: Progress,
+    others: Sequence[RankCost],
+    startup: Spent,
 ) -> dict[str, object]:
-    """What the run took, over all stops; `seconds` were spent training."""
+    """What the run took, over all stops and ranks.
+
+    Args:
+        run: The configuration.
+        made: What was made of it.
+        start: What the first rank has noted.
+        counts: Of training, over all ranks.
+        progress: How far training came.
+        others: What the other ranks have noted.
+        startup: What passed before the last attempt could begin: Python, imports, configuration.
+    """
     model, method = made.recommender, start.spent.minus(start.beside)
+    ranks = [RankCost.of(start.spent, start.beside, start.peak_mb), *others]
+    peaks = [rank.peak_mb for rank in ranks]
+    kept = overhead.kept()
     return {
-        "trained_parameters": sum(p.numel() for p in model.kept().values()),
+        # Heads that are there and never take a step train as little as the encoder.
+        "trained_parameters": (
+            sum(p.numel() for p in model.kept().values()) if progress.steps else 0
+        ),
         "parameters": sum(
             p.numel() for name, p in model.named_parameters() if not name.startswith(TABLE)
         ),
         "texts": round(counts.texts),
         "tokens": round(counts.tokens),
         "train_flops": counts.flops,
-        "train_seconds": seconds,
+        "train_seconds": progress.seconds,
         "seconds": start.seconds,
-        "cpu_seconds": start.cpu_seconds,
+        "cpu_seconds": sum(rank.cpu_seconds for rank in ranks),
+        "startup_seconds": startup.seconds,
+        "startup_cpu_seconds": startup.cpu_seconds,
         "method_seconds": method.seconds,
-        "method_cpu_seconds": method.cpu_seconds,
-        "anonymous_peak_mb_sampled": start.peak_mb or None,
+        "method_cpu_seconds": sum(rank.spent.minus(rank.beside).cpu_seconds for rank in ranks),
+        "kept_seconds": None if kept is None else kept.seconds,
+        "kept_cpu_seconds": None if kept is None else kept.cpu_seconds,
+        "anonymous_peak_mb_sampled": sum(peaks) if all(peaks) else None,
+        "largest_rank_peak_mb_sampled": max(peaks) if all(peaks) else None,
+        "ranks": len(ranks),
         "devices": run.trainer.devices,
         "resumes": start.resumes,
         **record.cache(model.parts.prefix or model.parts.vectors),

@@ -112,6 +112,7 @@ def fit(run: Run, folder: Path | None = None) -> Path:
             memory did not suffice.
         Leave: SIGTERM or SIGINT came.
     """
+    started, beside = overhead.begin(), overhead.spent()
     say(f"{run.experiment or choice_name(run.architecture)}: loading libraries")
     import torch
 
@@ -119,7 +120,7 @@ def fit(run: Run, folder: Path | None = None) -> Path:
     from recsys.ending import memory_told
     from recsys.job import Job
 
-    started, beside = overhead.now(), overhead.spent()
+    startup = overhead.ready(started)
     hush()
     with Signals() as signals, ExitStack() as held:
         try:
@@ -139,7 +140,7 @@ def fit(run: Run, folder: Path | None = None) -> Path:
                     held.enter_context(locked(folder))
                 guard.leave_reports_in(folder)
                 job = Job(run, folder, made, signals)
-                return job.run_all(started, beside)
+                return job.run_all(started, beside, startup)
         except Leave as leave:
             if rank() == 0:
                 after = f"; go on with: python -m recsys.fit resume={folder}" if folder else ""

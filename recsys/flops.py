@@ -9,6 +9,9 @@ device. An operation is a multiplication or an addition, and only matrix product
 - Attention takes 4 L H a token forward in texts of L tokens, where H is the width of all heads
   together (two products of H with L keys), and twice that backward, where a gradient passes it. A
   window or a causal mask saves nothing here. P learned keys in front of the others take 4 P H.
+- DoRA makes the product B A of each map, by A and then B over a unit matrix, in every pass of a
+  micro-batch and forward only: its norm is taken for a constant. Where its input has dropout, the
+  pretrained map runs a second time on that input.
 - A product of Q query vectors with N item vectors of width D takes 2 Q N D forward and twice that
   backward.
 
@@ -44,11 +47,13 @@ class Rate:
     Attributes:
         token: Of the linear maps.
         square: Of the attention.
+        call: Of what runs once for a micro-batch, whatever it holds.
         shapes: Input and output width of each linear map that runs a token, forward.
     """
 
     token: float
     square: float
+    call: float
     shapes: tuple[tuple[int, int], ...]
 
 
@@ -84,6 +89,8 @@ class Work:
         self.texts += len(lengths)
         self.tokens += tokens
         self.flops += rate.token * tokens + rate.square * sum(n * n for n in lengths)
+        if rate.call:
+            self.flops += rate.call * sum(1 for _ in encoder.plan(lengths))
 
     def rate(self, encoder: Encoder, prefix: PrefixCache | None) -> Rate:
         """What a text costs this encoder, with or without gradients as they are asked for now."""
@@ -169,6 +176,12 @@ def probe(encoder: Encoder, prefix: PrefixCache | None) -> Rate:
     # A map outside of the layers may see one vector a text, not one a token.
     positions = next((rows for m, _, rows, _ in seen if m in inside), 0)
     of_tokens = [(m, flops) for m, flops, rows, _ in seen if rows == positions]
+    # Forward only: no gradient passes what a layer computes of its weights alone.
+    call = sum(
+        2.0 * m.get_parameter("weight").numel() * rows
+        for m, _, rows, _ in seen
+        if m in inside and rows != positions
+    )
     gradient = {m: wanted for m, _, _, wanted in seen}
     times = Counter(m for m, _, _, _ in seen)  # a layer may be used again
     attended = [
@@ -183,8 +196,10 @@ def probe(encoder: Encoder, prefix: PrefixCache | None) -> Rate:
     return Rate(
         token=sum(flops for _, flops in of_tokens)
         + bare
+        + sum(_again(layer, gradient) for layer in layers)
         + sum(a * n for a, n in zip(attended, learned, strict=True)),
         square=sum(attended),
+        call=call,
         shapes=tuple(_shape(m) for m, _ in of_tokens),
     )
 
@@ -225,6 +240,21 @@ def _bare(layer: nn.Module, gradient: dict[nn.Module, bool]) -> float:
     maps = [p for m in inner if not isinstance(m, LINEAR) for p in m.parameters(recurse=False)]
     passes = any(gradient[m] for m in ran)
     return sum(2.0 * p.numel() * (1 + passes + p.requires_grad) for p in maps if p.ndim == 3)
+
+
+def _again(layer: nn.Module, gradient: dict[nn.Module, bool]) -> float:
+    """Operations a token of the pretrained maps that run again, on an input with dropout (DoRA)."""
+    from peft.tuners.lora import LoraLayer
+
+    out = 0.0
+    for module in layer.modules():
+        if not isinstance(module, LoraLayer) or module.get_base_layer() not in gradient:
+            continue
+        drops = [d for d in module.lora_dropout.values() if isinstance(d, nn.Dropout) and d.p > 0]
+        if drops and len(module.lora_magnitude_vector):
+            base = module.get_base_layer()
+            out += 2.0 * base.get_parameter("weight").numel() * (1 + gradient[base])
+    return out
 
 
 def _pretrained(module: nn.Module) -> Iterator[nn.Module]:

@@ -15,20 +15,33 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from recsys import build, closing, idle, overhead, profiling, protocols, ranks, results, tracking
+from recsys import (
+    build,
+    closing,
+    idle,
+    overhead,
+    profiling,
+    protocols,
+    rankcost,
+    ranks,
+    results,
+    tracking,
+)
 from recsys.bars import Bar, Course, header, validation_line
 from recsys.build import Assembly
-from recsys.callbacks import BatchSeed, Best, Memory, Watch
+from recsys.callbacks import BatchSeed, Best, Watch
 from recsys.config import Run, to_node
 from recsys.ending import memory_told, state
 from recsys.errors import ConfigError, DataError
 from recsys.evaluation import cutoffs
 from recsys.hardware import NAMES
 from recsys.itemtable import EVERY_STEP, Distill
+from recsys.memory import Sampler
 from recsys.meter import Counts, Meter
 from recsys.overhead import Spent
 from recsys.profiling import Profile, Stages
 from recsys.progress import Task, heard, track
+from recsys.rankcost import RankCost
 from recsys.resume import ENDED, FOLDER, LAST, Signals, Start, config_checksum, rank
 from recsys.saving import Save, WholeFile
 from recsys.stopwatch import Stopwatch
@@ -63,7 +76,7 @@ class Job:
         self.course = Course(run.evaluation.test)
         self.bar = Bar(self.course)
         self.rows = Watch(run.trainer.log_every, self.save.total_seconds)
-        self.memory = Memory(run.trainer.log_every)
+        self.memory = Sampler()
         start = Start.read(folder)
         if start is not None and start.fingerprint != made.fingerprint:
             raise ConfigError(f"{folder}: the data has changed since the run began; start a new.")
@@ -74,30 +87,36 @@ class Job:
         elif rank() == 0:
             start.resumes += 1
         self.start = start
+        # Each rank goes on from what it has cost itself.
+        own = None if rank() == 0 else rankcost.read(folder, rank()) or RankCost()
+        self.own = own or RankCost.of(start.spent, start.beside, start.peak_mb)
+        self.startup = Spent()
         self.watch = Stopwatch(run.profile, start.stages)
         self.meter, self.profile = Meter(run.profile), Profile(self.watch, run.trainer.precision)
         self.clock, self.beside = overhead.now(), overhead.spent()
         self.csv = tracking.CsvLog(folder / "log" / "metrics.csv")
         self.wandb: tracking.WandbLog | None = None
 
-    def run_all(self, started: Spent, beside: Spent) -> Path:
+    def run_all(self, started: Spent, beside: Spent, startup: Spent) -> Path:
         """Floors, training, test and result.
 
         Args:
             started: The clocks when the command began.
             beside: What the process had spent beside its methods by then.
+            startup: What passed from there until a run could be made, imports above all.
 
         Raises:
             RecsysError: The data cannot be used, the training diverged, or memory did not suffice.
             Leave: A signal ended it.
         """
         first = rank() == 0
-        self.clock, self.beside = started.minus(self.start.spent), beside.minus(self.start.beside)
+        self.clock, self.beside = started.minus(self.own.spent), beside.minus(self.own.beside)
+        self.startup = startup
         self.watch.begin(started.seconds)
         many = self.run.trainer.devices > 1
         trainer = None
         try:
-            with memory_told():
+            with self.memory, memory_told():
                 if first:
                     (self.folder / ENDED).unlink(missing_ok=True)  # of an attempt before
                     ranks.clear_note(self.folder)
@@ -158,13 +177,14 @@ class Job:
             print(told)
 
     def _account(self) -> None:
-        """Notes what the run has cost so far, over all stops; on the first rank only."""
+        """Notes what the run has cost so far, over all stops; each rank for itself."""
         self.memory.sample()
+        spent, beside = overhead.now().minus(self.clock), overhead.spent().minus(self.beside)
+        peak = max(self.own.peak_mb, self.memory.peak)
         if rank() != 0:
+            rankcost.write(self.folder, rank(), RankCost.of(spent, beside, peak))
             return
-        self.start.spent = overhead.now().minus(self.clock)
-        self.start.beside = overhead.spent().minus(self.beside)
-        self.start.peak_mb = max(self.start.peak_mb, self.memory.peak)
+        self.start.spent, self.start.beside, self.start.peak_mb = spent, beside, peak
         if self.run.profile:
             self.start.stages = self.watch.seconds()
         self.start.write(self.folder)
@@ -238,6 +258,8 @@ class Job:
         """Writes the result; on the first rank only."""
         options = self.run.evaluation
         rows = results.gather(self.made.recommender.evaluator.rows) if options.test else []
+        if rank() != 0:
+            self._account()  # the first rank reads it behind the sum, for which it waits
         counts = self.meter.total()
         if rank() != 0:
             return
@@ -274,7 +296,8 @@ class Job:
         if self.run.profile:
             profile = self._profile(counts)
             profiling.write(self.folder, profile, counts, self.profile.gemms)
-        cost = closing.cost(self.run, self.made, self.start, counts, progress.seconds)
+        others = rankcost.others(self.folder, self.run.trainer.devices)
+        cost = closing.cost(self.run, self.made, self.start, counts, progress, others, self.startup)
         protocol = closing.protocol(self.run, self.made)
         return {
             **({} if tested is None else tested.figures),
@@ -309,7 +332,7 @@ class Job:
         options = self.run.trainer
         callbacks: list[Callback] = [self.profile] if self.run.profile else []
         callbacks += [self.meter, BatchSeed(self.run.seed)]
-        callbacks += [self.rows, self.memory, self.best]
+        callbacks += [self.rows, self.best]
         if options.encoder_updates != EVERY_STEP and self.run.architecture.trains:
             clip, size = self.run.optimizer.clip, options.batch_size
             callbacks.append(Distill(options.encoder_updates, size, clip, self.run.seed))

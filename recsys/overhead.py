@@ -7,10 +7,12 @@ the method, and with it two methods cannot be compared.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,73 @@ def now() -> Spent:
 
 _total = Spent()
 _open = False
+_command: Spent | None = None
+_kept: dict[Path, Spent | None] = {}
+_IMPORTED = time.monotonic()
+
+YOUNG = 120.0
+"""Seconds; a command that says to be older when it begins was something else before."""
+
+
+def _process_began() -> float:
+    """When this process began, by the monotonic clock; where that is not told, this import."""
+    try:
+        stat = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
+        ticks = int(stat.rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, ValueError, IndexError):
+        return _IMPORTED
+    return time.monotonic() - age if 0 <= age < YOUNG else _IMPORTED
+
+
+def command_began() -> None:
+    """Lets the next run begin where this process began, for a command that makes one run."""
+    global _command
+    _command = Spent(_process_began(), 0.0)
+
+
+def begin() -> Spent:
+    """The clocks where a run begins: now, or where its command began; nothing is in use yet."""
+    global _command
+    found, _command = _command or now(), None
+    _kept.clear()
+    return found
+
+
+def ready(began: Spent) -> Spent:
+    """Counts all since a run began as spent beside it: starting Python, imports, configuration.
+
+    Returns:
+        What that was.
+    """
+    global _total
+    found = now().minus(began)
+    _total = _total.plus(found)
+    return found
+
+
+def use(folder: Path, made: Spent | None) -> None:
+    """Notes what building a folder took that runs share, whichever run built it.
+
+    Args:
+        folder: That this run reads.
+        made: What building it took, as far as it is no cost of this run already; None where a
+            version before this note built it.
+    """
+    _kept[folder] = made
+
+
+def kept() -> Spent | None:
+    """What building all that took that this run reads and others share; None if not all is known.
+
+    It is what the method would have cost on a machine that had nothing, beside its own cost.
+    """
+    out = Spent()
+    for made in _kept.values():
+        if made is None:
+            return None
+        out = out.plus(made)
+    return out
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a result says of its circumstances: encoder, split, lists, versions, code and memory."""
+"""What a result says of its circumstances: encoder, split, lists, versions and code."""
 
 from __future__ import annotations
 
@@ -113,16 +113,3 @@ def commit() -> dict[str, object]:
     return (
         {"commit": head, "dirty": bool(git("status", "--porcelain", "--", *code))} if head else {}
     )
-
-
-def anonymous_mb() -> float | None:
-    """Anonymous memory of this process now, in MiB, or None where the system does not tell.
-
-    Memory maps of caches do not count: the resident size would inflate for them.
-    """
-    path = Path("/proc/self/status")
-    if not path.is_file():
-        return None
-    lines = [line.split() for line in path.read_text().splitlines()]
-    found = [int(words[1]) for words in lines if words[0] == "RssAnon:"]
-    return found[0] / 1024 if found else None

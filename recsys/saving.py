@@ -82,7 +82,7 @@ class Save(Checkpoint):
         path: The checkpoint.
         minutes: Time between two.
         signals: What came meanwhile.
-        saved: Called on the first rank after each save.
+        saved: Called after each save, on every rank.
 
     Attributes:
         seconds: Time trained before `_began`.
@@ -184,8 +184,7 @@ class Save(Checkpoint):
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(self.path)
-        if trainer.is_global_zero:
-            self.saved()
+        self.saved()
         self._saved = time.monotonic()
 
     def _point(self, trainer: lp.Trainer, ended: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -162,6 +163,34 @@ def test_every_auto_is_decided_for_all_ranks(runs):
     assert "wandb: 'off'" in text
 
 
+def test_cost_is_that_of_all_ranks(shop, tiny_bert, tmp_path):
+    """Against what the system says of the command and the rank that it has waited for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = start(
+        words(shop, tiny_bert, tmp_path / "runs", 2, "trainer.epochs=20"), tmp_path / "cache"
+    )
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    (folder,) = (tmp_path / "runs").iterdir()
+    cost = json.loads((folder / "result.json").read_text())["cost"]
+    first = json.loads((folder / "start.json").read_text())
+    other = json.loads((folder / "log" / "rank-1.json").read_text())
+    # The system counts a child that was waited for: the first rank, which does not wait for others.
+    said = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert 0.6 * said < first["cpu_seconds"] <= said + 0.05, "but for how an interpreter ends"
+    assert other["cpu_seconds"] > 1
+    assert cost["cpu_seconds"] == pytest.approx(first["cpu_seconds"] + other["cpu_seconds"])
+    own = sum(each["cpu_seconds"] - each["beside_cpu_seconds"] for each in (first, other))
+    assert cost["method_cpu_seconds"] == pytest.approx(own)
+    assert 0 < own < cost["cpu_seconds"] - cost["startup_cpu_seconds"]
+    assert cost["ranks"] == cost["devices"] == 2
+    peaks = first["peak_mb"], other["peak_mb"]
+    assert cost["anonymous_peak_mb_sampled"] == pytest.approx(sum(peaks))
+    assert cost["largest_rank_peak_mb_sampled"] == max(peaks)
+    assert min(peaks) > 0.5 * max(peaks)
+
+
 def test_a_signal_stops_all_ranks_and_both_go_on(shop, tiny_bert, tmp_path):
     more = ["trainer.epochs=3000", "trainer.batch_size=8", "checkpoint.every_minutes=0.001"]
     asked = words(shop, tiny_bert, tmp_path / "runs", 2, *more)
@@ -178,6 +207,9 @@ def test_a_signal_stops_all_ranks_and_both_go_on(shop, tiny_bert, tmp_path):
     assert f"stopped by SIGTERM; go on with: python -m recsys.fit resume={folder}" in stderr
     # The other rank has left too: nobody holds the command's output open, and none writes any more.
     kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    spent = json.loads((folder / "log" / "rank-1.json").read_text())
+    assert spent["cpu_seconds"] > spent["beside_cpu_seconds"] > 0
+    (folder / "log" / "rank-1.json").write_text(json.dumps(spent | {"cpu_seconds": 5000.0}))
     again = start([f"resume={folder}"], tmp_path / "cache")
     deadline = time.monotonic() + 120
     while (
@@ -190,3 +222,5 @@ def test_a_signal_stops_all_ranks_and_both_go_on(shop, tiny_bert, tmp_path):
     again.send_signal(signal.SIGINT)
     again.communicate(timeout=60)
     assert again.returncode == 128 + signal.SIGINT
+    # The other rank goes on from its own cost, as the first one does.
+    assert json.loads((folder / "log" / "rank-1.json").read_text())["cpu_seconds"] > 5000

@@ -82,6 +82,8 @@ def test_a_stopwatch_that_is_off_does_nothing(monkeypatch):
         ["tuning=full", "tuning.layers=1"],
         ["tuning=lora"],
         ["tuning=lora", "tuning.layers=2", "tuning.targets=attention"],
+        ["tuning=lora", "tuning.layers=2", "tuning.dora=true", "encoder.chunk_tokens=16"],
+        ["tuning=lora", "tuning.dora=true", "tuning.dropout=0.1"],
         ["tuning=adapter", "tuning.layers=1", "tuning.placement=houlsby"],
         ["tuning=adapter", "tuning.layers=2"],
     ],

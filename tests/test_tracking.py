@@ -6,19 +6,22 @@ import json
 import os
 import subprocess
 import sys
+import time
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
 
 from recsys import build, record
 from recsys.boards import logged
-from recsys.callbacks import Memory
 from recsys.config import compose
 from recsys.data.examples import TEST
 from recsys.fit import main
 from recsys.hardware import precision
+from recsys.memory import Sampler, anonymous_mb
 from recsys.optim import set_dropout
+from recsys.recommender import Recommender
 from recsys.results import columns, title
 from recsys.tracking import CsvLog, wandb_mode
 from recsys.wandbrun import unsent
@@ -176,31 +179,43 @@ def test_auto_precision_is_bf16_only_on_a_gpu_that_has_it(monkeypatch):
     assert precision("auto", "gpu") == "fp32"
 
 
-def test_memory_is_a_peak_of_samples(monkeypatch):
-    samples = iter([5.0, 9.0, 7.0, None])
-    monkeypatch.setattr("recsys.callbacks.anonymous_mb", lambda: next(samples))
-    memory = Memory(1)
-    for _ in range(4):
-        memory.sample()
-    assert memory.peak == 9.0
-    monkeypatch.undo()
-    memory = Memory(1)
+def test_memory_is_the_largest_of_samples_and_no_map_counts(tmp_path):
+    memory = Sampler(pace=3600)
+    memory.sample()
+    low = memory.peak
     block = bytearray(os.urandom(1 << 20)) * 200
     memory.sample()
     high = memory.peak
+    assert low + 190 < high < low + 220
     del block
     memory.sample()
-    assert memory.peak == high > 200
+    assert memory.peak == high
+    # A file that is mapped and read is resident, and no memory of the process.
+    (tmp_path / "states").write_bytes(bytes(400 << 20))
+    before = anonymous_mb()
+    states = np.memmap(tmp_path / "states", mode="r")
+    assert int(states.sum()) == 0
+    assert anonymous_mb() < before + 20
 
 
-def test_memory_is_sampled_while_it_trains(words, tmp_path, monkeypatch):
-    taken = []
-    monkeypatch.setattr("recsys.callbacks.anonymous_mb", lambda: taken.append(1) or len(taken))
-    assert main([*words, "trainer.log_every=2"]) == 0
-    # 5 steps of an epoch: 5 at steps, 3 validations, 2 tests, the last save and the end.
-    assert len(taken) == 12
-    result = json.loads((only(tmp_path) / "result.json").read_text())
-    assert result["cost"]["anonymous_peak_mb_sampled"] == 12
+def test_a_peak_between_the_steps_is_seen(words, tmp_path, monkeypatch):
+    """Half a GiB for a tenth of a second, within a step and given back before it ends."""
+    inner = Recommender.training_step
+
+    def step(self, *args):
+        block = torch.ones(1 << 27)
+        time.sleep(0.1)
+        del block
+        return inner(self, *args)
+
+    monkeypatch.setattr(Recommender, "training_step", step)
+    memory = Sampler(pace=3600)
+    memory.sample()
+    assert main([*words, "trainer.max_steps=2"]) == 0
+    cost = json.loads((only(tmp_path) / "result.json").read_text())["cost"]
+    assert cost["anonymous_peak_mb_sampled"] > memory.peak + 500
+    assert cost["largest_rank_peak_mb_sampled"] == cost["anonymous_peak_mb_sampled"]
+    assert cost["ranks"] == 1
 
 
 def test_a_result_names_encoder_split_and_lists(words, tmp_path, tiny_bert):

@@ -10,15 +10,19 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from recsys.data.files import aside, atomic_folder, full_disk, write_atomic
 from recsys.errors import DataError
-from recsys.overhead import beside
+from recsys.overhead import Spent, beside, now, use
 
 KEY_FILE = "key.json"
 FILES_FILE = "files.json"
 _HEAD = 65_536  # bytes at the beginning of a file that are compared
+
+BUILT = "built.json"
+"""In each folder: the seconds and CPU seconds that building it took."""
 
 
 def default_root() -> Path:
@@ -112,23 +116,33 @@ class Store:
             raise DataError(f"store kind {kind!r} is no plain folder name; use letters and digits")
         key = canonical(dict(key_parts))
         path = self.root / kind / hashlib.sha256(key.encode("utf-8")).hexdigest()
+        fresh = self._fill(path, key, build, own)
+        # What is a cost of this run already must not count a second time.
+        use(path, Spent() if own and fresh else _read_built(path))
+        return path
+
+    def _fill(self, path: Path, key: str, build: Callable[[Path], None], own: bool) -> bool:
+        """Builds a folder where it does not stand; whether this process built it."""
         if _whole(path, key):
-            return path
+            return False
         self._make_root()
         with nullcontext() if own else beside(), _alone(path):
             if _whole(path, key):
-                return path
+                return False
             _clear(path, key)
             try:
                 with atomic_folder(path) as fresh:
+                    began = now()
                     build(fresh)
+                    spent = now().minus(began)
                     write_atomic(fresh / FILES_FILE, json.dumps(listed(fresh), indent=1))
+                    _write_built(fresh, spent)
                     write_atomic(fresh / KEY_FILE, key)
             except DataError:
                 # another process was faster: its folder is as good as ours
                 if not _whole(path, key):
                     raise
-        return path
+        return True
 
     def _make_root(self) -> None:
         """Makes the folder of the store.
@@ -143,6 +157,19 @@ class Store:
             raise DataError(
                 f"the cache, whose folder RECSYS_CACHE names, cannot be made: {error}"
             ) from error
+
+
+def _write_built(folder: Path, spent: Spent) -> None:
+    """Notes what building a folder took."""
+    write_atomic(folder / BUILT, json.dumps(asdict(spent)) + "\n")
+
+
+def _read_built(folder: Path) -> Spent | None:
+    """What building a folder took; None where it was built before that was noted."""
+    try:
+        return Spent(**json.loads((folder / BUILT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 @contextmanager
@@ -251,7 +278,7 @@ def listed(path: Path) -> dict[str, list[int | str]]:
     out: dict[str, list[int | str]] = {}
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         name = file.relative_to(path).as_posix()
-        if name not in (KEY_FILE, FILES_FILE):
+        if name not in (KEY_FILE, FILES_FILE, BUILT):
             with file.open("rb") as content:
                 head = hashlib.sha256(content.read(_HEAD)).hexdigest()
             out[name] = [file.stat().st_size, head]
