@@ -9,6 +9,7 @@ guard.listen(__name__)
 import hashlib
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -35,6 +36,7 @@ KEYS: Mapping[str, str] = {
     "level": "coverage of intervals; tests reject at one minus it (default 0.95)",
     "slices": "cold,cold_user,history,popularity or any column of cases.parquet, such as "
     "item.COLUMN of evaluation.slices=[COLUMN]; none for no slices",
+    "details": "true: also print every table and sentence of the report (default: false)",
     "output": "folder of the report (default: comparison-DIGEST)",
     "wandb": "spec: also write wandb.json, a workspace and a report at Weights & Biases to push "
     "later with python -m recsys.boards push=FOLDER; push: do so now (default: off)",
@@ -157,13 +159,15 @@ def compare(words: Sequence[str]) -> Path:
     asked = read_words(words)
     margin = _number(asked, "margin", 0, 100, "give percent points above 0, as in margin=0.3")
     level = _number(asked, "level", 0.5, 1, "give a share below 1, as in level=0.95") or 0.95
-    slices = _slices(asked)
+    slices, details = _slices(asked), _details(asked)
     wandb = _wandb(asked)
     if asked.keys.get("output") == "":
         raise ConfigError("output is empty; name a folder, or leave it out.")
 
     from recsys.comparison import analysis, comparable, methods, names, runs, sentences, values
+    from recsys.comparison import verdict as verdicts
     from recsys.comparison.outcome import Question
+    from recsys.comparison.shortnames import shortened
 
     file = Path(asked.keys["names"]) if "names" in asked.keys else None
     given = names.read(file) if file else {}
@@ -183,7 +187,9 @@ def compare(words: Sequence[str]) -> Path:
     )
     result = analysis.analyse(found, question)
     notes = [*result.notes, *(names.notes(file, given, found) if file else [])]
-    result = replace(result, sentences=sentences.write(result), notes=notes)
+    result = replace(
+        result, sentences=sentences.write(result), notes=notes, verdict=verdicts.write(result)
+    )
     output = Path(asked.keys.get("output", f"comparison-{digest(result)}"))
     specification = None
     if wandb != "off":  # a run that was not logged there is refused before anything is written
@@ -191,7 +197,7 @@ def compare(words: Sequence[str]) -> Path:
 
         entity = asked.keys.get("wandb_entity", "")
         specification = ofcomparison.specification(result, found, entity)
-    show(result)
+    show(result, shortened(found), details)
     save(result, output)
     print(f"report: {output / 'report.html'}")
     if specification is not None:
@@ -228,6 +234,18 @@ def _wandb(asked: Asked) -> str:
     return found
 
 
+def _details(asked: Asked) -> bool:
+    """Whether all is printed.
+
+    Raises:
+        ConfigError: The word is neither true nor false.
+    """
+    value = asked.keys.get("details", "false")
+    if value not in ("true", "false"):
+        raise ConfigError(f"details is '{value}'; set it to true or false.")
+    return value == "true"
+
+
 def _slices(asked: Asked) -> tuple[str, ...] | None:
     """The columns to slice by; None where the user leaves it to the command."""
     if "slices" not in asked.keys:
@@ -242,32 +260,40 @@ def digest(comparison: Comparison) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 
-def show(comparison: Comparison) -> None:
-    """Prints tables and sentences; where nobody watches, as wide as they need."""
+def show(comparison: Comparison, names: Mapping[str, str], details: bool) -> None:
+    """Prints the verdict and one table; where nobody watches, as wide as it needs.
+
+    Args:
+        comparison: What was found.
+        names: Short names of the methods by their labels.
+        details: Print the tables and sentences of the report too.
+    """
     from rich.console import Console
     from rich.text import Text
 
-    from recsys.comparison import table, tables
+    from recsys.comparison import table, tables, verdict
 
     console = Console()
-    if not console.is_terminal:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=240)
-    table.rich(tables.quality(comparison), console)
-    if comparison.differences:
-        table.rich(tables.differences(comparison), console)
-    table.rich(tables.cost(comparison), console)
-    measures = tables.beyond_accuracy(comparison)
-    if measures is not None:
-        table.rich(replace(measures, note=""), console)  # the report says what they are
-    for each in tables.parts(comparison):
-        table.rich(each, console)
-    if comparison.users:
-        table.rich(tables.users(comparison), console)
+
+    def say(text: str, style: str = "") -> None:
+        # As a file or a pipe gets it, a sentence is one line.
+        console.print(Text(printable.line(text), style), soft_wrap=not console.is_terminal)
+
+    say(verdict.write(comparison, names), "bold")
+    table.rich(tables.summary(comparison, names), console)
+    if details:
+        for each in tables.report(comparison):
+            table.rich(each, console)
     for note in comparison.notes:
-        console.print(Text(printable.line(f"note: {note}")), soft_wrap=True)
-    console.print()
-    for sentence in comparison.sentences:
-        console.print(Text(printable.line(sentence)), soft_wrap=True)
+        say(f"note: {note}")
+    if details:
+        console.print()
+        for sentence in comparison.sentences:
+            say(sentence)
+    else:
+        say("details=true prints the rest of the report", "dim")
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401

@@ -109,7 +109,8 @@ def _kinds(nodes: Sequence[Node], keys: Sequence[str]) -> int:
 def _findings(comparison: Comparison) -> Section:
     """What the comparison says."""
     safe = printable.markdown
-    lines = [f"- {safe(sentence)}" for sentence in comparison.sentences]
+    lines = [f"**{safe(comparison.verdict)}**", ""] if comparison.verdict else []
+    lines += [f"- {safe(sentence)}" for sentence in comparison.sentences]
     lines += ["", *(f"Note: {safe(note)}\n" for note in comparison.notes)]
     return Section("Findings", "\n".join(lines).strip())
 

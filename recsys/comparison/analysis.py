@@ -64,6 +64,7 @@ def analyse(found: Sequence[Method], question: Question) -> Comparison:
         curves=curves,
         basis=by,
         front=_front(rows, question.metric, by.key),
+        front_kept=_front_kept(rows, question.metric, by),
         unlike=unlike,
         notes=_notes(found, question, unlike, by),
     )
@@ -241,6 +242,13 @@ def _front(rows: Sequence[Row], metric: str, cost_key: str) -> list[str]:
         for label, value, cost in points
         if not any(v >= value and c <= cost and (v > value or c < cost) for _, v, c in points)
     ]
+
+
+def _front_kept(rows: Sequence[Row], metric: str, by: Basis) -> list[str]:
+    """The front by the cost with what is kept between runs, where all know it."""
+    if not by.kept or any(row.cost[by.kept] is None for row in rows):
+        return []
+    return _front(rows, metric, by.kept)
 
 
 def _notes(

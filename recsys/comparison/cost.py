@@ -37,9 +37,39 @@ def _figure(key: str) -> Callable[[PastRun], float | None]:
     return read
 
 
+def _of_all(key: str) -> Callable[[PastRun], float | None]:
+    """A figure of all ranks; none in a run of before, which knew that of the first rank only."""
+    read = _figure(key)
+
+    def complete(run: PastRun) -> float | None:
+        ranks = run.result["cost"].get("ranks", 1)
+        return read(run) if ranks == run.config["trainer"]["devices"] else None
+
+    return complete
+
+
+def _with_kept(own: str, kept: str) -> Callable[[PastRun], float | None]:
+    """What a method takes on a machine that has nothing of what runs share."""
+    read, shared = _of_all(own), _figure(kept)
+
+    def whole(run: PastRun) -> float | None:
+        parts = read(run), shared(run)
+        return None if parts[0] is None or parts[1] is None else parts[0] + parts[1]
+
+    return whole
+
+
+def _largest(run: PastRun) -> float | None:
+    """Memory of the largest rank, where there are several."""
+    several = run.result["cost"].get("ranks", 1) > 1
+    return _of_all("largest_rank_peak_mb_sampled")(run) if several else None
+
+
 def _share(run: PastRun) -> float | None:
-    """Trained parameters in percent of all."""
+    """Trained parameters in percent of all; what takes no step trains none."""
     cost = run.result["cost"]
+    if run.result.get("validation", {}).get("steps") == 0:
+        return 0.0
     return 100 * cost["trained_parameters"] / cost["parameters"] if cost["parameters"] else None
 
 
@@ -86,12 +116,25 @@ COSTS = (
     Cost("tokens", "tokens", _trained("tokens"), plain),
     Cost("train_flops", "FLOPs", _trained("train_flops"), plain),
     Cost("train_seconds", "training, s", _trained("train_seconds"), plain),
-    Cost("method_cpu_seconds", "method, CPU s", _figure("method_cpu_seconds"), plain),
+    Cost("method_cpu_seconds", "method, CPU s", _of_all("method_cpu_seconds"), plain),
+    Cost(
+        "method_kept_cpu_seconds",
+        "with what is kept, CPU s",
+        _with_kept("method_cpu_seconds", "kept_cpu_seconds"),
+        plain,
+    ),
     Cost("method_seconds", "method, s", _figure("method_seconds"), plain),
+    Cost(
+        "method_kept_seconds",
+        "with what is kept, s",
+        _with_kept("method_seconds", "kept_seconds"),
+        plain,
+    ),
     Cost("seconds", "whole run, s", _figure("seconds"), plain),
-    Cost("cpu_seconds", "CPU, s", _figure("cpu_seconds"), plain),
+    Cost("cpu_seconds", "CPU, s", _of_all("cpu_seconds"), plain),
     Cost("cache_build_seconds", "cache building, s", _cache, plain),
-    Cost("peak_mb", "peak memory, MiB", _figure("anonymous_peak_mb_sampled"), plain),
+    Cost("peak_mb", "peak memory (sampled), MiB", _of_all("anonymous_peak_mb_sampled"), plain),
+    Cost("largest_rank_peak_mb", "largest process (sampled), MiB", _largest, plain),
     Cost("device_peak_mb", "peak on the GPU, MiB", _figure("device_peak_mb"), plain),
     Cost("disk_mb", "on disk, MiB", _disk, plain),
 )
@@ -114,11 +157,13 @@ class Basis:
         key: Of the kind of cost.
         unit: What it counts, in a sentence.
         note: What a reader should know of it, or empty.
+        kept: Key of the same cost with what is kept between runs; empty where that is within.
     """
 
     key: str
     unit: str
     note: str = ""
+    kept: str = ""
 
 
 def basis(methods: Sequence[Method]) -> Basis:
@@ -128,15 +173,16 @@ def basis(methods: Sequence[Method]) -> Basis:
         methods: All that are compared.
 
     Returns:
-        CPU seconds, or seconds where a GPU or several processes did the work, of which the CPU
-        seconds of one process say nothing; of the whole command where a run knows no other.
+        CPU seconds, or seconds where a GPU did the work, or several processes of which only the
+        first one's CPU seconds are known; of the whole command where a run knows no other.
     """
     runs = [run for method in methods for run in method.runs]
     elsewhere = any(
-        run.config["trainer"]["accelerator"] == "gpu" or run.config["trainer"]["devices"] > 1
+        run.config["trainer"]["accelerator"] == "gpu"
+        or run.config["trainer"]["devices"] != run.result["cost"].get("ranks", 1)
         for run in runs
     )
-    found = Basis("method_seconds", "seconds") if elsewhere else _ON_CPU
+    found = _ON_CLOCK if elsewhere else _ON_CPU
     if all(run.result["cost"].get(found.key) is not None for run in runs):
         return found
     return Basis(
@@ -148,7 +194,8 @@ def basis(methods: Sequence[Method]) -> Basis:
     )
 
 
-_ON_CPU = Basis("method_cpu_seconds", "CPU seconds")
+_ON_CPU = Basis("method_cpu_seconds", "CPU seconds", kept="method_kept_cpu_seconds")
+_ON_CLOCK = Basis("method_seconds", "seconds", kept="method_kept_seconds")
 
 
 def alike(methods: Sequence[Method]) -> list[str]:

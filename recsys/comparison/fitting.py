@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
 
 GAP = 2
 """Blanks between two columns."""
+NAME = 10
+"""Letters that the first column keeps at least where that saves a second block."""
 WORDS = 24
 """Letters that a column of words keeps at least, where it has as many."""
 
@@ -41,6 +43,9 @@ def fit(rows: Sequence[Sequence[str]], words: int, room: int) -> list[list[Colum
     """
     first, *others = (_column(rows, at, at < words) for at in range(len(rows[0])))
     first.width = min(first.most, max(first.width, room // 3))
+    over = first.width + sum(GAP + column.width for column in others) - room
+    if 0 < over <= first.width - max(NAME, _longest_word(row[0] for row in rows)):
+        first.width -= over  # a name on two lines rather than a table in two blocks
     blocks: list[list[Column]] = []
     for column in others:
         if not blocks or _taken(blocks[-1]) + GAP + column.width > room:
@@ -58,6 +63,10 @@ def _column(rows: Sequence[Sequence[str]], at: int, words: bool) -> Column:
     widest = max(map(cell_len, cells), default=0)
     least = max(min(widest, WORDS) if words else widest, max(map(cell_len, head.split() or [""])))
     return Column(at, least, most)
+
+
+def _longest_word(cells: Iterable[str]) -> int:
+    return max((cell_len(word) for cell in cells for word in cell.split()), default=0)
 
 
 def _taken(block: Sequence[Column]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from recsys.comparison.keys import HELD, NEUTRAL, TRAINING, within
 from recsys.comparison.runs import PastRun, flat
+from recsys.comparison.shortnames import aliases, name_of
 from recsys.config import Node, nearest
 from recsys.errors import ConfigError
 
@@ -115,20 +116,13 @@ def _labels(firsts: Sequence[PastRun]) -> list[str]:
     """The experiment's name, or tuning and architecture, and where needed what differs."""
     same: dict[str, list[int]] = {}
     for at, run in enumerate(firsts):
-        same.setdefault(_name(run), []).append(at)
+        same.setdefault(name_of(run), []).append(at)
     labels = [""] * len(firsts)
     for name, places in same.items():
         words = _words([firsts[at] for at in places])
         for at, own in zip(places, words, strict=True):
             labels[at] = " ".join([name, *own])
     return labels
-
-
-def _name(run: PastRun) -> str:
-    if run.config["experiment"] is not None:
-        return str(run.config["experiment"])
-    axes = [run.config[axis]["name"] for axis in ("tuning", "architecture") if axis in run.config]
-    return " ".join(axes)
 
 
 def _differing(nodes: Sequence[Node]) -> list[str]:
@@ -190,10 +184,13 @@ def _shown(value: object) -> str:
 
 
 def choose(name: str, found: Sequence[Method]) -> Method:
-    """The method that a name means: its label, the folder of one of its runs, or that of its seeds.
+    """The method that a name means.
+
+    That is its label, the folder of one of its runs or of its seeds, or what only it is called by:
+    the name that a sweep gave it, its experiment, its tuning.
 
     Raises:
-        ConfigError: There is none, or the folder holds runs of several.
+        ConfigError: There is none, or there are several.
     """
     folder = Path(name).resolve()
     for method in found:
@@ -207,7 +204,14 @@ def choose(name: str, found: Sequence[Method]) -> Method:
     labels = [method.label for method in inside or found]
     if inside:
         raise ConfigError(f"baseline: {name} holds several methods: {'; '.join(labels)}; name one.")
-    raise ConfigError(f"baseline: '{name}' is none of the methods.{nearest(name, labels)}")
+    called = [method for method in found if name in aliases(method.runs)]
+    if len(called) == 1:
+        return called[0]
+    if called:
+        several = "; ".join(method.label for method in called)
+        raise ConfigError(f"baseline: '{name}' may be several methods: {several}; name one.")
+    known = [*labels, *(alias for method in found for alias in sorted(aliases(method.runs)))]
+    raise ConfigError(f"baseline: '{name}' is none of the methods.{nearest(name, known)}")
 
 
 def _lies_in(run: PastRun, name: str) -> bool:

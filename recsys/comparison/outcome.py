@@ -161,9 +161,11 @@ class Comparison:
         curves: One a run that trained.
         basis: By which cost sentences, front and plot set the methods against each other.
         front: Labels of the methods that no other beats in both quality and this cost.
+        front_kept: The same by the cost with what is kept between runs; empty where not known.
         unlike: In what the circumstances of the runs' seconds differ.
         notes: What a reader should know.
         sentences: What the comparison says.
+        verdict: What it says first.
     """
 
     question: Question
@@ -180,6 +182,8 @@ class Comparison:
     unlike: list[str]
     notes: list[str] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
+    front_kept: list[str] = field(default_factory=list)
+    verdict: str = ""
 
     @property
     def alpha(self) -> float:

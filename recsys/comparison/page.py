@@ -9,6 +9,7 @@ from recsys.comparison import plots, style, table, tables
 from recsys.comparison.outcome import Comparison
 
 RULES = """
+.verdict{font-weight:600;font-size:1.0625rem}
 figure>svg{width:100%;min-width:34rem;height:auto;display:block}
 svg text{font-size:12px;fill:var(--ink)}
 svg .tick{fill:var(--soft);font-variant-numeric:tabular-nums}
@@ -70,6 +71,7 @@ def markdown(comparison: Comparison) -> str:
     """`report.md`."""
     safe = printable.markdown
     lines = [f"# {safe(title(comparison))}", ""]
+    lines += [f"**{safe(comparison.verdict)}**", ""] if comparison.verdict else []
     lines += [f"- {safe(sentence)}" for sentence in comparison.sentences]
     lines += ["", *(f"Note: {safe(note)}\n" for note in comparison.notes)]
     lines += ["## Quality and cost", ""]
@@ -113,6 +115,11 @@ def page(comparison: Comparison) -> str:
     """`report.html`."""
     lines = [
         *style.opening(title(comparison), RULES),
+        *(
+            [f'<p class="verdict">{printable.page(comparison.verdict)}</p>']
+            if comparison.verdict
+            else []
+        ),
         '<ul class="says">',
         *(f"<li>{printable.page(sentence)}</li>" for sentence in comparison.sentences),
         "</ul>",
@@ -124,8 +131,8 @@ def page(comparison: Comparison) -> str:
         *_figure(
             plots.pareto(comparison),
             "Mean with interval over seeds and users. The dashed line joins the Pareto front, in "
-            "bold: no other method is both better and cheaper. Dotted: floors, of which only means "
-            "are known.",
+            "bold: no other method is both better and cheaper, without what is kept between runs. "
+            "Dotted: floors, of which only means are known.",
         ),
         *table.page(tables.cost(comparison)),
         *(line for each in _beyond(comparison) for line in table.page(each)),

@@ -173,23 +173,36 @@ def ratio(value: float) -> str:
 
 
 def _cost(comparison: Comparison, difference: Difference) -> str:
-    """The seconds beside, where they may be compared."""
-    key, unit = comparison.basis.key, comparison.basis.unit
-    name = comparison.question.baseline
-    mine, base = comparison.row(difference.label).cost[key], comparison.row(name).cost[key]
+    """The seconds beside, where they may be compared, with and without what runs share."""
+    basis, name = comparison.basis, comparison.question.baseline
+    costs = comparison.row(difference.label).cost, comparison.row(name).cost
+    mine, base = (cost[basis.key] for cost in costs)
     if comparison.unlike or not mine or not base:
         return ""
     times = ratio(mine / base)
     took = f"{times} of the" if mine < base else f"{times} times the"
+    text = f" {difference.label} took {took} {basis.unit} of {name}"
     if times == "1.0":
-        return f" {difference.label} took as many {unit} as {name}."
-    return f" {difference.label} took {took} {unit} of {name}."
+        text = f" {difference.label} took as many {basis.unit} as {name}"
+    if not basis.kept:
+        return f"{text}."
+    mine, base = (cost[basis.kept] for cost in costs)
+    if not mine or not base:
+        return f"{text}, without what is kept between runs."
+    times = ratio(mine / base)
+    took = "as many" if times == "1.0" else f"{times} {'of them' if mine < base else 'times'}"
+    return f"{text}, and {took} with what is kept between runs."
 
 
 def _front(comparison: Comparison) -> str:
     names = "; ".join(comparison.front)  # a name may have commas
-    return (
+    text = (
         f"No other method has both a better mean of {comparison.question.metric} and fewer "
         f"{comparison.basis.unit} than: {names} (by the means; their differences are tested above "
         f"against {comparison.question.baseline} only)."
     )
+    if not comparison.front_kept:
+        return text
+    if comparison.front_kept == comparison.front:
+        return f"{text} The same holds with what is kept between runs."
+    return f"{text} With what is kept between runs: {'; '.join(comparison.front_kept)}."

@@ -56,7 +56,9 @@ h3{font-size:1rem;margin:1.5rem 0 .25rem}
 .says li{margin:.4rem 0}
 .scroll{overflow-x:auto;margin:1rem 0 .5rem}
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;white-space:nowrap;font-weight:600;padding-bottom:.4rem}
+caption{text-align:left;font-weight:600;padding-bottom:.4rem}
+caption span{display:inline-block;position:sticky;left:0;max-width:calc(100vw - 2.5rem)}
+h1,.verdict,.says li,.note{overflow-wrap:anywhere}
 th,td{padding:.3rem .75rem .3rem 0;text-align:right;vertical-align:top;white-space:nowrap}
 th{border-bottom:1px solid var(--ink);font-weight:600;vertical-align:bottom}
 td{border-bottom:1px solid var(--grid)}

@@ -132,7 +132,10 @@ def page(table: Table) -> list[str]:
             for kind, cell in zip(kinds, row, strict=True)
         )
 
-    lines = ['<div class="scroll"><table>', f"<caption>{printable.page(table.title)}</caption>"]
+    lines = [
+        '<div class="scroll"><table>',
+        f"<caption><span>{printable.page(table.title)}</span></caption>",
+    ]
     lines += [f"<thead><tr>{cells('th', table.head)}</tr></thead>", "<tbody>"]
     for number, row in enumerate(table.rows):
         rule = ' class="rule"' if number in table.rules and number else ""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from recsys.comparison import beyond
-from recsys.comparison.cost import COSTS
+from recsys.comparison.cost import COSTS, plain
 from recsys.comparison.outcome import Comparison, Difference, PartRow, Row, Spread
 from recsys.comparison.sentences import at_size, equivalent, p_value, points, shown
 from recsys.comparison.table import Table
@@ -25,6 +28,64 @@ def spread(value: Spread | None, seeds: bool = True) -> str:
     if value.deviation is None or (value.deviation < 1e-9 and not seeds):
         return text
     return f"{text} \N{PLUS-MINUS SIGN} {100 * value.deviation:.2f}"
+
+
+def summary(comparison: Comparison, names: Mapping[str, str]) -> Table:
+    """One line a method and a floor: quality, its difference and its cost.
+
+    Args:
+        comparison: What was found.
+        names: Short names of the methods by their labels.
+    """
+    question, cost = comparison.question, comparison.basis
+    found = {each.label: each for each in comparison.differences}
+    metric, sampled = question.metric, _sampled(question.metric)
+    cold = f"cold/{metric}"
+    has_cold = any(row.metrics.get(cold) is not None for row in comparison.rows)
+    kept = any(row.cost.get(cost.kept) is not None for row in comparison.rows if cost.kept)
+    counts = {len(row.seeds) for row in comparison.rows if row.trains}
+    head = ["method", *(["seeds"] if len(counts) > 1 else []), metric.replace(sampled, "")]
+    head += ["cold"] if has_cold else []
+    base = names.get(question.baseline, question.baseline)
+    head += [f"minus {base} ({100 * question.level:g} %)", "p"] if found else []
+    head += [cost.unit.replace("seconds", "s"), *(["with kept"] if kept else [])]
+    rows = []
+    for row in sorted(comparison.rows, key=lambda row: _order(row, metric)):
+        line = [names.get(row.label, row.label)]
+        line += [str(len(row.seeds)) if row.seeds else NONE] if len(counts) > 1 else []
+        line.append(spread(row.metrics.get(metric), not row.floor))
+        line += [spread(row.metrics.get(cold), not row.floor)] if has_cold else []
+        if found:
+            own = None if row.floor else found.get(row.label)
+            line += (
+                [NONE, NONE]
+                if own is None
+                else [_interval(own), p_value(own.p_holm).replace(" ", "")]
+            )
+        costs = [row.cost.get(key) for key in (cost.key, *([cost.kept] if kept else []))]
+        line += [NONE if value is None else plain(value) for value in costs]
+        rows.append(line)
+    methods = sum(not row.floor for row in comparison.rows)
+    note = f"Baseline: {base}. p: after Holm. " if found else ""
+    note += f"{cost.unit[0].upper()}{cost.unit[1:].replace('econds', '')}: of the method"
+    note += "; with kept: and of what runs share on disk." if kept else "."
+    if comparison.unlike:
+        note += f" Seconds may not be compared: the runs differ in {', '.join(comparison.unlike)}."
+    title = f"{metric} in percent, {comparison.held['cases']:,} cases"
+    if len(counts) == 1 and (each := counts.pop()) > 1:
+        title += f", mean \N{PLUS-MINUS SIGN} standard deviation over {each} seeds"
+    return Table(title, head, rows, note, rules=(methods,))
+
+
+def _interval(difference: Difference) -> str:
+    found = difference.found
+    return f"{points(found.difference, True)} ({points(found.low)} to {points(found.high)})"
+
+
+def _order(row: Row, metric: str) -> tuple[bool, float]:
+    """Methods before floors, the best first."""
+    found = row.metrics.get(metric)
+    return row.floor, 0.0 if found is None else -found.mean
 
 
 def quality(comparison: Comparison) -> Table:
@@ -134,16 +195,25 @@ def cost(comparison: Comparison) -> Table:
         ]
         for row in rows
     ]
+    there = {kind.key for kind in kinds}
     note = (
-        "Trained: of the parameters. CPU and whole run: the command with floors, training and "
-        "evaluation; in runs that built the cache, with that."
+        "Trained: of the parameters. CPU and whole run: the command from the start of its process "
+        "(older runs: without imports), with floors, training and evaluation; in runs that built "
+        "the cache, with that."
     )
-    if any(kind.key == "method_cpu_seconds" for kind in kinds):
+    if there & {"method_cpu_seconds", "method_seconds"}:
         note += (
             " Method: without floors, the test before the first step, tracking and building caches."
         )
-    if any(kind.key == "cache_build_seconds" for kind in kinds):
+    if there & {"method_kept_cpu_seconds", "method_kept_seconds"}:
+        note += (
+            " With what is kept: and with what runs share on disk (tokens, vectors and states of "
+            "the catalog), whichever run built it."
+        )
+    if "cache_build_seconds" in there:
         note += " Cache building: mean over those runs."
+    if "peak_mb" in there:
+        note += " Memory: the largest of samples of anonymous memory, summed over processes."
     if comparison.unlike:
         note += f" Seconds may not be compared: the runs differ in {', '.join(comparison.unlike)}."
     return Table(
@@ -153,6 +223,19 @@ def cost(comparison: Comparison) -> Table:
         note,
         name="cost",
     )
+
+
+def report(comparison: Comparison) -> list[Table]:
+    """All tables but the examples, as a terminal shows them."""
+    measures = beyond_accuracy(comparison)
+    return [
+        quality(comparison),
+        *([differences(comparison)] if comparison.differences else []),
+        cost(comparison),
+        *([replace(measures, note="")] if measures is not None else []),  # the report explains them
+        *parts(comparison),
+        *([users(comparison)] if comparison.users else []),
+    ]
 
 
 def beyond_accuracy(comparison: Comparison) -> Table | None:

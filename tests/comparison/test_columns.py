@@ -119,7 +119,7 @@ def beyond(tmp_path):
 
 def test_measures_beyond_accuracy_stand_in_every_output(beyond, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main([*map(str, beyond), "slices=none", f"output={out}"]) == 0
+    assert main([*map(str, beyond), "slices=none", "details=true", f"output={out}"]) == 0
     mean = "0.3 \N{PLUS-MINUS SIGN} 0.14"
     shown = [
         capsys.readouterr().out,

@@ -1,7 +1,6 @@
 """The command on real runs: two methods of two seeds each, and a floor, on the made-up shop."""
 
 import json
-import math
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -73,10 +72,10 @@ def test_means_are_those_of_the_runs(runs, found, label, name):
     metrics = row(found, label)["metrics"]
     assert set(metrics) == {"hr@10", "ndcg@10", "mrr", "warm/ndcg@10", "cold/ndcg@10"}
     for metric, spread in metrics.items():
-        wanted = np.mean([test[metric] for test in said])
-        if math.isnan(wanted):
+        if None in (values := [test[metric] for test in said]):
             assert spread is None
         else:
+            wanted = np.mean(values)
             assert spread["mean"] == pytest.approx(wanted, abs=1e-12, rel=0)
             assert (spread["deviation"] is None) is (len(said) == 1)
 
@@ -235,12 +234,41 @@ def test_the_same_command_gives_the_same_bytes(runs, report):
 
 def test_the_terminal_shows_what_the_report_says(runs, found, capsys, tmp_path):
     named = [str(runs / name) for name in ("frozen", "lora", "popularity")]
-    assert main([*named, *WORDS, f"output={tmp_path / 'out'}"]) == 0
+    asked = [*named, *WORDS, f"output={tmp_path / 'out'}", "details=true"]
+    assert main(asked) == 0
     out = capsys.readouterr().out
     assert all(sentence in out for sentence in found["sentences"])
     assert "can be shown" in out
     assert "CPU, s" in out
     assert f"report: {tmp_path / 'out' / 'report.html'}" in out
+    for file in ("report.md", "report.html"):
+        assert found["verdict"] in (tmp_path / "out" / file).read_text()
+
+
+def test_80_columns_have_a_verdict_and_one_table(runs, found, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    named = [str(runs / name) for name in ("frozen", "lora", "popularity")]
+    assert main([*named, *WORDS, f"output={tmp_path / 'out'}"]) == 0
+    verdict, *lines = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("By ndcg@10, against frozen: ")
+    assert "two_tower" not in verdict
+    # It knows the baselines that were measured on the way too.
+    best = max((r for r in found["rows"] if not r["trains"]), key=lambda r: mean(r))
+    assert f"{best['label']} ({100 * mean(best):.2f})" in verdict
+    assert "by the means" in verdict
+    assert "details=true prints the rest of the report" in lines
+    table = [line for line in lines if not line.startswith(("note: ", "report: "))]
+    assert max(map(len, table)) <= 80
+    heads = [line for line in table if line.startswith("method")]
+    assert len(heads) == 1
+    rows = [line.split()[0] for line in table if line[:6] in ("frozen", "lora  ", "popula")]
+    assert sorted(rows) == ["frozen", "lora", "popularity"]
+    assert "|" not in "".join(lines)
+    assert not any(sentence in "\n".join(lines) for sentence in found["sentences"])
+
+
+def mean(row):
+    return row["metrics"]["ndcg@10"]["mean"]
 
 
 def test_without_an_output_the_folder_is_named_by_the_question(runs, monkeypatch, tmp_path):

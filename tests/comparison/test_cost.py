@@ -6,11 +6,12 @@ from recsys.comparison import plots, sentences, tables
 from tests.comparison.samples import TWO, cases, compared, leave, ranks
 
 
-def took(method=None, cpu=3.0, wall=None, processor=None):
-    """A run's seconds: of the method alone, of the whole command; and its processor."""
+def took(method=None, cpu=3.0, wall=None, processor=None, kept=None, **more):
+    """A run's seconds: of the method alone, of the whole command, of what runs share."""
 
     def edit(result):
-        own = {"method_cpu_seconds": method, "method_seconds": wall}
+        own = {"method_cpu_seconds": method, "method_seconds": wall, "kept_cpu_seconds": kept}
+        result["cost"] |= more
         result["cost"] |= {"cpu_seconds": cpu} | {k: v for k, v in own.items() if v is not None}
         result["versions"] |= {} if processor is None else {"cpu": processor}
 
@@ -91,3 +92,60 @@ def test_what_has_no_encoder_has_no_cache_that_could_differ(tmp_path):
     assert compared([a, b], baseline="popularity").unlike == []
     few = leave(tmp_path, "few", [*words, "data.train_users=9"], cases(ranks(1)), took(1.0))
     assert not compared([a, few], baseline="popularity").unlike, "floors have no training users"
+
+
+def test_seconds_are_told_with_and_without_what_is_kept_between_runs(tmp_path):
+    """Heads train in a second and a half once the catalog is encoded, which takes 47."""
+    found = two(tmp_path / "known", took(1.5, kept=47.0), took(120.0, kept=30.0))
+    text = " ".join(sentences.write(found))
+    assert "took 80 times the CPU seconds of frozen two_tower, and 3.1 times with what is" in text
+    head, rows = tables.cost(found).head, tables.cost(found).rows
+    at = head.index("with what is kept, CPU s")
+    assert [row[at] for row in rows] == ["48.5", "150"]
+    # The cheaper one changes with the catalog's encoding.
+    turned = two(tmp_path / "turned", took(1.5, kept=470.0), took(120.0, kept=30.0))
+    text = " ".join(sentences.write(turned))
+    assert "and 0.3 of them with what is kept between runs" in text
+    assert turned.front != turned.front_kept
+    assert f"With what is kept between runs: {'; '.join(turned.front_kept)}." in text
+    same = two(tmp_path / "same", took(1.0, kept=1.0), took(2.0, kept=2.0))
+    assert "The same holds with what is kept between runs." in " ".join(sentences.write(same))
+
+
+def test_what_older_runs_did_not_know_is_absent(tmp_path):
+    found = two(tmp_path, took(1.5), took(3.0, kept=47.0))
+    text = " ".join(sentences.write(found))
+    assert "took 2.0 times the CPU seconds of frozen two_tower, without what is kept" in text
+    assert found.front_kept == []
+    head, rows = tables.cost(found).head, tables.cost(found).rows
+    assert [row[head.index("with what is kept, CPU s")] for row in rows] == ["-", "50.0"]
+    # Of two processes, they knew what the first one cost.
+    old = two(tmp_path / "ranks", took(1.0, wall=10.0), took(9.0, wall=20.0), ["trainer.devices=2"])
+    head = tables.cost(old).head
+    assert "CPU, s" not in head
+    assert "peak memory (sampled), MiB" not in head
+    assert "whole run, s" in head
+
+
+def test_several_processes_are_compared_by_the_cpu_seconds_of_all(tmp_path):
+    ranks = {"ranks": 2, "largest_rank_peak_mb_sampled": 60.0}
+    words = ["trainer.devices=2"]
+    found = two(tmp_path, took(1.0, **ranks), took(9.0, **ranks), words)
+    assert found.basis.key == "method_cpu_seconds"
+    head, rows = tables.cost(found).head, tables.cost(found).rows
+    assert rows[0][head.index("peak memory (sampled), MiB")] == "100"
+    assert rows[0][head.index("largest process (sampled), MiB")] == "60.0"
+    assert (
+        "largest process (sampled), MiB"
+        not in tables.cost(two(tmp_path / "one", took(1.0), took(1.0))).head
+    )
+
+
+def test_what_took_no_step_trained_nothing(tmp_path):
+    """Runs of before say how many parameters there are to train."""
+
+    def still(result):
+        result["validation"] = {"steps": 0}
+
+    found = two(tmp_path, still, took(1.0))
+    assert [row.cost["trained_share"] for row in found.rows if not row.floor] == [0.0, 1.0]

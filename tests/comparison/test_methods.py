@@ -7,6 +7,7 @@ import pytest
 from recsys.compare import main
 from recsys.comparison import methods
 from recsys.comparison.runs import find, load
+from recsys.comparison.shortnames import shortened
 from tests.comparison.samples import TWO, cases, error_of, leave, ranks
 
 
@@ -220,3 +221,41 @@ def test_the_baseline_is_a_label_or_a_folder_however_it_is_written(three, monkey
     found = methods.methods([load(folder) for folder in find(["lora-*", "full-0"])])
     for name in ("full two_tower", "full-0", "./full-0/", str(three / "full-0")):
         assert methods.choose(name, found) is found[1]
+
+
+def test_short_names_are_those_of_a_sweep(tmp_path):
+    def shorts(place, *runs):
+        folders = [
+            leave(tmp_path / place, f"r{at}", words, cases(ranks(0)))
+            for at, words in enumerate(runs)
+        ]
+        return list(shortened(methods.methods([load(folder) for folder in folders])).values())
+
+    two, lora = "experiment=frozen_two_tower", "experiment=lora_two_tower"
+    causal, cross = "experiment=causal_two_tower", "experiment=lora_cross_encoder"
+    popularity = "experiment=popularity"
+    assert shorts("plain", [two], [lora], [causal], [popularity], [*TWO, "tuning=full"]) == [
+        "frozen", "lora", "causal", "popularity", "full",
+    ]  # fmt: skip
+    # Whose tuning was replaced is called by that; a sweep's own name comes first.
+    assert shorts("replaced", [lora, "tuning=full"], [lora]) == ["full", "lora"]
+    tagged = [lora, "tuning.rank=4", 'tracking.tags=["method=small","final"]']
+    assert shorts("tagged", tagged, [lora]) == ["small", "lora"]
+    assert shorts("cross", [cross], [lora]) == ["lora_cross_encoder", "lora_two_tower"]
+    assert shorts("rank", [lora, "tuning.rank=4"], [lora], [two]) == [
+        "lora tuning.rank=4", "lora tuning.rank=8", "frozen",
+    ]  # fmt: skip
+
+
+def test_a_baseline_is_found_by_what_only_it_is_called(tmp_path, capsys):
+    lora = "experiment=lora_two_tower"
+    runs = [[lora, "tuning=frozen"], [lora], [lora, "tuning=full", "tracking.tags=[method=whole]"]]
+    folders = [leave(tmp_path, f"r{at}", words, cases(ranks(at))) for at, words in enumerate(runs)]
+    found = methods.methods([load(folder) for folder in folders])
+    assert methods.choose("frozen", found) is found[0]
+    assert methods.choose("lora", found) is found[1]
+    assert methods.choose("whole", found) is methods.choose("full", found) is found[2]
+    error = error_of([*folders, "baseline=lora_two_tower"], capsys)
+    assert "'lora_two_tower' may be several methods: lora_two_tower tuning=frozen;" in error
+    assert "Did you mean 'frozen'?" in error_of([*folders, "baseline=frozne"], capsys)
+    assert "set it to true or false" in error_of([*folders, "details=yes"], capsys)
