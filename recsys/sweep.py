@@ -129,18 +129,35 @@ def _resumed(words: Sequence[str]) -> list[str]:
     given = {word.partition("=")[0] for word in more}
     try:
         before = [str(word) for word in json.loads(path.read_text(encoding="utf-8"))]
-    except ValueError:
+    except (OSError, ValueError, TypeError, RecursionError):
         raise ConfigError(f"{path} is damaged; use the sweep's own command.") from None
     found = [word for word in before if word.partition("=")[0] not in given] + more
     if "output" not in given:  # it was told from another folder, or has moved
         found = [word for word in found if not word.startswith("output=")]
         found.append(f"output={folder.parent}")
     if reading.read(found).folder.resolve() != folder.resolve():
-        raise ConfigError(
-            f"{', '.join(sorted(given)) or 'the code'} would change the trials of {folder}; start "
-            "a new sweep for that."
-        )
+        raise ConfigError(_changed(folder, before, sorted(given)))
     return found
+
+
+def _changed(folder: Path, before: Sequence[str], given: Sequence[str]) -> str:
+    """Why a folder's sweep cannot go on: its file was edited, or a word would change its trials.
+
+    Args:
+        folder: Of the sweep.
+        before: The words that it was begun with.
+        given: Keys of the words that were added now.
+    """
+    asked = dict(word.partition("=")[::2] for word in before)
+    path, kept = reading.find(asked["sweep"]), folder / "sweep.yaml"
+    if kept.is_file() and path.read_bytes() != kept.read_bytes():
+        return (
+            f"{path} was edited since {folder} began, whose trials cannot stand beside those of "
+            f"another search; {kept} is the file as it was: put it back, or start a new sweep "
+            "without resume=."
+        )
+    what = ", ".join(given) or "the version of recsys"
+    return f"{what} would change the trials of {folder}; start a new sweep for that."
 
 
 def _run(words: Sequence[str]) -> int:

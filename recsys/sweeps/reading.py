@@ -34,6 +34,11 @@ def names(folder: Path = SWEEPS) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+MOST = 1_000_000
+"""Largest number of trials, epochs, seeds or workers: more is a slip of the hand."""
+SEEDS = 2**32 - 1
+"""Largest seed."""
+
 FILE_KEYS = (
     *("experiment", "with", "methods", "space", "objectives", "sampler", "pruner", "budget"),
     *("seeds", "final_seeds"),
@@ -139,6 +144,8 @@ def _set_apart(words: Sequence[str]) -> tuple[int, str, list[str], list[str]]:
         key, _, value = word.partition("=")
         if key == "seed":
             seed = _whole(value, "seed")
+            if seed > SEEDS:
+                raise ConfigError(f"seed is {value}; set it to {SEEDS} or less.")
         elif key == "output":
             output = value
         else:
@@ -165,13 +172,23 @@ def _typed(key: str, value: str, least: float | None) -> Value:
         return value
     if least is not None and not number >= least:
         raise ConfigError(f"{key} is {value}; set it to {least:g} or more.")
+    if number > MOST:
+        raise ConfigError(f"{key} is {_shown(value)}; set it to {MOST} or less.")
     return number
 
 
 def _whole(value: str, key: str) -> int:
     if not (value.isascii() and value.isdigit()):
         raise ConfigError(f"{key} is '{value}'; set it to a whole number.")
+    if len(value.lstrip("0")) > len(str(SEEDS)):  # also more than Python reads at all
+        raise ConfigError(f"{key} is {_shown(value)}; set it to {SEEDS} or less.")
     return int(value)
+
+
+def _shown(value: object) -> str:
+    """A value in a sentence, cut where it is long."""
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"
 
 
 def _text(value: object, path: Path, key: str) -> str:
@@ -183,6 +200,8 @@ def _text(value: object, path: Path, key: str) -> str:
 def _count(value: object, path: Path, key: str, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{path}: {key} is {value!r}; set it to a whole number from {least} on.")
+    if value > MOST:
+        raise ConfigError(f"{path}: {key} is {_shown(value)}; set it to {MOST} or less.")
     return value
 
 
@@ -235,6 +254,8 @@ def _budget(node: object, path: Path) -> Budget:
             raise ConfigError(f"{path}: budget.{key} is {value!r}; set it to a number.")
         if not 0 < value < math.inf:
             raise ConfigError(f"{path}: budget.{key} is {value!r}; set it above 0.")
+        if value > MOST:
+            raise ConfigError(f"{path}: budget.{key} is {_shown(value)}; set it to {MOST} or less.")
     return Budget(**node)
 
 

@@ -207,7 +207,7 @@ def load(folder: Path) -> Sweep:
             floors=node.get("floors", {}),
             commands=node.get("commands", {}),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ConfigError(f"{path} is damaged; the sweep's command writes it anew.") from None
 
 
@@ -222,7 +222,12 @@ def _trial(node: dict[str, Any]) -> Trial:
     return Trial(
         **{
             **node,
-            "objectives": tuple(node["objectives"]),
+            "values": dict(node["values"]),
+            "objectives": tuple(float(value) for value in node["objectives"]),
+            "figures": {str(name): float(value) for name, value in node["figures"].items()},
+            "seconds": float(node["seconds"]),
+            "began": float(node["began"]),
+            "epochs": float(node["epochs"]),
             "reports": tuple((int(step), float(value)) for step, value in node["reports"]),
             "runs": tuple(node["runs"]),
         }

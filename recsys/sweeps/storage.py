@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import warnings
 import zlib
@@ -118,10 +119,13 @@ def _open_journal(folder: Path) -> Opened:
     with _flock(folder / LOCK):
         backend = JournalFileBackend(str(path), lock_obj=lock)
         lock.acquire()
-        lock.release()
+        try:
+            _cut_unreadable_line(path)
+        finally:
+            lock.release()
     try:
         storage = JournalStorage(backend)
-    except (ValueError, KeyError, TypeError, AssertionError):
+    except (ValueError, KeyError, TypeError, AssertionError, RecursionError):
         raise ConfigError(
             f"{path} is damaged; restore it from a copy, or start the sweep in another folder."
         ) from None
@@ -174,6 +178,22 @@ def _cut_torn_line(path: Path) -> None:
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
         os.fsync(file.fileno())
+
+
+def _cut_unreadable_line(path: Path) -> None:
+    """Cuts a last line that is no JSON, as a crash of the machine may leave one.
+
+    Optuna passes over it, writes behind it, and could read neither from then on.
+    """
+    with path.open("r+b") as file:
+        whole = file.read()
+        begin = whole.rfind(b"\n", 0, max(0, len(whole) - 1)) + 1
+        try:
+            if whole:
+                json.loads(whole[begin:])
+        except (ValueError, RecursionError):
+            file.truncate(begin)
+            os.fsync(file.fileno())
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 from recsys import resultfile
 from recsys.config import AXES
 from recsys.data.files import write_atomic
-from recsys.errors import OUTSIDE, ConfigError, Diverged, OutOfMemory
+from recsys.errors import OUTSIDE, ConfigError, DataError, Diverged, OutOfMemory
 from recsys.resume import CONFIG, ENDED, busy
 from recsys.sweeps.definition import VALIDATION, Definition, as_word
 from recsys.sweeps.launch import Child
@@ -76,8 +76,23 @@ def run_of(place: Path) -> Path | None:
 
 
 def read_result(run: Path) -> dict[str, Any] | None:
-    """The result of a run that is complete."""
-    return resultfile.read_result(run) if (run / resultfile.RESULT).is_file() else None
+    """The result of a run that is complete; None before.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    if not (run / resultfile.RESULT).is_file():
+        return None
+    try:
+        result = resultfile.read_result(run)
+        figures(result)
+        float(result["validation"]["best"] or 0.0), float(result["validation"]["epochs"])
+    except (DataError, KeyError, TypeError, ValueError, AttributeError):
+        raise DataError(
+            f"{run / resultfile.RESULT} is damaged; remove {run} and run the sweep's command "
+            "again: it is trained anew."
+        ) from None
+    return result
 
 
 def figures(result: Mapping[str, Any]) -> dict[str, float]:

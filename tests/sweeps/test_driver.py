@@ -392,7 +392,22 @@ def test_a_sweep_goes_on_by_its_folder_and_refuses_what_would_change_its_trials(
     assert command.main([f"resume={moved}"]) == 7
     moved.rename(folder)
     assert command.main([f"resume={folder}", "optimizer.clip=2"]) == 2
-    assert "would change the trials" in capsys.readouterr().err
+    assert "optimizer.clip would change the trials" in capsys.readouterr().err
+    file = tmp_path / "made.yaml"
+    file.write_text(file.read_text().replace("1e-1", "1e-2"))
+    assert command.main([f"resume={folder}", "trials=7"]) == 2
+    said = capsys.readouterr().err
+    assert f"error: {file} was edited since {folder} began" in said
+    assert f"{folder / 'sweep.yaml'} is the file as it was: put it back" in said
+    file.write_text((folder / "sweep.yaml").read_text())
+    assert command.main([f"resume={folder}", "trials=7"]) == 7
+    capsys.readouterr()
+    kept = (folder / "command.json").read_text()
+    for damaged in ("{", "5", "[" * 100_000):
+        (folder / "command.json").write_text(damaged)
+        assert command.main([f"resume={folder}"]) == 2
+        assert "command.json is damaged" in capsys.readouterr().err
+    (folder / "command.json").write_text(kept)
     (folder / "journal.log").write_text("")
     assert command.main([f"resume={folder}", "storage=sqlite://"]) == 2
     assert "in its journal" in capsys.readouterr().err

@@ -234,3 +234,20 @@ def test_shares_of_a_range_reach_both_ends_and_every_choice(made):
     assert at(rate, 0.5) == pytest.approx(1e-3)
     assert [at(rank, share) for share in (0.0, 0.3, 0.6, 0.999)] == [1, 2, 3, 4]
     assert [at(layers, share) for share in (0.0, 0.49, 0.5, 0.999)] == [1, 1, "all", "all"]
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("trials=99999999999999999999", r"trials is 99999999999999999999; set it to .* or less"),
+        (f"trials={'9' * 5000}", r"trials is 99999999999999999999... \(5000 characters\); set it"),
+        ("workers=4294967295", r"workers is 4294967295; set it to 1000000 or less"),
+        ("seed=4294967296", r"seed is 4294967296; set it to 4294967295 or less"),
+        ("hours=nan", r"hours is nan; set it above 0"),
+        ("hours=1e300", r"hours is 1e300; set it to 1000000 or less"),
+        ("epochs=\N{SUPERSCRIPT TWO}", r"epochs is .*; set it to a whole number"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_told(word, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        reading.read(["sweep=smoke", word])

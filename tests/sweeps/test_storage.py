@@ -374,3 +374,15 @@ def test_a_sqlite_file_serves_the_drivers_of_one_machine(tmp_path):
         assert leases.recover(study, nowhere) == [0]
         assert leases.ask(study).user_attrs["retry_of"] == 0
     assert os.listdir(tmp_path / "drivers")
+
+
+@pytest.mark.parametrize("line", ["{garbage", "", "[" * 100_000, "\ud83d{"])
+def test_a_last_line_that_is_no_json_is_cut_and_what_follows_is_read(tmp_path, line):
+    storage = open_storage(tmp_path, None).storage
+    optuna.create_study(study_name="a", storage=storage).ask()
+    with (tmp_path / "journal.log").open("ab") as journal:
+        journal.write(line.encode(errors="surrogatepass") + b"\n")
+    for count in (2, 3):
+        again = optuna.load_study(study_name="a", storage=open_storage(tmp_path, None).storage)
+        again.ask()
+        assert len(again.trials) == count

@@ -2,11 +2,13 @@
 
 import html
 import io
+import json
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from recsys import sweep as command
 from recsys.sweeps import importance, inmemory, page, sentences, shown, status, tables, terminal
 from recsys.sweeps.record import load, save
 from tests.sweeps import made
@@ -112,3 +114,25 @@ def test_a_failed_closing_is_marked_on_the_page(tmp_path):
     save(sweep)
     assert load(tmp_path).trials[0].warning == why
     assert html.escape(why) in page.page(sweep)
+
+
+DAMAGE = [
+    lambda node: [],
+    lambda node: {**node, "finals": None},
+    lambda node: {**node, "trials": [{**node["trials"][0], "objectives": ["x"]}]},
+    lambda node: {**node, "trials": [{**node["trials"][0], "figures": {"train.loss": None}}]},
+    lambda node: {**node, "axes": "x"},
+    lambda node: {k: v for k, v in node.items() if k != "trials"},
+]
+
+
+@pytest.mark.parametrize("change", DAMAGE)
+def test_a_damaged_record_is_told_in_a_sentence(tmp_path, change, capsys):
+    save(made.realistic(tmp_path, count=2))
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    for what in ("status", "page"):
+        assert command.main([what, str(tmp_path)]) == 2
+        assert f"error: {path} is damaged; the sweep's command" in capsys.readouterr().err
+    path.write_text("[" * 100_000)
+    assert command.main(["status", str(tmp_path)]) == 2

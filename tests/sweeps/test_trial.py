@@ -8,6 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from recsys.config import compose
+from recsys.errors import DataError
 from recsys.sweeps import finals, reading
 from recsys.sweeps.leases import Leases
 from recsys.sweeps.space import plans
@@ -135,3 +136,12 @@ def test_what_a_driver_that_was_taken_for_dead_tells_is_left_out(made, tmp_path)
         outcome = Outcome("complete", objectives=(0.2,))
         assert studies.tell("all", trial, running, outcome) is False
         assert [t.state for t in studies.sweep().trials] == ["failed"]
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"validation": 1}', "[1]", '{"cost": null}'])
+def test_a_damaged_result_is_told_with_what_to_remove(made, content):
+    running, _ = made()
+    run = leave_run(running.place, epochs=1.0)
+    (run / "result.json").write_text(content)
+    with pytest.raises(DataError, match=rf"result.json is damaged; remove {run} and run the"):
+        running.poll()
