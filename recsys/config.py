@@ -13,6 +13,7 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -216,6 +217,8 @@ def parse(argv: Sequence[str]) -> Node:
         try:
             value = read_word(text)
         except ConfigError as error:
+            if TEMPLATE.match(text):
+                raise ConfigError(f"{key}: {_quoted(key, text)}.") from None
             raise ConfigError(f"{key}: the value cannot be read as YAML: {error}") from None
         for name in reversed(key.split(".")):
             value = {name: value}
@@ -362,12 +365,23 @@ def _typed(schema: type, values: Node, prefix: str) -> object:
         key = f"{prefix}{error.full_key}" if error.full_key else prefix.rstrip(".")
         reason = bared(str(error.msg if hasattr(error, "msg") else error).splitlines()[0])
         if "'DictConfig' to string" in reason:
-            # {title} alone is a YAML mapping.
-            reason = (
-                "a text that begins with a brace needs quotes of its own, as in "
-                f"{key}=\"'{{title}}'\""
-            )
+            held = reason.partition(": ")[2].strip("'")
+            # {title} alone is a YAML mapping without values.
+            alone = re.fullmatch(r"\{'([^']*)': None\}", held)
+            if alone is not None:
+                reason = _quoted(key, f"{{{alone[1]}}}")
+            else:
+                reason = f"a text is wanted here, and {held} is a mapping"
         raise ConfigError(f"{key}: {reason}.") from None
+
+
+TEMPLATE = re.compile(r"\{[^{}:,]+\}")
+"""What a text begins with that YAML takes for a mapping."""
+
+
+def _quoted(key: str, text: str) -> str:
+    """What to write where a text begins with a brace."""
+    return f"a text that begins with a brace needs quotes of its own, as in {key}=\"'{text}'\""
 
 
 def to_node(run: Run) -> Node:

@@ -312,3 +312,17 @@ def test_another_word_for_a_value_is_stored_as_the_value(tmp_path):
         assert "transformer" not in to_yaml(run)
     assert "transformer" in refused("architecture.user=transformer")
     assert "'causal'" in refused("architecture.history=transformers")
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("data.source.item_text={title}. {brand}", r"as in .*=\"'\{title\}. \{brand\}'\"\.$"),
+        ("data.source.item_text={title}", r"as in .*=\"'\{title\}'\"\.$"),
+        ("tracking.group={a: 1}", r"^tracking.group: a text is wanted here, and \{'a': 1\} is a"),
+        ("tracking.group={a: ", r"cannot be read as YAML"),
+    ],
+)
+def test_quotes_are_advised_where_they_help(word, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        compose([word])
