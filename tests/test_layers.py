@@ -8,6 +8,7 @@ import recsys
 ROOT = Path(recsys.__file__).parent
 ROOMS = [
     ["errors"],
+    ["printable"],
     ["types"],
     ["stopwatch", "overhead"],
     ["hardware"],
@@ -16,6 +17,7 @@ ROOMS = [
     ["config"],
     ["usage", "idle"],
     ["data"],
+    ["rankcost"],
     ["resume", "ranks"],
     ["encoders"],
     ["data.__main__"],
@@ -36,6 +38,7 @@ ROOMS = [
     ["record"],
     ["mining"],
     ["ending"],
+    ["memory"],
     ["validations"],
     ["wandbrun"],
     ["tracking"],

@@ -50,12 +50,14 @@ class Curve:
         value: nDCG@10 of the validation in percent.
         test: nDCG@10 of the test in percent, with the parameters of the best validation.
         cpu: CPU seconds of the whole run.
+        kept: CPU seconds that encoding took whose result is kept between runs, whichever run did.
     """
 
     seconds: list[float]
     value: list[float]
     test: float
     cpu: float
+    kept: float
 
 
 def clock(data: Path, runs: int) -> Part:
@@ -77,6 +79,7 @@ def clock(data: Path, runs: int) -> Part:
             "best val nDCG@10 in the budget": best,
             "val at the start": found.value[0],
             "test nDCG@10 of the whole run": found.test,
+            "kept between runs, CPU s": found.kept,
         }
         timing = Timing([at], [found.cpu])
         rows.append(row(what, name, timing, texts=0, tokens=0, extra=extra))
@@ -84,8 +87,8 @@ def clock(data: Path, runs: int) -> Part:
         "1,000 training users and the 4,000 most frequent items of amazon-instruments, 2,000 "
         "validation and test cases, "
         f"{BUDGET:.0f} seconds of training, one seed. The seconds are those until the best "
-        "validation inside the budget; the CPU seconds are of the whole run with its validations "
-        "and floors.",
+        "validation inside the budget, without the encoding that is kept between runs; the CPU "
+        "seconds are of the whole run with its validations and floors.",
         "![nDCG@10 against seconds of training](plots/clock.png)",
     ]
     return Part("Quality at equal wall-clock", rows, notes)
@@ -106,6 +109,7 @@ def curve(data: Path, words: list[str], epochs: int) -> Curve:
         [100 * float(r["val/ndcg@10"]) for r in rows],
         100 * result["test"]["ndcg@10"],
         result["cost"]["cpu_seconds"],
+        result["cost"]["kept_cpu_seconds"],
     )
 
 

@@ -235,7 +235,10 @@ def verdict(sides: dict[str, Side], times: dict[str, Timing], peak: float, name:
         f"{state}; {cpu:,.1f} times in CPU seconds)."
     )
     if not sides[fast].computed:
-        return f"{line} No text passes the encoder; what is left are the heads and small calls."
+        return (
+            f"{line} No text passes the encoder; what is left are the heads and small calls. The "
+            "first step, which encodes the catalog, is not in it."
+        )
     less = sides[slow].computed / sides[fast].computed
     shares = [percent(sides[s].computed / times[s].median / 1e9 / peak) for s in (slow, fast)]
     return (
