@@ -21,6 +21,7 @@ from recsys.encoders.cut import Unsupported
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.load import Loaded, load_all
 from recsys.encoders.prefix import PrefixCache
+from recsys.encoders.textvectors import TextVectors
 from recsys.encoders.tokenizer import check_known
 from recsys.encoders.vectors import FrozenVectors
 from recsys.optim import set_dropout
@@ -72,6 +73,8 @@ def trainable(
     if run.architecture.reads_user_texts:
         user_texts = texts.users(parts.texts, tables.users["text"].to_list(), known)
     prefix, vectors = _kept(run, encoder, tuned, catalog, texts.store)
+    pooled = "table" in run.architecture.gives  # else a text has no vector
+    keeps = options.cache and pooled and user_texts is not None and not tuned.trained
     own = dataclasses.replace(
         parts,
         catalog=catalog,
@@ -80,6 +83,7 @@ def trainable(
         user_texts=user_texts,
         prefix=prefix,
         vectors=vectors,
+        user_vectors=TextVectors(encoder, options.cache_gb) if keeps else None,
         following=loaded.following,
     )
     return own, texts.asked

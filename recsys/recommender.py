@@ -18,6 +18,7 @@ from recsys.data.windows import Windows
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.prefix import PrefixCache
 from recsys.encoders.sentence import Following
+from recsys.encoders.textvectors import TextVectors
 from recsys.encoders.vectors import FrozenVectors
 from recsys.errors import ConfigError, DataError
 from recsys.evaluation import Evaluator, Ranking
@@ -45,6 +46,7 @@ class Parts:
         user_texts: Users as one text each, or None where nothing reads them.
         prefix: Kept states below the lowest trained layer, or None.
         vectors: Kept item vectors of an encoder that does not train, or None.
+        user_vectors: Kept vectors of users' texts by an encoder that does not train, or None.
         following: How texts become vectors, or None where the architecture has no encoder.
         objective: The loss, or None where nothing trains.
         around: The world as an objective may see it.
@@ -87,6 +89,7 @@ class Parts:
     schedule_steps: int | None = None
     windows: Windows | None = None
     written: WrittenUsers | None = None
+    user_vectors: TextVectors | None = None
     following: Following | None = None
 
 

@@ -359,7 +359,7 @@ def _listen(timed: Callable[[Callable[..., object], str], Callable[..., object]]
     """Puts a stage around the functions that a run calls, and ends it after its first step."""
     import lightning.pytorch as lp
 
-    from recsys import build
+    from recsys import build, encoding
     from recsys.data.catalog import Catalog
     from recsys.encoders.prefix import PrefixCache
     from recsys.encoders.vectors import FrozenVectors
@@ -371,8 +371,7 @@ def _listen(timed: Callable[[Callable[..., object], str], Callable[..., object]]
 
     for owner, name, stage in (
         (build, "data", "data"),
-        (build, "load_tokenizer", "encoder"),
-        (build, "load", "encoder"),
+        (encoding, "load_all", "encoder"),
         (Catalog, "build", "tokens"),
         (PrefixCache, "build", "kept states"),
         (FrozenVectors, "build", "kept states"),

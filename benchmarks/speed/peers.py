@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from recsys.config import compose
-from recsys.encoders.load import weights_file
+from recsys.encoders.source import weights_file
 from recsys.flops import pair_lengths
 from recsys.optim import set_dropout
 from recsys.types import Batch

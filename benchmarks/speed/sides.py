@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from recsys import build
 from recsys.config import compose
-from recsys.encoders.load import load_tokenizer
+from recsys.encoders.tokenizer import load_tokenizer
 from recsys.flops import probe
 from recsys.types import Batch
 

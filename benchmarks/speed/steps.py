@@ -17,7 +17,7 @@ from sides import Found, Loop, Ours, Places, apart, move
 from torch import Tensor
 
 from recsys.config import compose
-from recsys.encoders.load import load_tokenizer
+from recsys.encoders.tokenizer import load_tokenizer
 from recsys.flops import probe
 from recsys.profiling import gemm_peak
 from recsys.types import Batch, ItemBatch

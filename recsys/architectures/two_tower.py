@@ -84,7 +84,7 @@ class Config:
     @property
     def learns_rows(self) -> bool:
         """Whether what it has learned belongs to single items, tags or situations of its data."""
-        return self.item != "text" or bool(self.categories or self.context)
+        return self.item != "text" or bool(self.reads_tags or self.reads_context)
 
     @property
     def reads_tags(self) -> list[str]:

@@ -122,6 +122,11 @@ class Model(Recommender):
 
     def _encode_users(self, tokens: Ragged) -> Tensor:
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
+        if self.parts.user_vectors is not None:
+            # A second tower shares what does not train.
+            vectors, made = self.parts.user_vectors.of(tokens)
+            self.work.encode(encoder, None, encoder.lengths(made))
+            return self._finish(self._meant(vectors), self.user_head)
         moved = tokens.to(self.device)
         self.work.encode(encoder, None, encoder.lengths(tokens.sizes))
         return self._finish(self._meant(encoder(moved, query=True)), self.user_head)
