@@ -293,8 +293,9 @@ def floor(name: str, parts: Parts) -> Recommender:
 
     Where users are texts, tfidf reads those texts too.
     """
-    options = {"kind": "reversed"} if name == protocols.REVERSED else {}
+    kind = protocols.KINDS.get(name)
+    options = {} if kind is None else {"kind": kind}
     if name == "tfidf" and parts.written is not None:
         options = {"user": "text"}
-    module = importlib.import_module(f"{AXES['architecture']}.{name.split()[-1]}")
+    module = importlib.import_module(f"{AXES['architecture']}.{'popularity' if kind else name}")
     return cast(Recommender, module.Model(parts, module.Config(**options)))

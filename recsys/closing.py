@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import polars as pl
 from torch import Tensor
@@ -168,6 +169,11 @@ class Tested:
     cases: pl.DataFrame
     figures: Mapping[str, object]
     protocol: Mapping[str, object]
+
+    @property
+    def test(self) -> Mapping[str, float]:
+        """Test metrics of the run."""
+        return cast(Mapping[str, float], self.figures["test"])
 
     @property
     def beyond(self) -> Mapping[str, object] | None:

@@ -24,13 +24,14 @@ from recsys import (
     protocols,
     rankcost,
     ranks,
+    remarks,
     results,
     tracking,
 )
 from recsys.bars import Bar, Course, header, validation_line
 from recsys.build import Assembly
 from recsys.callbacks import BatchSeed, Best, Watch
-from recsys.config import Run, to_node
+from recsys.config import Run, choice_name, to_node
 from recsys.ending import memory_told, state
 from recsys.errors import ConfigError, DataError
 from recsys.evaluation import cutoffs
@@ -46,7 +47,7 @@ from recsys.resume import ENDED, FOLDER, LAST, Signals, Start, config_checksum, 
 from recsys.saving import Save, WholeFile
 from recsys.stopwatch import Stopwatch
 from recsys.types import Batch
-from recsys.validations import FILE, Validations
+from recsys.validations import FILE, Validations, told
 
 
 class Job:
@@ -195,8 +196,9 @@ class Job:
         """The closing table, and how far training came."""
         model = self.made.recommender
         options, trains = self.run.evaluation, self.run.architecture.trains
+        still = self._stays()
         # Every rank must take the same way; only the file that all of them see decides.
-        if trains and options.test and model.start not in self.start.floors:
+        if trains and options.test and not still and model.start not in self.start.floors:
             loggers, trainer.loggers = trainer.loggers, []
             self.bar.test = f"{model.start} test"
             with overhead.beside():
@@ -219,7 +221,15 @@ class Job:
         if options.beyond and options.protocol == "catalog":
             # Of this pass only: what floors and the untrained encoder recommend is not looked at.
             model.evaluator.keep = max(cutoffs(options))
-        return {**self.start.floors, self.folder.name: _test(trainer, self.made)}, done
+        test = _test(trainer, self.made)
+        if trains and still:
+            self.start.floors[model.start] = test
+        floors = {k: v for k, v in self.start.floors.items() if not (still and k == model.start)}
+        return {**floors, self.folder.name: test}, done
+
+    def _stays(self) -> bool:
+        """Whether nothing trains, so that the run is its own start."""
+        return not self.made.recommender.trained() or self.run.trainer.max_steps == 0
 
     def _train(self, trainer: lp.Trainer) -> None:
         """Trains, or goes on, with a validation before the first and after the last step."""
@@ -231,7 +241,7 @@ class Job:
                 self.best.lines.rewind(-1)
             self._validate(trainer, 0)
         model = self.made.recommender
-        if not model.trained() or self.run.trainer.max_steps == 0:
+        if self._stays():
             return
         checkpoint = str(last) if resumed else None
         trainer.fit(model, self.made.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -267,17 +277,18 @@ class Job:
         if options.test:
             test = table[self.folder.name]
             tested = closing.tested(self.run, self.made, self.start.floors, test, rows)
-        result = self._result(tested, progress, counts)
+        notes = self._remarks(tested)
+        result = {**self._result(tested, progress, counts), "notes": notes}
         results.write(self.folder, result, None if tested is None else tested.cases)
         (self.folder / LAST).unlink(missing_ok=True)
-        results.show(table, options)
+        label = self.run.experiment or choice_name(self.run.architecture)
+        own = self.folder.name  # too long for a column
+        results.show({label if k == own else k: v for k, v in table.items()}, options)
         if tested is not None and tested.beyond is not None:
             results.show_beyond(tested.beyond, options)
         if self.run.profile:
             profiling.show(self._profile(counts))
-        picked = self.run.checkpoint.pick == "best"
-        if picked and progress.steps and not self.best.step:
-            print("the best validation was before the first step: training did not help")
+        print(*notes, sep="\n", end="\n" if notes else "")
         if self.wandb is not None:
             wanted = self.run.tracking.checkpoint_artifact and self.best.path.is_file()
             why = self.wandb.finish(result, table, self.best.path if wanted else None)
@@ -286,6 +297,19 @@ class Job:
             elif self.wandb.offline:
                 print(self.wandb.sync_line())
         print(f"result: {self.folder}")
+
+    def _remarks(self, tested: closing.Tested | None) -> list[str]:
+        """What the reader of the closing table should not miss."""
+        if not self.run.architecture.trains:
+            return []
+        said = remarks.training(self.run, told(self.folder / FILE))
+        if tested is None:
+            return said
+        monitor, start = self.run.evaluation.monitor, self.made.recommender.start
+        return [
+            *remarks.below(monitor, tested.test, self.start.floors, start, tested.cases),
+            *said,
+        ]
 
     def _result(
         self, tested: closing.Tested | None, progress: closing.Progress, counts: Counts

@@ -30,6 +30,10 @@ FLOORS = ("popularity", "tfidf")
 """What proposes candidates."""
 REVERSED = "reversed popularity"
 """The floor that shows whether lists tell a target by their making."""
+CHANCE = "chance"
+"""The floor of every list: its items in random order."""
+KINDS = {REVERSED: "reversed", CHANCE: "equal"}
+"""Floors that are popularity of another kind."""
 
 
 def check(run: Run) -> None:
@@ -293,8 +297,10 @@ def _weighed(run: Run, split: Split) -> tuple[str, ...]:
 
 def floors(options: Evaluation) -> tuple[str, ...]:
     """Names of the baselines that stand beside a run."""
-    lists = options.protocol in ("candidates", "sampled")
-    return (*FLOORS, REVERSED) if lists else FLOORS
+    if options.protocol == "catalog":
+        return FLOORS
+    rarest = (REVERSED,) if options.protocol in ("candidates", "sampled") else ()
+    return (*FLOORS, *rarest, CHANCE)
 
 
 def telling(found: Mapping[str, Mapping[str, float]], metric: str) -> str | None:

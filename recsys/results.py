@@ -14,8 +14,12 @@ from torch import Tensor
 from recsys.data.files import write_atomic
 from recsys.data.tables import Tables
 from recsys.errors import DataError
+from recsys.evaluation import cutoffs
 from recsys.resultfile import RESULT, encode_result
 from recsys.schema import Evaluation
+
+SPREAD = ("mean", "standard deviation", "lowest", "highest")
+"""Columns of the table of several seeds."""
 
 
 def gather(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -95,19 +99,35 @@ def head(name: str, options: Evaluation) -> str:
     return name.replace(options.label, "") if options.label else name
 
 
+def shown(options: Evaluation) -> list[str]:
+    """Metrics of the closing table: as `columns`, with every cut-off that was asked for."""
+    names = columns(options)
+    cut = [f"{options.label}{name}@{k}" for k in cutoffs(options) for name in ("hr", "ndcg")]
+    rest = [name for name in names if name not in cut]
+    if options.protocol == "impressions":  # AUC comes first there
+        return [*rest[:2], *cut, *rest[2:]]
+    return [*cut, *rest]
+
+
 def show(table: Mapping[str, Mapping[str, float]], options: Evaluation) -> None:
-    """Prints the closing table: this run under its floors or its start, in percent."""
+    """Prints the closing table: this run beside its floors or its start, in percent.
+
+    A row a metric: there may be many cut-offs, and the names of methods are few.
+    """
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    names = columns(options)
-    out = Table(title=title(options))
-    out.add_column("")
-    for name in names:
-        out.add_column(head(name, options), justify="right")
-    for row, metrics in table.items():
-        shown = [metrics[name] for name in names]
-        out.add_row(row, *("-" if value != value else f"{100 * value:.2f}" for value in shown))
+    # Lists have six methods beside each other in the 80 columns of a log.
+    out = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    out.add_column("", no_wrap=True)
+    for row in table:
+        out.add_column(row, justify="right", overflow="fold")
+    for name in shown(options):
+        values = [metrics[name] for metrics in table.values()]
+        cells = ("-" if value != value else f"{100 * value:.2f}" for value in values)
+        out.add_row(head(name, options), *cells)
+    print(f"\n{title(options)}")  # above a narrow table it would be broken
     Console().print(out)
 
 
@@ -127,17 +147,29 @@ def show_beyond(measures: Mapping[str, object], options: Evaluation) -> None:
     print(f"beyond accuracy, at {k}: {', '.join(shown)}")
 
 
-def show_spread(tests: Sequence[Mapping[str, float]], options: Evaluation) -> None:
-    """Prints the metrics of several seeds: mean and standard deviation, in percent."""
+def show_spread(
+    tests: Sequence[Mapping[str, float]], options: Evaluation, seedless: bool = False
+) -> None:
+    """Prints the metrics of several seeds: mean and standard deviation, in percent.
+
+    Args:
+        tests: Metrics of each seed.
+        options: Their protocol.
+        seedless: Whether no seed has a part in them, so that there is no spread to speak of.
+    """
     from rich.console import Console
     from rich.table import Table
 
-    out = Table(title=f"{title(options)}; {len(tests)} seeds")
-    for name in ("", "mean", "standard deviation", "lowest", "highest"):
+    heads = ["", "value"] if seedless else ["", *SPREAD]
+    seeds = "no seeds: deterministic" if seedless else f"{len(tests)} seeds"
+    out = Table()
+    for name in heads:
         out.add_column(name, justify="right" if name else "left")
-    for name in columns(options):
+    for name in shown(options):
         values = np.array([100 * test[name] for test in tests])
         spread = f"{values.std(ddof=1):.2f}" if len(values) > 1 else "-"
-        shown = (f"{values.mean():.2f}", spread, f"{values.min():.2f}", f"{values.max():.2f}")
-        out.add_row(head(name, options), *("-" if cell == "nan" else cell for cell in shown))
+        cells = [f"{values.mean():.2f}", spread, f"{values.min():.2f}", f"{values.max():.2f}"]
+        told = ("-" if cell == "nan" else cell for cell in cells[: len(heads) - 1])
+        out.add_row(head(name, options), *told)
+    print(f"\n{title(options)}; {seeds}")
     Console().print(out)

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from recsys.config import choice_name, compose, stored
+from recsys.config import Run, choice_name, compose, stored
 from recsys.errors import ConfigError
 from recsys.numbers import read_count
 from recsys.parent import tie_child
@@ -155,13 +156,27 @@ def _show(plan: Plan) -> None:
 
     runs = plan.runs()
     found = [read_result(runs[seed]) for seed in plan.seeds]
-    options = stored(runs[plan.seeds[0]] / "config.yaml").evaluation
-    if not options.test:
-        results.show_spread([result["validation"]["metrics"] for result in found], options)
+    run = stored(runs[plan.seeds[0]] / "config.yaml")
+    part = (lambda each: each["test"]) if run.evaluation.test else _validated
+    tests: list[Mapping[str, float]] = [part(result) for result in found]
+    results.show_spread(tests, run.evaluation, _seedless(run, tests))
+    if not run.evaluation.test:
         return
-    tests: list[Mapping[str, float]] = [result["test"] for result in found]
-    results.show_spread(tests, options)
     print(f"compare: python -m recsys.compare '{plan.folder}/*'")
+
+
+def _validated(result: Mapping[str, Any]) -> Mapping[str, float]:
+    found: Mapping[str, float] = result["validation"]["metrics"]
+    return found
+
+
+def _seedless(run: Run, tests: Sequence[Mapping[str, float]]) -> bool:
+    """Whether runs are without any chance: a baseline, or an encoder as it is."""
+    if not run.architecture.trains:
+        return True
+    first, *others = tests
+    same = all(json.dumps(first) == json.dumps(other) for other in others)
+    return run.trainer.max_steps == 0 and same  # a head that begins at random has its seed
 
 
 class _Child:

@@ -118,7 +118,7 @@ def test_a_terminal_without_other_signs_gets_their_like(shop_words):
         out, error = child.communicate()
     assert child.returncode == 0, error
     assert out.isascii()
-    assert "| popularity" in out
+    assert " popularity" in out
     assert "\\u" not in out
 
 

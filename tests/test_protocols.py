@@ -335,7 +335,7 @@ def test_rarest_first_is_popularity_turned_round(shop_words):
 def test_lists_that_tell_the_target_by_their_making_are_told(shop_words, capsys):
     lists = ["evaluation.protocol=candidates", "evaluation.candidates=5", "tuning=frozen"]
     floors = result_of([*lists, *shop_words])[0]["floors"]
-    assert set(floors) == {"popularity", "tfidf", protocols.REVERSED, "zero-shot"}
+    assert set(floors) == {"popularity", "tfidf", protocols.REVERSED, "chance", "zero-shot"}
     rare, best = floors[protocols.REVERSED], max(floors[name]["mrr"] for name in protocols.FLOORS)
     said = protocols.telling(floors, "mrr")
     assert (said is None) == (rare["mrr"] <= best)

@@ -18,11 +18,12 @@ class Config(Baseline):
     held out counts, and every case gets the same ranking.
     """
 
-    kind: Literal["all_time", "recent", "decay", "reversed"] = option(
+    kind: Literal["all_time", "recent", "decay", "reversed", "equal"] = option(
         "all_time",
         "every training event; those of the last days before training ends; each with a weight "
-        "that halves every so many days; or the items with fewest events first, which no one wants "
-        "and which shows whether lists tell a target by their making",
+        "that halves every so many days; the items with fewest events first, which no one wants "
+        "and which shows whether lists tell a target by their making; or all items alike, which is "
+        "chance",
     )
     days: float = option(30.0, "of the window of recent, or the half-life of decay", least=0)
 

@@ -26,6 +26,8 @@ class Model(Recommender):
         self.weights = parts.counts.float()
         if config.kind == "reversed":
             self.weights = -self.weights
+        elif config.kind == "equal":
+            self.weights = torch.zeros_like(self.weights)
         elif config.kind != "all_time":
             self.weights = _by_age(parts, config.kind, config.days)
 
