@@ -277,10 +277,10 @@ def _notes(
             f"{label} has one seed: its spread over seeds is taken from {name}, which need not "
             "hold for it."
         )
-    if few := _two_seeds(found, choose(question.baseline, found)):
+    if len(found) > 1 and (few := _two_seeds(found)):
         notes.append(
-            f"Two seeds against a method without spread over seeds ({'; '.join(few)}): two runs "
-            "may agree by chance, so that intervals are wide; a third seed narrows them most."
+            f"Two seeds of {'; '.join(few)}: two runs may agree by chance, so that intervals are "
+            "wide and little can be shown; a third seed narrows them most."
         )
     if question.slices is None and not any("popularity" in run.cases.columns for run in runs):
         notes.append("There is no slice by popularity: the runs are of an older version.")
@@ -294,12 +294,9 @@ def _notes(
     return notes
 
 
-def _two_seeds(found: Sequence[Method], base: Method) -> list[str]:
-    """Methods of two seeds that are set against one that does not train."""
-    pairs = [(method, base) for method in found if method is not base]
-    trained = [[each for each in pair if each.trains] for pair in pairs]
-    few = [own[0].label for own in trained if len(own) == 1 and len(own[0].runs) == 2]
-    return list(dict.fromkeys(few))
+def _two_seeds(found: Sequence[Method]) -> list[str]:
+    """Methods that train and have two seeds."""
+    return [method.label for method in found if method.trains and len(method.runs) == 2]
 
 
 def _borrowing(found: Sequence[Method]) -> list[tuple[str, str]]:

@@ -99,7 +99,7 @@ class Statistics:
             seed_variance=pooled_seed_variance(lenders),
             seed_degrees=pooled_seed_degrees(lenders),
             level=self.level,
-            size=self.alpha / self.contrasts,
+            size=self.alpha / self.contrasts if mask is None else None,
             draws=self._draws(mask),
         )
         return replace(found, seeds=(self.runs[label], self.runs[baseline]))

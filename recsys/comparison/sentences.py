@@ -106,28 +106,40 @@ def _contrast(comparison: Comparison, difference: Difference) -> str:
     else:
         text = (
             f"{name} is not shown to differ from {base} in {question.metric}: "
-            f"{points(found.difference, True)} points ({interval}; {test})"
+            f"{points(found.difference, True)} points ({interval}; {test}"
+            f"{_half(comparison, difference)})"
         )
-        text += _half(difference, alpha)
         if question.margin is not None:
             text += f", nor to be within {within} of it"
-        smallest = points(found.smallest)
-        text += (
-            f"; {smallest} points would be found in 80 % of repetitions after Holm"
-            if summed
-            else f"; these seeds and users find a true difference of {smallest} points in 80 % of "
-            f"repetitions ({at_size(comparison)}), and a smaller one less often"
-        )
+        text += _power(comparison, difference)
     return f"{text}.{_about(comparison, difference)}{_cost(comparison, difference)}"
 
 
-def _half(difference: Difference, alpha: float) -> str:
-    """Why a difference is not shown where one of interval and test alone would have said so."""
-    if difference.p_holm < alpha:
-        return " (the interval holds 0, though the test rejects: both are asked for)"
-    if difference.found.low > 0 or difference.found.high < 0:
-        return " (the test does not reject, though the interval leaves out 0: both are asked for)"
-    return ""
+def _half(comparison: Comparison, difference: Difference) -> str:
+    """Why a difference is not shown whose interval leaves out 0: the correction, by name."""
+    found = difference.found
+    if found.low <= 0 <= found.high:
+        return ""
+    count = len(comparison.differences)
+    if count == 1:
+        return "; the interval leaves out 0, but the test does not reject"
+    return (
+        "; the interval is of this contrast alone and leaves out 0, but the test corrected for "
+        f"{count} contrasts does not reject"
+    )
+
+
+def _power(comparison: Comparison, difference: Difference) -> str:
+    """What would have been found."""
+    if difference.found.smallest is None:
+        return ""
+    smallest = points(difference.found.smallest)
+    if len(comparison.differences) > FEW:
+        return f"; {smallest} points would be found in at least 80 % of repetitions after Holm"
+    return (
+        f"; these seeds and users find a true difference of {smallest} points in at least 80 % of "
+        f"repetitions ({at_size(comparison)}), and a smaller one less often"
+    )
 
 
 def at_size(comparison: Comparison) -> str:

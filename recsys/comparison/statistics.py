@@ -3,22 +3,22 @@
 A claim about *methods* has to hold for other seeds and for other users, so intervals and tests
 take both as random; users are the clusters of cases (a user's impressions are no independent
 evidence). `statparts` says where the variance comes from, `statdraws` how the reference
-distributions are drawn; `benchmarks/quality/simulation.py` measures coverage, size and power.
+distributions are drawn, `statpower` what can be shown; `benchmarks/quality/simulation.py`
+measures coverage, size and power.
 
 *Statistic.* Difference / standard error, the variance being that over users plus, for each
 method, that over its runs less what users x runs explain (counted in both; see `statparts`).
 The mean is over cases, so its error is linearised: a user's share is the sum of his
 differences less the mean times his cases.
 
-*Interval.* Users are drawn with replacement and runs are drawn anew; each drawn error is
-divided by the standard error of its own draw, and the quantiles of this ratio, times the
-observed standard error, are added to the difference. With two or three runs this widens the
-interval as Student's t does (see `statdraws` for the reasons and the sources).
+*Test.* The signs of the users' differences are flipped at random, as the null hypothesis allows,
+with the runs drawn anew beside them. Without spread over runs it is the plain randomisation
+test; with it, what the few runs leave open of their own spread is in the draws.
 
-*Test.* The signs of the users' differences are flipped at random instead, as the null
-hypothesis allows, with the runs drawn anew beside them. Without spread over runs it is the
-plain randomisation test; with it, two groups of runs of one method differ at 5 % in about 5 %
-of all cases, as they should.
+*Interval.* Of a difference: the true differences that the test does not reject, so that it
+leaves out 0 exactly where the test (of this contrast alone) rejects; the two one-sided tests of
+equivalence are read from the same draws. Of one method's mean, which has no sign to flip: users
+are drawn with replacement and runs anew, and the drawn errors are studentised.
 """
 
 from __future__ import annotations
@@ -29,18 +29,15 @@ from typing import Literal
 
 import numpy as np
 
-from recsys.comparison.statdraws import (
-    Draws,
-    beyond,
-    bootstrap,
-    flips,
-    share,
-    studentised,
-)
+from recsys.comparison import statpower
+from recsys.comparison.statdraws import Reference, bootstrap, flips
 from recsys.comparison.statparts import Array, Clusters, Parts, checked, defined, parts
 from recsys.errors import DataError
 
-POWER = 0.8
+ENDS = 1e-4
+"""Of an interval's ends: this part of the standard error is not told apart."""
+FARTHEST = 1e6
+"""Standard errors from which on nothing will be rejected any more."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +63,16 @@ class Contrast:
 
     Attributes:
         difference: a - b, mean over seeds and cases, in the metric's unit.
-        low: Lower end of the interval, from a bootstrap over seeds and users at once.
+        low: Lower end of the interval: of the true differences that the test does not reject.
         high: Upper end of the interval.
         level: Coverage of the interval, 0 to 1.
-        p: Two-sided p of the studentised sign-flip test.
+        p: Two-sided p of the studentised sign-flip test; at most 1 - level exactly where the
+            interval leaves out 0.
         effect: Mean over users of a user's difference (averaged over cases and seeds), divided by
             its standard deviation over users (Cohen's d_z); infinite where all differ alike.
-        smallest: The smallest true difference that these seeds and users find in about 80 % of all
-            repetitions with a two-sided test of the size asked for, in the metric's unit. It takes
-            the variance as it is: 66 to 82 % were measured, but 59 to 69 % at a hit rate of 2 %,
-            whose variance grows with the rate.
+        smallest: The true difference that these seeds and users find in at least 80 % of all
+            repetitions with a two-sided test of the size asked for, in the metric's unit
+            (`statpower`); None without a size.
         equivalent: p of two one-sided tests against the margin (Schuirmann 1987): under 0.05, the
             methods differ by less than the margin. None without a margin.
         seeds: Runs of a and of b.
@@ -91,7 +88,7 @@ class Contrast:
     level: float
     p: float
     effect: float
-    smallest: float
+    smallest: float | None
     equivalent: float | None
     seeds: tuple[int, int]
     cases: int
@@ -115,13 +112,14 @@ def estimate(
     Raises:
         DataError: Shapes that do not fit, infinite values, or fewer than two users.
     """
-    _options(level, draws, None, 0.05)
+    _options(level, draws, None, None)
     values, clusters = checked("a", values, clusters)
     (values,), clusters = defined([values], clusters)
     source = parts([values], clusters)
     drawn = bootstrap(source, draws, np.random.default_rng(seed))
-    low, high = _interval(source, drawn, level)
-    return Estimate(source.mean, low, high, level)
+    tail = (1 - level) / 2
+    low, high = source.mean + np.quantile(drawn, [tail, 1 - tail]) * np.sqrt(source.variance)
+    return Estimate(source.mean, float(low), float(high), level)
 
 
 def contrast(
@@ -133,7 +131,7 @@ def contrast(
     seed_variance: float | None = None,
     seed_degrees: int = 2,
     level: float = 0.95,
-    size: float = 0.05,
+    size: float | None = 0.05,
     draws: int = 2000,
     seed: int = 0,
 ) -> Contrast:
@@ -151,6 +149,7 @@ def contrast(
         level: Coverage of the interval, 0 to 1.
         size: Error rate of the test that `smallest` speaks of. Of a family of m contrasts it is
             alpha / m: what passes that is rejected by Holm's procedure whatever the others do.
+            None where nobody asks for `smallest`, which costs as much as all the rest.
         draws: Draws of the users.
         seed: Of the draws.
 
@@ -168,19 +167,22 @@ def contrast(
     (a, b), clusters = defined([a, b], np.asarray(clusters))
     known = None if seed_variance is None else (seed_variance, seed_degrees)
     source = parts([a, b], clusters, known)
-    resampling, flipping = np.random.default_rng(seed).spawn(2)
-    drawn = bootstrap(source, draws, resampling)
-    low, high = _interval(source, drawn, level)
-    statistic = studentised(np.array(source.mean), np.array(source.variance)).item()
+    flipping, repeating = np.random.default_rng(seed).spawn(2)
+    reference = flips(source, draws, flipping)
+    low, high = ends(reference, 1 - level)
+    smallest = None
+    if size is not None:
+        extra = statpower.growth([a, b], clusters, source)
+        smallest = statpower.smallest(source, size, extra, repeating)
     return Contrast(
         difference=source.mean,
         low=low,
         high=high,
         level=level,
-        p=beyond(flips(source, draws, flipping), statistic),
+        p=reference.p(),
         effect=_effect(source),
-        smallest=_smallest(drawn, size),
-        equivalent=None if margin is None else _equivalent(source, drawn, margin),
+        smallest=smallest,
+        equivalent=None if margin is None else equivalence(reference, margin),
         seeds=(a.shape[0], b.shape[0]),
         cases=a.shape[1],
         clusters=source.sizes.size,
@@ -250,46 +252,73 @@ def holm(ps: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def _options(level: float, draws: int, margin: float | None, size: float) -> None:
+def _options(level: float, draws: int, margin: float | None, size: float | None) -> None:
     """Refuses options out of their range."""
     if not 0 < level < 1:
         raise DataError(f"level={level}: the coverage must lie between 0 and 1, such as 0.95.")
     if draws < 100:
         raise DataError(f"draws={draws}: quantiles need at least 100 draws; 2000 are usual.")
-    if not 0 < size < 1:
+    if size is not None and not 0 < size < 1:
         raise DataError(f"size={size}: the error rate must lie between 0 and 1, such as 0.05.")
     if margin is not None and not margin > 0:
         raise DataError(f"margin={margin}: the margin of equivalence must be greater than 0.")
 
 
-def _interval(source: Parts, drawn: Draws, level: float) -> tuple[float, float]:
-    """Quantiles of the drawn statistic in units of the observed standard error."""
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn.statistics, [tail, 1 - tail])
-    error = np.sqrt(source.variance)
-    return float(source.mean + low * error), float(source.mean + high * error)
+def ends(reference: Reference, size: float) -> tuple[float, float]:
+    """Lowest and highest true difference that the test does not reject.
 
+    Of so few users that no signs of theirs can be rejected, nothing can be left out: then the
+    ends lie four standard errors beyond the difference and beyond 0.
 
-def _smallest(drawn: Draws, size: float) -> float:
-    """True difference at which the share `POWER` of all repetitions passes the test at `size`.
-
-    A repetition with error e and standard error s is significant from a difference of q s - e on,
-    q being the critical value: the quantile of this over repetitions is the answer. It is Bloom's
-    (1995) minimum detectable effect (t quantiles of size and power, times the standard error),
-    with the bootstrap's draws as repetitions in the place of Student's law.
+    Args:
+        reference: Of the test.
+        size: Its error rate, two-sided.
     """
-    critical = np.quantile(np.abs(drawn.statistics), 1 - size)
-    return float(np.quantile(critical * np.sqrt(drawn.variances) - drawn.errors, POWER))
+    source = reference.parts
+    error = float(np.sqrt(source.variance))
+    reach = 4 * error + abs(source.mean)
+    return (
+        source.mean - _reach(reference, -1, size, reach, error),
+        source.mean + _reach(reference, 1, size, reach, error),
+    )
 
 
-def _equivalent(source: Parts, drawn: Draws, margin: float) -> float:
+def _reach(reference: Reference, side: int, size: float, most: float, error: float) -> float:
+    """How far the difference may lie on one side of the observed one without being rejected."""
+    from scipy.optimize import brentq
+
+    near, far = 0.0, 2 * error
+    if not error:
+        return 0.0
+
+    def kept(distance: float) -> float:
+        p = reference.p(reference.parts.mean + side * distance)
+        return float(np.log(p / size))  # nearly a parabola, where p itself is a bell
+
+    while kept(far) > 0:
+        if far > FARTHEST * error:
+            return most
+        near, far = far, 2 * far
+    # Zero is the difference that everybody looks at: the interval and the test agree on it.
+    zero = -side * reference.parts.mean
+    if near < zero < far:
+        near, far = (zero, far) if kept(zero) > 0 else (near, zero)
+    return float(brentq(kept, near, far, xtol=ENDS * error, rtol=ENDS))
+
+
+def equivalence(reference: Reference, margin: float) -> float:
     """Larger p of the tests that the difference is not above -margin, not below margin.
 
     The reference is that of the interval: p is under alpha where the interval of level
     1 - 2 alpha lies within the margin.
+
+    Args:
+        reference: Of the test.
+        margin: Difference that does not matter, in the metric's unit.
     """
-    shifted = source.mean + drawn.statistics * np.sqrt(source.variance)
-    return max(share(shifted <= -margin), share(shifted >= margin))
+    mean = reference.parts.mean
+    sides = [(reference.p(side * margin) / 2, mean * side < margin) for side in (-1, 1)]
+    return max(p if within else 1 - p for p, within in sides)
 
 
 def _effect(source: Parts) -> float:

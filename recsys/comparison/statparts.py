@@ -45,7 +45,7 @@ class Seeds:
 
     spread: float
     residual: float
-    degrees: int
+    degrees: float
 
     @property
     def variance(self) -> float:
@@ -95,26 +95,6 @@ class Parts:
     def variance(self) -> float:
         """Variance of the mean through users and runs."""
         return self.users + self.runs
-
-    @property
-    def lone(self) -> Seeds | None:
-        """The only source with any spread over runs; None where there are several, or none."""
-        found = [part for part in self.seeds if part.spread > 0]
-        return found[0] if len(found) == 1 else None
-
-    def degrees(self, users: bool) -> float:
-        """Satterthwaite's (1946) degrees of freedom of `variance`, infinite if it has no error.
-
-        Only a source that takes part counts: a method whose runs differ by no more than users x
-        runs explain adds no variance, and so no doubt about it. That is too little doubt where it
-        is the only source of spread over runs (`lone`), and `statdraws` asks for no degrees there.
-
-        Args:
-            users: Count the error of the variance over users as well.
-        """
-        doubt = sum(p.spread**2 / p.degrees for p in self.seeds if p.variance > 0)
-        doubt += self.users**2 / (self.sizes.size - 1) if users else 0.0
-        return self.variance**2 / doubt if doubt else np.inf
 
 
 def checked(name: str, values: Array, clusters: Clusters) -> tuple[Array, Clusters]:

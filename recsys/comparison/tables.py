@@ -148,14 +148,23 @@ def differences(comparison: Comparison) -> Table:
         f"family '{question.family}'",
         head,
         rows,
-        "Interval: bootstrap over seeds and users, not corrected. p: sign-flip test, two-sided; "
-        "Holm within the family. Effect: mean of the users' differences over their standard "
-        "deviation. Can be shown: the true difference that is found in 80 % of repetitions, "
-        f"{at_size(comparison)}. Finding: a difference is shown where both the interval leaves out "
-        f"0 and p (Holm) is under {comparison.alpha:g}. About models: the spread over seeds of a "
-        "side is unknown.",
+        "Interval: the true differences that the test of this contrast alone does not reject, over "
+        f"seeds and users; not corrected{_uncorrected(comparison)}. p: sign-flip test with the "
+        "runs drawn anew, two-sided; Holm within the family. Effect: mean of the users' "
+        "differences over their standard deviation. Can be shown: the true difference that is "
+        f"found in at least 80 % of repetitions, {at_size(comparison)}. Finding: a difference is "
+        f"shown where p (Holm) is under {comparison.alpha:g}. About models: the spread over seeds "
+        "of a side is unknown.",
         name="differences",
     )
+
+
+def _uncorrected(comparison: Comparison) -> str:
+    """What follows for a reader where several contrasts are corrected."""
+    count = len(comparison.differences)
+    if count < 2:
+        return ""
+    return f", so that it may leave out 0 where Holm over {count} contrasts does not reject"
 
 
 def _difference(comparison: Comparison, difference: Difference) -> list[str]:
@@ -167,12 +176,14 @@ def _difference(comparison: Comparison, difference: Difference) -> list[str]:
         p_value(found.p),
         p_value(difference.p_holm),
         f"{found.effect:+.3f}",
-        points(found.smallest),
+        NONE if found.smallest is None else points(found.smallest),
     ]
     if comparison.question.margin is not None:
         value = difference.equivalent_holm
         cells.append(NONE if value is None else p_value(value))
     finding = "not shown to differ"
+    if found.low > 0 or found.high < 0:
+        finding += " after Holm" if len(comparison.differences) > 1 else ""
     if shown(difference, alpha):
         finding = "better" if found.difference > 0 else "worse"
     if equivalent(difference, alpha):

@@ -15,23 +15,23 @@ MANY = 5
 def family(number, shift, size):
     """The contrasts of five methods to a sixth, of which the first is better by a shift."""
     rng = np.random.default_rng([31, number])
-    first, *others, base = normal(rng, [3] * (MANY + 1), shift=shift, users=USERS // 2)
+    first, *others, base = normal(rng, [3] * (MANY + 1), shift=shift, users=USERS // 4)
     return [
-        contrast(x, base, np.arange(USERS // 2), size=size, draws=800, seed=number)
+        contrast(x, base, np.arange(USERS // 4), size=size, draws=800, seed=number)
         for x in (first, *others)
     ]
 
 
 def test_the_smallest_difference_of_a_family_is_found_in_four_of_five():
-    """Told of a single test at 5 %, it was found in less than half of the repetitions."""
+    """Each report's own, after Holm; told of a single test at 5 %, it was found in under half."""
     alone, size = [], 0.05 / MANY
-    smallest = np.mean([family(number, 0.0, size)[0].smallest for number in range(30)])
-    for number in range(70):
+    for number in range(30):
+        smallest = family(number, 0.0, size)[0].smallest
         found = family(100 + number, smallest, size)
         corrected = holm([c.p for c in found])
         differences = [Difference("", c, p, None) for c, p in zip(found, corrected, strict=True)]
         alone.append(sentences.shown(differences[0], 0.05))
-    assert 0.68 <= np.mean(alone) <= 0.95
+    assert np.mean(alone) >= 0.68
 
 
 def test_a_stricter_test_needs_a_larger_difference():
@@ -60,7 +60,8 @@ def test_the_page_says_at_what_error_rate(three):
     assert "(after Holm: tested at 5 % / 2)" in sentences.write(found)[0]
     note = tables.differences(found).note
     assert "after Holm: tested at 5 % / 2" in note
-    assert "both the interval leaves out 0 and p (Holm) is under 0.05" in note
+    assert "a difference is shown where p (Holm) is under 0.05" in note
+    assert "found in at least 80 % of repetitions" in note
 
 
 def test_users_are_drawn_so_often_that_holms_smallest_p_can_be_reached(three):
@@ -73,7 +74,7 @@ def test_users_are_drawn_so_often_that_holms_smallest_p_can_be_reached(three):
 
 
 @pytest.mark.parametrize(("seeds", "told"), [(2, True), (3, False)])
-def test_two_seeds_against_a_method_without_spread_are_cautioned(tmp_path, seeds, told):
+def test_two_seeds_are_cautioned(tmp_path, seeds, told):
     floor = leave(tmp_path, "p", ["architecture=popularity"], cases(ranks(9)))
     runs = [
         leave(tmp_path, f"f{seed}", [*TWO, "tuning=frozen", f"seed={seed}"], cases(ranks(seed)))
@@ -81,4 +82,4 @@ def test_two_seeds_against_a_method_without_spread_are_cautioned(tmp_path, seeds
     ]
     for base in ("popularity", "frozen two_tower"):
         notes = compared([floor, *runs], baseline=base).notes
-        assert any("spread over seeds (frozen two_tower)" in note for note in notes) is told
+        assert any("Two seeds of frozen two_tower:" in note for note in notes) is told

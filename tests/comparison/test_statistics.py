@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from recsys.comparison import statdraws
+from recsys.comparison.statdraws import pooled_degrees
 from recsys.comparison.statistics import (
     contrast,
     estimate,
@@ -119,14 +120,28 @@ def test_where_the_runs_of_one_side_dominate_it_is_students_test_of_their_means(
     assert found.high - found.low == pytest.approx(high - low, rel=0.1)
 
 
-def test_where_the_runs_of_both_sides_dominate_it_is_about_welchs_test_of_their_means():
+def test_where_the_runs_of_both_sides_dominate_it_is_the_behrens_fisher_test_of_their_means():
     rng = np.random.default_rng(3)
     a, b = 1.5 + runs_only(6, rng), runs_only(5, rng)
     found = contrast(a, b, np.arange(400), draws=20000)
-    known = stats.ttest_ind(a.mean(axis=1), b.mean(axis=1), equal_var=False)
-    low, high = known.confidence_interval(0.95)
-    assert found.p == pytest.approx(known.pvalue, rel=0.2)
-    assert found.high - found.low == pytest.approx(high - low, rel=0.1)
+    means = [x.mean(axis=1) for x in (a, b)]
+    errors = [stats.sem(m) * rng.standard_t(m.size - 1, 400_000) for m in means]
+    drawn = errors[0] - errors[1]
+    seen = means[0].mean() - means[1].mean()
+    assert found.p == pytest.approx(np.mean(np.abs(drawn) >= abs(seen)), rel=0.1)
+    width = np.subtract(*np.quantile(drawn, [0.975, 0.025]))
+    assert found.high - found.low == pytest.approx(width, rel=0.1)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_with_as_many_runs_a_side_it_is_students_test_between_one_sides_degrees_and_welchs(seeds):
+    rng = np.random.default_rng(3)
+    a, b = 4 + runs_only(seeds, rng), runs_only(seeds, rng)
+    found = contrast(a, b, np.arange(400), draws=20000)
+    welch = stats.ttest_ind(a.mean(axis=1), b.mean(axis=1), equal_var=False)
+    degrees = pooled_degrees(parts([a, b], np.arange(400)).seeds)
+    assert seeds - 1 < degrees < welch.df
+    assert found.p == pytest.approx(2 * stats.t.sf(welch.statistic, degrees), rel=0.1)
 
 
 def test_the_interval_of_one_run_is_that_of_the_mean_over_users():
@@ -224,8 +239,6 @@ def test_methods_are_equivalent_where_the_90_percent_interval_lies_within_the_ma
         a, b = normal(rng, [3, 3], shift=shift)
         found = contrast(a, b, np.arange(USERS), margin=0.25, level=0.9)
         assert found.equivalent is not None
-        if abs(found.equivalent - 0.05) < 0.003:  # the observed case counts in p, not in quantiles
-            continue
         assert (found.equivalent <= 0.05) == (found.low > -0.25 and found.high < 0.25)
         said.append(found.equivalent <= 0.05)
     assert any(said)
@@ -313,10 +326,9 @@ def test_the_interval_covers_the_true_difference(seeds, spread):
     for number in range(160):
         rng = np.random.default_rng([seeds, number])
         a, b = normal(rng, [seeds, seeds], shift=0.1, spread=spread)
-        found = contrast(a, b, np.arange(USERS), draws=200, seed=number)
+        found = contrast(a, b, np.arange(USERS), draws=200, seed=number, size=None)
         covered.append(found.low <= 0.1 <= found.high)
-    # Two runs say so little of their spread that the interval is on the wide side.
-    assert 0.915 <= np.mean(covered) <= (1.0 if seeds == 2 else 0.99)
+    assert np.mean(covered) >= 0.915
 
 
 @pytest.mark.parametrize("make", [hits, heavy, lambda rng, runs: normal(rng, [runs])[0]])
@@ -328,7 +340,10 @@ def test_runs_of_one_method_do_not_differ_significantly(make):
         for size, said in rejected.items():
             groups = np.split(rng.permutation(20)[: 20 // size * size], 20 // size)
             said += [
-                contrast(values[x], values[y], np.arange(USERS), draws=100, seed=number).p <= 0.05
+                contrast(
+                    values[x], values[y], np.arange(USERS), draws=100, seed=number, size=None
+                ).p
+                <= 0.05
                 for x, y in list(zip(groups[::2], groups[1::2], strict=False))[:2]
             ]
     for said in rejected.values():  # each run stands in one comparison
@@ -345,22 +360,10 @@ def test_single_runs_of_one_method_need_the_spread_over_seeds():
             "seed_degrees": pooled_seed_degrees(others),
         }
         for x, y in values.reshape(3, 2, 1, USERS):
-            pooled.append(contrast(x, y, np.arange(USERS), **known, draws=100).p <= 0.05)
-        blind.append(contrast(x, y, np.arange(USERS), draws=100).p <= 0.05)
+            pooled.append(contrast(x, y, np.arange(USERS), **known, draws=100, size=None).p <= 0.05)
+        blind.append(contrast(x, y, np.arange(USERS), draws=100, size=None).p <= 0.05)
     assert np.mean(blind) > 0.3  # what a test over users alone would say
     assert np.mean(pooled) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 240)
-
-
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_a_difference_as_large_as_smallest_is_found_in_four_of_five(seeds):
-    def many(shift, count):
-        for number in range(count):
-            rng = np.random.default_rng([seeds, 23, number])
-            a, b = normal(rng, [seeds, seeds], shift=shift)
-            yield contrast(a, b, np.arange(USERS), draws=200, seed=number)
-
-    smallest = np.mean([found.smallest for found in many(0.0, 100)])
-    assert 0.72 <= np.mean([found.p <= 0.05 for found in many(smallest, 200)]) <= 0.9
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(2, 0.1), (2, 0.3), (3, 0.3)])
@@ -371,11 +374,13 @@ def test_against_a_method_without_spread_size_coverage_and_equivalence_hold(seed
         rng = np.random.default_rng([seeds, 24, number])
         a, b = normal(rng, [seeds, 1], spread=0.0)
         a, b = a + spread * rng.standard_normal((seeds, 1)), np.repeat(b, 2, axis=0)
-        found = contrast(a, b, np.arange(USERS), draws=200, seed=number)
+        found = contrast(a, b, np.arange(USERS), draws=200, seed=number, size=None)
         rejected.append(found.p <= 0.05)
         covered.append(found.low <= 0 <= found.high)
         margin = 0.1 + 3 * spread  # the truth lies on it, so that every claim of less is wrong
-        at = contrast(a + margin, b, np.arange(USERS), margin=margin, draws=200, seed=number)
+        at = contrast(
+            a + margin, b, np.arange(USERS), margin=margin, draws=200, seed=number, size=None
+        )
         assert at.equivalent is not None
         close.append(at.equivalent <= 0.05)
     bound = 0.05 + 2 * np.sqrt(0.05 * 0.95 / len(rejected))

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from recsys.compare import main, usage
-from recsys.comparison import page, sentences, table
+from recsys.comparison import page, sentences, table, tables
 from recsys.comparison.table import Table
 from tests.comparison.samples import TWO, cases, compared, error_of, leave, ranks
 
@@ -43,21 +43,25 @@ def test_help_says_what_a_family_is():
     assert "two commands are corrected apart" in usage()
 
 
-@pytest.mark.parametrize(
-    ("low", "p", "said"),
-    [
-        (-0.001, 0.01, "the interval holds 0, though the test rejects: both are asked for"),
-        (0.001, 0.2, "the test does not reject, though the interval leaves out 0"),
-    ],
-)
-def test_half_a_claim_says_what_is_missing(two, low, p, said):
-    found = compared(two)
-    (difference,) = found.differences
-    contrast = dataclasses.replace(difference.found, difference=0.02, low=low, high=0.04)
-    changed = dataclasses.replace(difference, found=contrast, p_holm=p)
-    text = sentences.write(dataclasses.replace(found, differences=[changed]))[0]
+def test_an_interval_that_leaves_out_zero_beside_no_finding_names_the_correction(two, tmp_path):
+    extra = leave(tmp_path, "full", [*TWO, "tuning=full"], cases(ranks(2, 0.5)))
+    found = compared([*two, extra])
+    first, second = found.differences
+    contrast = dataclasses.replace(first.found, difference=0.02, low=0.001, high=0.04, p=0.04)
+    several = [dataclasses.replace(first, found=contrast, p_holm=0.08), second]
+    changed = dataclasses.replace(found, differences=several)
+    text = sentences.write(changed)[0]
     assert "is not shown to differ" in text
-    assert said in text
+    assert "of this contrast alone and leaves out 0, but the test corrected for 2 contrasts" in text
+    drawn = tables.differences(changed)
+    assert "not shown to differ after Holm" in drawn.rows[0]
+    assert "it may leave out 0 where Holm over 2 contrasts does not reject" in drawn.note
+    within = dataclasses.replace(contrast, low=-0.001, p=0.06)
+    changed = dataclasses.replace(
+        found, differences=[dataclasses.replace(first, found=within, p_holm=0.12), second]
+    )
+    assert "corrected for 2 contrasts" not in sentences.write(changed)[0]
+    assert "not shown to differ" in tables.differences(changed).rows[0]
 
 
 def test_latex_has_minus_signs_labels_and_tables_no_wider_than_the_page(two):
