@@ -135,10 +135,10 @@ def _power(comparison: Comparison, difference: Difference) -> str:
         return ""
     smallest = points(difference.found.smallest)
     if len(comparison.differences) > FEW:
-        return f"; {smallest} points would be found in at least 80 % of repetitions after Holm"
+        return f"; {smallest} points would be found in about 80 % of repetitions or more after Holm"
     return (
-        f"; these seeds and users find a true difference of {smallest} points in at least 80 % of "
-        f"repetitions ({at_size(comparison)}), and a smaller one less often"
+        f"; these seeds and users find a true difference of {smallest} points in about 80 % of "
+        f"repetitions or more ({at_size(comparison)}), and a smaller one less often"
     )
 
 

@@ -70,8 +70,8 @@ class Contrast:
             interval leaves out 0.
         effect: Mean over users of a user's difference (averaged over cases and seeds), divided by
             its standard deviation over users (Cohen's d_z); infinite where all differ alike.
-        smallest: The true difference that these seeds and users find in at least 80 % of all
-            repetitions with a two-sided test of the size asked for, in the metric's unit
+        smallest: The true difference that these seeds and users find in about 80 % of all
+            repetitions or more with a two-sided test of the size asked for, in the metric's unit
             (`statpower`); None without a size.
         equivalent: p of two one-sided tests against the margin (Schuirmann 1987): under 0.05, the
             methods differ by less than the margin. None without a margin.

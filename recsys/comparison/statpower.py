@@ -1,4 +1,4 @@
-"""What a comparison can show: the true difference found in at least 80 % of repetitions.
+"""What a comparison can show: the true difference found in four of five repetitions.
 
 Bloom's (1995, "Minimum detectable effects") figure is a multiple of the standard error. With two
 or three runs that is a promise nobody can keep: the standard error may by chance be far too
@@ -28,7 +28,7 @@ TAIL = 1e-6
 
 
 def smallest(parts: Parts, size: float, extra: float, rng: np.random.Generator) -> float:
-    """The true difference that the test at `size` finds in at least 80 % of repetitions.
+    """The true difference that the test at `size` finds in about 80 % of repetitions or more.
 
     Args:
         parts: What was observed.

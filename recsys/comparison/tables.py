@@ -152,9 +152,9 @@ def differences(comparison: Comparison) -> Table:
         f"seeds and users; not corrected{_uncorrected(comparison)}. p: sign-flip test with the "
         "runs drawn anew, two-sided; Holm within the family. Effect: mean of the users' "
         "differences over their standard deviation. Can be shown: the true difference that is "
-        f"found in at least 80 % of repetitions, {at_size(comparison)}. Finding: a difference is "
-        f"shown where p (Holm) is under {comparison.alpha:g}. About models: the spread over seeds "
-        "of a side is unknown.",
+        f"found in about 80 % of repetitions or more, {at_size(comparison)}. Finding: a "
+        f"difference is shown where p (Holm) is under {comparison.alpha:g}. About models: the "
+        "spread over seeds of a side is unknown.",
         name="differences",
     )
 

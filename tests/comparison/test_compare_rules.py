@@ -238,7 +238,7 @@ def test_no_difference_is_not_called_equality(tmp_path):
     found = methods.methods([load(folder) for folder in folders])
     (text,) = sentences.write(analyse(found, question()))[:1]
     assert "is not shown to differ from" in text
-    assert "in at least 80 % of repetitions" in text
+    assert "in about 80 % of repetitions or more" in text
     assert "equal" not in text.replace("equally", "")
     (text,) = sentences.write(analyse(found, question(margin=20.0)))[:1]
     assert "differ by less than 20 points of ndcg@10 (equivalence, p" in text

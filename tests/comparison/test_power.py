@@ -61,7 +61,7 @@ def test_the_page_says_at_what_error_rate(three):
     note = tables.differences(found).note
     assert "after Holm: tested at 5 % / 2" in note
     assert "a difference is shown where p (Holm) is under 0.05" in note
-    assert "found in at least 80 % of repetitions" in note
+    assert "found in about 80 % of repetitions or more" in note
 
 
 def test_users_are_drawn_so_often_that_holms_smallest_p_can_be_reached(three):
