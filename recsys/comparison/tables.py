@@ -66,7 +66,9 @@ def summary(comparison: Comparison, names: Mapping[str, str]) -> Table:
         line += [NONE if value is None else plain(value) for value in costs]
         rows.append(line)
     methods = sum(not row.floor for row in comparison.rows)
-    note = f"Baseline: {base}. p: after Holm. " if found else ""
+    note = f"Baseline: {base}. " if found else ""
+    if len(found) > 1:
+        note += f"Interval: of one contrast alone. p: after Holm over {len(found)}. "
     note += f"{cost.unit[0].upper()}{cost.unit[1:].replace('econds', '')}: of the method"
     note += "; with kept: and of what runs share on disk." if kept else "."
     if comparison.unlike:
