@@ -248,10 +248,9 @@ METRICS = """## Metrics
 
 *Covers*: the 95 % interval of the difference contains the true one, 0; *covers one* the same for
 the mean of one method. *Size*: rejected at 5 % without a true difference. *Found*: rejected with a
-true difference as large as each repetition's own `smallest`; promised are about
-80 % or more. Spread,
-width and smallest are in the metric's unit, in hundredths. Half of the repetitions for 10,000
-users.
+true difference as large as each repetition's own `smallest`; promised are about 80 % or more.
+Spread, width and smallest are in the metric's unit, in hundredths. Half of the repetitions for
+10,000 users.
 """
 ITSELF = """## A method compared with itself
 
