@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import ClassVar
 
+from recsys import printable
+
 REMEDIES: Mapping[int, str] = {
     errno.ENAMETOOLONG: "give a shorter name",
     errno.EACCES: "change its rights, or choose another place",
@@ -28,11 +30,17 @@ REMEDIES: Mapping[int, str] = {
 class RecsysError(Exception):
     """Base of the errors that a user can mend; the message is one sentence with the remedy.
 
+    It may name what stands in a user's data: as a text, nothing in it acts on a terminal.
+
     Attributes:
         code: Exit code of a command that it ends.
     """
 
     code: ClassVar[int] = 2
+
+    def __str__(self) -> str:
+        """The message on one line."""
+        return printable.line(super().__str__())
 
 
 class ConfigError(RecsysError):

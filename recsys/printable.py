@@ -7,7 +7,6 @@ table, and `\input` reads a file into a document. Every output passes its texts 
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
 
@@ -75,4 +74,6 @@ def latex(text: str) -> str:
 
 def page(text: str) -> str:
     """A text as HTML shows it, in an attribute as well."""
+    import html  # its table of entities would be read at the start of every command
+
     return html.escape(line(text))

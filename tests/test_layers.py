@@ -7,8 +7,8 @@ import recsys
 
 ROOT = Path(recsys.__file__).parent
 ROOMS = [
-    ["errors"],
     ["printable"],
+    ["errors"],
     ["types"],
     ["stopwatch", "overhead"],
     ["hardware"],

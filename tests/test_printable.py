@@ -9,6 +9,7 @@ from rich.console import Console
 from recsys import printable
 from recsys.comparison import table
 from recsys.comparison.table import Table
+from recsys.errors import DataError
 
 EVIL = (
     "\x1b[31mRed\x1b[0m <img src=x onerror=alert(1)> a|b \\input{x} *b* 50% $x$ #1 &amp; a_b"
@@ -89,6 +90,10 @@ def test_a_table_is_as_wide_as_the_terminal_and_no_number_is_cut(width):
     assert text.count("lora") == 2 * sum(line.startswith("method") for line in lines)
     letters = [line for line in lines if line.strip() and len(line.split()[0]) == 1]
     assert not [line for line in letters if line.split()[0].isalpha()]
+
+
+def test_an_error_that_names_an_id_acts_on_no_terminal():
+    assert str(DataError("item \x1b[2J'a|b'\nis there twice")) == "item �[2J'a|b' is there twice"
 
 
 def test_what_fits_is_one_block():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recsys import guard
+from recsys import guard, printable
 
 guard.listen(__name__)
 
@@ -139,15 +139,15 @@ def _split(data: Data, tables: Tables) -> Method | None:
     if data.user_reviews:
         tables = with_reviews(tables, made, data.user_reviews)
     for note in (*tables.notes, *made.notes):
-        print(f"note: {note}")
+        print(printable.line(f"note: {note}"))
     return prepare.method(data)
 
 
 def _show(description: Description) -> None:
     for name, value in description.rows:
-        print(f"  {name:<36}{value}")
+        print(printable.line(f"  {name:<36}{value}"))
     for sentence in description.warnings:
-        print(f"warning: {sentence}")
+        print(printable.line(f"warning: {sentence}"))
 
 
 def _tokens(model: str) -> Count:
