@@ -108,6 +108,7 @@ def page(sweep: Sweep) -> str:
         *style.opening(title(sweep), RULES),
         f'<p class="verdict">{html.escape(sentences.verdict(sweep))}</p>',
         *(_says([sentences.headline(sweep)]) if sweep.tests else []),
+        *table.page(tables.brief(sweep)),
         *_commands(sweep),
         *(f'<p class="note">{html.escape(note)}</p>' for note in sweep.notes),
         *_comparison(sweep),
@@ -248,6 +249,7 @@ def markdown(sweep: Sweep) -> str:
     """A summary for a terminal or a page of benchmarks."""
     lines = [f"# {title(sweep)}", "", f"**{sentences.verdict(sweep)}**", ""]
     lines += [sentences.headline(sweep), ""] if sweep.tests else []
+    lines += table.markdown(tables.brief(sweep))
     lines += [line for note in sweep.notes for line in (f"Note: {note}", "")]
     lines += table.markdown(tables.methods(sweep))
     for found in (tables.tests(sweep), tables.near(sweep)):

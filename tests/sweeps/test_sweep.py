@@ -2,7 +2,10 @@
 
 import csv
 import json
+import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,6 +156,21 @@ def _check_commands(sweep, said):
         assert again.evaluation.test
         again.evaluation.test, again.output, again.tracking = False, best.output, best.tracking
         assert again == best
+
+
+@pytest.mark.slow
+def test_the_password_of_a_database_lies_in_no_file_of_a_sweep(postgres, shop_base, tmp_path):
+    words = ["sweep=smoke", *shop_base, f"output={tmp_path / 'runs'}", "trainer.epochs=1"]
+    words += ["methods=frozen", "trials=1", "final_seeds=1", "tracking.wandb=offline"]
+    words.append(f"storage={postgres}")
+    command_line = [sys.executable, "-m", "recsys.sweep", *words]
+    with (tmp_path / "said.txt").open("w") as said:
+        assert subprocess.run(command_line, stdout=said, stderr=said, check=False).returncode == 0
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    # A trial, a closing run and the summary; the password is se{cret}%, as a URL has it or plain.
+    assert len([path for path in found if path.suffix == ".wandb"]) == 3
+    secret = re.compile(rb"se({|%7b)cret", re.IGNORECASE)
+    assert [path for path in found if secret.search(path.read_bytes())] == []
 
 
 def test_ranks_of_a_trial_see_the_values_that_were_suggested_once(shop_base, tmp_path, monkeypatch):

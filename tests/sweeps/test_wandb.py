@@ -249,6 +249,17 @@ def test_importances_are_told_where_there_are_trials_enough(tmp_path):
         assert sum(shares) == pytest.approx(1)
 
 
+def test_no_word_of_the_command_reaches_the_closing_run(tmp_path, monkeypatch):
+    words = ["sweep=smoke", "storage=postgresql://me:geheim-4711@host/db"]
+    monkeypatch.setattr("sys.argv", ["sweep", *words])
+    monkeypatch.setenv("PGPASSWORD", "geheim-4711")
+    wandbsummary.log(made.realistic(tmp_path, count=2), "shop", "made-0001", "offline")
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in found)
+    assert [path for path in found if b"geheim" in path.read_bytes()] == []
+    assert sys.argv[1:] == words
+
+
 def test_nothing_is_logged_where_tracking_is_off(tmp_path):
     wandbside.summary(made.realistic(tmp_path, count=2), "shop", "group", "off")
     assert not list(tmp_path.iterdir())
