@@ -12,6 +12,7 @@ import numpy.typing as npt
 from recsys.candidates import candidate_lists
 from recsys.config import Run, choice_name, nearest
 from recsys.data.arrays import Ints, sample
+from recsys.data.describe import repeated
 from recsys.data.examples import TEST, TRAIN, VAL, Examples
 from recsys.data.hard import HardExamples, hard_count
 from recsys.data.rows import Lists
@@ -247,6 +248,8 @@ def notes(
         said += untold(
             made.told, at, part, "an empty text is read" if text else "popularity answers them"
         )
+    if run.evaluation.protocol == "catalog" and run.evaluation.mask_history:
+        said += _unreachable(split, made.items, at, part)
     if ranked is not None and run.evaluation.protocol == "candidates":
         said += _short(ranked, part)
     if available:
@@ -266,6 +269,17 @@ def notes(
             f"click and {found.without_negative} without anything else are left out.",
         )
     return said
+
+
+def _unreachable(split: Split, items: int, at: Ints, part: str) -> tuple[str, ...]:
+    """How many targets the mask of the history hides from every method."""
+    count = int(repeated(split, items)[at].sum())
+    if not count:
+        return ()
+    return (
+        f"unreachable: {count} of {len(at)} {part} targets were in the user's history already, and "
+        "with evaluation.mask_history=true no method can reach them.",
+    )
 
 
 def _short(ranked: Lists, part: str) -> tuple[str, ...]:

@@ -120,3 +120,25 @@ def test_what_has_no_seeds_has_no_spread(shop_words, capfd, options):
     assert "no seeds: deterministic" in out
     assert "standard deviation" not in out
     assert "2 seeds" not in out
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_targets_that_the_mask_hides_are_counted_as_the_ranking_counts_them(
+    shop, shop_words, tmp_path, capsys, masked
+):
+    """Every fifth user comes back at last to the first item."""
+    header, *rows = (shop / "events.csv").read_text().splitlines()
+    for user in range(0, 40, 5):
+        first, last = rows[5 * user].split(","), rows[5 * user + 4].split(",")
+        rows[5 * user + 4] = ",".join([last[0], first[1], *last[2:]])
+    (tmp_path / "events.csv").write_text("\n".join([header, *rows]) + "\n")
+    own = [word for word in shop_words if not word.startswith("data.source.interactions")]
+    own += [f"data.source.interactions={tmp_path / 'events.csv'}", "architecture=popularity"]
+    assert main([*own, f"evaluation.mask_history={str(masked).lower()}"]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    counted = json.loads((folder / "result.json").read_text())["protocol"]["unreachable"]
+    told = [line for line in capsys.readouterr().out.splitlines() if "unreachable: " in line]
+    assert counted == (8 if masked else 0)
+    assert [line.split(" targets")[0] for line in told] == (
+        ["unreachable: 8 of 40 test"] if masked else []
+    )
