@@ -28,7 +28,16 @@ from omegaconf.errors import OmegaConfBaseException
 from recsys.errors import ConfigError
 from recsys.schema import Run, option
 from recsys.values import check_lists, check_ranges, spelled
-from recsys.yamlfile import Node, bared, merged, read_mapping, read_word, shielded, written
+from recsys.yamlfile import (
+    Node,
+    bared,
+    merged,
+    read_mapping,
+    shielded,
+    typed_word,
+    unwrapped,
+    written,
+)
 
 __all__ = ["AXES", "Node", "Run", "choices", "compose", "option", "stored", "to_node", "to_yaml"]
 
@@ -119,7 +128,7 @@ def compose(argv: Sequence[str], folder: Path = EXPERIMENTS) -> Run:
     Raises:
         ConfigError: A key, choice, value or combination is wrong; the sentence names it.
     """
-    command_line = parse(argv)
+    command_line = _words(argv)
     name = command_line.get("experiment")
     below = _experiment(str(name), folder) if name not in (None, "") else []
     return _run([*below, command_line])
@@ -145,13 +154,13 @@ def stored(path: Path, words: Sequence[str] = ()) -> Run:
             f"{path} is damaged or of another version: it lacks {', '.join(missing)}; start a new "
             "run."
         )
-    return _run([layer, parse(words)])
+    return _run([layer, _words(words)])
 
 
 def compose_data(argv: Sequence[str]) -> Run:
     """As `compose`, but of the axes only the source is read, so that torch is not loaded."""
     nodes: dict[str, Node] = {}
-    rest = _take_axes(parse(argv), nodes)
+    rest = _take_axes(_words(argv), nodes)
     _check(rest, Run, "")
     run = cast(Run, _typed(Run, rest, ""))
     run.data.source = _choice("data.source", nodes.get("data.source", run.data.source))
@@ -209,13 +218,18 @@ def parse(argv: Sequence[str]) -> Node:
     Raises:
         ConfigError: A word without `=`, or a value that is not YAML.
     """
+    return cast(Node, unwrapped(_words(argv)))
+
+
+def _words(argv: Sequence[str]) -> Node:
+    """As `parse`, with what was typed beside each number and truth value."""
     out: Node = {}
     for word in argv:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"'{word}' is not of the form key=value, as in optimizer.lr=3e-4.")
         try:
-            value = read_word(text)
+            value = typed_word(text)
         except ConfigError as error:
             if TEMPLATE.match(text):
                 raise ConfigError(f"{key}: {_quoted(key, text)}.") from None
@@ -234,7 +248,7 @@ def _deepen(into: Node, new: Node, prefix: str) -> None:
     for key, value in new.items():
         path = f"{prefix}{key}"
         if path in AXES and not isinstance(value, dict):
-            value = Fresh(name=value)
+            value = Fresh(name=unwrapped(value))
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             if isinstance(value, Fresh):
                 into[key] = Fresh(into[key])
@@ -364,14 +378,16 @@ def _typed(schema: type, values: Node, prefix: str) -> object:
     except OmegaConfBaseException as error:
         key = f"{prefix}{error.full_key}" if error.full_key else prefix.rstrip(".")
         reason = bared(str(error.msg if hasattr(error, "msg") else error).splitlines()[0])
+        held = reason.partition(": ")[2].strip("'")
         if "'DictConfig' to string" in reason:
-            held = reason.partition(": ")[2].strip("'")
             # {title} alone is a YAML mapping without values.
             alone = re.fullmatch(r"\{'([^']*)': None\}", held)
             if alone is not None:
                 reason = _quoted(key, f"{{{alone[1]}}}")
             else:
                 reason = f"a text is wanted here, and {held} is a mapping"
+        elif "'ListConfig' to string" in reason:
+            reason = f"a text is wanted here, and {held} is a list"
         raise ConfigError(f"{key}: {reason}.") from None
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 from recsys.errors import ConfigError
 from recsys.numbers import LARGEST
 from recsys.schema import Run
+from recsys.yamlfile import Typed, unwrapped
 
 
 def check_lists(run: Run) -> None:
@@ -43,8 +44,10 @@ def spelled(value: object, field: Field[Any], kind: object, key: str) -> object:
         ConfigError: A key that takes a text is empty, or a list or a mapping is none.
     """
     origin, allowed = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(value, Typed):
+        value = value.text if str in (kind, *allowed) else value.value
     if origin in (list, dict):
-        return _contained(key, value, origin)
+        return _contained(key, unwrapped(value), origin)
     if value is None and kind is str:
         if not may_be_empty(field):
             raise ConfigError(f"{key} is empty; give it a value, or leave it out.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path, PurePath
 from typing import Any, cast
@@ -109,6 +109,41 @@ def read_word(text: str) -> object:
     ):
         return bare
     return value
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A number or a truth value of a word, and what was typed: a key of text takes that.
+
+    Attributes:
+        value: As YAML reads it.
+        text: As it was typed, such as `on`, `007` or the digits of a commit.
+    """
+
+    value: object
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def typed_word(text: str) -> object:
+    """As `read_word`, with what was typed beside a number or a truth value.
+
+    Raises:
+        ConfigError: As `read_word`.
+    """
+    value = read_word(text)
+    if isinstance(value, bool | int | float) and text.strip()[:1] not in "!&":
+        return Typed(value, text.strip())
+    return value
+
+
+def unwrapped(value: object) -> object:
+    """A value, or a mapping of them, without what was typed."""
+    if isinstance(value, dict):
+        return {key: unwrapped(each) for key, each in value.items()}
+    return value.value if isinstance(value, Typed) else value
 
 
 def read_mapping(path: Path) -> Node:

@@ -50,6 +50,26 @@ def test_a_bare_word_is_taken_as_it_stands(typed, value):
     assert compose([f"output={typed}"]).output == value
 
 
+@pytest.mark.parametrize(
+    "typed", ["on", "no", "007", "1_0", "12e4567", "2020", ".5", "0x1f", "True"]
+)
+def test_a_key_of_text_takes_a_bare_word_as_it_was_typed(typed):
+    run = compose([f"output={typed}", f"encoder.revision={typed}", f"experiment={''}"])
+    assert (run.output, run.encoder.revision) == (typed, typed)
+    source = compose(["data.source=tables", f"data.source.user={typed}"]).data.source
+    assert source.user == typed
+    assert compose([f"data.source={{name: tables, user: '{typed}'}}"]).data.source.user == typed
+
+
+def test_numbers_and_truth_values_are_what_they_were():
+    run = compose(["seed=7", "optimizer.lr=1e-3", "profile=on", "tracking.wandb=off", "seed=0x1f"])
+    assert (run.seed, run.optimizer.lr, run.profile, run.tracking.wandb) == (31, 1e-3, True, "off")
+    run = compose(["tuning=peft", "tuning.method=vera", "tuning.options.r=4", "tracking.tags=[1]"])
+    assert run.tuning.options == {"r": 4}
+    run = compose(["data.event_types.buy=3", "data.event_types.on=2"])
+    assert run.data.event_types == {"buy": 3.0, "on": 2.0}
+
+
 def test_a_key_is_a_name_as_it_is_written():
     found = compose(["data.event_types={010: 1, on: 2, 3: 4}"])
     assert found.data.event_types == {"010": 1.0, "on": 2.0, "3": 4.0}
@@ -76,6 +96,11 @@ def test_a_default_of_a_module_outside_is_data_as_well(tmp_path, monkeypatch):
         ("tuning.rank={a: 1, a: 2}", "duplicate key a"),
         ("tuning.rank={[1]: 2}", "a key is a list"),
         ("optimizer.lr=${x}", "'${x}'"),
+        ("output=[1, 2]", "a text is wanted here, and [1, 2] is a list"),
+        ("output={title}", "needs quotes of its own"),
+        ("tuning=3", "'3' is not a choice"),
+        ("tuning.name=1e3", "'1e3' is not a choice"),
+        ("experiment=1e3", "experiment '1e3' is not known"),
     ],
 )
 def test_what_is_no_value_is_one_sentence(word, said):
