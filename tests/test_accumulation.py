@@ -17,6 +17,12 @@ from recsys.fit import main
 OBJECTIVES = {
     "bce": ["objective=bce", "objective.negatives=3"],
     "sampled_softmax": ["objective=sampled_softmax", "objective.negatives=3"],
+    "weighed": [
+        "objective=bpr",
+        "objective.negatives=2",
+        "data.event_column=kind",
+        "data.event_types={view: 0.1, buy: 5}",
+    ],
     "bpr_pulled": ["objective=bpr", "objective.negatives=2", "regularization.l2_sp=0.5"],
 }
 
@@ -26,10 +32,12 @@ def words(shop, shop_base, tmp_path, monkeypatch):
     """A shop whose users have from 4 to 12 events, so that batches of users count differently."""
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
     rng = random.Random(3)
-    rows = ["who,what,when"]
+    rows = ["who,what,when,kind"]
     for user in range(40):
         bought = rng.sample(range(30), rng.randint(4, 12))
-        rows += [f"u{user},0{item:02d},{10 * user + t}" for t, item in enumerate(bought)]
+        for t, item in enumerate(bought):
+            kind = "buy" if (user + t) % 3 else "view"
+            rows.append(f"u{user},0{item:02d},{10 * user + t},{kind}")
     (tmp_path / "events.csv").write_text("\n".join(rows) + "\n")
     own = [word for word in shop_base if not word.startswith("data.source.interactions")]
     return [

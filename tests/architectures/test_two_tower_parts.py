@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recsys import build
+from recsys import build, encoding
 from recsys.config import compose
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
@@ -136,8 +136,8 @@ def test_ids_read_no_text(words, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("nothing may be loaded or encoded")
 
-    for name in ("load", "load_tokenizer", "Store"):
-        monkeypatch.setattr(build, name, refuse)
+    for name in ("load_all", "Store"):
+        monkeypatch.setattr(encoding, name, refuse)
     made = assembled(words, *IDS, "encoder.model=/nowhere")
     model = made.recommender
     assert not [m for m in model.modules() if isinstance(m, Encoder)]
