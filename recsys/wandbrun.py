@@ -64,8 +64,8 @@ class Place:
             project=tracking["project"],
             group=str(tracking["group"] or config["experiment"] or names["architecture"]),
             tags=tuple(dict.fromkeys([*tags, *tracking["tags"]])),
-            name=tracking["name"] or folder.name,
-            kind=tracking["kind"],
+            name=tracking.get("name") or folder.name,  # a run of before 0.2 has neither
+            kind=tracking.get("kind", "fit"),
         )
 
 
