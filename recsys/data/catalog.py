@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +145,11 @@ class Catalog:
         shift = np.repeat(starts - (ends - sizes), sizes)
         values = self._ids[shift + np.arange(len(shift))].astype(np.int64)
         return Ragged(torch.from_numpy(values), tuple(sizes.tolist()))
+
+    def contents(self) -> Iterator[bytes]:
+        """The token ids of each text in order, as bytes that are equal where texts are."""
+        for start, end in zip(self._offsets[:-1].tolist(), self._offsets[1:].tolist(), strict=True):
+            yield self._ids[start:end].tobytes()
 
     def share(self, token: int) -> float:
         """Share of one token among those of all texts; 0 where there is none."""

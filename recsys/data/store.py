@@ -95,7 +95,7 @@ class Store:
         self,
         kind: str,
         key_parts: Mapping[str, object],
-        build: Callable[[Path], None],
+        build: Callable[[Path], Spent | None],
         own: bool = False,
     ) -> Path:
         """The folder of a content, built first where it does not stand yet.
@@ -103,7 +103,8 @@ class Store:
         Args:
             kind: What sort of thing it is, the name of a folder such as "catalog".
             key_parts: All that the content depends on, as JSON values.
-            build: Fills the empty folder it is given; it runs at most once in this call.
+            build: Fills the empty folder it is given; it runs at most once in this call. It may
+                give what others had spent on what it took over.
             own: Building it is the work of the method itself, and a cost of it.
 
         Returns:
@@ -118,10 +119,10 @@ class Store:
         path = self.root / kind / hashlib.sha256(key.encode("utf-8")).hexdigest()
         fresh = self._fill(path, key, build, own)
         # What is a cost of this run already must not count a second time.
-        use(path, Spent() if own and fresh else _read_built(path))
+        use(path, Spent() if own and fresh else read_built(path))
         return path
 
-    def _fill(self, path: Path, key: str, build: Callable[[Path], None], own: bool) -> bool:
+    def _fill(self, path: Path, key: str, build: Callable[[Path], Spent | None], own: bool) -> bool:
         """Builds a folder where it does not stand; whether this process built it."""
         if _whole(path, key):
             return False
@@ -133,8 +134,10 @@ class Store:
             try:
                 with atomic_folder(path) as fresh:
                     began = now()
-                    build(fresh)
+                    before = build(fresh)
                     spent = now().minus(began)
+                    # What was taken over from another folder has cost its part of that one.
+                    spent = spent if before is None else spent.plus(before)
                     write_atomic(fresh / FILES_FILE, json.dumps(listed(fresh), indent=1))
                     _write_built(fresh, spent)
                     write_atomic(fresh / KEY_FILE, key)
@@ -143,6 +146,30 @@ class Store:
                 if not _whole(path, key):
                     raise
         return True
+
+    def like(self, kind: str, key_parts: Mapping[str, object], part: str) -> list[tuple[Path, str]]:
+        """Whole folders of a kind whose keys differ in one part alone, the newest first.
+
+        Args:
+            kind: What sort of thing it is.
+            key_parts: The key.
+            part: Name of the part that may differ, a text.
+
+        Returns:
+            Each folder, and the part in its key.
+        """
+        found = []
+        asked = {k: v for k, v in json.loads(canonical(dict(key_parts))).items() if k != part}
+        for path in (self.root / kind).glob(f"[0-9a-f]*/{KEY_FILE}"):
+            try:
+                text = path.read_text(encoding="utf-8")
+                key = json.loads(text)
+                other = key.pop(part)
+                if key == asked and isinstance(other, str) and _whole(path.parent, text):
+                    found.append((path.stat().st_mtime, path.parent, other))
+            except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+                continue  # another process takes it away, or it is damaged
+        return [(folder, other) for _, folder, other in sorted(found, reverse=True)]
 
     def _make_root(self) -> None:
         """Makes the folder of the store.
@@ -164,7 +191,7 @@ def _write_built(folder: Path, spent: Spent) -> None:
     write_atomic(folder / BUILT, json.dumps(asdict(spent)) + "\n")
 
 
-def _read_built(folder: Path) -> Spent | None:
+def read_built(folder: Path) -> Spent | None:
     """What building a folder took; None where it was built before that was noted."""
     try:
         return Spent(**json.loads((folder / BUILT).read_text(encoding="utf-8")))

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from recsys.data.catalog import Catalog
-from recsys.data.store import Store
+from recsys.data.store import Store, read_built
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.layers import layer_of
 from recsys.errors import DataError
+from recsys.overhead import Spent
 
 Dtype = Literal["fp32", "fp16"]
 
@@ -44,6 +46,7 @@ class Report:
         dtype: In which precision it is kept.
         gb: Size in GB (10^9 bytes).
         built: Whether this process built it, or found it.
+        encoded: Texts that this start encoded for it; the others were kept for another catalog.
         seconds: Time of this start: weights hashed, built or found, sample compared.
         build_seconds: Time that building took, whenever and by whichever run.
         max_error: Largest relative error of a kept row (a token's state or a text's vector): the
@@ -51,6 +54,7 @@ class Report:
         mean_error: Its mean.
         vector_error: Largest relative error of a text's vector that is made from what is kept,
             against the whole model in fp32.
+        taken: Texts that were taken from what was kept for another catalog.
     """
 
     what: Literal["states", "vectors"]
@@ -58,15 +62,20 @@ class Report:
     dtype: Dtype
     gb: float
     built: bool
+    encoded: int
     seconds: float
     build_seconds: float
     max_error: float
     mean_error: float
     vector_error: float
+    taken: int = 0
 
     def line(self) -> str:
         """The report as one line for a user."""
         how = f"built in {self.build_seconds:.0f} s" if self.built else "found"
+        if self.built and self.taken:
+            texts = "text" if self.encoded == 1 else "texts"
+            how = f"{self.encoded} {texts} encoded, {self.taken} taken from another catalog"
         return (
             f"kept {self.what} after {self.depth} layers: {self.gb:.2f} GB in {self.dtype}, {how}; "
             f"relative error at most {self.max_error:.1e} (mean {self.mean_error:.1e}), "
@@ -82,18 +91,76 @@ class Found:
         folder: The folder.
         built: Whether this process built it.
         seconds: Time that building took, whenever that was.
+        encoded: Texts that this process encoded.
+        taken: Texts that it took from another folder.
     """
 
     folder: Path
     built: bool = False
     seconds: float = 0.0
+    encoded: int = 0
+    taken: int = 0
+
+
+@dataclass(frozen=True)
+class Donor:
+    """What another catalog's folder holds of this catalog's texts.
+
+    Attributes:
+        folder: The folder.
+        rows: (I,) row of each text there, -1 for what it lacks.
+        count: How many texts it holds in all.
+    """
+
+    folder: Path
+    rows: npt.NDArray[np.int64]
+    count: int
+
+    @property
+    def has(self) -> npt.NDArray[np.int64]:
+        """Catalog rows of the texts that it holds."""
+        return np.flatnonzero(self.rows >= 0)
+
+
+_DONORS = 8  # folders that are looked into: each costs a pass over its tokens
+
+
+def donor(store: Store, kind: str, parts: Mapping[str, object], catalog: Catalog) -> Donor | None:
+    """The folder of another catalog, by the same encoder, that has most of this one's texts.
+
+    Args:
+        store: The store.
+        kind: The sort of folder.
+        parts: Its key.
+        catalog: The texts.
+    """
+    best: Donor | None = None
+    own = list(catalog.contents())
+    for folder, name in store.like(kind, parts, "catalog")[:_DONORS]:
+        try:
+            other = Catalog(store.root / "catalog" / name)
+        except (OSError, ValueError):
+            continue  # its tokens are gone, so that nobody knows whose rows these are
+        rows = {content: row for row, content in enumerate(other.contents())}
+        found = np.array([rows.get(content, -1) for content in own], dtype=np.int64)
+        if (found >= 0).sum() > (0 if best is None else (best.rows >= 0).sum()):
+            best = Donor(folder, found, len(other))
+    return best
+
+
+def missing(catalog: Catalog, other: Donor | None) -> Tensor:
+    """(N,) catalog rows of the texts that another folder lacks."""
+    if other is None:
+        return torch.arange(len(catalog))
+    return torch.from_numpy(np.flatnonzero(other.rows < 0))
 
 
 def found(
     store: Store,
     kind: str,
     parts: Callable[[], Mapping[str, object]],
-    write: Callable[[Path], None],
+    write: Callable[[Path, Donor | None], None],
+    catalog: Catalog,
 ) -> Found:
     """Builds a folder of the store, or finds it, and takes the time.
 
@@ -101,19 +168,38 @@ def found(
         store: The store.
         kind: The sort of folder.
         parts: Makes its key.
-        write: Fills it.
+        write: Fills it, where another folder has some of its texts without encoding those.
+        catalog: The texts.
     """
-    out = Found(Path())
+    out, key = Found(Path()), parts()
 
-    def timed(folder: Path) -> None:
+    def timed(folder: Path) -> Spent | None:
         began = time.perf_counter()
-        write(folder)
-        out.built = True
-        (folder / _TIME).write_text(json.dumps({"seconds": time.perf_counter() - began}))
+        other = donor(store, kind, key, catalog)
+        write(folder, other)
+        out.built, before, spent = True, 0.0, None
+        out.encoded = len(catalog)
+        if other is not None:
+            out.taken = int((other.rows >= 0).sum())
+            out.encoded -= out.taken
+            # What they cost when they were made, by the share that was taken.
+            share = out.taken / other.count
+            before = share * _seconds(other.folder)
+            whole = read_built(other.folder)
+            if whole is not None:
+                spent = Spent(share * whole.seconds, share * whole.cpu_seconds)
+        seconds = before + time.perf_counter() - began
+        (folder / _TIME).write_text(json.dumps({"seconds": seconds}))
+        return spent
 
-    out.folder = store.folder(kind, parts(), timed)
-    out.seconds = float(json.loads((out.folder / _TIME).read_text())["seconds"])
+    out.folder = store.folder(kind, key, timed)
+    out.seconds = _seconds(out.folder)
     return out
+
+
+def _seconds(folder: Path) -> float:
+    """Time that building a folder took, with that of what it took over."""
+    return float(json.loads((folder / _TIME).read_text())["seconds"])
 
 
 def report(
@@ -144,6 +230,8 @@ def report(
         dtype=dtype,
         gb=values.nbytes / 1e9,
         built=made.built,
+        encoded=made.encoded,
+        taken=made.taken,
         seconds=time.perf_counter() - began,
         build_seconds=made.seconds,
         max_error=float(errors.max()),

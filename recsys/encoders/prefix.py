@@ -87,13 +87,13 @@ class PrefixCache:
                 **kept.key_parts(encoder, catalog),
             }
 
-        def write(folder: Path) -> None:
+        def write(folder: Path, other: kept.Donor | None) -> None:
             np.save(folder / "offsets.npy", offsets)
-            _write(prefix, catalog, folder, dtype, show)
+            _write(prefix, catalog, folder, dtype, other, show)
 
         with kept.still(encoder, device):
             _probe(prefix, catalog)
-            made = kept.found(store, "prefix", parts, write)
+            made = kept.found(store, "prefix", parts, write, catalog)
             states = States(made.folder, place)
             errors, vector_error = _errors(prefix, states, catalog)
             kept.check(errors, dtype, "states", made.folder)
@@ -115,8 +115,15 @@ class PrefixCache:
         return _tokens(self.prefix, self.states, rows)
 
 
-def _write(prefix: Prefix, catalog: Catalog, folder: Path, dtype: Dtype, show: bool) -> None:
-    """Computes the states of all texts into `states.npy`, beside the offsets that are there."""
+def _write(
+    prefix: Prefix,
+    catalog: Catalog,
+    folder: Path,
+    dtype: Dtype,
+    other: kept.Donor | None,
+    show: bool,
+) -> None:
+    """Fills `states.npy`, beside the offsets that are there, with what is computed or kept."""
     offsets = np.load(folder / "offsets.npy")
     out = np.lib.format.open_memmap(
         folder / "states.npy",
@@ -124,8 +131,15 @@ def _write(prefix: Prefix, catalog: Catalog, folder: Path, dtype: Dtype, show: b
         dtype=DTYPES[dtype][0],
         shape=(int(offsets[-1]), prefix.encoder.width),
     )
-    with track("states below the trained layers", len(catalog), "texts", show) as task:
-        for row, states in _compute(prefix, catalog, torch.arange(len(catalog))):
+    todo = kept.missing(catalog, other)
+    if other is not None:
+        old = np.load(other.folder / "states.npy", mmap_mode="r")
+        starts = np.load(other.folder / "offsets.npy")
+        for row in other.has:
+            from_ = other.rows[row]
+            out[offsets[row] : offsets[row + 1]] = old[starts[from_] : starts[from_ + 1]]
+    with track("states below the trained layers", len(todo), "texts", show) as task:
+        for row, states in _compute(prefix, catalog, todo) if len(todo) else ():
             out[offsets[row] : offsets[row + 1]] = stored(states, dtype).numpy()
             task.advance()
     out.flush()

@@ -70,17 +70,21 @@ class FrozenVectors:
                 **kept.key_parts(encoder, catalog),
             }
 
-        def write(folder: Path) -> None:
+        def write(folder: Path, other: kept.Donor | None) -> None:
             out = np.empty((len(catalog), encoder.vector_width), dtype=np.float32)
-            with track("item vectors", len(catalog), "texts", show) as task:
-                for rows in torch.split(torch.arange(len(catalog)), kept.BLOCK):
+            todo = kept.missing(catalog, other)
+            if other is not None:
+                old = np.load(other.folder / "vectors.npy", mmap_mode="r")
+                out[other.has] = old[other.rows[other.has]]
+            with track("item vectors", len(todo), "texts", show) as task:
+                for rows in torch.split(todo, kept.BLOCK) if len(todo) else ():
                     vectors = encoder(catalog.tokens(rows, there))
                     out[rows.numpy()] = vectors.float().cpu().numpy()
                     task.advance(len(rows))
             np.save(folder / "vectors.npy", out)
 
         with kept.still(encoder, device) as there:
-            made = kept.found(store, "vectors", parts, write)
+            made = kept.found(store, "vectors", parts, write, catalog)
             values = kept.mapped(made.folder / "vectors.npy")
             rows = kept.sample(catalog)
             now = encoder(catalog.tokens(rows, there))

@@ -9,6 +9,7 @@ import torch
 from recsys import build
 from recsys.config import compose
 from recsys.data.store import FILES_FILE, listed
+from recsys.encoders.cut import Prefix
 from recsys.encoders.encoder import Encoder
 from recsys.errors import DataError
 from recsys.fit import fit
@@ -51,6 +52,49 @@ def test_a_second_run_computes_no_more_than_the_sample(words, monkeypatch):
     assert torch.equal(first.index_catalog(), second.index_catalog())
     other = assembled(words, "encoder.pooling=cls")
     assert other.parts.vectors.report.built
+
+
+@pytest.mark.parametrize("tuning", [["tuning=frozen"], ["tuning=lora", "tuning.layers=1"]])
+def test_one_more_and_one_changed_text_are_all_that_is_encoded(
+    words, shop, tuning, tmp_path, monkeypatch, capsys
+):
+    own = tmp_path / "items.csv"
+    text = (shop / "items.csv").read_text()
+    own.write_text(text)
+    words = [*words, *tuning, f"data.source.items={own}"]
+
+    def kept(*more):
+        parts = assembled(words, *more).parts
+        found = parts.vectors or parts.prefix
+        return found.report, found, torch.arange(len(parts.texts))
+
+    first, *_ = kept()
+    assert (first.built, first.encoded, first.taken) == (True, 30, 0)
+    capsys.readouterr()
+    # In front, so that every row moves.
+    lines = text.replace("red lamp", "red lamp lamp chair").splitlines()
+    own.write_text("\n".join([lines[0], "999,white white lamp", *lines[1:]]) + "\n")
+    counted = []
+    for owner, name in ((Encoder, "forward"), (Prefix, "below")):
+        call = getattr(owner, name)
+
+        def count(self, tokens, *rest, call=call, **named):
+            counted.append(len(tokens))
+            return call(self, tokens, *rest, **named)
+
+        monkeypatch.setattr(owner, name, count)
+    second, found, rows = kept()
+    assert (second.built, second.encoded, second.taken) == (True, 2, 29)
+    assert second.build_seconds >= first.build_seconds * 29 / 30
+    assert "2 texts encoded, 29 taken from another catalog" in capsys.readouterr().err
+    # Besides the two: the sample that every start computes again, and the trial of the cut.
+    assert sum(counted) <= 2 + 16 + 16 + 2
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "fresh"))
+    _, fresh, _ = kept()
+    make = "lookup" if tuning == ["tuning=frozen"] else "vectors"
+    with torch.no_grad():
+        got, want = getattr(found, make)(rows), getattr(fresh, make)(rows)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_damaged_vectors_are_refused(words, tmp_path):
