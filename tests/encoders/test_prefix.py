@@ -296,6 +296,7 @@ def test_a_builder_killed_in_the_middle_leaves_nothing_that_counts(tmp_path: Pat
     (only,) = (tmp_path / "prefix").iterdir()
     assert sorted(p.name for p in only.iterdir()) == [
         "build.json",
+        "built.json",
         "files.json",
         "key.json",
         "offsets.npy",
