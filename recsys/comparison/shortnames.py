@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from recsys.comparison.runs import PastRun
@@ -63,6 +63,22 @@ def shortened(found: Sequence[Method]) -> dict[str, str]:
             brief[method.label] += words if words != method.label else ""
     often = Counter(brief.values())
     return {label: name if often[name] == 1 else label for label, name in brief.items()}
+
+
+def called(label: str, names: Mapping[str, str]) -> str:
+    """What a row is called: a method by its short name, a floor of some method by that one's.
+
+    Args:
+        label: Of the row.
+        names: What `shortened` gave; empty where labels are to stay.
+    """
+    if label in names:
+        return names[label]
+    for name in sorted(names, key=len, reverse=True):
+        before, of, rest = label.partition(f" of {name}")
+        if of and (not rest or rest.startswith(" and ")):
+            return f"{before} of {names[name]}{rest}"
+    return label
 
 
 def aliases(runs: Sequence[PastRun]) -> set[str]:

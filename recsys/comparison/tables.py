@@ -9,6 +9,7 @@ from recsys.comparison import beyond
 from recsys.comparison.cost import COSTS, plain
 from recsys.comparison.outcome import Comparison, Difference, PartRow, Row, Spread
 from recsys.comparison.sentences import at_size, equivalent, p_value, points, shown
+from recsys.comparison.shortnames import called
 from recsys.comparison.table import Table
 from recsys.comparison.users import Sides
 
@@ -51,7 +52,7 @@ def summary(comparison: Comparison, names: Mapping[str, str]) -> Table:
     head += [cost.unit.replace("seconds", "s"), *(["with kept"] if kept else [])]
     rows = []
     for row in sorted(comparison.rows, key=lambda row: _order(row, metric)):
-        line = [names.get(row.label, row.label)]
+        line = [called(row.label, names)]
         line += [str(len(row.seeds)) if row.seeds else NONE] if len(counts) > 1 else []
         line.append(spread(row.metrics.get(metric), not row.floor))
         line += [spread(row.metrics.get(cold), not row.floor)] if has_cold else []
@@ -69,7 +70,8 @@ def summary(comparison: Comparison, names: Mapping[str, str]) -> Table:
     note = f"Baseline: {base}. " if found else ""
     if len(found) > 1:
         note += f"Interval: of one contrast alone. p: after Holm over {len(found)}. "
-    note += f"{cost.unit[0].upper()}{cost.unit[1:].replace('econds', '')}: of the method"
+    what = "whole command" if cost.note else "method"
+    note += f"{cost.unit.replace('seconds', 's')}: of the {what}"
     note += "; with kept: and of what runs share on disk." if kept else "."
     if comparison.unlike:
         note += f" Seconds may not be compared: the runs differ in {', '.join(comparison.unlike)}."

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from recsys.comparison.outcome import Comparison, Difference, Row
 from recsys.comparison.sentences import equivalent, points, shown
+from recsys.comparison.shortnames import called
 
 BETTER, WORSE, APART = "better", "worse", "not told apart"
 
@@ -80,7 +81,7 @@ def _baselines(comparison: Comparison, brief: Mapping[str, str]) -> str:
     if not trained or not others:
         return ""
     best, least = max(others, key=lambda each: each[1])
-    which = f"{brief.get(best.label, best.label)} ({points(least)})"
+    which = f"{called(best.label, brief)} ({points(least)})"
     best_of = which if len(others) == 1 else f"the best baseline, {which}"
     above = [row for row, mean in trained if mean > least]
     below = [row for row, mean in trained if mean <= least]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from recsys.comparison import verdict
+from recsys.comparison import tables, verdict
+from recsys.comparison.shortnames import called
 from tests.comparison.samples import TWO, cases, compared, leave, ranks
 
 
@@ -75,3 +76,17 @@ def test_a_baseline_with_a_run_of_its_own_counts(tmp_path):
     text = verdict.write(compared(folders, baseline="popularity"), NAMES)
     assert "lora is worse than popularity by" in text
     assert "lora is not above popularity (" in text
+
+
+def test_a_floor_of_one_method_is_called_by_its_short_name():
+    names = {**NAMES, "lora two_tower tuning.rank=4": "lora tuning.rank=4"}
+    assert called("zero-shot of lora two_tower", names) == "zero-shot of lora"
+    long = "zero-shot of lora two_tower tuning.rank=4 and 2 more"
+    assert called(long, names) == "zero-shot of lora tuning.rank=4 and 2 more"
+    assert called("popularity", names) == "popularity"
+    assert called("zero-shot of lora two_tower", {}) == "zero-shot of lora two_tower"
+
+
+def test_the_table_says_whose_seconds_they_are(tmp_path):
+    plain = found(tmp_path, {"lora": 0.5})
+    assert "CPU s: of the whole command." in tables.summary(plain, NAMES).note
