@@ -13,7 +13,6 @@ import difflib
 import functools
 import importlib
 import importlib.util
-import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -27,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recsys.errors import ConfigError
 from recsys.schema import Run, option
-from recsys.values import check_lists, check_ranges, spelled
+from recsys.values import TEMPLATE, check_lists, check_ranges, no_text, quoted, spelled
 from recsys.yamlfile import (
     Node,
     bared,
@@ -232,7 +231,7 @@ def _words(argv: Sequence[str]) -> Node:
             value = typed_word(text)
         except ConfigError as error:
             if TEMPLATE.match(text):
-                raise ConfigError(f"{key}: {_quoted(key, text)}.") from None
+                raise ConfigError(f"{key}: {quoted(key, text)}.") from None
             raise ConfigError(f"{key}: the value cannot be read as YAML: {error}") from None
         for name in reversed(key.split(".")):
             value = {name: value}
@@ -378,26 +377,7 @@ def _typed(schema: type, values: Node, prefix: str) -> object:
     except OmegaConfBaseException as error:
         key = f"{prefix}{error.full_key}" if error.full_key else prefix.rstrip(".")
         reason = bared(str(error.msg if hasattr(error, "msg") else error).splitlines()[0])
-        held = reason.partition(": ")[2].strip("'")
-        if "'DictConfig' to string" in reason:
-            # {title} alone is a YAML mapping without values.
-            alone = re.fullmatch(r"\{'([^']*)': None\}", held)
-            if alone is not None:
-                reason = _quoted(key, f"{{{alone[1]}}}")
-            else:
-                reason = f"a text is wanted here, and {held} is a mapping"
-        elif "'ListConfig' to string" in reason:
-            reason = f"a text is wanted here, and {held} is a list"
-        raise ConfigError(f"{key}: {reason}.") from None
-
-
-TEMPLATE = re.compile(r"\{[^{}:,]+\}")
-"""What a text begins with that YAML takes for a mapping."""
-
-
-def _quoted(key: str, text: str) -> str:
-    """What to write where a text begins with a brace."""
-    return f"a text that begins with a brace needs quotes of its own, as in {key}=\"'{text}'\""
+        raise ConfigError(f"{key}: {no_text(key, reason) or reason}.") from None
 
 
 def to_node(run: Run) -> Node:

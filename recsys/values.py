@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import typing
 from dataclasses import Field, fields, is_dataclass
 from types import NoneType
@@ -94,3 +95,31 @@ def check_ranges(config: object, prefix: str) -> None:
             raise ConfigError(f"{prefix}{f.name} is {value}; set it to {least:.15g} or more.")
         elif most is not None and value is not None and not value <= most:
             raise ConfigError(f"{prefix}{f.name} is {value}; set it to {most:.15g} or less.")
+
+
+TEMPLATE = re.compile(r"\{[^{}:,]+\}")
+"""What a text begins with that YAML takes for a mapping."""
+
+
+def quoted(key: str, text: str) -> str:
+    """What to write where a text begins with a brace."""
+    return f"a text that begins with a brace needs quotes of its own, as in {key}=\"'{text}'\""
+
+
+def no_text(key: str, reason: str) -> str | None:
+    """The sentence on a mapping or a list where a text is wanted; None for another reason.
+
+    Args:
+        key: The whole key.
+        reason: What OmegaConf says.
+    """
+    held = reason.partition(": ")[2].strip("'")
+    if "'ListConfig' to string" in reason:
+        return f"a text is wanted here, and {held} is a list"
+    if "'DictConfig' to string" not in reason:
+        return None
+    # {title} alone is a YAML mapping without values.
+    alone = re.fullmatch(r"\{'([^']*)': None\}", held)
+    if alone is not None:
+        return quoted(key, f"{{{alone[1]}}}")
+    return f"a text is wanted here, and {held} is a mapping"

@@ -139,7 +139,7 @@ def test_a_weight_below_zero_is_refused():
 
 
 def test_a_template_without_quotes_says_how_to_quote_it():
-    with pytest.raises(ConfigError, match=r"needs quotes of its own, as in .*\"'\{title\}'\""):
+    with pytest.raises(ConfigError, match=r"needs quotes of its own, as in .*\"'\{titel\}'\""):
         compose_data(["data.source=movielens", "data.source.item_text={titel}"])
     run = compose_data(["data.source=movielens", "data.source.item_text='{title}'"])
     assert run.data.source.item_text == "{title}"
