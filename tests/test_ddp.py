@@ -125,11 +125,21 @@ def test_a_softmax_over_all_items_is_the_same_on_two_ranks(shop, tiny_bert, tmp_
 
 
 def test_two_ranks_that_accumulate_step_as_one_large_batch(shop, tiny_bert, tmp_path):
-    """40 users in windows of 36 and 4: the last one is a single batch, half of it on each rank."""
+    """40 users in windows of 36 and 4: the last one is a single batch, half of it on each rank.
+
+    Events weigh differently, so that what is summed over batches and ranks is no whole number.
+    """
+    header, *rows = (shop / "events.csv").read_text().splitlines()
+    kinds = [f"{row},{'buy' if n % 3 else 'view'}" for n, row in enumerate(rows)]
+    typed = tmp_path / "shop"
+    typed.mkdir()
+    (typed / "events.csv").write_text("\n".join([f"{header},event", *kinds]) + "\n")
+    shutil.copy(shop / "items.csv", typed)
     more = ["objective=bce", "objective.negatives=3", "regularization.l2_sp=0.5"]
+    more += ["data.event_types={view: 0.2, buy: 3}"]
     apart = (["trainer.batch_size=36"], ["trainer.batch_size=12", "trainer.accumulate=3"])
     more += ["evaluation.test=false", "optimizer.lr=0.0002"]
-    runs = one_and_two(shop, tiny_bert, tmp_path, *more, apart=apart)
+    runs = one_and_two(typed, tiny_bert, tmp_path / "runs", *more, apart=apart)
     assert_equal_logs(runs, steps=4)
     assert_equal_weights(runs, atol=1e-6)
 
