@@ -13,6 +13,9 @@ from recsys.errors import ConfigError
 
 FILE = "sweep.json"
 
+UNSEARCHED = " does not search "
+"""In a note on what a method leaves out of the search."""
+
 State = Literal["running", "complete", "pruned", "failed"]
 Value = float | int | str | bool | None
 

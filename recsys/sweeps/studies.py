@@ -292,7 +292,7 @@ def left_out(plans: Mapping[str, Plan]) -> list[str]:
     for method, plan in plans.items():
         for reason in dict.fromkeys(plan.dropped.values()):
             names = [name for name, why in plan.dropped.items() if why == reason]
-            out.append(f"{method} does not search {', '.join(names)}: {reason}.")
+            out.append(f"{method}{record.UNSEARCHED}{', '.join(names)}: {reason}.")
     return out
 
 

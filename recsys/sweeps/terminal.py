@@ -10,7 +10,7 @@ from rich.text import Text
 from recsys import printable
 from recsys.comparison import table
 from recsys.sweeps import sentences, tables
-from recsys.sweeps.record import Sweep
+from recsys.sweeps.record import UNSEARCHED, Sweep
 
 
 def show(
@@ -39,7 +39,8 @@ def show(
         say(console, f"- {sentence}")
     commands(console, sweep, details)
     for note in sweep.notes:
-        say(console, f"note: {note}")
+        if details or UNSEARCHED not in note:  # which the sweep said when it began, too
+            say(console, f"note: {note}")
     if not details:
         say(console, "details=true prints every table, and the command of every method.", "dim")
 
