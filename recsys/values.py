@@ -46,7 +46,9 @@ def spelled(value: object, field: Field[Any], kind: object, key: str) -> object:
     """
     origin, allowed = typing.get_origin(kind), typing.get_args(kind)
     if isinstance(value, Typed):
-        value = value.text if str in (kind, *allowed) else value.value
+        # A key of a text or a number, as tuning.layers, takes the number.
+        number = type(value.value) in allowed and not isinstance(value.value, bool)
+        value = value.text if str in (kind, *allowed) and not number else value.value
     if origin in (list, dict):
         return _contained(key, unwrapped(value), origin)
     if value is None and kind is str:

@@ -326,3 +326,9 @@ def test_another_word_for_a_value_is_stored_as_the_value(tmp_path):
 def test_quotes_are_advised_where_they_help(word, sentence):
     with pytest.raises(ConfigError, match=sentence):
         compose([word])
+
+
+def test_a_key_of_a_text_or_a_number_takes_a_number_as_one():
+    assert compose(["experiment=lora_two_tower", "tuning.layers=1"]).tuning.layers == 1
+    assert compose(["experiment=lora_two_tower", "tuning.layers=all"]).tuning.layers == "all"
+    assert compose(["experiment=lora_two_tower", "encoder.model=8"]).encoder.model == "8"
