@@ -97,7 +97,8 @@ def fruitless(sweep: Sweep) -> list[str]:
         if found and sweep.best(method) is None:
             reasons = Counter(trial.reason for trial in found if trial.reason)
             most = f", mostly: {reasons.most_common(1)[0][0].rstrip('.')}" if reasons else ""
-            out.append(f"no trial of {method} is complete ({len(found)} trials{most}).")
+            count = "one trial" if len(found) == 1 else f"{len(found)} trials"
+            out.append(f"no trial of {method} is complete ({count}{most}).")
     return out
 
 
