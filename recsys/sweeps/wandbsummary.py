@@ -24,7 +24,7 @@ from recsys.sweeps.page import FILE
 from recsys.sweeps.record import Axis, State, Sweep, Trial, Value
 from recsys.sweeps.sensitivity import envelope, numeric, ordered, points
 from recsys.sweeps.shown import parameter, sign
-from recsys.wandbrun import Place, begin
+from recsys.wandbrun import COUNTED, Place, begin
 
 STATES: tuple[State, ...] = ("complete", "pruned", "failed", "running")
 
@@ -198,7 +198,7 @@ def _finite(sweep: Sweep, method: str) -> dict[str, list[float]]:
 
 
 def _tests(sweep: Sweep) -> Rows:
-    """Mean and standard deviation of each test metric over each method's closing runs."""
+    """Mean and deviation of each test metric over each method's closing runs, then baselines."""
     rows: list[list[Cell]] = [
         [
             *(method, name, statistics.fmean(values)),
@@ -208,6 +208,12 @@ def _tests(sweep: Sweep) -> Rows:
         for method in sweep.methods
         for name, values in _finite(sweep, method).items()
     ]
+    rows += [
+        [name, metric, value, None, None]
+        for name, metrics in sweep.floors.items()
+        for metric, value in metrics.items()
+    ]
+    rows = [row for row in rows if COUNTED not in str(row[1])]
     return ["method", "metric", "mean", "standard deviation", "runs"], rows
 
 
@@ -273,4 +279,6 @@ def figures(sweep: Sweep) -> dict[str, float | int]:
             out[f"closing/{method}/{name}/mean"] = statistics.fmean(values)
             if len(values) > 1:
                 out[f"closing/{method}/{name}/deviation"] = statistics.stdev(values)
-    return out
+    for name, metrics in sweep.floors.items():
+        out |= {f"baseline/{name}/{metric}": value for metric, value in metrics.items()}
+    return {key: value for key, value in out.items() if COUNTED not in key}

@@ -4,6 +4,7 @@ import json
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -247,6 +248,17 @@ def test_importances_are_told_where_there_are_trials_enough(tmp_path):
     for method in names:
         shares = [share for name, _, share in rows if name == method]
         assert sum(shares) == pytest.approx(1)
+
+
+def test_the_baselines_stand_beside_the_methods(tmp_path):
+    floors = {"popularity": {"ndcg@10": 0.05, "undefined/ndcg@10": 0.0}}
+    sweep = replace(made.realistic(tmp_path, count=2), floors=floors)
+    told = figures(sweep)
+    assert told["baseline/popularity/ndcg@10"] == 0.05
+    assert not [key for key in told if "undefined/" in key]
+    head, rows = tables(sweep)["closing tests"]
+    (row,) = [dict(zip(head, row, strict=True)) for row in rows if row[0] == "popularity"]
+    assert (row["metric"], row["mean"], row["runs"]) == ("ndcg@10", 0.05, None)
 
 
 def test_no_word_of_the_command_reaches_the_closing_run(tmp_path, monkeypatch):
