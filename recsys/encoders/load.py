@@ -15,7 +15,7 @@ from torch import nn
 from recsys.encoders import source
 from recsys.encoders.encoder import Encoder, positions
 from recsys.encoders.projection import load_dense
-from recsys.encoders.sentence import LONGEST, Following, folders, followed, line
+from recsys.encoders.sentence import LONGEST, MODULES, Following, folders, followed, line
 from recsys.encoders.source import WEIGHTS
 from recsys.encoders.specials import Specials
 from recsys.encoders.tokenizer import check_ids, load_tokenizer, lower_case
@@ -114,7 +114,13 @@ def load_all(
         skips=_skips(following, specials, tokenizer),
     )
     _try(encoder, spec)
-    return Loaded(encoder, tokenizer, following, line(own, following, pooling))
+    told = line(own, following, pooling)
+    if own is None and pooling == "auto" and source.unasked(spec, MODULES, revision):
+        told = (
+            f"encoder: {following.described()}; the hub could not be asked whether {spec} has a "
+            f"{MODULES} that says something else"
+        )
+    return Loaded(encoder, tokenizer, following, told)
 
 
 def _skips(

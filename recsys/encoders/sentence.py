@@ -21,7 +21,7 @@ LONGEST = 128
 QUERY = ("query",)
 ITEM = ("document", "passage", "corpus")
 
-_MODULES, _PROMPTS = "modules.json", "config_sentence_transformers.json"
+MODULES, _PROMPTS = "modules.json", "config_sentence_transformers.json"
 _LENGTHS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -126,7 +126,7 @@ def folders(spec: str, revision: str | None = None, *, strict: bool = True) -> F
 
 
 def _folders(spec: str, revision: str | None) -> Following | None:
-    listed = file_of(spec, _MODULES, revision)
+    listed = file_of(spec, MODULES, revision, optional=True)
     if listed is None:
         return None
     pooling: Mapping[str, Any] = {}
@@ -146,8 +146,9 @@ def _folders(spec: str, revision: str | None) -> Following | None:
                 f"encoder.model: {listed} has a module {kind} in '{folder}', which is not "
                 "followed; set encoder.pooling=mean (or another) to pool the bare model."
             )
-    lengths = [path for name in _LENGTHS if (path := file_of(spec, name, revision)) is not None]
-    limits = read_json(lengths[0]) if lengths else {}
+    lengths = (file_of(spec, name, revision, optional=True) for name in _LENGTHS)
+    limited = next((path for path in lengths if path is not None), None)
+    limits = {} if limited is None else read_json(limited)
     longest = limits.get("max_seq_length") or _tokenizers(spec, revision)
     query, item = _prompts(spec, revision)
     return Following(
@@ -168,7 +169,7 @@ _NO_LIMIT = 1_000_000  # tokenizers write a huge number where there is none
 
 def _tokenizers(spec: str, revision: str | None) -> object:
     """The longest text by the tokenizer's configuration, where it says so."""
-    path = file_of(spec, "tokenizer_config.json", revision)
+    path = file_of(spec, "tokenizer_config.json", revision, optional=True)
     return None if path is None else read_json(path).get("model_max_length")
 
 
@@ -191,7 +192,7 @@ def _about(spec: str, revision: str | None, folder: str, kind: str) -> Mapping[s
     path = file_of(spec, f"{folder}/config.json", revision)
     if path is None:
         raise ConfigError(
-            f"encoder.model: {spec} lacks {folder}/config.json, which its {_MODULES} names; "
+            f"encoder.model: {spec} lacks {folder}/config.json, which its {MODULES} names; "
             "download the model again."
         )
     return read_json(path)
@@ -233,7 +234,7 @@ def _dense(path: Path, folder: str, about: Mapping[str, Any]) -> DenseSpec:
 
 def _prompts(spec: str, revision: str | None) -> tuple[str, str]:
     """Prompts of queries and of items; one that is always used stands in for what is not named."""
-    path = file_of(spec, _PROMPTS, revision)
+    path = file_of(spec, _PROMPTS, revision, optional=True)
     told = {} if path is None else read_json(path)
     known = told.get("prompts") or {}
     if not isinstance(known, dict):
@@ -290,10 +291,10 @@ def line(own: Following | None, made: Following, pooling: str) -> str:
         return f"encoder: {made.described()}" if told else ""
     if pooling != "auto":
         return (
-            f"encoder: encoder.pooling={pooling} pools the bare model; the folder's {_MODULES} "
+            f"encoder: encoder.pooling={pooling} pools the bare model; the folder's {MODULES} "
             f"({own.described()}) is not followed"
         )
-    out = f"encoder: follows the folder's {_MODULES}: {made.described()}"
+    out = f"encoder: follows the folder's {MODULES}: {made.described()}"
     if own.max_length is not None and made.max_length != own.max_length:
         out += f" (the folder's {own.max_length}: encoder.max_length={own.max_length})"
     return out

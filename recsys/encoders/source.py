@@ -92,13 +92,16 @@ def _package_folder(spec: str) -> Path:
     return Path(str(resources.files(name).joinpath(inner)))
 
 
-def file_of(spec: str, name: str, revision: str | None = None) -> Path | None:
+def file_of(
+    spec: str, name: str, revision: str | None = None, *, optional: bool = False
+) -> Path | None:
     """A file of a model, downloaded first where it is a hub's; None where the model has none.
 
     Args:
         spec: As for `source`.
         name: The file's path inside the model's folder.
         revision: Commit or tag of a hub id.
+        optional: Whether a hub that cannot be asked counts as one that does not have it.
 
     Raises:
         ConfigError: The model is missing.
@@ -115,10 +118,21 @@ def file_of(spec: str, name: str, revision: str | None = None) -> Path | None:
             name,
             revision=revision,
             _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=not optional,
         )
     except (OSError, ValueError) as error:
         raise ConfigError(unreadable(name, spec, error)) from error
     return None if found is None else Path(str(found))
+
+
+def unasked(spec: str, name: str, revision: str | None = None) -> bool:
+    """Whether it is unknown if a hub's model has a file, as the hub could not be asked."""
+    where = source(spec, revision)
+    if Path(where).is_dir():
+        return False
+    from huggingface_hub import try_to_load_from_cache
+
+    return try_to_load_from_cache(where, name, revision=revision or "main") is None
 
 
 def folder_of(spec: str, revision: str | None = None) -> Path:
@@ -129,7 +143,10 @@ def folder_of(spec: str, revision: str | None = None) -> Path:
     """
     config = file_of(spec, "config.json", revision)
     if config is None:
-        raise ConfigError(f"encoder.model: {spec} has no config.json; check the name.")
+        raise ConfigError(
+            f"encoder.model: {spec} is no folder, and no model of the hub with a config.json that "
+            "can be had now; check the name, and that it was downloaded or the hub can be reached."
+        )
     return config.parent
 
 

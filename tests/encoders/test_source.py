@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, BertModel, T5Config, T5EncoderModel
 
-from recsys.encoders.load import load
+from recsys.encoders.load import load, load_all
+from recsys.encoders.source import weights_file
 from recsys.encoders.tokenizer import load_tokenizer
 from recsys.errors import ConfigError
 from recsys.fit import main
@@ -209,3 +210,21 @@ def test_a_folder_without_a_tokenizer_ends_with_code_2(shop_words, folder, capsy
     without_tokenizer(folder)
     assert main([*shop_words, f"encoder.model={folder}"]) == 2
     assert "has no tokenizer files" in capsys.readouterr().err
+
+
+def test_a_model_of_the_hub_is_read_from_what_was_downloaded(tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    home = tmp_path / "models--made-up--tiny"
+    folder = Path(shutil.copytree(tiny_bert, home / "snapshots" / "abc"))
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("abc")
+    loaded = load_all("made-up/tiny", pooling="auto", max_length=None)
+    assert "could not be asked whether made-up/tiny has a modules.json" in loaded.line
+    assert weights_file("made-up/tiny") == folder / "model.safetensors"
+    assert load_all("made-up/tiny", pooling="mean", max_length=16).line == ""
+    cut(folder)
+    with pytest.raises(ConfigError, match=r"abc/model\.safetensors is cut off"):
+        load("made-up/tiny", pooling="mean", max_length=16)
+    with pytest.raises(ConfigError, match="no model of the hub with a config"):
+        load("made-up/other", pooling="mean", max_length=16)
