@@ -179,6 +179,11 @@ def _run(words: Sequence[str]) -> int:
         print(f"{key} is searched; the command's value of it is not used.", flush=True)
     for sentence in left_out(found):
         print(sentence, flush=True)
+    print(
+        "each trial has a line here when it ends (meanwhile: python -m recsys.sweep status "
+        f"{folder})",
+        flush=True,
+    )
     return Driver(definition, found, lambda text: print(text, flush=True)).run()
 
 
