@@ -205,10 +205,10 @@ def assemble(run: Run, check: Callable[[Tables, str], None] | None = None) -> As
 def _check_weights(run: Run, examples: Examples) -> None:
     """Refuses weights that no loss can use, and to regress on a constant."""
     events = examples.event_weights()
-    if len(events) and not 0 < events.max() < float("inf"):
+    if len(events) and not events.any():
         raise ConfigError(
-            "the weights of the training events are all 0, or too large for a number of 32 bits; "
-            "mend the source's weight column or data.event_types."
+            "the events that training predicts all weigh 0, and there is nothing to learn; mend the "
+            "source's weight column."
         )
     weights = examples.train_weights()
     if choice_name(run.objective) == "mse" and len(weights) and weights.min() == weights.max():
