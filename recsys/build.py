@@ -207,8 +207,8 @@ def _check_weights(run: Run, examples: Examples) -> None:
     events = examples.event_weights()
     if len(events) and not events.any():
         raise ConfigError(
-            "the events that training predicts all weigh 0, and there is nothing to learn; mend the "
-            "source's weight column."
+            "the events that training predicts all weigh 0, and there is nothing to learn; mend "
+            "the source's weight column."
         )
     weights = examples.train_weights()
     if choice_name(run.objective) == "mse" and len(weights) and weights.min() == weights.max():
