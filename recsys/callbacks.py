@@ -17,8 +17,8 @@ from recsys.accumulation import whole
 from recsys.data.datamodule import RecDataModule
 from recsys.errors import ConfigError, DataError
 from recsys.optim import diverged
+from recsys.process import rank
 from recsys.recommender import Recommender
-from recsys.resume import rank
 from recsys.types import Batch
 from recsys.validations import Validations, epochs_of
 

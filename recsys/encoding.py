@@ -25,9 +25,9 @@ from recsys.encoders.textvectors import TextVectors
 from recsys.encoders.tokenizer import check_known
 from recsys.encoders.vectors import FrozenVectors
 from recsys.optim import set_dropout
+from recsys.process import rank
 from recsys.progress import say
 from recsys.recommender import Parts
-from recsys.resume import rank
 from recsys.types import Tuned
 
 Tokenize = Callable[[list[str]], list[list[int]]]

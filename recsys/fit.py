@@ -18,9 +18,10 @@ from recsys.config import Run, choice_name, compose, to_yaml
 from recsys.data.files import clear_asides
 from recsys.errors import ConfigError, RecsysError, system_told
 from recsys.parent import follow_parent
+from recsys.process import rank
 from recsys.progress import say
 from recsys.ranks import leave_note
-from recsys.resume import Leave, Signals, inherited, locked, new_folder, rank, reopen
+from recsys.resume import Leave, Signals, inherited, locked, new_folder, reopen
 from recsys.seeds import PLAN, Plan, last_begun, planned, run_all
 from recsys.usage import help_text
 

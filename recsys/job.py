@@ -40,10 +40,11 @@ from recsys.itemtable import EVERY_STEP, Distill
 from recsys.memory import Sampler
 from recsys.meter import Counts, Meter
 from recsys.overhead import Spent
+from recsys.process import FOLDER, rank
 from recsys.profiling import Profile, Stages
 from recsys.progress import Task, heard, track
 from recsys.rankcost import RankCost
-from recsys.resume import ENDED, FOLDER, LAST, Signals, Start, config_checksum, rank
+from recsys.resume import ENDED, LAST, Signals, Start, config_checksum
 from recsys.saving import Save, WholeFile
 from recsys.stopwatch import Stopwatch
 from recsys.types import Batch

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from recsys.resume import rank
+from recsys.process import rank
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

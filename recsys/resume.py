@@ -24,8 +24,8 @@ from typing import Any
 from recsys.config import Run, nearest, stored
 from recsys.data.files import write_atomic
 from recsys.errors import ConfigError, DataError
-from recsys.numbers import read_count
 from recsys.overhead import Spent
+from recsys.process import FOLDER, number, rank
 
 NEUTRAL = (
     "checkpoint.every_minutes",
@@ -41,9 +41,6 @@ NEUTRAL = (
     "tracking.checkpoint_artifact",
 )
 """Keys that may change when a run goes on: none of them alters a weight or a metric."""
-
-FOLDER = "RECSYS_RUN_FOLDER"
-"""Environment variable by which the launching process tells the other ranks their run."""
 
 CONFIG = "config.yaml"
 """The first file of a run's folder: its resolved configuration."""
@@ -278,35 +275,6 @@ class Start:
         ):
             raise ConfigError(f"{path} is damaged or of another version; start a new run.")
         return start
-
-
-def rank(environment: Mapping[str, str] = os.environ) -> int:
-    """This process' number among those of the run, before torch knows it.
-
-    Raises:
-        ConfigError: The environment holds no number.
-    """
-    return number("LOCAL_RANK", 0, environment) if FOLDER in environment else 0
-
-
-def number(name: str, default: int, environment: Mapping[str, str] = os.environ) -> int:
-    """A whole number from 0 that an environment variable holds.
-
-    Args:
-        name: Of the variable.
-        default: Where it is not set.
-        environment: The variables.
-
-    Raises:
-        ConfigError: It is no such number.
-    """
-    value = environment.get(name, str(default))
-    found = read_count(value)
-    if found is None:
-        raise ConfigError(
-            f"the environment variable {name} is '{value}'; unset it, or set it to a whole number."
-        )
-    return found
 
 
 def inherited(environment: Mapping[str, str] = os.environ) -> tuple[Run, Path] | None:

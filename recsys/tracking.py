@@ -26,7 +26,8 @@ from recsys.data.files import write_atomic
 from recsys.ending import State
 from recsys.errors import ConfigError, DataError, Unreachable
 from recsys.overhead import beside
-from recsys.wandbrun import COUNTED, FAILED, Place, begin, figures, last_step
+from recsys.wandbfiles import last_step
+from recsys.wandbrun import COUNTED, FAILED, Place, begin, figures
 
 FLUSH_SECONDS = 30.0
 

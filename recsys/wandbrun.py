@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.config import AXES
-from recsys.errors import DataError
+from recsys.wandbfiles import attempts
 
 if TYPE_CHECKING:
     import wandb
@@ -147,38 +147,6 @@ def keep_order(folder: Path, run_id: str) -> None:
             path.rename(path.with_name(f"{mode}-{latest.strftime(STAMP)}-{run_id}"))
             begun = latest
         latest = begun - timedelta(seconds=1)
-
-
-def attempts(folder: Path, run_id: str) -> list[Path]:
-    """The folders that the processes of a run have left, oldest first.
-
-    Args:
-        folder: Of the run.
-        run_id: Of the run.
-    """
-    found = [path.parent for path in (folder / "wandb").glob(f"*run-*-{run_id}/run-{run_id}.wandb")]
-    # The name holds the time of the start: offline-run-20260131_120000-ID, or run-...
-    return sorted(found, key=lambda path: path.name.removeprefix("offline-"))
-
-
-def last_step(folder: Path, run_id: str) -> int:
-    """The last step whose row lies in the files of a run; -1 where none does.
-
-    A process that was killed has written whole blocks of its file only.
-
-    Args:
-        folder: Of the run.
-        run_id: Of the run.
-    """
-    from recsys.boards.logged import files, records
-
-    last = -1
-    for path in files(folder, run_id):
-        with suppress(DataError):  # killed before it wrote the head of its file
-            for record in records(path):
-                if record.WhichOneof("record_type") == "history":
-                    last = max(last, record.history.step.num)
-    return last
 
 
 def figures(result: Mapping[str, Any]) -> dict[str, Any]:

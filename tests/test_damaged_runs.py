@@ -19,7 +19,8 @@ from recsys.errors import ConfigError
 from recsys.fit import main
 from recsys.recommend import main as recommend
 from recsys.saving import WholeFile
-from recsys.wandbrun import keep_order, last_step
+from recsys.wandbfiles import files, last_step
+from recsys.wandbrun import keep_order
 from tests.test_resume import Crash, break_at, crash, only, outcome, straight, terminate, words
 from tests.test_trial_ends import at_step, not_a_number
 
@@ -198,7 +199,7 @@ def test_files_of_the_future_are_sent_before_what_comes_next(tmp_path, monkeypat
         attempt(one)
     keep_order(tmp_path, "abc")
     attempt(datetime.now())
-    found = logged.files(tmp_path, "abc")
+    found = files(tmp_path, "abc")
     assert [path.read_text() for path in found][:3] == [one.isoformat() for one in begun]
     assert found[-1].parent.name.split("-")[2] >= base.strftime(wandbrun.STAMP)
 
@@ -261,7 +262,7 @@ def test_a_count_that_is_none_is_told(finished, capsys, count):
 
 
 def test_the_ranks_of_another_launcher_are_counted_in_numbers_only():
-    from recsys.resume import number
+    from recsys.process import number
 
     assert number("WORLD_SIZE", 1, {}) == 1
     assert number("WORLD_SIZE", 1, {"WORLD_SIZE": "3"}) == 3

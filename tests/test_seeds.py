@@ -6,7 +6,8 @@ import pytest
 from recsys import fit, seeds
 from recsys.config import compose, stored, to_yaml
 from recsys.fit import main
-from recsys.resume import FOLDER, locked, new_folder
+from recsys.process import FOLDER
+from recsys.resume import locked, new_folder
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +15,12 @@ from recsys.resultfile import RESULT, read_result
 from recsys.resume import CONFIG, Start
 from recsys.validations import FILE as VALIDATIONS
 from recsys.validations import told
-from recsys.wandbrun import COUNTED, Place, attempts, figures
+from recsys.wandbfiles import files, records
+from recsys.wandbrun import COUNTED, Place, figures
 from recsys.yamlfile import read_mapping
 
 if TYPE_CHECKING:
-    from wandb.proto.wandb_internal_pb2 import Record
-
-MAGIC = b":W&B"
-HEADER = 7
-BLOCK = 32768
-FULL, FIRST, LAST = 1, 2, 4
+    pass
 
 
 @dataclass(frozen=True)
@@ -72,16 +67,6 @@ def run_id(folder: Path) -> str:
     if start is None:
         raise ConfigError(f"{folder}: the run has not begun, start.json is missing; run it again.")
     return start.wandb
-
-
-def files(folder: Path, name: str) -> list[Path]:
-    """The files that a run left in its folder, one a process, oldest first.
-
-    Args:
-        folder: Of the run.
-        name: Its id.
-    """
-    return [path / f"run-{name}.wandb" for path in attempts(folder, name)]
 
 
 def load(folder: Path) -> Logged:
@@ -229,41 +214,3 @@ def _values(items: Sequence[Any]) -> dict[str, Any]:
         else:
             out[item.key or item.nested_key[0]] = value
     return out
-
-
-def records(path: Path) -> Iterator[Record]:
-    """The records of a `.wandb` file, up to a torn end.
-
-    The file is a header of 7 bytes and a log in LevelDB's format: blocks of 32 KiB of chunks, each
-    with checksum (4 bytes), length (2), kind (1) and content; a record may lie in several chunks.
-    Source: LevelDB's `doc/log_format.md`.
-
-    Raises:
-        DataError: It is no such file.
-    """
-    from google.protobuf.message import DecodeError
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data = path.read_bytes()
-    if not data.startswith(MAGIC):
-        raise DataError(f"{path} is no file of a Weights & Biases run; remove it.")
-    at, part = HEADER, b""
-    while at + HEADER <= len(data):
-        left = BLOCK - at % BLOCK
-        if left < HEADER:  # too small for another chunk's head
-            at += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, at)
-        chunk = data[at + HEADER : at + HEADER + length]
-        at += HEADER + length
-        if not kind or len(chunk) < length:  # killed within a write
-            return
-        part = chunk if kind in (FULL, FIRST) else part + chunk
-        if kind not in (FULL, LAST):
-            continue
-        record = Record()
-        try:
-            record.ParseFromString(part)
-        except DecodeError:
-            return
-        yield record

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recsys.boards import board
 from recsys.boards.board import Board, Key, Panel, Pick, Runs, Section
-from recsys.boards.logged import Logged, files, load, replay
+from recsys.boards.logged import Logged, load, replay
 from recsys.boards.ofcomparison import curves
 from recsys.errors import ConfigError, RecsysError
 from recsys.sweeps import page
@@ -17,6 +17,7 @@ from recsys.sweeps.sensitivity import ordered
 from recsys.sweeps.shown import short, sign
 from recsys.sweeps.trial import searched_key
 from recsys.sweeps.wandbsummary import STATES, summary_id
+from recsys.wandbfiles import files
 
 CLOSING = "closing run"
 TESTED = "best trials, tested"

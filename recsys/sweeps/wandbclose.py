@@ -15,10 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recsys.boards.logged import Logged, files, logged_rows, replay, run_id
+from recsys.boards.logged import Logged, logged_rows, replay, run_id
 from recsys.errors import DataError, RecsysError
 from recsys.resume import CONFIG
-from recsys.wandbrun import COUNTED, Place, begin, last_step
+from recsys.wandbfiles import files, last_step
+from recsys.wandbrun import COUNTED, Place, begin
 from recsys.yamlfile import read_mapping
 
 SECONDS = 180.0

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recsys.boards.logged import files
 from recsys.errors import ConfigError
 from recsys.sweeps.bestofk import best_so_far, draws
 from recsys.sweeps.figures import pictures
@@ -24,6 +23,7 @@ from recsys.sweeps.page import FILE
 from recsys.sweeps.record import Axis, State, Sweep, Trial, Value
 from recsys.sweeps.sensitivity import envelope, numeric, ordered, points
 from recsys.sweeps.shown import parameter, sign
+from recsys.wandbfiles import files
 from recsys.wandbrun import COUNTED, Place, begin
 
 STATES: tuple[State, ...] = ("complete", "pruned", "failed", "running")

@@ -10,6 +10,7 @@ import sys
 import polars as pl
 import pytest
 
+from recsys import wandbfiles
 from recsys.boards import board, drawn, logged, ofcomparison
 from recsys.boards import push as pushing
 from recsys.boards.__main__ import main as push
@@ -132,14 +133,14 @@ def test_an_online_run_without_its_files_has_the_same_keys(runs, tmp_path):
 
 
 def test_a_torn_file_is_read_up_to_the_tear(runs, tmp_path):
-    (whole,) = logged.files(folder(runs, "lora"), logged.run_id(folder(runs, "lora")))
-    full = list(logged.records(whole))
+    (whole,) = wandbfiles.files(folder(runs, "lora"), logged.run_id(folder(runs, "lora")))
+    full = list(wandbfiles.records(whole))
     data = whole.read_bytes()
     torn = tmp_path / "torn.wandb"
     counts = []
     for share in (0.3, 0.6, 0.9):
         torn.write_bytes(data[: int(share * len(data))])
-        counts.append(len(list(logged.records(torn))))
+        counts.append(len(list(wandbfiles.records(torn))))
     assert 0 < counts[0] < counts[1] < counts[2] < len(full)
     torn.write_bytes(data[:7])
     with pytest.raises(DataError, match="killed early"):
@@ -155,11 +156,11 @@ def test_records_that_cross_blocks_are_put_together(tmp_path):
     run = wandb.init(
         dir=str(tmp_path), id="long", mode="offline", settings=wandb.Settings(silent=True)
     )
-    text = "".join(chr(97 + at % 26) for at in range(3 * logged.BLOCK))
+    text = "".join(chr(97 + at % 26) for at in range(3 * wandbfiles.BLOCK))
     run.log({"long": text, "after": 1})
     run.finish()
     wandb.teardown()
-    found = logged.replay(logged.files(tmp_path, "long"))
+    found = logged.replay(wandbfiles.files(tmp_path, "long"))
     assert found.summary["long"] == text
     assert found.summary["after"] == 1
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from recsys.boards import board, drawn
-from recsys.boards.logged import files, load, logged_rows, replay
+from recsys.boards.logged import load, logged_rows, replay
 from recsys.config import compose, to_node, to_yaml
 from recsys.errors import ConfigError
 from recsys.resume import Start
@@ -18,6 +18,7 @@ from recsys.sweeps.importance import importances
 from recsys.sweeps.wandbsummary import figures, summary_id, tables
 from recsys.tracking import CsvLog, WandbLog
 from recsys.validations import Validations
+from recsys.wandbfiles import files
 from tests.sweeps import made
 
 LOST = [(step, {"train/loss": 1 / step, "lr/head": 1e-3}) for step in range(10, 60, 10)]
