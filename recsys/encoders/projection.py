@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recsys.encoders.sentence import DenseSpec
 from recsys.encoders.source import file_of, reason
@@ -21,7 +22,7 @@ ACTIVATIONS = {
 
 
 class Dense(nn.Module):
-    """activation(W x + b), and x or its own map of x where it is residual.
+    """activation(W x + b), and x or its own map of x where it is residual; x of length 1 if asked.
 
     Args:
         about: Its sizes.
@@ -37,8 +38,14 @@ class Dense(nn.Module):
         self.activation = ACTIVATIONS[about.activation]()
         self.load_state_dict({name: value.float() for name, value in weights.items()})
 
+    def extra_repr(self) -> str:
+        """What it is, also for the key of what is kept."""
+        return repr(self.about)
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs) -> (N, outputs)."""
+        if self.about.unit:
+            x = F.normalize(x, dim=-1)
         out: Tensor = self.activation(self.linear(x))
         if not self.about.residual:
             return out

@@ -56,6 +56,7 @@ class DenseSpec:
         bias: Whether it has one.
         activation: Name of the class in `torch.nn`.
         residual: Whether its input is added to its output.
+        unit: Whether the length of its input is made 1 first (Normalize before Dense).
     """
 
     folder: str
@@ -64,9 +65,11 @@ class DenseSpec:
     bias: bool
     activation: str
     residual: bool
+    unit: bool = False
 
     def __str__(self) -> str:
-        return f"Dense {self.inputs}->{self.outputs} {self.activation.lower()}"
+        before = "unit length, " if self.unit else ""
+        return f"{before}Dense {self.inputs}->{self.outputs} {self.activation.lower()}"
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ def _folders(spec: str, revision: str | None) -> Following | None:
         if kind == "Pooling":
             pooling = about
         elif kind == "Dense" and about.get("module_input_name", _VECTOR) == _VECTOR:
-            dense.append(_dense(listed, folder, about))
+            dense.append(replace(_dense(listed, folder, about), unit=unit))
             unit = False
         elif kind == "Normalize":
             unit = True

@@ -48,7 +48,10 @@ def by_column(values: pl.Series, most: int) -> list[Part]:
     if numbers.drop_nulls().n_unique() > FEW:
         return by_number(numbers)
     found = numbers.to_numpy()
-    kinds = [Part(f"{kind:.17g}", found == kind) for kind in np.unique(found[~np.isnan(found)])]
+    # -0.0 is 0, and its name too.
+    kinds = [
+        Part(f"{kind + 0.0:.17g}", found == kind) for kind in np.unique(found[~np.isnan(found)])
+    ]
     missing = Part("none", np.isnan(found))
     return [missing, *kinds] if missing.mask.any() else kinds
 

@@ -102,6 +102,8 @@ def test_poolings_are_those_of_the_folder(modes, tiny_bert, tmp_path):
         (lambda: [dense(out=12, use_residual=True), dense(12, 12, use_residual=True)], "12->12"),
         (lambda: [dense(activation_function=nn.GELU())], "Dense 32->12 gelu"),
         (lambda: [unit()], "mean pooling, unit length, max 64 tokens"),
+        (lambda: [unit(), dense()], "mean pooling, unit length, Dense 32->12 tanh, max"),
+        (lambda: [dense(), unit(), dense(12, 6), unit()], "tanh, unit length, Dense 12->6 tanh, u"),
     ],
 )
 def test_what_stands_behind_the_pooling_is_followed(behind, words, tiny_bert, tmp_path):

@@ -79,6 +79,12 @@ def test_few_different_numbers_stay_kinds_in_their_order(kind):
     assert sum(found["10"]) == 3
 
 
+@pytest.mark.parametrize("values", [[-0.0, 0.0, 1.0], ["-0", "0", "1"]])
+def test_zero_has_one_name(values):
+    found = as_dict(by_column(pl.Series(values), 20))
+    assert {name: int(sum(mask)) for name, mask in found.items()} == {"0": 2, "1": 1}
+
+
 @pytest.mark.parametrize(
     "texts",
     [
