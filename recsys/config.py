@@ -321,6 +321,8 @@ def _choice(axis: str, node: Node) -> object:
         raise ConfigError(f"{axis}: '{name}' cannot be imported ({reason}).") from None
     config = _schema(axis, module)
     rest = {k: v for k, v in node.items() if k != "name"}
+    if rest and not fields(config):
+        raise ConfigError(f"{axis}={name} has no settings; leave out {axis}.{next(iter(rest))}.")
     _check(rest, config, f"{axis}.")
     return _typed(config, rest, f"{axis}.")
 

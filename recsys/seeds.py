@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -117,8 +118,26 @@ def planned(words: Sequence[str]) -> Plan:
     compose([*kept, f"seed={run.seed + number - 1}"])
     name = run.experiment or choice_name(run.architecture)
     seeds = tuple(range(run.seed, run.seed + number))
+    for begun in _unfinished(run.output, tuple(kept), seeds):
+        print(
+            f"note: {begun} began with the same words and is not finished; to go on with it, stop "
+            f"this and give: python -m recsys.fit resume={begun}",
+            file=sys.stderr,
+        )
     content = json.dumps({"words": kept, "seeds": seeds}, indent=2) + "\n"
     return Plan(new_folder(run.output, f"{name}-seeds", content, PLAN), tuple(kept), seeds)
+
+
+def _unfinished(output: str, words: tuple[str, ...], seeds: tuple[int, ...]) -> list[Path]:
+    """Folders of the same words and seeds that have something left to do."""
+    found = []
+    for path in sorted(Path(output).glob(f"*/{PLAN}")):
+        with suppress(ConfigError):  # a damaged one is told when it is asked for
+            plan = Plan.read(path.parent)
+            same = (plan.words, plan.seeds) == (words, seeds)
+            if same and not all(map(finished, _expected(plan))):
+                found.append(plan.folder)
+    return found
 
 
 def run_all(plan: Plan) -> int:

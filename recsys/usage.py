@@ -43,5 +43,6 @@ def _help_group(schema: type, prefix: str) -> list[str]:
         allowed = ""
         if typing.get_origin(kind) is Literal:
             allowed = f" ({' | '.join(typing.get_args(kind))})"
-        lines.append(f"  {prefix + f.name + '=' + shown:<44}{f.metadata.get('help', '')}{allowed}")
+        said = f"{f.metadata.get('help', '')}{allowed}"
+        lines.append(f"  {prefix + f.name + '=' + shown:<43} {said}")
     return lines

@@ -332,3 +332,13 @@ def test_a_key_of_a_text_or_a_number_takes_a_number_as_one():
     assert compose(["experiment=lora_two_tower", "tuning.layers=1"]).tuning.layers == 1
     assert compose(["experiment=lora_two_tower", "tuning.layers=all"]).tuning.layers == "all"
     assert compose(["experiment=lora_two_tower", "encoder.model=8"]).encoder.model == "8"
+
+
+def test_a_choice_without_settings_says_so():
+    with pytest.raises(ConfigError, match=r"tuning=frozen has no settings; leave out tuning\.rank"):
+        compose(["tuning=frozen", "tuning.rank=4"])
+
+
+def test_every_line_of_the_help_parts_its_key_from_its_words():
+    lines = [line for line in help_text("fit").splitlines() if line.startswith("  encoder.model=")]
+    assert lines[0].split()[0] == f"encoder.model={compose([]).encoder.model}"

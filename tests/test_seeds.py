@@ -47,6 +47,13 @@ def test_a_seed_that_ends_badly_ends_the_command_with_its_code(words, tmp_path, 
     assert main([*gone, "seeds=2"]) == 2
     shown = capfd.readouterr().err
     assert "seed 0 ended with code 2" in shown
+    first = folder_of(tmp_path)
+    assert main([*gone, "seeds=2"]) == 2
+    again = capfd.readouterr().err
+    assert f"resume={first}" in again, "the same words once more begin anew, and say so"
+    shutil.rmtree(
+        max((tmp_path / "runs").iterdir(), key=lambda p: (p / seeds.PLAN).stat().st_mtime)
+    )
     assert f"resume={folder_of(tmp_path)}" in shown
     assert "seed 1" not in shown
 

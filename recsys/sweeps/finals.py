@@ -134,7 +134,8 @@ def _run(driver: Driver, jobs: list[_Job], signals: Interrupt) -> list[str]:
                 )
             else:
                 left = len(waiting) + len(running)
-                driver.say(f"tested {job.method}, seed {job.seed}; {left} closing runs left")
+                runs = "closing run" if left == 1 else "closing runs"
+                driver.say(f"tested {job.method}, seed {job.seed}; {left} {runs} left")
         time.sleep(0.1)
     for job in running:
         if job.child is not None:
