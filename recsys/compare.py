@@ -102,6 +102,11 @@ def config_diff(words: Sequence[str]) -> list[str]:
     """
     from recsys.comparison.configdiff import differences, lines
 
+    for word in words:
+        if word.partition("=")[0] in KEYS and "=" in word and not Path(word).exists():
+            raise ConfigError(
+                f"--config-diff takes the folders of two runs and no keys; leave out {word}."
+            )
     if len(words) != 2:
         raise ConfigError(f"--config-diff takes the folders of two runs, not {len(words)}.")
     rows = differences(Path(words[0]), Path(words[1]))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -17,6 +19,9 @@ from recsys.errors import DataError
 from recsys.evaluation import cutoffs
 from recsys.resultfile import RESULT, encode_result
 from recsys.schema import Evaluation
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SPREAD = ("mean", "standard deviation", "lowest", "highest")
 """Columns of the table of several seeds."""
@@ -114,21 +119,45 @@ def show(table: Mapping[str, Mapping[str, float]], options: Evaluation) -> None:
 
     A row a metric: there may be many cut-offs, and the names of methods are few.
     """
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
 
+    console, names = Console(), shown(options)
     # Lists have six methods beside each other in the 80 columns of a log.
-    out = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    room = console.width - max(len(head(name, options)) for name in names)
+    out = _plain_table()
     out.add_column("", no_wrap=True)
     for row in table:
-        out.add_column(row, justify="right", overflow="fold")
-    for name in shown(options):
+        name = break_name(row, room // max(len(table), 1) - 1)
+        out.add_column(name, justify="right", overflow="fold")
+    for name in names:
         values = [metrics[name] for metrics in table.values()]
         cells = ("-" if value != value else f"{100 * value:.2f}" for value in values)
         out.add_row(head(name, options), *cells)
     print(f"\n{title(options)}")  # above a narrow table it would be broken
-    Console().print(out)
+    console.print(out)
+
+
+def break_name(name: str, most: int) -> str:
+    """A method's name in lines of some letters, broken behind `_` and never within a word.
+
+    Args:
+        name: Of a column.
+        most: Letters of a line; a longer word has a line of its own.
+    """
+    lines = [""]
+    for part in re.findall(r"[^_]*_+|[^_]+", name):
+        if lines[-1] and len(lines[-1]) + len(part) > most:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _plain_table() -> Table:
+    """A table of the terminal without lines beside its columns, as all tables of a run are."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
 
 
 def show_beyond(measures: Mapping[str, object], options: Evaluation) -> None:
@@ -158,11 +187,10 @@ def show_spread(
         seedless: Whether no seed has a part in them, so that there is no spread to speak of.
     """
     from rich.console import Console
-    from rich.table import Table
 
     heads = ["", "value"] if seedless else ["", *SPREAD]
     seeds = "no seeds: deterministic" if seedless else f"{len(tests)} seeds"
-    out = Table()
+    out = _plain_table()
     for name in heads:
         out.add_column(name, justify="right" if name else "left")
     for name in shown(options):

@@ -315,6 +315,19 @@ def test_a_table_says_the_label_of_sampled_metrics_once(capsys):
     assert said.replace("\n", " ").count("sampled19popular-METRIC") == 2
 
 
+def test_the_tables_of_a_run_are_plain_and_break_no_word(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    options = Evaluation("candidates")
+    row = {name: 0.1234 for name in results.shown(options)}
+    names = ["frozen_two_tower", "zero-shot", "popularity", "popularity_recent", "tfidf", "knn"]
+    results.show(dict.fromkeys(names, row), options)
+    results.show_spread([row, row], options)
+    said = capsys.readouterr().out
+    assert all(part in said.split() for part in ("two_tower", "zero-shot", "popularity", "recent"))
+    assert max(map(len, said.splitlines())) <= 80
+    assert not set("┃│┏") & set(said)
+
+
 def test_rarest_first_is_popularity_turned_round(shop_words):
     lists = ["evaluation.protocol=candidates", "evaluation.candidates=5"]
     words = ["architecture=popularity", *lists, *plain(shop_words)]

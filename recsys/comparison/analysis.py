@@ -107,7 +107,7 @@ def _floors(found: Sequence[Method], rows: Sequence[Row], columns: Sequence[str]
             means = [_spread([_number(each, column) for each in taken]) for column in columns]
             # Sums in another order, as with other batches, differ in the last digits.
             key = (name, *(None if m is None else round(m.mean, 8) for m in means))
-            if not any(_equal(means, other) for other in own):
+            if not any(_told(means, other) for other in own):
                 _, figures, labels = same.setdefault(key, (name, [], []))
                 figures += taken
                 labels.append(method.label)
@@ -129,11 +129,14 @@ def _floors(found: Sequence[Method], rows: Sequence[Row], columns: Sequence[str]
     ]
 
 
-def _equal(one: Sequence[Spread | None], other: Sequence[Spread | None]) -> bool:
-    """Whether two rows have the same means, up to the order of their sums."""
+def _told(floor: Sequence[Spread | None], own: Sequence[Spread | None]) -> bool:
+    """Whether a row has all means of a floor, up to the order of their sums.
+
+    A floor lacks what its run did not compute, as another cut-off.
+    """
     return all(
-        a is b if a is None or b is None else abs(a.mean - b.mean) < 1e-7
-        for a, b in zip(one, other, strict=True)
+        a is None or (b is not None and abs(a.mean - b.mean) < 1e-7)
+        for a, b in zip(floor, own, strict=True)
     )
 
 

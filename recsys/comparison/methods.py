@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.comparison.keys import HELD, NEUTRAL, TRAINING, within
 from recsys.comparison.runs import PastRun, flat
-from recsys.comparison.shortnames import aliases, name_of
+from recsys.comparison.shortnames import aliases, name_of, short
 from recsys.config import Node, nearest
 from recsys.errors import ConfigError
 
@@ -210,7 +211,10 @@ def choose(name: str, found: Sequence[Method]) -> Method:
     if called:
         several = "; ".join(method.label for method in called)
         raise ConfigError(f"baseline: '{name}' may be several methods: {several}; name one.")
-    known = [*labels, *(alias for method in found for alias in sorted(aliases(method.runs)))]
+    # A tuning is a name too, but listed it would seem to be a method that nobody gave.
+    often = Counter(alias for method in found for alias in aliases(method.runs))
+    brief = [short(method.runs[0]) for method in found]
+    known = dict.fromkeys([*labels, *(each for each in brief if often[each] == 1)])
     raise ConfigError(f"baseline: '{name}' is none of the methods.{nearest(name, known)}")
 
 

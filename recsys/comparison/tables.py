@@ -52,6 +52,8 @@ def summary(comparison: Comparison, names: Mapping[str, str]) -> Table:
     head += [cost.unit.replace("seconds", "s"), *(["with kept"] if kept else [])]
     rows = []
     for row in sorted(comparison.rows, key=lambda row: _order(row, metric)):
+        if row.floor and row.metrics.get(metric) is None:  # nothing to show but dashes
+            continue
         line = [called(row.label, names)]
         line += [str(len(row.seeds)) if row.seeds else NONE] if len(counts) > 1 else []
         line.append(spread(row.metrics.get(metric), not row.floor))

@@ -97,13 +97,24 @@ def _baselines(comparison: Comparison, brief: Mapping[str, str]) -> str:
         verb = "is" if len(above) == 1 else "are"
         text = f"{over} {verb} above {best_of}, by the means; {under} {_not(below)}"
     close = [
-        names[row.label]
+        f"{names[row.label]} ({points(row.interval.low)} to {points(row.interval.high)})"
         for row, _ in trained
-        if row.interval is not None and row.interval.low <= least <= row.interval.high
+        if row.interval is not None
+        and row.interval.low <= least <= row.interval.high
+        and not _tested(comparison, row, best)
     ]
     if close:
-        text += f". That mean lies within the interval of {_listed(close)}"
+        percent, s = f"{100 * comparison.question.level:g} %", "s" if len(close) > 1 else ""
+        text += (
+            f". The {points(least)} of {called(best.label, brief)} lies within the {percent} "
+            f"interval{s} of {_listed(close)}: not shown to differ by {'these' if s else 'this'}"
+        )
     return f"{text}."
+
+
+def _tested(comparison: Comparison, row: Row, best: Row) -> bool:
+    """Whether a contrast of the two, which is told before, says more than one's interval."""
+    return not best.floor and comparison.question.baseline in (row.label, best.label)
 
 
 def _not(rows: Sequence[Row]) -> str:

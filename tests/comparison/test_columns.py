@@ -153,3 +153,21 @@ def test_without_measures_there_is_no_table_and_other_categories_are_told(beyond
 
     assert told(base, other)
     assert not told(beyond[0], other), "which has no calibration"
+
+
+def test_a_floor_without_the_metric_in_question_is_no_row_of_dashes(tmp_path):
+    floor = leave(tmp_path, "p", ["architecture=popularity"], cases(ranks(9)))
+    own = compared([floor], baseline="popularity").rows[0].metrics
+
+    def edit(result):
+        known = {name: own[name].mean for name in ("ndcg@10", "mrr")}
+        result["floors"] = {"popularity": known, "tfidf": {"ndcg@10": 0.2, "mrr": 0.1}}
+
+    def shown(folders, metric):
+        return [row[0] for row in tables.summary(compared(folders, metric=metric), {}).rows]
+
+    a = leave(tmp_path, "a", [*TWO, "tuning=frozen"], cases(ranks(0)), edit)
+    assert set(shown([a], "ndcg@10")) == {"frozen two_tower", "popularity", "tfidf"}
+    assert shown([a], "ndcg@20") == ["frozen two_tower"]
+    found = compared([a, floor], metric="ndcg@20")  # a run of its own tells all of it
+    assert [row.label for row in found.rows] == ["frozen two_tower", "popularity", "tfidf"]

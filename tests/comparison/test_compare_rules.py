@@ -139,6 +139,8 @@ def test_a_mistake_is_one_sentence(pair, capsys, words, part):
 def test_nothing_to_compare_is_said(capsys):
     assert "name the runs" in error_of(["metric=mrr"], capsys)
     assert "two runs, not 0" in error_of(["--config-diff"], capsys)
+    keys = error_of(["--config-diff", "a", "b", "output=x"], capsys)
+    assert "takes the folders of two runs and no keys; leave out output=x" in keys
 
 
 def test_help_names_every_key(capsys):

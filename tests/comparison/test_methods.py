@@ -258,4 +258,9 @@ def test_a_baseline_is_found_by_what_only_it_is_called(tmp_path, capsys):
     error = error_of([*folders, "baseline=lora_two_tower"], capsys)
     assert "'lora_two_tower' may be several methods: lora_two_tower tuning=frozen;" in error
     assert "Did you mean 'frozen'?" in error_of([*folders, "baseline=frozne"], capsys)
+    zero = leave(tmp_path, "z", ["experiment=zero_shot"], cases(ranks(8)))
+    floor = leave(tmp_path, "p", ["experiment=popularity"], cases(ranks(9)))
+    assert error_of([zero, floor, "baseline=nosuch"], capsys).endswith(
+        "Known: zero_shot, popularity.\n"
+    )
     assert "set it to true or false" in error_of([*folders, "details=yes"], capsys)

@@ -65,7 +65,9 @@ def test_a_baseline_within_an_interval_is_told(tmp_path):
     mean = plain.rows[0].metrics["ndcg@10"].mean
     text = verdict.write(found(tmp_path / "b", {}, mean + 1e-4), NAMES)
     assert text.startswith(f"One method: frozen, {100 * mean:.2f} ndcg@10. frozen is not above")
-    assert "That mean lies within the interval of frozen." in text
+    low, high = (100 * each for each in (plain.rows[0].interval.low, plain.rows[0].interval.high))
+    said = f"The {100 * mean + 0.01:.2f} of popularity lies within the 95 % interval of frozen "
+    assert f"{said}({low:.2f} to {high:.2f}): not shown to differ by this." in text
 
 
 def test_a_baseline_with_a_run_of_its_own_counts(tmp_path):
