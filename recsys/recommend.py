@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from recsys.types import Batch
 
 ASKS = ("user", "history", "text")
+_EMPTY = {
+    "user": ("user", "give an id, as in user=7"),
+    "history": ("item", "give ids with a comma between two of them, as in history=7,12"),
+    "text": ("text", 'give what is looked for, as in text="red lamp"'),
+}
 CONTEXT = "context."
 KEYS = ("run", *ASKS, "k", "at", f"{CONTEXT}COLUMN", "output")
 USAGE = (
@@ -82,6 +87,10 @@ def _words(argv: Sequence[str]) -> dict[str, str]:
         out[key] = value
     if "run" not in out or sum(ask in out for ask in ASKS) != 1:
         raise ConfigError(f"give run= and one of user=, history= and text=. {USAGE}.")
+    for ask, (what, remedy) in _EMPTY.items():
+        parts = out.get(ask, "-").split(",") if ask == "history" else [out.get(ask, "-")]
+        if not all(part.strip() for part in parts):
+            raise ConfigError(f"{ask}= names no {what}; {remedy}.")
     if read_count(out.get("k", "10"), least=1) is None:
         raise ConfigError(f"k is '{out['k']}'; give a whole number from 1.")
     return out
@@ -109,7 +118,10 @@ def recommend(words: dict[str, str]) -> list[str]:
 
     def check(tables: Tables, found: str) -> None:
         _check_data(run, folder, found == expected)
-        _asked_rows(tables, words)
+        try:
+            _asked_rows(tables, words)
+        except DataError as error:
+            raise DataError(f"{error}{_sampled(run, words)}") from None
 
     # Who ranked for training may be gone.
     made = build.assemble(mining.without_hard(run), check)
@@ -170,6 +182,18 @@ def _asked_rows(tables: Tables, words: dict[str, str]) -> tuple[int, list[int]]:
         items = IdMap(tables.items["item"].to_list(), "item")
         return -1, items.rows([i.strip() for i in words["history"].split(",")]).tolist()
     return -1, []
+
+
+def _sampled(run: Run, words: dict[str, str]) -> str:
+    """A sentence on the part of the data that the run keeps, where an unknown id may be left out.
+
+    It begins with a blank; empty where everything is kept.
+    """
+    what = "user" if "user" in words else "item"
+    most = run.data.max_users if what == "user" else run.data.max_items
+    if most is None:
+        return ""
+    return f" The run keeps a part of the {what}s (data.max_{what}s={most}); ask for one of them."
 
 
 def _milliseconds(moment: str) -> int:

@@ -125,6 +125,36 @@ def test_a_context_is_a_column_a_word(capsys):
     assert "as in context.device=phone" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        ("text=", "text= names no text;"),
+        ("text=  ", "text= names no text;"),
+        ("history=", "history= names no item;"),
+        ("history=001,,002", "history= names no item;"),
+        ("user=", "user= names no user;"),
+    ],
+)
+def test_who_asks_for_nothing_is_told(ask, sentence, capsys):
+    assert recommend(["run=x", ask]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_unknown_id_of_a_sample_says_that_it_is_one(shop_words, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    data = [word for word in shop_words if word.startswith(("data", "output"))]
+    assert main([*data, "data.max_users=20", "architecture=popularity"]) == 0
+    capsys.readouterr()
+    asked = ["run=last", f"output={tmp_path / 'runs'}"]
+    assert recommend([*asked, "user=196"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "error: No user has the id '196'. The run keeps a part of the users (data.max_users=20); "
+        "ask for one of them.\n"
+    )
+    assert recommend([*asked, "history=196"]) == 2
+    assert "The run keeps" not in capsys.readouterr().err
+
+
 def test_the_moment_is_now_where_none_is_given(trained, monkeypatch):
     words, _ = trained("architecture.context=[hour]")
     made = build.assemble(compose(words))

@@ -71,11 +71,13 @@ class IdMap:
         """Row of one id.
 
         Raises:
-            DataError: The id is unknown; the message names the nearest one.
+            DataError: The id is unknown; the message names the nearest one of ids that are words.
         """
         if name not in self._rows:
-            near = difflib.get_close_matches(name, self.ids, n=1, cutoff=0.0)
-            hint = f"; the nearest is '{near[0]}'" if near else "; there are none"
+            hint = "" if self.ids else "; there are none"
+            if not name.isdecimal():  # a number that looks alike is another one
+                near = difflib.get_close_matches(name, self.ids, n=1, cutoff=0.0)
+                hint = f"; the nearest is '{near[0]}'" if near else hint
             raise DataError(f"No {self.kind} has the id '{name}'{hint}.")
         return self._rows[name]
 
@@ -142,41 +144,57 @@ def _unique(frame: pl.DataFrame, key: str, what: str) -> None:
         )
 
 
-def check(tables: Tables, where: str, interactions: str = "") -> Tables:
+def check(
+    tables: Tables,
+    where: str,
+    interactions: str = "",
+    items_file: str = "",
+    users_file: str = "",
+    more: str = "",
+) -> Tables:
     """Returns the tables as they are if all rooms can rely on them.
 
     Args:
         tables: What a source read.
         where: The file, folder or source to name in messages.
         interactions: The file of interactions, where it is another.
+        items_file: That of items, where it is another.
+        users_file: That of users, where it is another.
+        more: What else may be done about an item without a text, after a comma.
 
     Raises:
         DataError: A column is missing or of a wrong type, an id is empty, given twice or unknown,
             an item has no text, or nothing is left. Row numbers count data rows from 1.
     """
     events, items, users = tables.interactions, tables.items, tables.users
-    check_interactions(events, interactions or where)
-    _need(items, {"item": pl.String, "text": pl.String}, f"{where}: items")
-    _need(users, {"user": pl.String, "text": pl.String}, f"{where}: users")
-    for name, frame in (("interactions", events), ("items", items), ("users", users)):
+    events_at = interactions or where
+    items_at, users_at = items_file or where, users_file or where
+    check_interactions(events, events_at)
+    _need(items, {"item": pl.String, "text": pl.String}, f"{items_at}: items")
+    _need(users, {"user": pl.String, "text": pl.String}, f"{users_at}: users")
+    for name, frame, at in (
+        ("interactions", events, events_at),
+        ("items", items, items_at),
+        ("users", users, users_at),
+    ):
         if frame.is_empty():
-            raise DataError(f"{where}: no {name} are left; check the file and the limits set.")
-    _unique(items, "item", f"{where}: items")
-    _unique(users, "user", f"{where}: users")
+            raise DataError(f"{at}: no {name} are left; check the file and the limits set.")
+    _unique(items, "item", f"{items_at}: items")
+    _unique(users, "user", f"{users_at}: users")
     empty = items["text"].str.strip_chars() == ""
     if empty.any():
         row = _first(empty)
         raise DataError(
-            f"{where}: items: '{items['item'][row]}' in row {row + 1} has an empty text; "
-            "give it one, or another text template."
+            f"{items_at}: items: '{items['item'][row]}' in row {row + 1} has an empty text; "
+            f"give it one, or another text template{more}."
         )
-    _check_windows(items, where)
+    _check_windows(items, items_at)
     for key, known in (("item", items), ("user", users)):
         missing = ~events[key].is_in(known[key].to_list())
         if missing.any():
             row = _first(missing)
             raise DataError(
-                f"{interactions or where}: interactions: row {row + 1} (user "
+                f"{events_at}: interactions: row {row + 1} (user "
                 f"'{events['user'][row]}', item '{events['item'][row]}') names an unknown {key}; "
                 f"add it to the {key}s, or remove the row."
             )

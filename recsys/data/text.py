@@ -114,6 +114,13 @@ def _parts(template: str, known: list[str]) -> list[tuple[str, str | None]]:
                 f"{likely(name, known)}"
             )
         out.append((literal, name))
+    if template.strip() and not any(name for _, name in out):
+        bare = template.strip()
+        example = bare if bare in known else "title"
+        raise ConfigError(
+            f"The text template '{template}' names no column; write '{{{example}}}'. "
+            f"Known columns: {', '.join(known) or 'none'}."
+        )
     return out
 
 
@@ -151,7 +158,7 @@ def fill(frame: pl.DataFrame, template: str, barred: Sequence[str] = ()) -> pl.S
         Series "text" of N strings, empty where nothing is known.
 
     Raises:
-        ConfigError: The template is malformed or names a column that is not there.
+        ConfigError: The template is malformed, or names no column, or one that is not there.
     """
     parts = _parts(template, frame.columns)
     frame = frame.with_columns(

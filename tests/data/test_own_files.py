@@ -125,6 +125,12 @@ def test_quotes_may_be_text(tmp_path):
             {"item_text": "{title}", "items": ITEMS.replace("name", "Book-Title")},
             ["mean 'Book-Title'"],
         ),
+        ({"item_text": "name"}, ["'name' names no column; write '{name}'. Known columns: "]),
+        ({"item_text": "a thing"}, ["'a thing' names no column; write '{title}'."]),
+        (
+            {"items": ITEMS.replace("thing 1", "")},
+            ["i.csv: items: '1' in row 2 has an empty text", "data.source.unknown=leave_out"],
+        ),
         ({"item_text": "{Name}"}, ["names no column 'Name'", "did you mean 'name'?"]),
         (
             {"items": ITEMS.replace("thing", "thé").encode("latin-1")},

@@ -125,6 +125,9 @@ def test_ids_come_back(ids: list[str]) -> None:
 def test_an_unknown_id_names_the_nearest() -> None:
     with pytest.raises(DataError, match="No item has the id 'B0012'; the nearest is 'B0011'"):
         IdMap(["A7", "B0011"], "item").row("B0012")
+    with pytest.raises(DataError) as caught:  # a number that looks alike is another one
+        IdMap(["A7", "916"], "user").row("196")
+    assert str(caught.value) == "No user has the id '196'."
     with pytest.raises(DataError, match="row -1"):
         IdMap(["A7"], "item").names([-1])
 

@@ -180,7 +180,13 @@ def load(cfg: Config) -> Tables:
     notes: tuple[str, ...] = ()
     if cfg.unknown == "leave_out":
         events, items, notes = reading.described(events, items, "tables", cfg.interactions)
-    return check(Tables(events, items, _users(cfg, dialect, events), notes), cfg.interactions)
+    return check(
+        Tables(events, items, _users(cfg, dialect, events), notes),
+        cfg.interactions,
+        items_file=cfg.items,
+        users_file=cfg.users,
+        more=", or leave out such items: data.source.unknown=leave_out",
+    )
 
 
 def _dialect(cfg: Config) -> reading.Dialect:
