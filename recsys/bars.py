@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 import lightning.pytorch as lp
+import numpy as np
 from lightning.pytorch.callbacks import Callback
 
 from recsys.build import Assembly
@@ -30,7 +31,9 @@ def header(run: Run, made: Assembly) -> list[str]:
     """
     model, options = made.recommender, run.trainer
     users, items = made.tables.users.height, made.tables.items.height
-    events = f"{users:,} users, {items:,} items, {len(made.split.item):,} events"
+    active = int((np.diff(made.split.offsets) > 0).sum())
+    known = f"{users:,} users" + (f" ({active:,} with events)" if active < users else "")
+    events = f"{known}, {items:,} items, {len(made.split.item):,} events"
     cases = [_cases(run, made, VAL, "validation")]
     if run.evaluation.test:
         cases.append(_cases(run, made, TEST, "test"))

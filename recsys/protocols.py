@@ -242,8 +242,9 @@ def notes(
     part = "test" if run.evaluation.test else "validation"
     available = _available(run, split)
     said = _weighed(run, split)
-    if run.architecture.trains:
+    if _trains(run):
         said = (*made.notes, *made.cut(run.data.queries), *said)
+    if run.architecture.trains:
         text = run.architecture.reads_user_texts
         said += untold(
             made.told, at, part, "an empty text is read" if text else "popularity answers them"
@@ -295,13 +296,18 @@ def _short(ranked: Lists, part: str) -> tuple[str, ...]:
     )
 
 
+def _trains(run: Run) -> bool:
+    """Whether a step of training is made."""
+    return run.architecture.trains and run.trainer.max_steps != 0
+
+
 def _weighed(run: Run, split: Split) -> tuple[str, ...]:
     """What event weights do, where they differ in training."""
     own = split.weight[split.role == TRAIN]
     if not len(own) or own.min() == own.max():
         return ()
     others = "every event counts once in histories, popularity and the other baselines, and logq"
-    if not run.architecture.trains:
+    if not _trains(run):
         return (f"event weights: {others}; they weigh in the losses of what trains.",)
     does = "a query's loss counts as its event weighs"
     if choice_name(run.objective) == "mse":

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from recsys import bars, build, progress
-from recsys.bars import Bar, Course, validation_line
+from recsys.bars import Bar, Course, header, validation_line
 from recsys.config import compose
 from recsys.fit import main
 
@@ -166,3 +166,18 @@ def test_a_terminal_shows_bars_that_say_what_they_do(shop_words):
     for what in ("zero-shot test", "validation", "epoch 1/2", "test of popularity"):
         assert re.search(rf"{what} +[━╸╺]", text), what
     assert re.search(r"epoch 2/2  val ndcg@10 \d+\.\d\d", text)
+
+
+def test_the_header_tells_users_that_are_left_without_events(shop_words):
+    run = compose([*shop_words, "data.max_items=12", "architecture=popularity"])
+    made = build.assemble(run)
+    active = made.tables.interactions["user"].n_unique()
+    assert active < made.tables.users.height == 40
+    assert header(run, made)[0].startswith(f"data: 40 users ({active} with events), 12 items, ")
+
+
+def test_what_does_not_train_has_no_notes_on_training(shop_words):
+    words = [*shop_words, "tuning=frozen", "data.max_history=1", "data.queries=all"]
+    for more, told in (([], True), (["trainer.max_steps=0"], False)):
+        notes = build.assemble(compose([*words, *more])).split.notes
+        assert any(note.startswith("training: ") for note in notes) == told

@@ -372,10 +372,13 @@ def described(
     twice = items.height - items["item"].n_unique()
     if twice:
         items = items.unique("item", keep="first", maintain_order=True)
-        notes.append(f"{source}: {twice} items are described twice; the first one counts.")
+        some = "1 item is" if twice == 1 else f"{twice} items are"
+        notes.append(f"{source}: {some} described twice; the first one counts.")
     texts = items.filter(pl.col("text").str.strip_chars() != "")
     if texts.height < items.height:
-        notes.append(f"{source}: {items.height - texts.height} items have no text: left out.")
+        bare = items.height - texts.height
+        some = "1 item has" if bare == 1 else f"{bare} items have"
+        notes.append(f"{source}: {some} no text: left out.")
     kept = events.filter(pl.col("item").is_in(texts["item"].to_list()))
     if kept.height < events.height:
         notes.append(

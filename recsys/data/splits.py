@@ -198,7 +198,7 @@ def leave_one_out(tables: Tables, positive_from: float | None = None) -> Split:
     notes = (
         *_untimed(split),
         "leave_one_out: training sees other users' events that are later than a test target.",
-        f"leave_one_out: {few} users have fewer than 3 positive events and only train.",
+        *_only_train("leave_one_out", few),
     )
     name = f"leave_one_out(positive_from={positive_from})"
     return _with(split, role, name, notes, allow_empty=False)
@@ -244,7 +244,7 @@ def random_one_out(tables: Tables, positive_from: float | None = None, seed: int
     notes = (
         "random: targets and the order of histories are drawn, so that nothing can be said about "
         "time, neither about what comes next nor about new items.",
-        f"random: {few} users have fewer than 3 positive events and only train.",
+        *_only_train("random", few),
     )
     name = f"random(positive_from={positive_from}, seed={seed})"
     return _with(split, role, name, notes, allow_empty=False)
@@ -267,6 +267,14 @@ def _last_two(split: Split) -> tuple[NDArray[np.int8], int]:
     event = np.arange(len(user))
     role = (event >= first_val[user]).astype(np.int8) + (event >= first_test[user]).astype(np.int8)
     return role.astype(np.int8), int(np.sum((counts < 3) & (np.diff(split.offsets) > 0)))
+
+
+def _only_train(method: str, few: int) -> tuple[str, ...]:
+    """What becomes of users with too few positive events, where there are such."""
+    if not few:
+        return ()
+    some, train = ("1 user has", "trains") if few == 1 else (f"{few} users have", "train")
+    return (f"{method}: {some} fewer than 3 positive events and only {train}.",)
 
 
 def _untimed(split: Split) -> tuple[str, ...]:

@@ -339,7 +339,7 @@ def test_what_a_split_does_to_a_set_is_warned_of():
     rows = [(f"u{u}", item, 1_400_000_000_000 + u) for u in range(20) for item in "xyz"]
     found = frame(rows, {"x": "a", "y": "b", "z": "c"})
     by_time = describe_split(time_split(found), 3)
-    assert any("without training events" in sentence for sentence in by_time.warnings)
+    assert any("asks for cold users" in sentence for sentence in by_time.warnings)
     last = describe_split(leave_one_out(found), 3)
     assert any("order in the file decides" in sentence for sentence in last.warnings)
     no_time = Tables(found.interactions.drop("time"), found.items, found.users)

@@ -109,7 +109,7 @@ def test_products_without_a_title_go_with_their_reviews_and_are_counted(tmp_path
     left = sum(i == 0 for _, i, _ in events())
     assert found.interactions.height == left
     said = " ".join(found.notes)
-    assert "1 items are described twice" in said
+    assert "1 item is described twice" in said
     assert "1 items have no text" in said
     assert f"{USERS * EACH - left} of {USERS * EACH} interactions" in said
 

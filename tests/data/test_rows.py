@@ -214,7 +214,7 @@ def test_descriptions_are_text_and_items_without_any_are_left_out(tmp_path):
     assert tables.items["text_"].to_list() == [None, "kept"]
     assert tables.interactions["item"].to_list() == ["0", "1"]
     said = " ".join(tables.notes)
-    assert "rows: 1 items have no text: left out." in said
+    assert "rows: 1 item has no text: left out." in said
     assert "1 of 3 interactions are with items that have no description" in said
 
 
