@@ -102,8 +102,9 @@ def read_word(text: str) -> object:
     Raises:
         ConfigError: It is no YAML; the reason alone.
     """
-    value = _parsed(text)
-    bare = text.strip()
+    if text in (",", "|", "\t"):  # what may stand between columns, which is no YAML
+        return text
+    value, bare = _parsed(text), text.strip()
     if (isinstance(value, str) and bare[:1] not in "'\"|>!&") or (
         value is None and bare[:1] == "#"
     ):

@@ -61,7 +61,7 @@ def _help() -> str:
         "                  the line that is printed says which further keys to repeat",
         "  encoder=MODEL   count tokens with the tokeniser of a language model, not by words",
         "",
-        "The keys of the source and those of data, without their prefix:",
+        "The keys of the source and those of data, with or without their prefix:",
     ]
     for field in fields(Data):
         if field.name != "source":
@@ -82,7 +82,7 @@ def _words(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"'{word}' is not of the form key=value, as in source=movielens.")
-        given[key] = value
+        given["source" if key == "data.source" else key] = value
     name = given.pop("source", None)
     if not name:
         raise ConfigError(f"source is missing.{nearest('', choices(_AXIS))}")
@@ -92,6 +92,8 @@ def _words(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     shared = {field.name for field in fields(Data)} - {"source"}
     words, rest = [f"{_AXIS}={name}"], {}
     for key, value in given.items():
+        # Messages give keys as fit has them, which are taken as well.
+        key = key.removeprefix("data.source.").removeprefix("data.")
         head = key.partition(".")[0]
         if head in ("output", "encoder"):
             rest[key] = value

@@ -328,7 +328,11 @@ def numbers(column: pl.Series, where: str) -> pl.Series:
     out = column.cast(pl.Float64, strict=False)
     if out.null_count():
         row = int(out.is_null().arg_true()[0])
-        held = "is empty" if column[row] is None else f"holds '{column[row]}', which is no number"
+        held = (
+            "is empty, or its line is short,"
+            if column[row] is None
+            else f"holds '{column[row]}', which is no number"
+        )
         raise DataError(
             f"{where}: row {row + 1} of column '{column.name}' {held}; mend or remove the row."
         )

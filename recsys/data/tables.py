@@ -118,16 +118,30 @@ def _need(frame: pl.DataFrame, types: dict[str, type[pl.DataType]], what: str) -
         column = frame[name]
         if column.dtype != kind:
             raise DataError(f"{what}: column '{name}' is {column.dtype}, it must be {kind()}.")
-        bad = column.is_null()
-        if kind == pl.String and name != "text":
-            bad = bad | (column.str.strip_chars() == "").fill_null(True)
-        elif kind == pl.Float64:
-            bad = bad | ~column.is_finite().fill_null(False)
-        if bad.any():
-            raise DataError(
-                f"{what}: row {_first(bad) + 1} has no usable value in column '{name}'; "
-                "fill it in or remove the row."
-            )
+        check_values(column, what, blank=name == "text")
+
+
+def check_values(column: pl.Series, what: str, blank: bool = False) -> None:
+    """Refuses a column with an empty place.
+
+    Args:
+        column: Of texts or numbers, with its name.
+        what: The table, for messages.
+        blank: Whether a text may be blank.
+
+    Raises:
+        DataError: A value is missing, blank or not finite; rows count from 1.
+    """
+    bad = column.is_null()
+    if column.dtype == pl.String and not blank:
+        bad = bad | (column.str.strip_chars() == "").fill_null(True)
+    elif column.dtype == pl.Float64:
+        bad = bad | ~column.is_finite().fill_null(False)
+    if bad.any():
+        raise DataError(
+            f"{what}: row {_first(bad) + 1} has no usable value in column '{column.name}'; "
+            "fill it in or remove the row."
+        )
 
 
 def _first(mask: pl.Series) -> int:

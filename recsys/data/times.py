@@ -157,7 +157,11 @@ def _no_gaps(parsed: pl.Series, raw: pl.Series, where: str) -> pl.Series:
     gaps = parsed.is_null()
     if gaps.any():
         row = _first(gaps)
-        held = "is empty" if raw[row] is None else f"holds '{raw[row]}', which is no time"
+        held = (
+            "is empty, or its line is short,"
+            if raw[row] is None
+            else f"holds '{raw[row]}', which is no time"
+        )
         raise DataError(
             f"{where}: row {row + 1} of column '{raw.name}' {held}; give unix seconds, "
             "milliseconds or an ISO date."

@@ -110,7 +110,7 @@ def test_products_without_a_title_go_with_their_reviews_and_are_counted(tmp_path
     assert found.interactions.height == left
     said = " ".join(found.notes)
     assert "1 item is described twice" in said
-    assert "1 items have no text" in said
+    assert "1 item has no text" in said
     assert f"{USERS * EACH - left} of {USERS * EACH} interactions" in said
 
 

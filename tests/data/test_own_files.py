@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from recsys.config import compose_data
 from recsys.data.__main__ import main
 from recsys.data.sources import goodreads, movielens, tables
 from recsys.errors import ConfigError, DataError
@@ -114,7 +115,10 @@ def test_quotes_may_be_text(tmp_path):
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"events": EVENTS.replace(",", ";")}, ["one column", "data.source.separator=';'"]),
+        (
+            {"events": EVENTS.replace(",", ";")},
+            ["one column", "set \"data.source.separator=';'\"."],
+        ),
         ({"events": EVENTS.replace(",", "\t")}, ["one column", "data.source.separator='\\t'"]),
         ({"user": "Whos"}, ["no column 'Whos'", "data.source.user", "did you mean 'who'?"]),
         ({"user": "category"}, ["no column 'category'", "Known columns: who, what, when."]),
@@ -149,6 +153,42 @@ def test_one_sentence_says_what_to_set(change, parts, tmp_path):
     text = str(caught.value)
     assert all(part in text for part in parts), text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("sign", [",", ";", "|", "\t", "::"])
+def test_the_word_on_a_separator_can_be_typed_as_it_is_told(sign, tmp_path, capsys):
+    wrong = ";" if sign == "," else ","
+    asked = config(tmp_path, *(text.replace(",", sign) for text in (EVENTS, ITEMS)))
+    own = ("interactions", "items", "user", "item", "time")
+    words = ["source=tables", *(f"{key}={getattr(asked, key)}" for key in own)]
+    words += ["item_text='{name}'", "split=leave_one_out", f"separator={wrong}"]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    (told,) = re.findall(r"set (.*)\.$", error.strip())
+    (word,) = shlex.split(told)
+    for each in (word, f"data.source.separator={sign}"):
+        run = compose_data(["data.source=tables", each])
+        assert run.data.source.separator in ((sign, "\\t") if sign == "\t" else (sign,)), each
+    assert main([*words, word]) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("u0,0,0", "u0,0,soon", "row 1 of column 'when' holds 'soon'"),
+        ("u0,1,1", "u0,1", "row 2 of column 'when' is empty, or its line is short,"),
+        ("u0,1,1", ",1,1", "row 2 has no usable value in column 'who'"),
+        ("u0,1,1", "u0, ,1", "row 2 has no usable value in column 'what'"),
+    ],
+)
+def test_a_column_is_called_as_the_file_calls_it(old, new, sentence, tmp_path):
+    with pytest.raises(DataError) as caught:
+        tables.load(config(tmp_path, EVENTS.replace(old, new)))
+    assert sentence in str(caught.value)
+    rated = EVENTS.replace("when", "when,stars").replace("\nu", ",2\nu").replace("stars,2", "stars")
+    rated = rated.rstrip("\n") + ",good\n"
+    with pytest.raises(DataError, match="row 9 of column 'stars' holds 'good'"):
+        tables.load(config(tmp_path, rated, rating="stars"))
 
 
 def test_what_is_unknown_is_refused_or_counted(tmp_path):

@@ -94,7 +94,7 @@ def test_films_without_a_name_are_left_out_and_counted(tmp_path):
     found = redial.load(write(tmp_path, train=[dialogue(n) for n in range(3)]))
     assert found.items["item"].to_list() == ["7", "8", "9"]
     said = " ".join(found.notes)
-    assert "1 items have no text" in said
+    assert "1 item has no text" in said
     assert "3 of 12 interactions" in said
     assert "no id2info.json" in said
 

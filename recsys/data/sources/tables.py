@@ -16,7 +16,7 @@ import polars as pl
 
 from recsys.data import reading, written
 from recsys.data.splits import Method
-from recsys.data.tables import Tables, check, windows
+from recsys.data.tables import Tables, check, check_values, windows
 from recsys.data.text import fill, likely
 from recsys.data.times import parse_times
 from recsys.errors import ConfigError, DataError
@@ -112,9 +112,11 @@ def _missing(columns: list[str], name: str, key: str, path: str) -> str:
         other = next((sign for sign in (";", "\t", "|", "::", ",") if sign in head), None)
         if other is not None:
             shown = "'\\t'" if other == "\t" else f"'{other}'"
+            # In double quotes for the shell; the single ones are for YAML, in which a sign such as
+            # a bar or a comma is no text.
             return (
                 f"{path} has one column, '{head[:60]}': if {shown} stands between its columns, set "
-                f"data.source.separator={shown}."
+                f'"data.source.separator={shown}".'
             )
     keys = f"data.source.{key}"
     if key in ("item", "user"):
@@ -131,8 +133,26 @@ def _renamed(frame: pl.DataFrame, wanted: dict[str, str], path: str) -> pl.DataF
     return frame.select(*wanted, pl.exclude(*wanted))
 
 
-def _with_ids(frame: pl.DataFrame, names: tuple[str, ...], path: str) -> pl.DataFrame:
-    return frame.with_columns(reading.ids(frame[name], path).alias(name) for name in names)
+def _with_ids(
+    frame: pl.DataFrame, wanted: dict[str, str], path: str, empty: bool = False
+) -> pl.DataFrame:
+    """The frame with ids as text; messages have the file's names of the columns.
+
+    Args:
+        frame: Of a file, under our names.
+        wanted: Our names of the columns of ids, each with that of the file.
+        path: The file, for messages.
+        empty: Whether a place may be empty.
+
+    Raises:
+        DataError: A value is no id.
+    """
+    for ours, theirs in wanted.items():
+        column = reading.ids(frame[ours].alias(theirs), path)
+        if not empty:
+            check_values(column, path)
+        frame = frame.with_columns(column.alias(ours))
+    return frame
 
 
 def _canonical(cfg: Config) -> Tables:
@@ -175,7 +195,7 @@ def load(cfg: Config) -> Tables:
     items = _take(reading.table(Path(cfg.items), dialect=dialect), {"item": items_id}, cfg.items)
     if cfg.unknown == "leave_out":
         items = items.filter(pl.col("item").is_not_null())
-    items = windows(_with_ids(items, ("item",), cfg.items), cfg.items)
+    items = windows(_with_ids(items, {"item": items_id[0]}, cfg.items), cfg.items)
     items = items.with_columns(fill(items, cfg.item_text))
     notes: tuple[str, ...] = ()
     if cfg.unknown == "leave_out":
@@ -220,12 +240,15 @@ def _events(cfg: Config, dialect: reading.Dialect) -> pl.DataFrame:
     )
     keyed = {ours: (theirs, ours) for ours, theirs in wanted.items()}
     frame = _take(frame, keyed, cfg.interactions)
-    events = _with_ids(frame, ("user", "item"), cfg.interactions)
+    events = _with_ids(frame, {"user": cfg.user, "item": cfg.item}, cfg.interactions)
     if cfg.time:
-        times = parse_times(events["time"], cfg.interactions).alias("time")
+        times = parse_times(events["time"].alias(cfg.time), cfg.interactions).alias("time")
         events = events.with_columns(times)
     for name in (n for n in ("rating", "weight") if optional[n]):
-        events = events.with_columns(reading.numbers(events[name], cfg.interactions).alias(name))
+        column = events[name].alias(wanted[name])
+        values = reading.numbers(column, cfg.interactions)
+        check_values(values, cfg.interactions)
+        events = events.with_columns(values.alias(name))
     return events
 
 
@@ -239,7 +262,8 @@ def _users(cfg: Config, dialect: reading.Dialect, events: pl.DataFrame) -> pl.Da
         return reading.users_of(events)
     users_id = (cfg.users_id, "users_id") if cfg.users_id else (cfg.user, "user")
     users = _take(reading.table(Path(cfg.users), dialect=dialect), {"user": users_id}, cfg.users)
-    users = _with_ids(users, ("user",), cfg.users)
+    # Where unknown users are left out, those of no event are, and one without an id has none.
+    users = _with_ids(users, {"user": users_id[0]}, cfg.users, cfg.unknown == "leave_out")
     users = users.with_columns(fill(users, cfg.user_text))
     if cfg.unknown == "leave_out":
         known = users.unique("user", keep="first", maintain_order=True)
