@@ -102,7 +102,7 @@ def read_word(text: str) -> object:
     Raises:
         ConfigError: It is no YAML; the reason alone.
     """
-    if text in (",", "|", "\t"):  # what may stand between columns, which is no YAML
+    if text in (",", "|", "::", "\t"):  # what may stand between columns, which is no YAML
         return text
     value, bare = _parsed(text), text.strip()
     if (isinstance(value, str) and bare[:1] not in "'\"|>!&") or (

@@ -208,7 +208,7 @@ def test_table_mistakes_are_named(tmp_path: Path) -> None:
     message = r"no column 'star' \(data.source.rating\); did you mean 'sta"
     with pytest.raises(ConfigError, match=message):
         tables.load(mapped(tmp_path, "e.csv", "i.csv", rating="star"))
-    with pytest.raises(DataError, match="row 2 of column 'rating' holds 'x'"):
+    with pytest.raises(DataError, match="row 2 of column 'stars' holds 'x'"):
         tables.load(mapped(tmp_path, "e.csv", "i.csv", rating="stars"))
     with pytest.raises(DataError, match="does not exist"):
         tables.load(mapped(tmp_path, "e2.csv", "i.csv"))
