@@ -27,7 +27,7 @@ from recsys.interactions import Interactions
 from recsys.objective import Surroundings
 from recsys.optim import Named, Optimise, diverged
 from recsys.progress import track
-from recsys.resultfile import BEFORE
+from recsys.resultfile import BEFORE, ZERO_SHOT
 from recsys.stopwatch import Stopwatch
 from recsys.trained import ENCODERS, TABLE, Trained
 from recsys.types import Batch, ItemBatch, Loss, Ragged, Scored, Tuned, upload
@@ -137,7 +137,7 @@ class Recommender(Trained, abc.ABC):
     def start(self) -> str:
         """What it is before the first step: the pretrained encoder as it is, or not."""
         untouched = self.parts.tuned is not None and self.parts.tuned.identical
-        return "zero-shot" if untouched and self.starts_as_encoder else BEFORE
+        return ZERO_SHOT if untouched and self.starts_as_encoder else BEFORE
 
     @property
     def encoder(self) -> Encoder:

@@ -17,6 +17,9 @@ from recsys.errors import DataError
 RESULT = "result.json"
 """The last file of a run's folder: its presence says that the run is complete."""
 
+ZERO_SHOT = "zero-shot"
+"""The floor of a run whose start is the pretrained encoder as it is."""
+
 BEFORE = "before training"
 """The floor of a run whose start is its own: no baseline of others."""
 

@@ -30,7 +30,7 @@ class Method:
     @property
     def trains(self) -> bool:
         """Whether another seed could give another result."""
-        return self.runs[0].trains
+        return self.runs[0].trains and not all(run.untouched for run in self.runs)
 
     @property
     def seeds(self) -> list[int]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from recsys.config import Node, stored, to_node
 from recsys.errors import ConfigError, DataError
-from recsys.resultfile import RESULT, read_result
+from recsys.resultfile import RESULT, ZERO_SHOT, read_result
 from recsys.resume import CONFIG
 
 SAME_CASES = ("case", "user", "target", "size", "cold", "positives")
@@ -44,6 +44,15 @@ class PastRun:
     def trains(self) -> bool:
         """Whether the architecture trains; a configuration without tuning says no."""
         return "tuning" in self.config
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no step was taken from an encoder as it is, so that no seed has a part in it.
+
+        A head that begins at random has its seed: the start is then no zero-shot one.
+        """
+        still = self.result.get("validation", {}).get("steps") == 0
+        return still and ZERO_SHOT in self.result["floors"]
 
 
 def find(words: Sequence[str]) -> list[Path]:

@@ -133,6 +133,11 @@ def _power(comparison: Comparison, difference: Difference) -> str:
     """What would have been found."""
     if difference.found.smallest is None:
         return ""
+    if out_of_reach(comparison, difference):
+        return (
+            "; no difference that the metric leaves room for would be found with these seeds and "
+            f"users in about 80 % of repetitions ({at_size(comparison)})"
+        )
     smallest = points(difference.found.smallest)
     if len(comparison.differences) > FEW:
         return f"; {smallest} points would be found in about 80 % of repetitions or more after Holm"
@@ -140,6 +145,13 @@ def _power(comparison: Comparison, difference: Difference) -> str:
         f"; these seeds and users find a true difference of {smallest} points in about 80 % of "
         f"repetitions or more ({at_size(comparison)}), and a smaller one less often"
     )
+
+
+def out_of_reach(comparison: Comparison, difference: Difference) -> bool:
+    """Whether what would be found is more than there is room for, up to 100 % and down to 0."""
+    base = comparison.row(comparison.question.baseline).metrics[comparison.question.metric]
+    smallest = difference.found.smallest
+    return base is not None and smallest is not None and smallest > max(base.mean, 1 - base.mean)
 
 
 def at_size(comparison: Comparison) -> str:

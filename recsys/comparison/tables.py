@@ -8,7 +8,7 @@ from dataclasses import replace
 from recsys.comparison import beyond
 from recsys.comparison.cost import COSTS, plain
 from recsys.comparison.outcome import Comparison, Difference, PartRow, Row, Spread
-from recsys.comparison.sentences import at_size, equivalent, p_value, points, shown
+from recsys.comparison.sentences import at_size, equivalent, out_of_reach, p_value, points, shown
 from recsys.comparison.shortnames import called
 from recsys.comparison.table import Table
 from recsys.comparison.users import Sides
@@ -158,11 +158,27 @@ def differences(comparison: Comparison) -> Table:
         f"seeds and users; not corrected{_uncorrected(comparison)}. p: sign-flip test with the "
         "runs drawn anew, two-sided; Holm within the family. Effect: mean of the users' "
         "differences over their standard deviation. Can be shown: the true difference that is "
-        f"found in about 80 % of repetitions or more, {at_size(comparison)}. Finding: a "
-        f"difference is shown where p (Holm) is under {comparison.alpha:g}. About models: the "
+        f"found in about 80 % of repetitions or more, {at_size(comparison)}"
+        f"{_beyond(comparison)}. Finding: a difference is shown where p (Holm) is under "
+        f"{comparison.alpha:g}. About models: the "
         "spread over seeds of a side is unknown.",
         name="differences",
     )
+
+
+def _found_by(comparison: Comparison, difference: Difference) -> str:
+    """The true difference that would be found, or that none would."""
+    if out_of_reach(comparison, difference):
+        return "none"
+    smallest = difference.found.smallest
+    return NONE if smallest is None else points(smallest)
+
+
+def _beyond(comparison: Comparison) -> str:
+    """What `none` means, where it stands."""
+    if not any(out_of_reach(comparison, each) for each in comparison.differences):
+        return ""
+    return "; none: not one that the metric leaves room for, up or down"
 
 
 def _uncorrected(comparison: Comparison) -> str:
@@ -182,7 +198,7 @@ def _difference(comparison: Comparison, difference: Difference) -> list[str]:
         p_value(found.p),
         p_value(difference.p_holm),
         f"{found.effect:+.3f}",
-        NONE if found.smallest is None else points(found.smallest),
+        _found_by(comparison, difference),
     ]
     if comparison.question.margin is not None:
         value = difference.equivalent_holm

@@ -8,7 +8,7 @@ from recsys.compare import main
 from recsys.comparison import methods
 from recsys.comparison.runs import find, load
 from recsys.comparison.shortnames import shortened
-from tests.comparison.samples import TWO, cases, error_of, leave, ranks
+from tests.comparison.samples import TWO, cases, compared, error_of, leave, ranks
 
 
 def labels(tmp_path, *runs):
@@ -264,3 +264,29 @@ def test_a_baseline_is_found_by_what_only_it_is_called(tmp_path, capsys):
         "Known: zero_shot, popularity.\n"
     )
     assert "set it to true or false" in error_of([*folders, "details=yes"], capsys)
+
+
+def test_an_encoder_as_it_is_has_no_seeds(tmp_path):
+    """Its one run borrowed the spread over seeds of what trains."""
+
+    def still(start):
+        def edit(result):
+            result.update(validation={"steps": 0}, floors={start: {"ndcg@10": 0.1}})
+
+        return edit
+
+    runs = [
+        leave(tmp_path, f"f{seed}", [*TWO, "tuning=frozen", f"seed={seed}"], cases(ranks(seed)))
+        for seed in range(3)
+    ]
+    words = ["experiment=zero_shot"]
+    zero = leave(tmp_path, "z", words, cases(ranks(9)), still("zero-shot"))
+    head = leave(tmp_path, "h", words, cases(ranks(9)), still("before training"))
+    found, other = compared([*runs, zero]), compared([*runs, head])
+    assert [row.trains for row in found.rows if not row.floor] == [True, False]
+    assert not any("is taken from" in note for note in found.notes)
+    assert any("zero_shot has one seed" in note for note in other.notes)
+    floor = leave(tmp_path, "p", ["architecture=popularity"], cases(ranks(9)))
+    same = compared([*runs, floor])  # equal figures: the same statistics as a baseline
+    assert found.differences[0].found == same.differences[0].found
+    assert found.differences[0].found != other.differences[0].found

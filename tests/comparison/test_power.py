@@ -1,5 +1,7 @@
 """What can be shown is told of the decision that is made: interval and Holm's test, together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,24 @@ def test_two_seeds_are_cautioned(tmp_path, seeds, told):
     for base in ("popularity", "frozen two_tower"):
         notes = compared([floor, *runs], baseline=base).notes
         assert any("Two seeds of frozen two_tower:" in note for note in notes) is told
+
+
+def test_no_difference_is_named_that_the_metric_leaves_no_room_for(three):
+    found = compared(three[:4])
+    (one,) = found.differences
+    mean = found.row("frozen two_tower").metrics["ndcg@10"].mean
+    room = max(mean, 1 - mean)
+
+    def told(smallest):
+        moved = replace(one, p_holm=0.5, found=replace(one.found, smallest=smallest))
+        those = replace(found, differences=[moved])
+        table = tables.differences(those)
+        return sentences.write(those)[0], table.rows[0][6], "none: not one" in table.note
+
+    text, cell, legend = told(room + 0.01)
+    assert "no difference that the metric leaves room for would be found" in text
+    assert (cell, legend) == ("none", True)
+    assert "118.86" not in told(1.1886)[0]
+    text, cell, legend = told(room - 0.01)
+    assert f"a true difference of {cell} points" in text
+    assert (cell, legend) == (sentences.points(room - 0.01), False)
