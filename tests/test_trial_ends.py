@@ -181,8 +181,10 @@ def test_weights_and_biases_is_told_how_a_trial_ended(words, tmp_path, monkeypat
     assert {"sweep=x", "trial 3", "tuning=full"} <= set(found.tags)
     assert not {"trial/state", "trial/reason"} & set(found.summary)
     for name, value in result["validation"]["metrics"].items():
-        if value == value:
-            assert found.summary[f"validation/metrics/{name}"] == value
+        # Of the monitored one the service keeps the largest that was logged, in single precision.
+        kept_apart = f"val/{name}" == result["validation"]["monitor"]
+        if value == value and not kept_apart and not name.startswith("undefined/"):
+            assert found.summary[f"val/{name}"] == value
     assert found.summary["validation/best"] == result["validation"]["best"]
     assert found.summary["train/distance/encoder"] == result["train"]["distance"]["encoder"]
 
@@ -232,7 +234,7 @@ print(json.dumps(codes))
 
 
 def test_a_prepared_parent_forks_one_run_after_the_other(words, tmp_path):
-    words = [*words, TRIAL, "trainer.epochs=1"]
+    words = [*words, TRIAL, "trainer.epochs=1", "trainer.threads=1"]  # sums depend on their number
     asked = [[*words, "optimizer.rate=1"], [*words, f"output={tmp_path / 'forked'}"]]
     command = [sys.executable, "-c", FORKED, json.dumps(asked)]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
