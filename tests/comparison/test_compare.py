@@ -232,7 +232,8 @@ def test_the_same_command_gives_the_same_bytes(runs, report):
     assert {name: (report / name).read_bytes() for name in FILES} == before
 
 
-def test_the_terminal_shows_what_the_report_says(runs, found, capsys, tmp_path):
+def test_the_terminal_shows_what_the_report_says(runs, found, capsys, tmp_path, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)  # where no one says how wide, a pipe is wide
     named = [str(runs / name) for name in ("frozen", "lora", "popularity")]
     asked = [*named, *WORDS, f"output={tmp_path / 'out'}", "details=true"]
     assert main(asked) == 0
