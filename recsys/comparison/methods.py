@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recsys.comparison.keys import HELD, NEUTRAL, TRAINING, within
 from recsys.comparison.runs import PastRun, flat
-from recsys.comparison.shortnames import aliases, name_of, short
+from recsys.comparison.shortnames import aliases, name_of, short, shortened
 from recsys.config import Node, nearest
 from recsys.errors import ConfigError
 
@@ -187,8 +187,8 @@ def _shown(value: object) -> str:
 def choose(name: str, found: Sequence[Method]) -> Method:
     """The method that a name means.
 
-    That is its label, the folder of one of its runs or of its seeds, or what only it is called by:
-    the name that a sweep gave it, its experiment, its tuning.
+    That is its label, the folder of one of its runs or of its seeds, what the terminal's table
+    calls it, or what only it is called by: its experiment, its tuning.
 
     Raises:
         ConfigError: There is none, or there are several.
@@ -206,6 +206,9 @@ def choose(name: str, found: Sequence[Method]) -> Method:
     if inside:
         raise ConfigError(f"baseline: {name} holds several methods: {'; '.join(labels)}; name one.")
     called = [method for method in found if name in aliases(method.runs)]
+    # What the table calls one comes first: zero_shot leaves its encoder frozen too.
+    shown = shortened(found)
+    called = [method for method in called if shown[method.label] == name] or called
     if len(called) == 1:
         return called[0]
     if called:

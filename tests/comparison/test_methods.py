@@ -255,6 +255,9 @@ def test_a_baseline_is_found_by_what_only_it_is_called(tmp_path, capsys):
     assert methods.choose("frozen", found) is found[0]
     assert methods.choose("lora", found) is found[1]
     assert methods.choose("whole", found) is methods.choose("full", found) is found[2]
+    untouched = leave(tmp_path, "r9", ["experiment=zero_shot"], cases(ranks(9)))
+    found = methods.methods([load(folder) for folder in [*folders, untouched]])
+    assert methods.choose("frozen", found).runs[0].folder == folders[0]
     error = error_of([*folders, "baseline=lora_two_tower"], capsys)
     assert "'lora_two_tower' may be several methods: lora_two_tower tuning=frozen;" in error
     assert "Did you mean 'frozen'?" in error_of([*folders, "baseline=frozne"], capsys)
