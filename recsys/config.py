@@ -322,7 +322,10 @@ def _choice(axis: str, node: Node) -> object:
     config = _schema(axis, module)
     rest = {k: v for k, v in node.items() if k != "name"}
     if rest and not fields(config):
-        raise ConfigError(f"{axis}={name} has no settings; leave out {axis}.{next(iter(rest))}.")
+        first = f"{axis}.{next(iter(rest))}"
+        raise ConfigError(
+            f"{first} is not a known key: {axis}={name} has no settings; leave it out."
+        )
     _check(rest, config, f"{axis}.")
     return _typed(config, rest, f"{axis}.")
 

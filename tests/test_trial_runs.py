@@ -166,8 +166,8 @@ def test_seeds_of_a_trial_close_with_validation_metrics(words, tmp_path, capfd):
     shown = capfd.readouterr().out
     value = read(folder)["validation"]["metrics"]["ndcg@10"]
     assert "validation, in percent" in shown
-    (row,) = [line for line in shown.splitlines() if "│ ndcg@10 " in line]
-    assert f" {100 * value:.2f} " in row
+    (row,) = [line for line in shown.splitlines() if line.split()[:1] == ["ndcg@10"]]
+    assert row.split()[1] == f"{100 * value:.2f}"
     assert "recsys.compare" not in shown
 
 
