@@ -14,11 +14,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recsys import printable
 from recsys.config import nearest
 from recsys.errors import ConfigError, RecsysError
+from recsys.resultfile import without_nan
 
 if TYPE_CHECKING:
     from recsys.boards.board import Board
@@ -301,17 +302,6 @@ def show(comparison: Comparison, names: Mapping[str, str], details: bool) -> Non
         say("details=true prints the rest of the report", "dim")
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401
-    """A value as strict JSON has it: what is not finite becomes null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return value
-
-
 def save(comparison: Comparison, output: Path) -> None:
     """Writes the four files, each whole or not at all.
 
@@ -322,7 +312,7 @@ def save(comparison: Comparison, output: Path) -> None:
     from recsys.data.files import write_atomic
     from recsys.errors import DataError
 
-    text = json.dumps(plain(asdict(comparison)), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(without_nan(asdict(comparison)), indent=1, allow_nan=False) + "\n"
     contents = (
         page.markdown(comparison),
         page.latex(comparison),

@@ -29,7 +29,7 @@ FIGURES = ("test", "floors", "slices", "beyond", "validation", "train")
 
 def encode_result(result: Mapping[str, object]) -> str:
     """The text of the file."""
-    return json.dumps(_without_nan(result), indent=2, allow_nan=False) + "\n"
+    return json.dumps(without_nan(result), indent=2, allow_nan=False) + "\n"
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -54,12 +54,12 @@ def read_result(folder: Path) -> dict[str, Any]:
     return {k: _with_nan(v) if k in FIGURES else v for k, v in content.items()}
 
 
-def _without_nan(value: object) -> object:
-    """A value with `None` for each number that is not finite."""
+def without_nan(value: object) -> object:
+    """A value as strict JSON has it: `None` for each number that is not finite."""
     if isinstance(value, Mapping):
-        return {name: _without_nan(part) for name, part in value.items()}
+        return {str(name): without_nan(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(part) for part in value]
+        return [without_nan(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -262,12 +262,8 @@ class Start:
             return None
         try:
             start = Start(**json.loads(path.read_text(encoding="utf-8")))
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            RecursionError,
-        ):  # no JSON, no text, or not these keys
+        # No JSON, no text, or not these keys.
+        except (OSError, ValueError, TypeError, RecursionError):
             start = None
         if start is None or any(
             type(getattr(start, f.name)) is not type(getattr(Start("", ""), f.name))

@@ -34,6 +34,8 @@ def load_tokenizer(spec: str, revision: str | None = None) -> Any:  # noqa: ANN4
         found = AutoTokenizer.from_pretrained(
             where, revision=revision or "main", trust_remote_code=False
         )
+    except MemoryError:
+        raise
     except Exception as error:  # the parsers behind it raise what they like
         raise ConfigError(_refusal(spec, revision, error)) from error
     vocabulary = found.get_vocab()
