@@ -148,6 +148,17 @@ def describe_end(number: int, process: subprocess.Popen[bytes]) -> Lost | None:
     return Lost(f"{who} was killed by {name}{why}", 128 - code)
 
 
+def disarm_launcher() -> None:
+    """Keeps Lightning's observer of child processes from killing this process.
+
+    It looks every five seconds, and where it is the first to see that a rank is gone, it kills the
+    first one before that can say why. It ends by itself where it has no process to observe.
+    """
+    for thread in threading.enumerate():
+        if thread.name == "child-process-observer":
+            thread._child_processes = []  # type: ignore[attr-defined]
+
+
 class Lookout:
     """Ends the first rank where it waits for a rank that is gone, and hears nothing.
 
@@ -180,6 +191,7 @@ class Lookout:
     def _look(self) -> None:
         waits = Waits(PACE, lambda line: print(line, file=sys.stderr, flush=True))
         while not self._ended.wait(PACE):
+            disarm_launcher()
             note = read_note(self.folder)
             if note is not None:
                 if not self._ended.wait(GRACE):
@@ -190,7 +202,6 @@ class Lookout:
                 # Its note may have come between the two looks.
                 if lost is None or read_note(self.folder) is not None:
                     continue
-                # Lightning's own observer kills this process within five seconds of such an end.
                 self._end(
                     RecsysError(lost.message),
                     f"{lost.message}; go on with: python -m recsys.fit resume={self.folder}",

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 
 from recsys import ranks
-from recsys.ranks import Waits, describe_end, is_stopped
+from recsys.ranks import Lookout, Waits, describe_end, is_stopped
 from tests.test_ddp import start, words
 
 
@@ -54,6 +55,17 @@ def test_a_rank_that_is_killed_ends_the_run_with_a_sentence(shop, tiny_bert, tmp
         f"error: rank 1 (process {other}) was killed by SIGKILL, which the system sends where "
         f"memory runs out; go on with: python -m recsys.fit resume={folder}"
     ], error
+
+
+def test_the_launcher_does_not_kill_the_first_rank_before_it_can_say_why(sleeper, tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    gone.wait()
+    observer = _ChildProcessObserver(sleeper.pid, [gone], sleep_period=2)
+    observer.start()
+    with Lookout(tmp_path, lambda error: None, lambda: []):
+        observer.join(timeout=20)
+    assert not observer.is_alive()
+    assert sleeper.poll() is None
 
 
 def test_a_rank_that_is_stopped_is_told_and_then_given_up(sleeper):
