@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import functools
 import importlib
 import importlib.util
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -24,8 +23,9 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, nearest
 from recsys.schema import Run, option
+from recsys.shipped import find_file, find_folders, is_path, list_names
 from recsys.values import TEMPLATE, check_lists, check_ranges, no_text, quoted, spelled
 from recsys.yamlfile import (
     Node,
@@ -38,7 +38,18 @@ from recsys.yamlfile import (
     written,
 )
 
-__all__ = ["AXES", "Node", "Run", "choices", "compose", "option", "stored", "to_node", "to_yaml"]
+__all__ = [
+    "AXES",
+    "Node",
+    "Run",
+    "choices",
+    "compose",
+    "nearest",
+    "option",
+    "stored",
+    "to_node",
+    "to_yaml",
+]
 
 
 class Fresh(dict[str, Any]):
@@ -67,8 +78,6 @@ NEEDED: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """What a choice's module has beside `Config`, and the class variables or properties of that."""
 
-EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
-
 
 def choices(axis: str) -> dict[str, str]:
     """Names of an axis' choices and the first line of each module's docstring, without importing.
@@ -94,17 +103,9 @@ def _summary(path: Path, changed: int) -> str:
     return text.partition("\n")[0]
 
 
-def experiments(folder: Path = EXPERIMENTS) -> list[str]:
-    """Names of the shipped experiments, sorted."""
-    return sorted(p.stem for p in folder.glob("*.yaml"))
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A clause that names the nearest match, if there is one, and all that is known."""
-    names = list(known)
-    match = difflib.get_close_matches(word, names, n=1)
-    hint = f" Did you mean '{match[0]}'?" if match else ""
-    return f"{hint} Known: {', '.join(names) or 'none'}."
+def experiments() -> list[str]:
+    """Names of the experiments of the working folder and of those that are shipped, sorted."""
+    return list_names(find_folders("experiment"))
 
 
 def choice_name(config: object) -> str:
@@ -114,12 +115,12 @@ def choice_name(config: object) -> str:
     return name if package in AXES.values() else module
 
 
-def compose(argv: Sequence[str], folder: Path = EXPERIMENTS) -> Run:
+def compose(argv: Sequence[str], folder: Path | None = None) -> Run:
     """Makes a run from defaults, an experiment and command-line arguments.
 
     Args:
         argv: `key=value` words, such as `optimizer.lr=3e-4` or `tuning=full`.
-        folder: Where experiments lie.
+        folder: Where experiments lie; None for the working folder's and those that are shipped.
 
     Returns:
         The run, its axis nodes replaced by the `Config` instances of their modules.
@@ -129,7 +130,12 @@ def compose(argv: Sequence[str], folder: Path = EXPERIMENTS) -> Run:
     """
     command_line = _words(argv)
     name = command_line.get("experiment")
-    below = _experiment(str(name), folder) if name not in (None, "") else []
+    if name in (None, ""):
+        return _run([command_line])
+    places = find_folders("experiment") if folder is None else [folder]
+    below = _experiment(str(name), places, Path())
+    if is_path(str(name)):  # a run is called by its name, in folders and tables
+        command_line["experiment"] = Path(str(name)).stem
     return _run([*below, command_line])
 
 
@@ -259,21 +265,31 @@ def _deepen(into: Node, new: Node, prefix: str) -> None:
                 _deepen(into[key], value, f"{path}.")
 
 
-def _experiment(name: str, folder: Path, seen: tuple[str, ...] = ()) -> list[Node]:
-    """The layers of an experiment, its base first."""
-    if name in seen:
-        raise ConfigError(f"experiments extend each other in a circle: {' -> '.join(seen)}.")
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        raise ConfigError(f"experiment '{name}' is not known.{nearest(name, experiments(folder))}")
+def _experiment(
+    name: str, places: Sequence[Path], beside: Path, seen: tuple[Path, ...] = ()
+) -> list[Node]:
+    """The layers of an experiment, its base first.
+
+    Args:
+        name: Its name or path.
+        places: Where names are looked up.
+        beside: The folder from which a path leads: of the file that extends this one.
+        seen: The files that extend it.
+    """
+    path = find_file("experiment", name, places, beside, [each.resolve() for each in seen])
+    if path.resolve() in [each.resolve() for each in seen]:
+        circle = " -> ".join(each.stem for each in (*seen, path))
+        raise ConfigError(f"experiments extend each other in a circle: {circle}.")
     layer = read_mapping(path)
     base = layer.pop("extends", None)
     if "experiment" in layer:
         raise ConfigError(f"{path}: 'experiment' is a command-line key; use 'extends: NAME'.")
     if base is not None and not isinstance(base, str):
         raise ConfigError(f"{path}: 'extends' takes one experiment's name, not {base!r}.")
-    below = _experiment(base, folder, (*seen, name)) if base else []
-    return [*below, layer]
+    if not base:
+        return [layer]
+    nearby = [path.parent, *(each for each in places if each.resolve() != path.parent.resolve())]
+    return [*_experiment(base, nearby, path.parent, (*seen, path)), layer]
 
 
 def _take_axes(layer: Node, nodes: dict[str, Node]) -> Node:

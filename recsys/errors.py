@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -25,6 +26,14 @@ REMEDIES: Mapping[int, str] = {
     errno.EMFILE: "raise the limit (ulimit -n)",
 }
 """What helps where the system refuses a file: mistakes and limits of a user's machine, no bugs."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A clause that names the nearest match, if there is one, and all that is known."""
+    names = list(known)
+    match = difflib.get_close_matches(word, names, n=1)
+    hint = f" Did you mean '{match[0]}'?" if match else ""
+    return f"{hint} Known: {', '.join(names) or 'none'}."
 
 
 class RecsysError(Exception):

@@ -339,7 +339,7 @@ class Run:
     """Everything that one run needs."""
 
     experiment: str | None = option(
-        None, "name of a file in experiments/, without .yaml", blank=True
+        None, "name of a file in experiments/, here or shipped, or path/to/own.yaml", blank=True
     )
     output: str = option("runs", "folder in which the run's own folder is made")
     seed: int = option(0, "of initial weights, queries and negatives", least=0, most=2**32 - 1)

@@ -66,7 +66,7 @@ def usage() -> str:
     lines += ["", "All other keys are those of a run: see python -m recsys.fit --help.", ""]
     lines += ["sweeps:"]
     for name in reading.names():
-        first = (reading.SWEEPS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+        first = reading.find(name).read_text(encoding="utf-8").splitlines()[0]
         lines.append(f"  {name:<22}{first.removeprefix('#').strip()}")
     for title, known in (("samplers", SAMPLERS), ("pruners", PRUNERS)):
         lines += ["", f"{title}:"]

@@ -5,13 +5,13 @@ import time
 import pytest
 
 from recsys import hardware
-from recsys.config import EXPERIMENTS, choice_name, compose, experiments, stored, to_yaml
+from recsys.config import choice_name, compose, experiments, stored, to_yaml
 from recsys.errors import ConfigError
 from recsys.idle import notes
 from recsys.usage import help_text
 
 
-def refused(*words, folder=EXPERIMENTS):
+def refused(*words, folder=None):
     with pytest.raises(ConfigError) as caught:
         compose(words, folder)
     text = str(caught.value)

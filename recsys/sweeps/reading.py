@@ -10,6 +10,7 @@ from typing import cast
 
 from recsys.config import Run, nearest
 from recsys.errors import ConfigError
+from recsys.shipped import find_file, find_folders, is_path, list_names
 from recsys.sweeps.definition import (
     ALONE,
     COSTS,
@@ -26,14 +27,6 @@ from recsys.sweeps.definition import (
 from recsys.sweeps.record import Objective, Value
 from recsys.yamlfile import Node, read_mapping
 
-SWEEPS = Path(__file__).resolve().parent.parent.parent / "sweeps"
-
-
-def names(folder: Path = SWEEPS) -> list[str]:
-    """The shipped sweeps."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
-
-
 MOST = 1_000_000
 """Largest number of trials, epochs, seeds or workers: more is a slip of the hand."""
 SEEDS = 2**32 - 1
@@ -45,26 +38,25 @@ FILE_KEYS = (
 )
 
 
-def find(name: str, folder: Path = SWEEPS) -> Path:
+def names() -> list[str]:
+    """Names of the sweeps of the working folder and of those that are shipped, sorted."""
+    return list_names(find_folders("sweep"))
+
+
+def find(name: str) -> Path:
     """The file of a sweep.
 
     Raises:
         ConfigError: There is none.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
-    if not path.is_file():
-        if path != folder / f"{name}.yaml":
-            raise ConfigError(f"{path} is missing; name a sweep's file.")
-        raise ConfigError(f"sweep '{name}' is not known.{nearest(name, names(folder))}")
-    return path
+    return find_file("sweep", name, find_folders("sweep"), Path())
 
 
-def read(words: Sequence[str], folder: Path = SWEEPS) -> Definition:
+def read(words: Sequence[str]) -> Definition:
     """The sweep that the words of a command ask for; what needs a composed run is not checked.
 
     Args:
         words: `key=value` words: those of `Keys`, the rest are of the run.
-        folder: Where sweeps lie.
 
     Raises:
         ConfigError: A word or a line of the file is wrong.
@@ -72,7 +64,7 @@ def read(words: Sequence[str], folder: Path = SWEEPS) -> Definition:
     asked, base = _split(words)
     if asked.sweep is None:
         raise ConfigError(f"name a sweep, as in sweep=smoke (there are: {', '.join(names())}).")
-    path = find(asked.sweep, folder)
+    path = find(asked.sweep)
     content = read_mapping(path)
     for key in content:
         if key not in FILE_KEYS:
@@ -81,6 +73,8 @@ def read(words: Sequence[str], folder: Path = SWEEPS) -> Definition:
             )
     seed, output, tracking, rest = _set_apart(base)
     experiment = _text(content.get("experiment"), path, "experiment")
+    if is_path(experiment):  # as it leads from the sweep's file, where trials may not run
+        experiment = str(find_file("experiment", experiment, (), path.parent).absolute())
     methods = _methods(content.get("methods", {}), path)
     if asked.methods is not None:
         methods = _some(methods, asked.methods.split(","), path)
