@@ -156,7 +156,8 @@ def _check_command(run: Run) -> None:
         ConfigError: More than one device in a program that is not this command.
     """
     spec = sys.modules["__main__"].__spec__
-    if run.trainer.devices > 1 and (spec is None or spec.name != "recsys.fit"):
+    name = "" if spec is None else spec.name.removesuffix(".__main__")  # of a package's command
+    if run.trainer.devices > 1 and name != "recsys.fit":
         raise ConfigError(
             f"trainer.devices={run.trainer.devices} starts the command again for each device; "
             "run it as python -m recsys.fit."

@@ -43,12 +43,15 @@ def words(shop, tiny_bert, folder, devices, *more):
     ]
 
 
-def start(arguments, cache):
+FIT = (sys.executable, "-m", "recsys.fit")
+
+
+def start(arguments, cache, command=FIT):
     hidden = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "RECSYS_RUN_FOLDER")
     env = {k: v for k, v in os.environ.items() if k not in hidden and "MASTER_" not in k}
     env |= {"RECSYS_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "recsys.fit", *arguments],
+        [*command, *arguments],
         env=env,
         text=True,
         stdout=subprocess.PIPE,
@@ -165,6 +168,18 @@ def test_only_the_first_rank_speaks(runs):
     for _, stdout in runs.values():
         assert stdout.count("result: ") == 1
         assert stdout.count("run: ") == 1
+
+
+def test_two_ranks_start_through_the_one_command_for_all(runs, shop, tiny_bert, tmp_path):
+    """As its console script calls it: the program itself is no module that could start again."""
+    script = (sys.executable, "-c", "from recsys.__main__ import main; main()", "fit")
+    encoder = runs[2][0].parents[1] / "encoder"
+    process = start(words(shop, encoder, tmp_path, 2), tmp_path / "cache", script)
+    stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    assert stdout.count("result: ") == 1
+    (folder,) = (path.parent for path in tmp_path.glob("*/result.json"))
+    assert_equal_weights({1: (folder, ""), 2: runs[2]}, atol=0)
 
 
 def test_every_auto_is_decided_for_all_ranks(runs):
