@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import recsys
+from recsys.yamlfile import read_mapping
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "recsys", "experiments", "sweeps")
@@ -93,6 +94,12 @@ def check_installed(programs, folder, words):
         command = [programs / "recsys", "fit", "experiment=popularity", *words, "output=own"]
         assert "result: own/popularity-" in called(*command, cwd=folder)
     return Path(path)
+
+
+def test_the_citation_is_of_this_version():
+    cited = read_mapping(ROOT / "CITATION.cff")
+    assert cited["version"] == recsys.__version__
+    assert {"cff-version", "message", "title", "authors", "license"} <= set(cited)
 
 
 @pytest.mark.slow
