@@ -359,6 +359,7 @@ class Recommender(Trained, abc.ABC):
         seen: Tensor,
         query: Tensor | None = None,
         pool: Tensor | None = None,
+        items: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The best unseen items of a single query.
 
@@ -368,6 +369,7 @@ class Recommender(Trained, abc.ABC):
             seen: Catalog rows to leave out.
             query: (1, ...) its representation, or None to make it from the batch.
             pool: Catalog rows to choose from, or None for all.
+            items: (I, ...) what `index_catalog` gave, or None to ask it; without a pool.
 
         Returns:
             Scores and catalog rows, each (k,), best first.
@@ -378,7 +380,7 @@ class Recommender(Trained, abc.ABC):
             query = self.queries(batch, self.index(batch.plan))
         if pool is None:
             pool = torch.arange(len(self.parts.texts), device=self.device)
-            items = self.index_catalog()
+            items = self.index_catalog() if items is None else items
         else:
             items = self.index(ItemBatch(pool, ()))
         scores = self.score(query, items)[0]

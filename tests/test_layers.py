@@ -68,6 +68,8 @@ ROOMS = [
     ["job"],
     ["seeds"],
     ["fit"],
+    ["recommendations"],
+    ["trained_run"],
     ["recommend"],
     ["comparison"],
     ["boards"],

@@ -7,8 +7,9 @@ from recsys import build
 from recsys.config import compose
 from recsys.data.examples import TEST
 from recsys.fit import main
-from recsys.recommend import _milliseconds, _words
+from recsys.recommend import _words
 from recsys.recommend import main as recommend
+from recsys.recommendations import parse_moment
 
 CONTEXT = "architecture.context=[device,hour,weekday]"
 
@@ -159,7 +160,7 @@ def test_the_moment_is_now_where_none_is_given(trained, monkeypatch):
     words, _ = trained("architecture.context=[hour]")
     made = build.assemble(compose(words))
     monkeypatch.setattr("time.time", lambda: 5 * 3600.0)
-    codes, _ = made.situations.ask(_milliseconds("now"), {})
+    codes, _ = made.situations.ask(parse_moment("now"), {})
     assert codes["hour"].tolist() == [6]
     assert codes["hour"].dtype == torch.long
 
