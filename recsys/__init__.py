@@ -1,8 +1,45 @@
-"""Experiments with language models that recommend."""
+"""Experiments with language models that recommend.
+
+What the commands do is here for a notebook: `train`, `load`, `compare_runs`, `run_sweep`. Each is
+imported when it is first asked for, so that the package itself loads at once.
+"""
 
 import sys
+from typing import TYPE_CHECKING
+
+from recsys import later
+
+if TYPE_CHECKING:
+    from recsys.compare import ComparisonResult, compare_runs
+    from recsys.notebook import TrainedSeeds, train
+    from recsys.sweep import SweepResult, run_sweep
+    from recsys.trained_run import TrainedRun, load
 
 __version__ = "0.2.0"
+
+__all__ = [
+    "ComparisonResult",
+    "SweepResult",
+    "TrainedRun",
+    "TrainedSeeds",
+    "__version__",
+    "compare_runs",
+    "load",
+    "run_sweep",
+    "train",
+]
+
+__getattr__, __dir__ = later.names(
+    __name__,
+    ComparisonResult="recsys.compare",
+    SweepResult="recsys.sweep",
+    TrainedRun="recsys.trained_run",
+    TrainedSeeds="recsys.notebook",
+    compare_runs="recsys.compare",
+    load="recsys.trained_run",
+    run_sweep="recsys.sweep",
+    train="recsys.notebook",
+)
 
 
 def _check_system() -> None:

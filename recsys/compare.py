@@ -7,6 +7,7 @@ from recsys import guard
 guard.listen(__name__)
 
 import hashlib
+import html
 import json
 import math
 import os
@@ -20,10 +21,12 @@ from recsys import printable
 from recsys.config import nearest
 from recsys.errors import ConfigError, RecsysError
 from recsys.resultfile import without_nan
+from recsys.yamlfile import write_words
 
 if TYPE_CHECKING:
     from recsys.boards.board import Board
     from recsys.comparison.outcome import Comparison
+    from recsys.comparison.table import Table
 
 KEYS: Mapping[str, str] = {
     "names": "YAML or JSON file of names for methods, {NAME: [RUN, ...], ...}; where no RUN stands "
@@ -150,17 +153,62 @@ def _number(asked: Asked, key: str, least: float, most: float, remedy: str) -> f
     return value
 
 
-def compare(words: Sequence[str]) -> Path:
-    """Compares runs, prints the tables and writes the report.
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What `compare_runs` returns.
+
+    Attributes:
+        folder: Of the report: report.md, table.tex, report.html, comparison.json.
+        comparison: All that the report shows.
+    """
+
+    folder: Path
+    comparison: Comparison
+
+    @property
+    def verdict(self) -> str:
+        """What the comparison says first."""
+        return self.comparison.verdict
+
+    @property
+    def tables(self) -> list[Table]:
+        """The tables of the report, as texts."""
+        from recsys.comparison import tables
+
+        return tables.report(self.comparison)
+
+    def __repr__(self) -> str:
+        """Folder and verdict."""
+        return f"ComparisonResult({str(self.folder)!r}, verdict={self.verdict!r})"
+
+    def _repr_html_(self) -> str:
+        """The verdict and the first table of the report."""
+        from recsys.comparison import table
+
+        return "\n".join([f"<p>{html.escape(self.verdict)}</p>", *table.page(self.tables[0])])
+
+
+def compare_runs(*runs: str | Path, **keys: object) -> ComparisonResult:
+    """Compares runs, prints the verdict and a table, and writes the report.
+
+    Args:
+        *runs: Folders of runs, folders of these, or globs such as `"runs/*"`.
+        **keys: The keys of `python -m recsys.compare`, as in `baseline="full", margin=0.5`.
+
+    Returns:
+        The report's folder and what is in it.
+
+    Raises:
+        RecsysError: A key is wrong, or the runs cannot be compared.
+    """
+    return compare(write_words([str(run) for run in runs], keys, listed=","))
+
+
+def compare(words: Sequence[str]) -> ComparisonResult:
+    """As `compare_runs`.
 
     Args:
         words: As on the command line.
-
-    Returns:
-        The folder of the report.
-
-    Raises:
-        RecsysError: A word is wrong, or the runs cannot be compared.
     """
     asked = read_words(words)
     margin = _number(asked, "margin", 0, 100, "give percent points above 0, as in margin=0.3")
@@ -208,7 +256,7 @@ def compare(words: Sequence[str]) -> Path:
     print(f"report: {output / 'report.html'}")
     if specification is not None:
         board(specification, output, push=wandb == "push")
-    return output
+    return ComparisonResult(output, result)
 
 
 def board(specification: Board, output: Path, push: bool) -> None:

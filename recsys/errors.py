@@ -92,6 +92,12 @@ class Unreachable(ConfigError):
     code: ClassVar[int] = OUTSIDE
 
 
+def make_error(code: int, message: str) -> RecsysError:
+    """The error that ended another process, of the kind that its exit code tells."""
+    kinds = {kind.code: kind for kind in (ConfigError, Diverged, OutOfMemory, DiskFull)}
+    return kinds.get(code, RecsysError)(message)
+
+
 def describe_file_error(error: OSError, path: object = None) -> str | None:
     """One sentence for a file that the system refuses, or None for another kind of error.
 

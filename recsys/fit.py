@@ -44,10 +44,10 @@ def main(argv: Sequence[str]) -> int:
         if "--help" in flags:
             print(help_text("fit"))
             return 0
-        several = _several(words, planning="--print-config" not in flags)
+        several = find_seeds(words, planning="--print-config" not in flags)
         if several is not None:
             return run_all(several)
-        run, folder = _asked([word for word in words if not word.startswith("seeds=")])
+        run, folder = find_run([word for word in words if not word.startswith("seeds=")])
         if "--print-config" in flags:
             print(to_yaml(run), end="")
             return 0
@@ -65,8 +65,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 @system_told()
-def _several(words: Sequence[str], planning: bool) -> Plan | None:
-    """The seeds that the words ask for or go on with, or None for a single run."""
+def find_seeds(words: Sequence[str], planning: bool) -> Plan | None:
+    """The seeds that the words ask for or go on with, or None for a single run.
+
+    Args:
+        words: Of the command.
+        planning: Whether new seeds get their folder; else they are as one run.
+
+    Raises:
+        RecsysError: A word is wrong, or there is no such folder.
+    """
     if inherited() is not None:  # a rank is told its run, and `last` would be another one for it
         return None
     asked = dict(word.partition("=")[::2] for word in words)
@@ -86,8 +94,12 @@ def _several(words: Sequence[str], planning: bool) -> Plan | None:
 
 
 @system_told()
-def _asked(words: Sequence[str]) -> tuple[Run, Path | None]:
-    """The run that the words name, and its folder where it has one already."""
+def find_run(words: Sequence[str]) -> tuple[Run, Path | None]:
+    """The run that the words name, and its folder where it has one already.
+
+    Raises:
+        RecsysError: A word is wrong, or there is no such run.
+    """
     handed = inherited()
     if handed is not None:
         return handed

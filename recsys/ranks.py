@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.data.files import write_atomic
-from recsys.errors import ConfigError, DiskFull, Diverged, OutOfMemory, RecsysError
+from recsys.errors import RecsysError, make_error
 
 NOTE = "rank_error.json"
 
@@ -52,8 +52,7 @@ def read_note(folder: Path) -> RecsysError | None:
     if not path.is_file():
         return None
     note = json.loads(path.read_text(encoding="utf-8"))
-    kinds = {kind.code: kind for kind in (ConfigError, Diverged, OutOfMemory, DiskFull)}
-    return kinds[note["code"]](note["message"])
+    return make_error(note["code"], note["message"])
 
 
 @contextmanager

@@ -8,14 +8,18 @@ guard.listen(__name__)
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from signal import SIGINT
+from statistics import fmean
 
 from recsys.data.files import write_atomic
-from recsys.errors import ConfigError, RecsysError
-from recsys.sweeps import reading
+from recsys.errors import ConfigError, RecsysError, make_error
+from recsys.sweeps import reading, record
 from recsys.sweeps.definition import PRUNERS, SAMPLERS, Definition, Keys
+from recsys.sweeps.record import Sweep
+from recsys.yamlfile import write_words
 
 COMMAND = "command.json"
 """The words of the command, in the sweep's folder, by which `resume=` goes on."""
@@ -57,6 +61,74 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
+@dataclass(frozen=True)
+class SweepResult:
+    """What `run_sweep` returns.
+
+    Attributes:
+        folder: Of the sweep; its page is report.html.
+        sweep: All that was found.
+    """
+
+    folder: Path
+    sweep: Sweep
+
+    @property
+    def commands(self) -> Mapping[str, str]:
+        """By method, what trains its best trial again, for a shell."""
+        return self.sweep.commands
+
+    @property
+    def metrics(self) -> Mapping[str, Mapping[str, float]]:
+        """By method, the mean of each test metric over its closing runs, as a share."""
+        return {
+            method: {name: fmean(each[name] for each in runs) for name in runs[0]}
+            for method, runs in self.sweep.tests.items()
+            if runs
+        }
+
+    def __repr__(self) -> str:
+        """Folder and methods."""
+        return f"SweepResult({str(self.folder)!r}, methods={list(self.sweep.methods)})"
+
+    def _repr_html_(self) -> str:
+        """What each method's search found."""
+        from recsys.comparison import table
+        from recsys.sweeps import tables
+
+        return "\n".join(table.page(tables.methods(self.sweep)))
+
+
+def run_sweep(*words: str, **keys: object) -> SweepResult:
+    """Runs a sweep to its end, or goes on with it, and prints what the command prints.
+
+    Args:
+        *words: Words of `python -m recsys.sweep`, such as `"optimizer.clip=2"`.
+        **keys: Further ones by key, as in `sweep="lr_regularization", trials=32`.
+
+    Returns:
+        The sweep's folder and what it found.
+
+    Raises:
+        RecsysError: A word is wrong, a method has no complete trial, or a closing run failed; what
+            was printed says why.
+        KeyboardInterrupt: It was interrupted; the same call goes on.
+    """
+    asked = write_words(words, {k: v for k, v in keys.items() if k != "methods"})
+    if "methods" in keys:  # a list of names
+        asked += write_words([], {"methods": keys["methods"]}, listed=",")
+    asked = _resumed(asked)
+    code = _run(asked)
+    if code == 128 + SIGINT:
+        raise KeyboardInterrupt
+    folder = reading.read(asked).folder
+    if code:
+        raise make_error(
+            code, f"{folder}: the sweep ended with code {code}; what it printed says why."
+        )
+    return SweepResult(folder, record.load(folder))
+
+
 def usage() -> str:
     """What --help prints."""
     lines = [USAGE]
@@ -88,7 +160,7 @@ def _newest(output: str) -> Path:
 
 def _look(what: str, words: Sequence[str]) -> int:
     """Shows a sweep as it stands, or writes its page."""
-    from recsys.sweeps import page, record, status
+    from recsys.sweeps import page, status
 
     detailed = "details=true" in words
     words = [word for word in words if word not in ("details=true", "details=false")]

@@ -7,8 +7,9 @@ keeps such texts from it where it checks types.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path, PurePath
@@ -138,6 +139,50 @@ def typed_word(text: str) -> object:
     if isinstance(value, bool | int | float) and text.strip()[:1] not in "!&":
         return Typed(value, text.strip())
     return value
+
+
+def as_word(value: object) -> str:
+    """A value as the command line takes it; `read_word` has it again."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, PurePath):
+        return as_word(str(value))
+    if isinstance(value, str):
+        try:
+            same = read_word(value) == value
+        except ConfigError:
+            same = False
+        # As '{title}', 'null' and '8'.
+        return value if same else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+def write_words(words: Sequence[str], keys: Mapping[str, object], listed: str = "") -> list[str]:
+    """The words of a command that a call has as texts and as keywords.
+
+    Args:
+        words: Words as they stand.
+        keys: Value by key.
+        listed: What stands between the values of a list; empty for a list as YAML has it.
+
+    Raises:
+        ConfigError: A word is no text, or a flag.
+    """
+    for word in words:
+        if not isinstance(word, str):
+            raise ConfigError(f"{word!r} is no word; give a text such as 'optimizer.lr=3e-4'.")
+        if word.startswith("--"):
+            raise ConfigError(f"{word} is a flag of the command; give words such as 'seed=1'.")
+    out = list(words)
+    for key, value in keys.items():
+        plain = bool(listed) and isinstance(value, list | tuple)
+        text = listed.join(str(each) for each in cast(list[object], value)) if plain else ""
+        out.append(f"{key}={text if plain else as_word(value)}")
+    return out
 
 
 def unwrapped(value: object) -> object:

@@ -71,6 +71,7 @@ ROOMS = [
     ["recommendations"],
     ["trained_run"],
     ["recommend"],
+    ["notebook"],
     ["comparison"],
     ["boards"],
     ["boards.__main__"],

@@ -63,7 +63,7 @@ def test_a_rank_goes_on_with_the_run_that_it_is_told(words, tmp_path, monkeypatc
     folder = new_folder(str(tmp_path / "runs"), "one", to_yaml(compose(words)))
     monkeypatch.setenv(FOLDER, str(folder))
     with locked(folder):
-        assert fit._several(["resume=last", f"output={tmp_path / 'runs'}"], planning=True) is None
+        assert fit.find_seeds(["resume=last", f"output={tmp_path / 'runs'}"], planning=True) is None
 
 
 @pytest.mark.parametrize(

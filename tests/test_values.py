@@ -9,8 +9,7 @@ from recsys.errors import ConfigError
 from recsys.fit import main
 from recsys.recommend import main as recommend
 from recsys.sweeps import reading
-from recsys.sweeps.definition import as_word
-from recsys.yamlfile import bared, shielded
+from recsys.yamlfile import as_word, bared, shielded
 
 TEXTS = [
     *("{name} ${price}", "${oc.env:HOME}", "${", "a $$ ${x}} }", r"\${x}", "???", "$"),

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from recsys.config import Run, parse, to_node
-from recsys.errors import ConfigError
+from recsys.config import Run, to_node
 from recsys.schema import option
 from recsys.sweeps.record import Objective, Value
 from recsys.yamlfile import Node
@@ -230,20 +229,3 @@ def flat(run: Run) -> dict[str, Value]:
 
     walk(to_node(run), "")
     return out
-
-
-def as_word(value: object) -> str:
-    """A value as the command line takes it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        try:
-            same = parse([f"value={value}"]) == {"value": value}
-        except ConfigError:
-            same = False
-        return (
-            value if same else json.dumps(value, ensure_ascii=False)
-        )  # as '{title}', 'null' and '8'
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)

@@ -22,10 +22,9 @@ from recsys.sweeps.definition import (
     Dimension,
     Keys,
     Plug,
-    as_word,
 )
 from recsys.sweeps.record import Objective, Value
-from recsys.yamlfile import Node, read_mapping
+from recsys.yamlfile import Node, as_word, read_mapping
 
 MOST = 1_000_000
 """Largest number of trials, epochs, seeds or workers: more is a slip of the hand."""

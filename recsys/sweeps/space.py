@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from recsys.config import AXES, Run, compose, nearest
 from recsys.errors import ConfigError
 from recsys.idle import meaningless
-from recsys.sweeps.definition import VALIDATION, Definition, Dimension, as_word, flat
+from recsys.sweeps.definition import VALIDATION, Definition, Dimension, flat
 from recsys.sweeps.record import Axis, Objective, Value
+from recsys.yamlfile import as_word
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

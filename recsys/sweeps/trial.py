@@ -16,13 +16,14 @@ from recsys.config import AXES
 from recsys.data.files import write_atomic
 from recsys.errors import OUTSIDE, ConfigError, DataError, Diverged, OutOfMemory
 from recsys.resume import CONFIG, ENDED, busy
-from recsys.sweeps.definition import VALIDATION, Definition, as_word
+from recsys.sweeps.definition import VALIDATION, Definition
 from recsys.sweeps.launch import Child
 from recsys.sweeps.record import State, Value
 from recsys.sweeps.space import Plan
 from recsys.validations import FILE as VALIDATIONS
 from recsys.validations import Line, told
 from recsys.wandbrun import unsent
+from recsys.yamlfile import as_word
 
 LOG = "log.txt"
 VALUES = "values.json"

@@ -7,9 +7,9 @@ from optuna.trial import TrialState
 from recsys.config import parse
 from recsys.errors import ConfigError
 from recsys.sweeps import reading, samplers
-from recsys.sweeps.definition import as_word
 from recsys.sweeps.leases import index_of
 from recsys.sweeps.space import at, levels, plans
+from recsys.yamlfile import as_word
 
 HEAD = "experiment: lora_two_tower\nbudget: {trials: 4}\n"
 METHODS = "methods:\n  full: {tuning: full}\n  lora: {tuning: lora}\n  frozen: {tuning: frozen}\n"
