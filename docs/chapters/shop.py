@@ -1,0 +1,110 @@
+"""What chapters share: files such as one's own shop could export, and how a command runs."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import random
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+MATERIALS = (
+    *("walnut", "bamboo", "marble", "linen", "leather", "rattan"),
+    *("brushed steel", "smoked glass", "terracotta", "recycled plastic"),
+)
+ROOMS = {
+    "kitchen": ("chopping board", "fruit bowl", "bread bin", "tea tray"),
+    "living room": ("side table", "floor lamp", "magazine rack", "picture frame"),
+    "bathroom": ("soap dish", "laundry basket", "towel rail", "toothbrush mug"),
+    "garden": ("plant pot", "lantern", "bird table", "stool"),
+}
+
+
+def write(folder: Path, users: int = 300, seed: int = 0) -> None:
+    """Writes `items.csv` (id, title) and `events.csv` (customer, product, time).
+
+    A customer has a liking for one material, and stays in a room for a while: both can be told
+    from the titles, and neither from how often something is sold.
+
+    Args:
+        folder: Where they go.
+        users: How many customers.
+        seed: Of all that is drawn.
+    """
+    rng = random.Random(seed)
+    items = [
+        (f"p{number:03d}", material, room, f"{material.capitalize()} {thing}, {room}")
+        for number, (material, room, thing) in enumerate(
+            (material, room, thing)
+            for material in MATERIALS
+            for room, things in ROOMS.items()
+            for thing in things
+        )
+    ]
+    with (folder / "items.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("id", "title"), *((i, title) for i, _, _, title in items)])
+    rows: list[tuple[str, str, int]] = []
+    for user in range(users):
+        liked, room = rng.choice(MATERIALS), rng.choice(list(ROOMS))
+        had: set[str] = set()
+        for step in range(8):
+            if rng.random() < 0.3:
+                room = rng.choice(list(ROOMS))
+            material = liked if rng.random() < 0.6 else rng.choice(MATERIALS)
+            near = [i for i, m, r, _ in items if m == material and r == room and i not in had]
+            item = rng.choice(near or [i for i, *_ in items if i not in had])
+            had.add(item)
+            rows.append((f"c{user:03d}", item, 1_700_000_000 + 86_400 * step + user))
+    rng.shuffle(rows)
+    with (folder / "events.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("customer", "product", "time"), *rows])
+
+
+def run(command: str) -> None:
+    """Runs a command as it would be typed, and prints it with what it prints.
+
+    Args:
+        command: As in `python -m recsys.compare 'runs/*'`.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    print(f"$ {command}")
+    words = shlex.split(command)
+    words[0] = sys.executable
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stdout + done.stderr)
+    print(done.stdout.strip())
+
+
+def fit(words: str) -> float:
+    """Trains and tests one run, as `python -m recsys.fit WORDS` does.
+
+    In this process, so that a chapter waits for the imports once; of what the command prints
+    nothing is shown.
+
+    Args:
+        words: Its words, with an `output` of its own.
+
+    Returns:
+        nDCG@10 of the test, in percent.
+
+    Raises:
+        RuntimeError: The run failed.
+    """
+    from recsys.fit import main
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = main(shlex.split(words))
+    if code:
+        raise RuntimeError(said.getvalue())
+    (folder,) = re.findall(r"^result: (.+)$", said.getvalue(), flags=re.MULTILINE)
+    result = json.loads((Path(folder) / "result.json").read_text(encoding="utf-8"))
+    return 100 * float(result["test"]["ndcg@10"])
