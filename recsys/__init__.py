@@ -7,13 +7,13 @@ imported when it is first asked for, so that the package itself loads at once.
 import sys
 from typing import TYPE_CHECKING
 
-from recsys import later
+from recsys import lazy
 
 if TYPE_CHECKING:
-    from recsys.compare import ComparisonResult, compare_runs
+    from recsys.compare.__main__ import ComparisonResult, compare_runs
     from recsys.notebook import TrainedSeeds, train
-    from recsys.sweep import SweepResult, run_sweep
-    from recsys.trained_run import TrainedRun, load
+    from recsys.sweep.__main__ import SweepResult, run_sweep
+    from recsys.trained.run import TrainedRun, load
 
 __version__ = "0.2.0"
 
@@ -29,14 +29,14 @@ __all__ = [
     "train",
 ]
 
-__getattr__, __dir__ = later.names(
+__getattr__, __dir__ = lazy.names(
     __name__,
     ComparisonResult="recsys.compare",
     SweepResult="recsys.sweep",
-    TrainedRun="recsys.trained_run",
+    TrainedRun="recsys.trained.run",
     TrainedSeeds="recsys.notebook",
     compare_runs="recsys.compare",
-    load="recsys.trained_run",
+    load="recsys.trained.run",
     run_sweep="recsys.sweep",
     train="recsys.notebook",
 )

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import recsys
-from recsys import guard
 from recsys.errors import nearest
+from recsys.runtime import command as guard
 
 MODULE = "python -m recsys."
 

@@ -15,13 +15,13 @@ from typing import IO, TextIO, overload
 
 import numpy as np
 
+from recsys.config.yaml_file import write_words
 from recsys.errors import ConfigError, make_error
-from recsys.fit import find_run, find_seeds, fit
-from recsys.parent import tie_child
-from recsys.resume import Leave
-from recsys.seeds import Plan
-from recsys.trained_run import TrainedRun, render_table
-from recsys.yamlfile import write_words
+from recsys.fit.__main__ import find_run, find_seeds, fit
+from recsys.fit.seeds import Plan
+from recsys.runs.folder import Leave
+from recsys.runtime.parent import tie_child
+from recsys.trained.run import TrainedRun, render_table
 
 ERROR = "error: "
 RUN = "run: "

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from recsys import later
+from recsys import lazy
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
-    torch = later.module("torch")
+    torch = lazy.module("torch")
 
 
 def upload(x: Tensor, device: torch.device) -> Tensor:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from recsys import build
-from recsys.config import choices, compose
+from recsys.assembly import build
+from recsys.config.compose import choices, compose
 from recsys.errors import ConfigError
-from recsys.fit import main
+from recsys.fit.__main__ import main
 
 TUNINGS = sorted(choices("tuning"))
 WORDS = {name: [f"tuning={name}"] for name in TUNINGS}
@@ -278,7 +278,7 @@ def test_an_architecture_outside_says_what_it_reads(situated_words, tmp_path, mo
         made = assembled(situated_words, *asked)
         assert made.tokenize is not None
     else:
-        monkeypatch.setattr("recsys.encoding.load_all", None)
+        monkeypatch.setattr("recsys.assembly.encoding.load_all", None)
         made = assembled(situated_words, *asked, "architecture.item=text+id")
         assert made.tokenize is None
     model = made.recommender

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from recsys.config import compose, experiments
-from recsys.fit import main
+from recsys.config.compose import compose, experiments
+from recsys.fit.__main__ import main
 
 
 @pytest.mark.parametrize("name", experiments())

@@ -14,9 +14,9 @@ import pytest
 from safetensors.torch import load_file
 
 import recsys
+from recsys.config.yaml_file import read_word, write_words
 from recsys.errors import ConfigError, DataError, RecsysError, make_error
-from recsys.fit import main as fit
-from recsys.yamlfile import read_word, write_words
+from recsys.fit.__main__ import main as fit
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import recsys
-from recsys.yamlfile import read_mapping
+from recsys.config.yaml_file import read_mapping
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "recsys", "experiments", "sweeps")
@@ -78,7 +78,7 @@ def install(tmp_path):
 
 def check_installed(programs, folder, words):
     """The commands work from another folder, with what came in the package alone."""
-    where = "import recsys, recsys.config; print(recsys.__file__, recsys.__version__)"
+    where = "import recsys, recsys.config.compose; print(recsys.__file__, recsys.__version__)"
     path, version = called(programs / "python", "-c", where, cwd=folder).split()
     assert version == recsys.__version__
     assert Path(path).parent != ROOT / "recsys"

@@ -7,8 +7,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from recsys import printable
-from recsys.comparison import table
-from recsys.comparison.table import Table
+from recsys.compare.report import table
+from recsys.compare.report.table import Table
 from recsys.errors import DataError
 
 EVIL = (

@@ -13,7 +13,7 @@ from pathlib import Path
 from words import SETS
 
 from recsys.errors import Diverged
-from recsys.sweeps.launch import Launcher
+from recsys.sweep.running.launcher_client import Launcher
 
 
 class Busy(Exception):

@@ -23,13 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from recsys.comparison import sentences, statpower, table, tables
-from recsys.comparison.cost import Basis
-from recsys.comparison.outcome import Comparison, Difference, Question, Row
-from recsys.comparison.paired import DRAWS, enough
-from recsys.comparison.statdraws import flips
-from recsys.comparison.statistics import Contrast, ends, equivalence, holm
-from recsys.comparison.statparts import Parts, Seeds
+from recsys.compare.measures.cost import Basis
+from recsys.compare.outcome import Comparison, Difference, Question, Row
+from recsys.compare.paired import DRAWS, enough
+from recsys.compare.report import sentences, table, tables
+from recsys.compare.statistics import power
+from recsys.compare.statistics.contrasts import Contrast, ends, equivalence, holm
+from recsys.compare.statistics.resampling import flips
+from recsys.compare.statistics.variance import Parts, Seeds
 
 HERE = Path(__file__).resolve().parent
 SWEEPS = HERE.parent / "sweeps"
@@ -104,7 +105,7 @@ def drawn(record: Record) -> list[Difference]:
                 level=question.level,
                 p=reference.p(),
                 effect=record.effects[label],
-                smallest=statpower.smallest(source, question.alpha / len(labels), 0.0, repeating),
+                smallest=power.smallest(source, question.alpha / len(labels), 0.0, repeating),
                 equivalent=None if margin is None else equivalence(reference, margin),
                 seeds=(record.seeds[label], record.seeds[question.baseline]),
                 cases=record.users,

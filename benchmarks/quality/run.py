@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from recsys.resultfile import read_result
+from recsys.runs.result_file import read_result
 
 HERE = Path(__file__).resolve().parent
 RUNS = HERE / "runs"

@@ -35,7 +35,7 @@ from typing import Any
 
 import polars as pl
 
-from recsys.resultfile import read_result
+from recsys.runs.result_file import read_result
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -134,7 +134,7 @@ def ours(asked: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Our side in this process, its training timed from the first step to the last validation."""
     import lightning.pytorch as lp
 
-    from recsys import fit
+    from recsys.fit import __main__ as fit
 
     spent: list[float] = []
     inner = lp.Trainer.fit

@@ -22,11 +22,11 @@ from cells import fit
 from numpy.typing import NDArray
 from words import SMALL, TOWERS, TUNINGS
 
-from recsys.comparison.comparable import refuse_unlike
-from recsys.comparison.methods import methods
-from recsys.comparison.runs import load
-from recsys.comparison.statistics import contrast, pooled_seed_degrees, pooled_seed_variance
-from recsys.comparison.values import clusters, table
+from recsys.compare.comparable import refuse_unlike
+from recsys.compare.finished_runs import load
+from recsys.compare.measures.case_values import clusters, table
+from recsys.compare.methods import methods
+from recsys.compare.statistics.contrasts import contrast, pooled_seed_degrees, pooled_seed_variance
 
 Array = NDArray[np.float64]
 HERE = Path(__file__).resolve().parent

@@ -22,14 +22,14 @@ import numpy as np
 import spreads
 from numpy.typing import NDArray
 
-from recsys.comparison.statdraws import flips
-from recsys.comparison.statistics import (
+from recsys.compare.statistics.contrasts import (
     contrast,
     estimate,
     pooled_seed_degrees,
     pooled_seed_variance,
 )
-from recsys.comparison.statparts import parts
+from recsys.compare.statistics.resampling import flips
+from recsys.compare.statistics.variance import parts
 
 Array = NDArray[np.float64]
 PAGE = Path(__file__).resolve().parent / "statistics.md"
@@ -218,7 +218,7 @@ SEEDS = ((2, 2), (3, 3), (5, 5))
 HEAD = """# The comparison's statistics, by simulation
 
 `python benchmarks/quality/simulation.py` draws users, runs and what is left anew in every
-repetition and asks `recsys.comparison` about methods of which the truth is known. An interval holds
+repetition and asks `recsys.compare` about methods of which the truth is known. An interval holds
 exactly the differences that the test does not reject, so that it covers in 100 % less the share
 rejected, whatever the true difference is.
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.comparison import statpower
-from recsys.comparison.statdraws import flips
-from recsys.comparison.statistics import holm
-from recsys.comparison.statparts import Parts, parts
+from recsys.compare.statistics import power
+from recsys.compare.statistics.contrasts import holm
+from recsys.compare.statistics.resampling import flips
+from recsys.compare.statistics.variance import Parts, parts
 
 Array = NDArray[np.float64]
 USERS = 60
@@ -132,7 +132,7 @@ def _contrast(world: Spread, noise: str, count: int) -> str:
         null.append(reference.p())
         there.append(reference.p(-shift))  # as if a were better by so much
         if number < OWN:
-            smallest = statpower.smallest(source, 0.05, 0.0, rng)
+            smallest = power.smallest(source, 0.05, 0.0, rng)
             again = flips(parts(world.pair(rng), clusters), DRAWS, rng)
             own.append(again.p(-smallest) <= 0.05)
     old = before([(s, 0.0) for s in sources], null)

@@ -12,7 +12,7 @@ from typing import Any
 
 from measure import Part, Timing, row
 
-from recsys.resultfile import read_result
+from recsys.runs.result_file import read_result
 
 BUDGET = 300.0
 """Seconds of training that every method may use; validations are not counted."""

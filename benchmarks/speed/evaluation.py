@@ -30,9 +30,9 @@ from torchmetrics.retrieval import (
     RetrievalNormalizedDCG,
 )
 
-from recsys import build
-from recsys.config import compose
-from recsys.evaluation import Evaluator
+from recsys.assembly import build
+from recsys.config.compose import compose
+from recsys.evaluation.evaluator import Evaluator
 from recsys.metrics.functional import from_counts
 from recsys.types import Batch
 
@@ -78,7 +78,7 @@ class Given:
 
 
 class Ours:
-    """`recsys.evaluation` over the batches of the data module."""
+    """`recsys.evaluation.evaluator` over the batches of the data module."""
 
     def __init__(self, batches: list[Batch], scores: Tensor) -> None:
         self.batches, self.scores = batches, scores

@@ -83,8 +83,9 @@ class Loop:
     def __init__(self, data: Path, tuning: str, size: int, steps: int) -> None:
         from lightning.fabric import Fabric
 
-        from recsys import build, fit
-        from recsys.config import compose
+        from recsys.assembly import build
+        from recsys.config.compose import compose
+        from recsys.fit import __main__ as fit
 
         fit.hush()
         more = [f"trainer.batch_size={size}", f"trainer.max_steps={steps}"]
@@ -138,8 +139,8 @@ class Loop:
 
     def trainer(self, log_every: int, profile: bool = False) -> tuple[float, float]:
         """Wall and CPU seconds of a step under the run's own Trainer."""
-        from recsys.job import Job
-        from recsys.resume import Signals
+        from recsys.fit.run import Job
+        from recsys.runs.folder import Signals
 
         self.reset()
         self.run.trainer.log_every, self.run.profile = log_every, profile
@@ -249,8 +250,8 @@ def _added(side: list[float], base: list[float]) -> float:
 
 def saving(data: Path, tuning: str, runs: int) -> list[dict[str, Any]]:
     """Seconds and size of a saved state and of the file of the best parameters."""
-    from recsys.job import Job
-    from recsys.resume import Signals
+    from recsys.fit.run import Job
+    from recsys.runs.folder import Signals
 
     loop = Loop(data, tuning, 4, 1)
     with tempfile.TemporaryDirectory() as name, Signals() as signals:
@@ -341,12 +342,12 @@ def startup(argv: list[str]) -> None:
         return within
 
     def imports() -> None:
-        import recsys.fit
-        import recsys.job  # noqa: F401 - everything that a run loads
+        import recsys.fit.__main__
+        import recsys.fit.run  # noqa: F401 - everything that a run loads
 
     timed(imports, "imports")()
     _listen(timed)
-    from recsys import fit
+    from recsys.fit import __main__ as fit
 
     try:
         fit.main(argv)
@@ -359,12 +360,12 @@ def _listen(timed: Callable[[Callable[..., object], str], Callable[..., object]]
     """Puts a stage around the functions that a run calls, and ends it after its first step."""
     import lightning.pytorch as lp
 
-    from recsys import build, encoding
-    from recsys.data.catalog import Catalog
-    from recsys.encoders.prefix import PrefixCache
-    from recsys.encoders.vectors import FrozenVectors
-    from recsys.job import Job
-    from recsys.saving import Save
+    from recsys.assembly import build, encoding
+    from recsys.data.batches.catalog import Catalog
+    from recsys.encoders.cache.frozen_layers import PrefixCache
+    from recsys.encoders.cache.vectors import FrozenVectors
+    from recsys.fit.run import Job
+    from recsys.training.resume import Save
 
     def stop(*_: object) -> None:
         raise FirstStep

@@ -18,10 +18,10 @@ from sides import Found, Ours, apart
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from recsys.config import compose
-from recsys.encoders.source import weights_file
-from recsys.flops import pair_lengths
-from recsys.optim import set_dropout
+from recsys.config.compose import compose
+from recsys.encoders.pretrained.source import weights_file
+from recsys.recommender.flops import pair_lengths
+from recsys.recommender.optim import set_dropout
 from recsys.types import Batch
 
 NEEDS = ("sentence_transformers", "datasets", "accelerate")

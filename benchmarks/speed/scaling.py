@@ -18,9 +18,9 @@ from sides import Ours
 from steps import FROZEN, LORA, TUNINGS
 from torch import Tensor
 
-from recsys import build
-from recsys.config import compose
-from recsys.evaluation import Evaluator
+from recsys.assembly import build
+from recsys.config.compose import compose
+from recsys.evaluation.evaluator import Evaluator
 from recsys.types import Batch, ItemBatch
 
 PLOTS = Path(__file__).resolve().parent / "plots"

@@ -14,10 +14,10 @@ import typical
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from recsys import build
-from recsys.config import compose
-from recsys.encoders.tokenizer import load_tokenizer
-from recsys.flops import probe
+from recsys.assembly import build
+from recsys.config.compose import compose
+from recsys.encoders.pretrained.tokenizer import load_tokenizer
+from recsys.recommender.flops import probe
 from recsys.types import Batch
 
 Found = tuple[float, dict[str, Tensor]]

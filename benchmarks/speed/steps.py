@@ -16,10 +16,10 @@ from measure import Part, Timing, alternate, fresh_store, memory, percent, row
 from sides import Found, Loop, Ours, Places, apart, move
 from torch import Tensor
 
-from recsys.config import compose
-from recsys.encoders.tokenizer import load_tokenizer
-from recsys.flops import probe
-from recsys.profiling import gemm_peak
+from recsys.config.compose import compose
+from recsys.encoders.pretrained.tokenizer import load_tokenizer
+from recsys.recommender.flops import probe
+from recsys.training.profiling import gemm_peak
 from recsys.types import Batch, ItemBatch
 
 FULL, LORA, ADAPTER, FROZEN = "full", "LoRA, last 2 layers", "adapter, last 2 layers", "frozen"

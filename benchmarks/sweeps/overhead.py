@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from recsys.config import compose
-from recsys.fit import fit
-from recsys.sweeps.launch import Launcher
+from recsys.config.compose import compose
+from recsys.fit.__main__ import fit
+from recsys.sweep.running.launcher_client import Launcher
 
 HERE = Path(__file__).resolve().parent
 

@@ -13,7 +13,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from recsys.sweeps import page, record
+from recsys.sweep import record
+from recsys.sweep.report import page
 
 HERE = Path(__file__).resolve().parent
 

@@ -98,7 +98,7 @@ def fit(words: str) -> float:
     Raises:
         RuntimeError: The run failed.
     """
-    from recsys.fit import main
+    from recsys.fit.__main__ import main
 
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from recsys import later
-from recsys.config import option
+from recsys import lazy
+from recsys.config.compose import option
+from recsys.config.schema import WIDEST
 from recsys.errors import ConfigError
-from recsys.schema import WIDEST
 
 if TYPE_CHECKING:
-    from recsys.config import Run
+    from recsys.config.compose import Run
 
 
 @dataclass
@@ -66,4 +66,4 @@ class Config:
             )
 
 
-__getattr__, __dir__ = later.names(__name__, Model="recsys.models.cross_encoder")
+__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.cross_encoder")

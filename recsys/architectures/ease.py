@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recsys import later
-from recsys.config import option
-from recsys.schema import Baseline
+from recsys import lazy
+from recsys.config.compose import option
+from recsys.config.schema import Baseline
 
 if TYPE_CHECKING:
     pass
@@ -23,4 +23,4 @@ class Config(Baseline):
     )
 
 
-__getattr__, __dir__ = later.names(__name__, Model="recsys.models.ease")
+__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.ease")

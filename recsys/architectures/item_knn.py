@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recsys import later
-from recsys.config import option
-from recsys.schema import Baseline
+from recsys import lazy
+from recsys.config.compose import option
+from recsys.config.schema import Baseline
 
 
 @dataclass
@@ -19,4 +19,4 @@ class Config(Baseline):
     recency: float = option(0.3, "decay a step back in the history; 0: none", least=0)
 
 
-__getattr__, __dir__ = later.names(__name__, Model="recsys.models.item_knn")
+__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.item_knn")

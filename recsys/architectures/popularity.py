@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from recsys import later
-from recsys.config import option
-from recsys.schema import Baseline
+from recsys import lazy
+from recsys.config.compose import option
+from recsys.config.schema import Baseline
 
 
 @dataclass
@@ -28,4 +28,4 @@ class Config(Baseline):
     days: float = option(30.0, "of the window of recent, or the half-life of decay", least=0)
 
 
-__getattr__, __dir__ = later.names(__name__, Model="recsys.models.popularity")
+__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.popularity")

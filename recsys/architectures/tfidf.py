@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from recsys import later
-from recsys.config import option
-from recsys.schema import Baseline
+from recsys import lazy
+from recsys.config.compose import option
+from recsys.config.schema import Baseline
 
 
 @dataclass
@@ -31,4 +31,4 @@ class Config(Baseline):
         return self.user == "text"
 
 
-__getattr__, __dir__ = later.names(__name__, Model="recsys.models.tfidf")
+__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.tfidf")

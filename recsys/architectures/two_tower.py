@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from recsys import later
-from recsys.config import choice_name, option
+from recsys import lazy
+from recsys.config.compose import choice_name, option
+from recsys.config.schema import WIDEST
 from recsys.errors import ConfigError
-from recsys.schema import WIDEST
 
 if TYPE_CHECKING:
-    from recsys.config import Run
+    from recsys.config.compose import Run
 
 
 @dataclass
@@ -177,4 +177,4 @@ class Config:
                 raise ConfigError(f"{alone}, and {name} needs one; leave that out.")
 
 
-__getattr__, __dir__ = later.names(__name__, Model="recsys.models.two_tower")
+__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.two_tower")

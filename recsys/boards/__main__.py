@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from recsys import guard
+from recsys.runtime import command
 
-guard.listen(__name__)
+command.listen(__name__)
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recsys.config import nearest
+from recsys.config.compose import nearest
 from recsys.errors import ConfigError, RecsysError
 
 KEYS = {
@@ -33,9 +33,12 @@ def main(argv: Sequence[str]) -> int:
         asked = dict(_pair(word) for word in argv)
         if "push" not in asked:
             raise ConfigError("name the folder of the specification: push=FOLDER.")
-        from recsys.boards import board, push
+        from recsys.boards import push, specification
 
-        print(*push.push(board.load(Path(asked["push"]), asked.get("wandb_entity", ""))), sep="\n")
+        print(
+            *push.push(specification.load(Path(asked["push"]), asked.get("wandb_entity", ""))),
+            sep="\n",
+        )
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -51,4 +54,4 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    guard.command(main)
+    command.command(main)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from recsys.boards import drawn
-from recsys.boards.board import Board
+from recsys.boards import workspaces
+from recsys.boards.specification import Board
 from recsys.errors import ConfigError
 
 
@@ -13,8 +13,8 @@ def ready() -> None:
     Raises:
         ConfigError: The package or a key is missing.
     """
-    drawn.needed()
-    from recsys.tracking import wandb_mode
+    workspaces.needed()
+    from recsys.tracking.logs import wandb_mode
 
     if wandb_mode("auto") != "online":
         raise ConfigError(
@@ -43,8 +43,8 @@ def push(board: Board) -> list[str]:
         entity = board.entity or str(wandb.Api(timeout=30).default_entity or "")
         if not entity:
             raise ConfigError("the key has no default entity; name one with wandb_entity=NAME.")
-        saved = drawn.workspace(board, entity).save()
-        return [str(saved.url), str(drawn.report(board, entity).save().url)]
+        saved = workspaces.workspace(board, entity).save()
+        return [str(saved.url), str(workspaces.report(board, entity).save().url)]
     except (wandb.Error, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(

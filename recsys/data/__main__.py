@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from recsys import guard, printable
+from recsys import printable
+from recsys.runtime import command
 
-guard.listen(__name__)
+command.listen(__name__)
 
 import importlib
 import shlex
@@ -17,14 +18,14 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
-from recsys.config import AXES, choices, compose_data, nearest
-from recsys.data import prepare, written
+from recsys.config.compose import AXES, choices, compose_data, nearest
+from recsys.config.schema import Data
+from recsys.data import export, prepare
 from recsys.data.describe import Count, Description, describe, describe_split, estimate, rated
 from recsys.data.reviews import with_reviews
-from recsys.data.splits import Method, everything
+from recsys.data.splits.methods import Method, everything
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError, RecsysError, system_told
-from recsys.schema import Data
 
 _AXIS = "data.source"
 _LEGEND = "least / 25 % / half / 75 % / 90 % / most"
@@ -113,7 +114,7 @@ def _run(argv: Sequence[str]) -> None:
     run = compose_data(words)
     data, out = run.data, Path(rest["output"]) if "output" in rest else None
     if out is not None:
-        written.check_free(out)
+        export.check_free(out)
     count = _tokens(rest["encoder"]) if "encoder" in rest else estimate
     tables = prepare.tables(data)
     print(f"{words[0].partition('=')[2]}, quantiles as {_LEGEND}")
@@ -122,8 +123,8 @@ def _run(argv: Sequence[str]) -> None:
     method = _split(data, tables)
     if out is not None:
         # As they are, without reviews in the user texts: those are a matter of the split.
-        used = written.settings(data, method)
-        written.write(out, tables, used)
+        used = export.settings(data, method)
+        export.write(out, tables, used)
         words = ["data.source=tables", f"data.source.path={out}", *used.words()]
         print(f"written: {out} (to use it as it is described here: {shlex.join(words)})")
 
@@ -158,7 +159,7 @@ def _tokens(model: str) -> Count:
     Raises:
         ConfigError: It cannot be had.
     """
-    from recsys.encoders.tokenizer import load_tokenizer
+    from recsys.encoders.pretrained.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(model, None)
 
@@ -172,4 +173,4 @@ def _tokens(model: str) -> Count:
 
 
 if __name__ == "__main__":
-    guard.command(main)
+    command.command(main)

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.data.past import Past
-from recsys.data.splits import TEST, TRAIN, VAL, Split
+from recsys.data.columns.times import day, unlikely
+from recsys.data.splits.availability import Windows
+from recsys.data.splits.history import Past
+from recsys.data.splits.methods import TEST, TRAIN, VAL, Split
 from recsys.data.tables import Tables
-from recsys.data.times import day, unlikely
-from recsys.data.windows import Windows
 
 Ints = NDArray[np.int64]
 Count = Callable[[pl.Series], Ints]

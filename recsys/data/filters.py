@@ -15,9 +15,9 @@ from typing import Literal
 
 import polars as pl
 
+from recsys.data.columns.times import parse_times
+from recsys.data.columns.words import COUNTED
 from recsys.data.tables import Tables
-from recsys.data.times import parse_times
-from recsys.data.words import COUNTED
 from recsys.errors import ConfigError, DataError
 
 Repeats = Literal["keep", "first", "last"]

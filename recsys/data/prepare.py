@@ -8,15 +8,15 @@ from typing import Any, cast
 
 import polars as pl
 
-from recsys.config import choice_name
+from recsys.config.compose import choice_name
+from recsys.config.schema import Data
 from recsys.data import filters
+from recsys.data.columns.times import unlikely
 from recsys.data.reviews import with_reviews
-from recsys.data.splits import Method, Split, make
+from recsys.data.splits.availability import Windows
+from recsys.data.splits.methods import Method, Split, make
 from recsys.data.tables import Tables, check, check_weights, limit
-from recsys.data.times import unlikely
-from recsys.data.windows import Windows
 from recsys.errors import ConfigError
-from recsys.schema import Data
 
 
 def tables(data: Data) -> Tables:

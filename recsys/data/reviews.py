@@ -11,9 +11,9 @@ import dataclasses
 import numpy as np
 import polars as pl
 
-from recsys.data.splits import TRAIN, Split
+from recsys.data.readers.templates import fill
+from recsys.data.splits.methods import TRAIN, Split
 from recsys.data.tables import Tables
-from recsys.data.text import fill
 from recsys.errors import ConfigError
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.data.codes import Codes
-from recsys.data.times import EVER, parse_times
+from recsys.data.columns.id_lookup import Codes
+from recsys.data.columns.times import EVER, parse_times
 from recsys.errors import DataError
 
 _INTERACTION_TYPES = {

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from recsys.encoders import flat, layers, pooling
-from recsys.encoders.pairing import Pairing, span_means
-from recsys.encoders.specials import Specials
+from recsys.encoders import layers, pooling
+from recsys.encoders import padding as flat
+from recsys.encoders.pairs import Pairing, span_means
+from recsys.encoders.special_tokens import Specials
 from recsys.errors import ConfigError
 from recsys.types import Ragged, Tuned, upload
 

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from recsys.architectures.cross_encoder import Config
-from recsys.data.usertexts import UserTexts
+from recsys.data.batches.user_texts import UserTexts
 from recsys.errors import ConfigError
-from recsys.flops import pair_lengths
-from recsys.recommender import Parts, Recommender
+from recsys.recommender.base import Parts, Recommender
+from recsys.recommender.flops import pair_lengths
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.ease import Config
-from recsys.data.store import Store
+from recsys.data.training_events import history_matrix, history_rows, past
 from recsys.errors import ConfigError
-from recsys.interactions import history_matrix, history_rows, past
-from recsys.item_item import ease_weights
-from recsys.recommender import Parts, Recommender
+from recsys.layers.item_item import ease_weights
+from recsys.recommender.base import Parts, Recommender
+from recsys.runtime.store import Store
 from recsys.types import Batch, ItemBatch, Scored
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.item_knn import Config
-from recsys.interactions import history_matrix, history_rows, past
-from recsys.item_item import cosine_neighbours
-from recsys.recommender import Parts, Recommender
+from recsys.data.training_events import history_matrix, history_rows, past
+from recsys.layers.item_item import cosine_neighbours
+from recsys.recommender.base import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Scored
 
 

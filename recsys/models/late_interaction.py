@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recsys.architectures.late_interaction import Config
-from recsys.encoders.tokens import TokenStates
+from recsys.encoders.cache.token_states import TokenStates
 from recsys.errors import ConfigError
-from recsys.histories import residual
-from recsys.maxsim import score_all, score_lists
-from recsys.recommender import Parts, Recommender
+from recsys.layers.maxsim import score_all, score_lists
+from recsys.layers.user_encoders import residual
+from recsys.recommender.base import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored, upload
 
 _SAMPLE = 512  # texts whose tokens say which directions a projection keeps

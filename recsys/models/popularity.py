@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.popularity import Config
+from recsys.data.training_events import DAY, past
 from recsys.errors import ConfigError
-from recsys.interactions import DAY, past
-from recsys.recommender import Parts, Recommender
+from recsys.recommender.base import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Scored
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.tfidf import Config
-from recsys.data.words import words
-from recsys.interactions import history_matrix, history_rows
-from recsys.recommender import Parts, Recommender
+from recsys.data.columns.words import words
+from recsys.data.training_events import history_matrix, history_rows
+from recsys.recommender.base import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from recsys.architectures.two_tower import Config
-from recsys.context import Context
-from recsys.data.usertexts import UserTexts
+from recsys.data.batches.user_texts import UserTexts
+from recsys.data.context import Context
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
-from recsys.histories import Causal, Mix, Recurrent, residual
-from recsys.items import SPREAD, Ids, Tags, own_products
-from recsys.recommender import Parts, Recommender
+from recsys.layers.item_embeddings import SPREAD, Ids, Tags, own_products
+from recsys.layers.user_encoders import Causal, Mix, Recurrent, residual
+from recsys.recommender.base import Parts, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 
@@ -45,8 +45,8 @@ class Model(Recommender):
 
     The heads are residuals that are zero at first, so that training begins at the zero-shot
     quality. So are vectors learned by row, tags and context, where they are added to texts; of
-    rows alone they begin small and random (see `recsys.items.Ids`). With separate towers an item's
-    representation is two vectors: as an item, and as part of a history.
+    rows alone they begin small and random (see `recsys.layers.item_embeddings.Ids`). With separate
+    towers an item's representation is two vectors: as an item, and as part of a history.
     """
 
     def __init__(self, parts: Parts, config: Config) -> None:

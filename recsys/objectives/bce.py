@@ -5,25 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from recsys import later
+from recsys import lazy
 from recsys.errors import ConfigError
-from recsys.objective import (
-    Asks,
-    Draws,
-    Surroundings,
-    candidate_items,
-    need,
-    pair_loss,
-    query_users,
-)
+from recsys.losses import Asks, Draws, Surroundings, candidate_items, need, pair_loss, query_users
 from recsys.types import Batch, Loss, Scored
 
 if TYPE_CHECKING:
     import torch
     import torch.nn.functional as F
 else:
-    torch = later.module("torch")
-    F = later.module("torch.nn.functional")
+    torch = lazy.module("torch")
+    F = lazy.module("torch.nn.functional")
 
 
 @dataclass

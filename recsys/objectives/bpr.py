@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recsys import later
-from recsys.objective import (
+from recsys import lazy
+from recsys.losses import (
     Drawn,
     Sampling,
     Surroundings,
@@ -23,7 +23,7 @@ from recsys.types import Batch, Loss, Scored
 if TYPE_CHECKING:
     import torch.nn.functional as F
 else:
-    F = later.module("torch.nn.functional")
+    F = lazy.module("torch.nn.functional")
 
 
 @dataclass

@@ -9,23 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from recsys import later
+from recsys import lazy
 from recsys.errors import ConfigError
-from recsys.objective import (
-    Asks,
-    Surroundings,
-    candidate_items,
-    check_share,
-    need,
-    weighed,
-)
+from recsys.losses import Asks, Surroundings, candidate_items, check_share, need, weighed
 from recsys.types import Batch, Loss, Scored, upload
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
-    torch = later.module("torch")
+    torch = lazy.module("torch")
 
 
 @dataclass

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from recsys import later
+from recsys import lazy
 from recsys.errors import ConfigError
-from recsys.objective import (
+from recsys.losses import (
     Drawn,
     Draws,
     Sampling,
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import torch.nn.functional as F
     from torch import Tensor
 else:
-    torch = later.module("torch")
-    F = later.module("torch.nn.functional")
+    torch = lazy.module("torch")
+    F = lazy.module("torch.nn.functional")
 
 
 @dataclass

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from recsys import later
+from recsys import lazy
 from recsys.errors import ConfigError
-from recsys.objective import (
+from recsys.losses import (
     Asks,
     Draws,
     Surroundings,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
-    torch = later.module("torch")
+    torch = lazy.module("torch")
 
 WHOLE, BLOCK = 1 << 22, 1 << 20
 """Logits that stay in one piece, and logits of a block where there are more of them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from recsys.objective import Asks, Surroundings, candidate_items, need, pair_loss
+from recsys.losses import Asks, Surroundings, candidate_items, need, pair_loss
 from recsys.types import Batch, Loss, Scored
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from recsys import later
+from recsys import lazy
 from recsys.errors import ConfigError
-from recsys.objective import (
+from recsys.losses import (
     Drawn,
     Draws,
     Sampling,
@@ -24,7 +24,7 @@ from recsys.types import Batch, Loss, Scored
 if TYPE_CHECKING:
     import torch
 else:
-    torch = later.module("torch")
+    torch = lazy.module("torch")
 
 
 @dataclass

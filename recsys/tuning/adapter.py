@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from recsys.config.schema import WIDEST, option
 from recsys.errors import ConfigError
-from recsys.schema import WIDEST, option
 
 if TYPE_CHECKING:
     from recsys.encoders.encoder import Encoder
@@ -37,9 +37,9 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """
     from transformers.activations import ACT2FN
 
-    from recsys.encoders.bottleneck import BottleneckConfig
-    from recsys.encoders.injected import inject
     from recsys.encoders.layers import chosen, feed_writer, layer_stack, writers
+    from recsys.encoders.peft.bottleneck import BottleneckConfig
+    from recsys.encoders.peft.injection import inject
 
     span = chosen(encoder.model, cfg.layers)
     _check(cfg)

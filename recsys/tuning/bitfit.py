@@ -60,7 +60,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
 def _subset(encoder: Encoder, span: range) -> set[str]:
     """Biases of the queries and of the feed-forward's first map."""
     from recsys.encoders.layers import layer_stack
-    from recsys.encoders.roles import projection, widener
+    from recsys.encoders.projections import projection, widener
 
     path, stack = layer_stack(encoder.model)
     method = "tuning.terms=query_and_feedforward"

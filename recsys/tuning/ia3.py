@@ -30,9 +30,9 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """
     from peft import IA3Config
 
-    from recsys.encoders.injected import inject, merger
     from recsys.encoders.layers import chosen, feed_writer, layer_stack
-    from recsys.encoders.roles import projection
+    from recsys.encoders.peft.injection import inject, merger
+    from recsys.encoders.projections import projection
 
     span = chosen(encoder.model, cfg.layers)
     path, stack = layer_stack(encoder.model)

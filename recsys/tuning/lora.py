@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from recsys.config.schema import option
 from recsys.errors import ConfigError
-from recsys.schema import option
 
 if TYPE_CHECKING:
     from recsys.encoders.encoder import Encoder
@@ -41,9 +41,9 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     from peft import LoraConfig
     from torch import nn
 
-    from recsys.encoders.injected import inject, merge
     from recsys.encoders.layers import attention_linears, chosen, layer_stack, linears
-    from recsys.encoders.lowrank import LowRank
+    from recsys.encoders.peft.injection import inject, merge
+    from recsys.encoders.peft.lora_linear import LowRank
 
     span = chosen(encoder.model, cfg.layers)
     _check(cfg, encoder.width)

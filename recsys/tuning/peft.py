@@ -45,30 +45,30 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """
     import torch
 
-    from recsys.encoders import injected
     from recsys.encoders.layers import chosen
-    from recsys.encoders.peftlib import settings
+    from recsys.encoders.peft import injection
+    from recsys.encoders.peft.methods import settings
 
     span = chosen(encoder.model, cfg.layers)
     method = cfg.method.lower()  # PEFT itself writes some in capitals
     chosen_settings = settings(method, cfg.options, _targets(encoder, cfg, span))
-    before = injected.states(encoder)
-    added = injected.inject(encoder, chosen_settings, f"tuning.method={method}")
+    before = injection.states(encoder)
+    added = injection.inject(encoder, chosen_settings, f"tuning.method={method}")
     return encoder.train_only(
         added,
         added,
         "pretrained",
-        injected.merger(encoder),
-        identical=torch.equal(injected.states(encoder), before),
-        no_decay=injected.scales(encoder, added),
+        injection.merger(encoder),
+        identical=torch.equal(injection.states(encoder), before),
+        no_decay=injection.scales(encoder, added),
     )
 
 
 def _targets(encoder: Encoder, cfg: Config, span: range) -> list[str]:
     """Full names of the modules to tune: PEFT matches by suffix, and a short one hits others."""
     from recsys.encoders.layers import attention_linears, layer_stack, linears
-    from recsys.encoders.peftlib import NORMS
-    from recsys.encoders.roles import norms
+    from recsys.encoders.peft.methods import NORMS
+    from recsys.encoders.projections import norms
 
     if cfg.targets not in ("auto", "attention", "linear"):
         raise ConfigError(f"tuning.targets is {cfg.targets!r}; choose auto, attention or linear.")

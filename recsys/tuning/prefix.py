@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from recsys.config.schema import WIDEST, option
 from recsys.errors import ConfigError
-from recsys.schema import WIDEST, option
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,8 +55,8 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
         ConfigError: A value is out of its range, or the model's attention takes no keys and values
             from outside.
     """
-    from recsys.encoders.keyvalues import PrefixAttention, attention, observed
     from recsys.encoders.layers import chosen, layer_stack
+    from recsys.encoders.peft.prefix_attention import PrefixAttention, attention, observed
 
     span = chosen(encoder.model, cfg.layers)
     _check(encoder, cfg)

@@ -8,14 +8,14 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from recsys import build
-from recsys.config import compose
-from recsys.data.splits import TRAIN, Split
+from recsys.assembly import build
+from recsys.config.compose import compose
+from recsys.data.splits.methods import TRAIN, Split
+from recsys.data.training_events import DAY, Interactions, history_matrix
 from recsys.errors import ConfigError, DataError
-from recsys.fit import main
-from recsys.interactions import DAY, Interactions, history_matrix
-from recsys.item_item import cosine_neighbours, ease_weights
-from recsys.recommend import main as recommend
+from recsys.fit.__main__ import main
+from recsys.layers.item_item import cosine_neighbours, ease_weights
+from recsys.recommend.__main__ import main as recommend
 
 BASELINES = {
     "item_knn": ["architecture=item_knn"],

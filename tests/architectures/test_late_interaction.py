@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from recsys import build
-from recsys.config import compose
-from recsys.encoders.prefix import PrefixCache
+from recsys.assembly import build
+from recsys.config.compose import compose
+from recsys.encoders.cache.frozen_layers import PrefixCache
 from recsys.errors import ConfigError
-from recsys.evaluation import Evaluator
-from recsys.fit import main
-from recsys.maxsim import score_all, score_lists
-from recsys.optim import adamw
-from recsys.recommend import main as recommend
+from recsys.evaluation.evaluator import Evaluator
+from recsys.fit.__main__ import main
+from recsys.layers.maxsim import score_all, score_lists
+from recsys.recommend.__main__ import main as recommend
+from recsys.recommender.optim import adamw
 from recsys.types import ItemBatch, Ragged
 
 LATE = ["architecture=late_interaction", "objective=sampled_softmax"]
@@ -49,7 +49,7 @@ def one(a, b):
 @pytest.mark.parametrize("block", [1, 700, 1 << 20])
 @pytest.mark.parametrize("kept", [0, 1 << 26])
 def test_lists_and_their_gradients_are_those_of_a_double_loop(monkeypatch, block, kept):
-    monkeypatch.setattr("recsys.maxsim.KEPT", kept)
+    monkeypatch.setattr("recsys.layers.maxsim.KEPT", kept)
     generator = torch.Generator().manual_seed(2)
     asking, other = texts(11, 0), texts(13, 1)
     history = torch.randint(-1, 11, (7, 4), generator=generator)
@@ -112,7 +112,7 @@ def test_blocks_bound_what_is_held(monkeypatch):
         held.append(at.shape)
         return plain(at, values)
 
-    monkeypatch.setattr("recsys.maxsim.F.embedding", watched)
+    monkeypatch.setattr("recsys.layers.maxsim.F.embedding", watched)
     asking, other = texts(30, 5), texts(40, 6)
     history = torch.arange(30).view(10, 3)
     candidates = torch.arange(40).view(10, 4)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from recsys import build
-from recsys.config import compose
-from recsys.encoders.pairing import Pairing, span_means
-from recsys.encoders.specials import Specials
+from recsys.assembly import build
+from recsys.config.compose import compose
+from recsys.encoders.pairs import Pairing, span_means
+from recsys.encoders.special_tokens import Specials
 from recsys.types import Ragged
 
 BERT = Specials((2,), (3,), (3,), 0)

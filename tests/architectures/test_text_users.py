@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from recsys import build
-from recsys.config import compose
-from recsys.data.examples import TEST, TRAIN, VAL
+from recsys.assembly import build
+from recsys.config.compose import compose
+from recsys.data.batches.examples import TEST, TRAIN, VAL
 from recsys.types import ItemBatch
 from tests.conftest import COLOURS
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recsys import build, encoding
-from recsys.config import compose
+from recsys.assembly import build, encoding
+from recsys.config.compose import compose
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
-from recsys.fit import main
-from recsys.recommend import main as recommend
+from recsys.fit.__main__ import main
+from recsys.recommend.__main__ import main as recommend
 
 TWO = ["architecture=two_tower", "tuning=frozen", "data.queries=all"]
 IDS = [*TWO, "architecture.item=id", "architecture.width=8"]

@@ -10,18 +10,18 @@ import sys
 import polars as pl
 import pytest
 
-from recsys import wandbfiles
-from recsys.boards import board, drawn, logged, ofcomparison
+from recsys.boards import comparison_report, offline_run, specification, workspaces
 from recsys.boards import push as pushing
 from recsys.boards.__main__ import main as push
-from recsys.boards.board import Board, Key, Panel, Runs, Section
-from recsys.compare import main
-from recsys.comparison import page
+from recsys.boards.specification import Board, Key, Panel, Runs, Section
+from recsys.compare.__main__ import main
+from recsys.compare.report import page
+from recsys.config.yaml_file import read_mapping
 from recsys.errors import ConfigError, DataError
-from recsys.fit import main as fit
-from recsys.wandbrun import Place, figures
-from recsys.yamlfile import read_mapping
-from tests.comparison import samples
+from recsys.fit.__main__ import main as fit
+from recsys.tracking import wandb_files
+from recsys.tracking.wandb_run import Place, figures
+from tests.compare import samples
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def same(left, right):
 
 
 def test_what_was_logged_offline_is_what_the_result_says(runs):
-    run = logged.load(folder(runs, "lora"))
+    run = offline_run.load(folder(runs, "lora"))
     result = json.loads((folder(runs, "lora") / "result.json").read_text())
     told = figures(result)
     for part in ("test", "floors", "slices"):
@@ -95,7 +95,7 @@ def test_what_was_logged_offline_is_what_the_result_says(runs):
     assert not [key for key in everywhere if "undefined/" in key or "validation/metrics" in key]
     assert (run.kind, run.name) == ("fit", folder(runs, "lora").name)
     assert run.exit == 0
-    rows = logged.rows(folder(runs, "lora") / "log" / "metrics.csv")
+    rows = offline_run.rows(folder(runs, "lora") / "log" / "metrics.csv")
     for step, row in rows:
         sent = {k: v for each in run.history if each["_step"] == step for k, v in each.items()}
         mine = {k: v for k, v in row.items() if v == v and "undefined/" not in k}
@@ -103,7 +103,7 @@ def test_what_was_logged_offline_is_what_the_result_says(runs):
 
 
 def test_place_and_configuration_are_those_of_the_run(runs):
-    run = logged.load(folder(runs, "lora"))
+    run = offline_run.load(folder(runs, "lora"))
     config = read_mapping(folder(runs, "lora") / "config.yaml")
     place = Place.of(config, folder(runs, "lora"))
     assert (place.project, place.group, place.tags) == (run.project, run.group, run.tags)
@@ -114,40 +114,40 @@ def test_place_and_configuration_are_those_of_the_run(runs):
 
 
 def test_an_online_run_without_its_files_has_the_same_keys(runs, tmp_path):
-    offline = logged.load(folder(runs, "lora"))
+    offline = offline_run.load(folder(runs, "lora"))
     copy = tmp_path / "copy"
     shutil.copytree(folder(runs, "lora"), copy)
     shutil.rmtree(copy / "wandb")
     with pytest.raises(ConfigError, match="lacks the run's offline files"):
-        logged.load(copy)
+        offline_run.load(copy)
     text = (copy / "config.yaml").read_text()
     (copy / "config.yaml").write_text(text.replace("wandb: offline", "wandb: online"))
-    found = logged.load(copy)
+    found = offline_run.load(copy)
     assert found.keys == offline.keys - {"closing table"}
     ours = {key for key in offline.summary if not key.startswith("_")} - {"closing table"}
     assert set(found.summary) == {*ours, "_step"}
     assert all(same(found.summary[k], offline.summary[k]) for k in ours if k.startswith("cost/"))
     (copy / "config.yaml").write_text(text.replace("wandb: offline", "wandb: 'off'"))
     with pytest.raises(ConfigError, match=r"tracking\.wandb=off"):
-        logged.load(copy)
+        offline_run.load(copy)
 
 
 def test_a_torn_file_is_read_up_to_the_tear(runs, tmp_path):
-    (whole,) = wandbfiles.files(folder(runs, "lora"), logged.run_id(folder(runs, "lora")))
-    full = list(wandbfiles.records(whole))
+    (whole,) = wandb_files.files(folder(runs, "lora"), offline_run.run_id(folder(runs, "lora")))
+    full = list(wandb_files.records(whole))
     data = whole.read_bytes()
     torn = tmp_path / "torn.wandb"
     counts = []
     for share in (0.3, 0.6, 0.9):
         torn.write_bytes(data[: int(share * len(data))])
-        counts.append(len(list(wandbfiles.records(torn))))
+        counts.append(len(list(wandb_files.records(torn))))
     assert 0 < counts[0] < counts[1] < counts[2] < len(full)
     torn.write_bytes(data[:7])
     with pytest.raises(DataError, match="killed early"):
-        logged.replay([torn])
+        offline_run.replay([torn])
     torn.write_bytes(b"something else")
     with pytest.raises(DataError, match="no file of a Weights & Biases run"):
-        logged.replay([torn])
+        offline_run.replay([torn])
 
 
 def test_records_that_cross_blocks_are_put_together(tmp_path):
@@ -156,19 +156,19 @@ def test_records_that_cross_blocks_are_put_together(tmp_path):
     run = wandb.init(
         dir=str(tmp_path), id="long", mode="offline", settings=wandb.Settings(silent=True)
     )
-    text = "".join(chr(97 + at % 26) for at in range(3 * wandbfiles.BLOCK))
+    text = "".join(chr(97 + at % 26) for at in range(3 * wandb_files.BLOCK))
     run.log({"long": text, "after": 1})
     run.finish()
     wandb.teardown()
-    found = logged.replay(wandbfiles.files(tmp_path, "long"))
+    found = offline_run.replay(wandb_files.files(tmp_path, "long"))
     assert found.summary["long"] == text
     assert found.summary["after"] == 1
 
 
 def test_every_key_of_a_comparison_exists_in_its_runs(runs, compared):
-    found = board.load(compared)
-    ran = [logged.load(folder(runs, name)) for name in ("popularity", "lora")]
-    board.check(found, ran)
+    found = specification.load(compared)
+    ran = [offline_run.load(folder(runs, name)) for name in ("popularity", "lora")]
+    specification.check(found, ran)
     panels = [panel for section in found.sections for panel in section.panels]
     assert {panel.kind for panel in panels} == {"bar", "scatter", "line", "comparer"}
     names = {key.name for key in found.shown()}
@@ -198,8 +198,8 @@ def test_a_comparison_sends_neither_users_nor_items(compared, tmp_path):
     ]
     found = samples.compared(folders, slices=("cold", "brand"))
     whole = page.markdown(found)
-    sent = [ofcomparison._markdown(ofcomparison._quality(found))]
-    sent += [ofcomparison._findings(found).text, ofcomparison._held(found)]
+    sent = [comparison_report._markdown(comparison_report._quality(found))]
+    sent += [comparison_report._findings(found).text, comparison_report._held(found)]
     assert re.search(r"\| u\d+ \|", whole)
     assert re.search(r"\| i\d+ \|", whole)
     assert not re.search(r"\b[ui]\d+\b", "\n".join(sent))
@@ -216,37 +216,37 @@ def test_a_comparison_sends_neither_users_nor_items(compared, tmp_path):
     ],
 )
 def test_a_key_that_no_run_has_is_an_error(runs, key, told):
-    run = logged.load(folder(runs, "lora"))
+    run = offline_run.load(folder(runs, "lora"))
     every = Runs("all", ids=(run.id,))
     section = Section("one", "", ("all",), (Panel("bar", "bar", (key,)),))
     made = Board("title", "shop", "", every, (every,), (), (section,))
     with pytest.raises(ValueError, match=told):
-        board.check(made, [run])
+        specification.check(made, [run])
     good = Section("one", "", ("all",), (Panel("bar", "bar", (Key("summary", "test/mrr"),)),))
-    board.check(Board("title", "shop", "", every, (every,), (), (good,)), [run])
+    specification.check(Board("title", "shop", "", every, (every,), (), (good,)), [run])
     other = Runs("all", ids=(run.id, "another"))
     with pytest.raises(ValueError, match="not those of the specification"):
-        board.check(Board("title", "shop", "", other, (other,), (), (good,)), [run])
+        specification.check(Board("title", "shop", "", other, (other,), (), (good,)), [run])
 
 
 def test_a_specification_is_read_as_it_was_written(compared, tmp_path, capsys):
-    found = board.load(compared)
-    board.save(found, tmp_path)
-    assert board.load(tmp_path) == found
-    assert board.load(tmp_path, "team").entity == "team"
+    found = specification.load(compared)
+    specification.save(found, tmp_path)
+    assert specification.load(tmp_path) == found
+    assert specification.load(tmp_path, "team").entity == "team"
     (tmp_path / "wandb.json").write_text("{")
     with pytest.raises(ConfigError, match="damaged"):
-        board.load(tmp_path)
+        specification.load(tmp_path)
     with pytest.raises(ConfigError, match=r"wandb\.json is missing; make it with"):
-        board.load(tmp_path / "none")
+        specification.load(tmp_path / "none")
 
 
 def test_the_workspace_is_built_and_read_again_without_a_connection(compared, no_network):
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces.workspaces import internal
 
-    found = board.load(compared)
-    model = drawn.workspace(found, "team")._to_model()
+    found = specification.load(compared)
+    model = workspaces.workspace(found, "team")._to_model()
     text = model.model_dump_json(by_alias=True, exclude_none=True)
     again = ws.Workspace._from_model(internal.View.model_validate_json(text))
     assert again._to_model().model_dump_json(by_alias=True, exclude_none=True) == text
@@ -262,8 +262,8 @@ def test_the_report_is_built_and_read_again_without_a_connection(compared, no_ne
     import wandb_workspaces.reports.v2 as wr
     from wandb_workspaces.reports.v2 import internal
 
-    found = board.load(compared)
-    model = drawn.report(found, "team")._to_model()
+    found = specification.load(compared)
+    model = workspaces.report(found, "team")._to_model()
     text = model.model_dump_json(by_alias=True, exclude_none=True)
     node = json.loads(text)
     node["spec"] = json.dumps(node["spec"])  # as the service gives it
@@ -282,7 +282,7 @@ def test_signs_in_a_filter_are_not_taken_for_operators():
     from wandb_workspaces import expr
 
     runs = Runs("some", group="a='b' <c>", tags=("tuning=lora", "sweep=x"), ids=("1", "2"))
-    tree = expr.filters_tree_to_v2(expr.expr_to_filters(drawn.condition(runs)))
+    tree = expr.filters_tree_to_v2(expr.expr_to_filters(workspaces.condition(runs)))
     found = [(leaf["key"]["name"], leaf["op"], leaf["value"]) for leaf in tree["filters"]]
     assert found == [
         ("group", "=", "a='b' <c>"),
@@ -352,19 +352,19 @@ def test_a_wrong_word_of_boards_is_told(word, capsys):
 
 
 def test_runs_of_several_projects_are_refused(runs):
-    run = logged.load(folder(runs, "lora"))
-    other = logged.Logged("x", "x", "fit", "other", "g", (), {}, (), {}, 0)
+    run = offline_run.load(folder(runs, "lora"))
+    other = offline_run.Logged("x", "x", "fit", "other", "g", (), {}, (), {}, 0)
     paths = {folder(runs, "lora"): run, folder(runs, "popularity"): other}
     with pytest.raises(ConfigError, match=r"'shop' at Weights & Biases and .* in 'other'"):
-        board.only_project(paths)
+        specification.only_project(paths)
 
 
 def test_methods_of_the_same_choices_are_told_apart_by_what_differs(runs):
-    from recsys.comparison.methods import Method
-    from recsys.comparison.runs import load
+    from recsys.compare.finished_runs import load
+    from recsys.compare.methods import Method
 
     one, other = load(folder(runs, "lora")), load(folder(runs, "lora"))
     other.config["optimizer"]["lr"] = 0.5
-    ran = [logged.load(folder(runs, "lora"))]
-    found = ofcomparison._telling([Method("a", (one,)), Method("b", (other,))], ran)
+    ran = [offline_run.load(folder(runs, "lora"))]
+    found = comparison_report._telling([Method("a", (one,)), Method("b", (other,))], ran)
     assert found == ("optimizer.lr",)

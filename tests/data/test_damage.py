@@ -7,11 +7,11 @@ import json
 import polars as pl
 import pytest
 
-from recsys.config import compose_data
+from recsys.config.compose import compose_data
+from recsys.data.columns.times import parse_times
+from recsys.data.readers.templates import joined, plain
 from recsys.data.sources import goodreads, movielens, online_retail, tables
 from recsys.data.tables import Tables, check
-from recsys.data.text import joined, plain
-from recsys.data.times import parse_times
 from recsys.errors import ConfigError, DataError
 from tests.data.samples import lines, make, packed
 

@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import compose_data
+from recsys.config.compose import compose_data
 from recsys.data import prepare
 from recsys.data.__main__ import main
 from recsys.data.describe import describe, describe_split, estimate, rated, repeated
-from recsys.data.reading import delimited, table
+from recsys.data.readers.tabular import delimited, table
 from recsys.data.sources import tables as own_tables
-from recsys.data.splits import TEST, everything, leave_one_out, time_split
+from recsys.data.splits.methods import TEST, everything, leave_one_out, time_split
 from recsys.data.tables import Tables, fingerprint
 from recsys.errors import DataError
 from tests.data.samples import MAKERS, make

@@ -6,15 +6,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config import compose, compose_data
+from recsys.config.compose import compose, compose_data
 from recsys.data import prepare
 from recsys.data.__main__ import main
+from recsys.data.columns.times import parse_times
 from recsys.data.describe import describe, estimate
 from recsys.data.sources import jsonl
-from recsys.data.splits import everything
-from recsys.data.times import parse_times
+from recsys.data.splits.methods import everything
 from recsys.errors import ConfigError, DataError
-from recsys.fit import main as fit
+from recsys.fit.__main__ import main as fit
 
 DAYS = [20200913 + n for n in range(10)]
 

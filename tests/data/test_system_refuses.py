@@ -11,12 +11,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.data import lines, reading
 from recsys.data.__main__ import main
-from recsys.data.files import aside, full_disk, write_atomic
-from recsys.data.store import Store
+from recsys.data.readers import jsonl, tabular
 from recsys.errors import DataError, describe_file_error, system_told
-from recsys.fit import main as fit
+from recsys.fit.__main__ import main as fit
+from recsys.runtime.files import aside, full_disk, write_atomic
+from recsys.runtime.store import Store
 
 LONG = "x" * 300
 
@@ -173,22 +173,22 @@ def test_json_of_any_depth_is_one_sentence(depth, tmp_path):
     deep = "[" * depth + "]" * depth
     (tmp_path / "x.json").write_text(f'{{"a": {deep}}}\n')
     with pytest.raises(DataError, match=r"x.json: line 1 holds no JSON object"):
-        lines.records(tmp_path / "x.json", {"a": lines.text("a")})
+        jsonl.records(tmp_path / "x.json", {"a": jsonl.text("a")})
     (tmp_path / "y.json").write_text(f"({deep}, )\n".replace("[", "(").replace("]", ")"))
     with pytest.raises(DataError, match=r"y.json: line 1 holds no JSON object"):
-        list(lines.objects(tmp_path / "y.json"))
+        list(jsonl.objects(tmp_path / "y.json"))
     (tmp_path / "x.jsonl").write_text(f'{{"a": {deep}}}\n')
     if depth > 150:
         with pytest.raises(DataError, match=r"x.jsonl cannot be read"):
-            reading.table(tmp_path / "x.jsonl")
+            tabular.table(tmp_path / "x.jsonl")
         with pytest.raises(DataError, match=r"x.json is no JSON"):
-            reading.by_id(tmp_path / "x.json")
+            tabular.by_id(tmp_path / "x.json")
 
 
 @pytest.mark.parametrize("value", ["²", "٣²", "9" * 400, "1_0"])
 def test_what_looks_like_a_number_is_told(value, tmp_path):
     if value.startswith("9"):
-        assert reading.numbers(pl.Series("n", [value]), "f").is_infinite().all()
+        assert tabular.numbers(pl.Series("n", [value]), "f").is_infinite().all()
         return
     with pytest.raises(DataError, match=rf"row 1 of column 'n' holds '{value}'"):
-        reading.numbers(pl.Series("n", [value]), "f")
+        tabular.numbers(pl.Series("n", [value]), "f")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.data.columns.times import parse_times
+from recsys.data.readers.templates import fill
 from recsys.data.tables import IdMap, Tables, check, fingerprint, limit
-from recsys.data.text import fill
-from recsys.data.times import parse_times
 from recsys.errors import ConfigError, DataError
 
 GOLDEN = "b16abb6e9fa9623458af9cad3b042ad9f1854582f17bdc663aac911d0dd0c263"

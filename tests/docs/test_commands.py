@@ -17,9 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from recsys import compare, fit, recommend, sweep
+from recsys.compare import __main__ as compare
 from recsys.data import __main__ as data
-from recsys.recommender import Recommender
+from recsys.fit import __main__ as fit
+from recsys.recommend import __main__ as recommend
+from recsys.recommender.base import Recommender
+from recsys.sweep import __main__ as sweep
 from tests.conftest import COLOURS, THINGS
 from tests.docs.pages import ROOT, blocks, commands, files, name_of, pages
 

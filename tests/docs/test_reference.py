@@ -5,8 +5,8 @@ import typing
 
 import pytest
 
-from recsys.config import AXES, Run, choices, experiments
-from recsys.shipped import find_shipped
+from recsys.config.compose import AXES, Run, choices, experiments
+from recsys.config.shipped import find_shipped
 from tests.docs.test_chapters import load_hook
 
 reference = load_hook("reference")

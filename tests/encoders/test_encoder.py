@@ -25,8 +25,8 @@ from transformers import (
 
 from recsys.encoders.encoder import Encoder, Specials
 from recsys.encoders.layers import layer_stack, writers
-from recsys.encoders.load import load
-from recsys.encoders.tokenizer import load_tokenizer
+from recsys.encoders.pretrained.load import load
+from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.errors import ConfigError
 from recsys.types import Ragged
 

@@ -7,8 +7,8 @@ from transformers import AlbertConfig, AlbertModel, AutoTokenizer
 from recsys.encoders import layers
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
-from recsys.fit import main
-from recsys.flops import probe
+from recsys.fit.__main__ import main
+from recsys.recommender.flops import probe
 from recsys.tuning import adapter, frozen, full, lora, top_layers
 from tests.encoders.families import OTHERS, SIZES, albert, xlnet
 from tests.encoders.test_encoder import SPECIALS, texts, wrapped

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recsys import build
-from recsys.config import compose
+from recsys.assembly import build
+from recsys.config.compose import compose
 from recsys.errors import ConfigError
-from recsys.fit import main
-from recsys.items import own_products
+from recsys.fit.__main__ import main
+from recsys.layers.item_embeddings import own_products
 from recsys.types import Batch
 
 LOSSES = {

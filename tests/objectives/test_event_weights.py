@@ -6,10 +6,10 @@ import importlib
 import pytest
 import torch
 
-from recsys import build
-from recsys.config import compose
+from recsys.assembly import build
+from recsys.config.compose import compose
 from recsys.errors import ConfigError
-from recsys.fit import main
+from recsys.fit.__main__ import main
 from recsys.types import Scored
 from tests.objectives.test_more_objectives import ITEMS, WIDTH, Q, some_batch, world
 

@@ -5,11 +5,11 @@ import polars as pl
 import pytest
 import torch
 
-from recsys import build
-from recsys.config import compose
-from recsys.data.examples import Examples
-from recsys.data.shown import ShownExamples
-from recsys.data.splits import Split
+from recsys.assembly import build
+from recsys.config.compose import compose
+from recsys.data.batches.examples import Examples
+from recsys.data.batches.impressions import ShownExamples
+from recsys.data.splits.methods import Split
 
 USERS, ITEMS = 400, 40
 

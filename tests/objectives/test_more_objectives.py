@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recsys import build
-from recsys.config import compose, to_node
+from recsys.assembly import build
+from recsys.config.compose import compose, to_node
 from recsys.errors import ConfigError
-from recsys.fit import main
-from recsys.objective import Surroundings
+from recsys.fit.__main__ import main
+from recsys.losses import Surroundings
 from recsys.objectives import bce, bpr, full_softmax, gbce
 from recsys.types import Batch, ItemBatch, Scored
 

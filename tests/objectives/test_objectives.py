@@ -13,7 +13,7 @@ import torch.multiprocessing as tmp_mp
 from torch import Tensor
 
 from recsys.errors import ConfigError, DataError
-from recsys.objective import Surroundings
+from recsys.losses import Surroundings
 from recsys.objectives import bce, in_batch, mse, sampled_softmax
 from recsys.types import Batch, ItemBatch, Scored
 

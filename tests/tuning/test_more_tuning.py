@@ -7,17 +7,18 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from recsys import build, flops
-from recsys.config import compose
-from recsys.data.store import Store
+from recsys.assembly import build
+from recsys.config.compose import compose
+from recsys.encoders.cache.frozen_layers import PrefixCache
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.keyvalues import PrefixAttention, widened
 from recsys.encoders.layers import layer_stack
-from recsys.encoders.prefix import PrefixCache
+from recsys.encoders.peft.prefix_attention import PrefixAttention, widened
 from recsys.errors import ConfigError
+from recsys.recommender import flops
+from recsys.runtime.store import Store
 from recsys.tuning import bitfit, full, ia3, peft, prefix, top_layers
 from recsys.types import Tuned
-from tests.encoders.test_prefix import ROWS, catalog
+from tests.encoders.cache.test_frozen_layers import ROWS, catalog
 from tests.tuning.test_tuning import FAMILIES, texts, tiny
 
 Apply = Callable[[Encoder], Tuned]

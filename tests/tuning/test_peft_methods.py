@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys.config import compose, to_node
+from recsys.config.compose import compose, to_node
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.peftlib import METHODS, fits, spoken
+from recsys.encoders.peft.methods import METHODS, fits, spoken
 from recsys.errors import ConfigError
 from recsys.tuning import peft
 from recsys.types import Tuned

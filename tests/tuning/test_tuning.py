@@ -17,10 +17,10 @@ from transformers import (
     RobertaModel,
 )
 
-from recsys.encoders import injected
 from recsys.encoders.encoder import Encoder, Specials
 from recsys.encoders.layers import layer_stack
-from recsys.encoders.lowrank import LowRank
+from recsys.encoders.peft import injection
+from recsys.encoders.peft.lora_linear import LowRank
 from recsys.errors import ConfigError
 from recsys.tuning import adapter, frozen, full, lora
 from recsys.types import Ragged, Tuned
@@ -182,7 +182,7 @@ def test_frozen_layers_stay_in_eval_mode(name: str) -> None:
 def test_every_linear_map_of_lora_is_the_fast_one() -> None:
     encoder = tiny("bert")
     lora.apply(encoder, lora.Config(layers=2))
-    maps = [module for _, module in injected.wrapped(encoder)]
+    maps = [module for _, module in injection.wrapped(encoder)]
     assert len(maps) == 2 * 6
     assert all(type(module) is LowRank for module in maps)
 

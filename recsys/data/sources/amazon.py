@@ -15,11 +15,11 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from recsys.data import lines, reading
-from recsys.data.lines import number, text
+from recsys.data.columns.times import parse_times
+from recsys.data.readers import jsonl, tabular
+from recsys.data.readers.jsonl import number, text
+from recsys.data.readers.templates import fill, plain
 from recsys.data.tables import Tables, check
-from recsys.data.text import fill, plain
-from recsys.data.times import parse_times
 from recsys.errors import DataError
 
 _WHAT = (
@@ -86,7 +86,7 @@ def _pick(folder: Path, name: str, products: bool) -> Path:
         DataError: It is not there, or there are several.
     """
     if name:
-        return reading.find(folder, name)
+        return tabular.find(folder, name)
     found = [
         path
         for path in sorted(folder.iterdir())
@@ -102,14 +102,14 @@ def _pick(folder: Path, name: str, products: bool) -> Path:
     return found[0]
 
 
-def _records(path: Path, columns: dict[str, lines.Key]) -> pl.DataFrame:
+def _records(path: Path, columns: dict[str, jsonl.Key]) -> pl.DataFrame:
     """The columns from JSON lines, or from the CSV or two-column TSV that some pass around."""
     if ".tsv" in path.suffixes:
-        frame = reading.delimited(path, "\t", ["item", "title"])
+        frame = tabular.delimited(path, "\t", ["item", "title"])
         return frame.with_columns(pl.lit(None, pl.String).alias(n) for n in list(columns)[2:])
     if ".csv" not in path.suffixes:
-        return lines.records(path, columns)
-    frame, out = reading.table(path), []
+        return jsonl.records(path, columns)
+    frame, out = tabular.table(path), []
     for name, key in columns.items():
         theirs = [n for n in key.names if n in frame.columns]
         kind = pl.Float64 if key.kind == "number" else pl.String
@@ -125,7 +125,7 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or damaged, or a review lacks user, product, time or rating.
         ConfigError: The template names an unknown column.
     """
-    folder = reading.folder(cfg.path, _WHAT)
+    folder = tabular.folder(cfg.path, _WHAT)
     path, meta = _pick(folder, cfg.reviews, False), _pick(folder, cfg.meta, True)
     wanted = {k: v for k, v in _REVIEWS.items() if k != "review" or cfg.keep_reviews}
     events = _records(path, wanted)
@@ -135,7 +135,7 @@ def load(cfg: Config) -> Tables:
             raise DataError(f"{path}: row {row + 1} names no {name}; mend or remove it.")
     events = events.with_columns(
         parse_times(events["time"], str(path)).alias("time"),
-        reading.numbers(events["rating"], str(path)).alias("rating"),
+        tabular.numbers(events["rating"], str(path)).alias("rating"),
     )
     items = _records(meta, _META).filter(pl.col("item").is_not_null())
     # Pages that were parsed wrongly have a script for a title; others carry tags.
@@ -148,5 +148,5 @@ def load(cfg: Config) -> Tables:
         if name != "item"
     )
     items = items.with_columns(fill(items, cfg.item_text))
-    events, items, notes = reading.described(events, items, "amazon", path)
-    return check(Tables(events, items, reading.users_of(events), notes), str(folder), str(path))
+    events, items, notes = tabular.described(events, items, "amazon", path)
+    return check(Tables(events, items, tabular.users_of(events), notes), str(folder), str(path))

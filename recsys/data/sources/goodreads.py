@@ -14,11 +14,11 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from recsys.data import lines, reading
-from recsys.data.lines import number, text
+from recsys.data.columns.times import parse_times
+from recsys.data.readers import jsonl, tabular
+from recsys.data.readers.jsonl import number, text
+from recsys.data.readers.templates import fill
 from recsys.data.tables import Tables, check
-from recsys.data.text import fill
-from recsys.data.times import parse_times
 from recsys.errors import DataError
 
 _WHAT = (
@@ -60,7 +60,7 @@ class Config:
 
 def _graph(events: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The Book Graph: a row a book on a shelf; rating 0 means that none was given."""
-    frame = lines.records(events, _EVENTS)
+    frame = jsonl.records(events, _EVENTS)
     moment = frame["added"].str.slice(4).str.to_datetime(_MOMENT, strict=False, time_unit="ms")
     if moment.null_count():
         row = int(moment.is_null().arg_true()[0])
@@ -70,22 +70,22 @@ def _graph(events: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         )
     frame = frame.with_columns(
         parse_times(moment, str(events)).alias("time"),
-        reading.numbers(frame["rating"], str(events)).alias("rating"),
+        tabular.numbers(frame["rating"], str(events)).alias("rating"),
         pl.col("read").str.to_lowercase(),
     )
     columns = ("user", "item", "time", "rating", "read")
-    return frame.select(columns), lines.records(books, _BOOKS)
+    return frame.select(columns), jsonl.records(books, _BOOKS)
 
 
 def _once(users: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """ONCE: ordered histories without times."""
-    frame = reading.table(users)
+    frame = tabular.table(users)
     if not {"uid", "history"} <= set(frame.columns):
         raise DataError(f"{users} lacks uid or history; fetch it again.")
     frame = frame.select(
         user=pl.col("uid").cast(pl.String), item=pl.col("history").cast(pl.List(pl.String))
     )
-    items = reading.delimited(books, "\t")
+    items = tabular.delimited(books, "\t")
     # Only values with quotes in them are quoted; a quote within another is no error.
     items = items.with_columns(
         pl.coalesce(
@@ -105,10 +105,10 @@ def load(cfg: Config) -> Tables:
         DataError: The folder holds neither layout, or a file is damaged.
         ConfigError: The template names an unknown column.
     """
-    folder = reading.folder(cfg.path, _WHAT)
+    folder = tabular.folder(cfg.path, _WHAT)
     if any((folder / name).is_file() for name in ("users.jsonl", "users.jsonl.gz")):
-        path = reading.find(folder, "users.jsonl", "users.jsonl.gz")
-        events, items = _once(path, reading.find(folder, "items.tsv", "items.tsv.gz"))
+        path = tabular.find(folder, "users.jsonl", "users.jsonl.gz")
+        events, items = _once(path, tabular.find(folder, "items.tsv", "items.tsv.gz"))
     else:
         shelves, books = (
             sorted(folder.glob(f"goodreads_{sort}*.json*")) for sort in ("interactions", "books")
@@ -128,5 +128,5 @@ def load(cfg: Config) -> Tables:
         path = shelves[0]
         events, items = _graph(path, books[0])
     items = items.with_columns(fill(items, cfg.item_text))
-    events, items, notes = reading.described(events, items, "goodreads", path)
-    return check(Tables(events, items, reading.users_of(events), notes), str(folder), str(path))
+    events, items, notes = tabular.described(events, items, "goodreads", path)
+    return check(Tables(events, items, tabular.users_of(events), notes), str(folder), str(path))

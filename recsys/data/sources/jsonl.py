@@ -13,11 +13,11 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from recsys.data import lines, reading
-from recsys.data.lines import Key, number, text
+from recsys.data.columns.times import parse_times
+from recsys.data.readers import jsonl, tabular
+from recsys.data.readers.jsonl import Key, number, text
+from recsys.data.readers.templates import fill, names
 from recsys.data.tables import WINDOWS, Tables, check, windows
-from recsys.data.text import fill, names
-from recsys.data.times import parse_times
 from recsys.errors import ConfigError, DataError
 
 _WHAT = "a file with an object an interaction and one with an object an item, one object a line"
@@ -56,7 +56,7 @@ class Config:
 
 
 def _path(cfg: Config, file: str) -> Path:
-    return reading.find(reading.folder(cfg.path, _WHAT), file, f"{file}.gz")
+    return tabular.find(tabular.folder(cfg.path, _WHAT), file, f"{file}.gz")
 
 
 def _read(cfg: Config, file: str, columns: dict[str, Key]) -> pl.DataFrame:
@@ -66,7 +66,7 @@ def _read(cfg: Config, file: str, columns: dict[str, Key]) -> pl.DataFrame:
         ConfigError: No record has one of the fields.
     """
     path = _path(cfg, file)
-    frame = lines.records(path, columns)
+    frame = jsonl.records(path, columns)
     for name, key in columns.items():
         if name not in WINDOWS and frame[name].null_count() == frame.height:
             raise ConfigError(f"{path}: no line has the field '{key.names[0]}' ({name}).")
@@ -88,7 +88,7 @@ def _events(cfg: Config) -> pl.DataFrame:
     if cfg.time:
         events = events.with_columns(parse_times(events["time"], where).alias("time"))
     for name in (n for n in ("rating", "weight") if n in wanted):
-        events = events.with_columns(reading.numbers(events[name], where).alias(name))
+        events = events.with_columns(tabular.numbers(events[name], where).alias(name))
     return events
 
 
@@ -108,8 +108,8 @@ def load(cfg: Config) -> Tables:
     kept = items.drop(empty).filter(pl.col("item").is_not_null())
     items = windows(kept, str(_path(cfg, cfg.items)))
     items = items.with_columns(fill(items, cfg.item_text))
-    events, items, notes = reading.described(events, items, "jsonl", where)
-    users = reading.users_of(events)
+    events, items, notes = tabular.described(events, items, "jsonl", where)
+    users = tabular.users_of(events)
     if cfg.users:
         profile = {name: text(name) for name in names(cfg.user_text)}
         found = _read(cfg, cfg.users, {"user": text(cfg.user)} | profile)

@@ -17,9 +17,10 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from recsys.data import behaviors, impressions, reading
+from recsys.data.readers import mind_behaviors as behaviors
+from recsys.data.readers import mind_events, tabular
+from recsys.data.readers.templates import fill
 from recsys.data.tables import Tables, check
-from recsys.data.text import fill
 from recsys.errors import DataError
 
 _WHAT = (
@@ -88,13 +89,13 @@ def _folders(path: Path, cfg: Config) -> dict[str, Path]:
 
 def _news(folders: dict[str, Path], cfg: Config) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """All news of the parts, the first of several with one id, and what was done."""
-    files = [reading.find(f, cfg.news, f"{cfg.news}.gz") for f in folders.values()]
-    news = pl.concat([reading.delimited(file, "\t", _NEWS) for file in files])
+    files = [tabular.find(f, cfg.news, f"{cfg.news}.gz") for f in folders.values()]
+    news = pl.concat([tabular.delimited(file, "\t", _NEWS) for file in files])
     news = news.drop("url", "entities", "mentions")
     news = news.unique("item", keep="first", maintain_order=True)
     notes: tuple[str, ...] = ()
     if cfg.titles:
-        other = impressions.translated(Path(cfg.titles))
+        other = mind_events.translated(Path(cfg.titles))
         both = other.join(
             news.select("item", "category", "subcategory"),
             on="item",
@@ -117,14 +118,14 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or damaged, or a line is none of MIND's.
         ConfigError: The template names an unknown column.
     """
-    folders = _folders(reading.folder(cfg.path, _WHAT), cfg)
+    folders = _folders(tabular.folder(cfg.path, _WHAT), cfg)
     items, notes = _news(folders, cfg)
     known = items.filter(pl.col("text").str.strip_chars() != "")
     files = {
-        part: reading.find(f, cfg.behaviors, f"{cfg.behaviors}.gz") for part, f in folders.items()
+        part: tabular.find(f, cfg.behaviors, f"{cfg.behaviors}.gz") for part, f in folders.items()
     }
-    found, more = impressions.parts(behaviors.read(files, known["item"]), cfg.held_out)
-    events, users, last = impressions.events(found, known["item"], cfg.need_history)
+    found, more = mind_events.parts(behaviors.read(files, known["item"]), cfg.held_out)
+    events, users, last = mind_events.events(found, known["item"], cfg.need_history)
     notes = (*notes, *more, *last)
     if known.height < items.height:
         notes = (*notes, f"mind: {items.height - known.height} news have no text: left out.")

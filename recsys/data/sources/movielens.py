@@ -14,10 +14,10 @@ from typing import ClassVar, Literal, NamedTuple
 
 import polars as pl
 
-from recsys.data import reading
+from recsys.data.columns.times import parse_times
+from recsys.data.readers import tabular
+from recsys.data.readers.templates import fill
 from recsys.data.tables import Tables, check
-from recsys.data.text import fill
-from recsys.data.times import parse_times
 from recsys.errors import DataError
 
 _GENRES = [
@@ -120,27 +120,27 @@ class _Frames(NamedTuple):
 def _original(folder: Path) -> _Frames:
     """ml-100k: 19 flags stand for the genres."""
     names = ["item", "title", "released", "video", "url", *_GENRES]
-    items = reading.delimited(folder / "u.item", "|", names, latin=True)
+    items = tabular.delimited(folder / "u.item", "|", names, latin=True)
     genres = pl.concat_list(
         [pl.when(pl.col(g) == "1").then(pl.lit(g)) for g in _GENRES[1:]]
     ).list.drop_nulls()
     items = items.select("item", "title", genres=genres.list.join("|"))
     profile = ["user", "age", "gender", "occupation", "zip"]
-    users = reading.delimited(folder / "u.user", "|", profile, latin=True)
+    users = tabular.delimited(folder / "u.user", "|", profile, latin=True)
     path = folder / "u.data"
-    return _Frames(path, reading.delimited(path, "\t", _RATINGS), items, users)
+    return _Frames(path, tabular.delimited(path, "\t", _RATINGS), items, users)
 
 
 def _dat(folder: Path) -> _Frames:
     """ml-1m: Latin-1, "::" between columns, codes for age and occupation; ml-10m: no profiles."""
     path = folder / "ratings.dat"
-    events = reading.delimited(path, "::", _RATINGS)
+    events = tabular.delimited(path, "::", _RATINGS)
     films = ["item", "title", "genres"]
-    items = reading.delimited(folder / "movies.dat", "::", films, latin=True)
+    items = tabular.delimited(folder / "movies.dat", "::", films, latin=True)
     if not (folder / "users.dat").is_file():
         return _Frames(path, events, items, None)
     profile = ["user", "gender", "age", "occupation", "zip"]
-    users = reading.delimited(folder / "users.dat", "::", profile, latin=True).with_columns(
+    users = tabular.delimited(folder / "users.dat", "::", profile, latin=True).with_columns(
         pl.col("age").replace(_AGES),
         pl.col("occupation").replace({str(n): job for n, job in enumerate(_JOBS)}),
     )
@@ -150,8 +150,8 @@ def _dat(folder: Path) -> _Frames:
 def _csv(folder: Path) -> _Frames:
     """ml-latest, ml-20m, ml-25m, ml-32m: no profiles."""
     path = folder / "ratings.csv"
-    events = reading.table(path, numeric=("rating", "timestamp"))
-    items = reading.table(folder / "movies.csv")
+    events = tabular.table(path, numeric=("rating", "timestamp"))
+    items = tabular.table(folder / "movies.csv")
     return _Frames(path, _rename(events), _rename(items), None)
 
 
@@ -161,15 +161,15 @@ def _recbole(folder: Path) -> _Frames:
     Ratings and times are there in some sets only; what the default template lacks counts as empty.
     """
     stem = next(iter(sorted(folder.glob("*.inter")))).with_suffix("")
-    items = _rename(reading.delimited(reading.find(folder, f"{stem.name}.item"), "\t"))
+    items = _rename(tabular.delimited(tabular.find(folder, f"{stem.name}.item"), "\t"))
     if "genres" in items.columns:
         items = items.with_columns(pl.col("genres").str.replace_all(" ", "|", literal=True))
     profile = folder / f"{stem.name}.user"
-    users = _rename(reading.delimited(profile, "\t")) if profile.is_file() else None
+    users = _rename(tabular.delimited(profile, "\t")) if profile.is_file() else None
     path = folder / f"{stem.name}.inter"
     if "title" in items.columns and "genres" not in items.columns:
         items = items.with_columns(genres=pl.lit(None, pl.String))
-    return _Frames(path, _rename(reading.delimited(path, "\t")), items, users, lean=True)
+    return _Frames(path, _rename(tabular.delimited(path, "\t")), items, users, lean=True)
 
 
 def _rename(frame: pl.DataFrame) -> pl.DataFrame:
@@ -200,7 +200,7 @@ def load(cfg: Config) -> Tables:
         DataError: The folder holds none of the layouts, or a file is damaged.
         ConfigError: A template names an unknown column.
     """
-    folder = reading.folder(cfg.path, _WHAT)
+    folder = tabular.folder(cfg.path, _WHAT)
     path, events, items, profiles, lean = _detect(folder)
     for name, frame, needed in (
         ("ratings", events, ["user", "item"] if lean else _RATINGS),
@@ -219,15 +219,15 @@ def load(cfg: Config) -> Tables:
     if "time" in events.columns:
         events = events.with_columns(parse_times(events["time"], str(path)).alias("time"))
     if "rating" in events.columns:
-        events = events.with_columns(reading.numbers(events["rating"], str(path)).alias("rating"))
+        events = events.with_columns(tabular.numbers(events["rating"], str(path)).alias("rating"))
     if "year" not in items.columns and "title" in items.columns:
-        items = reading.split_year(items)
+        items = tabular.split_year(items)
     if "genres" in items.columns:
         # The set's own way to say that it knows none.
         items = items.with_columns(pl.col("genres").replace("(no genres listed)", None))
     items = items.with_columns(fill(items, cfg.item_text, barred=["genres"]))
     if profiles is None:
-        users = reading.users_of(events)
+        users = tabular.users_of(events)
     else:
         users = profiles.with_columns(fill(profiles, cfg.user_text))
     return check(Tables(events, items, users), str(folder), str(path))

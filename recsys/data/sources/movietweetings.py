@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from recsys.data import reading
+from recsys.data.columns.times import parse_times
+from recsys.data.readers import tabular
+from recsys.data.readers.templates import fill
 from recsys.data.tables import Tables, check
-from recsys.data.text import fill
-from recsys.data.times import parse_times
 
 _WHAT = "ratings.dat and movies.dat of https://github.com/sidooms/MovieTweetings"
 
@@ -37,14 +37,14 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or damaged.
         ConfigError: The template names an unknown column.
     """
-    folder = reading.folder(cfg.path, _WHAT)
-    ratings, movies = reading.find(folder, "ratings.dat"), reading.find(folder, "movies.dat")
-    events = reading.delimited(ratings, "::", ["user", "item", "rating", "time"])
+    folder = tabular.folder(cfg.path, _WHAT)
+    ratings, movies = tabular.find(folder, "ratings.dat"), tabular.find(folder, "movies.dat")
+    events = tabular.delimited(ratings, "::", ["user", "item", "rating", "time"])
     events = events.with_columns(
         parse_times(events["time"], str(ratings)).alias("time"),
-        reading.numbers(events["rating"], str(ratings)).alias("rating"),
+        tabular.numbers(events["rating"], str(ratings)).alias("rating"),
     )
-    items = reading.split_year(reading.delimited(movies, "::", ["item", "title", "genres"]))
+    items = tabular.split_year(tabular.delimited(movies, "::", ["item", "title", "genres"]))
     items = items.with_columns(fill(items, cfg.item_text, barred=["genres"]))
-    events, items, notes = reading.described(events, items, "movietweetings", ratings)
-    return check(Tables(events, items, reading.users_of(events), notes), str(folder), str(ratings))
+    events, items, notes = tabular.described(events, items, "movietweetings", ratings)
+    return check(Tables(events, items, tabular.users_of(events), notes), str(folder), str(ratings))

@@ -15,10 +15,10 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from recsys.data import reading
+from recsys.data.columns.times import parse_times
+from recsys.data.readers import tabular
+from recsys.data.readers.templates import fill
 from recsys.data.tables import Tables, check
-from recsys.data.text import fill
-from recsys.data.times import parse_times
 from recsys.errors import DataError
 
 _WHAT = (
@@ -65,7 +65,7 @@ def _file(path: str) -> Path:
     """The file that the user means."""
     if path and Path(path).is_file():
         return Path(path)
-    folder = reading.folder(path, _WHAT)
+    folder = tabular.folder(path, _WHAT)
     found = sorted(path for kind in _FILES for path in folder.glob(f"*{kind}"))
     if len(found) != 1:
         raise DataError(
@@ -81,7 +81,7 @@ def _lines(path: Path) -> pl.DataFrame:
         DataError: The file is damaged, or nothing is installed that reads .xlsx.
     """
     if path.suffix.lower() != ".xlsx":
-        return reading.table(path, numeric=("Quantity", "UnitPrice", "Price"), latin=True)
+        return tabular.table(path, numeric=("Quantity", "UnitPrice", "Price"), latin=True)
     try:
         # Without types, as the numbers of cancelled invoices begin with a letter.
         sheets = pl.read_excel(path, sheet_id=0, infer_schema_length=0)
@@ -177,7 +177,7 @@ def load(cfg: Config) -> Tables:
     lines = lines.with_columns(
         pl.col("user").str.strip_chars().str.strip_suffix(".0").replace("", None),
         pl.col("item", "basket").str.strip_chars(),
-        *(reading.numbers(lines[name], str(path)).alias(name) for name in ("quantity", "price")),
+        *(tabular.numbers(lines[name], str(path)).alias(name) for name in ("quantity", "price")),
     ).with_row_index("row", offset=1)
     moments, how = _moments(lines, str(path))
     # Only a line that counts must have a time.
@@ -197,6 +197,6 @@ def load(cfg: Config) -> Tables:
     users = lines.unique("user", keep="first", maintain_order=True).select("user", "country")
     users = users.with_columns(fill(users, cfg.user_text))
     events = lines.select("user", "item", "time", "basket", "quantity", "price")
-    events, items, more = reading.described(events, items, "online_retail", path)
+    events, items, more = tabular.described(events, items, "online_retail", path)
     users = users.filter(pl.col("user").is_in(events["user"].unique().to_list()))
     return check(Tables(events, items, users, (*how, *notes, *more)), str(path))

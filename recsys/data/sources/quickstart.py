@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from recsys.data.files import full_disk
 from recsys.data.sources import movielens
-from recsys.data.store import default_root
 from recsys.data.tables import Tables
 from recsys.errors import DataError
+from recsys.runtime.files import full_disk
+from recsys.runtime.store import default_root
 
 _URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 _URL_SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"

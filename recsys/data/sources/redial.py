@@ -28,9 +28,9 @@ from typing import Any, ClassVar, Literal
 
 import polars as pl
 
-from recsys.data import lines, reading
+from recsys.data.readers import jsonl, tabular
+from recsys.data.readers.templates import fill, joined
 from recsys.data.tables import Tables, check
-from recsys.data.text import fill, joined
 from recsys.errors import DataError
 
 _WHAT = "train_data.jsonl and test_data.jsonl of https://redialdata.github.io/website/"
@@ -110,7 +110,7 @@ def _read(path: Path, part: str) -> Iterator[_Dialogue]:
     Raises:
         DataError: It is missing or damaged, or a line holds no dialogue.
     """
-    for place, raw in enumerate(lines.objects(path), 1):
+    for place, raw in enumerate(jsonl.objects(path), 1):
         found: dict[str, Any] = raw
         missing = [key for key in _KEYS if found.get(key) is None]
         turns = found.get("messages")
@@ -148,7 +148,7 @@ def _dialogues(folder: Path, held_out: float) -> tuple[list[_Dialogue], list[str
     for word, part in _PARTS.items():
         names = [f"{word}{end}" for end in (".jsonl", ".jsonl.gz", "_data.jsonl", "_data.jsonl.gz")]
         if any((folder / name).is_file() for name in names):
-            for each in _read(reading.find(folder, *names), part):
+            for each in _read(tabular.find(folder, *names), part):
                 count += 1
                 # One that is held out may not train as well: the later part counts.
                 found[each.number] = each
@@ -165,7 +165,7 @@ def _dialogues(folder: Path, held_out: float) -> tuple[list[_Dialogue], list[str
         parts = ["train" if part == "val" else part for part in parts]
         notes.append("redial: there is no part train; the dialogues of valid train.")
     missing = [part for part in ("val", "test") if part not in parts]
-    reading.check_share(held_out, missing)
+    tabular.check_share(held_out, missing)
     last = parts.count("train")
     size = max(1, round(held_out * last))
     for part in reversed(missing):
@@ -232,11 +232,11 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or damaged, or a line holds no dialogue.
         ConfigError: The template names an unknown column, or `held_out` does not fit.
     """
-    folder = reading.folder(cfg.path, _WHAT)
+    folder = tabular.folder(cfg.path, _WHAT)
     dialogues, parts, notes = _dialogues(folder, cfg.held_out)
     facts = ("id2info.json", "id2info.json.gz")
     there = any((folder / name).is_file() for name in facts)
-    info = reading.by_id(reading.find(folder, *facts)) if there else {}
+    info = tabular.by_id(tabular.find(folder, *facts)) if there else {}
     if not there:
         notes.append("redial: there is no id2info.json; a film's text is its title and year.")
     items = _items(info, dialogues)
@@ -261,8 +261,8 @@ def load(cfg: Config) -> Tables:
     unknown = sum(mark not in names for mark in marks)
     if unknown:
         notes.append(f"redial: {unknown} marks stand for no film that has a name: not read.")
-    items = reading.split_year(items)
+    items = tabular.split_year(items)
     items = items.with_columns(fill(items, cfg.item_text))
-    events, items, more = reading.described(events, items, "redial", folder)
+    events, items, more = tabular.described(events, items, "redial", folder)
     users = users.filter(pl.col("user").is_in(events["user"].unique().to_list()))
     return check(Tables(events, items, users, (*notes, *more)), str(folder))

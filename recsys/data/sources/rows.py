@@ -19,9 +19,9 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from recsys.data import reading
+from recsys.data.readers import tabular
+from recsys.data.readers.templates import fill, plain
 from recsys.data.tables import Tables, check, windows
-from recsys.data.text import fill, plain
 from recsys.errors import ConfigError, DataError
 
 _WHAT = (
@@ -67,7 +67,7 @@ class Config:
 def _files(folder: Path, cfg: Config) -> dict[Path, str | None]:
     """The files of rows with the part that each is for; None: a column says it."""
     if any((folder / name).is_file() for name in (cfg.rows, f"{cfg.rows}.gz")):
-        return {reading.find(folder, cfg.rows, f"{cfg.rows}.gz"): None}
+        return {tabular.find(folder, cfg.rows, f"{cfg.rows}.gz"): None}
     out: dict[Path, str | None] = {}
     for part, words in _PARTS.items():
         found = [folder / f"{word}{kind}" for word in words for kind in _KINDS]
@@ -90,7 +90,7 @@ def _ids(column: pl.Series, where: str) -> pl.Series:
         raise DataError(f"{where}: column '{column.name}' is {column.dtype}; give lists of ids.")
     if column.dtype == pl.List(pl.Null):
         return column.cast(pl.List(pl.String))
-    reading.ids(column.explode(), where)
+    tabular.ids(column.explode(), where)
     return column.cast(pl.List(pl.String)).list.eval(pl.element().str.strip_chars())
 
 
@@ -102,7 +102,7 @@ def _part(column: pl.Series) -> pl.Series:
 
 def _read(path: Path, part: str | None, cfg: Config) -> pl.DataFrame:
     """The rows of a file: user, target, history (list of text), split, where (for messages)."""
-    frame, where = reading.table(path), str(path)
+    frame, where = tabular.table(path), str(path)
     keys = {"user": cfg.user, "history": cfg.history, "target": cfg.target}
     for key, name in (keys if part else {**keys, "split": "split"}).items():
         if name not in frame.columns:
@@ -113,8 +113,8 @@ def _read(path: Path, part: str | None, cfg: Config) -> pl.DataFrame:
     split = pl.Series([part] * frame.height, dtype=pl.String) if part else frame["split"]
     out = pl.DataFrame(
         {
-            "user": reading.ids(frame[cfg.user], where),
-            "target": reading.ids(frame[cfg.target], where),
+            "user": tabular.ids(frame[cfg.user], where),
+            "target": tabular.ids(frame[cfg.target], where),
             "history": _ids(frame[cfg.history], where),
             "split": _part(split),
             "where": [f"{path}: row {n}" for n in range(1, frame.height + 1)],
@@ -208,7 +208,7 @@ def _field(value: object) -> str | None:
 
 def _items(path: Path) -> pl.DataFrame:
     """The items with all their fields as text."""
-    found = reading.by_id(path)
+    found = tabular.by_id(path)
     names = dict.fromkeys([*_ALWAYS, *(name for fields in found.values() for name in fields)])
     columns = {n: [_field(fields.get(n)) for fields in found.values()] for n in names}
     # A field with one of the names that tables keep for themselves would be taken for it.
@@ -224,11 +224,11 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or damaged, or a row does not fit the rows before it.
         ConfigError: A column is not there, or the template names an unknown field.
     """
-    folder = reading.folder(cfg.path, _WHAT)
+    folder = tabular.folder(cfg.path, _WHAT)
     files = _files(folder, cfg)
-    path = reading.find(folder, cfg.items, f"{cfg.items}.gz")
+    path = tabular.find(folder, cfg.items, f"{cfg.items}.gz")
     items = windows(_items(path), str(path))
     events, notes = _events(pl.concat([_read(file, part, cfg) for file, part in files.items()]))
     items = items.with_columns(fill(items, cfg.item_text))
-    events, items, more = reading.described(events, items, "rows", folder)
-    return check(Tables(events, items, reading.users_of(events), (*notes, *more)), str(folder))
+    events, items, more = tabular.described(events, items, "rows", folder)
+    return check(Tables(events, items, tabular.users_of(events), (*notes, *more)), str(folder))

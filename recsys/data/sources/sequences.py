@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from recsys.data import reading
+from recsys.data.readers import tabular
 from recsys.data.tables import Tables, check
 from recsys.errors import DataError
 
@@ -34,7 +34,7 @@ class Config:
 def _pairs(path: Path) -> list[tuple[str, str]]:
     """The two columns of a file, without its header and blank lines."""
     out = []
-    for number, line in enumerate(reading.content(path).split("\n"), 1):
+    for number, line in enumerate(tabular.content(path).split("\n"), 1):
         if not line.strip():
             continue
         left, tab, right = line.partition("\t")
@@ -65,8 +65,8 @@ def load(cfg: Config) -> Tables:
             "data.source.path is empty; set it to the folder of items.tsv and users.tsv."
         )
     folder = Path(cfg.path)
-    items = _pairs(reading.find(folder, "items.tsv", "items.tsv.gz"))
-    users = _pairs(reading.find(folder, "users.tsv", "users.tsv.gz"))
+    items = _pairs(tabular.find(folder, "items.tsv", "items.tsv.gz"))
+    users = _pairs(tabular.find(folder, "users.tsv", "users.tsv.gz"))
     events = [(user, item) for user, history in users for item in history.split()]
     text = pl.String
     tables = Tables(

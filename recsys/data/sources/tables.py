@@ -14,11 +14,12 @@ from typing import Literal
 
 import polars as pl
 
-from recsys.data import reading, written
-from recsys.data.splits import Method
+from recsys.data import export
+from recsys.data.columns.times import parse_times
+from recsys.data.readers import tabular
+from recsys.data.readers.templates import fill, likely
+from recsys.data.splits.methods import Method
 from recsys.data.tables import Tables, check, check_values, windows
-from recsys.data.text import fill, likely
-from recsys.data.times import parse_times
 from recsys.errors import ConfigError, DataError
 
 
@@ -73,7 +74,7 @@ class Config:
             "mark."
         },
     )
-    quoting: reading.Quoting = field(
+    quoting: tabular.Quoting = field(
         default="auto",
         metadata={
             "help": "Double quotes around values, one within a value twice (doubled) or after a "
@@ -84,7 +85,7 @@ class Config:
     @property
     def default_split(self) -> Method:
         """The split that a folder was written with; else `time`."""
-        return (written.read(Path(self.path)).split if self.path else None) or "time"
+        return (export.read(Path(self.path)).split if self.path else None) or "time"
 
 
 def _take(frame: pl.DataFrame, wanted: dict[str, tuple[str, str]], path: str) -> pl.DataFrame:
@@ -148,7 +149,7 @@ def _with_ids(
         DataError: A value is no id.
     """
     for ours, theirs in wanted.items():
-        column = reading.ids(frame[ours].alias(theirs), path)
+        column = tabular.ids(frame[ours].alias(theirs), path)
         if not empty:
             check_values(column, path)
         frame = frame.with_columns(column.alias(ours))
@@ -166,12 +167,12 @@ def _canonical(cfg: Config) -> Tables:
         raise ConfigError(
             f"data.source.path takes canonical tables as they are; leave out {', '.join(odd)}."
         )
-    folder = reading.folder(cfg.path, "the tables that python -m recsys.data output=... wrote")
+    folder = tabular.folder(cfg.path, "the tables that python -m recsys.data output=... wrote")
     events, items, users = (
-        reading.table(reading.find(folder, f"{name}.parquet"))
+        tabular.table(tabular.find(folder, f"{name}.parquet"))
         for name in ("interactions", "items", "users")
     )
-    used = written.read(folder)
+    used = export.read(folder)
     notes: tuple[str, ...] = ()
     if used.keys:
         notes = (f"tables: {folder} was described with {' '.join(used.words())}; repeat them.",)
@@ -192,14 +193,14 @@ def load(cfg: Config) -> Tables:
     dialect = _dialect(cfg)
     events = _events(cfg, dialect)
     items_id = (cfg.items_id, "items_id") if cfg.items_id else (cfg.item, "item")
-    items = _take(reading.table(Path(cfg.items), dialect=dialect), {"item": items_id}, cfg.items)
+    items = _take(tabular.table(Path(cfg.items), dialect=dialect), {"item": items_id}, cfg.items)
     if cfg.unknown == "leave_out":
         items = items.filter(pl.col("item").is_not_null())
     items = windows(_with_ids(items, {"item": items_id[0]}, cfg.items), cfg.items)
     items = items.with_columns(fill(items, cfg.item_text))
     notes: tuple[str, ...] = ()
     if cfg.unknown == "leave_out":
-        events, items, notes = reading.described(events, items, "tables", cfg.interactions)
+        events, items, notes = tabular.described(events, items, "tables", cfg.interactions)
     return check(
         Tables(events, items, _users(cfg, dialect, events), notes),
         cfg.interactions,
@@ -209,7 +210,7 @@ def load(cfg: Config) -> Tables:
     )
 
 
-def _dialect(cfg: Config) -> reading.Dialect:
+def _dialect(cfg: Config) -> tabular.Dialect:
     """How text files are read.
 
     Raises:
@@ -225,15 +226,15 @@ def _dialect(cfg: Config) -> reading.Dialect:
             "latin-1, cp1252, utf-16 or gb18030."
         ) from None
     separator = "\t" if cfg.separator == "\\t" else cfg.separator
-    return reading.Dialect(separator, cfg.encoding, cfg.quoting)
+    return tabular.Dialect(separator, cfg.encoding, cfg.quoting)
 
 
-def _events(cfg: Config, dialect: reading.Dialect) -> pl.DataFrame:
+def _events(cfg: Config, dialect: tabular.Dialect) -> pl.DataFrame:
     """The interactions under our names; further columns are kept."""
     optional = {"time": cfg.time, "rating": cfg.rating, "weight": cfg.weight}
     wanted = {"user": cfg.user, "item": cfg.item} | {k: v for k, v in optional.items() if v}
     numeric = [name for name in (cfg.time, cfg.rating, cfg.weight) if name]
-    frame = reading.table(Path(cfg.interactions), numeric, dialect=dialect)
+    frame = tabular.table(Path(cfg.interactions), numeric, dialect=dialect)
     # A column that merely has one of our names must not be taken for what it was not declared as.
     frame = frame.rename(
         {n: f"{n}_" for n in optional if n in frame.columns and n not in wanted.values()}
@@ -246,28 +247,28 @@ def _events(cfg: Config, dialect: reading.Dialect) -> pl.DataFrame:
         events = events.with_columns(times)
     for name in (n for n in ("rating", "weight") if optional[n]):
         column = events[name].alias(wanted[name])
-        values = reading.numbers(column, cfg.interactions)
+        values = tabular.numbers(column, cfg.interactions)
         check_values(values, cfg.interactions)
         events = events.with_columns(values.alias(name))
     return events
 
 
-def _users(cfg: Config, dialect: reading.Dialect, events: pl.DataFrame) -> pl.DataFrame:
+def _users(cfg: Config, dialect: tabular.Dialect, events: pl.DataFrame) -> pl.DataFrame:
     """The users with their texts; where unknown ones may be, those with interactions."""
     if not cfg.users:
         if cfg.user_text:
             raise ConfigError(
                 "data.source.user_text needs data.source.users, the file with its columns."
             )
-        return reading.users_of(events)
+        return tabular.users_of(events)
     users_id = (cfg.users_id, "users_id") if cfg.users_id else (cfg.user, "user")
-    users = _take(reading.table(Path(cfg.users), dialect=dialect), {"user": users_id}, cfg.users)
+    users = _take(tabular.table(Path(cfg.users), dialect=dialect), {"user": users_id}, cfg.users)
     # Where unknown users are left out, those of no event are, and one without an id has none.
     users = _with_ids(users, {"user": users_id[0]}, cfg.users, cfg.unknown == "leave_out")
     users = users.with_columns(fill(users, cfg.user_text))
     if cfg.unknown == "leave_out":
         known = users.unique("user", keep="first", maintain_order=True)
-        users = reading.users_of(events).select("user")
+        users = tabular.users_of(events).select("user")
         users = users.join(known, on="user", how="left", maintain_order="left")
         users = users.with_columns(pl.col("text").fill_null(""))
     return users

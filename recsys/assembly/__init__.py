@@ -1,0 +1,1 @@
+"""From a configuration to data, model and lists that fit together."""

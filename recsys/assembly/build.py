@@ -1,0 +1,305 @@
+"""The only assembler: a run's configuration in, data, recommender and floors out."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from recsys.assembly import hard_negatives, protocols
+from recsys.assembly.encoding import Tokenize, device, trainable
+from recsys.config.compose import AXES, Run, choice_name, nearest
+from recsys.data.batches import query_texts
+from recsys.data.batches.datamodule import RecDataModule
+from recsys.data.batches.examples import Examples
+from recsys.data.batches.hard_negatives import HardExamples
+from recsys.data.batches.rows import Lists
+from recsys.data.context import Situations, situations
+from recsys.data.prepare import prepare
+from recsys.data.splits.methods import Split
+from recsys.data.tables import Tables, fingerprint
+from recsys.data.training_events import Interactions
+from recsys.encoders.encoder import Encoder
+from recsys.errors import ConfigError
+from recsys.evaluation.evaluator import cutoffs, names
+from recsys.layers.item_embeddings import tag_codes
+from recsys.losses import Draws, around
+from recsys.recommender.base import Parts, Recommender
+from recsys.recommender.optim import optimiser
+from recsys.runtime.progress import say
+from recsys.training import item_table
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Everything a command needs.
+
+    Attributes:
+        tables: The data set, after limits.
+        split: Its events and their roles.
+        examples: Queries and cases.
+        datamodule: Loads batches.
+        recommender: What trains and scores.
+        parts: What floors are made of.
+        fingerprint: SHA-256 of the tables' contents.
+        tokenize: Raw token ids of texts of users, such as a text that is asked for, or None where
+            nothing reads tokens.
+        situations: What is known of queries, where the architecture asks for it.
+    """
+
+    tables: Tables
+    split: Split
+    examples: Examples
+    datamodule: RecDataModule
+    recommender: Recommender
+    parts: Parts
+    fingerprint: str
+    tokenize: Tokenize | None
+    situations: Situations
+
+
+def check_pairs(run: Run) -> None:
+    """Refuses combinations that make no sense.
+
+    Raises:
+        ConfigError: The objective needs what the architecture cannot give, or what one run
+            cannot do yet was asked for.
+    """
+    architecture, objective = run.architecture, run.objective
+    options = run.evaluation
+    known = names(options.protocol, cutoffs(options), options.label)
+    protocols.check(run)
+    if run.evaluation.monitor not in known:
+        raise ConfigError(
+            f"evaluation.monitor: '{run.evaluation.monitor}' is not a metric."
+            f"{nearest(run.evaluation.monitor, known)}"
+        )
+    if not architecture.trains:
+        return
+    architecture.check(run)
+    _check_steps(run)
+    if run.trainer.batch_tokens is not None and architecture.reads_user_texts:
+        raise ConfigError(
+            "trainer.batch_tokens counts the tokens of item texts, and this architecture reads "
+            "users as texts too; leave it out and set trainer.batch_size."
+        )
+    item_table.check(run)
+    if objective.needs not in architecture.gives:
+        raise ConfigError(
+            f"objective {choice_name(objective)} needs {objective.needs}, and architecture "
+            f"{choice_name(architecture)} gives {', '.join(sorted(architecture.gives))}."
+        )
+    item_table.check_reading(run)
+    if run.data.targets == "labelled" and not objective.reads_labels:
+        raise ConfigError(
+            f"data.targets=labelled needs an objective that reads labels (bce, mse), and "
+            f"{choice_name(objective)} takes every target for a positive."
+        )
+    if run.data.targets == "liked" and choice_name(objective) == "bce" and not objective.negatives:
+        raise ConfigError(
+            "objective bce without negatives sees liked events only; set objective.negatives, or "
+            "data.targets=labelled for the observed ones."
+        )
+
+
+def _check_steps(run: Run) -> None:
+    """Refuses a schedule that ends before the training, and to stop by what decides nothing."""
+    laid_out, most = run.optimizer.schedule_steps, run.trainer.max_steps
+    if laid_out is not None and most is not None and laid_out < most:
+        raise ConfigError(
+            f"optimizer.schedule_steps={laid_out} ends before trainer.max_steps={most}; set it to "
+            f"{most} or more."
+        )
+    if run.checkpoint.pick == "last" and run.trainer.patience is not None:
+        raise ConfigError(
+            "checkpoint.pick=last keeps the last step whatever validations say, and "
+            "trainer.patience stops by what they say; set trainer.patience=null or "
+            "checkpoint.pick=best."
+        )
+
+
+def data(run: Run) -> tuple[Tables, Split]:
+    """Loads, checks, filters, limits and splits the tables.
+
+    Raises:
+        ConfigError: The split does not fit the data.
+        DataError: A file, row or column cannot be used.
+    """
+    return prepare(run.data)
+
+
+def assemble(run: Run, check: Callable[[Tables, str], None] | None = None) -> Assembly:
+    """Builds everything that a run needs; seeds torch, so that heads start the same.
+
+    Args:
+        run: Its configuration.
+        check: Sees tables and their fingerprint before anything is encoded, and may refuse them.
+
+    Raises:
+        ConfigError: A combination, an encoder or an option is impossible.
+        DataError: The data cannot be used.
+    """
+    check_pairs(run)
+    say(f"reading the data: {choice_name(run.data.source)}")
+    tables, split = data(run)
+    protocols.check_columns(run, tables)
+    known = situations(tables, split, run.architecture.reads_context, (run.data.event_column,))
+    worded = query_texts.worded(run, tables, split, known)
+    examples = protocols.examples(run, split, len(tables.items), worded)
+    examples.situation = known.codes
+    parts = Parts(
+        texts=tuple(tables.items["text"].to_list()),
+        counts=torch.from_numpy(examples.train_counts()),
+        catalog=None,
+        encoder=None,
+        tuned=None,
+        user_texts=None,
+        prefix=None,
+        objective=None,
+        around=None,
+        optimise=None,
+        ranking=run.evaluation.protocol,
+        ks=cutoffs(run.evaluation),
+        mask_history=run.evaluation.mask_history,
+        max_history=run.data.max_history,
+        label=run.evaluation.label,
+        windows=split.windows,
+        written=query_texts.written(run, tables, known),
+    )
+    key = fingerprint(tables)
+    if check is not None:
+        check(tables, key)
+    if isinstance(examples, HardExamples):
+        hard_negatives.mine(
+            run, examples, split, key, lambda: floor("tfidf", parts), _miner, device(run)
+        )
+    # Now, so that weights do not depend on whether something was mined or read from the store.
+    torch.manual_seed(run.seed)
+    own, tokenize = parts, None
+    if run.architecture.trains:
+        _check_weights(run, examples)
+        own, tokenize = trainable(run, _asked(run, parts, tables, known, examples), tables, known)
+    else:
+        events = Interactions.of(split, examples.train_pairs()[0])
+        own = dataclasses.replace(parts, interactions=events)
+    module = importlib.import_module(type(run.architecture).__module__)
+    recommender = cast(Recommender, module.Model(own, run.architecture))
+    if run.encoder.compile == "on":
+        for encoder in [m for m in recommender.modules() if isinstance(m, Encoder)]:
+            encoder.compile_layers()
+    lists = protocols.lists(
+        run,
+        examples,
+        # Of histories, whatever a run reads: every architecture ranks the same lists.
+        lambda: [floor(n, dataclasses.replace(parts, written=None)) for n in protocols.FLOORS],
+        {"data": key, "split": split.name},
+    )
+    datamodule = _datamodule(run, examples, own, lists)
+    part = protocols.last(run)
+    notes = protocols.notes(run, split, examples, datamodule.asked(part), lists.get(part))
+    split = dataclasses.replace(split, notes=(*split.notes, *notes))
+    return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize, known)
+
+
+def _check_weights(run: Run, examples: Examples) -> None:
+    """Refuses weights that no loss can use, and to regress on a constant."""
+    events = examples.event_weights()
+    if len(events) and not events.any():
+        raise ConfigError(
+            "the events that training predicts all weigh 0, and there is nothing to learn; mend "
+            "the source's weight column."
+        )
+    weights = examples.train_weights()
+    if choice_name(run.objective) == "mse" and len(weights) and weights.min() == weights.max():
+        raise ConfigError(
+            f"objective mse needs observed weights that differ, and all are {weights[0]:g}; give "
+            "the source a weight column, or set data.targets=labelled and data.positive_from."
+        )
+
+
+def _miner(run: Run) -> hard_negatives.Miner:
+    """A run that ranks for another, with its weights as they were at the start."""
+    made = assemble(run)
+    return hard_negatives.Miner(made.recommender, made.examples)
+
+
+def _datamodule(
+    run: Run, examples: Examples, own: Parts, lists: Mapping[int, Lists]
+) -> RecDataModule:
+    draws = run.objective.draws if run.architecture.trains else Draws()
+    sizes = np.zeros(len(own.texts), dtype=np.int64)
+    if own.catalog is not None:
+        sizes = np.asarray(own.catalog.sizes(torch.arange(len(own.catalog))), dtype=np.int64)
+    costs = sizes if own.encoder is None else np.asarray(own.encoder.lengths(sizes.tolist()))
+    return RecDataModule(
+        examples,
+        sizes,
+        queries=run.data.queries,
+        per_user=run.data.queries_per_user,
+        negatives=draws.count,
+        sampling=draws.sampling,
+        batch_size=run.trainer.batch_size,
+        batch_tokens=run.trainer.batch_tokens if run.architecture.trains else None,
+        costs=costs,
+        eval_batch_size=run.evaluation.batch_size,
+        seed=run.seed,
+        lists=lists,
+        max_cases=run.evaluation.max_cases,
+        sample_seed=run.data.sample_seed,
+        test=run.evaluation.test,
+    )
+
+
+def _asked(run: Run, parts: Parts, tables: Tables, known: Situations, examples: Examples) -> Parts:
+    """Adds objective and optimiser, and the tags and context that the architecture asks for."""
+    columns = run.architecture.reads_tags
+    users, liked = (torch.from_numpy(x) for x in examples.train_pairs())
+    targets = examples.target_counts(run.data.queries, run.data.queries_per_user)
+    return dataclasses.replace(
+        parts,
+        tags=tag_codes(tables, columns) if columns else None,
+        situations=known.sizes,
+        around=around(users, liked, len(parts.texts), torch.from_numpy(targets)),
+        l2_sp=run.regularization.l2_sp,
+        schedule_steps=run.optimizer.schedule_steps,
+        **_learning(run),
+    )
+
+
+def _learning(run: Run) -> dict[str, Any]:
+    """The objective and the optimiser, as fields of `Parts`."""
+    objective = importlib.import_module(type(run.objective).__module__)
+    rates = run.optimizer
+    return {
+        "objective": objective.Objective(**dataclasses.asdict(run.objective)),
+        "optimise": optimiser(
+            {
+                "encoder": rates.lr if rates.encoder_lr is None else rates.encoder_lr,
+                "tuned": rates.lr,
+                "head": rates.lr if rates.head_lr is None else rates.head_lr,
+                "table": rates.table_lr,
+            },
+            run.regularization.weight_decay,
+            (rates.betas[0], rates.betas[1]),
+            rates.warmup,
+            rates.schedule,
+        ),
+    }
+
+
+def floor(name: str, parts: Parts) -> Recommender:
+    """A baseline over the same cases, with its default options but for what its name says.
+
+    Where users are texts, tfidf reads those texts too.
+    """
+    kind = protocols.KINDS.get(name)
+    options = {} if kind is None else {"kind": kind}
+    if name == "tfidf" and parts.written is not None:
+        options = {"user": "text"}
+    module = importlib.import_module(f"{AXES['architecture']}.{'popularity' if kind else name}")
+    return cast(Recommender, module.Model(parts, module.Config(**options)))

@@ -1,0 +1,381 @@
+"""What each protocol of evaluation ranks, and what each source of negatives trains on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from recsys.assembly.candidates import candidate_lists
+from recsys.config.compose import Run, choice_name, nearest
+from recsys.config.schema import Evaluation
+from recsys.data.batches.examples import TEST, TRAIN, VAL, Examples
+from recsys.data.batches.hard_negatives import HardExamples, hard_count
+from recsys.data.batches.impressions import ShownExamples, impression_lists, left_out
+from recsys.data.batches.rows import Lists
+from recsys.data.batches.sampled_lists import CAUTION, sampled_lists
+from recsys.data.columns.arrays import Ints, sample
+from recsys.data.describe import repeated
+from recsys.data.splits.methods import Split
+from recsys.data.splits.targets import untold
+from recsys.data.tables import Tables
+from recsys.errors import ConfigError
+from recsys.metrics.beyond_accuracy import categories
+from recsys.recommender.base import Recommender
+from recsys.runtime.store import Store
+
+FLOORS = ("popularity", "tfidf")
+"""What proposes candidates."""
+REVERSED = "reversed popularity"
+"""The floor that shows whether lists tell a target by their making."""
+CHANCE = "chance"
+"""The floor of every list: its items in random order."""
+KINDS = {REVERSED: "reversed", CHANCE: "equal"}
+"""Floors that are popularity of another kind."""
+
+
+def check(run: Run) -> None:
+    """Refuses a source of negatives where it makes no sense.
+
+    Raises:
+        ConfigError: The architecture, the objective, its sampling or the targets do not go with
+            it, or a key speaks of hard negatives where there are none.
+    """
+    data, way = run.data, f"data.negatives={run.data.negatives}"
+    if data.negatives != "hard":
+        for field in dataclasses.fields(data):
+            if field.name.startswith("hard_") and getattr(data, field.name) != field.default:
+                raise ConfigError(
+                    f"data.{field.name} speaks of hard negatives, and {way}; set "
+                    "data.negatives=hard or leave it out."
+                )
+    drawn = data.negatives == "drawn"
+    if not run.architecture.trains:
+        if drawn:
+            return
+        raise ConfigError(
+            f"{way} is for training, and this architecture does not train; leave it out."
+        )
+    name, draws = choice_name(run.objective), run.objective.draws
+    if drawn:
+        if draws.count and not draws.drawable:
+            raise ConfigError(
+                f"objective.negatives={draws.count} of {name} stand beside those that the batch "
+                f"gives, and {way}; set data.negatives=hard or impression, or leave it out."
+            )
+        return
+    if not draws.count:
+        raise ConfigError(
+            f"{way} goes with an objective that sets negatives beside a target (bce, bpr, "
+            "sampled_softmax, in_batch) and objective.negatives of 1 or more, not with "
+            f"{name}{'' if draws.drawable else ' and 0'}."
+        )
+    if draws.corrects is not None:
+        raise ConfigError(
+            f"{draws.corrects} allows for negatives that are drawn among all items, and {way} "
+            f"gives others; set it to 0, or leave out {way}."
+        )
+    if data.negatives == "hard":
+        _check_hard(run, draws.count)
+    else:
+        _check_shown(run, draws.sampling)
+
+
+def _check_shown(run: Run, sampling: str) -> None:
+    if sampling != "uniform":
+        raise ConfigError(
+            "objective.sampling says how negatives are drawn among all items, and "
+            "data.negatives=impression takes them from impressions; leave it out."
+        )
+    if run.data.targets != "liked":
+        raise ConfigError(
+            "data.targets=labelled already trains on what was not clicked; leave out "
+            "data.negatives=impression."
+        )
+
+
+def _check_hard(run: Run, negatives: int) -> None:
+    data = run.data
+    if not hard_count(negatives, data.hard_share):
+        raise ConfigError(
+            f"data.hard_share={data.hard_share:g} of objective.negatives={negatives} is less than "
+            "one item; raise either, or set data.negatives=drawn."
+        )
+    if data.hard_skip >= data.hard_top:
+        raise ConfigError(
+            f"data.hard_skip={data.hard_skip} leaves nothing of data.hard_top={data.hard_top}; "
+            "make it smaller."
+        )
+    if data.hard_from != "tfidf" and not (Path(data.hard_from) / "config.yaml").is_file():
+        raise ConfigError(
+            f"data.hard_from={data.hard_from} is no run: config.yaml is missing there; give tfidf "
+            "or the folder that recsys.fit printed."
+        )
+
+
+def check_columns(run: Run, tables: Tables) -> None:
+    """Refuses item columns that cannot be used, before anything is computed.
+
+    Raises:
+        ConfigError: `evaluation.slices` or `evaluation.category` names none, or one of lists; or
+            the latter one with more values than there can be categories.
+    """
+    known = [name for name in tables.items.columns if name not in ("item", "text")]
+    asked = [("evaluation.slices", name) for name in run.evaluation.slices]
+    if run.evaluation.category is not None:
+        asked.append(("evaluation.category", run.evaluation.category))
+    for key, name in asked:
+        if name not in known:
+            raise ConfigError(f"{key}: the items have no column '{name}'.{nearest(name, known)}")
+        if tables.items[name].dtype.is_nested():
+            raise ConfigError(
+                f"{key}: the column '{name}' of the items holds {tables.items[name].dtype}; make "
+                "it text, as in 'a|b' for two categories."
+            )
+    if run.evaluation.category is not None:
+        categories(tables.items[run.evaluation.category])
+
+
+def examples(run: Run, split: Split, items: int, worded: npt.NDArray[np.bool_] | None) -> Examples:
+    """Training queries and cases.
+
+    Args:
+        run: The options.
+        split: The events.
+        items: Number of items in the catalog.
+        worded: (N,) whether a text says something of each event's query where no history does;
+            None where no query is a text.
+
+    Raises:
+        ConfigError: Negatives come from impressions, and there are none to train on.
+    """
+    data = run.data
+    chosen = (data.train_users, data.sample_seed, data.user_reviews)
+    if data.negatives == "impression":
+        return ShownExamples(split, items, data.max_history, *chosen, worded=worded)
+    if data.negatives == "hard":
+        share = data.hard_share
+        return HardExamples(
+            split, items, data.max_history, data.targets, *chosen, share=share, worded=worded
+        )
+    return Examples(split, items, data.max_history, data.targets, *chosen, worded=worded)
+
+
+def lists(
+    run: Run,
+    made: Examples,
+    floors: Callable[[], Sequence[Recommender]],
+    key: Mapping[str, object],
+) -> dict[int, Lists]:
+    """What is ranked in validation and test, where it is not the whole catalog.
+
+    A run that does not test has no lists of the test part.
+
+    Args:
+        run: The options.
+        made: Queries and cases.
+        floors: Makes the baselines that propose candidates.
+        key: What kept candidate lists depend on: data, split.
+
+    Raises:
+        ConfigError: The data cannot give the lists.
+    """
+    options = run.evaluation
+    sampled = run.evaluation.max_cases, run.data.sample_seed
+    roles = (VAL, TEST) if options.test else (VAL,)
+    if options.protocol == "catalog":
+        return {}
+    if options.protocol == "labels":
+        for role in roles:
+            _check_labels(made.split, role)
+        return {role: made.label_lists(role, *sampled) for role in roles}
+    if options.protocol == "impressions":
+        return {role: impression_lists(made.split, role, *sampled) for role in roles}
+    cases = {role: made.cases(role, *sampled) for role in roles}
+    if options.protocol == "sampled":
+        return {
+            role: sampled_lists(
+                made, at, options.sampled_negatives, options.sampled_by, options.mask_history
+            )
+            for role, at in cases.items()
+        }
+    makers = floors()
+    return {
+        role: candidate_lists(
+            made, at, makers, options.candidates, options.mask_history, Store(), key
+        )
+        for role, at in cases.items()
+    }
+
+
+def _check_labels(split: Split, role: int) -> None:
+    """Refuses lists in which everything is liked: any order of them is perfect."""
+    if (split.label[split.role == role] > 0).all():
+        part = "test" if role == TEST else "validation"
+        raise ConfigError(
+            "evaluation.protocol=labels ranks liked events above the user's others, and every "
+            f"{part} event counts as liked, so that any order would be perfect; set "
+            "data.positive_from to the lowest rating that is liked, or use another protocol."
+        )
+
+
+def last(run: Run) -> int:
+    """The part that a run's figures are of: test, or validation where it does not test."""
+    return TEST if run.evaluation.test else VAL
+
+
+def notes(
+    run: Run, split: Split, made: Examples, at: Ints, ranked: Lists | None
+) -> tuple[str, ...]:
+    """What the reader of a protocol's figures must know, as sentences for the log.
+
+    Args:
+        run: The options.
+        split: The events.
+        made: Queries and cases.
+        at: (N,) events of the cases that are ranked at last.
+        ranked: Their lists, where it is not the whole catalog.
+    """
+    part = "test" if run.evaluation.test else "validation"
+    available = _available(run, split)
+    said = _weighed(run, split)
+    if _trains(run):
+        said = (*made.notes, *made.cut(run.data.queries), *said)
+    if run.architecture.trains:
+        text = run.architecture.reads_user_texts
+        said += untold(
+            made.told, at, part, "an empty text is read" if text else "popularity answers them"
+        )
+    if run.evaluation.protocol == "catalog" and run.evaluation.mask_history:
+        said += _unreachable(split, made.items, at, part)
+    if ranked is not None and run.evaluation.protocol == "candidates":
+        said += _short(ranked, part)
+    if available:
+        said += (
+            f"availability: {available['bounded']} items have a window, and a case is ranked among "
+            f"what can be had at its time; {available['targets_outside']} of "
+            f"{available['targets']} {part} targets lie outside of their own window and are ranked "
+            "all the same.",
+        )
+    if run.evaluation.protocol == "sampled":
+        return (CAUTION.format(n=run.evaluation.sampled_negatives), *said)
+    if run.evaluation.protocol == "impressions":
+        found = left_out(split, last(run))
+        return (
+            *said,
+            f"impressions: of {found.impressions} in {part}, {found.without_positive} without a "
+            f"click and {found.without_negative} without anything else are left out.",
+        )
+    return said
+
+
+def _unreachable(split: Split, items: int, at: Ints, part: str) -> tuple[str, ...]:
+    """How many targets the mask of the history hides from every method."""
+    count = int(repeated(split, items)[at].sum())
+    if not count:
+        return ()
+    return (
+        f"unreachable: {count} of {len(at)} {part} targets were in the user's history already, and "
+        "with evaluation.mask_history=true no method can reach them.",
+    )
+
+
+def _short(ranked: Lists, part: str) -> tuple[str, ...]:
+    """How many lists have fewer candidates than was asked for."""
+    sizes = (ranked.candidates >= 0).sum(1)
+    full = ranked.candidates.shape[1]
+    short = int((sizes < full).sum())
+    if not short:
+        return ()
+    return (
+        f"candidates: {short} of {len(sizes)} {part} lists have fewer than {full} items (down to "
+        f"{int(sizes.min())}), as nothing else is left that their users have not had and can have.",
+    )
+
+
+def _trains(run: Run) -> bool:
+    """Whether a step of training is made."""
+    return run.architecture.trains and run.trainer.max_steps != 0
+
+
+def _weighed(run: Run, split: Split) -> tuple[str, ...]:
+    """What event weights do, where they differ in training."""
+    own = split.weight[split.role == TRAIN]
+    if not len(own) or own.min() == own.max():
+        return ()
+    others = "every event counts once in histories, popularity and the other baselines, and logq"
+    if not _trains(run):
+        return (f"event weights: {others}; they weigh in the losses of what trains.",)
+    does = "a query's loss counts as its event weighs"
+    if choice_name(run.objective) == "mse":
+        does = "under objective mse a weight is what the score is to be"
+    return (f"event weights: {does}; {others}.",)
+
+
+def floors(options: Evaluation) -> tuple[str, ...]:
+    """Names of the baselines that stand beside a run."""
+    if options.protocol == "catalog":
+        return FLOORS
+    rarest = (REVERSED,) if options.protocol in ("candidates", "sampled") else ()
+    return (*FLOORS, *rarest, CHANCE)
+
+
+def telling(found: Mapping[str, Mapping[str, float]], metric: str) -> str | None:
+    """A caution where items in reverse order of popularity beat the floors that want something.
+
+    A target that is put among proposed items is often one of the rarest, and among items drawn by
+    popularity one that training never shows is the rarest: a model that has learned no more than
+    to rank what is rare first does well on such lists, and serves no user.
+
+    Args:
+        found: Test metrics of the baselines.
+        metric: The one to judge by.
+    """
+    rare = found.get(REVERSED, {}).get(metric)
+    if rare is None:
+        return None
+    best = max(value[metric] for name, value in found.items() if name in FLOORS)
+    if not rare > best:  # nor where either has no value
+        return None
+    return (
+        f"caution: on these lists the rarest items first reach {100 * rare:.1f} % {metric}, "
+        f"popularity and tfidf {100 * best:.1f} % at best: the lists tell many targets by their "
+        "making. Read figures beside this floor, for warm targets and for those that were not put "
+        "in, or rank the whole catalog (evaluation.protocol=catalog)."
+    )
+
+
+def _available(run: Run, split: Split) -> dict[str, int]:
+    """How availability narrows what is ranked; empty where it does not.
+
+    Returns:
+        `bounded`: items with a window; `targets`: cases that are ranked (test, or validation where
+        the run does not test); `targets_outside`: those whose target cannot be had at their time.
+    """
+    options = run.evaluation
+    # Labelled events and impressions were shown, whatever a table of items says.
+    if split.windows is None or options.protocol in ("labels", "impressions"):
+        return {}
+    held = split.cases(last(run))
+    cases = sample(held, options.max_cases, run.data.sample_seed)
+    outside = split.windows.outside(cases, split.item[cases].astype(np.int64))
+    return {
+        "bounded": split.windows.bounded,
+        "targets": len(cases),
+        "targets_outside": int(outside.sum()),
+    }
+
+
+def described(run: Run, split: Split) -> dict[str, object]:
+    """What a result says of its protocol, apart from what was ranked by it."""
+    options = run.evaluation
+    if options.protocol == "impressions":
+        return {"left_out": left_out(split, last(run))._asdict()}
+    available = _available(run, split)
+    said: dict[str, object] = {"availability": available} if available else {}
+    if options.protocol == "sampled":
+        said |= {"negatives": options.sampled_negatives, "sampling": options.sampled_by}
+    return said

@@ -1,0 +1,115 @@
+"""Whether runs answered the same question, so that they may be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from recsys.compare.finished_runs import SAME_CASES, PastRun, flat
+from recsys.compare.measures.case_values import prefix
+from recsys.errors import ConfigError
+
+
+def _of_result(part: str, key: str) -> Callable[[PastRun], object]:
+    return lambda run: run.result[part].get(key)
+
+
+def _train_users(run: PastRun) -> object:
+    return run.config["data"]["train_users"]
+
+
+FIELDS: tuple[tuple[str, Callable[[PastRun], object], str], ...] = (
+    ("data.fingerprint", _of_result("data", "fingerprint"), "run both on the same data"),
+    ("data.split", _of_result("data", "split"), "split both in the same way"),
+    ("data.roles_sha256", _of_result("data", "roles_sha256"), "split both in the same way"),
+    ("protocol.name", _of_result("protocol", "name"), "set the same evaluation.protocol"),
+    (
+        "protocol.mask_history",
+        _of_result("protocol", "mask_history"),
+        "set the same evaluation.mask_history",
+    ),
+    ("protocol.catalog", _of_result("protocol", "catalog"), "rank the same catalog"),
+    (
+        "protocol.availability",
+        _of_result("protocol", "availability"),
+        "rank what can be had at the time of a case in both, or in neither: fit the older again",
+    ),
+    (
+        "protocol.candidates",
+        _of_result("protocol", "candidates"),
+        "set the same evaluation.candidates",
+    ),
+    ("what stands before the metrics", prefix, "sample as many items in the same way"),
+)
+"""What two results must agree in: where it stands, how it is read, the remedy."""
+
+
+def refuse_unlike(runs: Sequence[PastRun]) -> None:
+    """Refuses runs that did not answer the same question.
+
+    Encoder, tuning, architecture, objective and the rest of the configuration may differ: they
+    are what is compared.
+
+    Raises:
+        ConfigError: Names two runs and the field in which they differ.
+    """
+    first = runs[0]
+    for other in runs[1:]:
+        for field, read, remedy in FIELDS:
+            _refuse(first, other, field, read(first), read(other), remedy)
+        _refuse_cases(first, other)
+        _refuse_lists(first, other)
+    # What does not train has no training users: floors always count all of them.
+    trained = [run for run in runs if run.trains]
+    for other in trained[1:]:
+        field, remedy = "data.train_users", "train both on the same users"
+        _refuse(trained[0], other, field, _train_users(trained[0]), _train_users(other), remedy)
+        if _train_users(other) is not None:
+            field = "data.sample_seed"
+            drawn = [flat(run.config).get(field, 0) for run in (trained[0], other)]
+            _refuse(trained[0], other, field, drawn[0], drawn[1], remedy)
+
+
+def _refuse_lists(first: PastRun, other: PastRun) -> None:
+    """Refuses other candidate lists, of the test part or of the one that picked checkpoints."""
+    lists = [run.result["data"].get("lists_sha256") or {} for run in (first, other)]
+    for part in ("test", "val"):
+        field = f"data.lists_sha256.{part}"
+        remedy = "rank the same candidate lists"
+        _refuse(first, other, field, lists[0].get(part), lists[1].get(part), remedy)
+
+
+def _refuse(
+    first: PastRun, other: PastRun, field: str, left: object, right: object, remedy: str
+) -> None:
+    """Refuses two runs with different values of a field."""
+    if left == right:
+        return
+    shown = [text if len(text) <= 48 else f"{text[:12]}..." for text in (str(left), str(right))]
+    raise ConfigError(
+        f"{first.folder} and {other.folder} cannot be compared: {field} is {shown[0]} in the one "
+        f"and {shown[1]} in the other; {_drawn(first, other) or remedy}."
+    )
+
+
+def _refuse_cases(first: PastRun, other: PastRun) -> None:
+    """Refuses runs that evaluated other cases, or saw them otherwise."""
+    a, b = first.cases, other.cases
+    if len(a) != len(b):
+        _refuse(first, other, "the number of test cases", len(a), len(b), "evaluate the same cases")
+    for column in SAME_CASES:
+        unlike = (a[column] != b[column]).arg_true()
+        if len(unlike):
+            at = int(unlike[0])
+            raise ConfigError(
+                f"{first.folder} and {other.folder} cannot be compared: {column} in cases.parquet "
+                f"is {a[column][at]} in the one and {b[column][at]} in the other (row {at}); "
+                f"{_drawn(first, other) or 'evaluate the same cases'}."
+            )
+
+
+def _drawn(first: PastRun, other: PastRun) -> str:
+    """The remedy where another sample may be the reason, else nothing."""
+    key = "data.sample_seed"
+    if flat(first.config).get(key) == flat(other.config).get(key):
+        return ""
+    return f"{key} draws other users or cases: give both runs the same"

@@ -1,0 +1,147 @@
+"""Finished runs as they lie on disk."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recsys.config.compose import Node, stored, to_node
+from recsys.errors import ConfigError, DataError
+from recsys.runs.folder import CONFIG
+from recsys.runs.result_file import RESULT, ZERO_SHOT, read_result
+
+SAME_CASES = ("case", "user", "target", "size", "cold", "positives")
+"""Columns of `cases.parquet` that belong to the evaluation, not to what was ranked by it."""
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A finished run.
+
+    Attributes:
+        folder: Where it lies, as it was named.
+        config: Its resolved configuration as plain values, axis nodes with their names.
+        result: What `result.json` holds.
+        cases: A row a test case, in the order of the case numbers.
+    """
+
+    folder: Path
+    config: Node
+    result: Node
+    cases: pl.DataFrame
+
+    @property
+    def seed(self) -> int:
+        """Of weights, queries and negatives."""
+        return int(self.config["seed"])
+
+    @property
+    def trains(self) -> bool:
+        """Whether the architecture trains; a configuration without tuning says no."""
+        return "tuning" in self.config
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no step was taken from an encoder as it is, so that no seed has a part in it.
+
+        A head that begins at random has its seed: the start is then no zero-shot one.
+        """
+        still = self.result.get("validation", {}).get("steps") == 0
+        return still and ZERO_SHOT in self.result["floors"]
+
+
+def find(words: Sequence[str]) -> list[Path]:
+    """The run folders that words name, each once, in the given order.
+
+    Args:
+        words: Folders of runs, folders that hold runs or folders of seeds, or globs of these. A
+            plain file, and a folder within a run, are passed over beside words that name runs: a
+            glob that the shell has written out names those as well.
+
+    Raises:
+        ConfigError: A word names no run.
+    """
+    found: dict[Path, Path] = {}
+    folders = [word for word in words if not Path(word).is_file() and not _within(Path(word))]
+    for word in folders or words:
+        # A folder that is there is no glob, whatever signs its name has.
+        named = [word] if Path(word).exists() else sorted(glob.glob(word))
+        runs: list[Path] = []
+        for path in map(Path, named):
+            if (path / CONFIG).is_file():
+                runs.append(path)
+            else:  # runs of several seeds lie in a folder together
+                inside = [*path.glob(f"*/{CONFIG}"), *path.glob(f"*/*/{CONFIG}")]
+                runs += sorted(file.parent for file in inside)
+        if not runs:
+            raise ConfigError(
+                f"{word} names no run: no config.yaml is there; give the folders that "
+                "recsys.fit printed, or a glob such as 'runs/*'."
+            )
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def _within(path: Path) -> bool:
+    """Whether a folder is one of those in a run, such as its checkpoints."""
+    return path.is_dir() and not (path / CONFIG).is_file() and (path.parent / CONFIG).is_file()
+
+
+def load(folder: Path) -> PastRun:
+    """Reads a finished run.
+
+    Raises:
+        ConfigError: It is not finished, or its configuration cannot be read.
+        DataError: One of its files is damaged.
+    """
+    config = to_node(stored(folder / CONFIG))
+    path = folder / RESULT
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder}: the run is not finished, result.json is missing; finish it with: "
+            f"python -m recsys.fit resume={folder}"
+        )
+    if not config["evaluation"]["test"]:
+        raise ConfigError(
+            f"{folder}: the run only validated (evaluation.test=false), and runs are compared by "
+            "their tests; run fit again with evaluation.test=true."
+        )
+    try:
+        result = read_result(folder)
+        complete = all(isinstance(result[k], dict) for k in ("test", "floors", "protocol", "cost"))
+        complete = complete and {"fingerprint", "split", "roles_sha256"} <= set(result["data"])
+    except (KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise DataError(f"{path} is damaged or of another version; run fit again.")
+    return PastRun(folder, config, result, _cases(folder / "cases.parquet"))
+
+
+def _cases(path: Path) -> pl.DataFrame:
+    """The rows of a file of cases."""
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError):
+        raise DataError(f"{path} is missing or damaged; run fit again.") from None
+    lacking = {*SAME_CASES, "rank", "ties", "history"} - set(frame.columns)
+    if lacking or not len(frame):
+        what = f"lacks the column {min(lacking)}" if lacking else "holds no case"
+        raise DataError(f"{path} {what}; run fit again.")
+    return frame.sort("case")
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> Node:
+    """A nested mapping as dotted keys."""
+    out: Node = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out

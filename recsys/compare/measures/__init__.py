@@ -1,0 +1,1 @@
+"""What is compared: values of cases, users, cost, slices."""

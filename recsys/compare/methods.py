@@ -1,0 +1,227 @@
+"""Which runs are one method, and what it is called."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys.compare.finished_runs import PastRun, flat
+from recsys.compare.keys import HELD, NEUTRAL, TRAINING, within
+from recsys.compare.short_names import aliases, name_of, short, shortened
+from recsys.config.compose import Node, nearest
+from recsys.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        label: What the outputs call it.
+        runs: By seed, at least one.
+    """
+
+    label: str
+    runs: tuple[PastRun, ...]
+
+    @property
+    def trains(self) -> bool:
+        """Whether another seed could give another result."""
+        return self.runs[0].trains and not all(run.untouched for run in self.runs)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of its runs."""
+        return [run.seed for run in self.runs]
+
+
+def identity(run: PastRun) -> Node:
+    """What makes a run's method: its dotted keys without seed and whatever changes no result.
+
+    An encoder is what its checksum says, wherever it lies, and what was followed of its folder.
+    """
+    left_out = (*NEUTRAL, *HELD, *(() if run.trains else TRAINING))
+    out = {key: value for key, value in flat(run.config).items() if not within(key, left_out)}
+    checksum = run.result.get("encoder", {}).get("sha256")
+    if run.trains and checksum:
+        followed = run.result["encoder"].get("follows")
+        told = "" if followed is None else f" {json.dumps(followed, sort_keys=True)}"
+        out["encoder.model"] = f"sha256:{checksum}{told}"
+        out = {k: v for k, v in out.items() if k not in ("encoder.revision", "encoder.sha256")}
+    return out
+
+
+def methods(runs: Sequence[PastRun], names: Mapping[Path, str] | None = None) -> list[Method]:
+    """Groups runs into methods, in the order in which each is first named.
+
+    Args:
+        runs: Those to compare.
+        names: The user's names, by resolved folder of a run; a name holds for all runs of the
+            method. What has none is called by what it is.
+
+    Raises:
+        ConfigError: Two runs are the same method with the same seed, a method has two names, or
+            two methods have the same.
+    """
+    groups: dict[str, list[PastRun]] = {}
+    for run in runs:
+        key = json.dumps(identity(run), sort_keys=True, default=str)
+        for other in groups.setdefault(key, []):
+            if other.seed == run.seed:
+                raise ConfigError(
+                    f"{other.folder} and {run.folder} are the same method with the same seed "
+                    f"({run.seed}); compare only one of them."
+                )
+        groups[key].append(run)
+    members = list(groups.values())
+    automatic = _labels([group[0] for group in members])
+    given = [_given(group, names or {}) for group in members]
+    labels = [name or label for name, label in zip(given, automatic, strict=True)]
+    _refuse_same(labels, [group[0] for group in members])
+    return [
+        Method(label, tuple(sorted(group, key=lambda run: run.seed)))
+        for label, group in zip(labels, members, strict=True)
+    ]
+
+
+def _given(group: Sequence[PastRun], names: Mapping[Path, str]) -> str | None:
+    """The user's name of a method, or None."""
+    folders = {names.get(run.folder.resolve()): run.folder for run in group}
+    folders.pop(None, None)
+    if len(folders) > 1:
+        (name, a), (other, b) = list(folders.items())[:2]
+        raise ConfigError(
+            f"names: {a} is '{name}' and {b} is '{other}', and they are one method with different "
+            "seeds; give both one name."
+        )
+    return next(iter(folders), None)
+
+
+def _refuse_same(labels: Sequence[str], firsts: Sequence[PastRun]) -> None:
+    """Refuses two methods of one label: the tables could not tell them apart."""
+    known: dict[str, PastRun] = {}
+    for label, run in zip(labels, firsts, strict=True):
+        other = known.setdefault(label, run)
+        if other is not run:
+            keys = _differing([identity(other), identity(run)])
+            raise ConfigError(
+                f"{other.folder} and {run.folder} differ in {', '.join(_axes(keys) or keys)}, and "
+                f"both are called '{label}'; give each a name of its own with names=FILE."
+            )
+
+
+def _labels(firsts: Sequence[PastRun]) -> list[str]:
+    """The experiment's name, or tuning and architecture, and where needed what differs."""
+    same: dict[str, list[int]] = {}
+    for at, run in enumerate(firsts):
+        same.setdefault(name_of(run), []).append(at)
+    labels = [""] * len(firsts)
+    for name, places in same.items():
+        words = _words([firsts[at] for at in places])
+        for at, own in zip(places, words, strict=True):
+            labels[at] = " ".join([name, *own])
+    return labels
+
+
+def _differing(nodes: Sequence[Node]) -> list[str]:
+    """Keys in which nodes differ."""
+    keys = dict.fromkeys(key for node in nodes for key in node)
+    return [k for k in keys if any(node.get(k) != nodes[0].get(k) for node in nodes[1:])]
+
+
+def _axes(keys: Sequence[str]) -> list[str]:
+    """Those of some dotted keys that name a choice on an axis."""
+    return [key for key in keys if key.endswith(".name")]
+
+
+def _words(runs: Sequence[PastRun]) -> list[list[str]]:
+    """What tells methods of one name apart: `key=value` words of each.
+
+    First their choices on the axes, then what differs between methods of the same choices. A key
+    that differs only together with a choice, as a learning rate of each tuning method, is not
+    told, and neither is one that a choice leaves empty, as `optimizer.encoder_lr` of LoRA.
+    """
+    nodes = [identity(run) for run in runs]
+    unlike = _differing(nodes)
+    axes = _axes(unlike)
+    chosen = [tuple(node.get(key) for key in axes) for node in nodes]
+    within = {
+        choice: _differing([n for n, c in zip(nodes, chosen, strict=True) if c == choice])
+        for choice in chosen
+    }
+    told = {key for keys in within.values() for key in keys}
+    models = _models(runs, nodes) if "encoder.model" in told else [""] * len(runs)
+    out = []
+    for run, node, choice, model in zip(runs, nodes, chosen, models, strict=True):
+        values = flat(run.config) | {"encoder.model": model}
+        out.append(
+            [
+                f"{key.removesuffix('.name')}={_shown(values.get(key))}"
+                for key in unlike
+                if key in axes
+                or key in within[choice]
+                or (key in told and node.get(key) is not None)
+            ]
+        )
+    return out
+
+
+def _models(runs: Sequence[PastRun], nodes: Sequence[Node]) -> list[str]:
+    """The encoder's name in each label: the last part of it, or all where that is not enough."""
+    whole = [str(run.config["encoder"]["model"]) for run in runs]
+    short = [
+        name.removeprefix("package:").removesuffix("/model").rpartition("/")[2] for name in whole
+    ]
+    kinds = {(name, node.get("encoder.model")) for name, node in zip(short, nodes, strict=True)}
+    return short if len(kinds) == len(set(short)) else whole
+
+
+def _shown(value: object) -> str:
+    """A value in a label."""
+    return "null" if value is None else str(value).replace(" ", "")
+
+
+def choose(name: str, found: Sequence[Method]) -> Method:
+    """The method that a name means.
+
+    That is its label, the folder of one of its runs or of its seeds, what the terminal's table
+    calls it, or what only it is called by: its experiment, its tuning.
+
+    Raises:
+        ConfigError: There is none, or there are several.
+    """
+    folder = Path(name).resolve()
+    for method in found:
+        if name == method.label or any(
+            name == run.folder.name or folder == run.folder.resolve() for run in method.runs
+        ):
+            return method
+    inside = [method for method in found if any(_lies_in(run, name) for run in method.runs)]
+    if len(inside) == 1:
+        return inside[0]
+    labels = [method.label for method in inside or found]
+    if inside:
+        raise ConfigError(f"baseline: {name} holds several methods: {'; '.join(labels)}; name one.")
+    called = [method for method in found if name in aliases(method.runs)]
+    # What the table calls one comes first: zero_shot leaves its encoder frozen too.
+    shown = shortened(found)
+    called = [method for method in called if shown[method.label] == name] or called
+    if len(called) == 1:
+        return called[0]
+    if called:
+        several = "; ".join(method.label for method in called)
+        raise ConfigError(f"baseline: '{name}' may be several methods: {several}; name one.")
+    # A tuning is a name too, but listed it would seem to be a method that nobody gave.
+    often = Counter(alias for method in found for alias in aliases(method.runs))
+    brief = [short(method.runs[0]) for method in found]
+    known = dict.fromkeys([*labels, *(each for each in brief if often[each] == 1)])
+    raise ConfigError(f"baseline: '{name}' is none of the methods.{nearest(name, known)}")
+
+
+def _lies_in(run: PastRun, name: str) -> bool:
+    """Whether a name is that of the folder in which a run's folder lies."""
+    parent = run.folder.resolve().parent
+    return name == parent.name or Path(name).resolve() == parent

@@ -1,0 +1,90 @@
+"""Short names of methods, as a sweep calls them: frozen, lora, causal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from recsys.compare.finished_runs import PastRun
+from recsys.config.compose import choices
+
+if TYPE_CHECKING:
+    from recsys.compare.methods import Method
+
+TAG = "method="
+"""How the tag of a sweep's run begins that says its method."""
+
+
+def name_of(run: PastRun) -> str:
+    """The experiment's name, or tuning and architecture."""
+    if run.config["experiment"] is not None:
+        return str(run.config["experiment"])
+    axes = [run.config[axis]["name"] for axis in ("tuning", "architecture") if axis in run.config]
+    return " ".join(axes)
+
+
+def short(run: PastRun) -> str:
+    """What a run's method is called in few letters.
+
+    The name that its sweep gave it; else that of its experiment without the architecture, where
+    the experiment is named by both; else its tuning. An experiment that is named by a tuning
+    which the command has replaced is called by the one that it had.
+    """
+    for tag in run.config["tracking"]["tags"]:
+        if tag.startswith(TAG) and len(tag) > len(TAG):
+            return str(tag.removeprefix(TAG))
+    architecture = str(run.config["architecture"]["name"])
+    tuning = str(run.config["tuning"]["name"]) if run.trains else ""
+    experiment = run.config["experiment"]
+    if experiment is None:
+        return tuning or architecture
+    stem, cut, rest = str(experiment).partition(f"_{architecture}")
+    if not cut or rest:
+        return str(experiment)
+    return tuning if tuning and stem in choices("tuning") else stem
+
+
+def shortened(found: Sequence[Method]) -> dict[str, str]:
+    """The short name of each method by its label; no two are alike.
+
+    Args:
+        found: All methods; a name that the user gave stays.
+    """
+    brief: dict[str, str] = {}
+    for method in found:
+        name = name_of(method.runs[0])
+        automatic = method.label == name or method.label.startswith(f"{name} ")
+        brief[method.label] = short(method.runs[0]) if automatic else method.label
+    often = Counter(brief.values())
+    for method in found:
+        if often[brief[method.label]] > 1:  # then with the words that tell them apart
+            words = method.label.removeprefix(name_of(method.runs[0]))
+            brief[method.label] += words if words != method.label else ""
+    often = Counter(brief.values())
+    return {label: name if often[name] == 1 else label for label, name in brief.items()}
+
+
+def called(label: str, names: Mapping[str, str]) -> str:
+    """What a row is called: a method by its short name, a floor of some method by that one's.
+
+    Args:
+        label: Of the row.
+        names: What `shortened` gave; empty where labels are to stay.
+    """
+    if label in names:
+        return names[label]
+    for name in sorted(names, key=len, reverse=True):
+        before, of, rest = label.partition(f" of {name}")
+        if of and (not rest or rest.startswith(" and ")):
+            return f"{before} of {names[name]}{rest}"
+    return label
+
+
+def aliases(runs: Sequence[PastRun]) -> set[str]:
+    """What else a method may be called: as by a sweep, by its experiment, or by its tuning."""
+    out: set[str] = set()
+    for run in runs:
+        axis = "tuning" if run.trains else "architecture"
+        out |= {short(run), str(run.config["experiment"] or ""), str(run.config[axis]["name"])}
+    return out - {""}

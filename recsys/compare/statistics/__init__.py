@@ -1,0 +1,1 @@
+"""Whether a difference is real: contrasts, variance, resampling, power."""

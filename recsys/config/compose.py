@@ -1,0 +1,419 @@
+"""`compose`: command-line arguments in, the dataclasses of the schema out.
+
+Precedence: dataclass defaults < `experiments/NAME.yaml` (each with at most one `extends:`) <
+command line. Only OmegaConf and the standard library are imported here, so that a typo is refused
+before torch is loaded; a key inside an axis node imports that axis' one module.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import typing
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from recsys.config.ranges import TEMPLATE, check_lists, check_ranges, no_text, quoted, spelled
+from recsys.config.schema import Run, option
+from recsys.config.shipped import find_file, find_folders, is_path, list_names
+from recsys.config.yaml_file import (
+    Node,
+    bared,
+    merged,
+    read_mapping,
+    shielded,
+    typed_word,
+    unwrapped,
+    written,
+)
+from recsys.errors import ConfigError, nearest
+
+__all__ = [
+    "AXES",
+    "Node",
+    "Run",
+    "choices",
+    "compose",
+    "nearest",
+    "option",
+    "stored",
+    "to_node",
+    "to_yaml",
+]
+
+
+class Fresh(dict[str, Any]):
+    """An axis node that replaces what lower layers said, because its name was given alone."""
+
+
+AXES: Mapping[str, str] = {
+    "data.source": "recsys.data.sources",
+    "tuning": "recsys.tuning",
+    "architecture": "recsys.architectures",
+    "objective": "recsys.objectives",
+}
+"""Where the choices of each axis lie: a choice is a file in that package."""
+
+NEEDED: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "data.source": ("load", ("default_split",)),
+    "tuning": ("apply", ("moves",)),
+    "architecture": (
+        "Model",
+        (
+            *("gives", "trains", "reads_tokens", "reads_user_texts", "reads_item_vectors"),
+            *("reads_tags", "reads_context", "reads_context_texts", "learns_rows"),
+        ),
+    ),
+    "objective": ("Objective", ("needs", "reads_labels", "draws", "encodes_catalog")),
+}
+"""What a choice's module has beside `Config`, and the class variables or properties of that."""
+
+
+def choices(axis: str) -> dict[str, str]:
+    """Names of an axis' choices and the first line of each module's docstring, without importing.
+
+    Args:
+        axis: A key of `AXES`.
+
+    Returns:
+        Name to description, sorted by name.
+    """
+    spec = importlib.util.find_spec(AXES[axis])
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    found = {}
+    for path in sorted(p for folder in folders for p in Path(folder).glob("[!_]*.py")):
+        found[path.stem] = _summary(path, path.stat().st_mtime_ns)
+    return found
+
+
+@functools.cache
+def _summary(path: Path, changed: int) -> str:
+    """First line of a module's docstring, read once: it is half of what composing takes."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]
+
+
+def experiments() -> list[str]:
+    """Names of the experiments of the working folder and of those that are shipped, sorted."""
+    return list_names(find_folders("experiment"))
+
+
+def choice_name(config: object) -> str:
+    """The name under which a choice's `Config` was asked for, as in `tuning: lora`."""
+    module = type(config).__module__
+    package, _, name = module.rpartition(".")
+    return name if package in AXES.values() else module
+
+
+def compose(argv: Sequence[str], folder: Path | None = None) -> Run:
+    """Makes a run from defaults, an experiment and command-line arguments.
+
+    Args:
+        argv: `key=value` words, such as `optimizer.lr=3e-4` or `tuning=full`.
+        folder: Where experiments lie; None for the working folder's and those that are shipped.
+
+    Returns:
+        The run, its axis nodes replaced by the `Config` instances of their modules.
+
+    Raises:
+        ConfigError: A key, choice, value or combination is wrong; the sentence names it.
+    """
+    command_line = _words(argv)
+    name = command_line.get("experiment")
+    if name in (None, ""):
+        return _run([command_line])
+    places = find_folders("experiment") if folder is None else [folder]
+    below = _experiment(str(name), places, Path())
+    if is_path(str(name)):  # a run is called by its name, in folders and tables
+        command_line["experiment"] = Path(str(name)).stem
+    return _run([*below, command_line])
+
+
+def stored(path: Path, words: Sequence[str] = ()) -> Run:
+    """The run whose resolved configuration lies in a file that `to_yaml` wrote.
+
+    Args:
+        path: The file.
+        words: `key=value` words that amend it.
+
+    Raises:
+        ConfigError: The file is missing, or no configuration of this version.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing; name the folder of a run.")
+    layer = read_mapping(path)
+    # An axis that does not apply is left out; of a cut file, defaults would fill up the rest.
+    missing = [f.name for f in fields(Run) if f.name not in (*layer, "tuning", "objective")]
+    if missing:
+        raise ConfigError(
+            f"{path} is damaged or of another version: it lacks {', '.join(missing)}; start a new "
+            "run."
+        )
+    return _run([layer, _words(words)])
+
+
+def compose_data(argv: Sequence[str]) -> Run:
+    """As `compose`, but of the axes only the source is read, so that torch is not loaded."""
+    nodes: dict[str, Node] = {}
+    rest = _take_axes(_words(argv), nodes)
+    _check(rest, Run, "")
+    run = cast(Run, _typed(Run, rest, ""))
+    run.data.source = _choice("data.source", nodes.get("data.source", run.data.source))
+    check_ranges(run, "")
+    _ask_for_reviews(run)
+    return run
+
+
+def _run(layers: Sequence[Node]) -> Run:
+    """Merges layers, the last one winning, and types the result."""
+    nodes: dict[str, Node] = {}
+    shared: Node = {}
+    for layer in layers:
+        rest = _take_axes(layer, nodes)
+        _check(rest, Run, "")
+        shared = merged(shared, rest)
+    run = cast(Run, _typed(Run, shared, ""))
+    for axis in AXES:
+        default = run.data.source if axis == "data.source" else getattr(run, axis)
+        node = nodes.get(axis, {})
+        config = _choice(axis, {**(default if "name" not in node else {}), **node})
+        setattr(run.data if axis == "data.source" else run, axis.split(".")[-1], config)
+    check_ranges(run, "")
+    check_lists(run)
+    _ask_for_reviews(run)
+    options = run.evaluation
+    if not options.monitor.startswith(options.label):
+        options.monitor = f"{options.label}{options.monitor}"
+    if not cast(Any, run.architecture).trains:
+        _refuse_training(run, nodes)
+    return run
+
+
+def _ask_for_reviews(run: Run) -> None:
+    """A source that keeps reviews on demand only does so where user texts are made of them."""
+    source = run.data.source
+    for f in fields(source):
+        if f.name == "keep_reviews" and source.keep_reviews is None:
+            source.keep_reviews = run.data.user_reviews > 0
+
+
+def _refuse_training(run: Run, nodes: Mapping[str, Node]) -> None:
+    """An architecture that does not train has no tuning and no objective."""
+    for axis in ("tuning", "objective"):
+        if axis in nodes:
+            raise ConfigError(
+                f"architecture {choice_name(run.architecture)} does not train; leave out {axis}."
+            )
+        setattr(run, axis, None)
+
+
+def parse(argv: Sequence[str]) -> Node:
+    """Reads `key=value` words into a nested dict; a scalar over an axis is its name.
+
+    Raises:
+        ConfigError: A word without `=`, or a value that is not YAML.
+    """
+    return cast(Node, unwrapped(_words(argv)))
+
+
+def _words(argv: Sequence[str]) -> Node:
+    """As `parse`, with what was typed beside each number and truth value."""
+    out: Node = {}
+    for word in argv:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{word}' is not of the form key=value, as in optimizer.lr=3e-4.")
+        try:
+            value = typed_word(text)
+        except ConfigError as error:
+            if TEMPLATE.match(text):
+                raise ConfigError(f"{key}: {quoted(key, text)}.") from None
+            raise ConfigError(f"{key}: the value cannot be read as YAML: {error}") from None
+        for name in reversed(key.split(".")):
+            value = {name: value}
+        _deepen(out, cast(Node, value), "")
+    return out
+
+
+def _deepen(into: Node, new: Node, prefix: str) -> None:
+    """Merges one word into the others; `tuning=x` and `tuning.rank=4` may come in any order.
+
+    A bare name makes the node fresh, with what other words of the command line set in it.
+    """
+    for key, value in new.items():
+        path = f"{prefix}{key}"
+        if path in AXES and not isinstance(value, dict):
+            value = Fresh(name=unwrapped(value))
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            if isinstance(value, Fresh):
+                into[key] = Fresh(into[key])
+            _deepen(into[key], value, f"{path}.")
+        else:
+            into[key] = value
+            if isinstance(value, dict):
+                into[key] = type(value)()
+                _deepen(into[key], value, f"{path}.")
+
+
+def _experiment(
+    name: str, places: Sequence[Path], beside: Path, seen: tuple[Path, ...] = ()
+) -> list[Node]:
+    """The layers of an experiment, its base first.
+
+    Args:
+        name: Its name or path.
+        places: Where names are looked up.
+        beside: The folder from which a path leads: of the file that extends this one.
+        seen: The files that extend it.
+    """
+    path = find_file("experiment", name, places, beside, [each.resolve() for each in seen])
+    if path.resolve() in [each.resolve() for each in seen]:
+        circle = " -> ".join(each.stem for each in (*seen, path))
+        raise ConfigError(f"experiments extend each other in a circle: {circle}.")
+    layer = read_mapping(path)
+    base = layer.pop("extends", None)
+    if "experiment" in layer:
+        raise ConfigError(f"{path}: 'experiment' is a command-line key; use 'extends: NAME'.")
+    if base is not None and not isinstance(base, str):
+        raise ConfigError(f"{path}: 'extends' takes one experiment's name, not {base!r}.")
+    if not base:
+        return [layer]
+    nearby = [path.parent, *(each for each in places if each.resolve() != path.parent.resolve())]
+    return [*_experiment(base, nearby, path.parent, (*seen, path)), layer]
+
+
+def _take_axes(layer: Node, nodes: dict[str, Node]) -> Node:
+    """Moves a layer's axis nodes into `nodes`.
+
+    A name alone or another name replaces; a mapping or a dotted key amends.
+    """
+    rest = {k: copy(v) for k, v in layer.items()}
+    for axis in AXES:
+        group, _, leaf = axis.rpartition(".")
+        holder = rest.get(group, {}) if group else rest
+        if not isinstance(holder, dict) or leaf not in holder:
+            continue
+        value = holder.pop(leaf)
+        node = dict(value) if isinstance(value, dict) else {"name": value}
+        alone = isinstance(value, Fresh) or not isinstance(value, dict)
+        if "name" in node:
+            _check_name(axis, node["name"])
+        before = nodes.get(axis, {})
+        same = "name" not in node or node["name"] == before.get("name")
+        nodes[axis] = merged(before, node) if same and not alone else node
+    return rest
+
+
+def _check_name(axis: str, name: object) -> None:
+    known = choices(axis)
+    if isinstance(name, str) and "." in name and all(p.isidentifier() for p in name.split(".")):
+        return  # the import path of a module outside
+    if not isinstance(name, str) or name not in known:
+        hint = nearest(str(name), known)
+        if name in experiments():
+            hint = f" It is an experiment: experiment={name}. Known: {', '.join(known)}."
+        raise ConfigError(f"{axis}: '{name}' is not a choice.{hint}")
+
+
+def _choice(axis: str, node: Node) -> object:
+    """Imports the module that a node names and makes its `Config`."""
+    name = node["name"]
+    _check_name(axis, name)
+    module_name = name if name not in choices(axis) else f"{AXES[axis]}.{name}"
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, SyntaxError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{axis}: '{name}' cannot be imported ({reason}).") from None
+    config = _schema(axis, module)
+    rest = {k: v for k, v in node.items() if k != "name"}
+    if rest and not fields(config):
+        first = f"{axis}.{next(iter(rest))}"
+        raise ConfigError(
+            f"{first} is not a known key: {axis}={name} has no settings; leave it out."
+        )
+    _check(rest, config, f"{axis}.")
+    return _typed(config, rest, f"{axis}.")
+
+
+def _schema(axis: str, module: ModuleType) -> type:
+    """The `Config` of a choice's module, once module and class have what the axis needs.
+
+    The class is how the module is found again, so it must be the module's own.
+    """
+    config = getattr(module, "Config", None)
+    if not isinstance(config, type) or not is_dataclass(config):
+        raise ConfigError(f"{axis}: {module.__name__} has no dataclass named Config.")
+    if config.__module__ != module.__name__:
+        raise ConfigError(
+            f"{axis}: {module.__name__} takes its Config from {config.__module__}, and would be "
+            "taken for that; define a dataclass Config of its own there, which may inherit from it."
+        )
+    function, variables = NEEDED[axis]
+    missing = [f"Config.{name}" for name in variables if not hasattr(config, name)]
+    if function not in dir(module):  # which may lie elsewhere, to be loaded when it is used
+        missing.append(function)
+    if missing:
+        raise ConfigError(f"{axis}: {module.__name__} lacks {', '.join(missing)}; define it there.")
+    return config
+
+
+def _check(node: Node, schema: type, prefix: str) -> None:
+    """Refuses unknown keys, and a scalar where a group is; puts right how a value is spelled."""
+    hints = typing.get_type_hints(schema)
+    known = {f.name: f for f in fields(schema)}
+    for key, value in node.items():
+        if key not in known:
+            raise ConfigError(f"{prefix}{key} is not a known key.{nearest(str(key), known)}")
+        inner = hints[key]
+        if is_dataclass(inner):
+            if not isinstance(value, dict):
+                names = [f.name for f in fields(inner)]
+                raise ConfigError(
+                    f"{prefix}{key} is a group, not a value; set one of its keys: "
+                    f"{', '.join(names)}."
+                )
+            _check(cast(Node, value), cast(type, inner), f"{prefix}{key}.")
+        else:
+            node[key] = spelled(value, known[key], inner, f"{prefix}{key}")
+
+
+def _typed(schema: type, values: Node, prefix: str) -> object:
+    """An instance of a dataclass, every value converted to its declared type."""
+    try:
+        own = {f.name: f.default for f in fields(schema) if f.default != shielded(f.default)}
+        base = schema(**shielded(own)) if own else schema
+        typed = OmegaConf.merge(OmegaConf.structured(base), shielded(values))
+        return bared(OmegaConf.to_object(typed))
+    except OmegaConfBaseException as error:
+        key = f"{prefix}{error.full_key}" if error.full_key else prefix.rstrip(".")
+        reason = bared(str(error.msg if hasattr(error, "msg") else error).splitlines()[0])
+        raise ConfigError(f"{key}: {no_text(key, reason) or reason}.") from None
+
+
+def to_node(run: Run) -> Node:
+    """A run as plain values, axis nodes with their names, so that it composes again."""
+    out: Node = dataclasses.asdict(run)
+    out["data"]["source"] = {"name": choice_name(run.data.source), **out["data"]["source"]}
+    for axis in ("tuning", "architecture", "objective"):
+        config = getattr(run, axis)
+        if config is None:
+            del out[axis]
+        else:
+            out[axis] = {"name": choice_name(config), **out[axis]}
+    return out
+
+
+def to_yaml(run: Run) -> str:
+    """The resolved configuration as YAML."""
+    return written(to_node(run))

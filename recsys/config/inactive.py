@@ -1,0 +1,48 @@
+"""Settings that change nothing in a run, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, cast
+
+from recsys.config.compose import Run
+
+KEYS = (
+    "optimizer.encoder_lr",
+    "optimizer.table_lr",
+    "regularization.dropout",
+    "data.queries_per_user",
+)
+"""Shared keys that mean something for some methods only."""
+
+
+def meaningless(run: Run, key: str) -> str:
+    """Why a shared key changes nothing in a run's training; empty where it does."""
+    moves, rates = cast(Any, run.tuning).moves, run.optimizer
+    if key == "optimizer.encoder_lr" and moves != "encoder":
+        return "no pretrained weight trains"
+    if key == "optimizer.table_lr" and run.trainer.encoder_updates == "every_step":
+        return "there is no item table"
+    if key == "regularization.dropout" and moves == "nothing":
+        return "no layer of the encoder trains"
+    own = moves == "tuned" or (moves == "encoder" and rates.encoder_lr is None)
+    if key == "optimizer.lr" and not own and rates.head_lr is not None:
+        return "encoder and heads have rates of their own"
+    if key == "data.queries_per_user" and run.data.queries != "random":
+        return f"data.queries is {run.data.queries}"
+    return ""
+
+
+def notes(run: Run) -> list[str]:
+    """A sentence for each key that was set, and changes nothing."""
+    if not run.architecture.trains:  # then all keys of training are refused
+        return []
+    found = []
+    for key in KEYS:
+        group, _, name = key.partition(".")
+        options = getattr(run, group)
+        (field,) = (f for f in dataclasses.fields(options) if f.name == name)
+        why = meaningless(run, key)
+        if why and getattr(options, name) != field.default:
+            found.append(f"{key} changes nothing: {why}.")
+    return found

@@ -1,0 +1,127 @@
+"""Values of a configuration that its types allow and that cannot be used."""
+
+from __future__ import annotations
+
+import math
+import re
+import typing
+from dataclasses import Field, fields, is_dataclass
+from types import NoneType
+from typing import Any, cast
+
+from recsys.config.schema import Run
+from recsys.config.yaml_file import Typed, unwrapped
+from recsys.errors import ConfigError
+from recsys.runtime.counts import LARGEST
+
+
+def check_lists(run: Run) -> None:
+    """Refuses lists of a wrong length or with values that cannot be used."""
+    betas, ks = run.optimizer.betas, run.evaluation.k
+    if len(betas) != 2:
+        raise ConfigError(f"optimizer.betas takes two numbers, not {len(betas)}.")
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ConfigError(f"optimizer.betas is {betas}; set both from 0 to below 1.")
+    if not ks or len(set(ks)) != len(ks) or min(ks) < 1 or max(ks) > LARGEST:
+        raise ConfigError(
+            f"evaluation.k is {ks}; give one or more different whole numbers from 1, as in "
+            "evaluation.k=[10,20]."
+        )
+
+
+def spelled(value: object, field: Field[Any], kind: object, key: str) -> object:
+    """A value as its field has it, however it was spelled.
+
+    Nothing at all, `null` and two quotes are one where a key may be empty. YAML 1.1 reads `off` as
+    a truth value; some values go by another word as well.
+
+    Args:
+        value: As it was read.
+        field: Of the schema.
+        kind: Its type.
+        key: The whole key, for messages.
+
+    Raises:
+        ConfigError: A key that takes a text is empty, or a list or a mapping is none.
+    """
+    origin, allowed = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(value, Typed):
+        # A key of a text or a number, as tuning.layers, takes the number.
+        number = type(value.value) in allowed and not isinstance(value.value, bool)
+        value = value.text if str in (kind, *allowed) and not number else value.value
+    if origin in (list, dict):
+        return _contained(key, unwrapped(value), origin)
+    if value is None and kind is str:
+        if not may_be_empty(field):
+            raise ConfigError(f"{key} is empty; give it a value, or leave it out.")
+        return ""
+    if value == "" and NoneType in allowed and (str not in allowed or field.metadata.get("blank")):
+        return None
+    if value is False and "off" in allowed:
+        return "off"
+    if isinstance(value, str):
+        return field.metadata.get("also", {}).get(value, value)
+    return value
+
+
+def may_be_empty(field: Field[Any]) -> bool:
+    """Whether a key that takes a text takes none as well: its default or its help says so."""
+    return field.default == "" or "empty:" in field.metadata.get("help", "")
+
+
+def _contained(key: str, value: object, kind: type) -> object:
+    """A list or a mapping; nothing at all is an empty one, a single value is refused."""
+    if value is None or value == "":
+        return kind()
+    if isinstance(value, kind):
+        return value
+    shown = "{NAME: VALUE}" if kind is dict else "[A, B]"
+    if kind is list and not isinstance(value, dict):
+        shown = f"[{value}]"
+    what = "a mapping" if kind is dict else "a list"
+    raise ConfigError(f"{key} takes {what}; write {key}={shown}.")
+
+
+def check_ranges(config: object, prefix: str) -> None:
+    """Refuses numbers outside the range of a field."""
+    for f in fields(cast(Any, config)):
+        value = getattr(config, f.name)
+        least, most = f.metadata.get("least"), f.metadata.get("most")
+        if is_dataclass(value):
+            check_ranges(value, f"{prefix}{f.name}.")
+        elif type(value) is int and abs(value) > LARGEST and most is None:
+            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {LARGEST} or less.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{prefix}{f.name} is {value}; set it to a finite number.")
+        elif least is not None and value is not None and not value >= least:
+            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {least:.15g} or more.")
+        elif most is not None and value is not None and not value <= most:
+            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {most:.15g} or less.")
+
+
+TEMPLATE = re.compile(r"\{[^{}:,]+\}")
+"""What a text begins with that YAML takes for a mapping."""
+
+
+def quoted(key: str, text: str) -> str:
+    """What to write where a text begins with a brace."""
+    return f"a text that begins with a brace needs quotes of its own, as in {key}=\"'{text}'\""
+
+
+def no_text(key: str, reason: str) -> str | None:
+    """The sentence on a mapping or a list where a text is wanted; None for another reason.
+
+    Args:
+        key: The whole key.
+        reason: What OmegaConf says.
+    """
+    held = reason.partition(": ")[2].strip("'")
+    if "'ListConfig' to string" in reason:
+        return f"a text is wanted here, and {held} is a list"
+    if "'DictConfig' to string" not in reason:
+        return None
+    # {title} alone is a YAML mapping without values.
+    alone = re.fullmatch(r"\{'([^']*)': None\}", held)
+    if alone is not None:
+        return quoted(key, f"{{{alone[1]}}}")
+    return f"a text is wanted here, and {held} is a mapping"

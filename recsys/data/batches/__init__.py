@@ -1,0 +1,1 @@
+"""From a split to batches of indices, planned on the host."""

@@ -1,0 +1,212 @@
+"""Item texts tokenised once: flat raw token ids and offsets, mapped from disk by every process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from recsys.errors import DataError
+from recsys.runtime.progress import say
+from recsys.runtime.store import Store
+from recsys.types import Ragged, upload
+
+Tokenize = Callable[[list[str]], list[list[int]]]
+
+_FORMAT = 1  # raise it when the files change, so that old folders are not read
+_CHUNK = 8192  # texts a call: enough to keep a tokenizer's threads busy, little memory
+_MAX_ID = int(np.iinfo(np.int32).max)
+
+
+def texts_hash(texts: Sequence[str]) -> str:
+    """SHA-256 of texts in order; each goes in with its length, so that borders count."""
+    digest = hashlib.sha256()
+    for text in texts:
+        # texts from files can hold lone surrogates, which strict UTF-8 refuses
+        data = text.encode("utf-8", errors="surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+class Catalog:
+    """The raw tokens of all items, without special tokens, by catalog row.
+
+    The arrays are memory maps: workers and ranks share their pages. Pickling sends the folder's
+    name only, so that a spawned worker maps the files instead of receiving them. A device that
+    texts are asked on gets a copy of all tokens, once: four bytes a token. A step then sends it
+    two numbers a text.
+
+    Args:
+        folder: A folder that `build` made.
+
+    Attributes:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ids: npt.NDArray[np.int32] = np.load(folder / "ids.npy", mmap_mode="r")
+        self._offsets: npt.NDArray[np.int64] = np.load(folder / "offsets.npy", mmap_mode="r")
+        self._resident: dict[torch.device, Tensor] = {}
+
+    def __reduce__(self) -> tuple[type[Catalog], tuple[Path]]:
+        return Catalog, (self.folder,)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @classmethod
+    def build(
+        cls,
+        texts: Sequence[str],
+        tokenize: Tokenize,
+        tokenizer_key: str,
+        store: Store,
+        max_tokens: int,
+    ) -> Catalog:
+        """The catalog of these texts, tokenised now or read from the store.
+
+        Args:
+            texts: One text an item, by catalog row.
+            tokenize: Raw token ids of each text, without special tokens.
+            tokenizer_key: Fingerprint of the tokenizer: other tokens mean another key.
+            store: Where the tokens are kept.
+            max_tokens: Longer texts are cut after so many tokens.
+
+        Raises:
+            DataError: No text, `max_tokens` below 1, or a tokenizer that returns a wrong number
+                of lists or ids outside 0..2^31-1.
+        """
+        if not texts:
+            raise DataError("the catalog has no item texts; check the source's items file")
+        if max_tokens < 1:
+            raise DataError(f"max_tokens is {max_tokens}; use at least 1")
+        parts = {
+            "format": _FORMAT,
+            "texts": texts_hash(texts),
+            "items": len(texts),
+            "tokenizer": tokenizer_key,
+            "max_tokens": max_tokens,
+        }
+
+        def write(folder: Path) -> None:
+            say(f"tokenising {len(texts):,} texts")
+            ids, offsets = _encode(texts, tokenize, max_tokens)
+            np.save(folder / "ids.npy", ids)
+            np.save(folder / "offsets.npy", offsets)
+
+        return cls(store.folder("catalog", parts, write))
+
+    def _lengths(self, rows: Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Start and length, each (U,), of rows (U,).
+
+        Raises:
+            DataError: A row lies outside the catalog (a negative one would wrap silently).
+        """
+        place: npt.NDArray[np.int64] = rows.detach().cpu().numpy().astype(np.int64, copy=False)
+        if place.size and (place.min() < 0 or place.max() >= len(self)):
+            bad = place[(place < 0) | (place >= len(self))][0]
+            raise DataError(
+                f"row {bad} is not in the catalog of {len(self)} items; "
+                "build the data set again from the same items"
+            )
+        starts = self._offsets[place]
+        return starts, self._offsets[place + 1] - starts
+
+    def sizes(self, rows: Tensor) -> tuple[int, ...]:
+        """Number of raw tokens of each row of `rows` (U,) int64.
+
+        Raises:
+            DataError: A row lies outside the catalog.
+        """
+        return tuple(self._lengths(rows)[1].tolist())
+
+    def tokens(self, rows: Tensor, device: torch.device | None = None) -> Ragged:
+        """Raw token ids, int64, of the items of `rows` (U,) int64 in that order.
+
+        Args:
+            rows: Catalog rows on the host.
+            device: Where the ids are to lie; None and a CPU read the files, which are memory maps.
+
+        Raises:
+            DataError: A row lies outside the catalog.
+        """
+        starts, sizes = self._lengths(rows)
+        if device is not None and device.type != "cpu":
+            return _gather(self.resident(device), starts, sizes)
+        ends = np.cumsum(sizes)
+        # place in the flat file = place in the output + how far this item's start is moved
+        shift = np.repeat(starts - (ends - sizes), sizes)
+        values = self._ids[shift + np.arange(len(shift))].astype(np.int64)
+        return Ragged(torch.from_numpy(values), tuple(sizes.tolist()))
+
+    def contents(self) -> Iterator[bytes]:
+        """The token ids of each text in order, as bytes that are equal where texts are."""
+        for start, end in zip(self._offsets[:-1].tolist(), self._offsets[1:].tolist(), strict=True):
+            yield self._ids[start:end].tobytes()
+
+    def share(self, token: int) -> float:
+        """Share of one token among those of all texts; 0 where there is none."""
+        return float(np.mean(self._ids == token)) if len(self._ids) else 0.0
+
+    def resident(self, device: torch.device) -> Tensor:
+        """All token ids, int32, on `device`; copied there at the first call and kept."""
+        if device not in self._resident:
+            self._resident[device] = torch.from_numpy(np.array(self._ids)).to(device)
+        return self._resident[device]
+
+
+def _gather(ids: Tensor, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> Ragged:
+    """Slices of flat ids on a device; nothing in here waits for it.
+
+    Args:
+        ids: (N,) all ids.
+        starts: (U,) first place of each slice.
+        sizes: (U,) length of each slice.
+    """
+    ends = np.cumsum(sizes)
+    total = int(ends[-1]) if len(ends) else 0
+    shift, count = upload(
+        torch.from_numpy(np.stack([starts - (ends - sizes), sizes])), ids.device
+    ).unbind()
+    # the total is known on the host, so that the device need not be asked for it
+    place = torch.repeat_interleave(shift, count, output_size=total)
+    place = place + torch.arange(total, device=ids.device)
+    return Ragged(ids[place].long(), tuple(sizes.tolist()))
+
+
+def _encode(
+    texts: Sequence[str], tokenize: Tokenize, max_tokens: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Flat ids (sum of lengths,) and offsets (I + 1,) of the texts.
+
+    Raises:
+        DataError: The tokenizer returned a wrong number of lists or an id outside int32.
+    """
+    flat: list[npt.NDArray[np.int32]] = []
+    lengths: list[int] = []
+    for start in range(0, len(texts), _CHUNK):
+        part = list(texts[start : start + _CHUNK])
+        lists = [ids[:max_tokens] for ids in tokenize(part)]
+        if len(lists) != len(part):
+            raise DataError(
+                f"the tokenizer returned {len(lists)} lists for {len(part)} texts; "
+                "it must return one list of ids a text"
+            )
+        wide = np.array([i for ids in lists for i in ids], dtype=np.int64)
+        if wide.size and (wide.min() < 0 or wide.max() > _MAX_ID):
+            raise DataError(
+                f"the tokenizer returned an id outside 0..{_MAX_ID} for the item texts "
+                f"{start}..{start + len(part) - 1}; use a tokenizer with ids in that range"
+            )
+        flat.append(wide.astype(np.int32))
+        lengths.extend(len(ids) for ids in lists)
+    offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return np.concatenate(flat), offsets

@@ -1,0 +1,197 @@
+"""The one LightningDataModule that every tuning method and architecture shares."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+
+import lightning.pytorch as lp
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from recsys.data.batches.batching import BySize, ByTokens, Plan, token_ends
+from recsys.data.batches.examples import TEST, VAL, Examples, Ints, Queries, Sampling
+from recsys.data.batches.loader import EpochBatches, train_loader
+from recsys.data.batches.rows import Lists, Rows
+from recsys.errors import ConfigError
+from recsys.types import Batch
+
+
+class _Cases(Dataset[Batch]):
+    def __init__(self, module: RecDataModule, rows: Rows, context: dict[str, Tensor]) -> None:
+        self.module, self.rows, self.context = module, rows, context
+
+    def __len__(self) -> int:
+        return -(-len(self.rows.case) // self.module.eval_batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        size = self.module.eval_batch_size
+        part = slice(index * size, (index + 1) * size)
+        # Cases have one query a row, so that rows and queries are cut alike.
+        fields = {f.name: getattr(self.rows, f.name)[part] for f in dataclasses.fields(Rows)}
+        fields["row"] = fields["row"] - index * size
+        batch = self.module.examples.batch(Rows(**fields), self.module.sizes, with_seen=True)
+        context = {name: column[part] for name, column in self.context.items()}
+        return dataclasses.replace(batch, context=context)
+
+
+class RecDataModule(lp.LightningDataModule):
+    """Loads batches of indices for training, validation and test.
+
+    Args:
+        examples: Queries and cases.
+        sizes: (I,) raw token counts of the catalog.
+        queries: Which training queries a user gives in an epoch.
+        per_user: How many, with `queries="random"`.
+        negatives: Sampled negatives beside each target.
+        sampling: How they are drawn.
+        batch_size: Rows of a step, over all ranks, where `batch_tokens` is None.
+        batch_tokens: Tokens of a step's unique items, over all ranks: as many examples as fit in
+            it, at least one. A negative counts as an item of mean length, each time anew.
+        costs: (I,) tokens that an encoder reads for each item, special tokens included.
+        eval_batch_size: Cases of an evaluation step, a rank.
+        seed: Of the run.
+        lists: What is ranked, by role; a role that has none ranks the whole catalog.
+        max_cases: Evaluate a seeded sample of so many cases; None for all.
+        sample_seed: Of that sample.
+        test: Whether the test part may be read.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        sizes: Ints,
+        *,
+        queries: Queries,
+        per_user: int,
+        negatives: int,
+        sampling: Sampling,
+        batch_size: int,
+        batch_tokens: int | None,
+        costs: Ints,
+        eval_batch_size: int,
+        seed: int,
+        lists: Mapping[int, Lists],
+        max_cases: int | None,
+        sample_seed: int,
+        test: bool,
+    ) -> None:
+        super().__init__()
+        self.examples, self.sizes, self.queries, self.per_user = examples, sizes, queries, per_user
+        self.negatives, self.batch_size, self.eval_batch_size = (
+            negatives,
+            batch_size,
+            eval_batch_size,
+        )
+        self.sampling, self.seed = sampling, seed
+        self.batch_tokens, self.costs = batch_tokens, costs
+        self.lists, self.max_cases, self.sample_seed = lists, max_cases, sample_seed
+        self.test = test
+
+    def order(self, epoch: int) -> Ints:
+        """What an epoch trains on, shuffled; the same on every rank."""
+        return self.examples.epoch(self.queries, self.per_user, self.seed, epoch)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The global batches of every epoch."""
+        if self.batch_tokens is None:
+            count = self.examples.count(self.queries, self.per_user)
+            return BySize(self.order, count, self.batch_size)
+        return ByTokens(self.order, partial(self._ends, self.batch_tokens))
+
+    def _ends(self, budget: int, order: Ints) -> Ints:
+        """Ends of the batches of an epoch's order, by tokens."""
+        items, counts, queries = self.examples.texts(self.queries, order)
+        drawn = 0.0
+        if self.negatives:
+            drawn = self.negatives * float(self.costs[self.examples.pool(self.sampling)].mean())
+        extra = np.ceil(queries * drawn).astype(np.int64)
+        return token_ends(items, counts, self.costs, extra, budget)
+
+    def steps(self, epochs: int, accumulate: int, most: int) -> int:
+        """Optimiser steps of a training, as `Plan.steps`."""
+        return self.plan.steps(epochs, accumulate, most)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches of this rank; every rank has the same number of steps.
+
+        With `batch_tokens` that number differs between epochs: the Trainer has to ask for the
+        loader anew in each (`reload_dataloaders_every_n_epochs=1`).
+        """
+        rank, world = 0, 1
+        position: Callable[[], tuple[int, int]] | None = None
+        if self.trainer is not None:
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+            # Asked later: a run that goes on restores the loop's counters only after this.
+            position = self._position
+        batches = EpochBatches(self.plan, rank, world, position)
+        return train_loader(batches, self.train_batch, self.seed)
+
+    def _position(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 0
+        epoch = self.trainer.current_epoch
+        if 0 <= self.trainer.max_steps <= self.trainer.global_step:
+            # max_steps ended an epoch early, which counts as done: nothing is read any more.
+            return epoch, self.plan.before(epoch)
+        return epoch, int(self.trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+
+    def train_batch(self, at: Ints, epoch: int) -> Batch:
+        """The batch of some of an epoch's examples, with the negatives of that epoch."""
+        rows = self.examples.train_rows(self.queries, at)
+        drawn = None
+        if self.negatives:
+            drawn = self.examples.negatives(rows, self.negatives, self.sampling, self.seed, epoch)
+        return self.examples.batch(rows, self.sizes, drawn)
+
+    def cases(self, role: int) -> DataLoader[Batch]:
+        """All cases of a role on this rank, each once over all ranks.
+
+        A rank that would have none gets one that is not counted: it must take part in the step.
+
+        Raises:
+            ConfigError: The run does not test, and its test cases are asked for.
+        """
+        if role == TEST and not self.test:
+            raise ConfigError(
+                "evaluation.test=false: this run only validates, and its test part is not read; "
+                "set evaluation.test=true to test."
+            )
+        rank, world = 0, 1
+        if self.trainer is not None:
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+        lists, at = self.lists.get(role), self.asked(role)
+        count = len(at)
+        mine = np.array_split(np.arange(count), world)[rank]
+        filler = not len(mine)
+        if filler:
+            mine = np.zeros(1, dtype=np.int64)
+        context = {}
+        if lists is None:
+            rows = self.examples.case_rows(at[mine])
+        else:
+            chosen = {f.name: getattr(lists, f.name)[mine] for f in dataclasses.fields(Lists)}
+            rows = self.examples.list_rows(Lists(**chosen))
+            context["inserted"] = torch.from_numpy(lists.inserted[mine])
+        if filler:
+            rows = dataclasses.replace(rows, case=np.full(1, -1, dtype=np.int64))
+        return DataLoader(_Cases(self, rows, context), batch_size=None)
+
+    def asked(self, role: int) -> Ints:
+        """(N,) events at which the cases of a role are asked, by their numbers."""
+        lists = self.lists.get(role)
+        if lists is not None:
+            return lists.at
+        return self.examples.cases(role, self.max_cases, self.sample_seed)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Validation cases."""
+        return self.cases(VAL)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Test cases."""
+        return self.cases(TEST)

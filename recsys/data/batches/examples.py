@@ -1,0 +1,421 @@
+"""Training queries and evaluation cases as batches of indices.
+
+Everything is drawn for all users at once from (seed, epoch), never by rank, so that N processes
+see together what one would see alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from recsys.data.batches.negatives import drawn, open_then
+from recsys.data.batches.rows import Lists, Rows
+from recsys.data.columns.arrays import ragged, sample
+from recsys.data.splits.baskets import Baskets
+from recsys.data.splits.methods import Split
+from recsys.data.splits.targets import Flags, Targets, pick
+from recsys.types import Batch, ItemBatch
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Queries = Literal["last", "random", "all"]
+Sampling = Literal["uniform", "frequency"]
+
+TRAIN, VAL, TEST = 0, 1, 2
+"""Values of `Split.role`."""
+
+NOTHING: Ints = np.empty((0, 2), dtype=np.int64)
+
+
+class Examples:
+    """Turns a split into training queries and cases.
+
+    A history holds positive events only: what the user liked before the event, or impression.
+
+    Args:
+        split: The events, sorted by user and time.
+        items: Number of items in the catalog.
+        max_history: How many of the latest positive events a history keeps.
+        targets: Train on liked events, or on every event with its own label.
+        train_users: Train on a seeded sample of so many users; None for all.
+        seed: Of that sample.
+        profile_events: First events of a user that are in the user's text, and so no targets.
+        worded: (N,) whether a text says something of each event's query where no history does;
+            None where no query is a text.
+
+    Attributes:
+        notes: What training leaves out, as sentences for the log.
+        told: (N,) whether a history or a text says something of each event's query.
+        situation: (N,) codes of all events by name: what is known when a query is asked.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        items: int,
+        max_history: int,
+        targets: Targets = "liked",
+        train_users: int | None = None,
+        seed: int = 0,
+        profile_events: int = 0,
+        *,
+        worded: Flags | None = None,
+    ) -> None:
+        self.split, self.items, self.max_history = split, items, max_history
+        self.situation: Mapping[str, Ints] = {}
+        self._baskets = None if split.basket is None else Baskets(split)
+        users = len(split.offsets) - 1
+        self._user: Ints = np.repeat(np.arange(users), np.diff(split.offsets))
+        self._item: Ints = split.item.astype(np.int64)
+        liked = split.label > 0
+        # Events are numbered twice: among all, and among the positive ones.
+        self._liked: Ints = np.flatnonzero(liked)
+        self._start: Ints = split.starts()
+        self._before: Ints = (np.cumsum(liked) - liked)[self._start]
+        # Of events up to here: a basket may go on after another one began.
+        self._reach: Ints = np.maximum.accumulate(self._before)
+        self._first: Ints = np.searchsorted(self._user[self._liked], np.arange(users + 1))
+        self.told: Flags = self._before > self._first[self._user]
+        if worded is not None:
+            self.told |= worded
+        able, self.notes = pick(split, self.told, targets, profile_events)
+        # An observed negative counts as weight 0, whatever its event weighs.
+        self._weight: Floats = (split.weight * split.label).astype(np.float32)
+        chosen: Ints | None = None
+        if train_users is not None and train_users < users:
+            every = np.random.default_rng([seed, 1]).permutation(np.unique(self._user[able]))
+            chosen = every[:train_users]
+            able &= np.isin(self._user, chosen)
+        self._train: Ints = np.flatnonzero(able)
+        own = (split.role == TRAIN) & liked
+        if chosen is not None:
+            own &= np.isin(self._user, chosen)
+        self._pairs = self._user[own], self._item[own]
+        self._pools = {"uniform": np.unique(self._pairs[1]), "frequency": self._pairs[1]}
+
+    def train_weights(self) -> Floats:
+        """(N,) weights of all training targets; an observed negative weighs 0."""
+        weights: Floats = self._weight[self._train]
+        return weights
+
+    def event_weights(self) -> Floats:
+        """(N,) what the events of all training targets weigh, liked or not."""
+        weights: Floats = self.split.weight[self._train]
+        return weights
+
+    @cached_property
+    def importance(self) -> Floats | None:
+        """(N,) what the queries of all events weigh in a loss, 1 on average over the targets.
+
+        None where all targets weigh alike, so that a loss is what it is without weights.
+        """
+        own = self.event_weights()
+        if not len(own) or own.min() == own.max():
+            return None
+        scaled: Floats = (self.split.weight / own.mean(dtype=np.float64)).astype(np.float32)
+        return scaled
+
+    def train_counts(self) -> Ints:
+        """(I,) how often the training part shows each item as a positive.
+
+        Of all users, also those that `train_users` leaves out: what is cold, the floors and the
+        candidate lists belong to the data, and are the same for every run on it.
+        """
+        keep = (self.split.role == TRAIN) & (self.split.label > 0)
+        return np.bincount(self._item[keep], minlength=self.items)
+
+    def train_pairs(self) -> tuple[Ints, Ints]:
+        """Users and items of the positive events of the users that train, each (N,)."""
+        return self._pairs
+
+    def history(self, user: int) -> Ints:
+        """All positive events of a user as catalog rows, in time order."""
+        return self._item[self._liked[self._first[user] : self._first[user + 1]]]
+
+    def seen(self, user: int) -> Ints:
+        """All events of a user, liked or not, as catalog rows."""
+        return self._item[self.split.offsets[user] : self.split.offsets[user + 1]]
+
+    def cases(self, role: int, limit: int | None = None, seed: int = 0) -> Ints:
+        """Positive events held out under `role`, as event numbers; a seeded sample if limited."""
+        return sample(self.split.cases(role), limit, seed)
+
+    def label_lists(self, role: int, limit: int | None = None, seed: int = 0) -> Lists:
+        """A list a user: the events held out under `role`, each with its label.
+
+        The history ends before the first of them, as if all had been shown at that moment.
+        """
+        held = np.flatnonzero(self.split.role == role)
+        users, first, sizes = np.unique(self._user[held], return_index=True, return_counts=True)
+        chosen = sample(np.arange(len(users)), limit, seed)
+        first, sizes = first[chosen], sizes[chosen]
+        place = np.arange(int(sizes.max(initial=1)))[None, :]
+        inside = place < sizes[:, None]
+        event = held[np.minimum(first[:, None] + place, max(0, len(held) - 1))]
+        return Lists(
+            at=held[first],
+            candidates=np.where(inside, self._item[event], -1),
+            labels=np.where(inside, self.split.label[event], 0).astype(np.float32),
+            inserted=np.zeros(len(first), dtype=np.bool_),
+        )
+
+    def case_rows(self, at: Ints) -> Rows:
+        """One row and one query for each event; the case number is the event's."""
+        return self._single(at, case=at)
+
+    def list_rows(self, lists: Lists) -> Rows:
+        """As `case_rows`, with the candidates of lists in place of the event's own item."""
+        return dataclasses.replace(
+            self._single(lists.at, case=lists.at),
+            candidates=lists.candidates,
+            labels=lists.labels,
+            weight=lists.labels,
+        )
+
+    def epoch(self, queries: Queries, per_user: int, seed: int, epoch: int) -> Ints:
+        """What an epoch trains on: event numbers, or users with `queries="all"`.
+
+        Args:
+            queries: The last training event of a user, `per_user` random ones, or all positions.
+            per_user: How many random ones.
+            seed: Of the run.
+            epoch: Number of the epoch.
+
+        Returns:
+            Shuffled event numbers, or user rows.
+        """
+        rng = np.random.default_rng([seed, epoch, 0])
+        users, first, counts = np.unique(
+            self._user[self._train], return_index=True, return_counts=True
+        )
+        if queries == "all":
+            return rng.permutation(users)
+        if queries == "last":
+            return rng.permutation(self._train[first + counts - 1])
+        offset = (rng.random((len(users), per_user)) * counts[:, None]).astype(np.int64)
+        return rng.permutation(self._train[(first[:, None] + offset).ravel()])
+
+    def target_counts(self, queries: Queries, per_user: int) -> npt.NDArray[np.float64]:
+        """(I,) how often `epoch` has each item for a target, on average over all epochs.
+
+        That is no share of the positives: a user's last one is a target each time or the only one
+        ever, and one of many that are drawn at random comes up rarely.
+
+        Args:
+            queries: As in `epoch`.
+            per_user: As in `epoch`.
+        """
+        items, times = self._item[self._train], None
+        if queries == "random":
+            _, owner, counts = np.unique(
+                self._user[self._train], return_inverse=True, return_counts=True
+            )
+            times = per_user / counts[owner]
+        else:  # the same in every epoch, but for the order
+            items = self.train_rows(queries, self.epoch(queries, per_user, 0, 0)).candidates[:, 0]
+        return np.bincount(items, times, minlength=self.items).astype(np.float64)
+
+    def train_rows(self, queries: Queries, at: Ints) -> Rows:
+        """The rows of a training batch.
+
+        Args:
+            queries: As in `epoch`.
+            at: A slice of what `epoch` returned.
+        """
+        if queries != "all":
+            return self._single(at, case=np.zeros_like(at))
+        owner = self._user[self._train]
+        first, end = np.searchsorted(owner, at), np.searchsorted(owner, at, side="right")
+        # The latest H targets of each user, in one window of history.
+        first = np.maximum(first, end - self.max_history)
+        sizes = end - first
+        row, place = ragged(sizes)
+        event = self._train[first[row] + place]
+        stop = self._reach[self._train[end - 1]]
+        start = np.maximum(self._first[at], stop - self.max_history)
+        prefix = self._before[event] - start[row]
+        # With labelled targets a window can begin after an early event's history, but not where
+        # nothing comes before: then the event is a query as it would be alone.
+        keep = (prefix > 0) | ((prefix == 0) & (start == self._first[at])[row])
+        row, event, prefix = row[keep], event[keep], prefix[keep]
+        return self._rows(at, start, stop, row, prefix, event, np.zeros_like(row))
+
+    def _single(self, at: Ints, case: Ints) -> Rows:
+        user, stop = self._user[at], self._before[at]
+        start = np.maximum(self._first[user], stop - self.max_history)
+        return self._rows(user, start, stop, np.arange(len(at)), stop - start, at, case)
+
+    def _rows(
+        self, user: Ints, start: Ints, stop: Ints, row: Ints, prefix: Ints, event: Ints, case: Ints
+    ) -> Rows:
+        return Rows(
+            user=user,
+            start=start,
+            stop=stop,
+            row=row,
+            prefix=prefix,
+            candidates=self._item[event][:, None],
+            labels=self.split.label[event][:, None],
+            weight=self._weight[event][:, None],
+            case=case,
+            event=event,
+        )
+
+    def count(self, queries: Queries, per_user: int) -> int:
+        """How many examples an epoch has."""
+        users = len(np.unique(self._user[self._train]))
+        return users * per_user if queries == "random" else users
+
+    def cut(self, queries: Queries) -> tuple[str, ...]:
+        """A sentence on the targets that come before a user's latest H, where that leaves any out.
+
+        With `queries="all"` a user's queries are those of one window.
+        """
+        counts = np.bincount(self._user[self._train])
+        over = int(np.maximum(counts - self.max_history, 0).sum())
+        if queries != "all" or not over:
+            return ()
+        return (
+            f"training: {over} of {len(self._train)} targets come before the latest "
+            f"{self.max_history} of their users (data.max_history), and are left out.",
+        )
+
+    def pool(self, sampling: Sampling) -> Ints:
+        """Catalog rows that negatives are drawn from, all equally likely."""
+        pool: Ints = self._pools[sampling]
+        return pool
+
+    def texts(self, queries: Queries, at: Ints) -> tuple[Ints, Ints, Ints]:
+        """What the examples of `at` have encoded, drawn negatives apart.
+
+        Args:
+            queries: As in `epoch`.
+            at: What `epoch` returned, or a slice of it.
+
+        Returns:
+            Catalog rows (T,) of the histories and targets, one example after the other; how many
+            each example has (N,), repeats included; and how many queries it has (N,).
+        """
+        rows = self.train_rows(queries, at)
+        lengths = rows.stop - rows.start
+        owner, place = ragged(lengths)
+        history = self._item[self._liked[rows.start[owner] + place]]
+        owner = np.concatenate([owner, rows.row])
+        items = np.concatenate([history, rows.candidates[:, 0]])
+        asked = np.bincount(rows.row, minlength=len(at))
+        return items[np.argsort(owner, kind="stable")], lengths + asked, asked
+
+    def batch(
+        self, rows: Rows, sizes: Ints, negatives: Ints | None = None, with_seen: bool = False
+    ) -> Batch:
+        """Plans the unique items of a step and points everything into the plan.
+
+        Args:
+            rows: The rows and queries.
+            sizes: (I,) raw token counts of the catalog.
+            negatives: (Q, N) catalog rows to stand beside the candidates, or None.
+            with_seen: Also say what each user had before the case, liked or not.
+        """
+        lengths = rows.stop - rows.start
+        width = max(1, int(lengths.max(initial=0)))
+        place = np.arange(width)[None, :]
+        inside = place < lengths[:, None]
+        event = self._liked[np.minimum(rows.start[:, None] + place, len(self._liked) - 1)]
+        history = np.where(inside, self._item[event], -1)
+        candidates, labels, weight = rows.candidates, rows.labels, rows.weight
+        if negatives is not None:
+            none = np.zeros(negatives.shape, dtype=np.float32)
+            candidates = np.concatenate([candidates, negatives], axis=1)
+            labels, weight = np.hstack([labels, none]), np.hstack([weight, none])
+        first = np.unique(candidates[candidates >= 0])
+        plan = np.concatenate([first, np.setdiff1d(history[inside], first)])
+        # Candidates come first: who makes users of texts asks for their vectors alone.
+        # Only what the plan names is written and read, the last number for none.
+        places = np.empty(self.items + 1, dtype=np.int64)
+        places[plan], places[-1] = np.arange(len(plan)), -1
+
+        apart = with_seen and self._baskets is not None
+        weigh: Tensor | None = None
+        if self.importance is not None and not with_seen:
+            weigh = torch.from_numpy(self.importance[rows.event])
+
+        def locate(x: Ints) -> Tensor:
+            return torch.from_numpy(places[x])
+
+        return Batch(
+            plan=ItemBatch(torch.from_numpy(plan), tuple(sizes[plan].tolist()), first=len(first)),
+            users=torch.from_numpy(rows.user),
+            history=locate(history),
+            query=torch.from_numpy(np.stack([rows.row, rows.prefix], axis=1)),
+            candidates=locate(candidates),
+            labels=torch.from_numpy(labels),
+            weight=torch.from_numpy(weight),
+            case=torch.from_numpy(rows.case),
+            seen=torch.from_numpy(self._seen_before(rows.case) if with_seen else NOTHING),
+            beside=torch.from_numpy(self.beside(rows.case)) if apart else None,
+            situation={k: torch.from_numpy(of[rows.event]) for k, of in self.situation.items()},
+            importance=weigh,
+        )
+
+    def beside(self, case: Ints) -> Ints:
+        """(S, 2) place of a case and catalog row of the other liked items of its basket.
+
+        They are no wrong answers: they were chosen at the same moment.
+        """
+        if self._baskets is None:
+            return NOTHING
+        found = self._baskets.beside(np.maximum(case, 0))
+        return found[case[found[:, 0]] >= 0]
+
+    def _seen_before(self, case: Ints) -> Ints:
+        """(S, 2) place of a case and catalog row of every earlier event of its user."""
+        at = self._start[np.maximum(case, 0)]
+        start = self.split.offsets[self._user[at]]
+        sizes = np.where(case >= 0, at - start, 0)
+        query, place = ragged(sizes)
+        return np.stack([query, self._item[start[query] + place]], axis=1)
+
+    def serve(self, items: Ints, user: int = -1) -> Batch:
+        """One query in an unknown situation that sees the last H of these rows; no candidates.
+
+        Args:
+            items: (N,) catalog rows, in time order.
+            user: Row of the user, or -1 for someone unknown.
+        """
+        had = items[-self.max_history :]
+        plan = np.unique(had)
+        places = torch.from_numpy(np.searchsorted(plan, had))[None, :]
+        none = torch.zeros(1, 0)
+        return Batch(
+            plan=ItemBatch(torch.from_numpy(plan), ()),
+            users=torch.tensor([user]),
+            history=places,
+            query=torch.tensor([[0, len(had)]]),
+            candidates=none.long(),
+            labels=none,
+            weight=none,
+            case=torch.tensor([-1]),
+            seen=torch.from_numpy(NOTHING),
+            situation={name: torch.zeros(1, dtype=torch.long) for name in self.situation},
+        )
+
+    def negatives(self, rows: Rows, n: int, sampling: Sampling, seed: int, epoch: int) -> Ints:
+        """(Q, n) items seen in training; -1 where the draw is the target or could not be had then.
+
+        Args:
+            rows: The queries.
+            n: Draws of a query.
+            sampling: Every item alike, or by how often training shows it.
+            seed: Of the run.
+            epoch: Number of the epoch.
+        """
+        out = drawn(self.pool(sampling), rows, n, seed, epoch)
+        return open_then(out, rows, self.split.windows)

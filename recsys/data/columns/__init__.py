@@ -1,0 +1,1 @@
+"""Columns of tables as arrays: times, words, ids, ragged rows."""

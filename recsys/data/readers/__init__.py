@@ -1,0 +1,1 @@
+"""How files become columns: tables, JSON lines, templates of texts, MIND."""

@@ -1,0 +1,1 @@
+"""Which event is history, target or test, and what can be had when."""

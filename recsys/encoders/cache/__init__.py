@@ -1,0 +1,1 @@
+"""What a frozen part of an encoder gives, computed once and stored."""

@@ -1,0 +1,1 @@
+"""Modules that parameter-efficient tuning puts into an encoder."""

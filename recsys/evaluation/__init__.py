@@ -1,0 +1,1 @@
+"""Ranks cases and says what the ranks are worth, over all and by slices."""

@@ -1,0 +1,311 @@
+"""Ranks the cases of a part: the whole catalog, lists, impressions or labelled events."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from recsys.config.schema import Evaluation
+from recsys.data.splits.availability import Windows
+from recsys.errors import DataError, Diverged
+from recsys.metrics.functional import from_counts, from_lists, metric_names, rank_counts
+from recsys.metrics.ranking import RankingMetrics
+from recsys.types import Batch
+
+Ranking = Literal["catalog", "candidates", "labels", "impressions", "sampled"]
+
+SEVERAL = ("labels", "impressions")
+"""Rankings whose cases may have several positives, so that no rank tells every metric."""
+
+BLOCK = 1 << 24
+"""Scores that are held at a time."""
+
+COLLAPSED = 0.9995
+"""Mean cosine between items above which an encoder says the same of every text."""
+
+
+class Ranker(Protocol):
+    """What evaluation needs of an architecture."""
+
+    needs_history: bool
+
+    def popularity(self) -> Tensor:
+        """(I,) scores for a query without history, where the architecture needs one."""
+        ...
+
+    def index_catalog(self) -> Tensor:
+        """(I, ...) representations of all items."""
+        ...
+
+    def queries(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, ...) representations of the queries."""
+        ...
+
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(Q, N) scores of every query with every item."""
+        ...
+
+    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, C) scores of the candidates, from the representations of the plan's items."""
+        ...
+
+
+def cutoffs(options: Evaluation) -> tuple[int, ...]:
+    """Cut-offs of the metrics; impressions always have those of MIND."""
+    given = (5, 10) if options.protocol == "impressions" else ()
+    return (*given, *(k for k in options.k if k not in given))
+
+
+def names(ranking: Ranking, ks: tuple[int, ...], label: str = "") -> tuple[str, ...]:
+    """Metrics of a protocol; AUC needs a list, the catalog has ranks only."""
+    return tuple(f"{label}{name}" for name in metric_names(ks, auc=ranking != "catalog"))
+
+
+class Evaluator(nn.Module):
+    """Counts metrics and keeps a row a case.
+
+    Args:
+        ranking: What is ranked for a case.
+        ks: Cut-offs of the metrics.
+        mask_history: Leave out of the catalog what the user has had.
+        counts: (I,) how often training shows each item; 0 makes it cold.
+        label: What stands before each metric's name.
+        windows: When the items of the catalog can be had: the whole catalog of a case is what can
+            be had at its time, and its target; None: every item always.
+
+    Attributes:
+        rows: A dict of (Q,) tensors for each batch seen since `start`; a list without a
+            positive has no row.
+        keep: How many of the best items of each case of the catalog a row keeps as `top` (Q, keep):
+            catalog rows, best first, -1 where there are no more; 0 for no such column.
+    """
+
+    def __init__(
+        self,
+        ranking: Ranking,
+        ks: tuple[int, ...],
+        mask_history: bool,
+        counts: Tensor,
+        label: str = "",
+        windows: Windows | None = None,
+    ) -> None:
+        super().__init__()
+        self.ranking, self.ks, self.mask_history = ranking, ks, mask_history
+        self.counts, self.label, self.keep = counts, label, 0
+        self.windows = windows
+        self.metrics = RankingMetrics(names(ranking, ks, label))
+        self.rows: list[dict[str, Tensor]] = []
+        self._vectors: Tensor | None = None
+        self._warned = False
+
+    @torch.no_grad()
+    def start(self, ranker: Ranker, may_stop: bool = False) -> None:
+        """Encodes the catalog once; clears metrics and rows.
+
+        Args:
+            ranker: The architecture.
+            may_stop: Whether training has begun, so that a collapse is its doing.
+
+        Raises:
+            Diverged: Training gave all items the same vector, for the second time in a row.
+        """
+        self.metrics.reset()
+        self.rows = []
+        self._vectors = ranker.index_catalog()
+        self._check_spread(self._vectors, may_stop)
+
+    def _check_spread(self, vectors: Tensor, may_stop: bool) -> None:
+        if vectors.ndim != 2 or vectors.shape[1] < 2 or not vectors.is_floating_point():
+            return
+        # The squared length of the mean unit vector is the mean cosine over all pairs.
+        # As a product with the inverse lengths: unit vectors would be a copy of the catalog.
+        vectors = vectors.float()
+        weights = vectors.norm(dim=-1).clamp(min=1e-12).reciprocal()
+        cosine = float((weights @ vectors / len(vectors)).square().sum())
+        if cosine < COLLAPSED:
+            self._warned = False
+            return
+        text = f"the encoder gives all items nearly the same vector (mean cosine {cosine:.5f})"
+        if self._warned and may_stop:
+            raise Diverged(f"{text}, twice in a row; lower the learning rate.")
+        self._warned = may_stop
+        warnings.warn(text, stacklevel=2)
+
+    @torch.no_grad()
+    def step(self, ranker: Ranker, batch: Batch) -> None:
+        """Ranks the cases of a batch; no collective in here.
+
+        Raises:
+            DataError: A score is NaN, or `start` was not called.
+        """
+        if self._vectors is None:
+            raise DataError("the catalog was not encoded before the cases were ranked.")
+        items = self._vectors[batch.plan.items]
+        if self.ranking == "catalog":
+            values, row = self._catalog(ranker, batch, items, self._vectors)
+        else:
+            values, row = self._lists(ranker, batch, items)
+        row = {
+            "case": batch.case,
+            "user": batch.users[batch.query[:, 0]],
+            "history": batch.query[:, 1],
+            **{name: column[batch.query[:, 0]] for name, column in batch.context.items()},
+            **row,
+            "popularity": self.counts.to(row["target"].device)[row["target"]],
+        }
+        counted = batch.case >= 0
+        values = {f"{self.label}{name}": value for name, value in values.items()}
+        self.metrics.update(values, counted, row["cold"])
+        kept = counted & (row["positives"] > 0)
+        self.rows.append({k: v[kept].cpu() for k, v in row.items()})
+
+    def _catalog(
+        self, ranker: Ranker, batch: Batch, items: Tensor, vectors: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        target = batch.plan.items[batch.candidates[:, 0]]
+        queries = ranker.queries(batch, items)
+        # Scores, masks and comparisons of a block stay within a few hundred MB.
+        block = max(1, BLOCK // len(vectors))
+        found = [
+            self._counts(
+                ranker,
+                batch,
+                queries[at],
+                at,
+                vectors,
+                target[at],
+                self._closed(batch, n * block, target[at]),
+            )
+            for n, at in enumerate(
+                torch.split(torch.arange(len(target), device=target.device), block)
+            )
+        ]
+        greater, equal, size, hidden, top = (torch.cat(list(c)) for c in zip(*found, strict=True))
+        row = {
+            "target": target,
+            "rank": greater + 1,
+            "ties": equal,
+            "size": size,
+            "cold": self._cold(target),
+            "unreachable": hidden,
+            "positives": torch.ones_like(target),
+            **({"top": top} if self.keep else {}),
+        }
+        return from_counts(greater, equal, self.ks), row
+
+    def _counts(
+        self,
+        ranker: Ranker,
+        batch: Batch,
+        queries: Tensor,
+        at: Tensor,
+        vectors: Tensor,
+        target: Tensor,
+        closed: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Where the targets of consecutive queries `at` stand, which are masked, what is best.
+
+        What is `closed` (len(at), I) is left out; None: nothing.
+        """
+        scores = ranker.score(queries, vectors).float()
+        if ranker.needs_history:
+            # Asked on the host first: choosing by row writes all scores once more.
+            empty = batch.at_host.query[:, 1] == 0
+            if empty.any():
+                chosen = empty.to(scores.device)[at]
+                scores = torch.where(chosen[:, None], ranker.popularity(), scores)
+        seen = _of(batch.seen[: None if self.mask_history else 0], at, len(batch.query))
+        query, item = seen.unbind(1)
+        same = (item == target[query]).long()
+        hidden = torch.zeros_like(target).index_add(0, query, same) > 0
+        mask = seen
+        if batch.beside is not None:
+            mask = torch.cat([seen, _of(batch.beside, at, len(batch.query))])
+        if closed is not None:
+            closed[mask[:, 0], mask[:, 1]] = True
+            mask = closed
+        greater, equal, size = rank_counts(scores, target, mask, batch.case[at])
+        # A target that is masked away can never be found: it stands behind all others.
+        greater = torch.where(hidden, torch.full_like(greater, scores.shape[1]), greater)
+        equal = torch.where(hidden, torch.zeros_like(equal), equal)
+        return greater, equal, size, hidden, self._top(scores, mask)
+
+    def _closed(self, batch: Batch, start: int, target: Tensor) -> Tensor | None:
+        """(Q, I) what cannot be had when the cases from `start` on are asked, (Q,) targets apart.
+
+        None where every item can always be had.
+        """
+        if self.windows is None:
+            return None
+        case = batch.at_host.case[start : start + len(target)].numpy()
+        closed = self.windows.mask(case, target.device)
+        return closed.scatter_(1, target[:, None], False)
+
+    def _top(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """(Q, keep) columns of the highest scores (Q, I), -1 where all others are masked away.
+
+        The mask is as in `rank_counts`.
+        """
+        if not self.keep:
+            return torch.empty(len(scores), 0, dtype=torch.long, device=scores.device)
+        if mask.dtype == torch.bool:
+            scores = scores.masked_fill(mask, -torch.inf)
+        elif len(mask):
+            masked = scores.new_tensor(-torch.inf)
+            scores = scores.index_put((mask[:, 0], mask[:, 1]), masked)
+        values, columns = scores.topk(min(self.keep, scores.shape[1]))
+        columns = columns.masked_fill(values == -torch.inf, -1)
+        return torch.nn.functional.pad(columns, (0, self.keep - columns.shape[1]), value=-1)
+
+    def _lists(
+        self, ranker: Ranker, batch: Batch, items: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        valid = batch.candidates >= 0
+        scores = ranker.candidate_scores(batch, items).float()
+        candidates = batch.plan.items[batch.candidates.clamp(min=0)]
+        if ranker.needs_history:
+            empty = batch.query[:, 1] == 0
+            scores = torch.where(empty[:, None], ranker.popularity()[candidates], scores)
+        labels = (batch.labels > 0) & valid
+        values = from_lists(scores, labels.to(scores.dtype), valid, self.ks, batch.case)
+        # What a row says must not depend on the scores, or slices would differ between methods:
+        # the target is the first positive, and a case is cold where all its positives are.
+        first = labels.int().argmax(1)
+        greater, equal, size = rank_counts(scores, first, ~valid, batch.case)
+        row = {
+            "target": candidates.gather(1, first[:, None])[:, 0],
+            "rank": greater + 1,
+            "ties": equal,
+            "size": size,
+            "cold": (self._cold(candidates) | ~labels).all(1) & labels.any(1),
+            "unreachable": torch.zeros_like(valid[:, 0]),
+            "positives": labels.sum(1),
+            **(values if self.ranking in SEVERAL else {"auc": values["auc"]}),
+        }
+        return values, row
+
+    def _cold(self, items: Tensor) -> Tensor:
+        return self.counts.to(items.device)[items] == 0
+
+    def end(self) -> dict[str, float]:
+        """Metrics by name over all cases since `start`, over all ranks."""
+        self._vectors = None
+        return {k: float(v) for k, v in self.metrics.compute().items()}
+
+
+def _of(pairs: Tensor, at: Tensor, queries: int) -> Tensor:
+    """The pairs (S, 2) of query and item of consecutive queries `at`, counted from the first.
+
+    Args:
+        pairs: Those of all queries.
+        at: Some of the queries.
+        queries: How many there are.
+    """
+    if len(at) == queries:
+        return pairs
+    query = pairs[:, 0]
+    pairs = pairs[(query >= at[0]) & (query <= at[-1])]
+    return torch.stack([pairs[:, 0] - at[0], pairs[:, 1]], dim=1)

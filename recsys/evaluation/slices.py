@@ -1,0 +1,154 @@
+"""Test metrics of parts of the cases: by item, user, history, popularity and item column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from recsys.data.splits.history import Past
+from recsys.data.splits.methods import Split
+from recsys.data.tables import IdMap, Tables
+from recsys.metrics.beyond_accuracy import mean
+from recsys.metrics.functional import from_counts
+from recsys.metrics.groups import Part, by_column
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_LENGTHS = ((0, "0"), (1, "1-4"), (5, "5-9"), (10, "10-19"), (20, "20+"))
+_HEAD, _TAIL = 0.2, 0.8
+_TIERS = ("head", "mid", "tail", "cold")
+_KINDS = 20
+"""Parts at most of a column of texts, the rest among them."""
+ITEM = "item."
+"""What stands before an item column among the columns of a case."""
+
+
+class Slicing(NamedTuple):
+    """What the cases are cut by.
+
+    Attributes:
+        tables: The data set.
+        split: Its events.
+        counts: (I,) how often training shows each item as a positive.
+        columns: Item columns.
+    """
+
+    tables: Tables
+    split: Split
+    counts: Ints
+    columns: tuple[str, ...]
+
+
+def tiers(counts: Ints) -> npt.NDArray[np.str_]:
+    """(I,) head, mid, tail or cold: a fifth of all training events are of head items.
+
+    Items with more events come first: head items are those above which lies less than a fifth of
+    the events, tail items those above which lie four fifths or more, as in Abdollahpouri et al.,
+    User-centered Evaluation of Popularity Bias in Recommender Systems (UMAP 2021); items with
+    equally many share a tier. Cold items have none.
+
+    Args:
+        counts: (I,) training events of each item.
+    """
+    kinds, place, items = np.unique(counts, return_inverse=True, return_counts=True)
+    events = kinds * items
+    above = (events.sum() - np.cumsum(events)) / max(1, events.sum())
+    names = np.where(above < _HEAD, "head", np.where(above >= _TAIL, "tail", "mid"))
+    found: npt.NDArray[np.str_] = np.where(kinds == 0, "cold", names)[place]
+    return found
+
+
+def annotate(cases: pl.DataFrame, by: Slicing) -> pl.DataFrame:
+    """Adds what the cases are cut by, whoever ranks them.
+
+    Args:
+        cases: A row a case, with its event number as `case` and its first positive as `target`.
+        by: What they are cut by.
+
+    Returns:
+        The cases with `past` (positive events before), `cold_user` (no positive event in training),
+        `tier` and `item.COLUMN` for each column.
+    """
+    past, case = Past(by.split), cases["case"].to_numpy()
+    ids = IdMap(by.tables.items["item"].to_list(), "item")
+    target = ids.rows(cases["target"])
+    return cases.with_columns(
+        pl.Series("past", past.lengths(case)),
+        pl.Series("cold_user", past.cold(case)),
+        pl.Series("tier", tiers(by.counts)[target].tolist(), dtype=pl.String),
+        *(by.tables.items[name][target].alias(f"{ITEM}{name}") for name in by.columns),
+    )
+
+
+def means(
+    cases: pl.DataFrame, names: Sequence[str], label: str, columns: Sequence[str]
+) -> dict[str, dict[str, dict[str, float | int]]]:
+    """Means of metrics over the parts of the cases.
+
+    Args:
+        cases: As `annotate` returns them.
+        names: Metrics, with what stands before them.
+        label: What stands before them.
+        columns: Item columns that are among those of the cases.
+
+    Returns:
+        For `item`, `user`, `history`, `popularity`, each column and, where a target was put into a
+        list, `target`: by part, `cases` and the mean of each metric over those that define it (NaN
+        where none does). No part is empty.
+    """
+    values = {name: per_case(cases, name.removeprefix(label)) for name in names}
+    lengths = [name for _, name in _LENGTHS]
+    cuts = {
+        "item": _flags(cases["cold"]),
+        "user": _flags(cases["cold_user"]),
+        "history": _named(_lengths(cases["past"].to_numpy()), lengths),
+        "popularity": _named(cases["tier"].to_numpy(), _TIERS),
+        **{name: by_column(cases[f"{ITEM}{name}"], _KINDS) for name in columns},
+    }
+    if "inserted" in cases.columns and cases["inserted"].any():
+        put = cases["inserted"].to_numpy().astype(np.bool_)
+        cuts["target"] = [Part("proposed", ~put), Part("put in", put)]
+    return {
+        name: {
+            part.label: {
+                "cases": int(part.mask.sum()),
+                **{metric: mean(value[part.mask]) for metric, value in values.items()},
+            }
+            for part in parts
+            if part.mask.any()
+        }
+        for name, parts in cuts.items()
+    }
+
+
+def per_case(cases: pl.DataFrame, metric: str) -> Floats:
+    """(Q,) values of a metric: a column of its own, or told by the rank of the one positive."""
+    if metric in cases.columns:
+        return cases[metric].to_numpy().astype(np.float64)
+    k = metric.partition("@")[2]
+    above = torch.from_numpy(cases["rank"].to_numpy().astype(np.int64) - 1)
+    equal = torch.from_numpy(cases["ties"].to_numpy().astype(np.int64))
+    found: Floats = from_counts(above, equal, [int(k) if k else 10])[metric].numpy()
+    return found
+
+
+def _flags(cold: pl.Series) -> list[Part]:
+    flags = cold.to_numpy().astype(np.bool_)
+    return [Part("cold", flags), Part("warm", ~flags)]
+
+
+def _named(values: npt.NDArray[np.str_], names: Sequence[str]) -> list[Part]:
+    return [Part(name, values == name) for name in names]
+
+
+def _lengths(past: Ints) -> npt.NDArray[np.str_]:
+    least = np.array([at for at, _ in _LENGTHS])
+    names = np.array([name for _, name in _LENGTHS])
+    found: npt.NDArray[np.str_] = names[np.searchsorted(least, past, side="right") - 1]
+    return found

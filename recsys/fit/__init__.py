@@ -1,0 +1,1 @@
+"""python -m recsys.fit: trains and tests one run, or one for each seed."""

@@ -1,0 +1,252 @@
+"""What a run shows of itself while it lasts: a header, bars, and a line a validation."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+import lightning.pytorch as lp
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+
+from recsys.assembly.build import Assembly
+from recsys.config.compose import Run
+from recsys.data.batches.datamodule import RecDataModule
+from recsys.data.splits.methods import TEST, VAL
+from recsys.evaluation.evaluator import SEVERAL
+from recsys.recommender.base import Recommender
+from recsys.runtime.progress import Task, duration, track
+from recsys.training.callbacks import trained_epochs
+from recsys.types import Batch
+
+
+def header(run: Run, made: Assembly) -> list[str]:
+    """What a run is made of: data, device and what trains.
+
+    Args:
+        run: Its configuration, every `auto` decided.
+        made: What was made of it.
+    """
+    model, options = made.recommender, run.trainer
+    users, items = made.tables.users.height, made.tables.items.height
+    active = int((np.diff(made.split.offsets) > 0).sum())
+    known = f"{users:,} users" + (f" ({active:,} with events)" if active < users else "")
+    events = f"{known}, {items:,} items, {len(made.split.item):,} events"
+    cases = [_cases(run, made, VAL, "validation")]
+    if run.evaluation.test:
+        cases.append(_cases(run, made, TEST, "test"))
+    every = sum(p.numel() for p in model.parameters())
+    count = sum(p.numel() for p in model.trained().values()) if options.max_steps != 0 else 0
+    trains = "nothing trains"
+    if count:
+        trains = f"{count:,} of {every:,} parameters train ({count / every:.2%})"
+    several = f"{options.devices} x " if options.devices > 1 else ""
+    return [
+        f"data: {events}; {made.split.name.partition('(')[0]}: {', '.join(cases)}",
+        f"on: {several}{options.accelerator}, {options.precision}; {trains}",
+    ]
+
+
+def _cases(run: Run, made: Assembly, role: int, name: str) -> str:
+    """How many cases a part has, and how many of them ask for a cold item."""
+    at = made.datamodule.asked(role)
+    if run.evaluation.protocol in SEVERAL:  # a case has no single target
+        return f"{len(at):,} {name} cases"
+    cold = int((made.examples.train_counts()[made.split.item[at]] == 0).sum())
+    return f"{len(at):,} {name} cases ({cold:,} cold)"
+
+
+class Course:
+    """How long a run still takes, by what it took until now.
+
+    Args:
+        tests: Whether it ends with a test.
+    """
+
+    def __init__(self, tests: bool) -> None:
+        self._tests = tests
+        self._passes: dict[str, list[float]] = {"val": [], "test": []}
+        self._began: tuple[float, int] | None = None
+        self._paused = 0.0
+
+    def begin(self, step: int) -> None:
+        """Training begins, or goes on, at a step."""
+        self._began, self._paused = (time.monotonic(), step), 0.0
+
+    def took(self, part: str, seconds: float) -> None:
+        """A pass over the cases of a part took so long; `val` within training or not."""
+        self._passes[part].append(seconds)
+        self._paused += seconds
+
+    def left(self, trainer: lp.Trainer) -> float | None:
+        """Seconds to the result; None before the first step of this attempt."""
+        if self._began is None or trainer.global_step <= self._began[1]:
+            return None
+        data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        windows = trainer.accumulate_grad_batches
+        steps = data.steps(trainer.max_epochs or 1, windows, trainer.max_steps)
+        rest = max(0, steps - trainer.global_step)
+        spent = time.monotonic() - self._began[0] - self._paused
+        each = spent / (trainer.global_step - self._began[1])
+        epoch = max(1, math.ceil(trainer.num_training_batches / windows))
+        ahead = math.ceil(rest / epoch) * _mean(self._passes["val"])
+        test = _mean(self._passes["test"] or self._passes["val"]) if self._tests else 0.0
+        return each * rest + ahead + test
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def validation_line(
+    trainer: lp.Trainer,
+    monitor: str,
+    metrics: Mapping[str, float],
+    step: int,
+    best: bool,
+    left: float | None,
+) -> str:
+    """What a validation found, in percent; cold items beside the total where there are any.
+
+    Args:
+        trainer: How far training is.
+        monitor: The metric that decides.
+        metrics: Of the validation.
+        step: Optimiser steps done.
+        best: Whether it is the best so far.
+        left: Seconds to the result, if that is known.
+    """
+    at = f"epoch {trained_epochs(trainer):.3g}/{trainer.max_epochs}"
+    if trainer.max_steps >= 0:
+        at = f"step {step}/{trainer.max_steps}"
+    parts = [at if step else "start", f"val {monitor} {100 * metrics[monitor]:.2f}"]
+    if best and step:
+        parts[-1] += " (best)"
+    cold = metrics[f"cold/{monitor}"]
+    if not math.isnan(cold):
+        parts.append(f"cold {100 * cold:.2f}")
+    if left is not None:
+        parts.append(f"left {duration(left)}")
+    return "  ".join(parts)
+
+
+class Bar(Callback):
+    """Shows epochs, validations and tests while they last.
+
+    Often enough to see it move and no more: drawing at each step would take a good part of a step
+    that trains heads alone.
+
+    Args:
+        course: Is told what each pass took.
+
+    Attributes:
+        test: What the next test is called.
+    """
+
+    def __init__(self, course: Course) -> None:
+        self.course, self.test = course, "test"
+        self._drawn = 0.0
+        self._epoch, self._pass = ExitStack(), ExitStack()
+        self._steps, self._cases = Task("", 0, ""), Task("", 0, "")
+        self._began = 0.0
+
+    def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Starts the clock of the training."""
+        self.course.begin(trainer.global_step)
+
+    def on_train_epoch_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Shows an epoch."""
+        self._epoch.close()
+        what = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        total = int(trainer.num_training_batches)
+        self._steps = self._epoch.enter_context(track(what, total, "batches"))
+
+    def on_train_batch_end(
+        self,
+        trainer: lp.Trainer,
+        pl_module: lp.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Draws, unless it has just done so; always after the last batch of an epoch."""
+        now = time.monotonic()
+        if now - self._drawn < 0.1 and batch_idx + 1 != trainer.num_training_batches:
+            return
+        self._drawn = now
+        self._steps.to(batch_idx + 1, lambda: self._note(trainer, pl_module))
+
+    def _note(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> str:
+        """The loss of the last step, and the time to the result; reads the loss off its device."""
+        said = []
+        if isinstance(pl_module, Recommender) and pl_module.train_loss is not None:
+            said.append(f"loss {float(pl_module.train_loss):.4f}")
+        left = self.course.left(trainer)
+        return ", ".join([*said, *([] if left is None else [f"left {duration(left)}"])])
+
+    def on_train_epoch_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Takes the epoch away."""
+        self._epoch.close()
+
+    def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Takes away what a stop within an epoch has left."""
+        self._epoch.close()
+
+    def on_exception(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule, exception: BaseException
+    ) -> None:
+        """Gives the terminal back."""
+        self._pass.close()
+        self._epoch.close()
+
+    def _open(self, what: str, batches: list[int | float]) -> None:
+        """Shows a pass over cases."""
+        self._began = time.monotonic()
+        self._cases = self._pass.enter_context(track(what, int(sum(batches)), "batches"))
+
+    def _close(self, part: str) -> None:
+        """Takes it away, and notes how long it took."""
+        self._pass.close()
+        self.course.took(part, time.monotonic() - self._began)
+
+    def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Shows a validation."""
+        self._open("validation", trainer.num_val_batches)
+
+    def on_test_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Shows a test."""
+        self._open(self.test, trainer.num_test_batches)
+
+    def on_validation_batch_end(
+        self,
+        trainer: lp.Trainer,
+        pl_module: lp.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Counts a batch of cases."""
+        self._cases.advance()
+
+    def on_test_batch_end(
+        self,
+        trainer: lp.Trainer,
+        pl_module: lp.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Counts a batch of cases."""
+        self._cases.advance()
+
+    def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Takes the validation away."""
+        self._close("val")
+
+    def on_test_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Takes the test away."""
+        self._close("test")

@@ -1,0 +1,237 @@
+"""Several seeds of one experiment: runs one after the other, which go on where they stopped.
+
+Every seed is a command of its own, so that nothing of one run reaches the next. The plan lies in
+the folder that holds the runs; what a seed has left there says how far it came.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from recsys.config.compose import Run, choice_name, compose, stored
+from recsys.errors import ConfigError
+from recsys.runs.folder import busy, last_run, locked, new_folder
+from recsys.runs.result_file import RESULT, read_result
+from recsys.runtime.counts import read_count
+from recsys.runtime.parent import tie_child
+
+PLAN = "seeds.json"
+
+MOST = 10_000
+"""More seeds are a slip of the hand."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a folder of seeds is to hold.
+
+    Attributes:
+        folder: Where the runs lie.
+        words: The words of the command, without seed, seeds and output.
+        seeds: The seeds, in order.
+    """
+
+    folder: Path
+    words: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @staticmethod
+    def read(folder: Path) -> Plan:
+        """The plan of a folder.
+
+        Raises:
+            ConfigError: It is damaged.
+        """
+        path = folder / PLAN
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return Plan(
+                folder, tuple(map(str, content["words"])), tuple(map(int, content["seeds"]))
+            )
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            raise ConfigError(f"{path} is missing or damaged; start a new command.") from None
+
+    def runs(self) -> dict[int, Path]:
+        """The run of each seed that has begun: the finished one, else the newest."""
+        found: dict[int, Path] = {}
+        for path in sorted(self.folder.glob("*/config.yaml"), key=lambda p: p.stat().st_mtime):
+            before = found.get(seed := stored(path).seed)
+            if before is None or not finished(before):
+                found[seed] = path.parent
+        return found
+
+
+def finished(run: Path) -> bool:
+    """Whether a run has its result."""
+    return (run / RESULT).is_file()
+
+
+def last_begun(output: str) -> Path:
+    """The newest folder of seeds or run in a folder that has something left to do.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    plans = {path.parent: path for path in Path(output).glob(f"*/{PLAN}")}
+    left = [p for p in plans if not all(map(finished, _expected(Plan.read(p))))]
+    if not left:
+        return last_run(output, complete=False)
+    newest = max(left, key=lambda p: (plans[p].stat().st_mtime, p.name))
+    try:
+        run = last_run(output, complete=False)
+    except ConfigError:
+        return newest
+    later = (run / "config.yaml").stat().st_mtime > plans[newest].stat().st_mtime
+    return run if later else newest
+
+
+def _expected(plan: Plan) -> list[Path]:
+    """The run of each seed; one that has not begun is a folder that is not there."""
+    runs = plan.runs()
+    return [runs.get(seed, plan.folder / f"seed-{seed}") for seed in plan.seeds]
+
+
+def planned(words: Sequence[str]) -> Plan:
+    """A new folder with its plan, after the whole command was checked.
+
+    Raises:
+        ConfigError: A word is wrong, or the number of seeds is none.
+        DataError: The folder cannot be made.
+    """
+    asked = dict(word.partition("=")[::2] for word in words)
+    count = asked["seeds"]
+    number = read_count(count, least=1, most=MOST)
+    if number is None:
+        raise ConfigError(f"seeds is '{count}'; set it to a whole number from 1 to {MOST}.")
+    kept = [word for word in words if word.partition("=")[0] not in ("seeds", "seed", "output")]
+    run = compose([word for word in words if not word.startswith("seeds=")])
+    # All of them are checked now: the last one would be refused after the first has trained.
+    compose([*kept, f"seed={run.seed + number - 1}"])
+    name = run.experiment or choice_name(run.architecture)
+    seeds = tuple(range(run.seed, run.seed + number))
+    for begun in _unfinished(run.output, tuple(kept), seeds):
+        print(
+            f"note: {begun} began with the same words and is not finished; to go on with it, stop "
+            f"this and give: python -m recsys.fit resume={begun}",
+            file=sys.stderr,
+        )
+    content = json.dumps({"words": kept, "seeds": seeds}, indent=2) + "\n"
+    return Plan(new_folder(run.output, f"{name}-seeds", content, PLAN), tuple(kept), seeds)
+
+
+def _unfinished(output: str, words: tuple[str, ...], seeds: tuple[int, ...]) -> list[Path]:
+    """Folders of the same words and seeds that have something left to do."""
+    found = []
+    for path in sorted(Path(output).glob(f"*/{PLAN}")):
+        with suppress(ConfigError):  # a damaged one is told when it is asked for
+            plan = Plan.read(path.parent)
+            same = (plan.words, plan.seeds) == (words, seeds)
+            if same and not all(map(finished, _expected(plan))):
+                found.append(plan.folder)
+    return found
+
+
+def run_all(plan: Plan) -> int:
+    """Runs what is missing and prints the mean over the seeds.
+
+    Returns:
+        The exit code: that of the first run that did not end well, else 0.
+
+    Raises:
+        ConfigError: Another process runs these seeds.
+    """
+    again = f"go on with: python -m recsys.fit resume={plan.folder}"
+    with locked(plan.folder, PLAN), _Child() as child:
+        print(f"seeds: {plan.folder}", flush=True)
+        for seed in plan.seeds:
+            run = plan.runs().get(seed)
+            if run is not None and finished(run):
+                continue
+            if run is not None and busy(run):
+                raise ConfigError(f"{run}: the run is still running; wait for its end.")
+            words = [*plan.words, f"seed={seed}", f"output={plan.folder}"]
+            if not any(word.startswith("tracking.group=") for word in words):
+                words.append(f"tracking.group={plan.folder.name}")
+            code = child.run(words if run is None else [f"resume={run}"])
+            if code:
+                print(f"seed {seed} ended with code {code}; {again}", file=sys.stderr)
+                return code
+    _show(plan)
+    return 0
+
+
+def _show(plan: Plan) -> None:
+    """Prints mean and standard deviation over the seeds, in percent."""
+    from recsys.runs import results
+
+    runs = plan.runs()
+    found = [read_result(runs[seed]) for seed in plan.seeds]
+    run = stored(runs[plan.seeds[0]] / "config.yaml")
+    part = (lambda each: each["test"]) if run.evaluation.test else _validated
+    tests: list[Mapping[str, float]] = [part(result) for result in found]
+    results.show_spread(tests, run.evaluation, _seedless(run, tests))
+    if not run.evaluation.test:
+        return
+    print(f"compare: python -m recsys.compare '{plan.folder}/*'")
+
+
+def _validated(result: Mapping[str, Any]) -> Mapping[str, float]:
+    found: Mapping[str, float] = result["validation"]["metrics"]
+    return found
+
+
+def _seedless(run: Run, tests: Sequence[Mapping[str, float]]) -> bool:
+    """Whether runs are without any chance: a baseline, or an encoder as it is."""
+    if not run.architecture.trains:
+        return True
+    first, *others = tests
+    same = all(json.dumps(first) == json.dumps(other) for other in others)
+    return run.trainer.max_steps == 0 and same  # a head that begins at random has its seed
+
+
+class _Child:
+    """Runs commands one after the other and passes signals on.
+
+    A run is in a session of its own: a terminal would give it the same signal a second time, and
+    a second one means to leave at once.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._signum = 0
+
+    def __enter__(self) -> _Child:
+        self._before = {s: signal.signal(s, self._pass_on) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def run(self, words: Sequence[str]) -> int:
+        """The exit code of one command; 128 + signal where one ended it or came in between."""
+        if not self._signum:
+            command = [sys.executable, "-m", "recsys.fit", *words]
+            with tie_child() as (env, descriptor):
+                self._process = subprocess.Popen(
+                    command, start_new_session=True, env=env, pass_fds=(descriptor,)
+                )
+                code = self._process.wait()
+            self._process = None
+            if not self._signum:
+                return code if code >= 0 else 128 - code
+        return 128 + self._signum
+
+    def _pass_on(self, signum: int, frame: FrameType | None) -> None:
+        self._signum = signum
+        if self._process is not None:
+            self._process.send_signal(signum)

@@ -1,0 +1,370 @@
+"""What objectives share: their narrow window on the world, and losses over masked scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+from recsys import lazy
+from recsys.errors import ConfigError, DataError
+from recsys.types import Batch, Loss
+
+if TYPE_CHECKING:
+    import torch
+    import torch.distributed as dist
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    torch = lazy.module("torch")
+    F = lazy.module("torch.nn.functional")
+    dist = lazy.module("torch.distributed")
+
+Sampling = Literal["uniform", "frequency"]
+Score: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+Table: TypeAlias = "Callable[[Tensor], Tensor]"
+"""Item vectors (N, D), with their gradient, of catalog rows (N,) that lie on the host."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Which negatives an objective asks the loader for.
+
+    Attributes:
+        count: Negatives beside each target.
+        sampling: How they are drawn where they are drawn among all items.
+        corrects: The setting by which the loss allows for how they were drawn, as in
+            "objective.logq=1"; None where it takes negatives of any origin.
+        drawable: Whether they may be drawn among all items.
+    """
+
+    count: int = 0
+    sampling: Sampling = "uniform"
+    corrects: str | None = None
+    drawable: bool = True
+
+
+class Asks:
+    """What the `Config` of an objective says of itself; `needs` has no default.
+
+    Attributes:
+        needs: What the architecture must give: scores, queries or table.
+        reads_labels: Whether an observed event may be a negative.
+    """
+
+    needs: ClassVar[str]
+    reads_labels: ClassVar[bool] = False
+
+    @property
+    def draws(self) -> Draws:
+        """The negatives that it asks for: none."""
+        return Draws()
+
+    @property
+    def encodes_catalog(self) -> bool:
+        """Whether every step may encode all items with an encoder that trains."""
+        return False
+
+
+@dataclass
+class Drawn(Asks):
+    """What the `Config` of every objective over sampled negatives begins with."""
+
+    needs: ClassVar[str] = "scores"
+
+    negatives: int = field(default=16, metadata={"help": "negatives drawn for each query"})
+    sampling: Sampling = field(
+        default="uniform",
+        metadata={
+            "help": "how they are drawn among the items seen in training: all alike, or in "
+            "proportion to their training positives"
+        },
+    )
+
+    @property
+    def draws(self) -> Draws:
+        """The negatives that it asks for; none is corrected for."""
+        return Draws(self.negatives, self.sampling)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """All that an objective may see besides the batch; made by `of`.
+
+    Attributes:
+        log_miss: (I,) log of the probability that one target, as epochs draw them, is another item.
+        log_share: (I,) log of the item's share of the training positives: the chance of one
+            negative that is drawn by frequency.
+        seen: (I,) bool, whether training has seen the item.
+        pairs: (P,) sorted int64 keys user * I + item of the training positives.
+        score: Scores (Q, N) of query vectors (Q, D) against item vectors (N, D).
+        table: Gives the vectors of any items, or None where nothing gives them.
+    """
+
+    log_miss: Tensor
+    log_share: Tensor
+    seen: Tensor
+    pairs: Tensor
+    score: Score
+    table: Table | None = None
+
+    @classmethod
+    def of(
+        cls,
+        users: Tensor,
+        items: Tensor,
+        n_items: int,
+        score: Score,
+        targets: Tensor | None = None,
+    ) -> Surroundings:
+        """From the training positives.
+
+        Args:
+            users: (P,) int64 user rows of the positives; a repeated pair counts each time.
+            items: (P,) int64 catalog rows of the positives.
+            n_items: Number of items in the catalog, I.
+            score: How the architecture scores queries against items.
+            targets: (I,) how often an epoch has each item for a target, on average; None: each
+                positive is one, once.
+
+        Raises:
+            DataError: No positive, a row outside its range, or keys too large for int64.
+        """
+        if users.shape != items.shape or not len(items):
+            raise DataError(
+                f"training has {len(users)} users and {len(items)} items in its positives; "
+                "both must be equally long and not empty"
+            )
+        if int(users.min()) < 0 or int(items.min()) < 0 or int(items.max()) >= n_items:
+            raise DataError(
+                f"training positives hold a row outside the {n_items} items or a negative user; "
+                "build the data set again"
+            )
+        if int(users.max()) >= 2**63 // n_items - 1:
+            raise DataError("users times items exceed 2^63; number the users from 0")
+        count = torch.bincount(items, minlength=n_items)
+        chance = _shares(count if targets is None else targets)
+        pairs = torch.unique(users.long() * n_items + items.long(), sorted=True)
+        share = _shares(count)
+        return cls(torch.log1p(-chance).float(), share.log().float(), count > 0, pairs, score)
+
+    def to(self, device: torch.device) -> Surroundings:
+        """The same with its tensors on `device`."""
+        return replace(
+            self,
+            log_miss=self.log_miss.to(device),
+            log_share=self.log_share.to(device),
+            seen=self.seen.to(device),
+            pairs=self.pairs.to(device),
+        )
+
+    def log_inclusion(self, items: Tensor, draws: int | Tensor) -> Tensor:
+        """Log of the probability that an item stands among a batch's unique positives.
+
+        That is log(1 - (1 - p)^draws), p the item's share of the targets as epochs draw them; for
+        one draw it is log p. An item that is never a target counts as the rarest one that is.
+
+        Args:
+            items: (N,) catalog rows; -1 gives an arbitrary finite value.
+            draws: Number of targets drawn, at least 1 is assumed; a () tensor spares a sync.
+
+        Returns:
+            (N,) float32, at most 0.
+        """
+        times = draws.clamp(min=1) if isinstance(draws, torch.Tensor) else max(draws, 1)
+        # expm1 and log1p keep the digits that 1 - (1 - p)^n loses for rare items
+        return torch.log(-torch.expm1(times * self.log_miss[items.clamp(min=0)]))
+
+    def known(self, users: Tensor, items: Tensor) -> Tensor:
+        """Whether items (N,) are training positives of users (Q,): (Q, N) bool, -1 never is."""
+        return self.known_each(users, items.expand(len(users), -1))
+
+    def known_each(self, users: Tensor, items: Tensor) -> Tensor:
+        """As `known`, each user (Q,) with items of its own (Q, C): (Q, C) bool."""
+        keys = users[:, None] * len(self.seen) + items
+        place = torch.searchsorted(self.pairs, keys).clamp(max=len(self.pairs) - 1)
+        # -1 would otherwise read as the last item of the user before
+        return (self.pairs[place] == keys) & (items >= 0) & (users >= 0)[:, None]
+
+    @staticmethod
+    def gather(values: Tensor) -> Tensor:
+        """The tensors (n, ...) of all ranks, joined in rank order; n may differ between ranks.
+
+        The gradient of a rank's part is the sum over all ranks' losses. Every rank must call it,
+        and run backward through it, equally often. In one process it is the identity.
+        """
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return values
+        size = torch.tensor([len(values)], device=values.device)
+        every = [torch.empty_like(size) for _ in range(dist.get_world_size())]
+        dist.all_gather(every, size)
+        sizes: list[int] = torch.cat(every).tolist()
+        longest = max(sizes)
+        padding = values.new_zeros((longest - len(values), *values.shape[1:]))
+        padded = torch.cat([values, padding])
+        if padded.requires_grad:
+            from torch.distributed.nn.functional import all_gather
+
+            parts = list(all_gather(padded))  # type: ignore[no-untyped-call]
+        else:
+            parts = [torch.empty_like(padded) for _ in sizes]
+            dist.all_gather(parts, padded)
+        return torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
+
+
+def _shares(counts: Tensor) -> Tensor:
+    """(I,) double, shares of counts (I,); none is the least there is, to keep logarithms finite."""
+    counts = counts.double()
+    least = counts[counts > 0].min() if bool((counts > 0).any()) else counts.new_ones(())
+    return torch.where(counts > 0, counts, least) / counts.sum().clamp(min=least)
+
+
+def around(
+    users: Tensor, items: Tensor, n_items: int, targets: Tensor
+) -> Callable[[Score], Surroundings]:
+    """`Surroundings.of` the training positives, still without the architecture's own score."""
+
+    def unset(queries: Tensor, items: Tensor) -> Tensor:
+        raise RuntimeError("an objective scored before the architecture gave its score")
+
+    base = Surroundings.of(users, items, n_items, unset, targets)
+    return lambda score: replace(base, score=score)
+
+
+def check_share(name: str, value: float, below_one: bool = False) -> float:
+    """The value where it lies in [0, 1], or in [0, 1) with `below_one`.
+
+    Raises:
+        ConfigError: It does not; the sentence names the key.
+    """
+    if not 0 <= value <= 1 or (below_one and value == 1):
+        raise ConfigError(
+            f"{name} is {value}; use a number from 0 {'below' if below_one else 'to'} 1"
+        )
+    return value
+
+
+def need(value: Tensor | None, objective: str, what: str, instead: str) -> Tensor:
+    """What the objective needs of an architecture.
+
+    Raises:
+        ConfigError: The architecture did not give it.
+    """
+    if value is None:
+        raise ConfigError(
+            f"objective {objective} needs {what}, which this architecture does not give; "
+            f"choose {instead}"
+        )
+    return value
+
+
+def candidate_items(batch: Batch) -> Tensor:
+    """Catalog rows (Q, C) of the candidates; -1 for none and in queries that are fillers."""
+    chosen = batch.candidates
+    if not batch.plan.items.numel():
+        return torch.full_like(chosen, -1)
+    rows = batch.plan.items[chosen.clamp(min=0)]
+    return torch.where((chosen >= 0) & (batch.case >= 0)[:, None], rows, -1)
+
+
+def query_users(batch: Batch) -> Tensor:
+    """User rows (Q,) of the queries; a filler's is arbitrary."""
+    return batch.users[batch.query[:, 0].clamp(min=0)]
+
+
+def target_and_negatives(batch: Batch, around: Surroundings) -> tuple[Tensor, Tensor]:
+    """Which candidates a sampled loss may set against each other.
+
+    Known positives of the user, and repeats of the target, are no negatives; nothing in a query
+    without a case or a target is one.
+
+    Returns:
+        Whether column 0 is a target (Q,), and whether each other column is a negative (Q, C - 1).
+    """
+    items = candidate_items(batch)
+    target, other = items[:, :1], items[:, 1:]
+    keep = (other >= 0) & (other != target) & ~around.known_each(query_users(batch), other)
+    return target[:, 0] >= 0, keep & (target >= 0)
+
+
+def check_negatives(negatives: int, sampling: str) -> None:
+    """Refuses settings of a sampled loss.
+
+    Raises:
+        ConfigError: No negative is asked for, or an unknown way to draw them.
+    """
+    if negatives < 1:
+        raise ConfigError(f"objective.negatives is {negatives}; use at least 1")
+    if sampling not in ("uniform", "frequency"):
+        raise ConfigError(f"objective.sampling is {sampling!r}; use uniform or frequency")
+
+
+def softmax_loss(
+    logits: Tensor,
+    target: Tensor,
+    keep: Tensor,
+    smoothing: float,
+    importance: Tensor | None = None,
+) -> Loss:
+    """Cross-entropy of the target among the columns kept.
+
+    A query counts where its target is kept and has a rival: without one there is nothing to
+    learn. Smoothing gives that share of the target's mass to all kept columns alike.
+
+    Args:
+        logits: (Q, N); values that are not kept may be anything, also NaN.
+        target: (Q,) column of the target, anything in a query without one.
+        keep: (Q, N) bool; false also at the target of a query that must not count.
+        smoothing: In [0, 1).
+        importance: (Q,) what each query weighs; None: all alike.
+
+    Returns:
+        Sum and count; exactly 0 with zero gradients where no query counts.
+    """
+    target = target.clamp(min=0)[:, None]
+    rivals = keep.sum(1)
+    counted = keep.gather(1, target)[:, 0] & (rivals > 1)
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    # the value is replaced before any arithmetic: 0 * NaN in backward would be NaN
+    clean = torch.where(keep, logits, 0.0)
+    log_p = F.log_softmax(clean.masked_fill(~keep & counted[:, None], float("-inf")), dim=1)
+    loss = -log_p.gather(1, target)[:, 0]
+    if smoothing:
+        spread = -torch.where(keep, log_p, 0.0).sum(1) / rivals.clamp(min=1)
+        loss = (1 - smoothing) * loss + smoothing * spread
+    return weighed(loss, counted, importance)
+
+
+def weighed(loss: Tensor, counted: Tensor, importance: Tensor | None) -> Loss:
+    """Sum of the losses that count, each times what its query weighs, and the sum of the weights.
+
+    Args:
+        loss: (Q, ...), anything where it does not count.
+        counted: (Q, ...) bool.
+        importance: (Q,), or None where all queries weigh alike: the count is a whole number then.
+    """
+    kept = torch.where(counted, loss, 0.0)
+    if importance is None:
+        return Loss(kept.sum(), counted.sum())
+    weight = importance.view(-1, *[1] * (loss.ndim - 1))
+    return Loss((kept * weight).sum(), (counted * weight).sum())
+
+
+def pair_loss(
+    each: Callable[[Tensor], Tensor],
+    scores: Tensor,
+    valid: Tensor,
+    importance: Tensor | None = None,
+) -> Loss:
+    """Sum of a loss over the valid pairs.
+
+    Args:
+        each: Loss (Q, C) of scores (Q, C), finite for finite scores.
+        scores: (Q, C); values that are not valid may be anything, also NaN.
+        valid: (Q, C) bool.
+        importance: (Q,) what each query's pairs weigh; None: all alike.
+    """
+    if scores.dtype in (torch.float16, torch.bfloat16):
+        scores = scores.float()
+    return weighed(each(torch.where(valid, scores, 0.0)), valid, importance)

@@ -1,0 +1,1 @@
+"""python -m recsys.recommend: what a run suggests."""

@@ -1,0 +1,110 @@
+"""python -m recsys.recommend run=RUN user=ID | history=ID,ID | text=TEXT: what a run suggests.
+
+Where items have windows of availability, only those that can be had now are suggested, or at the
+moment that `at=` gives. A run that was trained with context is asked in one: hour and weekday are
+those of that moment, and `context.device=phone` gives a column.
+"""
+
+from __future__ import annotations
+
+from recsys.runtime import command
+
+command.listen(__name__)
+
+import sys
+from collections.abc import Sequence
+
+from recsys import printable
+from recsys.config.compose import nearest
+from recsys.errors import ConfigError, RecsysError
+from recsys.runtime.counts import read_count
+from recsys.trained.run import load
+
+ASKS = ("user", "history", "text")
+_EMPTY = {
+    "user": ("user", "give an id, as in user=7"),
+    "history": ("item", "give ids with a comma between two of them, as in history=7,12"),
+    "text": ("text", 'give what is looked for, as in text="red lamp"'),
+}
+CONTEXT = "context."
+KEYS = ("run", *ASKS, "k", "at", f"{CONTEXT}COLUMN", "output")
+USAGE = (
+    "usage: python -m recsys.recommend run=FOLDER|last user=ID|history=ID,ID|text=TEXT [k=10] "
+    f"[at=now] [{CONTEXT}COLUMN=VALUE ...] [output=runs]"
+)
+HELP = (
+    "Items with available_from or available_until are suggested only where they can be had at the "
+    "moment at=, such as 2024-05-01T12:00 (UTC): by itself now. A run with architecture.context is "
+    "asked with the hour and weekday of that moment, and with the columns that are given, as in "
+    f"{CONTEXT}device=phone; a column that is not given is unknown."
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command.
+
+    Returns:
+        The exit code: 0, or 2 for a mistake of the user, told in one sentence.
+    """
+    if "--help" in argv:
+        print(USAGE, HELP, sep="\n")
+        return 0
+    try:
+        for line in recommend(_words(argv)):
+            print(line)
+    except RecsysError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _words(argv: Sequence[str]) -> dict[str, str]:
+    """The words as given: an id such as 007 must stay text."""
+    out = {}
+    for word in argv:
+        key, equals, value = word.partition("=")
+        if key == "context":
+            raise ConfigError(
+                f"'{word}' names no column; give each a word of its own, as in "
+                f"{CONTEXT}device=phone."
+            )
+        if not equals or not (key in KEYS or key.startswith(CONTEXT)):
+            raise ConfigError(f"'{word}' is not understood.{nearest(key, KEYS)}")
+        out[key] = value
+    if "run" not in out or sum(ask in out for ask in ASKS) != 1:
+        raise ConfigError(f"give run= and one of user=, history= and text=. {USAGE}.")
+    for ask, (what, remedy) in _EMPTY.items():
+        parts = out.get(ask, "-").split(",") if ask == "history" else [out.get(ask, "-")]
+        if not all(part.strip() for part in parts):
+            raise ConfigError(f"{ask}= names no {what}; {remedy}.")
+    if read_count(out.get("k", "10"), least=1) is None:
+        raise ConfigError(f"k is '{out['k']}'; give a whole number from 1.")
+    return out
+
+
+def recommend(words: dict[str, str]) -> list[str]:
+    """One line an item: rank, score, id and text.
+
+    Raises:
+        ConfigError: The run cannot be read, the data has changed since, or the run knows nothing
+            of a context that is given.
+        DataError: An id is unknown, or the moment is no time.
+    """
+    run = load(words["run"], words.get("output", "runs"))
+    context = {k.removeprefix(CONTEXT): v for k, v in words.items() if k.startswith(CONTEXT)}
+
+    from recsys.trained.recommendations import Query
+
+    history = (
+        tuple(each.strip() for each in words["history"].split(",")) if "history" in words else None
+    )
+    query = Query(words.get("user"), history, words.get("text"))
+    found = run.answer([query], int(words.get("k", "10")), words.get("at", "now"), context)
+    return [
+        printable.line(f"{row['rank']:>3}  {row['score']:8.4f}  {row['item']:<12}  {row['title']}")
+        for row in found.iter_rows(named=True)
+    ]
+
+
+if __name__ == "__main__":
+    command.command(main)

@@ -1,0 +1,1 @@
+"""The LightningModule that every architecture is, and what trains in it."""

@@ -1,0 +1,434 @@
+"""The abstract Recommender: steps, optimisers and evaluation; all final."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from recsys.data.batches.catalog import Catalog
+from recsys.data.batches.datamodule import RecDataModule
+from recsys.data.batches.user_texts import UserTexts, WrittenUsers
+from recsys.data.splits.availability import Windows
+from recsys.data.training_events import Interactions
+from recsys.encoders.cache.frozen_layers import PrefixCache
+from recsys.encoders.cache.text_vectors import TextVectors
+from recsys.encoders.cache.vectors import FrozenVectors
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.pretrained.sentence_transformers import Following
+from recsys.errors import ConfigError, DataError
+from recsys.evaluation.evaluator import Evaluator, Ranking
+from recsys.losses import Surroundings
+from recsys.recommender.accumulation import Window, whole
+from recsys.recommender.flops import Work
+from recsys.recommender.optim import Named, Optimise, diverged
+from recsys.recommender.parameters import ENCODERS, TABLE, Trained
+from recsys.runs.result_file import BEFORE, ZERO_SHOT
+from recsys.runtime.progress import track
+from recsys.runtime.stopwatch import Stopwatch
+from recsys.types import Batch, ItemBatch, Loss, Ragged, Scored, Tuned, upload
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the assembler hands to an architecture; none of it is a config object.
+
+    Attributes:
+        texts: Text of every item, by catalog row.
+        counts: (I,) how often training shows each item as a positive.
+        catalog: Item texts as tokens, or None where nothing reads them.
+        encoder: The tuned encoder, or None where the architecture has none.
+        tuned: What the tuning method did, or None.
+        user_texts: Users as one text each, or None where nothing reads them.
+        prefix: Kept states below the lowest trained layer, or None.
+        vectors: Kept item vectors of an encoder that does not train, or None.
+        user_vectors: Kept vectors of users' texts by an encoder that does not train, or None.
+        following: How texts become vectors, or None where the architecture has no encoder.
+        objective: The loss, or None where nothing trains.
+        around: The world as an objective may see it.
+        optimise: Makes optimiser and schedule from parameters by role, names without decay, steps.
+        ranking: What is ranked for a case.
+        ks: Cut-offs of the metrics.
+        mask_history: Leave out of the ranking what the user has had.
+        max_history: H, longest history.
+        l2_sp: Strength of the pull towards the anchor (Li et al., ICML 2018).
+        interactions: The positive events of training, or None where the architecture trains: an
+            objective sees `around`.
+        label: What stands before each metric's name.
+        tags: (I, T) numbers of each item's tags from 1, 0 for none; None where nothing reads them.
+        situations: How many codes a batch's `situation` has, by name.
+        schedule_steps: Steps that the schedule is laid out for; None for those that are trained.
+        windows: When items can be had, for the catalog of a case; None: always.
+        written: The users' texts as they are written, where queries are texts; None: nowhere.
+    """
+
+    texts: tuple[str, ...]
+    counts: Tensor
+    catalog: Catalog | None
+    encoder: Encoder | None
+    tuned: Tuned | None
+    user_texts: UserTexts | None
+    prefix: PrefixCache | None
+    objective: Callable[[Scored, Batch, Surroundings], Loss] | None
+    around: Callable[[Callable[[Tensor, Tensor], Tensor]], Surroundings] | None
+    optimise: Optimise | None
+    ranking: Ranking
+    ks: tuple[int, ...]
+    mask_history: bool
+    max_history: int
+    l2_sp: float = 0.0
+    vectors: FrozenVectors | None = None
+    interactions: Interactions | None = None
+    label: str = ""
+    tags: Tensor | None = None
+    situations: Mapping[str, int] = field(default_factory=dict)
+    schedule_steps: int | None = None
+    windows: Windows | None = None
+    written: WrittenUsers | None = None
+    user_vectors: TextVectors | None = None
+    following: Following | None = None
+
+
+class Recommender(Trained, abc.ABC):
+    """Base of every architecture, which adds `index`, `queries`, `score` and `forward`.
+
+    Attributes:
+        needs_history: Whether a query without history cannot be answered; popularity answers it.
+        starts_as_encoder: Whether all but the encoder changes nothing at first, so that the start
+            is as good as the encoder.
+        work: Counts what training reads and computes.
+        watch: Takes the time of the stages; off by itself.
+        window: The losses of the batches of the last optimiser step.
+        validated: Metrics of the last validation in double precision; what Lightning logs is
+            rounded to single.
+    """
+
+    needs_history = False
+    starts_as_encoder = True
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts.tuned, parts.l2_sp)
+        self.parts = parts
+        self.work, self.watch = Work(), Stopwatch(on=False)
+        self.window = Window()
+        self.validated: dict[str, float] = {}
+        self._encoder = parts.encoder
+        self.evaluator = Evaluator(
+            parts.ranking,
+            parts.ks,
+            parts.mask_history,
+            parts.counts,
+            parts.label,
+            parts.windows,
+        )
+        self._around: Surroundings | None = None
+        self._kept: Tensor | None = None
+
+    @property
+    def train_loss(self) -> Tensor | None:
+        """() loss of the last optimiser step's batches over all ranks, or None before one."""
+        return self.window.loss
+
+    @property
+    def start(self) -> str:
+        """What it is before the first step: the pretrained encoder as it is, or not."""
+        untouched = self.parts.tuned is not None and self.parts.tuned.identical
+        return ZERO_SHOT if untouched and self.starts_as_encoder else BEFORE
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of an architecture that needs one."""
+        if self._encoder is None:
+            raise ConfigError(f"{type(self).__module__} needs an encoder, and none was built.")
+        return self._encoder
+
+    @abc.abstractmethod
+    def index(self, plan: ItemBatch) -> Tensor:
+        """Representations of a plan's items, (U, ...)."""
+
+    @abc.abstractmethod
+    def queries(self, batch: Batch, items: Tensor) -> Tensor:
+        """Representations of the queries, (Q, ...), from those of the plan's items."""
+
+    @abc.abstractmethod
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Scores of every query with every item, (Q, N)."""
+
+    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
+        """What a free text asks for, in place of a user.
+
+        Args:
+            batch: One query without history, as `Examples.serve` makes it.
+            text: The text.
+            tokens: Its raw token ids, one text.
+
+        Returns:
+            The query's representation (1, ...).
+
+        Raises:
+            ConfigError: The architecture cannot read texts.
+        """
+        raise ConfigError(
+            f"{type(self).__module__} does not read texts; give user= or history= instead."
+        )
+
+    @final
+    def encode_items(
+        self, plan: ItemBatch, encoder: Encoder | None = None, prefix: PrefixCache | None = None
+    ) -> Tensor:
+        """(U, D) pooled texts of a plan's items, each encoded once.
+
+        An encoder that does not train gives the same vectors for ever: they are kept between runs,
+        or made for the whole catalog at the first call, and looked up from then on.
+
+        Args:
+            plan: The items.
+            encoder: Another encoder than that of the items, or None.
+            prefix: The kept states of that other encoder, or None.
+        """
+        if encoder is None and self.table is not None and self.training:
+            looked_up: Tensor = self.table(plan.items)
+            return looked_up
+        if encoder is None:
+            encoder, prefix = self.encoder, self.parts.prefix
+        if self.parts.tuned is None or self.parts.tuned.trained:
+            self._count(plan, encoder, prefix)
+            with self.watch.stage("encode"):
+                return self._encode(plan.rows, encoder, prefix)
+        # A second tower shares what does not train: its vectors are the same.
+        if self.parts.vectors is not None:
+            return self.parts.vectors.lookup(plan.items)
+        if self._kept is None:
+            with torch.no_grad():
+                rows = torch.arange(len(self.parts.texts), device=self.device)
+                blocks = [self._encode(part, encoder, None) for part in torch.split(rows, 1024)]
+            self._kept = torch.cat(blocks)
+        return self._kept[plan.items]
+
+    def _count(self, plan: ItemBatch, encoder: Encoder, prefix: PrefixCache | None) -> None:
+        """Counts the texts of a plan, where training reads them."""
+        if self.work.counting and self.parts.catalog is not None:
+            sizes = plan.sizes or self.parts.catalog.sizes(plan.rows)
+            self.work.encode(encoder, prefix, encoder.lengths(sizes))
+
+    def _encode(self, rows: Tensor, encoder: Encoder, prefix: PrefixCache | None) -> Tensor:
+        """(U, D) pooled texts of catalog rows (U,)."""
+        if prefix is not None:
+            return prefix.vectors(rows)
+        if self.parts.catalog is None:
+            raise ConfigError(f"{type(self).__module__} needs item tokens, and none were made.")
+        vectors: Tensor = encoder(self.parts.catalog.tokens(rows.cpu(), self.device))
+        return vectors
+
+    @final
+    @torch.no_grad()
+    def index_catalog(self, block: int = 1024) -> Tensor:
+        """(I, ...) representations of all items, in evaluation mode, a block at a time."""
+        was = self.training
+        self.eval()
+        rows = torch.arange(len(self.parts.texts), device=self.device)
+        out = []
+        encodes = self._encoder is not None and self.parts.vectors is None
+        with track("encoding the catalog", len(rows), "items", encodes) as task:
+            for part in torch.split(rows, block):
+                out.append(self.index(ItemBatch(part, ())))
+                task.advance(len(part))
+        self.train(was)
+        return torch.cat(out)
+
+    # Training
+
+    @final
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """This rank's share of the loss, which the window brings to the count of the whole step."""
+        if self.parts.objective is None:
+            raise ConfigError(f"{type(self).__module__} does not train.")
+        loss = self.parts.objective(self(batch), batch, self.surroundings())
+        world, parts = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        sums = torch.stack([loss.total.detach().float(), loss.count.detach().float()])
+        if world > 1:
+            torch.distributed.all_reduce(sums)
+        self.window.add(sums, batch_idx % parts == 0, whole(self.trainer, batch_idx + 1))
+        # DDP averages gradients over ranks and Lightning divides by the batches of a full window;
+        # the factor turns both into a sum.
+        mean = loss.total * (world * parts) / self.window.unit
+        if not self.parts.l2_sp or not self.window.complete:
+            return mean
+        stepped = (name for named in self.stepped().values() for name, _ in named)
+        pull = self.pull(name for name in stepped if not name.startswith(TABLE)) * parts
+        # It counts once a step, whatever the step's gradients are brought to.
+        share = self.window.share
+        return mean + (pull if share is None else pull / share)
+
+    @final
+    def on_after_backward(self) -> None:
+        """Divides the gradients of a whole step by what its batches count together."""
+        self.window.rescale(self.parameters())
+
+    @final
+    def surroundings(self) -> Surroundings:
+        """The world as the objective sees it, on this device; made at the first call.
+
+        Raises:
+            ConfigError: The architecture does not train.
+        """
+        if self.parts.around is None:
+            raise ConfigError(f"{type(self).__module__} does not train.")
+        if self._around is None:
+            around = replace(self.parts.around(self._counted_score), table=self._item_vectors)
+            self._around = around.to(self.device)
+        return self._around
+
+    @final
+    def _item_vectors(self, rows: Tensor) -> Tensor:
+        """`index` of catalog rows (N,) that lie on the host, as an objective asks for it."""
+        return self.index(ItemBatch(upload(rows, self.device), (), host=rows))
+
+    @final
+    def _counted_score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """`score`, as an objective asks for it."""
+        self.work.product(queries, items)
+        return self.score(queries, items)
+
+    @final
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own loose type)
+        """AdamW by role and its schedule, stepped once an optimiser step."""
+        optimizer, scheduler = self.make_optimizer(self.stepped())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    @final
+    def make_optimizer(self, roles: Mapping[str, Named]) -> tuple[Any, Any]:
+        """AdamW of some parameters by role, and its schedule over the whole training."""
+        if self.parts.optimise is None:
+            raise ConfigError(f"{type(self).__module__} does not train.")
+        tuned = self.parts.tuned
+        own = {f"{e}{n}" for e in ENCODERS for n in tuned.no_decay} if tuned else set()
+        flat = {k for k, p in self.trained().items() if p.ndim < 2 or "norm" in k.lower()}
+        return self.parts.optimise(roles, frozenset(own | flat), self.planned_steps())
+
+    @final
+    def planned_steps(self) -> int:
+        """Optimiser steps that the schedule is laid out for: of the whole training, if not told.
+
+        The Trainer's own estimate would begin to read the data before the counters of a run that
+        goes on are restored.
+        """
+        if self.parts.schedule_steps is not None:
+            return self.parts.schedule_steps
+        trainer = self.trainer
+        data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        epochs = trainer.max_epochs or 1
+        return data.steps(epochs, trainer.accumulate_grad_batches, trainer.max_steps)
+
+    # Evaluation
+
+    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, C) scores of the candidates from the representations of the plan's items.
+
+        An architecture that scores pairs one by one scores only those.
+        """
+        scores = self.score(self.queries(batch, items), items)
+        return scores.gather(1, batch.candidates.clamp(min=0))
+
+    def popularity(self) -> Tensor:
+        """(I,) what a query without history is answered with, where only the history counts."""
+        return self.parts.counts.to(self.device).float()
+
+    @final
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Ranks all cases outside of a Trainer, as floors need it."""
+        self.eval()
+        self.evaluator.start(self)
+        for batch in batches:
+            self.evaluator.step(self, batch)
+        return self.evaluator.end()
+
+    @final
+    @torch.no_grad()
+    def top(
+        self,
+        batch: Batch,
+        k: int,
+        seen: Tensor,
+        query: Tensor | None = None,
+        pool: Tensor | None = None,
+        items: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The best unseen items of a single query.
+
+        Args:
+            batch: One query, as `Examples.serve` makes it.
+            k: How many; fewer come back where the items are exhausted.
+            seen: Catalog rows to leave out.
+            query: (1, ...) its representation, or None to make it from the batch.
+            pool: Catalog rows to choose from, or None for all.
+            items: (I, ...) what `index_catalog` gave, or None to ask it; without a pool.
+
+        Returns:
+            Scores and catalog rows, each (k,), best first.
+        """
+        self.eval()
+        asked = query is None
+        if query is None:
+            query = self.queries(batch, self.index(batch.plan))
+        if pool is None:
+            pool = torch.arange(len(self.parts.texts), device=self.device)
+            items = self.index_catalog() if items is None else items
+        else:
+            items = self.index(ItemBatch(pool, ()))
+        scores = self.score(query, items)[0]
+        if self.needs_history and asked and not int(batch.query[0, 1]):
+            scores = self.popularity()[pool]
+        scores = scores.masked_fill(torch.isin(pool, seen.to(pool.device)), -torch.inf)
+        unseen = int((scores > -torch.inf).sum())
+        values, places = scores.topk(min(k, unseen))
+        return values, pool[places]
+
+    @final
+    def on_validation_epoch_start(self) -> None:
+        """Encodes the catalog."""
+        self.evaluator.start(self, may_stop=self.trainer.global_step > 0)
+
+    @final
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Ranks a batch of validation cases; no collective in here.
+
+        Raises:
+            Diverged: A score is NaN since training began.
+        """
+        try:
+            self.evaluator.step(self, batch)
+        except DataError as error:
+            if not self.trainer.global_step:
+                raise
+            # The same cases could be ranked before the first step: training has done it.
+            what = f"the validation cannot be ranked ({str(error).rstrip('.')})"
+            raise diverged(what, self.trainer.global_step, self.trainer.optimizers) from None
+
+    @final
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation metrics."""
+        self.validated = self.evaluator.end()
+        self.log_dict({f"val/{k}": v for k, v in self.validated.items()}, logger=False)
+
+    @final
+    def on_test_epoch_start(self) -> None:
+        """Encodes the catalog."""
+        self.evaluator.start(self)
+
+    @final
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Ranks a batch of test cases."""
+        self.evaluator.step(self, batch)
+
+    @final
+    def on_test_epoch_end(self) -> None:
+        """Logs the test metrics."""
+        self.log_dict({f"test/{k}": v for k, v in self.evaluator.end().items()}, logger=False)

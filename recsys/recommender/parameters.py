@@ -1,0 +1,192 @@
+"""The part of a recommender that trains: parameters by role, their start, and what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Any, final
+
+import lightning.pytorch as lp
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from recsys.errors import ConfigError
+from recsys.recommender.optim import Named
+from recsys.runtime.files import write_atomic
+from recsys.types import Tuned
+
+ENCODERS = ("_encoder.", "_user_encoder.")
+"""Where encoders lie in a recommender: the one of the items, and a separate one of the users."""
+
+TABLE = "table."
+"""Where an item table lies, which trains but is no part of what is kept in the end."""
+
+
+class Trained(lp.LightningModule):
+    """Base of the recommender: what of it trains.
+
+    Args:
+        tuned: What the tuning method did to the encoder, or None.
+        l2_sp: Strength of the pull towards the anchor (Li et al., ICML 2018).
+
+    Attributes:
+        table: Gives (U, D) vectors of catalog rows (U,) in place of the items' encoder while it
+            trains, or None.
+    """
+
+    def __init__(self, tuned: Tuned | None, l2_sp: float) -> None:
+        super().__init__()
+        self._tuned, self._l2_sp = tuned, l2_sp
+        self.table: nn.Module | None = None
+        self._start: dict[str, Tensor] = {}
+        # Checkpoints hold what trained; the rest comes from the pretrained model.
+        self.strict_loading = False
+
+    @final
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Every parameter that trains, by name: what a checkpoint to go on from holds."""
+        return {k: p for k, p in self.named_parameters() if p.requires_grad}
+
+    @final
+    def kept(self) -> dict[str, nn.Parameter]:
+        """What is left of them when training is over: all but an item table."""
+        return {k: p for k, p in self.trained().items() if not k.startswith(TABLE)}
+
+    @final
+    def roles(self) -> dict[str, Named]:
+        """Trained parameters by role: pretrained weights, added parameters, heads, item table."""
+        tuned = self._tuned
+        added = {f"{e}{n}" for e in ENCODERS for n in tuned.added} if tuned else set()
+        out: dict[str, list[tuple[str, nn.Parameter]]] = {
+            role: [] for role in ("encoder", "tuned", "head", "table")
+        }
+        for name, p in self.trained().items():
+            rest = "table" if name.startswith(TABLE) else "head"
+            inside = name.startswith(ENCODERS)
+            role = "tuned" if name in added else "encoder" if inside else rest
+            out[role].append((name, p))
+        return {k: v for k, v in out.items()}
+
+    @final
+    def distilled(self) -> dict[str, Named]:
+        """The part of `roles` that follows an item table: the items' encoder."""
+        if self.table is None:
+            return {}
+        own = ENCODERS[0]
+        return {k: [x for x in v if x[0].startswith(own)] for k, v in self.roles().items()}
+
+    @final
+    def stepped(self) -> dict[str, Named]:
+        """The part of `roles` that every optimiser step moves: the rest of it."""
+        other = {name for named in self.distilled().values() for name, _ in named}
+        return {k: [x for x in v if x[0] not in other] for k, v in self.roles().items()}
+
+    @final
+    def pull(self, names: Iterable[str]) -> Tensor:
+        """L2-SP of named parameters: to zero for the maps that a method added, else to the start.
+
+        A head that is zero at first, a temperature or a magnitude has its start for an anchor.
+        """
+        tuned = self._tuned
+        added = self.roles()["tuned"] if tuned is not None and tuned.anchor == "zero" else []
+        zero = {name for name, p in added if p.ndim > 1}
+        own = self.trained()
+        terms = [
+            (own[name] if name in zero else own[name] - self._start[name]).square().sum()
+            for name in names
+        ]
+        return 0.5 * self._l2_sp * torch.stack(terms).sum()
+
+    @final
+    def setup(self, stage: str) -> None:
+        """Remembers the start, before a checkpoint is restored over it."""
+        if stage == "fit":
+            # A pretrained model comes in evaluation mode, and the Trainer leaves modes as they are.
+            self.train()
+            self._start = {k: p.detach().clone() for k, p in self.trained().items()}
+
+    @final
+    def on_fit_start(self) -> None:
+        """Brings the start to where the parameters are by now."""
+        self._start = {k: v.to(self.device) for k, v in self._start.items()}
+
+    @final
+    @torch.no_grad()
+    def distances(self) -> dict[str, Tensor]:
+        """Euclidean distance from the start by role, () each; nothing waits for the device."""
+        return {
+            role: torch.stack([(p - self._start[k]).float().norm() for k, p in named]).norm()
+            for role, named in self.roles().items()
+            if named
+        }
+
+    @final
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves only what trained in a checkpoint."""
+        state, own = checkpoint["state_dict"], self.trained()
+        checkpoint["state_dict"] = {k: v for k, v in state.items() if k in own}
+
+    @final
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint that holds other parameters than those that train.
+
+        Raises:
+            ConfigError: It is of another architecture or tuning method.
+        """
+        self._check_names(checkpoint["state_dict"].keys(), self.trained(), "resume")
+
+    @final
+    def save_trained(self, path: Path) -> None:
+        """Writes only what trained, heads included, as safetensors."""
+        state = {k: p.detach().cpu().contiguous() for k, p in self.kept().items()}
+        write_atomic(path, save(state))
+
+    @final
+    def load_trained(self, path: Path) -> None:
+        """Restores what `save_trained` wrote.
+
+        Raises:
+            ConfigError: The file is damaged, or belongs to another architecture or tuning method.
+        """
+        try:
+            state, own = load_file(path), self.kept()
+        except (OSError, SafetensorError, ValueError):
+            raise ConfigError(f"{path} is missing or damaged; run fit again.") from None
+        self._check_names(state.keys(), own, str(path))
+        for name, p in own.items():
+            _check_value(path, name, state[name], p)
+        with torch.no_grad():
+            for name, p in own.items():
+                p.copy_(state[name])
+
+    @final
+    def _check_names(
+        self, names: AbstractSet[str], own: Mapping[str, nn.Parameter], where: str
+    ) -> None:
+        odd = sorted(names ^ own.keys())
+        if odd:
+            raise ConfigError(
+                f"{where}: the checkpoint is of another architecture or tuning method "
+                f"({len(odd)} parameters differ, the first is '{odd[0]}')."
+            )
+
+
+def _check_value(path: Path, name: str, value: Tensor, own: Tensor) -> None:
+    """Refuses what copying would stretch, round or spread without a word.
+
+    Raises:
+        ConfigError: Shape or kind of number is another, or a value is not finite.
+    """
+    odd = ""
+    if value.shape != own.shape:
+        odd = f"has the shape {list(value.shape)} in place of {list(own.shape)}"
+    elif value.dtype != own.dtype:
+        names = (str(t.dtype).removeprefix("torch.") for t in (value, own))
+        odd = "holds {} in place of {}".format(*names)
+    elif not bool(value.isfinite().all()):
+        odd = "holds values that are not finite"
+    if odd:
+        raise ConfigError(f"{path}: '{name}' {odd}: the file is damaged; run fit again.")

@@ -1,0 +1,76 @@
+"""What a rank other than the first has cost: a file of its own, which the first one adds up.
+
+A file needs no other rank to be alive: the ranks write theirs wherever the first notes its own
+cost, which is at each save and at the end, and a stopped run goes on from it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from recsys.runtime.excluded_time import Spent
+from recsys.runtime.files import write_atomic
+
+
+@dataclass(frozen=True)
+class RankCost:
+    """Of one rank, over all stops.
+
+    Attributes:
+        seconds: Time of its processes.
+        cpu_seconds: CPU time of them.
+        beside_seconds: What of `seconds` was no cost of the method (`runtime.excluded_time`).
+        beside_cpu_seconds: The same of `cpu_seconds`.
+        peak_mb: Largest sample of anonymous memory in MiB; 0 where the system does not tell.
+    """
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    beside_seconds: float = 0.0
+    beside_cpu_seconds: float = 0.0
+    peak_mb: float = 0.0
+
+    @staticmethod
+    def of(spent: Spent, beside: Spent, peak_mb: float) -> RankCost:
+        """From what was measured."""
+        times = (spent.seconds, spent.cpu_seconds, beside.seconds, beside.cpu_seconds)
+        return RankCost(*times, peak_mb=peak_mb)
+
+    @property
+    def spent(self) -> Spent:
+        """Time of all its processes."""
+        return Spent(self.seconds, self.cpu_seconds)
+
+    @property
+    def beside(self) -> Spent:
+        """What of it was no cost of the method."""
+        return Spent(self.beside_seconds, self.beside_cpu_seconds)
+
+
+def _path(folder: Path, rank: int) -> Path:
+    return folder / "log" / f"rank-{rank}.json"
+
+
+def write(folder: Path, rank: int, cost: RankCost) -> None:
+    """Notes what a rank has cost so far.
+
+    Raises:
+        DataError: The disk is full.
+    """
+    write_atomic(_path(folder, rank), json.dumps(asdict(cost), indent=1) + "\n")
+
+
+def read(folder: Path, rank: int) -> RankCost | None:
+    """What a rank had noted last; None where it has not come so far, or the note is damaged."""
+    try:
+        return RankCost(**json.loads(_path(folder, rank).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def others(folder: Path, devices: int) -> list[RankCost]:
+    """The notes of all ranks but the first, as far as they are there."""
+    found = (read(folder, rank) for rank in range(1, devices))
+    return [cost for cost in found if cost is not None]

@@ -1,0 +1,203 @@
+"""What a run leaves behind: a folder of files, written aside and then renamed."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.config.schema import Evaluation
+from recsys.data.tables import Tables
+from recsys.errors import DataError
+from recsys.evaluation.evaluator import cutoffs
+from recsys.runs.result_file import RESULT, encode_result
+from recsys.runtime.files import write_atomic
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SPREAD = ("mean", "standard deviation", "lowest", "highest")
+"""Columns of the table of several seeds."""
+
+
+def gather(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The rows of all ranks; every rank must call it. In one process it is the identity."""
+    if not torch.distributed.is_initialized():
+        return rows
+    parts: list[list[dict[str, Tensor]]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, rows)
+    return [row for part in parts for row in part]
+
+
+def cases_frame(rows: Sequence[Mapping[str, Tensor]], tables: Tables) -> pl.DataFrame:
+    """One row a case, with the user's own ids: every k and slice can be recomputed from it."""
+    if not rows:
+        raise DataError("the test part has no case; choose another split.")
+    frame = pl.DataFrame({name: torch.cat([row[name] for row in rows]).numpy() for name in rows[0]})
+    frame = frame.sort("case")
+    users, items = tables.users["user"], tables.items["item"]
+    return frame.with_columns(
+        user=users[frame["user"].to_list()], target=items[frame["target"].to_list()]
+    )
+
+
+def write(folder: Path, result: Mapping[str, object], cases: pl.DataFrame | None) -> None:
+    """Writes `cases.parquet`, then `result.json`, whose presence says that the run is complete.
+
+    Args:
+        folder: Of the run.
+        result: What `result.json` is to hold.
+        cases: A row a test case; None where nothing was tested.
+
+    Raises:
+        DataError: The disk is full; each file is whole or absent.
+    """
+    if cases is not None:
+        buffer = io.BytesIO()
+        cases.write_parquet(buffer)
+        write_atomic(folder / "cases.parquet", buffer.getvalue())
+    write_atomic(folder / RESULT, encode_result(result))
+
+
+def columns(options: Evaluation) -> list[str]:
+    """Metrics of the closing table: those at the monitor's cut-off, and the monitor, by slice.
+
+    Args:
+        options: The protocol, which decides whether there is an AUC, the cut-offs, the monitor.
+    """
+    monitor = options.monitor
+    k = monitor.partition("@")[2] or str(options.k[0])
+    names = [f"hr@{k}", f"ndcg@{k}", "mrr"]
+    if options.protocol != "catalog":
+        names.append("auc")
+    if options.protocol == "impressions":  # what MIND's tables hold
+        names = ["auc", "mrr_all", "ndcg@5", "ndcg@10"]
+    names = [f"{options.label}{name}" for name in names]
+    if monitor not in names:
+        names.append(monitor)
+    return [*names, f"warm/{monitor}", f"cold/{monitor}"]
+
+
+def title(options: Evaluation) -> str:
+    """What was ranked, above the closing table."""
+    ranked = {
+        "catalog": "among all items",
+        "candidates": f"among candidate lists of {options.candidates}",
+        "labels": "among the user's own labelled events",
+        "impressions": "among what an impression showed",
+        "sampled": f"among {options.sampled_negatives} random items, not all",
+    }
+    part = "test" if options.test else "validation"
+    named = f", each {options.label}METRIC" if options.label else ""
+    return f"{part}, in percent{named}; {options.protocol}: {ranked[options.protocol]}"
+
+
+def head(name: str, options: Evaluation) -> str:
+    """A metric's name in a table whose title says the label once: cut off, heads would be alike."""
+    return name.replace(options.label, "") if options.label else name
+
+
+def shown(options: Evaluation) -> list[str]:
+    """Metrics of the closing table: as `columns`, with every cut-off that was asked for."""
+    names = columns(options)
+    cut = [f"{options.label}{name}@{k}" for k in cutoffs(options) for name in ("hr", "ndcg")]
+    rest = [name for name in names if name not in cut]
+    if options.protocol == "impressions":  # AUC comes first there
+        return [*rest[:2], *cut, *rest[2:]]
+    return [*cut, *rest]
+
+
+def show(table: Mapping[str, Mapping[str, float]], options: Evaluation) -> None:
+    """Prints the closing table: this run beside its floors or its start, in percent.
+
+    A row a metric: there may be many cut-offs, and the names of methods are few.
+    """
+    from rich.console import Console
+
+    console, names = Console(), shown(options)
+    # Lists have six methods beside each other in the 80 columns of a log.
+    room = console.width - max(len(head(name, options)) for name in names)
+    out = _plain_table()
+    out.add_column("", no_wrap=True)
+    for row in table:
+        name = break_name(row, room // max(len(table), 1) - 1)
+        out.add_column(name, justify="right", overflow="fold")
+    for name in names:
+        values = [metrics[name] for metrics in table.values()]
+        cells = ("-" if value != value else f"{100 * value:.2f}" for value in values)
+        out.add_row(head(name, options), *cells)
+    print(f"\n{title(options)}")  # above a narrow table it would be broken
+    console.print(out)
+
+
+def break_name(name: str, most: int) -> str:
+    """A method's name in lines of some letters, broken behind `_` and never within a word.
+
+    Args:
+        name: Of a column.
+        most: Letters of a line; a longer word has a line of its own.
+    """
+    lines = [""]
+    for part in re.findall(r"[^_]*_+|[^_]+", name):
+        if lines[-1] and len(lines[-1]) + len(part) > most:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _plain_table() -> Table:
+    """A table of the terminal without lines beside its columns, as all tables of a run are."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+
+
+def show_beyond(measures: Mapping[str, object], options: Evaluation) -> None:
+    """Prints this run's measures beyond accuracy, under the closing table.
+
+    Args:
+        measures: As `result.json` holds them.
+        options: Their cut-offs; shown is that of the monitor.
+    """
+    k = options.monitor.partition("@")[2] or str(options.k[0])
+    shown = [
+        f"{name.removesuffix(f'@{k}')} {value:.4g}"
+        for name, value in measures.items()
+        if name.endswith(f"@{k}") and isinstance(value, float)
+    ]
+    print(f"beyond accuracy, at {k}: {', '.join(shown)}")
+
+
+def show_spread(
+    tests: Sequence[Mapping[str, float]], options: Evaluation, seedless: bool = False
+) -> None:
+    """Prints the metrics of several seeds: mean and standard deviation, in percent.
+
+    Args:
+        tests: Metrics of each seed.
+        options: Their protocol.
+        seedless: Whether no seed has a part in them, so that there is no spread to speak of.
+    """
+    from rich.console import Console
+
+    heads = ["", "value"] if seedless else ["", *SPREAD]
+    seeds = "no seeds: deterministic" if seedless else f"{len(tests)} seeds"
+    out = _plain_table()
+    for name in heads:
+        out.add_column(name, justify="right" if name else "left")
+    for name in shown(options):
+        values = np.array([100 * test[name] for test in tests])
+        spread = f"{values.std(ddof=1):.2f}" if len(values) > 1 else "-"
+        cells = [f"{values.mean():.2f}", spread, f"{values.min():.2f}", f"{values.max():.2f}"]
+        told = ("-" if cell == "nan" else cell for cell in cells[: len(heads) - 1])
+        out.add_row(head(name, options), *told)
+    print(f"\n{title(options)}; {seeds}")
+    Console().print(out)

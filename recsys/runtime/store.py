@@ -1,0 +1,334 @@
+"""What is computed once and shared: folders on disk, named by the content that made them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from recsys.errors import DataError
+from recsys.runtime.excluded_time import Spent, beside, now, use
+from recsys.runtime.files import aside, atomic_folder, full_disk, write_atomic
+
+KEY_FILE = "key.json"
+FILES_FILE = "files.json"
+_HEAD = 65_536  # bytes at the beginning of a file that are compared
+
+BUILT = "built.json"
+"""In each folder: the seconds and CPU seconds that building it took."""
+
+
+def default_root() -> Path:
+    """The folder of the store: RECSYS_CACHE where it is set, else ~/.cache/recsys.
+
+    Raises:
+        DataError: It begins with the name of a user, or this one has no home.
+    """
+    named = os.environ.get("RECSYS_CACHE")
+    try:
+        return Path(named).expanduser() if named else Path.home() / ".cache" / "recsys"
+    except RuntimeError:
+        told = f"RECSYS_CACHE={named}" if named else "the cache (~/.cache/recsys)"
+        raise DataError(
+            f"{told} lies in the home of a user whom this system does not know; set RECSYS_CACHE "
+            "to a whole path."
+        ) from None
+
+
+def canonical(parts: Mapping[str, object]) -> str:
+    """The one JSON text of a key, whatever the order of its parts.
+
+    Raises:
+        DataError: A part is no JSON value, so that it could not be told from another.
+    """
+    _check(parts, "key")
+    return json.dumps(
+        parts, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    )
+
+
+def _check(value: object, where: str) -> None:
+    """Refuses what JSON would change silently (a number as a key) or could not hold.
+
+    Raises:
+        DataError: Names the place of the part.
+    """
+    if isinstance(value, dict):
+        for name, part in value.items():
+            if not isinstance(name, str):
+                raise DataError(f"{where} holds the name {name!r}; use a text as its name")
+            _check(part, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for place, part in enumerate(value):
+            _check(part, f"{where}[{place}]")
+    elif isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
+        raise DataError(f"{where} is {value}, which cannot be part of a key; use a finite number")
+    elif not (value is None or isinstance(value, str | int | float)):
+        raise DataError(
+            f"{where} is a {type(value).__name__}, which cannot be part of a key; "
+            "use texts, numbers, lists and dictionaries"
+        )
+
+
+class Store:
+    """Folders that are built once per content and shared by runs, trials and processes.
+
+    A builder holds a lock that the system takes back however its process ends, so that others wait
+    for its folder instead of making the same, and a process that dies blocks none. Builders work
+    aside and the first rename wins: where a disk has no locks, work is done twice and no harm.
+
+    Args:
+        root: Where the folders lie; None means `default_root()`.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = default_root() if root is None else Path(root)
+
+    def folder(
+        self,
+        kind: str,
+        key_parts: Mapping[str, object],
+        build: Callable[[Path], Spent | None],
+        own: bool = False,
+    ) -> Path:
+        """The folder of a content, built first where it does not stand yet.
+
+        Args:
+            kind: What sort of thing it is, the name of a folder such as "catalog".
+            key_parts: All that the content depends on, as JSON values.
+            build: Fills the empty folder it is given; it runs at most once in this call. It may
+                give what others had spent on what it took over.
+            own: Building it is the work of the method itself, and a cost of it.
+
+        Returns:
+            The folder, whole, with `key.json` that says what it is.
+
+        Raises:
+            DataError: The kind or a part of the key cannot be used, or the disk is full.
+        """
+        if not kind or kind != Path(kind).name or kind.startswith("."):
+            raise DataError(f"store kind {kind!r} is no plain folder name; use letters and digits")
+        key = canonical(dict(key_parts))
+        path = self.root / kind / hashlib.sha256(key.encode("utf-8")).hexdigest()
+        fresh = self._fill(path, key, build, own)
+        # What is a cost of this run already must not count a second time.
+        use(path, Spent() if own and fresh else read_built(path))
+        return path
+
+    def _fill(self, path: Path, key: str, build: Callable[[Path], Spent | None], own: bool) -> bool:
+        """Builds a folder where it does not stand; whether this process built it."""
+        if _whole(path, key):
+            return False
+        self._make_root()
+        with nullcontext() if own else beside(), _alone(path):
+            if _whole(path, key):
+                return False
+            _clear(path, key)
+            try:
+                with atomic_folder(path) as fresh:
+                    began = now()
+                    before = build(fresh)
+                    spent = now().minus(began)
+                    # What was taken over from another folder has cost its part of that one.
+                    spent = spent if before is None else spent.plus(before)
+                    write_atomic(fresh / FILES_FILE, json.dumps(listed(fresh), indent=1))
+                    _write_built(fresh, spent)
+                    write_atomic(fresh / KEY_FILE, key)
+            except DataError:
+                # another process was faster: its folder is as good as ours
+                if not _whole(path, key):
+                    raise
+        return True
+
+    def like(self, kind: str, key_parts: Mapping[str, object], part: str) -> list[tuple[Path, str]]:
+        """Whole folders of a kind whose keys differ in one part alone, the newest first.
+
+        Args:
+            kind: What sort of thing it is.
+            key_parts: The key.
+            part: Name of the part that may differ, a text.
+
+        Returns:
+            Each folder, and the part in its key.
+        """
+        found = []
+        asked = {k: v for k, v in json.loads(canonical(dict(key_parts))).items() if k != part}
+        for path in (self.root / kind).glob(f"[0-9a-f]*/{KEY_FILE}"):
+            try:
+                text = path.read_text(encoding="utf-8")
+                key = json.loads(text)
+                other = key.pop(part)
+                if key == asked and isinstance(other, str) and _whole(path.parent, text):
+                    found.append((path.stat().st_mtime, path.parent, other))
+            except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+                continue  # another process takes it away, or it is damaged
+        return [(folder, other) for _, folder, other in sorted(found, reverse=True)]
+
+    def _make_root(self) -> None:
+        """Makes the folder of the store.
+
+        Raises:
+            DataError: It cannot be made.
+        """
+        try:
+            with full_disk(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+        except DataError as error:
+            raise DataError(
+                f"the cache, whose folder RECSYS_CACHE names, cannot be made: {error}"
+            ) from error
+
+
+def _write_built(folder: Path, spent: Spent) -> None:
+    """Notes what building a folder took."""
+    write_atomic(folder / BUILT, json.dumps(asdict(spent)) + "\n")
+
+
+def read_built(folder: Path) -> Spent | None:
+    """What building a folder took; None where it was built before that was noted."""
+    try:
+        return Spent(**json.loads((folder / BUILT).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Lets one builder of a folder in at a time, and clears away what dead builders left."""
+    with full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock_of(path)
+    try:
+        handle = _take(lock, wait=False)
+    except BlockingIOError:
+        print(f"another process builds this {path.parent.name}: waiting for it", file=sys.stderr)
+        handle = _take(lock, wait=True)
+    try:
+        if handle is not None:
+            _sweep(path)
+        yield
+    finally:
+        if handle is not None:
+            _let_go(lock, handle)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _take(lock: Path, wait: bool) -> int | None:
+    """The descriptor of a lock file that is now ours.
+
+    Args:
+        lock: The file; it is made where it is missing.
+        wait: Wait for its holder, or give up at once.
+
+    Returns:
+        None where the disk has no locks.
+
+    Raises:
+        BlockingIOError: Another holds it, and `wait` is false.
+    """
+    while True:
+        try:
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None  # whatever is wrong with the disk, the build itself will tell
+        ours = False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            # the holder before us may have removed this file, and others hold a new one
+            with suppress(FileNotFoundError):
+                ours = os.path.samestat(os.fstat(handle), lock.stat())
+            if ours:
+                return handle
+        except BlockingIOError:
+            raise
+        except OSError:
+            with suppress(OSError):
+                lock.unlink()
+            return None
+        finally:
+            if not ours:
+                os.close(handle)
+
+
+def _let_go(lock: Path, handle: int) -> None:
+    """Removes a lock file while it is still held, so that no waiting process keeps to it."""
+    with suppress(OSError):
+        lock.unlink()
+    os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    """Removes what builders that died left beside `path`, whose lock we hold.
+
+    A builder holds the lock of its folder while it works aside: what nobody holds is dead.
+    """
+    for left in path.parent.glob(".*.*.tmp"):
+        whose = path.with_name(left.name[1:].split(".", 1)[0])
+        if whose == path:
+            shutil.rmtree(left, ignore_errors=True)
+            continue
+        try:
+            handle = _take(_lock_of(whose), wait=False)
+        except BlockingIOError:
+            continue
+        if handle is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            _let_go(_lock_of(whose), handle)
+
+
+def _whole(path: Path, key: str) -> bool:
+    """Whether `path` stands, says that it is `key`, and has its files as they were written.
+
+    The key is written last, so that all was there then; what a disk or a user has cut or emptied
+    since is found by the sizes and the beginnings of the files.
+    """
+    try:
+        if (path / KEY_FILE).read_text(encoding="utf-8") != key:
+            return False
+        return bool(json.loads((path / FILES_FILE).read_bytes()) == listed(path))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return False
+
+
+def listed(path: Path) -> dict[str, list[int | str]]:
+    """The files of a folder by their names in it: size in bytes and checksum of the beginning."""
+    out: dict[str, list[int | str]] = {}
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        name = file.relative_to(path).as_posix()
+        if name not in (KEY_FILE, FILES_FILE, BUILT):
+            with file.open("rb") as content:
+                head = hashlib.sha256(content.read(_HEAD)).hexdigest()
+            out[name] = [file.stat().st_size, head]
+    return out
+
+
+def _clear(path: Path, key: str) -> None:
+    """Takes away a damaged folder (one that lost its key) so that it can be built again."""
+    taken = aside(path)
+    try:
+        path.rename(taken)
+    except FileNotFoundError:
+        return
+    # between our look and our rename another process may have put a whole one in place
+    if _whole(taken, key):
+        try:
+            taken.rename(path)
+            return
+        except OSError:
+            # a third process has put its own there, equal to this one
+            if not _whole(path, key):
+                raise
+    if taken.is_dir():
+        shutil.rmtree(taken, ignore_errors=True)
+    else:
+        taken.unlink()

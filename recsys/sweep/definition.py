@@ -1,0 +1,231 @@
+"""What a sweep is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from recsys.config.compose import Run, to_node
+from recsys.config.schema import option
+from recsys.config.yaml_file import Node
+from recsys.sweep.record import Objective, Value
+
+ALONE = "all"
+"""The method's name where a sweep has no `methods`."""
+
+VALIDATION = "validation"
+COSTS = (
+    "trained_parameters",
+    "parameters",
+    "texts",
+    "tokens",
+    "train_flops",
+    "train_seconds",
+    "seconds",
+    "cpu_seconds",
+    "anonymous_peak_mb_sampled",
+)
+"""Figures of a result's cost that can be an objective, as in `cost.train_seconds`."""
+
+SAMPLERS: Mapping[str, str] = {
+    "tpe": "tree-structured Parzen estimator over all keys at once",
+    "gp": "Gaussian process",
+    "cmaes": "covariance matrix adaptation; numbers only",
+    "random": "independent draws",
+    "sobol": "a scrambled Sobol sequence; the same points for every method",
+    "grid": "every combination of choices and `points`",
+}
+PRUNERS: Mapping[str, str] = {
+    "none": "every trial trains to its end",
+    "median": "stops a trial below the median of the method's earlier ones",
+    "hyperband": "successive halving with several first rungs",
+    "wilcoxon": "stops a trial whose seeds are worse than the best trial's, seed by seed",
+}
+
+TUNES = ("tpe", "gp", "cmaes")
+"""Samplers that look at what earlier trials found."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One axis of the search space.
+
+    Attributes:
+        name: The key that it sets, except where `instead` names another.
+        kind: Of its values.
+        log: Whether numbers are searched on a logarithmic scale.
+        low: Smallest number.
+        high: Largest number.
+        points: Values of a number in a grid.
+        choices: Values of a choice.
+        when: Keys and the values of which each must have one, for the dimension to apply.
+        instead: The key that it sets in some methods.
+    """
+
+    name: str
+    kind: Literal["float", "int", "choice"]
+    log: bool = False
+    low: float | None = None
+    high: float | None = None
+    points: int | None = None
+    choices: tuple[Value, ...] = ()
+    when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    instead: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self, method: str) -> str:
+        """The configuration key that it sets in a method."""
+        return self.instead.get(method, self.name)
+
+
+@dataclass
+class Keys:
+    """The keys of a sweep's command and file, beside those of a run."""
+
+    sweep: str | None = option(None, "name of a file in sweeps/, without .yaml, or a path")
+    trials: int | None = option(None, "trials of each method", least=1)
+    hours: float | None = option(None, "hours of each method's trials, in all", least=0)
+    epochs: int | None = option(None, "epochs of each method's trials, in all", least=1)
+    methods: str | None = option(None, "some of the file's methods, as in methods=lora,full")
+    sampler: str | None = option(None, "in place of the file's: " + ", ".join(SAMPLERS))
+    pruner: str | None = option(None, "in place of the file's: " + ", ".join(PRUNERS))
+    seeds: int | None = option(None, "runs of a trial, with seeds of their own", least=1)
+    final_seeds: int | None = option(
+        None, "closing runs of each method's best trial, which are tested; 0: none", least=0
+    )
+    workers: int = option(1, "trials side by side", least=1)
+    storage: str | None = option(
+        None, "URL of a database for several machines; null: a file in the sweep's folder"
+    )
+    prepared: bool = option(True, "start trials from a process that has done the imports")
+    details: bool = option(False, "print every table at the end")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each method may use; whatever ends first.
+
+    Attributes:
+        trials: Trials.
+        hours: Hours of trials.
+        epochs: Epochs of trials.
+    """
+
+    trials: int | None = None
+    hours: float | None = None
+    epochs: int | None = None
+
+    def text(self) -> str:
+        """The budget in words."""
+        parts = [
+            f"{value:g} {f.name}"
+            for f in fields(self)
+            if (value := cast("float | None", getattr(self, f.name))) is not None
+        ]
+        return " or ".join(parts) or "the whole grid"
+
+
+@dataclass(frozen=True)
+class Plug:
+    """A sampler or pruner by name, with its options."""
+
+    name: str
+    options: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A sweep as it was asked for.
+
+    Attributes:
+        name: Of the file.
+        words: Of the run that all trials start from, `output`, `seed` and `tracking` apart.
+        methods: The words of each method, by name.
+        space: Its dimensions, in an order in which conditions name earlier ones only.
+        objectives: One or two.
+        sampler: How values are chosen.
+        pruner: Which trials are stopped early.
+        budget: Of each method.
+        seeds: Runs of a trial.
+        final_seeds: Closing runs of each method.
+        seed: Of the sampler, and the first of the runs.
+        output: Where the sweep's folder lies.
+        tracking: The words that say where logs go.
+        workers: Trials side by side.
+        storage: URL of a database, or None.
+        prepared: Whether trials start from a prepared process.
+        some: Whether the command left out some of the file's methods.
+        details: Whether every table is printed at the end.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    methods: Mapping[str, tuple[str, ...]]
+    space: tuple[Dimension, ...]
+    objectives: tuple[Objective, ...]
+    sampler: Plug
+    pruner: Plug
+    budget: Budget
+    seeds: int = 1
+    final_seeds: int = 3
+    seed: int = 0
+    output: str = "runs"
+    tracking: tuple[str, ...] = ()
+    workers: int = 1
+    storage: str | None = None
+    prepared: bool = True
+    some: bool = False
+    details: bool = False
+
+    def digest(self) -> str:
+        """Eight letters that tell sweeps apart whose trials cannot stand in one study.
+
+        The budget, the closing runs, workers, storage and logs may change when a sweep goes on.
+        """
+        parts = [
+            self.name,
+            self.words,
+            {name: list(words) for name, words in self.methods.items()},
+            [_plain(dimension) for dimension in self.space],
+            [_told(objective) for objective in self.objectives],
+            [_plain(self.sampler), _plain(self.pruner), self.seeds, self.seed],
+        ]
+        if any(dimension.instead for dimension in self.space):
+            parts.append("a method's study names the keys that are set in it")  # did not before
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder: the same command finds it again."""
+        return Path(self.output) / f"{self.name}-{self.digest()}"
+
+
+def _told(objective: Objective) -> str:
+    """An objective's name, and its direction where that is not the one to be expected."""
+    expected = "maximize" if objective.name == VALIDATION else "minimize"
+    name, direction = objective.name, objective.direction
+    return name if direction == expected else f"{direction} {name}"
+
+
+def _plain(value: object) -> Node:
+    return {f.name: getattr(value, f.name) for f in fields(cast(Any, value))}
+
+
+def flat(run: Run) -> dict[str, Value]:
+    """A run's configuration by dotted key; an axis has its choice's name."""
+    out: dict[str, Value] = {}
+
+    def walk(node: Node, prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+            else:
+                out[f"{prefix}{key}"] = value
+                if key == "name":
+                    out[prefix.removesuffix(".")] = value
+
+    walk(to_node(run), "")
+    return out

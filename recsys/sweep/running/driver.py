@@ -1,0 +1,300 @@
+"""The driver of a sweep: it asks for values, starts runs, prunes and tells; it never trains."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from optuna.exceptions import StorageInternalError
+from optuna.trial import Trial
+
+from recsys.errors import OUTSIDE, ConfigError, RecsysError
+from recsys.runtime.files import full_disk
+from recsys.sweep import record, status
+from recsys.sweep.definition import Definition
+from recsys.sweep.running import finals
+from recsys.sweep.running.launcher_client import Child, Launcher
+from recsys.sweep.running.leases import Leases
+from recsys.sweep.running.storage import open_storage
+from recsys.sweep.running.studies import Studies
+from recsys.sweep.running.trial import Outcome, Running, drop_checkpoints
+from recsys.sweep.space import Plan
+
+RECOVER = 30.0
+"""Seconds between two looks for trials whose driver is gone."""
+LOOK = 0.1
+"""Seconds between two looks at the runs."""
+STATUS = 15.0
+"""Seconds between two writes of the record while trials run, for `sweep status`."""
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Whether no other process is within the block for the same file."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+class Interrupt:
+    """Notes SIGINT and SIGTERM; a second SIGINT raises KeyboardInterrupt as usual."""
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def __enter__(self) -> Interrupt:
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self.received and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signum
+
+
+@dataclass
+class _Slot:
+    """A trial that runs here."""
+
+    method: str
+    trial: Trial
+    running: Running
+
+
+class Driver:
+    """One driver; several may work on a sweep at the same time.
+
+    Args:
+        definition: What was asked for.
+        plans: The plan of each method.
+        say: Prints a line.
+        module: What a run is.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        plans: dict[str, Plan],
+        say: Callable[[str], None],
+        module: str = "recsys.fit",
+    ) -> None:
+        self.definition, self.plans, self.say, self.module = definition, plans, say, module
+        self.folder = definition.folder
+        self._slots: list[_Slot] = []
+        self._written = 0.0
+        self._outside = ""
+
+    def run(self) -> int:
+        """Runs the sweep from where it stands to its end.
+
+        Returns:
+            The exit code: 0; 1 where a method has no complete trial or a closing run failed; 5
+            where the disk is full or a service does not answer; 128 + signal.
+
+        Raises:
+            RecsysError: The storage, or a method's first trials, cannot be used.
+        """
+        try:
+            with full_disk(self.folder):
+                return self._run()
+        except StorageInternalError as error:
+            raise RecsysError(
+                "storage: the database does not answer any more; the same command goes on when it "
+                "does."
+            ) from error
+
+    def _run(self) -> int:
+        """As `run`."""
+        with ExitStack() as held:
+            signals = held.enter_context(Interrupt())
+            opened = open_storage(self.folder, self.definition.storage)
+            mine = held.enter_context(Leases(opened))
+            self.studies = Studies(self.definition, self.plans, opened, mine)
+            one = all(plan.run.trainer.devices == 1 for plan in self.plans.values())
+            prepare = self.definition.prepared and one
+            self.launcher = held.enter_context(Launcher(prepare))
+            self._write()
+            self._trials(signals)
+            if signals.received:
+                name = signal.Signals(signals.received).name
+                return self._leave(f"stopped by {name}", 128 + signals.received)
+            if self._outside:
+                return self._leave(f"error: {self._outside.rstrip('.')}", OUTSIDE)
+            if others := self.studies.busy():
+                self.say(
+                    f"{others} trials still run in other drivers; the last of these closes the "
+                    "sweep."
+                )
+                return 0
+            with alone(self.folder / "closing.lock") as first:
+                if not first:
+                    self.say("another driver closes the sweep.")
+                    return 0
+                return finals.close(self, signals)
+
+    def _trials(self, signals: Interrupt) -> None:
+        """Keeps as many trials running as there are workers, until the budget is used."""
+        over, recovered = False, -RECOVER
+        while (self._slots or not over) and not signals.received and not self._outside:
+            now = time.monotonic()
+            if now - recovered > RECOVER:
+                recovered, over = now, False
+                self._recover()
+            while not over and len(self._slots) < self.definition.workers:
+                over = not self._begin()
+            for slot in list(self._slots):
+                outcome = self._look(slot)
+                if outcome is not None:
+                    self._slots.remove(slot)
+                    self._take(slot, outcome)
+                    over = False
+            if time.monotonic() - self._written > STATUS:
+                self._write()
+            if over and not self._slots:  # nobody else may be left for a trial that was lost since
+                over = not self._recover()
+            time.sleep(LOOK)
+
+    def _recover(self) -> bool:
+        """Has the trials repeated whose driver is gone; whether there were any."""
+        lost = self.studies.recover()
+        for method, number in lost:
+            self.say(f"{method} #{number} was lost with its driver; it is looked after.")
+        return bool(lost)
+
+    def _begin(self) -> bool:
+        """Starts a trial; False where no budget is left."""
+        method = self.studies.next_method()
+        if method is None:
+            return False
+        asked = self.studies.ask(method)
+        if asked is None:
+            return self.studies.next_method() is not None
+        trial, index = asked
+        plan = self.plans[method]
+        values = plan.suggest(trial)
+        place = self.studies.place(method, index)
+        running = Running(self.definition, plan, values, place, trial.number, self.start)
+        self._slots.append(_Slot(method, trial, running))
+        return True
+
+    def start(self, plan: Plan, words: Sequence[str], log: Path) -> Child:
+        """Starts a run: a fork where that is possible, else a command."""
+        threads, more = self.threads(), list[str]()
+        if threads is not None and plan.run.trainer.threads is None and "resume=" not in words[0]:
+            more.append(f"trainer.threads={threads}")
+        fork = self.launcher.prepare and plan.run.trainer.devices == 1
+        return self.launcher.start([*words, *more], log, {}, fork, self.module)
+
+    def threads(self) -> int | None:
+        """CPU threads of a run where several share the machine."""
+        if self.definition.workers == 1:
+            return None
+        return max(1, len(os.sched_getaffinity(0)) // self.definition.workers)
+
+    def _look(self, slot: _Slot) -> Outcome | None:
+        """Looks after a trial, and prunes it where its study says so."""
+        outcome = slot.running.poll()
+        news = slot.running.news() if len(self.definition.objectives) == 1 else []
+        prunes = self.definition.pruner.name != "none" and outcome is None
+        for step, value in news:
+            if not self.studies.report(slot.trial, step, value):
+                slot.running.stop()  # another driver has it now
+                break
+            if prunes and slot.trial.should_prune():
+                after = "seeds" if self.definition.seeds > 1 else "epochs"
+                slot.running.prune(
+                    f"{self.definition.pruner.name}: after {step} {after} at {value:.4g}."
+                )
+                break
+        return outcome
+
+    def _take(self, slot: _Slot, outcome: Outcome) -> None:
+        """Tells how a trial ended; what is wrong outside of it would end the next ones, too."""
+        if not outcome.outside:
+            self._end(slot, outcome)
+            return
+        self._outside = outcome.reason
+        self.studies.stopped(slot.method, slot.trial, slot.running, outcome)
+
+    def _end(self, slot: _Slot, outcome: Outcome) -> None:
+        """Tells how a trial ended, and says so."""
+        repeated = self.studies.tell(slot.method, slot.trial, slot.running, outcome)
+        sweep = self._write()
+        (last,) = [t for t in sweep.of(slot.method) if t.number == slot.trial.number]
+        self._tidy(sweep, slot.method)
+        self.say(status.line(sweep, last, self.definition.workers, time.time()))
+        if outcome.warning:
+            self.say(f"warning: {slot.method} #{last.number}: {outcome.warning}")
+        if outcome.again and not repeated:
+            self._close_log(slot, outcome)
+        if why := self.studies.mistakes(slot.method):
+            for other in self._slots:
+                other.running.stop()
+            raise ConfigError(
+                f"every trial of {slot.method} is refused: {why} (log: {slot.running.place})"
+            )
+
+    def _close_log(self, slot: _Slot, outcome: Outcome) -> None:
+        """Sees to the logs of runs that were killed before they could close them."""
+        from recsys.tracking.logs import wandb_mode
+
+        if wandb_mode(self.plans[slot.method].run.tracking.wandb) == "off":
+            return
+        from recsys.sweep.wandb import hooks
+
+        for run in slot.running.homes():
+            if why := hooks.close_trial(run, outcome.state, outcome.reason):
+                self.say(f"W&B: {why}")
+
+    def _tidy(self, sweep: record.Sweep, method: str) -> None:
+        """Keeps the parameters of a method's best trial only."""
+        best, due = sweep.best(method), self.studies.due(method)
+        for trial in sweep.of(method, "complete", "pruned", "failed"):
+            # A repetition goes on from the state that the lost attempt saved.
+            if trial.index not in due and (best is None or trial.index != best.index):
+                drop_checkpoints([self.folder / run for run in trial.runs])
+
+    def _write(self) -> record.Sweep:
+        """Writes the record."""
+        found = self.studies.sweep()
+        with suppress(ConfigError):  # there is none yet, or it is damaged: it is written anew
+            found = finals.keep(found, record.load(self.folder))
+        record.save(found)
+        self._written = time.monotonic()
+        return found
+
+    def _leave(self, why: str, code: int) -> int:
+        """Lets the runs save their state; the same command goes on with them."""
+        self.say("stopping: the runs save their state.")
+        for slot in self._slots:
+            slot.running.stop()
+        while self._slots:
+            for slot in list(self._slots):
+                outcome = slot.running.poll()
+                if outcome is None:
+                    continue
+                self._slots.remove(slot)
+                if outcome.state == "failed" and outcome.again:
+                    self.studies.stopped(slot.method, slot.trial, slot.running, outcome)
+                else:
+                    self._end(slot, outcome)
+            time.sleep(LOOK)
+        self._write()
+        print(f"{why}; the same command goes on.", file=sys.stderr)
+        return code

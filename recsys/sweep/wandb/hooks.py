@@ -1,0 +1,32 @@
+"""A sweep at Weights & Biases: trials that were killed, the closing run, workspace and report."""
+
+from __future__ import annotations
+
+from recsys.boards import specification as board
+from recsys.sweep.wandb import summary as wandbsummary
+from recsys.sweep.record import Sweep
+from recsys.sweep.wandb.board import specification
+from recsys.sweep.wandb.close import close_trial
+
+__all__ = ["close_trial", "specification", "summary"]
+
+
+def summary(sweep: Sweep, project: str, group: str, mode: str) -> None:
+    """Logs the closing run, and writes the workspace and report to push as `wandb.json`.
+
+    Both replace what the sweep has left before.
+
+    Args:
+        sweep: As it stands.
+        project: At Weights & Biases.
+        group: Of the sweep's runs.
+        mode: online, offline or off, which does nothing.
+
+    Raises:
+        ConfigError: The service cannot be reached or refuses, or no trial was logged.
+        DataError: The disk is full.
+    """
+    if mode == "off":
+        return
+    wandbsummary.log(sweep, project, group, mode)
+    board.save(specification(sweep), sweep.folder)

@@ -1,0 +1,329 @@
+"""Where the log of a run goes: a CSV file always, Weights & Biases and TensorBoard as asked.
+
+Nothing here waits for other ranks, and only the first rank writes. No text of a user or an item is
+sent anywhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import netrc
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from recsys.config.compose import nearest
+from recsys.errors import ConfigError, DataError, Unreachable
+from recsys.runs.failures import State
+from recsys.runtime.excluded_time import beside
+from recsys.runtime.files import write_atomic
+from recsys.tracking.wandb_files import last_step
+from recsys.tracking.wandb_run import COUNTED, FAILED, Place, begin, figures
+
+FLUSH_SECONDS = 30.0
+
+
+class CsvLog(Logger):
+    """A row a step with whatever was logged at it; the file is always whole.
+
+    Args:
+        path: The file; what it holds is kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._rows: list[dict[str, Any]] = []
+        self._flushed = time.monotonic()
+        if path.is_file():
+            self._rows = _read_rows(path)
+
+    @property
+    def name(self) -> str:
+        """What Lightning calls it."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """There is one a run."""
+        return "log"
+
+    @rank_zero_only
+    def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
+        """Nothing: the configuration is a file of its own."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Adds the values of a step; the file follows within half a minute."""
+        values = {k: v for k, v in metrics.items() if k != "epoch"}
+        if (
+            self._rows
+            and int(self._rows[-1]["step"]) == step
+            and not values.keys() & self._rows[-1]
+        ):
+            self._rows[-1].update(values)
+        else:
+            self._rows.append({"step": 0 if step is None else step, **values})
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.save()
+
+    def rows(self) -> list[tuple[int, dict[str, float]]]:
+        """Step and values of each row, in the order in which they were logged."""
+        return [
+            (int(row["step"]), {name: float(row[name]) for name in row if name != "step"})
+            for row in self._rows
+        ]
+
+    def rewind(self, step: int) -> None:
+        """Forgets what was logged after a step, and the closing test, which ends every run anew."""
+        self._rows = [
+            {name: value for name, value in row.items() if not name.startswith("test/")}
+            for row in self._rows
+            if int(row["step"]) <= step
+        ]
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Writes the file.
+
+        Raises:
+            DataError: The disk is full; the file of before stands.
+        """
+        self._flushed = time.monotonic()
+        names = sorted({name for row in self._rows for name in row} - {"step"})
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, ["step", *names])
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomic(self.path, text.getvalue())
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Writes the file at the end of each stage."""
+        if self._rows:
+            self.save()
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a log as text, without the values that are not there.
+
+    Raises:
+        DataError: It is no table of numbers with a column of steps.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [{k: v for k, v in row.items() if v != ""} for row in reader]
+        for row in rows:
+            int(row["step"])
+            for value in row.values():
+                float(value)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
+        raise DataError(
+            f"{path} is damaged, so that the run cannot go on with its log; start a new run, or "
+            "move the file away to go on without the rows so far."
+        ) from None
+    return rows
+
+
+Mode = Literal["online", "offline", "off"]
+MODES: Mapping[str, Mode] = {
+    "online": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "off",
+}
+"""Values of WANDB_MODE."""
+
+
+def wandb_mode(asked: Literal["auto", Mode]) -> Mode:
+    """online, offline or off: what `auto` means here.
+
+    `WANDB_MODE` decides where it is set; else a key in `WANDB_API_KEY` or in the netrc file means
+    online, and none means offline.
+
+    Raises:
+        ConfigError: `WANDB_MODE` is none of its words: taken for unset, a misspelt `disabled` would
+            send a run where a key is.
+    """
+    if asked != "auto":
+        return asked
+    mode = os.environ.get("WANDB_MODE", "")
+    if mode:
+        if mode not in MODES:
+            raise ConfigError(
+                f"the environment variable WANDB_MODE is '{mode}'.{nearest(mode, MODES)}"
+            )
+        return MODES[mode]
+    return "online" if os.environ.get("WANDB_API_KEY") or _in_netrc() else "offline"
+
+
+def _in_netrc() -> bool:
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False  # no file that can be read holds no key
+
+
+class WandbLog(Logger):
+    """A run at Weights & Biases, or its offline files in the run's folder.
+
+    A step is the optimiser step, so that what a stopped run logs again falls on itself.
+
+    Args:
+        folder: Of the run.
+        run_id: The same after every stop.
+        config: The resolved configuration, as plain values.
+
+    Raises:
+        Unreachable: The service cannot be reached or refuses the key.
+    """
+
+    def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        with beside():
+            import wandb
+
+        self.folder, self._open = folder, True
+        self.offline = config["tracking"]["wandb"] == "offline"
+        try:
+            with beside():
+                self._known = last_step(folder, run_id)
+                self.run = begin(folder, run_id, self.offline, Place.of(config, folder), config)
+        except wandb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise Unreachable(
+                f"tracking.wandb: the run cannot be opened ({reason}); set tracking.wandb=offline."
+            ) from None
+        if not self.offline and self.run.resumed:
+            self._known = self.run.starting_step - 1  # the service knows best
+
+    @property
+    def name(self) -> str:
+        """What Lightning calls it."""
+        return "wandb"
+
+    @property
+    def version(self) -> str:
+        """The run's id."""
+        return str(self.run.id)
+
+    def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
+        """Nothing: the configuration went along at the start."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Sends the values of a step; counts of undefined cases stay in the CSV file."""
+        with beside():
+            shown = {k: v for k, v in metrics.items() if k != "epoch" and COUNTED not in k}
+            self.run.log(shown, step=step)
+
+    def catch_up(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        """Sends rows of before a stop that never reached Weights & Biases.
+
+        A process that is killed loses what its client had not written yet.
+
+        Args:
+            rows: Step and values of all that was logged, oldest first.
+        """
+        for step, values in rows:
+            if step > self._known:
+                self.log_metrics(values, step)
+
+    def finish(
+        self,
+        result: Mapping[str, Any],
+        table: Mapping[str, Mapping[str, float]],
+        artifact: Path | None,
+    ) -> str:
+        """Sends figures and closing table, then closes the run.
+
+        The result is on the disk by now. What fails here is noted in the folder, in
+        `tracking.json`, and ends no run.
+
+        Args:
+            result: What `result.json` holds.
+            table: Metrics by row of the closing table.
+            artifact: A checkpoint to send along, or None.
+
+        Returns:
+            Why it could not be done, in a sentence; empty where it was done.
+        """
+        noted = self.folder / FAILED
+        noted.unlink(missing_ok=True)
+        try:
+            self._send(result, table, artifact)
+            self.close(0)
+        except Exception as error:  # whatever a service and its client do, the result stands
+            said = (str(error).splitlines() or [""])[0] or type(error).__name__
+            there = self.folder / "result.json"
+            why = f"Weights & Biases lacks the end of this run ({said}); {there} has all of it."
+            write_atomic(noted, json.dumps({"wandb": why}) + "\n")
+            with suppress(Exception):
+                self.close(1)
+            return why
+        return ""
+
+    def _send(
+        self,
+        result: Mapping[str, Any],
+        table: Mapping[str, Mapping[str, float]],
+        artifact: Path | None,
+    ) -> None:
+        import wandb
+
+        names = [name for name in next(iter(table.values())) if COUNTED not in name]
+        rows = [[row, *(metrics[name] for name in names)] for row, metrics in table.items()]
+        self.run.log({"closing table": wandb.Table(columns=["run", *names], data=rows)})
+        self.run.summary.update(figures(result))
+        if artifact is not None:
+            files = wandb.Artifact(f"{self.folder.name}-best", type="model")
+            files.add_file(str(artifact))
+            self.run.log_artifact(files)
+
+    def close(self, code: int, state: State | None = None) -> None:
+        """Closes the run, once; without it the last rows would be lost.
+
+        The service that writes the file goes on after `finish`; only its end says that all is on
+        the disk.
+
+        Args:
+            code: 0 for a run with a result.
+            state: What is to be said of one without.
+        """
+        import wandb
+
+        if self._open:
+            self._open = False
+            if state is not None:
+                self.run.summary.update(dict(state.figures()))
+            self.run.finish(exit_code=code)
+            wandb.teardown(exit_code=code)
+
+    def sync_line(self) -> str:
+        """How to send an offline run."""
+        return f"wandb: offline; send it with: wandb sync {self.folder / 'wandb'}/offline-run-*"
+
+
+def tensorboard(folder: Path) -> TensorBoardLogger:
+    """Files for TensorBoard in the run's folder.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+    try:
+        return TensorBoardLogger(folder, name="", version="tensorboard")
+    except ModuleNotFoundError:
+        raise ConfigError(
+            "tracking.tensorboard needs the package tensorboard; run pip install tensorboard."
+        ) from None

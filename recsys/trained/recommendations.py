@@ -1,0 +1,279 @@
+"""What a finished run recommends: its model is built once, and asked as often as one likes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recsys.assembly import build, hard_negatives, protocols
+from recsys.data.columns.times import parse_times
+from recsys.data.splits.availability import Windows
+from recsys.data.tables import IdMap, Tables
+from recsys.errors import ConfigError, DataError
+from recsys.types import Batch, Ragged
+
+if TYPE_CHECKING:
+    from recsys.assembly.build import Assembly
+    from recsys.config.compose import Run
+    from recsys.recommender.base import Recommender
+
+BEST = Path("checkpoints", "best.safetensors")
+SCHEMA = {
+    "query": pl.String,
+    "rank": pl.Int64,
+    "item": pl.String,
+    "score": pl.Float64,
+    "title": pl.String,
+}
+
+
+@dataclass(frozen=True)
+class Query:
+    """Who or what is asked for; one of the three is given.
+
+    Attributes:
+        user: Id of a user of the data.
+        history: Ids of items that someone had, oldest first.
+        text: What is looked for.
+    """
+
+    user: str | None = None
+    history: tuple[str, ...] | None = None
+    text: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The user's id, the items' ids with commas between them, or the text."""
+        if self.user is not None:
+            return self.user
+        return ",".join(self.history) if self.history is not None else str(self.text)
+
+
+class Suggester:
+    """Answers queries with a run's model.
+
+    The data is read and the model built with the first query; ids are checked before anything is
+    encoded.
+
+    Args:
+        folder: Of the run.
+        run: Its configuration.
+        fingerprint: Of the data that it was trained on.
+    """
+
+    def __init__(self, folder: Path, run: Run, fingerprint: str) -> None:
+        self.folder, self.run, self.fingerprint = folder, run, fingerprint
+        self._made: Assembly | None = None
+
+    def rank(
+        self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
+    ) -> pl.DataFrame:
+        """The best unseen items of each query.
+
+        Args:
+            queries: What is asked.
+            k: Items a query; fewer come back where the catalog is exhausted.
+            at: A moment such as 2024-05-01T12:00 (UTC), or `now`.
+            context: Value by column of what a run with `architecture.context` is asked in.
+
+        Returns:
+            query, rank, item, score and title: a row an item, the best first.
+
+        Raises:
+            ConfigError: The data has changed since, or the run knows nothing of a context.
+            DataError: An id is unknown, the moment is no time, or nothing can be had then.
+        """
+        moment = parse_moment(at)
+        made = self._assemble(queries)
+        situation, notes = made.situations.ask(moment, context)
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+        closed = self._find_closed(at, moment)
+        frames = [self._rank_one(made, query, k, situation, closed) for query in queries]
+        return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
+
+    def _assemble(self, queries: Sequence[Query]) -> Assembly:
+        """The model and its data, once the ids of the queries are known to be there."""
+        if self._made is not None:
+            self._check_ids(self._made.tables, queries)
+            return self._made
+
+        def check(tables: Tables, found: str) -> None:
+            check_data(self.run, self.folder, found == self.fingerprint)
+            self._check_ids(tables, queries)
+
+        # Who ranked for training may be gone.
+        made = build.assemble(hard_negatives.without_hard(self.run), check)
+        if self.run.architecture.trains:
+            made.recommender.load_trained(self.folder / BEST)
+        self._made = made
+        return made
+
+    @cached_property
+    def _catalog(self) -> Tensor:
+        """(I, ...) representations of all items."""
+        assert self._made is not None
+        with torch.no_grad():
+            return self._made.recommender.index_catalog()
+
+    def _check_ids(self, tables: Tables, queries: Iterable[Query]) -> None:
+        """Raises a `DataError` for an unknown id, and says where the run keeps a part of the data.
+
+        Raises:
+            DataError: An id is unknown.
+        """
+        for query in queries:
+            try:
+                find_rows(tables, query)
+            except DataError as error:
+                raise DataError(f"{error}{_describe_sample(self.run, query)}") from None
+
+    def _find_closed(self, at: str, moment: int) -> Tensor:
+        """Catalog rows of the items that cannot be had at a moment.
+
+        Raises:
+            DataError: Nothing can be had then.
+        """
+        assert self._made is not None
+        items = self._made.tables.items
+        windows = Windows.of(items)
+        if windows is None:
+            return torch.empty(0, dtype=torch.long)
+        closed = windows.closed(moment)
+        if len(closed) == len(items):
+            raise DataError(
+                f"no item can be had at={at}: each is before its available_from or past its "
+                "available_until; give at= a moment within them, such as at=2024-05-01T12:00."
+            )
+        return torch.from_numpy(closed)
+
+    def _rank_one(
+        self, made: Assembly, query: Query, k: int, situation: dict[str, Tensor], closed: Tensor
+    ) -> pl.DataFrame:
+        """The rows of one query."""
+        batch, seen, asked = _make_batch(made, query, situation)
+        left_out = torch.cat([seen, closed])
+        if self.run.architecture.trains and not self.run.architecture.reads_item_vectors:
+            # A joint pass for every item of the catalog would take minutes: rank what baselines
+            # propose.
+            size = max(k, self.run.evaluation.candidates)
+            pool = _propose(made, query, batch, left_out, size)
+            scores, rows = made.recommender.top(batch, k, left_out, asked, pool)
+        else:
+            scores, rows = made.recommender.top(batch, k, left_out, asked, items=self._catalog)
+        found = rows.cpu().numpy()
+        items = made.tables.items["item"].cast(pl.String)
+        return pl.DataFrame(
+            {
+                "query": [query.label] * len(found),
+                "rank": np.arange(1, len(found) + 1),
+                "item": items.gather(found),
+                "score": scores.cpu().double().numpy(),
+                "title": [made.recommender.parts.texts[row] for row in found.tolist()],
+            },
+            schema=SCHEMA,
+        )
+
+
+def check_data(run: Run, folder: Path, same: bool) -> None:
+    """Says that the data is another, or raises where what was learned belongs to its rows.
+
+    A model that reads nothing but texts ranks a new item as it ranked those of the test that
+    training had not shown.
+
+    Raises:
+        ConfigError: The data has changed, and the run knows items, tags or situations by number.
+    """
+    if same:
+        return
+    if not run.architecture.trains or run.architecture.learns_rows:
+        raise ConfigError(f"{folder}: the data has changed since the run; run fit again.")
+    print(
+        "note: the data has changed since the run: its items, users and events are ranked and read "
+        "as they are now, by what the run learned then",
+        file=sys.stderr,
+    )
+
+
+def find_rows(tables: Tables, query: Query) -> tuple[int, list[int]]:
+    """Row of the user who is asked for, -1 for none, and rows of the history that is given.
+
+    Raises:
+        DataError: An id is unknown.
+    """
+    if query.user is not None:
+        return IdMap(tables.users["user"].to_list(), "user").row(query.user), []
+    if query.history is not None:
+        items = IdMap(tables.items["item"].to_list(), "item")
+        return -1, items.rows(list(query.history)).tolist()
+    return -1, []
+
+
+def parse_moment(moment: str) -> int:
+    """A moment in milliseconds since 1970.
+
+    Raises:
+        DataError: It is no time.
+    """
+    if moment == "now":
+        return round(time.time() * 1000)
+    return int(parse_times(pl.Series("at", [moment]), "at=")[0])
+
+
+def _describe_sample(run: Run, query: Query) -> str:
+    """A sentence on the part of the data that the run keeps, where an unknown id may be left out.
+
+    It begins with a blank; empty where everything is kept.
+    """
+    what = "user" if query.user is not None else "item"
+    most = run.data.max_users if what == "user" else run.data.max_items
+    if most is None:
+        return ""
+    return f" The run keeps a part of the {what}s (data.max_{what}s={most}); ask for one of them."
+
+
+def _make_batch(
+    made: Assembly, query: Query, situation: dict[str, Tensor]
+) -> tuple[Batch, Tensor, Tensor | None]:
+    """One query in its situation, the rows it has seen, and its representation if a text asks."""
+    if query.text is not None:
+        batch = made.examples.serve(np.empty(0, dtype=np.int64))
+        batch = replace(batch, situation=situation)
+        asked = _encode_text(made.recommender, made, batch, query.text)
+        return batch, torch.empty(0, dtype=torch.long), asked
+    user, given = find_rows(made.tables, query)
+    had = np.asarray(given, dtype=np.int64) if user < 0 else made.examples.history(user)
+    seen = had if user < 0 else made.examples.seen(user)
+    batch = replace(made.examples.serve(had, user), situation=situation)
+    return batch, torch.from_numpy(seen), None
+
+
+def _encode_text(recommender: Recommender, made: Assembly, batch: Batch, text: str) -> Tensor:
+    """What a text asks an architecture for."""
+    ids = made.tokenize([text])[0] if made.tokenize is not None else []
+    tokens = Ragged(torch.tensor(ids, dtype=torch.long), (len(ids),))
+    with torch.no_grad():
+        return recommender.eval().text_query(batch, text, tokens)
+
+
+def _propose(made: Assembly, query: Query, batch: Batch, seen: Tensor, size: int) -> Tensor:
+    """Catalog rows that popularity and tfidf put first, in turn, without repeats."""
+    proposals = []
+    for name in protocols.FLOORS:
+        maker = build.floor(name, made.parts)
+        asks = name == "tfidf" and query.text is not None
+        asked = _encode_text(maker, made, batch, str(query.text)) if asks else None
+        proposals.append(maker.top(batch, size, seen, asked)[1])
+    length = min(len(rows) for rows in proposals)
+    turns = torch.stack([rows[:length] for rows in proposals], dim=1).flatten().tolist()
+    return torch.tensor(list(dict.fromkeys(turns))[:size])

@@ -1,0 +1,1 @@
+"""Callbacks of training, each with one duty."""

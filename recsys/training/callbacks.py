@@ -1,0 +1,327 @@
+"""What watches a training: best checkpoint, log and seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as lp
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from recsys.data.batches.datamodule import RecDataModule
+from recsys.errors import ConfigError, DataError
+from recsys.recommender.accumulation import whole
+from recsys.recommender.base import Recommender
+from recsys.recommender.optim import diverged
+from recsys.runs.validation_log import Validations, epochs_of
+from recsys.runtime.ranks import rank
+from recsys.types import Batch
+
+
+class Best(Callback):
+    """Keeps the trained parameters of the best validation, or of the last one.
+
+    Metrics are compared as Lightning rounds them, to single precision, as early stopping does: the
+    order in which ranks add their cases up must not decide.
+
+    Args:
+        path: Where the safetensors file lies.
+        monitor: The logged metric to maximise.
+        pick: Whether the best validation decides, or none does.
+        lines: Where each validation is told.
+        seconds: Tells the time trained so far.
+        tell: Is told the metrics of each validation, its step and whether it is to be kept; on the
+            first rank.
+
+    Attributes:
+        value: The best so far, rounded; None before the first validation.
+        metrics: All metrics of that validation, in double precision.
+        step: The optimiser step it was seen at.
+        first: All metrics of the first validation, before the first step.
+        last: The monitored metric at the last validation.
+        seen: The step of the last validation.
+    """
+
+    STATE = ("value", "metrics", "step", "first", "last", "seen")
+
+    def __init__(
+        self,
+        path: Path,
+        monitor: str,
+        pick: Literal["best", "last"],
+        lines: Validations,
+        seconds: Callable[[], float],
+        tell: Callable[[lp.Trainer, Mapping[str, float], int, bool], None],
+    ) -> None:
+        self.path, self.monitor, self.pick = path, monitor, pick
+        self.lines, self.seconds, self.tell = lines, seconds, tell
+        self.value: float | None = None
+        self.metrics: dict[str, float] = {}
+        self.step = 0
+        self.first: dict[str, float] = {}
+        self.last: float | None = None
+        self.seen: int | None = None
+
+    def offer(self, trainer: lp.Trainer, recommender: Recommender, step: int) -> None:
+        """Compares the last validation with the best and saves if it is to be kept.
+
+        Raises:
+            DataError: The metric has no value, so that nothing can be compared.
+            Diverged: It has lost its value in training.
+        """
+        value, metrics = float(trainer.callback_metrics[self.monitor]), recommender.validated
+        exact = metrics[self.monitor.removeprefix("val/")]
+        if math.isnan(value) and step:
+            raise diverged(f"{self.monitor} has no value any more", step, trainer.optimizers)
+        if math.isnan(value):
+            raise DataError(
+                f"{self.monitor} is defined for no case of the validation, so that no checkpoint "
+                "can be picked; set evaluation.monitor to another metric or data.split to another "
+                "split."
+            )
+        kept = self.pick == "last" or self.value is None or value > self.value
+        if trainer.is_global_zero:
+            self.lines.add(step, trained_epochs(trainer), exact, self.seconds())
+            self.tell(trainer, metrics, step, kept)
+        self.first = self.first or metrics
+        self.last, self.seen = exact, step
+        if not kept:
+            return
+        self.value, self.metrics, self.step = value, metrics, step
+        # An architecture that does not train has nothing to keep.
+        if trainer.is_global_zero and recommender.parts.objective is not None:
+            recommender.save_trained(self.path)
+
+    def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Offers a validation of the training loop."""
+        if trainer.state.fn == "fit" and isinstance(pl_module, Recommender):
+            self.offer(trainer, pl_module, trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value and its step, and what the first and the last validation found."""
+        return {name: getattr(self, name) for name in self.STATE}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave, and takes back the lines of later validations.
+
+        Raises:
+            ConfigError: An older version wrote it.
+        """
+        if set(state_dict) != set(self.STATE):
+            raise ConfigError(
+                f"{self.path.parent}: the state to go on from is of another version; start a new "
+                "run."
+            )
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+        if rank() == 0:
+            self.lines.rewind(-1 if self.seen is None else self.seen)
+
+
+class BatchSeed(Callback):
+    """Seeds torch for each batch, so that dropout does not depend on where a run was stopped.
+
+    Args:
+        seed: Of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Seeds from (seed, epoch, batch, rank)."""
+        key = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        if trainer.strategy.root_device.type == "cpu":
+            # `torch.manual_seed` also notes for every other kind of device, with the whole call
+            # stack, that it has to be seeded once it is there: a tenth of a millisecond and more.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
+
+
+def _no_loss() -> Tensor:
+    """(2,) sum and count of no losses."""
+    return torch.zeros(2, dtype=torch.float64)
+
+
+ROWS = 10
+"""Steps between two rows of the log where nothing else is asked for, and the least of its rows."""
+
+
+class Watch(Callback):
+    """Logs loss, learning rate, gradient norm and distance from the start by role.
+
+    Rows are written here and not by the Trainer: it would write the row of a step only after the
+    callbacks have seen it, and lose it where a run is stopped there; and it counts the validation
+    after an epoch as a step before the last one. Their step is the number of optimiser steps done.
+    A validation's row also has the seconds trained until then, validations not counted.
+
+    A loss or a parameter that is not finite ends the run. It is asked for only where a row is
+    written or a validation begins: asking in every step would wait for the device.
+
+    Args:
+        every: Optimiser steps between two rows; None: ten, or a tenth of them all if that is less.
+        seconds: Tells the time trained so far.
+
+    Attributes:
+        distance: Euclidean distance from the start by role, when training has ended.
+    """
+
+    def __init__(self, every: int | None, seconds: Callable[[], float]) -> None:
+        self.every, self.seconds = every or ROWS, seconds
+        self._adapts = every is None
+        self.distance: dict[str, float] = {}
+        self._row: dict[str, Tensor] = {}
+        # Sum and count of the losses of the last whole epoch and of what came after it; they stay
+        # on the losses' device.
+        self._whole, self._since = _no_loss(), _no_loss()
+
+    def loss(self) -> float | None:
+        """Mean of all losses counted in the last epoch, or None where nothing was trained.
+
+        A training that ends within an epoch has the whole one before it counted as well.
+        """
+        total, count = (self._whole.cpu() + self._since.cpu()).tolist()
+        return float(total) / count if count else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums behind `loss`, and the distances."""
+        return {
+            "loss_sums": [sums.tolist() for sums in (self._whole, self._since)],
+            "distance": self.distance,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up what `state_dict` gave.
+
+        Raises:
+            ConfigError: An older version wrote it.
+        """
+        if "loss_sums" not in state_dict:
+            raise ConfigError(
+                "the state to go on from is of another version of recsys; start a new run."
+            )
+        self._whole, self._since = (
+            torch.tensor(sums, dtype=torch.float64) for sums in state_dict["loss_sums"]
+        )
+        self.distance = state_dict["distance"]
+
+    def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Has a short training leave a curve, too."""
+        steps = trainer.estimated_stepping_batches
+        if self._adapts and math.isfinite(steps):
+            self.every = max(1, min(ROWS, int(steps) // ROWS))
+
+    def on_before_optimizer_step(
+        self,
+        trainer: lp.Trainer,
+        pl_module: lp.LightningModule,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """Takes the learning rates and the gradient norms, which are not clipped yet."""
+        if (trainer.global_step + 1) % self.every or not isinstance(pl_module, Recommender):
+            return
+        # Groups of a role differ in decay only.
+        self._row = {
+            f"lr/{group['name'].partition('/')[0]}": torch.tensor(group["lr"])
+            for group in optimizer.param_groups
+        }
+        for role, named in pl_module.roles().items():
+            norms = [p.grad.float().norm() for _, p in named if p.grad is not None]
+            if norms:
+                self._row[f"grad_norm/{role}"] = torch.stack(norms).norm()
+
+    def on_train_batch_end(
+        self,
+        trainer: lp.Trainer,
+        pl_module: lp.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Writes a row after every so many whole steps.
+
+        Raises:
+            Diverged: The loss is not finite.
+        """
+        if not isinstance(pl_module, Recommender) or not whole(trainer, batch_idx + 1):
+            return
+        sums, step_loss = pl_module.window.sums, pl_module.train_loss
+        if sums is None or step_loss is None:
+            return
+        self._since = self._since.to(sums.device) + sums.double()
+        if batch_idx + 1 == trainer.num_training_batches:
+            self._whole, self._since = self._since, _no_loss()
+        if trainer.global_step % self.every or not trainer.is_global_zero:
+            return
+        row = {"train/loss": step_loss, **self._row}
+        row |= {f"distance/{role}": value for role, value in pl_module.distances().items()}
+        self._write(trainer, row)
+        loss = float(row["train/loss"])
+        if not math.isfinite(loss):
+            # The loss of the first step is that of the start.
+            raise diverged(
+                f"the loss is {loss}",
+                trainer.global_step,
+                trainer.optimizers,
+                trained=trainer.global_step > 1,
+            )
+
+    def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Measures how far training has come from its start."""
+        if isinstance(pl_module, Recommender):
+            self.distance = {k: float(value) for k, value in pl_module.distances().items()}
+
+    def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Refuses to validate what cannot be ranked by.
+
+        Raises:
+            Diverged: The loss or a parameter is not finite.
+        """
+        if trainer.global_step and isinstance(pl_module, Recommender) and not finite(pl_module):
+            raise diverged(NOT_FINITE, trainer.global_step, trainer.optimizers)
+
+    def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Writes the validation metrics."""
+        self._part(trainer, "val/", {"seconds": torch.tensor(self.seconds())})
+
+    def on_test_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Writes the test metrics."""
+        self._part(trainer, "test/", {})
+
+    def _part(self, trainer: lp.Trainer, prefix: str, more: Mapping[str, Tensor]) -> None:
+        found = trainer.callback_metrics.items()
+        row = {name: value for name, value in found if name.startswith(prefix)}
+        self._write(trainer, {**row, **more})
+
+    def _write(self, trainer: lp.Trainer, row: Mapping[str, Tensor]) -> None:
+        values = {name: float(value) for name, value in row.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, trainer.global_step)
+
+
+NOT_FINITE = "the loss or a trained parameter is not finite"
+
+
+@torch.no_grad()
+def finite(recommender: Recommender) -> bool:
+    """Whether the last loss and all trained parameters are finite; waits for the device."""
+    loss, trained = recommender.train_loss, recommender.trained().values()
+    # One number a parameter: infinities of both signs sum to NaN.
+    sums = [parameter.detach().float().sum() for parameter in trained]
+    fine = not sums or bool(torch.stack(sums).isfinite().all())
+    return fine and (loss is None or bool(loss.isfinite()))
+
+
+def trained_epochs(trainer: lp.Trainer) -> float:
+    """Passes over the training queries until now, with fractions, over all stops."""
+    data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return epochs_of(data.plan, trainer.fit_loop.epoch_loop.batch_progress.total.ready)

@@ -1,0 +1,177 @@
+"""What a run costs: texts, tokens and operations of its training, counted in every run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import Any
+
+import lightning.pytorch as lp
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from recsys.encoders.layers import LINEAR, layer_stack, passes
+from recsys.errors import ConfigError
+from recsys.recommender.base import Recommender
+from recsys.recommender.flops import heads
+from recsys.recommender.parameters import ENCODERS
+from recsys.types import Batch
+
+COUNTS = "counts"
+"""Key of a checkpoint: what training had read and computed by then, over all ranks."""
+
+
+@dataclass
+class Counts:
+    """What training has read and computed.
+
+    Attributes:
+        texts: Texts encoded, each once a step.
+        tokens: Their tokens, special tokens included and padding not.
+        flops: Floating point operations; `recsys.recommender.flops` has the formula.
+        positions: Token places that the encoder worked on, padding included; profiled runs only.
+        references: Places in histories and candidate lists; profiled runs only.
+        unique: Items that stand in them, each once a step; profiled runs only.
+    """
+
+    texts: float = 0.0
+    tokens: float = 0.0
+    flops: float = 0.0
+    positions: float = 0.0
+    references: float = 0.0
+    unique: float = 0.0
+
+    def plus(self, other: Counts) -> Counts:
+        """The sum."""
+        return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Counts)))
+
+    def over_ranks(self, device: torch.device) -> Counts:
+        """The sum over all ranks; every rank must call it."""
+        if not torch.distributed.is_initialized():
+            return self
+        values = torch.tensor(list(asdict(self).values()), dtype=torch.float64, device=device)
+        torch.distributed.all_reduce(values)
+        return Counts(*values.tolist())
+
+
+class Meter(Callback):
+    """Counts what training reads and computes, over all stops and ranks.
+
+    The counts lie in the checkpoint to go on from, so that a stopped run counts as one that was
+    not stopped: steps that were lost are not in them.
+
+    Args:
+        full: Whether also to count what only a profile tells, which may wait for the device.
+    """
+
+    def __init__(self, full: bool) -> None:
+        self.full = full
+        self._before = Counts()
+        self._own = Counts()
+        self._model: Recommender | None = None
+        self._device = torch.device("cpu")
+        self._handles: list[RemovableHandle] = []
+
+    def total(self) -> Counts:
+        """Over all stops and ranks; every rank must call it."""
+        own = self._own
+        if self._model is not None:
+            work = self._model.work
+            own = own.plus(Counts(texts=work.texts, tokens=work.tokens, flops=work.flops))
+        return self._before.plus(own.over_ranks(self._device))
+
+    def on_fit_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Listens to the linear maps."""
+        if not isinstance(pl_module, Recommender):
+            return
+        self._model, self._device = pl_module, trainer.strategy.root_device
+        for module in heads(pl_module, ENCODERS):
+            self._handles.append(module.register_forward_hook(pl_module.work.linear))
+        for encoder in _encoders(pl_module) if self.full else ():
+            # The last layer always runs, and its first map sees every position once.
+            stack = layer_stack(encoder)[1]
+            first = next(m for m in stack[-1].modules() if isinstance(m, LINEAR))
+            # ... a pass: a layer that is used again sees them as often.
+            places = partial(self._places, passes(encoder) // len(stack))
+            self._handles.append(first.register_forward_hook(places))
+
+    def _places(
+        self, times: int, module: nn.Module, args: tuple[Tensor, ...], output: Tensor
+    ) -> None:
+        x, model = args[0], self._model
+        if model is not None and model.work.counting:
+            self._own.positions += x.numel() / x.shape[-1] / times
+
+    def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Begins to count."""
+        self._count(True)
+
+    def on_before_backward(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule, loss: Tensor
+    ) -> None:
+        """Does not count what backward computes a second time."""
+        self._count(False)
+
+    def on_after_backward(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Goes on to count."""
+        self._count(True)
+
+    def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Does not count a validation."""
+        self._count(False)
+
+    def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Goes on to count."""
+        self._count(trainer.state.fn == "fit")
+
+    def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Ends the count."""
+        self._count(False)
+
+    def _count(self, counting: bool) -> None:
+        if self._model is not None:
+            self._model.work.counting = counting
+
+    def on_train_batch_start(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Counts how often the items of a batch stand in it."""
+        if self.full:
+            places = (batch.history >= 0).sum() + (batch.candidates >= 0).sum()
+            self._own.references += int(places)
+            self._own.unique += len(batch.plan.items)
+
+    def teardown(self, trainer: lp.Trainer, pl_module: lp.LightningModule, stage: str) -> None:
+        """Leaves the linear maps as they were."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def on_save_checkpoint(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Adds the counts; on every rank."""
+        checkpoint[COUNTS] = asdict(self.total())
+
+    def on_load_checkpoint(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Goes on from the counts.
+
+        Raises:
+            ConfigError: There are none.
+        """
+        if COUNTS not in checkpoint:
+            raise ConfigError(
+                "the saved state was written by another version of recsys; begin a new run."
+            )
+        self._before = Counts(**checkpoint[COUNTS])
+
+
+def _encoders(model: Recommender) -> list[nn.Module]:
+    """The transformers models of a recommender's encoders."""
+    named = dict(model.named_modules())
+    names = [f"{encoder}model" for encoder in ENCODERS]
+    return [named[name] for name in names if name in named]

@@ -1,0 +1,212 @@
+"""The state to go on from: files that are whole or absent, saved where a run can come back to."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, cast
+
+import lightning.pytorch as lp
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+
+from recsys.errors import ConfigError
+from recsys.recommender.accumulation import whole
+from recsys.recommender.base import Recommender
+from recsys.recommender.optim import diverged
+from recsys.runs.failures import short_of_memory
+from recsys.runs.folder import Leave, Signals
+from recsys.runtime.files import write_atomic
+from recsys.tracking.logs import CsvLog, WandbLog
+from recsys.training.callbacks import NOT_FINITE, finite
+from recsys.types import Batch
+
+
+class WholeFile(CheckpointIO):
+    """Checkpoints that are whole or absent, and that are read as data, never as code."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
+    ) -> None:
+        """Writes aside and renames.
+
+        Raises:
+            DataError: The disk is full; the last checkpoint stands.
+        """
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomic(Path(path), buffer.getvalue())
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: object = None,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Reads tensors and plain values only, on the host.
+
+        Raises:
+            ConfigError: The file is damaged, or holds more than tensors and plain values.
+        """
+        try:
+            loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, EOFError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
+            if short_of_memory(error):
+                raise
+            raise ConfigError(
+                f"{path} is damaged; delete it and give the same resume= again to train the run "
+                "from its beginning."
+            ) from None
+        return loaded
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Deletes a checkpoint."""
+        Path(path).unlink(missing_ok=True)
+
+
+STOPPED = "stopped_early"
+"""Key of a checkpoint: whether early stopping had ended the training."""
+
+
+class Save(Checkpoint):
+    """Saves the state to go on from every so often and when a signal came; the last callback.
+
+    It acts only where Lightning can come back to exactly: after a whole optimiser step that no
+    validation follows, or after that validation.
+
+    Args:
+        path: The checkpoint.
+        minutes: Time between two.
+        signals: What came meanwhile.
+        saved: Called after each save, on every rank.
+
+    Attributes:
+        seconds: Time trained before `_began`.
+    """
+
+    def __init__(
+        self, path: Path, minutes: float, signals: Signals, saved: Callable[[], None]
+    ) -> None:
+        self.path, self.minutes, self.signals, self.saved = path, minutes, signals, saved
+        self.seconds = 0.0
+        self._began: float | None = None
+        self._saved = time.monotonic()
+        self._points = 0
+
+    def total_seconds(self) -> float:
+        """Time trained in all, validations not counted."""
+        return self.seconds + (0.0 if self._began is None else time.monotonic() - self._began)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time trained so far."""
+        return {"seconds": self.total_seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Adds to the time trained before."""
+        self.seconds = state_dict["seconds"]
+
+    def on_save_checkpoint(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Notes an early stop, which the Trainer itself forgets."""
+        checkpoint[STOPPED] = bool(trainer.should_stop)
+
+    def on_load_checkpoint(
+        self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Takes back what was logged after the checkpoint: it will be logged again.
+
+        What was logged before it and never reached the disk at Weights & Biases is sent now.
+        """
+        trainer.should_stop = checkpoint[STOPPED]
+        csv = [logger for logger in trainer.loggers if isinstance(logger, CsvLog)]
+        for logger in csv:
+            logger.rewind(checkpoint["global_step"])
+        for tracked in trainer.loggers:
+            if isinstance(tracked, WandbLog) and csv:
+                tracked.catch_up(csv[0].rows())
+
+    def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Starts the clock; from here on a signal waits for a whole step."""
+        self._began = self._saved = time.monotonic()
+        self.signals.training = True
+        self.signals.arm()
+
+    def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Stops the clock, and takes the signals back from the Trainer."""
+        self.seconds, self._began = self.total_seconds(), None
+        self.signals.arm()
+
+    def on_test_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Takes the signals back from the Trainer."""
+        self.signals.arm()
+
+    def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Saves, so that a stop in the test trains nothing again; then a signal need not wait."""
+        self.seconds, self._began = self.total_seconds(), None
+        self._point(trainer, ended=True)
+        self.signals.training = False
+
+    def on_train_batch_end(
+        self,
+        trainer: lp.Trainer,
+        pl_module: lp.LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Acts after a whole step, unless a validation comes next."""
+        done = batch_idx + 1
+        # Validation comes at the end of each epoch.
+        if whole(trainer, done) and done != trainer.num_training_batches:
+            self._points += 1
+            # Asking a GPU costs a wait; several ranks must all ask or none.
+            often = trainer.world_size == 1 or trainer.strategy.root_device.type == "cpu"
+            if often or self._points % 10 == 0:
+                self._point(trainer)
+
+    def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
+        """Acts after a validation of the training loop."""
+        if trainer.state.fn == "fit":
+            self._began = time.monotonic()
+            self._point(trainer)
+
+    def write(self, trainer: lp.Trainer) -> None:
+        """Saves the log, then the state; on every rank.
+
+        A kill between the two leaves rows beyond the checkpoint, which are forgotten and logged
+        again; the other way round rows before it would be lost.
+        """
+        for logger in trainer.loggers:
+            logger.save()
+        trainer.save_checkpoint(self.path)
+        self.saved()
+        self._saved = time.monotonic()
+
+    def _point(self, trainer: lp.Trainer, ended: bool = False) -> None:
+        signum, save = self.signals.received, time.monotonic() - self._saved > 60 * self.minutes
+        if trainer.world_size > 1:
+            flags = torch.tensor([float(signum), float(save)], device=trainer.strategy.root_device)
+            torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+            signum, save = int(flags[0]), bool(flags[1])
+        if signum or save or ended:
+            self._write_sound(trainer, signum)
+        if signum:
+            raise Leave(signum)
+
+    def _write_sound(self, trainer: lp.Trainer, signum: int) -> None:
+        """Saves a state that is worth going on from.
+
+        Raises:
+            Diverged: The loss or a parameter is not finite, and no signal ends the run anyway; the
+                last checkpoint stands.
+        """
+        model = cast(Recommender, trainer.lightning_module)
+        if finite(model):
+            self.write(trainer)
+        elif not signum:
+            raise diverged(NOT_FINITE, trainer.global_step, trainer.optimizers)

@@ -1,0 +1,253 @@
+"""What each method searches, and that a sweep that was stopped suggests what it would have."""
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from recsys.config.compose import parse
+from recsys.config.yaml_file import as_word
+from recsys.errors import ConfigError
+from recsys.sweep import parsing, samplers
+from recsys.sweep.running.leases import index_of
+from recsys.sweep.space import at, levels, plans
+
+HEAD = "experiment: lora_two_tower\nbudget: {trials: 4}\n"
+METHODS = "methods:\n  full: {tuning: full}\n  lora: {tuning: lora}\n  frozen: {tuning: frozen}\n"
+WIDE = """
+space:
+  optimizer.lr: {low: 1e-5, high: 1e-1, log: true, instead: {frozen: optimizer.head_lr}}
+  regularization.dropout: {low: 0.0, high: 0.5}
+  tuning.rank: {choices: [2, 4, 8], when: {tuning: lora}}
+  tuning.dora: {choices: [false, true], when: {tuning.rank: [4, 8]}}
+"""
+
+
+@pytest.fixture
+def made(tmp_path):
+    def write(text):
+        path = tmp_path / "made.yaml"
+        path.write_text(HEAD + text)
+        return [f"sweep={path}"]
+
+    return write
+
+
+def test_each_method_searches_what_means_something_in_it(made):
+    found = plans(parsing.read(made(METHODS + WIDE)))
+    searched = {name: [d.name for d in plan.space] for name, plan in found.items()}
+    assert searched == {
+        "full": ["optimizer.lr", "regularization.dropout"],
+        "lora": ["optimizer.lr", "regularization.dropout", "tuning.rank", "tuning.dora"],
+        "frozen": ["optimizer.lr"],
+    }
+    assert "no layer of the encoder trains" in found["frozen"].dropped["regularization.dropout"]
+    assert found["frozen"].trial_words({"optimizer.lr": 0.5})[-1] == "optimizer.head_lr=0.5"
+
+
+def test_a_key_of_an_axis_that_a_method_does_not_know_is_left_out_there(made):
+    found = plans(parsing.read(made(METHODS + "space:\n  tuning.rank: {choices: [2, 4]}\n")))
+    assert [name for name, plan in found.items() if plan.space] == ["lora"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "parts"),
+    [
+        ("space: {optimizer.lrr: {low: 1, high: 2}}", [], ["optimizer.lrr", "'lr'"]),
+        ("space: {tuning.rnk: {choices: [1]}}", [], ["tuning.rnk", "rank"]),
+        ("space: {optimizer.warmup: {low: 0.5, high: 3.0}}", [], ["optimizer.warmup", "3"]),
+        ("space: {optimizer.lr: {low: 0, high: 1, log: true}}", [], ["above 0", "optimizer.lr"]),
+        ("space: {optimizer.lr: {lo: 0, high: 1}}", [], ["'lo'", "low"]),
+        ("space: {evaluation.k: {choices: [5]}}", [], ["would change what is ranked"]),
+        ("space: {seed: {low: 1, high: 5}}", [], ["set by the sweep"]),
+        ("space: {optimizer.encoder_lr: {low: 0.1, high: 1.0}}", [], ["changes nothing"]),
+        (
+            "space: {optimizer.lr: {low: 0.1, high: 1.0, when: {tunig: lora}}}",
+            [],
+            ["tunig", "'tuning'"],
+        ),
+        (
+            "objectives: {validation: maximize, cost.seconds: minimize}\npruner: median\n"
+            "space: {optimizer.lr: {low: 0.1, high: 1.0}}",
+            [],
+            ["median", "pruner: none"],
+        ),
+        (
+            "methods:\n  a: {}\n  b: {data.max_users: 5}\nspace: {optimizer.lr: {low: 1, high: 2}}",
+            [],
+            ["data.max_users", "same cases"],
+        ),
+        ("space: {optimizer.lr: {low: 0.1, high: 1.0}}", ["trails=3"], ["trails", "'trials'"]),
+        ("space: {optimizer.lr: {low: 0.1, high: 1.0}}", ["optimizer.clp=1"], ["clp", "'clip'"]),
+        (
+            "sampler: cmaes\nspace: {tuning.rank: {choices: [1, 2]}}",
+            [],
+            ["cmaes", "without conditions"],
+        ),
+        ("sampler: grid\nspace: {optimizer.lr: {low: 0.1, high: 1.0}}", [], ["points"]),
+        ("1: 2\nspace: {optimizer.lr: {low: 0.1, high: 1.0}}", [], ["'1'"]),
+        ("space: {optimizer.lr: {low: 0.1, high: .inf}}", [], ["optimizer.lr.high", "inf"]),
+        ("space: {optimizer.lr: {low: 0.1, high: 1.0}}", ["hours=0"], ["hours", "above 0"]),
+        ("space: {optimizer.lr: {low: 0.1, high: 1.0}}", ["hours=inf"], ["hours", "above 0"]),
+        (
+            "space: {optimizer.lr: {low: 0.1, high: 1.0}}",
+            ["evaluation.test=false"],
+            ["evaluation.test", "final_seeds=0"],
+        ),
+        (
+            "with: {seed: 3}\nspace: {optimizer.lr: {low: 0.1, high: 1.0}}",
+            [],
+            ["with.seed", "by a word"],
+        ),
+        (
+            f"{METHODS}space:\n  optimizer.head_lr: {{low: 0.1, high: 1.0}}\n"
+            "  optimizer.lr: {low: 0.1, high: 1.0, instead: {frozen: optimizer.head_lr}}",
+            [],
+            ["both set optimizer.head_lr", "frozen"],
+        ),
+        (
+            f"methods: {{{'a' * 60}: {{tuning: full}}}}\n"
+            "space: {optimizer.lr: {low: 0.1, high: 1.0}}",
+            [],
+            ["method=aaa", "64 letters"],
+        ),
+        ("sampler: {name: tpe, 1: 3}\nspace: {optimizer.lr: {low: 1, high: 2}}", [], ["'1'"]),
+        ("sampler: {name: tpe, start: 3}\nspace: {optimizer.lr: {low: 1, high: 2}}", [], ["start"]),
+    ],
+)
+def test_a_mistake_is_refused_before_the_first_trial(made, text, words, parts):
+    def check():
+        found = parsing.read([*made(text), *words])
+        plans(found)
+        samplers.check(found)
+
+    with pytest.raises(ConfigError) as caught:
+        check()
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_hyperband_needs_as_many_validations_as_its_first_rung(made):
+    text = "space: {optimizer.lr: {low: 0.1, high: 1.0}}\npruner: {name: hyperband, first: 9}\n"
+    definition = parsing.read([*made(text), "trainer.epochs=3"])
+    (plan,) = plans(definition).values()
+    with pytest.raises(ConfigError, match="first is 9, and a trial of all has 4"):
+        samplers.pruner(definition, plan)
+
+
+@pytest.mark.parametrize("base", ["full", "frozen"])
+def test_what_waits_for_a_choice_of_an_axis_is_checked_with_that_choice(made, base):
+    text = f"with: {{tuning: {base}}}\nspace:\n  tuning: {{choices: [lora, full]}}\n"
+    text += "  tuning.rank: {choices: [2, 4], when: {tuning: lora}}\n"
+    text += "  optimizer.lr: {low: 0.001, high: 0.1, when: {tuning: lora}}\n"
+    (plan,) = plans(parsing.read(made(text))).values()
+    assert [d.name for d in plan.space] == ["tuning", "tuning.rank", "optimizer.lr"]
+
+
+@pytest.mark.parametrize(
+    "text", ["all", "a b", "a: b", "{title}", "null", "true", "8", "[x", "é #"]
+)
+def test_a_text_is_the_same_text_on_the_command_line(text):
+    assert parse([f"encoder.model={as_word(text)}"]) == {"encoder": {"model": text}}
+    assert as_word("all") == "all"
+
+
+def test_the_folder_is_that_of_the_question_whatever_the_budget(made):
+    words = made(WIDE + METHODS)
+    first = parsing.read(words).folder
+    assert parsing.read([*words, "trials=9", "workers=3", "storage=sqlite:///x"]).folder == first
+    assert parsing.read([*words, "seed=1"]).folder != first
+    assert parsing.read([*words, "optimizer.clip=2"]).folder != first
+    up = parsing.read(made(WIDE + METHODS + "objectives: {validation: maximize}\n")).folder
+    down = parsing.read(made(WIDE + METHODS + "objectives: {validation: minimize}\n")).folder
+    assert up == first != down
+
+
+def values_of(study):
+    return [trial.params for trial in study.trials if trial.state == TrialState.COMPLETE]
+
+
+def ask(study, plan, lost=False):
+    """One trial, which may be lost and repeated as after a crash."""
+    trial = study.ask()
+    values = plan.suggest(trial)
+    if lost:
+        index = index_of(study, trial)
+        study.tell(trial, state=TrialState.FAIL)
+        attributes = {"retry_of": trial.number, "index": index}
+        study.enqueue_trial(trial.params, user_attrs=attributes)
+        return
+    score = -abs(values["optimizer.lr"] - 0.01) - values.get("regularization.dropout", 0.0)
+    study.tell(trial, score)
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "random", "sobol"])
+def test_a_sweep_that_lost_a_trial_and_began_anew_suggests_what_it_would_have(made, name):
+    text = "space:\n  optimizer.lr: {low: 1e-4, high: 1e-1, log: true}\n"
+    text += "  regularization.dropout: {low: 0.0, high: 0.5}\n"
+    if name in samplers.TUNES:
+        text += f"sampler: {{name: {name}, startup: 3}}\n"
+    else:
+        text += f"sampler: {name}\n"
+    definition = parsing.read(made(text))
+    (plan,) = plans(definition).values()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = optuna.storages.InMemoryStorage()
+
+    def study(of):
+        return optuna.create_study(
+            study_name=of,
+            storage=storage,
+            direction="maximize",
+            load_if_exists=True,
+            sampler=samplers.sampler(definition, plan, index_of),
+        )
+
+    whole = study("whole")
+    for _ in range(6):
+        ask(whole, plan)
+    for number in range(7):
+        ask(study("broken"), plan, lost=number == 4)  # a new process each time
+    broken = study("broken")
+    assert values_of(broken) == values_of(whole)
+    assert len({tuple(row.values()) for row in values_of(whole)}) == 6
+
+
+def test_a_grid_has_every_combination_once(made):
+    text = "sampler: grid\nspace:\n  tuning.rank: {choices: [2, 4]}\n"
+    text += "  tuning.dora: {choices: [false, true], when: {tuning.rank: 4}}\n"
+    text += "  optimizer.lr: {low: 1e-4, high: 1e-2, log: true, points: 3}\n"
+    definition = parsing.read(made(text))
+    (plan,) = plans(definition).values()
+    assert len(plan.grid()) == 3 * (1 + 2)
+    (rate,) = [d for d in plan.space if d.name == "optimizer.lr"]
+    assert levels(rate) == pytest.approx([1e-4, 1e-3, 1e-2])
+    design = samplers.grid(definition, plan)
+    seen = [tuple(sorted(design(k).items())) for k in range(9)]
+    assert len(set(seen)) == 9
+
+
+def test_shares_of_a_range_reach_both_ends_and_every_choice(made):
+    text = "space:\n  optimizer.lr: {low: 1e-4, high: 1e-2, log: true}\n"
+    text += "  tuning.rank: {low: 1, high: 4}\n  tuning.layers: {choices: [1, all]}\n"
+    rate, rank, layers = parsing.read(made(text)).space
+    assert at(rate, 0.0) == 1e-4
+    assert at(rate, 0.5) == pytest.approx(1e-3)
+    assert [at(rank, share) for share in (0.0, 0.3, 0.6, 0.999)] == [1, 2, 3, 4]
+    assert [at(layers, share) for share in (0.0, 0.49, 0.5, 0.999)] == [1, 1, "all", "all"]
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("trials=99999999999999999999", r"trials is 99999999999999999999; set it to .* or less"),
+        (f"trials={'9' * 5000}", r"trials is 99999999999999999999... \(5000 characters\); set it"),
+        ("workers=4294967295", r"workers is 4294967295; set it to 1000000 or less"),
+        ("seed=4294967296", r"seed is 4294967296; set it to 4294967295 or less"),
+        ("hours=nan", r"hours is nan; set it above 0"),
+        ("hours=1e300", r"hours is 1e300; set it to 1000000 or less"),
+        ("epochs=\N{SUPERSCRIPT TWO}", r"epochs is .*; set it to a whole number"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_told(word, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        parsing.read(["sweep=smoke", word])
