@@ -31,13 +31,13 @@ __all__ = [
 
 __getattr__, __dir__ = lazy.names(
     __name__,
-    ComparisonResult="recsys.compare",
-    SweepResult="recsys.sweep",
+    ComparisonResult="recsys.compare.__main__",
+    SweepResult="recsys.sweep.__main__",
     TrainedRun="recsys.trained.run",
     TrainedSeeds="recsys.notebook",
-    compare_runs="recsys.compare",
+    compare_runs="recsys.compare.__main__",
     load="recsys.trained.run",
-    run_sweep="recsys.sweep",
+    run_sweep="recsys.sweep.__main__",
     train="recsys.notebook",
 )
 
