@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import random
-import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+import recsys
 
 MATERIALS = (
     *("walnut", "bamboo", "marble", "linen", "leather", "rattan"),
@@ -84,27 +84,17 @@ def run(command: str) -> None:
 
 
 def fit(words: str) -> float:
-    """Trains and tests one run, as `python -m recsys.fit WORDS` does.
-
-    In this process, so that a chapter waits for the imports once; of what the command prints
-    nothing is shown.
+    """Trains and tests one run, as `python -m recsys.fit WORDS` does, and prints nothing of it.
 
     Args:
-        words: Its words, with an `output` of its own.
+        words: The words of the command.
 
     Returns:
         nDCG@10 of the test, in percent.
 
     Raises:
-        RuntimeError: The run failed.
+        RecsysError: As the command would end.
     """
-    from recsys.fit.__main__ import main
-
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = main(shlex.split(words))
-    if code:
-        raise RuntimeError(said.getvalue())
-    (folder,) = re.findall(r"^result: (.+)$", said.getvalue(), flags=re.MULTILINE)
-    result = json.loads((Path(folder) / "result.json").read_text(encoding="utf-8"))
-    return 100 * float(result["test"]["ndcg@10"])
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        run = recsys.train(*shlex.split(words))
+    return 100 * run.metrics["ndcg@10"]
