@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import recsys
 from recsys.compare import __main__ as compare
 from recsys.data import __main__ as data
 from recsys.fit import __main__ as fit
@@ -177,6 +178,24 @@ def test_the_hit_rate_that_a_reader_computes_is_that_of_the_result(place, monkey
     exec(program, names)
     assert names["cases"]["ties"].sum() == 0
     assert names["hits"] == pytest.approx(json.loads(result.read_text())["test"]["hr@10"])
+
+
+@pytest.mark.slow
+def test_the_calls_of_the_notebook_page_run(place, monkeypatch, capsys):
+    page = ROOT / "docs" / "notebook.md"
+    train = recsys.train
+
+    def train_small(*words, **keys):
+        given = {word.partition("=")[0] for word in words}
+        more = [word for word in (*SHOP, *SMALL) if word.partition("=")[0] not in given]
+        return train(*words, *more, **keys)
+
+    monkeypatch.setattr(recsys, "train", train_small)
+    names = {}
+    for block in blocks(page):
+        exec(block.body, names)
+    assert sorted(names["seeds"].runs) == [0, 1]
+    assert names["found"].verdict in capsys.readouterr().out
 
 
 def test_both_commands_of_the_set_up_stand_in_the_readme():
