@@ -34,6 +34,7 @@ ROOMS = [
     "sweep",
     "trained",
     "recommend",
+    "notebook",
 ]
 ORDER = {room: place for place, room in enumerate(ROOMS)}
 
