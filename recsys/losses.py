@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from recsys import lazy
+from recsys.config.schema import Choice
 from recsys.errors import ConfigError, DataError
 from recsys.types import Batch, Loss
 
@@ -44,7 +45,7 @@ class Draws:
     drawable: bool = True
 
 
-class Asks:
+class Asks(Choice):
     """What the `Config` of an objective says of itself; `needs` has no default.
 
     Attributes:

@@ -35,6 +35,7 @@ ROOMS = [
     "trained",
     "recommend",
     "notebook",
+    "testing",
 ]
 ORDER = {room: place for place, room in enumerate(ROOMS)}
 

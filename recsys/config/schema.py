@@ -34,6 +34,17 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+class Choice:
+    """What the `Config` of any choice may say of itself.
+
+    Attributes:
+        example: Settings with which it runs, where its defaults alone are refused, as words such
+            as `method=vera`.
+    """
+
+    example: ClassVar[tuple[str, ...]] = ()
+
+
 class Baseline:
     """What the `Config` of every architecture that does not train says of itself."""
 

@@ -26,6 +26,7 @@ class Config(Asks):
     """Settings of the full softmax."""
 
     needs: ClassVar[str] = "table"
+    example: ClassVar[tuple[str, ...]] = ("encode_catalog=true",)
 
     over: Literal["seen", "catalog"] = field(
         default="seen",

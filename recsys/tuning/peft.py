@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from recsys.config.schema import Choice
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,10 +14,11 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config:
+class Config(Choice):
     """Settings of a method of the library."""
 
     moves: ClassVar[str] = "tuned"
+    example: ClassVar[tuple[str, ...]] = ("method=vera", "options.r=4")
 
     method: str = field(
         default="", metadata={"help": "its name in PEFT: vera, oft, boft, loha, lokr, hra, ..."}

@@ -10,8 +10,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.batches.examples import TEST, TRAIN, VAL
+from recsys.testing.shop import COLOURS
 from recsys.types import ItemBatch
-from tests.conftest import COLOURS
 
 
 @pytest.mark.parametrize("objective", ["in_batch", "sampled_softmax"])

@@ -24,7 +24,7 @@ from recsys.fit import __main__ as fit
 from recsys.recommend import __main__ as recommend
 from recsys.recommender.base import Recommender
 from recsys.sweep import __main__ as sweep
-from tests.conftest import COLOURS, THINGS
+from recsys.testing.shop import COLOURS, THINGS
 from tests.docs.pages import ROOT, blocks, commands, files, name_of, pages
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

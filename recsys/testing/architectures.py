@@ -1,0 +1,73 @@
+"""What every architecture keeps: one score, however it is asked for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from recsys.config.compose import compose
+from recsys.data.batches.rows import Lists
+from recsys.testing.contract import LISTS, Contract, find_objective, learn_by_heart
+from recsys.testing.objectives import make_batch
+from recsys.types import Batch
+
+TEST = 2
+
+
+class ArchitectureContract(Contract):
+    """Inherit it and name the `choice`, with the `settings` that it needs.
+
+    One that trains is also tried with an objective that needs what it gives.
+    """
+
+    def make_words(self) -> list[str]:
+        """Words of a run on lists of nine candidates."""
+        own = [f"architecture={self.choice}", *(f"architecture.{w}" for w in self.settings)]
+        learns = [find_objective(own)] if compose(own).architecture.trains else []
+        return [*own, *learns, *LISTS]
+
+    def test_scores_do_not_depend_on_company(self) -> None:
+        """Neither on the other rows of the batch (padding), nor on the order of candidates.
+
+        And what ranks a catalog, `index`, `queries` and `score`, gives the scores of `forward`.
+        """
+        made = self.assemble(*self.make_words())
+        model, examples = made.recommender.eval(), made.examples
+        lists = made.datamodule.lists[TEST]
+
+        def batch(of: Lists) -> Batch:
+            return examples.batch(examples.list_rows(of), made.datamodule.sizes)
+
+        together, alone = batch(lists), batch(_take(lists, slice(3, 4)))
+        order = np.random.default_rng(0).permutation(9)
+        mixed = batch(_take(lists, slice(3, 4), order))
+        with torch.no_grad():
+            want = model(together).scores[3]
+            assert torch.isfinite(want).all()
+            assert torch.allclose(model(alone).scores[0], want, atol=1e-4)
+            assert torch.allclose(model(mixed).scores[0], want[order], atol=1e-4)
+            items = model.index(together.plan)
+            assert torch.allclose(model.candidate_scores(together, items)[3], want, atol=1e-4)
+            own = model.index(alone.plan)
+            every = model.score(model.queries(alone, own), own)
+            assert torch.allclose(every[0][alone.candidates[0]], want, atol=1e-4)
+
+    def test_it_learns_a_batch_by_heart(self) -> None:
+        """A few queries whose targets differ: the loss falls to a hundredth."""
+        words = self.make_words()
+        if not compose(words).architecture.trains:
+            return  # what is fitted at once is measured by the other tests
+        made = self.assemble(*words, "tuning=full")
+        batch = make_batch(made, 8 if compose(words).objective.draws.count else 0)
+        assert learn_by_heart(made.recommender.eval(), batch, 6e-3) < 0.02
+
+
+def _take(lists: Lists, where: slice, order: np.ndarray | None = None) -> Lists:
+    """Some of the cases, with their candidates in another order."""
+    places = np.arange(lists.candidates.shape[1]) if order is None else order
+    return type(lists)(
+        lists.at[where],
+        lists.candidates[where][:, places],
+        lists.labels[where][:, places],
+        lists.inserted[where],
+    )
