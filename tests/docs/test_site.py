@@ -3,10 +3,18 @@
 import os
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 from tests.docs.pages import ROOT
+
+
+def test_what_the_chapters_train_with_is_installed_with_the_site():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert set(extras["quickstart"]) <= set(extras["docs"])
 
 
 @pytest.mark.slow
