@@ -31,7 +31,7 @@ from recsys.metrics.functional import from_lists
 from recsys.runs import results
 from tests.evaluation.test_evaluator import COUNTS, Given, batch, ranked
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 REAL = Path(os.environ.get("RECSYS_TEST_DATA", SHARED)) / "mind-sample"
 
 

@@ -11,7 +11,7 @@ from recsys.runs import provenance
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
     """A repository of which `recsys.runs.provenance` believes to be a part."""
-    (tmp_path / "recsys").mkdir()
+    (tmp_path / "recsys" / "runs").mkdir(parents=True)
     for name in ("recsys/runs/provenance.py", "recsys/other.py", "page.md", "pyproject.toml"):
         (tmp_path / name).write_text("# as committed\n")
 
@@ -25,7 +25,7 @@ def checkout(tmp_path, monkeypatch):
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "all")
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "recsys" / "record.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "recsys" / "runs" / "provenance.py"))
     return tmp_path, git("rev-parse", "HEAD")
 
 
@@ -51,5 +51,5 @@ def test_changes_of_the_code_are_told_and_no_others(checkout, name, dirty):
 
 def test_outside_a_checkout_nothing_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "record.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
     assert provenance.commit() == {}

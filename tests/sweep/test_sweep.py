@@ -180,7 +180,7 @@ def test_ranks_of_a_trial_see_the_values_that_were_suggested_once(shop_base, tmp
     (tmp_path / "spying" / "own.py").write_text(SPY)
     (tmp_path / "spying" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
-    root = Path(command.__file__).parent.parent
+    root = Path(command.__file__).parents[2]
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{root}")
     monkeypatch.setenv("SPY", str(tmp_path / "told.txt"))
     (tmp_path / "two.yaml").write_text(

@@ -28,7 +28,7 @@ from recsys.errors import ConfigError, DataError
 from recsys.metrics.beyond_accuracy import categories
 from tests.data.samples import DAY, EACH, ITEMS, MAKERS, USERS, events, make
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(os.environ.get("RECSYS_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 

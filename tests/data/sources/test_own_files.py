@@ -14,7 +14,7 @@ from recsys.data.sources import goodreads, movielens, tables
 from recsys.errors import ConfigError, DataError
 from tests.data.samples import packed
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 BOOKS = ['Die Muehle \\"am Bach\\"', "Café; Nacht", "C:\\\\", "Plain &amp; short", "Fünf"]
 EVENTS = "who,what,when\n" + "".join(f"u{u},{i},{60 * u + i}\n" for u in range(3) for i in range(3))
 ITEMS = "what,name\n" + "".join(f"{i},thing {i}\n" for i in range(3))
@@ -32,8 +32,8 @@ def crossing(folder):
     )
 
 
-def test_book_crossing_is_read_by_the_command_of_the_readme(tmp_path, monkeypatch, capsys):
-    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+def test_book_crossing_is_read_by_the_command_of_the_docs(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs" / "own-data.md").read_text(encoding="utf-8").replace("\\\n", " ")
     (command,) = re.findall(r"^python -m recsys\.data (.*BX-Books.*)$", text, flags=re.MULTILINE)
     crossing(tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -18,7 +18,7 @@ from recsys.data.splits import methods
 from recsys.errors import ConfigError, DataError
 from recsys.metrics.beyond_accuracy import categories
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(os.environ.get("RECSYS_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 

@@ -18,7 +18,7 @@ from recsys.sweep.running.driver import Driver
 from recsys.sweep.running.trial import _no_room
 from recsys.sweep.space import plans
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 SPACE = """
 experiment: lora_two_tower
