@@ -52,10 +52,10 @@ def commands(page):
 
 
 def files(page):
-    """Blocks that begin with `# PATH`: files that the reader is told to write."""
+    """Blocks of YAML that begin with `# PATH`: files that the reader is told to write."""
     found = {}
     for block in blocks(page):
-        name = re.match(r"# (\S+\.(?:yaml|py))\n", block.body)
-        if block.kind in ("yaml", "python") and name:
+        name = re.match(r"# (\S+\.yaml)\n", block.body)
+        if block.kind == "yaml" and name:
             found[name[1]] = block.body
     return found

@@ -66,7 +66,6 @@ def place(tmp_path, tiny_bert, monkeypatch):
     (tmp_path / "events.csv").write_text("who,what,when,device\n" + "".join(events))
     shutil.copytree(tiny_bert, tmp_path / "my_encoder")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)  # as `python -m` has it
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
@@ -141,10 +140,6 @@ def run_all(page, monkeypatch):
     for words, following in zip(todo, [*todo[1:], []], strict=True):
         if words[:2] == ["pip", "install"]:
             install(words)
-        elif words[0] == "pytest" and words[-1] in files(page):
-            env = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), str(ROOT)])}
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", words[-1]]
-            assert subprocess.run(command, env=env).returncode == 0
         elif words[0] in TOOLS:
             assert any(need.startswith(words[0]) for need in EXTRAS[TOOLS[words[0]]])
         else:
