@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from recsys import lazy
 
 if TYPE_CHECKING:
-    from recsys.compare.__main__ import ComparisonResult, compare_runs
-    from recsys.notebook import TrainedSeeds, train
-    from recsys.sweep.__main__ import SweepResult, run_sweep
+    from recsys.compare.command import ComparisonResult, compare_runs
+    from recsys.sweep.command import SweepResult, run_sweep
     from recsys.trained.run import TrainedRun, load
+    from recsys.trained.train import TrainedSeeds, train
 
 __version__ = "0.2.0"
 
@@ -31,14 +31,14 @@ __all__ = [
 
 __getattr__, __dir__ = lazy.names(
     __name__,
-    ComparisonResult="recsys.compare.__main__",
-    SweepResult="recsys.sweep.__main__",
+    ComparisonResult="recsys.compare.command",
+    SweepResult="recsys.sweep.command",
     TrainedRun="recsys.trained.run",
-    TrainedSeeds="recsys.notebook",
-    compare_runs="recsys.compare.__main__",
+    TrainedSeeds="recsys.trained.train",
+    compare_runs="recsys.compare.command",
     load="recsys.trained.run",
-    run_sweep="recsys.sweep.__main__",
-    train="recsys.notebook",
+    run_sweep="recsys.sweep.command",
+    train="recsys.trained.train",
 )
 
 

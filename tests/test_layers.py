@@ -29,12 +29,11 @@ ROOMS = [
     "training",
     "assembly",
     "fit",
-    "compare",
     "boards",
+    "compare",
     "sweep",
     "trained",
     "recommend",
-    "notebook",
     "testing",
 ]
 ORDER = {room: place for place, room in enumerate(ROOMS)}

@@ -85,11 +85,11 @@ class Loop:
 
         from recsys.assembly import build
         from recsys.config.compose import compose
-        from recsys.fit import __main__ as fit
+        from recsys.fit.command import resolve, silence_libraries
 
-        fit.hush()
+        silence_libraries()
         more = [f"trainer.batch_size={size}", f"trainer.max_steps={steps}"]
-        self.run = fit.resolve(compose([*words(data, tuning), *more]))
+        self.run = resolve(compose([*words(data, tuning), *more]))
         self.made = build.assemble(self.run)
         self.model = self.made.recommender
         self.steps = steps

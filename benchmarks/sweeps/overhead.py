@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from recsys.config.compose import compose
-from recsys.fit.__main__ import fit
+from recsys.fit.command import fit
 from recsys.sweep.running.launcher_client import Launcher
 
 HERE = Path(__file__).resolve().parent

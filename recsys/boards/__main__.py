@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command.
 
     Returns:
-        The exit code: 0, or 2 for a mistake of the user, told in one sentence.
+        The exit code: 0, or that of the error, which is told in one sentence.
     """
     try:
         if "--help" in argv or not argv:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         )
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.code
     return 0
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.compare.finished_runs import flat
-from recsys.config.yaml_file import read_mapping
+from recsys.config.yaml_file import flatten_keys, read_mapping
 from recsys.errors import ConfigError, DataError
 from recsys.runs.folder import CONFIG, Start
 from recsys.runs.result_file import RESULT, read_result
@@ -110,7 +109,7 @@ def _rebuilt(folder: Path, name: str, config: dict[str, Any]) -> Logged:
         project=place.project,
         group=place.group,
         tags=place.tags,
-        config=flat({**config, **labels}),
+        config=flatten_keys({**config, **labels}),
         history=history,
         summary=summary,
         exit=None,
@@ -197,7 +196,7 @@ def replay(paths: Sequence[Path]) -> Logged:
         project=run.project,
         group=run.run_group,
         tags=tuple(run.tags),
-        config=flat(config),
+        config=flatten_keys(config),
         history=tuple(history),
         summary=summary,
         exit=code,

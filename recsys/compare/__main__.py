@@ -6,69 +6,23 @@ from recsys.runtime import command
 
 command.listen(__name__)
 
-import hashlib
-import html
-import json
-import math
-import os
+
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from recsys import printable
+from recsys.compare.command import FILES, KEYS, run_comparison
 from recsys.config.compose import nearest
-from recsys.config.yaml_file import write_words
 from recsys.errors import ConfigError, RecsysError
-from recsys.runs.result_file import without_nan
 
-if TYPE_CHECKING:
-    from recsys.boards.specification import Board
-    from recsys.compare.outcome import Comparison
-    from recsys.compare.report.table import Table
-
-KEYS: Mapping[str, str] = {
-    "names": "YAML or JSON file of names for methods, {NAME: [RUN, ...], ...}; where no RUN stands "
-    "on the command line, its runs are compared",
-    "metric": "of differences and plots: hr@K, ndcg@K, recall@K, map@K with any K, mrr, mrr_all "
-    "or auc (default ndcg@10; auc where cases have several positives)",
-    "baseline": "a method's name or label, or the folder of one of its runs (default: the first)",
-    "margin": "difference that does not matter, in percent points: adds a test of equivalence",
-    "family": "name of the contrasts that are corrected together, those of this command; two "
-    "commands are corrected apart, whatever their families are called (default: comparison)",
-    "level": "coverage of intervals; tests reject at one minus it (default 0.95)",
-    "slices": "cold,cold_user,history,popularity or any column of cases.parquet, such as "
-    "item.COLUMN of evaluation.slices=[COLUMN]; none for no slices",
-    "details": "true: also print every table and sentence of the report (default: false)",
-    "output": "folder of the report (default: comparison-DIGEST)",
-    "wandb": "spec: also write wandb.json, a workspace and a report at Weights & Biases to push "
-    "later with python -m recsys.boards push=FOLDER; push: do so now (default: off)",
-    "wandb_entity": "user or team that will own them (default: that of the key)",
-}
-WANDB = ("off", "spec", "push")
 FLAGS = ("--help", "--config-diff")
-FILES = ("report.md", "table.tex", "report.html", "comparison.json")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What the command line says.
-
-    Attributes:
-        runs: Words that name runs.
-        keys: The others, by key, as given.
-    """
-
-    runs: list[str]
-    keys: dict[str, str]
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command.
 
     Returns:
-        The exit code: 0, or 2 for a mistake of the user, told in one sentence.
+        The exit code: 0, or that of the error, which is told in one sentence.
     """
     flags = [word for word in argv if word.startswith("--")]
     words = [word for word in argv if not word.startswith("--")]
@@ -77,18 +31,18 @@ def main(argv: Sequence[str]) -> int:
             if flag not in FLAGS:
                 raise ConfigError(f"{flag} is not a flag.{nearest(flag, FLAGS)}")
         if "--help" in flags:
-            print(usage())
+            print(format_usage())
         elif "--config-diff" in flags:
-            print(*config_diff(words), sep="\n")
+            print(*diff_configs(words), sep="\n")
         else:
-            compare(words)
+            run_comparison(words)
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.code
     return 0
 
 
-def usage() -> str:
+def format_usage() -> str:
     """What `--help` prints."""
     lines = ["usage: python -m recsys.compare RUN RUN ... [key=value ...]", ""]
     lines += ["  RUN                  folder of a run, folder of runs, or a glob such as 'runs/*'"]
@@ -98,7 +52,7 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def config_diff(words: Sequence[str]) -> list[str]:
+def diff_configs(words: Sequence[str]) -> list[str]:
     """Key, left and right of all that differs between two runs.
 
     Raises:
@@ -115,267 +69,6 @@ def config_diff(words: Sequence[str]) -> list[str]:
         raise ConfigError(f"--config-diff takes the folders of two runs, not {len(words)}.")
     rows = differences(Path(words[0]), Path(words[1]))
     return lines(rows) if rows else ["no difference"]
-
-
-def read_words(words: Sequence[str]) -> Asked:
-    """Runs and keys.
-
-    Raises:
-        ConfigError: A key is unknown or there twice, or nothing names a run.
-    """
-    runs, keys = [], {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        # A run's folder may have an equals sign in its name.
-        if not equals or "/" in key or Path(word).exists():
-            runs.append(word)
-            continue
-        if key not in KEYS:
-            raise ConfigError(f"{key} is not a known key.{nearest(key, KEYS)}")
-        if key in keys:
-            raise ConfigError(f"{key} is there twice; keep one.")
-        keys[key] = value
-    if not runs and "names" not in keys:
-        raise ConfigError("name the runs to compare: folders, or a glob such as 'runs/*'.")
-    return Asked(runs, keys)
-
-
-def _number(asked: Asked, key: str, least: float, most: float, remedy: str) -> float | None:
-    """A number between two others, both left out; None where the key is not there."""
-    if key not in asked.keys:
-        return None
-    try:
-        value = float(asked.keys[key])
-    except ValueError:
-        value = math.nan
-    if not least < value < most:
-        raise ConfigError(f"{key} is '{asked.keys[key]}'; {remedy}.")
-    return value
-
-
-@dataclass(frozen=True)
-class ComparisonResult:
-    """What `compare_runs` returns.
-
-    Attributes:
-        folder: Of the report: report.md, table.tex, report.html, comparison.json.
-        comparison: All that the report shows.
-    """
-
-    folder: Path
-    comparison: Comparison
-
-    @property
-    def verdict(self) -> str:
-        """What the comparison says first."""
-        return self.comparison.verdict
-
-    @property
-    def tables(self) -> list[Table]:
-        """The tables of the report, as texts."""
-        from recsys.compare.report import tables
-
-        return tables.report(self.comparison)
-
-    def __repr__(self) -> str:
-        """Folder and verdict."""
-        return f"ComparisonResult({str(self.folder)!r}, verdict={self.verdict!r})"
-
-    def _repr_html_(self) -> str:
-        """The verdict and the first table of the report."""
-        from recsys.compare.report import table
-
-        return "\n".join([f"<p>{html.escape(self.verdict)}</p>", *table.page(self.tables[0])])
-
-
-def compare_runs(*runs: str | Path, **keys: object) -> ComparisonResult:
-    """Compares runs, prints the verdict and a table, and writes the report.
-
-    Args:
-        *runs: Folders of runs, folders of these, or globs such as `"runs/*"`.
-        **keys: The keys of `python -m recsys.compare`, as in `baseline="full", margin=0.5`.
-
-    Returns:
-        The report's folder and what is in it.
-
-    Raises:
-        RecsysError: A key is wrong, or the runs cannot be compared.
-    """
-    return compare(write_words([str(run) for run in runs], keys, listed=","))
-
-
-def compare(words: Sequence[str]) -> ComparisonResult:
-    """As `compare_runs`.
-
-    Args:
-        words: As on the command line.
-    """
-    asked = read_words(words)
-    margin = _number(asked, "margin", 0, 100, "give percent points above 0, as in margin=0.3")
-    level = _number(asked, "level", 0.5, 1, "give a share below 1, as in level=0.95") or 0.95
-    slices, details = _slices(asked), _details(asked)
-    wandb = _wandb(asked)
-    if asked.keys.get("output") == "":
-        raise ConfigError("output is empty; name a folder, or leave it out.")
-
-    from recsys.compare import aliases as names
-    from recsys.compare import analysis, comparable, methods
-    from recsys.compare import finished_runs as runs
-    from recsys.compare.measures import case_values
-    from recsys.compare.outcome import Question
-    from recsys.compare.report import sentences
-    from recsys.compare.report import verdict as verdicts
-    from recsys.compare.short_names import shortened
-
-    file = Path(asked.keys["names"]) if "names" in asked.keys else None
-    given = names.read(file) if file else {}
-    past = [runs.load(folder) for folder in runs.find(asked.runs) or given]
-    comparable.refuse_unlike(past)
-    found = methods.methods(past, given)
-    metric = asked.keys["metric"] if "metric" in asked.keys else case_values.default_metric(past)
-    case_values.check_metric(metric, past)
-    base = asked.keys.get("baseline", found[0].label)
-    question = Question(
-        metric=metric,
-        baseline=methods.choose(base, found).label,
-        margin=margin,
-        family=asked.keys.get("family", "comparison"),
-        level=level,
-        slices=slices,
-    )
-    result = analysis.analyse(found, question)
-    notes = [*result.notes, *(names.notes(file, given, found) if file else [])]
-    result = replace(
-        result, sentences=sentences.write(result), notes=notes, verdict=verdicts.write(result)
-    )
-    output = Path(asked.keys.get("output", f"comparison-{digest(result)}"))
-    specification = None
-    if wandb != "off":  # a run that was not logged there is refused before anything is written
-        from recsys.boards import comparison_report
-
-        entity = asked.keys.get("wandb_entity", "")
-        specification = comparison_report.specification(result, found, entity)
-    show(result, shortened(found), details)
-    save(result, output)
-    print(f"report: {output / 'report.html'}")
-    if specification is not None:
-        board(specification, output, push=wandb == "push")
-    return ComparisonResult(output, result)
-
-
-def board(specification: Board, output: Path, push: bool) -> None:
-    """Writes the comparison's workspace and report for Weights & Biases, and pushes them.
-
-    Raises:
-        ConfigError: The push is refused.
-    """
-    from recsys.boards import specification as boards
-
-    print(f"wandb: {boards.save(specification, output)}")
-    if push:
-        from recsys.boards.push import push as send
-
-        print(*(f"wandb: {address}" for address in send(specification)), sep="\n")
-
-
-def _wandb(asked: Asked) -> str:
-    """off, spec or push; a push that cannot work is refused before the comparison is made."""
-    found = asked.keys.get("wandb", "off")
-    if found not in WANDB:
-        raise ConfigError(f"wandb is '{found}'; it is off, spec or push.{nearest(found, WANDB)}")
-    if found == "off" and "wandb_entity" in asked.keys:
-        raise ConfigError("wandb_entity is there without wandb; add wandb=spec or wandb=push.")
-    if found == "push":
-        from recsys.boards.push import ready
-
-        ready()
-    return found
-
-
-def _details(asked: Asked) -> bool:
-    """Whether all is printed.
-
-    Raises:
-        ConfigError: The word is neither true nor false.
-    """
-    value = asked.keys.get("details", "false")
-    if value not in ("true", "false"):
-        raise ConfigError(f"details is '{value}'; set it to true or false.")
-    return value == "true"
-
-
-def _slices(asked: Asked) -> tuple[str, ...] | None:
-    """The columns to slice by; None where the user leaves it to the command."""
-    if "slices" not in asked.keys:
-        return None
-    names = [name.strip() for name in asked.keys["slices"].split(",")]
-    return () if names == ["none"] else tuple(name for name in names if name)
-
-
-def digest(comparison: Comparison) -> str:
-    """Eight letters that tell one question about some runs from another."""
-    parts = [asdict(comparison.question), [[row.label, row.runs] for row in comparison.rows]]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
-
-
-def show(comparison: Comparison, names: Mapping[str, str], details: bool) -> None:
-    """Prints the verdict and one table; where nobody watches, as wide as it needs.
-
-    Args:
-        comparison: What was found.
-        names: Short names of the methods by their labels.
-        details: Print the tables and sentences of the report too.
-    """
-    from rich.console import Console
-    from rich.text import Text
-
-    from recsys.compare.report import table, tables, verdict
-
-    console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=240)
-
-    def say(text: str, style: str = "") -> None:
-        # As a file or a pipe gets it, a sentence is one line.
-        console.print(Text(printable.line(text), style), soft_wrap=not console.is_terminal)
-
-    say(verdict.write(comparison, names), "bold")
-    table.rich(tables.summary(comparison, names), console)
-    if details:
-        for each in tables.report(comparison):
-            table.rich(each, console)
-    for note in comparison.notes:
-        say(f"note: {note}")
-    if details:
-        console.print()
-        for sentence in comparison.sentences:
-            say(sentence)
-    else:
-        say("details=true prints the rest of the report", "dim")
-
-
-def save(comparison: Comparison, output: Path) -> None:
-    """Writes the four files, each whole or not at all.
-
-    Raises:
-        DataError: The disk is full, or the folder cannot be made.
-    """
-    from recsys.compare.report import page
-    from recsys.errors import DataError
-    from recsys.runtime.files import write_atomic
-
-    text = json.dumps(without_nan(asdict(comparison)), indent=1, allow_nan=False) + "\n"
-    contents = (
-        page.markdown(comparison),
-        page.latex(comparison),
-        page.page(comparison),
-        text,
-    )
-    try:
-        for name, content in zip(FILES, contents, strict=True):
-            write_atomic(output / name, content)
-    except OSError as error:
-        raise DataError(f"{output}: the report cannot be written ({error.strerror}).") from None
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from recsys.compare.finished_runs import SAME_CASES, PastRun, flat
+from recsys.compare.finished_runs import SAME_CASES, PastRun
 from recsys.compare.measures.case_values import prefix
+from recsys.config.yaml_file import flatten_keys
 from recsys.errors import ConfigError
 
 
@@ -65,7 +66,7 @@ def refuse_unlike(runs: Sequence[PastRun]) -> None:
         _refuse(trained[0], other, field, _train_users(trained[0]), _train_users(other), remedy)
         if _train_users(other) is not None:
             field = "data.sample_seed"
-            drawn = [flat(run.config).get(field, 0) for run in (trained[0], other)]
+            drawn = [flatten_keys(run.config).get(field, 0) for run in (trained[0], other)]
             _refuse(trained[0], other, field, drawn[0], drawn[1], remedy)
 
 
@@ -110,6 +111,6 @@ def _refuse_cases(first: PastRun, other: PastRun) -> None:
 def _drawn(first: PastRun, other: PastRun) -> str:
     """The remedy where another sample may be the reason, else nothing."""
     key = "data.sample_seed"
-    if flat(first.config).get(key) == flat(other.config).get(key):
+    if flatten_keys(first.config).get(key) == flatten_keys(other.config).get(key):
         return ""
     return f"{key} draws other users or cases: give both runs the same"

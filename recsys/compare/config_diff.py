@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recsys.compare.finished_runs import flat
-from recsys.config.yaml_file import Node, read_mapping
+from recsys.config.yaml_file import Node, flatten_keys, read_mapping
 from recsys.errors import ConfigError
 from recsys.runs.folder import CONFIG
 
@@ -24,7 +23,7 @@ def read(folder: Path) -> Node:
     path = folder / CONFIG
     if not path.is_file():
         raise ConfigError(f"{path} is missing; name the folder of a run.")
-    return flat(read_mapping(path))
+    return flatten_keys(read_mapping(path))
 
 
 def differences(left: Path, right: Path) -> list[tuple[str, str, str]]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -134,14 +133,3 @@ def _cases(path: Path) -> pl.DataFrame:
         what = f"lacks the column {min(lacking)}" if lacking else "holds no case"
         raise DataError(f"{path} {what}; run fit again.")
     return frame.sort("case")
-
-
-def flat(node: Mapping[str, Any], prefix: str = "") -> Node:
-    """A nested mapping as dotted keys."""
-    out: Node = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            out |= flat(value, f"{prefix}{key}.")
-        else:
-            out[f"{prefix}{key}"] = value
-    return out

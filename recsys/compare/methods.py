@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recsys.compare.finished_runs import PastRun, flat
+from recsys.compare.finished_runs import PastRun
 from recsys.compare.keys import HELD, NEUTRAL, TRAINING, within
 from recsys.compare.short_names import aliases, name_of, short, shortened
 from recsys.config.compose import Node, nearest
+from recsys.config.yaml_file import flatten_keys
 from recsys.errors import ConfigError
 
 
@@ -44,7 +45,9 @@ def identity(run: PastRun) -> Node:
     An encoder is what its checksum says, wherever it lies, and what was followed of its folder.
     """
     left_out = (*NEUTRAL, *HELD, *(() if run.trains else TRAINING))
-    out = {key: value for key, value in flat(run.config).items() if not within(key, left_out)}
+    out = {
+        key: value for key, value in flatten_keys(run.config).items() if not within(key, left_out)
+    }
     checksum = run.result.get("encoder", {}).get("sha256")
     if run.trains and checksum:
         followed = run.result["encoder"].get("follows")
@@ -156,7 +159,7 @@ def _words(runs: Sequence[PastRun]) -> list[list[str]]:
     models = _models(runs, nodes) if "encoder.model" in told else [""] * len(runs)
     out = []
     for run, node, choice, model in zip(runs, nodes, chosen, models, strict=True):
-        values = flat(run.config) | {"encoder.model": model}
+        values = flatten_keys(run.config) | {"encoder.model": model}
         out.append(
             [
                 f"{key.removesuffix('.name')}={_shown(values.get(key))}"

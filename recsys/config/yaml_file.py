@@ -221,6 +221,17 @@ def merged(below: Node, above: Node) -> Node:
     return out
 
 
+def flatten_keys(node: Mapping[str, Any], prefix: str = "") -> Node:
+    """A nested mapping as dotted keys."""
+    out: Node = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            out |= flatten_keys(value, f"{prefix}{key}.")
+        else:
+            out[f"{prefix}{key}"] = value
+    return out
+
+
 def shielded(value: object) -> Any:  # noqa: ANN401
     """A value whose texts OmegaConf takes as they are; `bared` gives them back."""
     if isinstance(value, str):

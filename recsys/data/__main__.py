@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command.
 
     Returns:
-        The exit code: 0, or 2 for a mistake of the user, told in one sentence.
+        The exit code: 0, or that of the error, which is told in one sentence.
     """
     try:
         flags = [word for word in argv if word.startswith("--")]
@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         _run(argv)
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.code
     return 0
 
 

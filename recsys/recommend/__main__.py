@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command.
 
     Returns:
-        The exit code: 0, or 2 for a mistake of the user, told in one sentence.
+        The exit code: 0, or that of the error, which is told in one sentence.
     """
     if "--help" in argv:
         print(USAGE, HELP, sep="\n")
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
             print(line)
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.code
     return 0
 
 

@@ -6,26 +6,16 @@ from recsys.runtime import command
 
 command.listen(__name__)
 
-import json
+
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from signal import SIGINT
-from statistics import fmean
 
-from recsys.config.yaml_file import write_words
-from recsys.errors import ConfigError, RecsysError, make_error
-from recsys.runtime.files import write_atomic
+from recsys.errors import ConfigError, RecsysError
 from recsys.sweep import parsing, record
-from recsys.sweep.definition import PRUNERS, SAMPLERS, Definition, Keys
-from recsys.sweep.record import Sweep
-
-COMMAND = "command.json"
-"""The words of the command, in the sweep's folder, by which `resume=` goes on."""
-
-DATABASE = "database.txt"
-"""What the folder has where its trials are in a database."""
+from recsys.sweep.command import expand_resume, find_newest, run_to_end
+from recsys.sweep.definition import PRUNERS, SAMPLERS, Keys
 
 USAGE = """usage: python -m recsys.sweep sweep=NAME [key=value ...]
        python -m recsys.sweep resume=FOLDER|last [trials=N] [workers=N]
@@ -40,96 +30,28 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command.
 
     Returns:
-        The exit code: 0; 1 where a closing run failed; 2 for a mistake of the user, told in one
+        The exit code: 0; 1 where a closing run failed; that of the error, which is told in one
         sentence; 128 + signal where one ended the sweep.
     """
     try:
         if not argv or "--help" in argv:
-            print(usage())
+            print(format_usage())
             return 0
         flags = [word for word in argv if word.startswith("--")]
         if flags:
             raise ConfigError(f"{flags[0]} is not a flag; there is --help.")
         if argv[0] in ("status", "page"):
-            return _look(argv[0], argv[1:])
-        return _run(_resumed(argv))
+            return _show_sweep(argv[0], argv[1:])
+        return run_to_end(expand_resume(argv))
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.code
     except KeyboardInterrupt:
         print("stopped at once; the same command goes on.", file=sys.stderr)
         return 130
 
 
-@dataclass(frozen=True)
-class SweepResult:
-    """What `run_sweep` returns.
-
-    Attributes:
-        folder: Of the sweep; its page is report.html.
-        sweep: All that was found.
-    """
-
-    folder: Path
-    sweep: Sweep
-
-    @property
-    def commands(self) -> Mapping[str, str]:
-        """By method, what trains its best trial again, for a shell."""
-        return self.sweep.commands
-
-    @property
-    def metrics(self) -> Mapping[str, Mapping[str, float]]:
-        """By method, the mean of each test metric over its closing runs, as a share."""
-        return {
-            method: {name: fmean(each[name] for each in runs) for name in runs[0]}
-            for method, runs in self.sweep.tests.items()
-            if runs
-        }
-
-    def __repr__(self) -> str:
-        """Folder and methods."""
-        return f"SweepResult({str(self.folder)!r}, methods={list(self.sweep.methods)})"
-
-    def _repr_html_(self) -> str:
-        """What each method's search found."""
-        from recsys.compare.report import table
-        from recsys.sweep.report import tables
-
-        return "\n".join(table.page(tables.methods(self.sweep)))
-
-
-def run_sweep(*words: str, **keys: object) -> SweepResult:
-    """Runs a sweep to its end, or goes on with it, and prints what the command prints.
-
-    Args:
-        *words: Words of `python -m recsys.sweep`, such as `"optimizer.clip=2"`.
-        **keys: Further ones by key, as in `sweep="lr_regularization", trials=32`.
-
-    Returns:
-        The sweep's folder and what it found.
-
-    Raises:
-        RecsysError: A word is wrong, a method has no complete trial, or a closing run failed; what
-            was printed says why.
-        KeyboardInterrupt: It was interrupted; the same call goes on.
-    """
-    asked = write_words(words, {k: v for k, v in keys.items() if k != "methods"})
-    if "methods" in keys:  # a list of names
-        asked += write_words([], {"methods": keys["methods"]}, listed=",")
-    asked = _resumed(asked)
-    code = _run(asked)
-    if code == 128 + SIGINT:
-        raise KeyboardInterrupt
-    folder = parsing.read(asked).folder
-    if code:
-        raise make_error(
-            code, f"{folder}: the sweep ended with code {code}; what it printed says why."
-        )
-    return SweepResult(folder, record.load(folder))
-
-
-def usage() -> str:
+def format_usage() -> str:
     """What --help prints."""
     lines = [USAGE]
     for f in fields(Keys):
@@ -146,19 +68,7 @@ def usage() -> str:
     return "\n".join(lines)
 
 
-def _newest(output: str) -> Path:
-    """The newest sweep in a folder.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    found = sorted(Path(output).glob(f"*/{COMMAND}"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ConfigError(f"there is no sweep in {output}; name its folder.")
-    return found[-1].parent
-
-
-def _look(what: str, words: Sequence[str]) -> int:
+def _show_sweep(what: str, words: Sequence[str]) -> int:
     """Shows a sweep as it stands, or writes its page."""
     from recsys.sweep import status
     from recsys.sweep.report import page
@@ -170,130 +80,13 @@ def _look(what: str, words: Sequence[str]) -> int:
     if words and all("=" in word for word in words):
         folder = parsing.read(words).folder
     else:
-        folder = Path(words[0]) if words else _newest("runs")
+        folder = Path(words[0]) if words else find_newest("runs")
     sweep = record.load(folder)
     if what == "status":
         status.show(sweep, details=detailed)
     else:
         print(f"page: {page.write(sweep)}")
     return 0
-
-
-def _resumed(words: Sequence[str]) -> list[str]:
-    """The words of the command that a folder was made with, amended by further ones.
-
-    Raises:
-        ConfigError: The folder is no sweep's, or a word would change its trials.
-    """
-    asked = [word for word in words if word.startswith("resume=")]
-    if not asked:
-        return list(words)
-    more = [word for word in words if word not in asked]
-    name = asked[-1].partition("=")[2]
-    if name == "last":
-        outputs = [word.partition("=")[2] for word in more if word.startswith("output=")]
-        folder = _newest(outputs[-1] if outputs else "runs")
-        more = [word for word in more if not word.startswith("output=")]
-    else:
-        folder = Path(name)
-    path = folder / COMMAND
-    if not path.is_file():
-        raise ConfigError(f"{folder} is no sweep's folder: {COMMAND} is missing.")
-    given = {word.partition("=")[0] for word in more}
-    try:
-        before = [str(word) for word in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError, RecursionError):
-        raise ConfigError(f"{path} is damaged; use the sweep's own command.") from None
-    found = [word for word in before if word.partition("=")[0] not in given] + more
-    if "output" not in given:  # it was told from another folder, or has moved
-        found = [word for word in found if not word.startswith("output=")]
-        found.append(f"output={folder.parent}")
-    if parsing.read(found).folder.resolve() != folder.resolve():
-        raise ConfigError(_changed(folder, before, sorted(given)))
-    return found
-
-
-def _changed(folder: Path, before: Sequence[str], given: Sequence[str]) -> str:
-    """Why a folder's sweep cannot go on: its file was edited, or a word would change its trials.
-
-    Args:
-        folder: Of the sweep.
-        before: The words that it was begun with.
-        given: Keys of the words that were added now.
-    """
-    asked = dict(word.partition("=")[::2] for word in before)
-    path, kept = parsing.find(asked["sweep"]), folder / "sweep.yaml"
-    if kept.is_file() and path.read_bytes() != kept.read_bytes():
-        return (
-            f"{path} was edited since {folder} began, whose trials cannot stand beside those of "
-            f"another search; {kept} is the file as it was: put it back, or start a new sweep "
-            "without resume=."
-        )
-    what = ", ".join(given) or "the version of recsys"
-    return f"{what} would change the trials of {folder}; start a new sweep for that."
-
-
-def _run(words: Sequence[str]) -> int:
-    """Runs a sweep to its end."""
-    from recsys.sweep import samplers
-    from recsys.sweep.running.driver import Driver
-    from recsys.sweep.running.studies import left_out
-    from recsys.sweep.space import plans
-
-    definition = parsing.read(words)
-    found = plans(definition)
-    samplers.check(definition)
-    folder = definition.folder
-    _check_storage(folder, definition)
-    _keep(folder, words, definition)
-    print(f"sweep: {folder}", flush=True)
-    searched = {d.key(plan.method) for plan in found.values() for d in plan.space}
-    for key in sorted(searched & {word.partition("=")[0] for word in words}):
-        print(f"{key} is searched; the command's value of it is not used.", flush=True)
-    for sentence in left_out(found):
-        print(sentence, flush=True)
-    print(
-        "each trial has a line here when it ends (meanwhile: python -m recsys.sweep status "
-        f"{folder})",
-        flush=True,
-    )
-    return Driver(definition, found, lambda text: print(text, flush=True)).run()
-
-
-def _check_storage(folder: Path, definition: Definition) -> None:
-    """Refuses to begin anew in one storage what another one has the trials of.
-
-    Raises:
-        ConfigError: The folder's trials are elsewhere.
-    """
-    from recsys.sweep.running.storage import JOURNAL
-
-    marked = (folder / DATABASE).is_file()
-    if definition.storage is None and marked:
-        raise ConfigError(f"the trials of {folder} are in a database; give its storage=URL again.")
-    if definition.storage is not None and not marked and (folder / JOURNAL).is_file():
-        raise ConfigError(
-            f"the trials of {folder} are in its journal; leave storage out, or set output to begin "
-            "anew in the database."
-        )
-
-
-def _keep(folder: Path, words: Sequence[str], definition: Definition) -> None:
-    """Makes the folder with the command and the sweep's file.
-
-    The URL of a database is left out: it may hold a password.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{folder}: the folder cannot be made ({error.strerror}).") from None
-    if definition.storage is not None:
-        write_atomic(folder / DATABASE, "storage is given by a word; its URL may be secret.\n")
-    kept = [word for word in words if not word.startswith("storage=")]
-    write_atomic(folder / COMMAND, json.dumps(kept, indent=1) + "\n")
-    asked = dict(word.partition("=")[::2] for word in words)
-    path = parsing.find(asked["sweep"])
-    write_atomic(folder / "sweep.yaml", path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

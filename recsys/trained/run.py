@@ -104,10 +104,10 @@ class TrainedRun:
 
     @cached_property
     def _suggester(self) -> Suggester:
-        from recsys.fit.__main__ import hush
+        from recsys.fit.command import silence_libraries
         from recsys.trained.recommendations import Suggester
 
-        hush()
+        silence_libraries()
         try:
             fingerprint = str(self.result["data"]["fingerprint"])
         except (TypeError, KeyError):

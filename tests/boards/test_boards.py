@@ -10,12 +10,12 @@ import sys
 import polars as pl
 import pytest
 
-from recsys.boards import comparison_report, offline_run, specification, workspaces
+from recsys.boards import offline_run, specification, workspaces
 from recsys.boards import push as pushing
 from recsys.boards.__main__ import main as push
 from recsys.boards.specification import Board, Key, Panel, Runs, Section
 from recsys.compare.__main__ import main
-from recsys.compare.report import page
+from recsys.compare.report import page, wandb_report
 from recsys.config.yaml_file import read_mapping
 from recsys.errors import ConfigError, DataError
 from recsys.fit.__main__ import main as fit
@@ -198,8 +198,8 @@ def test_a_comparison_sends_neither_users_nor_items(compared, tmp_path):
     ]
     found = samples.compared(folders, slices=("cold", "brand"))
     whole = page.markdown(found)
-    sent = [comparison_report._markdown(comparison_report._quality(found))]
-    sent += [comparison_report._findings(found).text, comparison_report._held(found)]
+    sent = [wandb_report._markdown(wandb_report._quality(found))]
+    sent += [wandb_report._findings(found).text, wandb_report._held(found)]
     assert re.search(r"\| u\d+ \|", whole)
     assert re.search(r"\| i\d+ \|", whole)
     assert not re.search(r"\b[ui]\d+\b", "\n".join(sent))
@@ -366,5 +366,5 @@ def test_methods_of_the_same_choices_are_told_apart_by_what_differs(runs):
     one, other = load(folder(runs, "lora")), load(folder(runs, "lora"))
     other.config["optimizer"]["lr"] = 0.5
     ran = [offline_run.load(folder(runs, "lora"))]
-    found = comparison_report._telling([Method("a", (one,)), Method("b", (other,))], ran)
+    found = wandb_report._telling([Method("a", (one,)), Method("b", (other,))], ran)
     assert found == ("optimizer.lr",)

@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 
 from recsys.assembly import build
-from recsys.compare.__main__ import FILES, main
+from recsys.compare.__main__ import main
+from recsys.compare.command import FILES
 from recsys.compare.measures.case_values import per_case
 from recsys.config.compose import compose
 from recsys.fit.__main__ import main as fit
@@ -286,7 +287,7 @@ def test_config_diff_prints_what_differs_and_nothing_else(runs, capsys):
         next(
             path.parent
             for path in (runs / name).glob("*/config.yaml")
-            if "seed: 0\n" in path.read_text()
+            if "\nseed: 0\n" in path.read_text()
         )
         for name in ("frozen", "lora")
     )

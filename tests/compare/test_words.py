@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from recsys.compare.__main__ import main, usage
+from recsys.compare.__main__ import format_usage, main
 from recsys.compare.report import page, sentences, table, tables
 from recsys.compare.report.table import Table
 from tests.compare.samples import TWO, cases, compared, error_of, leave, ranks
@@ -40,7 +40,7 @@ def test_a_run_that_was_not_logged_is_refused_before_the_report(two, capsys, tmp
 
 
 def test_help_says_what_a_family_is():
-    assert "two commands are corrected apart" in usage()
+    assert "two commands are corrected apart" in format_usage()
 
 
 def test_an_interval_that_leaves_out_zero_beside_no_finding_names_the_correction(two, tmp_path):

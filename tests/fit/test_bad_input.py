@@ -7,7 +7,8 @@ import torch
 
 from recsys.config.compose import compose
 from recsys.errors import ConfigError
-from recsys.fit.__main__ import main, resolve
+from recsys.fit.__main__ import main
+from recsys.fit.command import resolve
 from recsys.recommend.__main__ import main as recommend
 
 ITEMS = "what,name\n001,red lamp\n002,red chair\n003,blue lamp\n004,blue chair\n"

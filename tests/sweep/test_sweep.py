@@ -12,7 +12,7 @@ import pytest
 
 from recsys.boards import offline_run, specification
 from recsys.config.compose import compose, stored
-from recsys.fit.__main__ import resolve
+from recsys.fit.command import resolve
 from recsys.sweep import __main__ as command
 from recsys.sweep import parsing, record
 from recsys.sweep.report import sentences

@@ -9,7 +9,7 @@ from pathlib import Path
 from recsys.boards import specification as board
 from recsys.boards.specification import Board, Key, Panel, Pick, Runs, Section
 from recsys.boards.offline_run import Logged, load, replay
-from recsys.boards.comparison_report import curves
+from recsys.compare.report.wandb_report import curves
 from recsys.errors import ConfigError, RecsysError
 from recsys.sweep.report import page
 from recsys.sweep.record import Axis, Objective, Sweep

@@ -11,7 +11,7 @@ from recsys.config.compose import compose
 from recsys.encoders.cut import Prefix
 from recsys.encoders.encoder import Encoder
 from recsys.errors import DataError
-from recsys.fit.__main__ import fit
+from recsys.fit.command import fit
 from recsys.runtime.store import FILES_FILE, listed
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from recsys.config.yaml_file import write_words
 from recsys.errors import ConfigError, make_error
-from recsys.fit.__main__ import find_run, find_seeds, fit
+from recsys.fit.command import find_run, find_seeds, fit
 from recsys.fit.seeds import Plan
 from recsys.runs.folder import Leave
 from recsys.runtime.parent import tie_child
