@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import recsys
 from recsys.errors import ConfigError, nearest
@@ -22,6 +22,17 @@ SUFFIXES = (".yaml", ".yml")
 def is_path(name: str) -> bool:
     """Whether a word is the path of a file, and not a name that is looked up."""
     return name.endswith(SUFFIXES)
+
+
+def make_absolute(word: str) -> str:
+    """A word that names a file by its path, so that it means the same from any folder.
+
+    Args:
+        word: `key=value`; one that names no file comes back as it is.
+    """
+    key, _, name = word.partition("=")
+    found = key in get_args(Kind) and is_path(name)
+    return f"{key}={Path(name).absolute()}" if found else word
 
 
 def find_shipped(kind: Kind) -> Path:

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from recsys.config.compose import Run, choice_name, compose, stored
+from recsys.config.shipped import make_absolute
 from recsys.errors import ConfigError
 from recsys.runs.folder import busy, last_run, locked, new_folder
 from recsys.runs.result_file import RESULT, read_result
@@ -112,7 +113,8 @@ def planned(words: Sequence[str]) -> Plan:
     number = read_count(count, least=1, most=MOST)
     if number is None:
         raise ConfigError(f"seeds is '{count}'; set it to a whole number from 1 to {MOST}.")
-    kept = [word for word in words if word.partition("=")[0] not in ("seeds", "seed", "output")]
+    own = ("seeds", "seed", "output")
+    kept = [make_absolute(word) for word in words if word.partition("=")[0] not in own]
     run = compose([word for word in words if not word.startswith("seeds=")])
     # All of them are checked now: the last one would be refused after the first has trained.
     compose([*kept, f"seed={run.seed + number - 1}"])

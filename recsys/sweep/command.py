@@ -9,6 +9,7 @@ from pathlib import Path
 from signal import SIGINT
 from statistics import fmean
 
+from recsys.config.shipped import make_absolute
 from recsys.config.yaml_file import write_words
 from recsys.errors import ConfigError, make_error
 from recsys.runtime.files import write_atomic
@@ -213,7 +214,7 @@ def _make_folder(folder: Path, words: Sequence[str], definition: Definition) -> 
         raise ConfigError(f"{folder}: the folder cannot be made ({error.strerror}).") from None
     if definition.storage is not None:
         write_atomic(folder / DATABASE, "storage is given by a word; its URL may be secret.\n")
-    kept = [word for word in words if not word.startswith("storage=")]
+    kept = [make_absolute(word) for word in words if not word.startswith("storage=")]
     write_atomic(folder / COMMAND, json.dumps(kept, indent=1) + "\n")
     asked = dict(word.partition("=")[::2] for word in words)
     path = parsing.find(asked["sweep"])

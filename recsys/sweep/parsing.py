@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import cast
 
 from recsys.config.compose import Run, nearest
-from recsys.config.shipped import find_file, find_folders, is_path, list_names
+from recsys.config.shipped import (
+    find_file,
+    find_folders,
+    is_path,
+    list_names,
+    make_absolute,
+)
 from recsys.config.yaml_file import Node, as_word, read_mapping
 from recsys.errors import ConfigError
 from recsys.sweep.definition import (
@@ -122,7 +128,7 @@ def _split(words: Sequence[str]) -> tuple[Keys, list[str]]:
             if "." not in key and key not in {f.name for f in fields(Run)}:
                 known = [*own, *(f.name for f in fields(Run))]
                 raise ConfigError(f"'{key}' is no key of a sweep or a run.{nearest(key, known)}")
-            rest.append(word)
+            rest.append(make_absolute(word))
             continue
         setattr(asked, key, _typed(key, value, own[key].metadata["least"]))
     return asked, rest

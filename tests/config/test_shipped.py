@@ -5,7 +5,9 @@ import pytest
 from recsys.config.compose import compose, experiments
 from recsys.config.shipped import find_shipped, list_names
 from recsys.errors import ConfigError
+from recsys.fit.seeds import planned
 from recsys.sweep import parsing
+from recsys.sweep.command import _make_folder, expand_resume
 
 
 @pytest.fixture
@@ -83,6 +85,23 @@ def test_a_sweep_of_the_working_folder_and_one_by_its_path_name_experiments_of_o
     definition = parsing.read(["sweep=far/their.yaml"])
     assert definition.name == "their"
     assert compose(definition.words).seed == 4
+
+
+def test_a_path_means_the_same_file_from_another_folder(here, monkeypatch):
+    (here / "own.yaml").write_text("architecture: popularity\n")
+    (here / "their.yaml").write_text(
+        "experiment: lora_two_tower\nspace: {optimizer.lr: {low: 0.1, high: 0.2}}\n"
+        "budget: {trials: 1}\n"
+    )
+    plan = planned(["experiment=own.yaml", "seeds=2"])
+    words = ["sweep=their.yaml", "experiment=own.yaml"]
+    definition = parsing.read(words)
+    _make_folder(definition.folder, words, definition)
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert compose(plan.words).experiment == "own"
+    found = expand_resume([f"resume=../{definition.folder}"])
+    assert parsing.read(found).words == definition.words
 
 
 def test_what_a_checkout_has_is_shipped():
