@@ -29,7 +29,7 @@ __all__ = [
     "train",
 ]
 
-__getattr__, __dir__ = lazy.names(
+__getattr__, __dir__ = lazy.make_lazy_names(
     __name__,
     ComparisonResult="recsys.compare.command",
     SweepResult="recsys.sweep.command",

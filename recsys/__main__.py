@@ -62,7 +62,7 @@ def main() -> NoReturn:
 
     The process ends with that command's exit code, or with 2 where it names none.
     """
-    guard.listen("__main__")
+    guard.exit_on_interrupt("__main__")
     name, words = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in ("--help", "-h"):
         print(format_help())

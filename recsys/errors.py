@@ -49,7 +49,7 @@ class RecsysError(Exception):
 
     def __str__(self) -> str:
         """The message on one line."""
-        return printable.line(super().__str__())
+        return printable.escape_line(super().__str__())
 
 
 class ConfigError(RecsysError):
@@ -60,13 +60,13 @@ class DataError(RecsysError):
     """A file, row or column that cannot be used as it is."""
 
 
-class Diverged(RecsysError):
+class DivergenceError(RecsysError):
     """A training whose loss, parameters or validation are of no use any more."""
 
     code: ClassVar[int] = 3
 
 
-class OutOfMemory(RecsysError):
+class OutOfMemoryError(RecsysError):
     """The memory of a device or of the machine that did not suffice."""
 
     code: ClassVar[int] = 4
@@ -80,13 +80,13 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system says where there is no room."""
 
 
-class DiskFull(DataError):
+class DiskFullError(DataError):
     """A disk or a quota that has no room for what is to be written."""
 
     code: ClassVar[int] = OUTSIDE
 
 
-class Unreachable(ConfigError):
+class UnreachableError(ConfigError):
     """A service that does not answer, or does not let in."""
 
     code: ClassVar[int] = OUTSIDE
@@ -94,7 +94,9 @@ class Unreachable(ConfigError):
 
 def make_error(code: int, message: str) -> RecsysError:
     """The error that ended another process, of the kind that its exit code tells."""
-    kinds = {kind.code: kind for kind in (ConfigError, Diverged, OutOfMemory, DiskFull)}
+    kinds = {
+        kind.code: kind for kind in (ConfigError, DivergenceError, OutOfMemoryError, DiskFullError)
+    }
     return kinds.get(code, RecsysError)(message)
 
 
@@ -122,7 +124,7 @@ def describe_file_error(error: OSError, path: object = None) -> str | None:
 
 
 @contextmanager
-def system_told() -> Iterator[None]:
+def raise_file_error() -> Iterator[None]:
     """Turns what the system refuses about a file or folder into one sentence.
 
     Raises:
@@ -134,5 +136,5 @@ def system_told() -> Iterator[None]:
         sentence = describe_file_error(error)
         if sentence is None:
             raise
-        kind = DiskFull if error.errno in FULL else DataError
+        kind = DiskFullError if error.errno in FULL else DataError
         raise kind(sentence) from error

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 
-class _Waiting(ModuleType):
+class _LazyModule(ModuleType):
     """Stands for a module, which is imported when a name of it is first asked for."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
@@ -22,16 +22,18 @@ class _Waiting(ModuleType):
         return getattr(found, name)
 
 
-def module(name: str) -> ModuleType:
+def import_lazily(name: str) -> ModuleType:
     """A module that is imported when a name of it is first asked for.
 
     Args:
         name: Its import path, as in "torch.nn.functional".
     """
-    return _Waiting(name)
+    return _LazyModule(name)
 
 
-def names(asking: str, **homes: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def make_lazy_names(
+    asking: str, **homes: str
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """What a module says of names that lie in other modules, as its `__getattr__` and `__dir__`.
 
     Args:
@@ -44,7 +46,7 @@ def names(asking: str, **homes: str) -> tuple[Callable[[str], Any], Callable[[],
             raise AttributeError(f"module '{asking}' has no attribute '{name}'")
         return getattr(importlib.import_module(homes[name]), name)
 
-    def listed() -> list[str]:
+    def list_names() -> list[str]:
         return sorted({*vars(importlib.import_module(asking)), *homes})
 
-    return get, listed
+    return get, list_names

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import torch.nn.functional as F
     from torch import Tensor
 else:
-    torch = lazy.module("torch")
-    F = lazy.module("torch.nn.functional")
-    dist = lazy.module("torch.distributed")
+    torch = lazy.import_lazily("torch")
+    F = lazy.import_lazily("torch.nn.functional")
+    dist = lazy.import_lazily("torch.distributed")
 
 Sampling = Literal["uniform", "frequency"]
 Score: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
@@ -28,7 +28,7 @@ Table: TypeAlias = "Callable[[Tensor], Tensor]"
 
 
 @dataclass(frozen=True)
-class Draws:
+class NegativeSpec:
     """Which negatives an objective asks the loader for.
 
     Attributes:
@@ -45,7 +45,7 @@ class Draws:
     drawable: bool = True
 
 
-class Asks(Choice):
+class ObjectiveConfig(Choice):
     """What the `Config` of an objective says of itself; `needs` has no default.
 
     Attributes:
@@ -57,9 +57,9 @@ class Asks(Choice):
     reads_labels: ClassVar[bool] = False
 
     @property
-    def draws(self) -> Draws:
+    def draws(self) -> NegativeSpec:
         """The negatives that it asks for: none."""
-        return Draws()
+        return NegativeSpec()
 
     @property
     def encodes_catalog(self) -> bool:
@@ -68,7 +68,7 @@ class Asks(Choice):
 
 
 @dataclass
-class Drawn(Asks):
+class SampledObjectiveConfig(ObjectiveConfig):
     """What the `Config` of every objective over sampled negatives begins with."""
 
     needs: ClassVar[str] = "scores"
@@ -83,14 +83,14 @@ class Drawn(Asks):
     )
 
     @property
-    def draws(self) -> Draws:
+    def draws(self) -> NegativeSpec:
         """The negatives that it asks for; none is corrected for."""
-        return Draws(self.negatives, self.sampling)
+        return NegativeSpec(self.negatives, self.sampling)
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """All that an objective may see besides the batch; made by `of`.
+class ObjectiveContext:
+    """All that an objective may see besides the batch; made by `from_positives`.
 
     Attributes:
         log_miss: (I,) log of the probability that one target, as epochs draw them, is another item.
@@ -110,14 +110,14 @@ class Surroundings:
     table: Table | None = None
 
     @classmethod
-    def of(
+    def from_positives(
         cls,
         users: Tensor,
         items: Tensor,
         n_items: int,
         score: Score,
         targets: Tensor | None = None,
-    ) -> Surroundings:
+    ) -> ObjectiveContext:
         """From the training positives.
 
         Args:
@@ -144,12 +144,12 @@ class Surroundings:
         if int(users.max()) >= 2**63 // n_items - 1:
             raise DataError("users times items exceed 2^63; number the users from 0")
         count = torch.bincount(items, minlength=n_items)
-        chance = _shares(count if targets is None else targets)
+        chance = _compute_shares(count if targets is None else targets)
         pairs = torch.unique(users.long() * n_items + items.long(), sorted=True)
-        share = _shares(count)
+        share = _compute_shares(count)
         return cls(torch.log1p(-chance).float(), share.log().float(), count > 0, pairs, score)
 
-    def to(self, device: torch.device) -> Surroundings:
+    def to(self, device: torch.device) -> ObjectiveContext:
         """The same with its tensors on `device`."""
         return replace(
             self,
@@ -159,7 +159,7 @@ class Surroundings:
             pairs=self.pairs.to(device),
         )
 
-    def log_inclusion(self, items: Tensor, draws: int | Tensor) -> Tensor:
+    def compute_log_inclusion(self, items: Tensor, draws: int | Tensor) -> Tensor:
         """Log of the probability that an item stands among a batch's unique positives.
 
         That is log(1 - (1 - p)^draws), p the item's share of the targets as epochs draw them; for
@@ -176,12 +176,12 @@ class Surroundings:
         # expm1 and log1p keep the digits that 1 - (1 - p)^n loses for rare items
         return torch.log(-torch.expm1(times * self.log_miss[items.clamp(min=0)]))
 
-    def known(self, users: Tensor, items: Tensor) -> Tensor:
+    def is_known(self, users: Tensor, items: Tensor) -> Tensor:
         """Whether items (N,) are training positives of users (Q,): (Q, N) bool, -1 never is."""
-        return self.known_each(users, items.expand(len(users), -1))
+        return self.is_known_each(users, items.expand(len(users), -1))
 
-    def known_each(self, users: Tensor, items: Tensor) -> Tensor:
-        """As `known`, each user (Q,) with items of its own (Q, C): (Q, C) bool."""
+    def is_known_each(self, users: Tensor, items: Tensor) -> Tensor:
+        """As `is_known`, each user (Q,) with items of its own (Q, C): (Q, C) bool."""
         keys = users[:, None] * len(self.seen) + items
         place = torch.searchsorted(self.pairs, keys).clamp(max=len(self.pairs) - 1)
         # -1 would otherwise read as the last item of the user before
@@ -213,22 +213,22 @@ class Surroundings:
         return torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)])
 
 
-def _shares(counts: Tensor) -> Tensor:
+def _compute_shares(counts: Tensor) -> Tensor:
     """(I,) double, shares of counts (I,); none is the least there is, to keep logarithms finite."""
     counts = counts.double()
     least = counts[counts > 0].min() if bool((counts > 0).any()) else counts.new_ones(())
     return torch.where(counts > 0, counts, least) / counts.sum().clamp(min=least)
 
 
-def around(
+def make_objective_context(
     users: Tensor, items: Tensor, n_items: int, targets: Tensor
-) -> Callable[[Score], Surroundings]:
-    """`Surroundings.of` the training positives, still without the architecture's own score."""
+) -> Callable[[Score], ObjectiveContext]:
+    """An `ObjectiveContext` of the training positives, still without the architecture's score."""
 
-    def unset(queries: Tensor, items: Tensor) -> Tensor:
+    def raise_unset(queries: Tensor, items: Tensor) -> Tensor:
         raise RuntimeError("an objective scored before the architecture gave its score")
 
-    base = Surroundings.of(users, items, n_items, unset, targets)
+    base = ObjectiveContext.from_positives(users, items, n_items, raise_unset, targets)
     return lambda score: replace(base, score=score)
 
 
@@ -245,7 +245,7 @@ def check_share(name: str, value: float, below_one: bool = False) -> float:
     return value
 
 
-def need(value: Tensor | None, objective: str, what: str, instead: str) -> Tensor:
+def require_output(value: Tensor | None, objective: str, what: str, instead: str) -> Tensor:
     """What the objective needs of an architecture.
 
     Raises:
@@ -259,7 +259,7 @@ def need(value: Tensor | None, objective: str, what: str, instead: str) -> Tenso
     return value
 
 
-def candidate_items(batch: Batch) -> Tensor:
+def get_candidate_items(batch: Batch) -> Tensor:
     """Catalog rows (Q, C) of the candidates; -1 for none and in queries that are fillers."""
     chosen = batch.candidates
     if not batch.plan.items.numel():
@@ -268,12 +268,12 @@ def candidate_items(batch: Batch) -> Tensor:
     return torch.where((chosen >= 0) & (batch.case >= 0)[:, None], rows, -1)
 
 
-def query_users(batch: Batch) -> Tensor:
+def get_query_users(batch: Batch) -> Tensor:
     """User rows (Q,) of the queries; a filler's is arbitrary."""
     return batch.users[batch.query[:, 0].clamp(min=0)]
 
 
-def target_and_negatives(batch: Batch, around: Surroundings) -> tuple[Tensor, Tensor]:
+def select_target_and_negatives(batch: Batch, around: ObjectiveContext) -> tuple[Tensor, Tensor]:
     """Which candidates a sampled loss may set against each other.
 
     Known positives of the user, and repeats of the target, are no negatives; nothing in a query
@@ -282,9 +282,9 @@ def target_and_negatives(batch: Batch, around: Surroundings) -> tuple[Tensor, Te
     Returns:
         Whether column 0 is a target (Q,), and whether each other column is a negative (Q, C - 1).
     """
-    items = candidate_items(batch)
+    items = get_candidate_items(batch)
     target, other = items[:, :1], items[:, 1:]
-    keep = (other >= 0) & (other != target) & ~around.known_each(query_users(batch), other)
+    keep = (other >= 0) & (other != target) & ~around.is_known_each(get_query_users(batch), other)
     return target[:, 0] >= 0, keep & (target >= 0)
 
 
@@ -300,7 +300,7 @@ def check_negatives(negatives: int, sampling: str) -> None:
         raise ConfigError(f"objective.sampling is {sampling!r}; use uniform or frequency")
 
 
-def softmax_loss(
+def compute_softmax_loss(
     logits: Tensor,
     target: Tensor,
     keep: Tensor,
@@ -334,10 +334,10 @@ def softmax_loss(
     if smoothing:
         spread = -torch.where(keep, log_p, 0.0).sum(1) / rivals.clamp(min=1)
         loss = (1 - smoothing) * loss + smoothing * spread
-    return weighed(loss, counted, importance)
+    return weigh_loss(loss, counted, importance)
 
 
-def weighed(loss: Tensor, counted: Tensor, importance: Tensor | None) -> Loss:
+def weigh_loss(loss: Tensor, counted: Tensor, importance: Tensor | None) -> Loss:
     """Sum of the losses that count, each times what its query weighs, and the sum of the weights.
 
     Args:
@@ -352,7 +352,7 @@ def weighed(loss: Tensor, counted: Tensor, importance: Tensor | None) -> Loss:
     return Loss((kept * weight).sum(), (counted * weight).sum())
 
 
-def pair_loss(
+def compute_pair_loss(
     each: Callable[[Tensor], Tensor],
     scores: Tensor,
     valid: Tensor,
@@ -368,4 +368,4 @@ def pair_loss(
     """
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
-    return weighed(each(torch.where(valid, scores, 0.0)), valid, importance)
+    return weigh_loss(each(torch.where(valid, scores, 0.0)), valid, importance)

@@ -39,7 +39,7 @@ _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 
 
-def line(text: str) -> str:
+def escape_line(text: str) -> str:
     """A text on one line in which nothing acts on a terminal.
 
     What separates words becomes a blank, and any other control character, a half of a character
@@ -47,10 +47,10 @@ def line(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(map(_sign, text))
+    return "".join(map(_escape_character, text))
 
 
-def _sign(sign: str) -> str:
+def _escape_character(sign: str) -> str:
     if sign in "\t\n\v\f\r\x1c\x1d\x1e\x1f\x85\u2028\u2029":
         return " "
     if unicodedata.category(sign) in _ACTING or ord(sign) in _TURNING:
@@ -58,22 +58,22 @@ def _sign(sign: str) -> str:
     return sign
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """A text on one line that Markdown shows as it is, in a cell of a table as well."""
-    escaped = _MARKS.sub(lambda found: f"\\{found[0]}", line(text))
+    escaped = _MARKS.sub(lambda found: f"\\{found[0]}", escape_line(text))
     return _TAG.sub("&lt;", _ENTITY.sub("&amp;", escaped))
 
 
-def latex(text: str) -> str:
+def escape_latex(text: str) -> str:
     """A text in which LaTeX finds no command, and the minus of a number is no hyphen."""
-    parts = _MINUS.split(line(text))
+    parts = _MINUS.split(escape_line(text))
     out = "$-$".join("".join(_LATEX.get(sign, sign) for sign in part) for part in parts)
     # Behind the end of a row, these two would belong to that.
     return f"{{{out[0]}}}{out[1:]}" if out[:1] in ("[", "*") else out
 
 
-def page(text: str) -> str:
+def escape_html(text: str) -> str:
     """A text as HTML shows it, in an attribute as well."""
     import html  # its table of entities would be read at the start of every command
 
-    return html.escape(line(text))
+    return html.escape(escape_line(text))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
-    torch = lazy.module("torch")
+    torch = lazy.import_lazily("torch")
 
 
 def upload(x: Tensor, device: torch.device) -> Tensor:
@@ -65,7 +65,7 @@ class Ragged:
         return Ragged(upload(self.values, device), self.sizes)
 
     @staticmethod
-    def of(sequences: list[Tensor]) -> Ragged:
+    def from_sequences(sequences: list[Tensor]) -> Ragged:
         """Joins sequences of shape (L, ...) in the given order.
 
         Raises:
@@ -92,7 +92,7 @@ class ItemBatch:
     host: Tensor | None = None
     first: int | None = None
 
-    def candidates(self) -> ItemBatch:
+    def select_candidates(self) -> ItemBatch:
         """The part of the plan that candidates point into; their places in it stay the same."""
         host = None if self.host is None else self.host[: self.first]
         return ItemBatch(self.items[: self.first], self.sizes[: self.first], host, self.first)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recsys.assembly import build
-from recsys.config.compose import AXES, choices, compose
+from recsys.config.compose import AXES, compose, list_choices
 from recsys.config.schema import Choice
 from recsys.config.yaml_file import as_word
 from recsys.errors import ConfigError
@@ -40,11 +40,11 @@ def named(prefix, name, contract, **own):
     globals()[title] = type(title, (contract,), {"__module__": __name__, **own})
 
 
-for tuning in choices("tuning"):
+for tuning in list_choices("tuning"):
     settings = example_of("tuning", tuning)
     named("Tuning", tuning, TuningContract, choice=tuning, settings=settings)
 
-for objective in choices("objective"):
+for objective in list_choices("objective"):
     settings = example_of("objective", objective)
     named("Objective", objective, ObjectiveContract, choice=objective, settings=settings)
 
@@ -66,7 +66,7 @@ ALONE_REFUSED = {
 }
 """Ways that go with another word only; they have tests of their own."""
 
-for architecture in choices("architecture"):
+for architecture in list_choices("architecture"):
     for way, settings in ways_of(architecture):
         own = {"choice": architecture, "settings": settings}
         if settings not in ALONE_REFUSED:
@@ -106,7 +106,7 @@ for maker in samples.MAKERS:
 
 def test_every_source_has_samples(tmp_path):
     found = {choice_of(samples.make(maker, tmp_path)[0]) for maker in samples.MAKERS}
-    assert found == set(choices("data.source")), "write its files in tests/data/samples.py"
+    assert found == set(list_choices("data.source")), "write its files in tests/data/samples.py"
 
 
 TWO = ["architecture=two_tower"]
@@ -133,12 +133,14 @@ def test_candidate_lists_hold_the_target_once_and_nothing_seen(shop_words):
         shop_words, "evaluation.protocol=candidates", "evaluation.candidates=9", "tuning=frozen"
     )
     lists = made.datamodule.lists[2]
-    rows = made.examples.case_rows(lists.at)
+    rows = made.examples.make_case_rows(lists.at)
     assert (lists.labels.sum(1) == 1).all()
     assert ((lists.candidates == rows.candidates).sum(1) == 1).all()
     assert all(len(set(row)) == 9 for row in lists.candidates.tolist())
     for at, row in zip(lists.at, lists.candidates, strict=True):
-        batch = made.examples.batch(made.examples.case_rows(np.array([at])), made.datamodule.sizes)
+        batch = made.examples.batch(
+            made.examples.make_case_rows(np.array([at])), made.datamodule.sizes
+        )
         had = set(batch.plan.items[batch.history[0][batch.history[0] >= 0]].tolist())
         assert not had & set(row.tolist())
     again = assembled(

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from recsys.config.compose import compose, experiments
+from recsys.config.compose import compose, list_experiments
 from recsys.fit.__main__ import main
 
 
-@pytest.mark.parametrize("name", experiments())
+@pytest.mark.parametrize("name", list_experiments())
 def test_two_steps(shop_words, tmp_path, monkeypatch, name):
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
     own = [w for w in shop_words if not w.startswith("data.split")]

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from recsys import printable
 from recsys.compare.report import table
-from recsys.compare.report.table import Table
+from recsys.compare.report.table import TextTable
 from recsys.errors import DataError
 
 EVIL = (
@@ -29,8 +29,8 @@ EVIL = (
     ],
 )
 def test_a_line_acts_on_no_terminal(text, shown):
-    assert printable.line(text) == shown
-    printable.line(text).encode()
+    assert printable.escape_line(text) == shown
+    printable.escape_line(text).encode()
 
 
 @pytest.mark.parametrize(
@@ -44,32 +44,32 @@ def test_a_line_acts_on_no_terminal(text, shown):
     ],
 )
 def test_markdown_shows_what_is_there(text, shown):
-    assert printable.markdown(text) == shown
+    assert printable.escape_markdown(text) == shown
 
 
 def test_latex_runs_nothing():
-    shown = printable.latex(EVIL)
+    shown = printable.escape_latex(EVIL)
     assert r"\textbackslash{}input\{x\}" in shown
     assert r"50\% \$x\$ \#1 \&amp; a\_b" in shown
     assert "\x1b" not in shown
     # Both would belong to the end of the row before them.
-    assert [printable.latex(text) for text in ("[x]*", "*")] == ["{[}x]*", "{*}"]
+    assert [printable.escape_latex(text) for text in ("[x]*", "*")] == ["{[}x]*", "{*}"]
 
 
 def drawn(found, width):
     out = io.StringIO()
-    table.rich(found, Console(file=out, width=width, force_terminal=False))
+    table.print_table(found, Console(file=out, width=width, force_terminal=False))
     return out.getvalue()
 
 
 def test_every_output_of_a_table_is_safe():
-    found = Table(f"about {EVIL}", ["method", EVIL], [[EVIL, "1"], ["b", EVIL]], note=EVIL)
+    found = TextTable(f"about {EVIL}", ["method", EVIL], [[EVIL, "1"], ["b", EVIL]], note=EVIL)
     assert "\x1b" not in drawn(found, 80)
-    lines = table.markdown(found)
+    lines = table.render_markdown(found)
     assert "<img" not in "\n".join(lines)
     assert {line.count("|") - line.count("\\|") for line in lines if line.startswith("|")} == {3}
-    assert "<img" not in "\n".join(table.page(found))
-    assert "\\input" not in "\n".join(table.latex(found))
+    assert "<img" not in "\n".join(table.render_html(found))
+    assert "\\input" not in "\n".join(table.render_latex(found))
 
 
 @pytest.mark.parametrize("width", [40, 80, 100, 240])
@@ -80,7 +80,7 @@ def test_a_table_is_as_wide_as_the_terminal_and_no_number_is_cut(width):
          *(f"{at}.25 ± 0.{rank:02}" for at in range(14))]
         for rank in (4, 8)
     ]  # fmt: skip
-    text = drawn(Table("Title", head, rows, words=2, rules=(1,)), width)
+    text = drawn(TextTable("Title", head, rows, words=2, rules=(1,)), width)
     lines = text.splitlines()
     assert max(map(cell_len, lines)) <= width
     for at in range(14):
@@ -97,7 +97,7 @@ def test_an_error_that_names_an_id_acts_on_no_terminal():
 
 
 def test_what_fits_is_one_block():
-    text = drawn(Table("t", ["method", "a", "b"], [["x", "1", "2"], ["y", "3", "4"]]), 80)
+    text = drawn(TextTable("t", ["method", "a", "b"], [["x", "1", "2"], ["y", "3", "4"]]), 80)
     assert [line.split() for line in text.splitlines() if line.strip()] == [
         ["t"], ["method", "a", "b"], ["─" * len(text.splitlines()[3])],
         ["x", "1", "2"], ["y", "3", "4"],

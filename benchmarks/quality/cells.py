@@ -12,8 +12,8 @@ from pathlib import Path
 
 from words import SETS
 
-from recsys.errors import Diverged
-from recsys.sweep.running.launcher_client import Launcher
+from recsys.errors import DivergenceError
+from recsys.sweep.running.launcher_client import TrialLauncher
 
 
 class Busy(Exception):
@@ -37,9 +37,9 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @cache
-def launcher() -> Launcher:
+def launcher() -> TrialLauncher:
     """What starts the runs; it ends with this process."""
-    begun = Launcher(prepare=True)
+    begun = TrialLauncher(prepare=True)
     atexit.register(begun.close)
     return begun
 
@@ -80,7 +80,7 @@ def _fit(root: Path, folder: Path, data: str, words: list[str], seed: int) -> Pa
     child = launcher().start(command, log, {"HF_HUB_OFFLINE": "1"}, fork=True)
     while (code := child.wait(60)) is None:
         pass
-    if code == Diverged.code:
+    if code == DivergenceError.code:
         diverged.touch()
         return None
     if code:

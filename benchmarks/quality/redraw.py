@@ -23,14 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from recsys.compare.measures.cost import Basis
-from recsys.compare.outcome import Comparison, Difference, Question, Row
-from recsys.compare.paired import DRAWS, enough
+from recsys.compare.measures.cost import CostBasis
+from recsys.compare.outcome import BaselineDifference, Comparison, ComparisonSettings, MethodRow
+from recsys.compare.paired import DRAWS, count_draws
 from recsys.compare.report import sentences, table, tables
 from recsys.compare.statistics import power
-from recsys.compare.statistics.contrasts import Contrast, ends, equivalence, holm
-from recsys.compare.statistics.resampling import flips
-from recsys.compare.statistics.variance import Parts, Seeds
+from recsys.compare.statistics.contrasts import (
+    Contrast,
+    adjust_holm,
+    compute_equivalence_p,
+    compute_interval,
+)
+from recsys.compare.statistics.resampling import flip_signs
+from recsys.compare.statistics.variance import SeedVariance, VarianceComponents
 
 HERE = Path(__file__).resolve().parent
 SWEEPS = HERE.parent / "sweeps"
@@ -43,7 +48,7 @@ SLICES = (
     "Intervals of the slices were drawn before, with degrees of freedom from the estimates: where "
     "seeds spread, today's would be wider. The record does not hold what they need."
 )
-COST = Basis("cpu_seconds", "CPU seconds")
+COST = CostBasis("cpu_seconds", "CPU seconds")
 DIFFERENCE = re.compile(r"^\| (?P<label>[^|]+?) \| (?P<difference>[-+.\d]+) \|")
 
 
@@ -60,7 +65,7 @@ class Record:
         users: Users, with a case each.
     """
 
-    question: Question
+    question: ComparisonSettings
     means: Mapping[str, float]
     deviations: Mapping[str, float]
     seeds: Mapping[str, int]
@@ -68,7 +73,7 @@ class Record:
     users: int
 
 
-def known(record: Record, label: str) -> Parts:
+def known(record: Record, label: str) -> VarianceComponents:
     """The sources of a contrast's variance, in the form that the statistics take."""
     base = record.question.baseline
     difference = record.means[label] - record.means[base]
@@ -79,54 +84,62 @@ def known(record: Record, label: str) -> Parts:
     sides[0] += float(record.users % 2)
     sides /= sides.std(ddof=1)
     spreads = tuple(
-        Seeds(record.deviations[name] ** 2 / record.seeds[name], 0.0, record.seeds[name] - 1)
+        SeedVariance(record.deviations[name] ** 2 / record.seeds[name], 0.0, record.seeds[name] - 1)
         for name in (label, base)
         if record.seeds[name] > 1
     )
-    return Parts(difference, difference + deviation * sides, np.ones(record.users), spreads)
+    return VarianceComponents(
+        difference, difference + deviation * sides, np.ones(record.users), spreads
+    )
 
 
-def drawn(record: Record) -> list[Difference]:
+def drawn(record: Record) -> list[BaselineDifference]:
     """Every contrast to the baseline, corrected within the family."""
     question, labels = record.question, list(record.effects)
     margin = None if question.margin is None else question.margin / 100
     out: list[Contrast] = []
     for label in labels:
         source = known(record, label)
-        draws = enough(DRAWS, question.alpha, len(labels))
+        draws = count_draws(DRAWS, question.alpha, len(labels))
         flipping, repeating = np.random.default_rng(0).spawn(2)
-        reference = flips(source, draws, flipping)
-        low, high = ends(reference, question.alpha)
+        reference = flip_signs(source, draws, flipping)
+        low, high = compute_interval(reference, question.alpha)
         out.append(
             Contrast(
                 difference=source.mean,
                 low=low,
                 high=high,
                 level=question.level,
-                p=reference.p(),
+                p=reference.compute_p(),
                 effect=record.effects[label],
-                smallest=power.smallest(source, question.alpha / len(labels), 0.0, repeating),
-                equivalent=None if margin is None else equivalence(reference, margin),
+                smallest=power.compute_detectable_difference(
+                    source, question.alpha / len(labels), 0.0, repeating
+                ),
+                equivalent=None if margin is None else compute_equivalence_p(reference, margin),
                 seeds=(record.seeds[label], record.seeds[question.baseline]),
                 cases=record.users,
                 clusters=record.users,
                 about="methods",
             )
         )
-    corrected = holm([each.p for each in out])
+    corrected = adjust_holm([each.p for each in out])
     close: Sequence[float | None] = [None] * len(out)
     if margin is not None:
-        close = holm([math.nan if each.equivalent is None else each.equivalent for each in out])
+        close = adjust_holm(
+            [math.nan if each.equivalent is None else each.equivalent for each in out]
+        )
     return [
-        Difference(label, found, p, e)
+        BaselineDifference(label, found, p, e)
         for label, found, p, e in zip(labels, out, corrected, close, strict=True)
     ]
 
 
-def rewritten(page: str, record: Record, differences: list[Difference]) -> tuple[str, list[str]]:
+def rewritten(
+    page: str, record: Record, differences: list[BaselineDifference]
+) -> tuple[str, list[str]]:
     """A page with its sentences and its table of differences anew, and the sentences."""
     rows = [
-        Row(label, list(range(count)), [], count > 1, {}, None, {COST.key: None})
+        MethodRow(label, list(range(count)), [], count > 1, {}, None, {COST.key: None})
         for label, count in record.seeds.items()
     ]
     none = Comparison(
@@ -136,7 +149,7 @@ def rewritten(page: str, record: Record, differences: list[Difference]) -> tuple
     head, _, rest = page.partition("\n\n- ")
     old, _, rest = ("- " + rest).partition("\n\n")
     told = [line.removeprefix("- ") for line in old.split("\n")]
-    fresh = sentences.write(none)
+    fresh = sentences.describe_comparison(none)
     summed = len(fresh) - len(differences)
     for at, difference in enumerate(differences, summed):
         label = difference.label
@@ -149,7 +162,7 @@ def rewritten(page: str, record: Record, differences: list[Difference]) -> tuple
     _, found, after = after.partition("\n## Slices\n")
     if found:
         after = f"\n{SLICES}\n" + after.removeprefix(f"\n{SLICES}\n")
-    shown = "\n".join(table.markdown(tables.differences(none)))
+    shown = "\n".join(table.render_markdown(tables.make_differences_table(none)))
     shown = shown.strip()
     page = f"{head}\n\n{lines}\n\n{before}\n## Differences\n\n{shown}\n\n{TOLD}\n{found}{after}"
     return page, fresh
@@ -159,7 +172,7 @@ def study(path: Path) -> None:
     """A table of the study."""
     content: dict[str, Any] = json.loads(path.read_text())
     asked = content["question"]
-    question = Question(**{**asked, "slices": tuple(asked["slices"])})
+    question = ComparisonSettings(**{**asked, "slices": tuple(asked["slices"])})
     rows = [row for row in content["rows"] if not row["floor"]]
     figures = {row["label"]: row["metrics"][question.metric] for row in rows}
     record = Record(
@@ -196,7 +209,7 @@ def sweep(folder: Path) -> None:
     cells = [line.split(" | ") for line in part.split("\n") if DIFFERENCE.match(line)]
     users = int(re.search(r"cases of ([\d,]+) users", text)[1].replace(",", ""))  # type: ignore[index]
     record = Record(
-        Question(metric, base, None, family, 0.95, None),
+        ComparisonSettings(metric, base, None, family, 0.95, None),
         {name: float(np.mean(values)) for name, values in each.items()},
         {name: float(np.std(values, ddof=1)) for name, values in each.items()},
         {name: len(values) for name, values in each.items()},
@@ -209,14 +222,14 @@ def sweep(folder: Path) -> None:
 
 
 def report(
-    name: str, old: Sequence[Mapping[str, Any]], new: Sequence[Difference], alpha: float
+    name: str, old: Sequence[Mapping[str, Any]], new: Sequence[BaselineDifference], alpha: float
 ) -> None:
     """Prints the verdicts that change."""
     print(name)
     for was, now in zip(old, new, strict=True):
         found = now.found
-        before = Difference(was["label"], replace(found, **_ends(was)), was["p_holm"], None)
-        if sentences.shown(before, alpha) != sentences.shown(now, alpha):
+        before = BaselineDifference(was["label"], replace(found, **_ends(was)), was["p_holm"], None)
+        if sentences.is_significant(before, alpha) != sentences.is_significant(now, alpha):
             print(f"  {now.label}: p (Holm) {was['p_holm']:.3f} -> {now.p_holm:.3f}")
 
 

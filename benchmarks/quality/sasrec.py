@@ -189,12 +189,12 @@ def quality(cases: Mapping[str, list[Any]]) -> dict[str, float]:
     """The package's metrics from where the targets stand."""
     import torch
 
-    from recsys.metrics.functional import from_counts
+    from recsys.metrics.functional import compute_from_counts
 
     greater, equal = torch.tensor(cases["greater"]), torch.tensor(cases["equal"])
     return {
         name: float(value.double().mean())
-        for name, value in from_counts(greater, equal, KS).items()
+        for name, value in compute_from_counts(greater, equal, KS).items()
     }
 
 

@@ -22,11 +22,15 @@ from cells import fit
 from numpy.typing import NDArray
 from words import SMALL, TOWERS, TUNINGS
 
-from recsys.compare.comparable import refuse_unlike
-from recsys.compare.finished_runs import load
-from recsys.compare.measures.case_values import clusters, table
-from recsys.compare.methods import methods
-from recsys.compare.statistics.contrasts import contrast, pooled_seed_degrees, pooled_seed_variance
+from recsys.compare.comparable import check_comparable
+from recsys.compare.finished_runs import read_run
+from recsys.compare.measures.case_values import make_clusters, stack_per_case
+from recsys.compare.methods import group_runs
+from recsys.compare.statistics.contrasts import (
+    compute_contrast,
+    pool_seed_degrees,
+    pool_seed_variance,
+)
 
 Array = NDArray[np.float64]
 HERE = Path(__file__).resolve().parent
@@ -63,12 +67,12 @@ def measured(root: Path, runs: Path) -> tuple[Array, NDArray[np.int64]]:
         fit(root, runs / "seeds" / f"frozen-{seed}", "ml-100k", words, seed)
         for seed in range(SEEDS)
     ]
-    found = [load(folder) for folder in folders if folder is not None]
+    found = [read_run(folder) for folder in folders if folder is not None]
     if len(found) < SEEDS:
         raise SystemExit(f"{SEEDS - len(found)} of {SEEDS} runs diverged: there is no page.")
-    refuse_unlike(found)
-    (method,) = methods(found)
-    return table(method, "ndcg@10"), clusters(found[0])
+    check_comparable(found)
+    (method,) = group_runs(found)
+    return stack_per_case(method, "ndcg@10"), make_clusters(found[0])
 
 
 def planted(values: Array, rng: np.random.Generator) -> Array:
@@ -95,7 +99,7 @@ def compared(values: Array, users: NDArray[np.int64], size: int, true: float) ->
         rng = np.random.default_rng([size, number])
         for first, second in groups(size, rng):
             better = planted(values[first], rng) if true else values[first]
-            result = contrast(better, values[second], users, draws=DRAWS, seed=number)
+            result = compute_contrast(better, values[second], users, draws=DRAWS, seed=number)
             found.append((result.p <= 0.05, result.low <= true <= result.high, result.smallest))
     return Share(len(found), *(float(x) for x in np.mean(np.array(found, dtype=float), axis=0)))
 
@@ -105,12 +109,12 @@ def singles(values: Array, users: NDArray[np.int64], lend: bool) -> Share:
     found = []
     for first, second in combinations(range(SEEDS), 2):
         others = [np.delete(values, [first, second], axis=0)] if lend else []
-        result = contrast(
+        result = compute_contrast(
             values[[first]],
             values[[second]],
             users,
-            seed_variance=pooled_seed_variance(others),
-            seed_degrees=pooled_seed_degrees(others),
+            seed_variance=pool_seed_variance(others),
+            seed_degrees=pool_seed_degrees(others),
             draws=DRAWS,
         )
         found.append((result.p <= 0.05, result.low <= 0 <= result.high, result.smallest))

@@ -23,13 +23,13 @@ import spreads
 from numpy.typing import NDArray
 
 from recsys.compare.statistics.contrasts import (
-    contrast,
-    estimate,
-    pooled_seed_degrees,
-    pooled_seed_variance,
+    compute_contrast,
+    estimate_mean,
+    pool_seed_degrees,
+    pool_seed_variance,
 )
-from recsys.compare.statistics.resampling import flips
-from recsys.compare.statistics.variance import parts
+from recsys.compare.statistics.resampling import flip_signs
+from recsys.compare.statistics.variance import compute_components
 
 Array = NDArray[np.float64]
 PAGE = Path(__file__).resolve().parent / "statistics.md"
@@ -135,8 +135,8 @@ def repeat(world: World, runs: tuple[int, int], count: int, seed: int) -> Tally:
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         (a, b), owner = draw(world, list(runs), 0.0, rng)
-        found = contrast(a, b, owner, draws=DRAWS, seed=number)
-        alone = estimate(b, owner, draws=DRAWS, seed=number)
+        found = compute_contrast(a, b, owner, draws=DRAWS, seed=number)
+        alone = estimate_mean(b, owner, draws=DRAWS, seed=number)
         smallest = found.smallest or 0.0
         again, owner = draw(world, list(runs), smallest / truth(world, 1.0), rng)
         rows.append(
@@ -159,9 +159,9 @@ def p_of(
     number: int,
     known: tuple[float, int] | None = None,
 ) -> float:
-    """The p of `contrast`, without its interval."""
-    source = parts([a, b], owner, known)
-    return flips(source, DRAWS, np.random.default_rng(number)).p()
+    """The p of `compute_contrast`, without its interval."""
+    source = compute_components([a, b], owner, known)
+    return flip_signs(source, DRAWS, np.random.default_rng(number)).compute_p()
 
 
 def pairs(world: World, group: int, count: int, seed: int) -> float:
@@ -187,7 +187,7 @@ def single_pairs(world: World, others: int, count: int, seed: int) -> float:
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         (values, *rest), owner = draw(world, [20, *[3] * others], 0.0, rng)
-        variance, degrees = pooled_seed_variance(rest), pooled_seed_degrees(rest)
+        variance, degrees = pool_seed_variance(rest), pool_seed_degrees(rest)
         rejected += [
             p_of(
                 values[[i]],

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.compare.statistics import power
-from recsys.compare.statistics.contrasts import holm
-from recsys.compare.statistics.resampling import flips
-from recsys.compare.statistics.variance import Parts, parts
+from recsys.compare.statistics.contrasts import adjust_holm
+from recsys.compare.statistics.resampling import flip_signs
+from recsys.compare.statistics.variance import VarianceComponents, compute_components
 
 Array = NDArray[np.float64]
 USERS = 60
@@ -77,7 +77,7 @@ class Spread:
         return self.draw(self.runs[0], 1.0, rng), self.draw(self.runs[1], self.ratio, rng)
 
 
-def before(found: Sequence[tuple[Parts, float]], current: Sequence[float]) -> Array:
+def before(found: Sequence[tuple[VarianceComponents, float]], current: Sequence[float]) -> Array:
     """The p of the test as it was, for differences and the true one of each.
 
     Where one source had all of the spread it was the law of today, `current`.
@@ -126,15 +126,15 @@ def _contrast(world: Spread, noise: str, count: int) -> str:
     sources, null, there, own = [], [], [], []
     for number in range(count):
         rng = np.random.default_rng([7, *world.runs, round(100 * (world.ratio or 0)), number])
-        source = parts(world.pair(rng), clusters)
-        reference = flips(source, DRAWS, rng)
+        source = compute_components(world.pair(rng), clusters)
+        reference = flip_signs(source, DRAWS, rng)
         sources.append(source)
-        null.append(reference.p())
-        there.append(reference.p(-shift))  # as if a were better by so much
+        null.append(reference.compute_p())
+        there.append(reference.compute_p(-shift))  # as if a were better by so much
         if number < OWN:
-            smallest = power.smallest(source, 0.05, 0.0, rng)
-            again = flips(parts(world.pair(rng), clusters), DRAWS, rng)
-            own.append(again.p(-smallest) <= 0.05)
+            smallest = power.compute_detectable_difference(source, 0.05, 0.0, rng)
+            again = flip_signs(compute_components(world.pair(rng), clusters), DRAWS, rng)
+            own.append(again.compute_p(-smallest) <= 0.05)
     old = before([(s, 0.0) for s in sources], null)
     old_there = before([(s, -shift) for s in sources], there)
     ratio = "no seeds" if world.ratio is None else f"{world.ratio:.2g}"
@@ -180,7 +180,10 @@ def _family(world: Spread, rivals: float, base: float, number: int) -> tuple[boo
     rng = np.random.default_rng([8, world.runs[0], round(10 * base), number])
     seeds, clusters = world.runs[0], np.arange(USERS)
     against = world.draw(seeds, base, rng)
-    sources = [parts([world.draw(seeds, rivals, rng), against], clusters) for _ in range(RIVALS)]
-    now = [flips(source, DRAWS, rng).p() for source in sources]
+    sources = [
+        compute_components([world.draw(seeds, rivals, rng), against], clusters)
+        for _ in range(RIVALS)
+    ]
+    now = [flip_signs(source, DRAWS, rng).compute_p() for source in sources]
     old = before([(source, 0.0) for source in sources], now)
-    return min(holm([float(p) for p in old])) <= 0.05, min(holm(now)) <= 0.05
+    return min(adjust_holm([float(p) for p in old])) <= 0.05, min(adjust_holm(now)) <= 0.05

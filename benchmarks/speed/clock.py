@@ -127,7 +127,7 @@ def plot(curves: dict[str, Curve], path: Path) -> None:
     axes.set_xlabel("seconds of training (the start stands at 0.5)")
     axes.set_ylabel("validation nDCG@10, percent, all items")
     axes.set_title("amazon-instruments, 4,000 items, 1,000 training users, one seed", fontsize=10)
-    axes.grid(alpha=0.3)
+    axes.list_combinations(alpha=0.3)
     axes.legend(fontsize=8, frameon=False)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110)

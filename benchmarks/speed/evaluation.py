@@ -33,7 +33,7 @@ from torchmetrics.retrieval import (
 from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.evaluation.evaluator import Evaluator
-from recsys.metrics.functional import from_counts
+from recsys.metrics.functional import compute_from_counts
 from recsys.types import Batch
 
 SETS = {"ml-100k": "movielens", "amazon-instruments": "sequences"}
@@ -55,11 +55,11 @@ class Given:
     def __init__(self, scores: Tensor) -> None:
         self.scores, self.first = scores, 0
 
-    def popularity(self) -> Tensor:
+    def get_popularity(self) -> Tensor:
         """Not asked for: `needs_history` is off."""
         raise NotImplementedError
 
-    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+    def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
         """Not asked for: the whole catalog is ranked."""
         raise NotImplementedError
 
@@ -313,7 +313,7 @@ def _extrapolated(rows: list[dict[str, Any]]) -> str:
 def sasrec(kept: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
     """RecBole's SASRec from its file: seconds of an epoch, and our metrics of its ranks."""
     greater, equal = (torch.tensor(kept["cases"][name]) for name in ("greater", "equal"))
-    ours = {k: float(v.mean()) for k, v in from_counts(greater, equal, (10,)).items()}
+    ours = {k: float(v.mean()) for k, v in compute_from_counts(greater, equal, (10,)).items()}
     theirs = {to: kept["metrics"][name] for name, to in Peer.NAMES.items()}
     timing = Timing(kept["epoch_seconds"], kept["epoch_cpu_seconds"])
     made = row(

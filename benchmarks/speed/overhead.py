@@ -94,7 +94,7 @@ class Loop:
         self.model = self.made.recommender
         self.steps = steps
         self.fabric = Fabric(accelerator="cpu", devices=1)
-        self.start = {k: p.detach().clone() for k, p in self.model.trained().items()}
+        self.start = {k: p.detach().clone() for k, p in self.model.get_trained_parameters().items()}
         self.loss = 0.0
 
     def reset(self) -> None:
@@ -102,7 +102,7 @@ class Loop:
         import torch
 
         with torch.no_grad():
-            for name, p in self.model.trained().items():
+            for name, p in self.model.get_trained_parameters().items():
                 p.copy_(self.start[name])
                 p.grad = None
 
@@ -117,10 +117,10 @@ class Loop:
         model.fabric = self.fabric  # stands for the Trainer: one device, a log that goes nowhere
         self.fabric.accumulate_grad_batches = 1  # type: ignore[attr-defined]
         model.train()
-        trained = model.trained()
+        trained = model.get_trained_parameters()
         plain = frozenset(k for k, p in trained.items() if p.ndim < 2 or "norm" in k.lower())
-        total = self.made.datamodule.steps(self.run.trainer.epochs, 1, self.steps)
-        optimizer, schedule = parts.optimise(model.stepped(), plain, total)
+        total = self.made.datamodule.count_steps(self.run.trainer.epochs, 1, self.steps)
+        optimizer, schedule = parts.optimise(model.get_stepped_roles(), plain, total)
         self.made.datamodule.trainer = None
         clock = Clock()
         for place, batch in enumerate(self.made.datamodule.train_dataloader()):
@@ -139,14 +139,14 @@ class Loop:
 
     def trainer(self, log_every: int, profile: bool = False) -> tuple[float, float]:
         """Wall and CPU seconds of a step under the run's own Trainer."""
-        from recsys.fit.run import Job
-        from recsys.runs.folder import Signals
+        from recsys.fit.run import RunExecutor
+        from recsys.runs.folder import SignalHandler
 
         self.reset()
         self.run.trainer.log_every, self.run.profile = log_every, profile
-        with tempfile.TemporaryDirectory() as folder, Signals() as signals:
-            job = Job(self.run, Path(folder), self.made, signals)
-            trainer = job._trainer()
+        with tempfile.TemporaryDirectory() as folder, SignalHandler() as signals:
+            job = RunExecutor(self.run, Path(folder), self.made, signals)
+            trainer = job._make_trainer()
             clock = Clock()
             trainer.callbacks.append(clock.callback())  # type: ignore[attr-defined]
             trainer.fit(self.model, self.made.datamodule)
@@ -250,14 +250,14 @@ def _added(side: list[float], base: list[float]) -> float:
 
 def saving(data: Path, tuning: str, runs: int) -> list[dict[str, Any]]:
     """Seconds and size of a saved state and of the file of the best parameters."""
-    from recsys.fit.run import Job
-    from recsys.runs.folder import Signals
+    from recsys.fit.run import RunExecutor
+    from recsys.runs.folder import SignalHandler
 
     loop = Loop(data, tuning, 4, 1)
-    with tempfile.TemporaryDirectory() as name, Signals() as signals:
+    with tempfile.TemporaryDirectory() as name, SignalHandler() as signals:
         folder = Path(name)
-        job = Job(loop.run, folder, loop.made, signals)
-        made = job._trainer()
+        job = RunExecutor(loop.run, folder, loop.made, signals)
+        made = job._make_trainer()
         made.fit(loop.model, loop.made.datamodule)
         best = folder / "best.safetensors"
         calls: dict[str, tuple[Callable[[], object], Path]] = {
@@ -362,10 +362,10 @@ def _listen(timed: Callable[[Callable[..., object], str], Callable[..., object]]
 
     from recsys.assembly import build, encoding
     from recsys.data.batches.catalog import Catalog
-    from recsys.encoders.cache.frozen_layers import PrefixCache
-    from recsys.encoders.cache.vectors import FrozenVectors
-    from recsys.fit.run import Job
-    from recsys.training.resume import Save
+    from recsys.encoders.cache.frozen_layers import FrozenLayerCache
+    from recsys.encoders.cache.vectors import FrozenVectorCache
+    from recsys.fit.run import RunExecutor
+    from recsys.training.resume import ResumeCheckpoint
 
     def stop(*_: object) -> None:
         raise FirstStep
@@ -374,18 +374,18 @@ def _listen(timed: Callable[[Callable[..., object], str], Callable[..., object]]
         (build, "data", "data"),
         (encoding, "load_all", "encoder"),
         (Catalog, "build", "tokens"),
-        (PrefixCache, "build", "kept states"),
-        (FrozenVectors, "build", "kept states"),
-        (Job, "_floors", "floors"),
+        (FrozenLayerCache, "build", "kept states"),
+        (FrozenVectorCache, "build", "kept states"),
+        (RunExecutor, "_floors", "floors"),
         (lp.Trainer, "test", "evaluation at the start"),
         (lp.Trainer, "validate", "evaluation at the start"),
         (lp.Trainer, "fit", "first step"),
     ):
         call = timed(getattr(owner, name), stage)
         # A method of a class or none was bound when it was looked up.
-        bound = owner in (Catalog, PrefixCache, FrozenVectors)
+        bound = owner in (Catalog, FrozenLayerCache, FrozenVectorCache)
         setattr(owner, name, staticmethod(call) if bound else call)
-    Save.on_train_batch_end = stop  # type: ignore[assignment, method-assign]
+    ResumeCheckpoint.on_train_batch_end = stop  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from recsys.config.compose import compose
-from recsys.encoders.pretrained.source import weights_file
-from recsys.recommender.flops import pair_lengths
+from recsys.encoders.pretrained.source import find_weights
+from recsys.recommender.flops import compute_pair_lengths
 from recsys.recommender.optim import set_dropout
 from recsys.types import Batch
 
@@ -241,7 +241,7 @@ def cross_encoder(data: Path, runs: int) -> tuple[list[dict[str, Any]], str]:
     args, trainer = st.CrossEncoderTrainingArguments, st.CrossEncoderTrainer
     both = train(trainer, args, model, loss, rows, ours, keys[0], runs)
     raw = [[n - 2 for n in count(ours, rows[name])] for name in ("query", "item")]
-    lengths = pair_lengths(ours.model.encoder, raw[0], raw[1])
+    lengths = compute_pair_lengths(ours.model.encoder, raw[0], raw[1])
     useful = sum(lengths)
     note = (
         f"**CrossEncoder, BinaryCrossEntropyLoss: {both.faster:.2f} times** as fast here: for each "
@@ -259,7 +259,7 @@ def all_count(ours: Ours, batch: Batch) -> bool:
     if ours.model.parts.around is None:
         raise RuntimeError("this recommender does not train")
     items = batch.plan.items[batch.candidates.clamp(min=0)]
-    known = ours.model.parts.around(ours.model.score).known_each(batch.users, items)
+    known = ours.model.parts.around(ours.model.score).is_known_each(batch.users, items)
     return bool((batch.candidates >= 0).all()) and not bool((known & (batch.labels == 0)).any())
 
 
@@ -277,7 +277,7 @@ def encoding(data: Path, runs: int) -> tuple[list[dict[str, Any]], str]:
     ours.model.eval()
 
     def theirs() -> Tensor:
-        made: Tensor = model.encode(texts, convert_to_tensor=True, show_progress_bar=False)
+        made: Tensor = model.count_texts(texts, convert_to_tensor=True, show_progress_bar=False)
         return made
 
     @torch.no_grad()
@@ -386,4 +386,4 @@ def table(
 
 def folder() -> Path:
     """The folder of the model that all sides use."""
-    return weights_file(compose([]).encoder.model).parent
+    return find_weights(compose([]).encoder.model).parent

@@ -84,7 +84,7 @@ class RecBole:
             self.blocks.append((scores[at[0] : at[-1] + 1], history, cases.target[at] + 1))
 
     def __call__(self) -> dict[str, float]:
-        """All metrics from the scores, with the steps of `Trainer.evaluate`."""
+        """All metrics from the scores, with the steps of `TrainerOptions.evaluate`."""
         for scores, history, target in self.blocks:
             scores[:, 0] = -np.inf
             scores[history] = -np.inf

@@ -122,12 +122,12 @@ def catalog(data: Path) -> list[dict[str, Any]]:
     if parts.encoder is None or parts.catalog is None:
         raise RuntimeError("this experiment reads no texts")
     encoder, tokens = parts.encoder.eval(), parts.catalog
-    lengths = encoder.lengths(tokens.sizes(torch.arange(len(tokens))))
+    lengths = encoder.compute_lengths(tokens.count_tokens(torch.arange(len(tokens))))
     found = []
     with torch.inference_mode():
-        encoder(tokens.tokens(torch.arange(64)))
+        encoder(tokens.gather_tokens(torch.arange(64)))
         for at in torch.split(torch.arange(len(tokens)), CATALOGS[0]):
-            found.append(once(lambda at=at: encoder(tokens.tokens(at))))
+            found.append(once(lambda at=at: encoder(tokens.gather_tokens(at))))
     out, series = [], Series()
     wall, cpu = (list(accumulate(column)) for column in zip(*found, strict=True))
     for size in CATALOGS:
@@ -152,11 +152,11 @@ class Vectors:
         self.users = torch.randn(users, WIDTH, generator=generator)
         self.items = torch.randn(items, WIDTH, generator=generator)
 
-    def popularity(self) -> Tensor:
+    def get_popularity(self) -> Tensor:
         """Not asked for: `needs_history` is off."""
         raise NotImplementedError
 
-    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+    def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
         """Not asked for: the whole catalog is ranked."""
         raise NotImplementedError
 
@@ -300,7 +300,7 @@ def plot(name: str, series: Series, x: str, y: str, title: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title, fontsize=10)
-    axes.grid(alpha=0.3, which="both")
+    axes.list_combinations(alpha=0.3, which="both")
     axes.legend(fontsize=8, frameon=False)
     figure.savefig(PLOTS / f"{name}.png", dpi=110)
 

@@ -71,10 +71,10 @@ class Ours:
         if self._optimizer is None:
             if self.model.parts.optimise is None:
                 raise RuntimeError("this recommender does not train")
-            trained = self.model.trained()
+            trained = self.model.get_trained_parameters()
             plain = frozenset(k for k, p in trained.items() if p.ndim < 2 or "norm" in k.lower())
             made: torch.optim.Optimizer
-            made, _ = self.model.parts.optimise(self.model.stepped(), plain, 1_000_000)
+            made, _ = self.model.parts.optimise(self.model.get_stepped_roles(), plain, 1_000_000)
             self._optimizer = made
         return self._optimizer
 
@@ -85,14 +85,14 @@ class Ours:
 
     def batch(self, key: tuple[int, Any]) -> Batch:
         """What the loader makes of a batch's name."""
-        return self.made.datamodule.train_batch(key[1], key[0])
+        return self.made.datamodule.make_train_batch(key[1], key[0])
 
     def lengths(self, batch: Batch) -> list[int]:
         """Tokens of each text of the plan, special tokens included."""
         catalog = self.model.parts.catalog
         if catalog is None:
             raise RuntimeError("this recommender reads no tokens")
-        return list(self.model.encoder.lengths(catalog.sizes(batch.plan.items)))
+        return list(self.model.encoder.compute_lengths(catalog.count_tokens(batch.plan.items)))
 
     def step(self, make: Callable[[], Batch]) -> Callable[[], float]:
         """One optimiser step on a batch, the making of the batch included; returns the loss."""
@@ -119,7 +119,7 @@ class Ours:
         if self.model.parts.around is None:
             raise RuntimeError("this recommender does not train")
         items = batch.plan.items[batch.candidates[:, 0]]
-        known = self.model.parts.around(self.model.score).known(batch.users, items)
+        known = self.model.parts.around(self.model.score).is_known(batch.users, items)
         same = items[:, None] == items
         first = ~same.tril(-1).any(1)
         own = torch.eye(len(items), dtype=torch.bool)

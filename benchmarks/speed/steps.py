@@ -19,7 +19,7 @@ from torch import Tensor
 from recsys.config.compose import compose
 from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.recommender.flops import probe
-from recsys.training.profiling import gemm_peak
+from recsys.training.profiling import measure_gemm_peak
 from recsys.types import Batch, ItemBatch
 
 FULL, LORA, ADAPTER, FROZEN = "full", "LoRA, last 2 layers", "adapter, last 2 layers", "frozen"
@@ -74,14 +74,14 @@ def _levers(data: Path, runs: int) -> Part:
     batch = first.batch(key)
     texts, tokens = len(batch.plan.items), sum(first.lengths(batch))
     shapes = probe(first.model.encoder, None).shapes
-    peak = gemm_peak(shapes, 1024, torch.float32, torch.device("cpu"))[0]
+    peak = measure_gemm_peak(shapes, 1024, torch.float32, torch.device("cpu"))[0]
     sides: dict[str, Side] = {}
     for name, words in TUNINGS.items():
         sides |= _tuning(data, name, words, first if name == FULL else None, key)
     print(f"timing {len(sides)} sides", flush=True)
     warm = [name for name in sides if "typical" not in name]
     times = alternate({name: side.call for name, side in sides.items()}, runs, warm)
-    peak = max(peak, gemm_peak(shapes, 1024, torch.float32, torch.device("cpu"))[0])
+    peak = max(peak, measure_gemm_peak(shapes, 1024, torch.float32, torch.device("cpu"))[0])
 
     def line(what: str, name: str, shown: str) -> dict[str, Any]:
         side = sides[name]

@@ -21,14 +21,14 @@ from pathlib import Path
 
 from recsys.config.compose import compose
 from recsys.fit.command import fit
-from recsys.sweep.running.launcher_client import Launcher
+from recsys.sweep.running.launcher_client import TrialLauncher
 
 HERE = Path(__file__).resolve().parent
 
 
 def main(data: str, runs: int) -> None:
     """Measures and writes."""
-    with tempfile.TemporaryDirectory() as place, Launcher(prepare=True) as launcher:
+    with tempfile.TemporaryDirectory() as place, TrialLauncher(prepare=True) as launcher:
         words = ["experiment=frozen_two_tower", "data.source=movielens", "evaluation.test=false"]
         words += [f"data.source.path={data}", "encoder.model=package:cognition/model"]
         words += ["trainer.epochs=1", "trainer.threads=1", "trainer.accelerator=cpu"]

@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 
 def main(folder: Path, name: str, words: list[str]) -> None:
     """Writes the two files."""
-    found = record.load(folder)
+    found = record.read_record(folder)
     common = {
         key: value
         for key, value in found.common.items()
@@ -30,7 +30,7 @@ def main(folder: Path, name: str, words: list[str]) -> None:
     target = HERE / name
     target.mkdir(exist_ok=True)
     kept = replace(found, folder=target, common=common)
-    record.save(kept)
+    record.write_record(kept)
     comparison = folder / "comparison" / "report.md"
     if comparison.is_file():
         before, _, after = comparison.read_text(encoding="utf-8").partition("\n## Users\n")
@@ -38,7 +38,7 @@ def main(folder: Path, name: str, words: list[str]) -> None:
         text = before + (f"\n## {rest[2]}" if rest[1] else "")
         (target / "comparison.md").write_text(text, encoding="utf-8")
     command = f"```\npython -m recsys.sweep {' '.join(words)}\n```\n\n"
-    (HERE / f"{name}.md").write_text(command + page.markdown(kept), encoding="utf-8")
+    (HERE / f"{name}.md").write_text(command + page.render_markdown(kept), encoding="utf-8")
     shutil.rmtree(target / "__pycache__", ignore_errors=True)
     print(HERE / f"{name}.md")
 

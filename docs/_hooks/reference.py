@@ -116,7 +116,7 @@ def table(options: list[Option]) -> str:
 def configuration() -> str:
     """Every key that all runs have, group by group."""
     parts = []
-    for prefix, schema, options in walk(compose.Run, ""):
+    for prefix, schema, options in walk(compose.RunConfig, ""):
         title = prefix.rstrip(".") or "The run"
         parts += [f"## {title}", inspect.getdoc(schema) or "", table(options)]
     return "\n\n".join(parts)
@@ -126,7 +126,7 @@ def choices(axis: str) -> str:
     """Each choice of an axis: what it is, its options and the experiments that use it."""
     shipped = _users_of(axis)
     parts = []
-    for name in compose.choices(axis):
+    for name in compose.list_choices(axis):
         module = importlib.import_module(f"{AXES[axis]}.{name}")
         parts += [f"### `{name}` {{: #{name} }}", _prose(inspect.getdoc(module) or "")]
         groups = list(walk(module.Config, f"{axis}."))
@@ -142,8 +142,8 @@ def choices(axis: str) -> str:
 def _users_of(axis: str) -> dict[str, list[str]]:
     """Choice to the shipped experiments that compose to it."""
     found: dict[str, list[str]] = {}
-    for name in compose.experiments():
-        node: Any = compose.to_node(compose.compose([f"experiment={name}"]))
+    for name in compose.list_experiments():
+        node: Any = compose.make_node(compose.compose([f"experiment={name}"]))
         for key in axis.split("."):
             node = node.get(key) or {}
         found.setdefault(node.get("name", ""), []).append(name)

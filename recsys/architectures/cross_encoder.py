@@ -11,7 +11,7 @@ from recsys.config.schema import WIDEST
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
-    from recsys.config.compose import Run
+    from recsys.config.compose import RunConfig
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Config:
         """What of a query's situation stands in its text: hour, weekday or columns."""
         return self.context
 
-    def check(self, run: Run) -> None:
+    def check(self, run: RunConfig) -> None:
         """Refuses what cannot be.
 
         Raises:
@@ -66,4 +66,4 @@ class Config:
             )
 
 
-__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.cross_encoder")
+__getattr__, __dir__ = lazy.make_lazy_names(__name__, Model="recsys.models.cross_encoder")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from recsys import lazy
 from recsys.config.compose import option
-from recsys.config.schema import Baseline
+from recsys.config.schema import BaselineConfig
 
 if TYPE_CHECKING:
     pass
 
 
 @dataclass
-class Config(Baseline):
+class Config(BaselineConfig):
     """The penalty, and what a catalog may cost."""
 
     l2: float = option(300.0, "strength of the L2 penalty, above 0", least=0)
@@ -23,4 +23,4 @@ class Config(Baseline):
     )
 
 
-__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.ease")
+__getattr__, __dir__ = lazy.make_lazy_names(__name__, Model="recsys.models.ease")

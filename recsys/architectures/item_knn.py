@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from recsys import lazy
 from recsys.config.compose import option
-from recsys.config.schema import Baseline
+from recsys.config.schema import BaselineConfig
 
 
 @dataclass
-class Config(Baseline):
+class Config(BaselineConfig):
     """How items are compared, and a history with them."""
 
     neighbours: int = option(500, "similar items that each item keeps", least=1)
@@ -19,4 +19,4 @@ class Config(Baseline):
     recency: float = option(0.3, "decay a step back in the history; 0: none", least=0)
 
 
-__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.item_knn")
+__getattr__, __dir__ = lazy.make_lazy_names(__name__, Model="recsys.models.item_knn")

@@ -11,7 +11,7 @@ from recsys.config.schema import WIDEST
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
-    from recsys.config.compose import Run
+    from recsys.config.compose import RunConfig
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Config:
         2.0, "largest size of a catalog's token states kept in memory, in GB (10^9 bytes)", least=0
     )
 
-    def check(self, run: Run) -> None:
+    def check(self, run: RunConfig) -> None:
         """Refuses what cannot be.
 
         Raises:
@@ -61,4 +61,4 @@ class Config:
             )
 
 
-__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.late_interaction")
+__getattr__, __dir__ = lazy.make_lazy_names(__name__, Model="recsys.models.late_interaction")

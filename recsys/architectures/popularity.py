@@ -7,11 +7,11 @@ from typing import Literal
 
 from recsys import lazy
 from recsys.config.compose import option
-from recsys.config.schema import Baseline
+from recsys.config.schema import BaselineConfig
 
 
 @dataclass
-class Config(Baseline):
+class Config(BaselineConfig):
     """Which events count, and how much.
 
     Ages are counted back from the last event of training, not from the case: no event that is
@@ -28,4 +28,4 @@ class Config(Baseline):
     days: float = option(30.0, "of the window of recent, or the half-life of decay", least=0)
 
 
-__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.popularity")
+__getattr__, __dir__ = lazy.make_lazy_names(__name__, Model="recsys.models.popularity")

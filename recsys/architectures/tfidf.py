@@ -7,11 +7,11 @@ from typing import Literal
 
 from recsys import lazy
 from recsys.config.compose import option
-from recsys.config.schema import Baseline
+from recsys.config.schema import BaselineConfig
 
 
 @dataclass
-class Config(Baseline):
+class Config(BaselineConfig):
     """How words are counted, and a history read."""
 
     user: Literal["history", "text"] = option(
@@ -31,4 +31,4 @@ class Config(Baseline):
         return self.user == "text"
 
 
-__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.tfidf")
+__getattr__, __dir__ = lazy.make_lazy_names(__name__, Model="recsys.models.tfidf")

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recsys import lazy
-from recsys.config.compose import choice_name, option
+from recsys.config.compose import get_choice_name, option
 from recsys.config.schema import WIDEST
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
-    from recsys.config.compose import Run
+    from recsys.config.compose import RunConfig
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Config:
         """Whether that stands in the user's text."""
         return self.context_as == "text"
 
-    def check(self, run: Run) -> None:
+    def check(self, run: RunConfig) -> None:
         """Refuses values that cannot be.
 
         Raises:
@@ -153,16 +153,16 @@ class Config:
                 "architecture.context=[hour,weekday], or leave it out."
             )
 
-    def _check_ids(self, run: Run) -> None:
+    def _check_ids(self, run: RunConfig) -> None:
         """Refuses what asks for texts where items have none.
 
         Raises:
             ConfigError: Something asks for them.
         """
         alone = "architecture.item=id loads no encoder and reads no text"
-        if choice_name(run.tuning) != "frozen":
+        if get_choice_name(run.tuning) != "frozen":
             raise ConfigError(
-                f"{alone}: there is nothing for tuning={choice_name(run.tuning)} to adapt; set "
+                f"{alone}: there is nothing for tuning={get_choice_name(run.tuning)} to adapt; set "
                 "tuning=frozen."
             )
         wrong = {
@@ -177,4 +177,4 @@ class Config:
                 raise ConfigError(f"{alone}, and {name} needs one; leave that out.")
 
 
-__getattr__, __dir__ = lazy.names(__name__, Model="recsys.models.two_tower")
+__getattr__, __dir__ = lazy.make_lazy_names(__name__, Model="recsys.models.two_tower")

@@ -12,26 +12,26 @@ import numpy as np
 import torch
 
 from recsys.assembly import hard_negatives, protocols
-from recsys.assembly.encoding import Tokenize, device, trainable
-from recsys.config.compose import AXES, Run, choice_name, nearest
+from recsys.assembly.encoding import Tokenize, add_encoder, select_device
+from recsys.config.compose import AXES, RunConfig, get_choice_name, nearest
 from recsys.data.batches import query_texts
 from recsys.data.batches.datamodule import RecDataModule
 from recsys.data.batches.examples import Examples
-from recsys.data.batches.hard_negatives import HardExamples
-from recsys.data.batches.rows import Lists
-from recsys.data.context import Situations, situations
-from recsys.data.prepare import prepare
+from recsys.data.batches.hard_negatives import HardNegativeExamples
+from recsys.data.batches.rows import CandidateLists
+from recsys.data.context import ContextFeatures, make_context_features
+from recsys.data.prepare import prepare_data
 from recsys.data.splits.methods import Split
-from recsys.data.tables import Tables, fingerprint
+from recsys.data.tables import Tables, compute_fingerprint
 from recsys.data.training_events import Interactions
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
-from recsys.evaluation.evaluator import cutoffs, names
-from recsys.layers.item_embeddings import tag_codes
-from recsys.losses import Draws, around
-from recsys.recommender.base import Parts, Recommender
-from recsys.recommender.optim import optimiser
-from recsys.runtime.progress import say
+from recsys.evaluation.evaluator import list_cutoffs, list_metrics
+from recsys.layers.item_embeddings import encode_tags
+from recsys.losses import NegativeSpec, make_objective_context
+from recsys.recommender.base import Components, Recommender
+from recsys.recommender.optim import bind_optimiser
+from recsys.runtime.progress import print_status
 from recsys.training import item_table
 
 
@@ -57,13 +57,13 @@ class Assembly:
     examples: Examples
     datamodule: RecDataModule
     recommender: Recommender
-    parts: Parts
+    parts: Components
     fingerprint: str
     tokenize: Tokenize | None
-    situations: Situations
+    situations: ContextFeatures
 
 
-def check_pairs(run: Run) -> None:
+def check_pairs(run: RunConfig) -> None:
     """Refuses combinations that make no sense.
 
     Raises:
@@ -72,8 +72,8 @@ def check_pairs(run: Run) -> None:
     """
     architecture, objective = run.architecture, run.objective
     options = run.evaluation
-    known = names(options.protocol, cutoffs(options), options.label)
-    protocols.check(run)
+    known = list_metrics(options.protocol, list_cutoffs(options), options.label)
+    protocols.check_negatives(run)
     if run.evaluation.monitor not in known:
         raise ConfigError(
             f"evaluation.monitor: '{run.evaluation.monitor}' is not a metric."
@@ -88,26 +88,30 @@ def check_pairs(run: Run) -> None:
             "trainer.batch_tokens counts the tokens of item texts, and this architecture reads "
             "users as texts too; leave it out and set trainer.batch_size."
         )
-    item_table.check(run)
+    item_table.check_item_table(run)
     if objective.needs not in architecture.gives:
         raise ConfigError(
-            f"objective {choice_name(objective)} needs {objective.needs}, and architecture "
-            f"{choice_name(architecture)} gives {', '.join(sorted(architecture.gives))}."
+            f"objective {get_choice_name(objective)} needs {objective.needs}, and architecture "
+            f"{get_choice_name(architecture)} gives {', '.join(sorted(architecture.gives))}."
         )
-    item_table.check_reading(run)
+    item_table.check_catalog_encoding(run)
     if run.data.targets == "labelled" and not objective.reads_labels:
         raise ConfigError(
             f"data.targets=labelled needs an objective that reads labels (bce, mse), and "
-            f"{choice_name(objective)} takes every target for a positive."
+            f"{get_choice_name(objective)} takes every target for a positive."
         )
-    if run.data.targets == "liked" and choice_name(objective) == "bce" and not objective.negatives:
+    if (
+        run.data.targets == "liked"
+        and get_choice_name(objective) == "bce"
+        and not objective.negatives
+    ):
         raise ConfigError(
             "objective bce without negatives sees liked events only; set objective.negatives, or "
             "data.targets=labelled for the observed ones."
         )
 
 
-def _check_steps(run: Run) -> None:
+def _check_steps(run: RunConfig) -> None:
     """Refuses a schedule that ends before the training, and to stop by what decides nothing."""
     laid_out, most = run.optimizer.schedule_steps, run.trainer.max_steps
     if laid_out is not None and most is not None and laid_out < most:
@@ -123,17 +127,17 @@ def _check_steps(run: Run) -> None:
         )
 
 
-def data(run: Run) -> tuple[Tables, Split]:
+def load_data(run: RunConfig) -> tuple[Tables, Split]:
     """Loads, checks, filters, limits and splits the tables.
 
     Raises:
         ConfigError: The split does not fit the data.
         DataError: A file, row or column cannot be used.
     """
-    return prepare(run.data)
+    return prepare_data(run.data)
 
 
-def assemble(run: Run, check: Callable[[Tables, str], None] | None = None) -> Assembly:
+def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None) -> Assembly:
     """Builds everything that a run needs; seeds torch, so that heads start the same.
 
     Args:
@@ -145,16 +149,18 @@ def assemble(run: Run, check: Callable[[Tables, str], None] | None = None) -> As
         DataError: The data cannot be used.
     """
     check_pairs(run)
-    say(f"reading the data: {choice_name(run.data.source)}")
-    tables, split = data(run)
+    print_status(f"reading the data: {get_choice_name(run.data.source)}")
+    tables, split = load_data(run)
     protocols.check_columns(run, tables)
-    known = situations(tables, split, run.architecture.reads_context, (run.data.event_column,))
-    worded = query_texts.worded(run, tables, split, known)
-    examples = protocols.examples(run, split, len(tables.items), worded)
+    known = make_context_features(
+        tables, split, run.architecture.reads_context, (run.data.event_column,)
+    )
+    worded = query_texts.find_events_with_text(run, tables, split, known)
+    examples = protocols.make_examples(run, split, len(tables.items), worded)
     examples.situation = known.codes
-    parts = Parts(
+    parts = Components(
         texts=tuple(tables.items["text"].to_list()),
-        counts=torch.from_numpy(examples.train_counts()),
+        counts=torch.from_numpy(examples.count_train_items()),
         catalog=None,
         encoder=None,
         tuned=None,
@@ -164,78 +170,92 @@ def assemble(run: Run, check: Callable[[Tables, str], None] | None = None) -> As
         around=None,
         optimise=None,
         ranking=run.evaluation.protocol,
-        ks=cutoffs(run.evaluation),
+        ks=list_cutoffs(run.evaluation),
         mask_history=run.evaluation.mask_history,
         max_history=run.data.max_history,
         label=run.evaluation.label,
         windows=split.windows,
-        written=query_texts.written(run, tables, known),
+        written=query_texts.make_plain_user_texts(run, tables, known),
     )
-    key = fingerprint(tables)
+    key = compute_fingerprint(tables)
     if check is not None:
         check(tables, key)
-    if isinstance(examples, HardExamples):
+    if isinstance(examples, HardNegativeExamples):
         hard_negatives.mine(
-            run, examples, split, key, lambda: floor("tfidf", parts), _miner, device(run)
+            run,
+            examples,
+            split,
+            key,
+            lambda: make_baseline("tfidf", parts),
+            _make_miner,
+            select_device(run),
         )
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
     own, tokenize = parts, None
     if run.architecture.trains:
         _check_weights(run, examples)
-        own, tokenize = trainable(run, _asked(run, parts, tables, known, examples), tables, known)
+        own, tokenize = add_encoder(
+            run, _add_training_components(run, parts, tables, known, examples), tables, known
+        )
     else:
-        events = Interactions.of(split, examples.train_pairs()[0])
+        events = Interactions.from_split(split, examples.get_train_pairs()[0])
         own = dataclasses.replace(parts, interactions=events)
     module = importlib.import_module(type(run.architecture).__module__)
     recommender = cast(Recommender, module.Model(own, run.architecture))
     if run.encoder.compile == "on":
         for encoder in [m for m in recommender.modules() if isinstance(m, Encoder)]:
             encoder.compile_layers()
-    lists = protocols.lists(
+    lists = protocols.make_lists(
         run,
         examples,
         # Of histories, whatever a run reads: every architecture ranks the same lists.
-        lambda: [floor(n, dataclasses.replace(parts, written=None)) for n in protocols.FLOORS],
+        lambda: [
+            make_baseline(n, dataclasses.replace(parts, written=None)) for n in protocols.FLOORS
+        ],
         {"data": key, "split": split.name},
     )
-    datamodule = _datamodule(run, examples, own, lists)
-    part = protocols.last(run)
-    notes = protocols.notes(run, split, examples, datamodule.asked(part), lists.get(part))
+    datamodule = _make_datamodule(run, examples, own, lists)
+    part = protocols.get_final_role(run)
+    notes = protocols.describe_caveats(
+        run, split, examples, datamodule.list_case_events(part), lists.get(part)
+    )
     split = dataclasses.replace(split, notes=(*split.notes, *notes))
     return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize, known)
 
 
-def _check_weights(run: Run, examples: Examples) -> None:
+def _check_weights(run: RunConfig, examples: Examples) -> None:
     """Refuses weights that no loss can use, and to regress on a constant."""
-    events = examples.event_weights()
+    events = examples.get_event_weights()
     if len(events) and not events.any():
         raise ConfigError(
             "the events that training predicts all weigh 0, and there is nothing to learn; mend "
             "the source's weight column."
         )
-    weights = examples.train_weights()
-    if choice_name(run.objective) == "mse" and len(weights) and weights.min() == weights.max():
+    weights = examples.get_train_weights()
+    if get_choice_name(run.objective) == "mse" and len(weights) and weights.min() == weights.max():
         raise ConfigError(
             f"objective mse needs observed weights that differ, and all are {weights[0]:g}; give "
             "the source a weight column, or set data.targets=labelled and data.positive_from."
         )
 
 
-def _miner(run: Run) -> hard_negatives.Miner:
+def _make_miner(run: RunConfig) -> hard_negatives.Miner:
     """A run that ranks for another, with its weights as they were at the start."""
     made = assemble(run)
     return hard_negatives.Miner(made.recommender, made.examples)
 
 
-def _datamodule(
-    run: Run, examples: Examples, own: Parts, lists: Mapping[int, Lists]
+def _make_datamodule(
+    run: RunConfig, examples: Examples, own: Components, lists: Mapping[int, CandidateLists]
 ) -> RecDataModule:
-    draws = run.objective.draws if run.architecture.trains else Draws()
+    draws = run.objective.draws if run.architecture.trains else NegativeSpec()
     sizes = np.zeros(len(own.texts), dtype=np.int64)
     if own.catalog is not None:
-        sizes = np.asarray(own.catalog.sizes(torch.arange(len(own.catalog))), dtype=np.int64)
-    costs = sizes if own.encoder is None else np.asarray(own.encoder.lengths(sizes.tolist()))
+        sizes = np.asarray(own.catalog.count_tokens(torch.arange(len(own.catalog))), dtype=np.int64)
+    costs = (
+        sizes if own.encoder is None else np.asarray(own.encoder.compute_lengths(sizes.tolist()))
+    )
     return RecDataModule(
         examples,
         sizes,
@@ -255,29 +275,31 @@ def _datamodule(
     )
 
 
-def _asked(run: Run, parts: Parts, tables: Tables, known: Situations, examples: Examples) -> Parts:
+def _add_training_components(
+    run: RunConfig, parts: Components, tables: Tables, known: ContextFeatures, examples: Examples
+) -> Components:
     """Adds objective and optimiser, and the tags and context that the architecture asks for."""
     columns = run.architecture.reads_tags
-    users, liked = (torch.from_numpy(x) for x in examples.train_pairs())
-    targets = examples.target_counts(run.data.queries, run.data.queries_per_user)
+    users, liked = (torch.from_numpy(x) for x in examples.get_train_pairs())
+    targets = examples.count_targets(run.data.queries, run.data.queries_per_user)
     return dataclasses.replace(
         parts,
-        tags=tag_codes(tables, columns) if columns else None,
+        tags=encode_tags(tables, columns) if columns else None,
         situations=known.sizes,
-        around=around(users, liked, len(parts.texts), torch.from_numpy(targets)),
+        around=make_objective_context(users, liked, len(parts.texts), torch.from_numpy(targets)),
         l2_sp=run.regularization.l2_sp,
         schedule_steps=run.optimizer.schedule_steps,
-        **_learning(run),
+        **_make_training_fields(run),
     )
 
 
-def _learning(run: Run) -> dict[str, Any]:
-    """The objective and the optimiser, as fields of `Parts`."""
+def _make_training_fields(run: RunConfig) -> dict[str, Any]:
+    """The objective and the optimiser, as fields of `Components`."""
     objective = importlib.import_module(type(run.objective).__module__)
     rates = run.optimizer
     return {
         "objective": objective.Objective(**dataclasses.asdict(run.objective)),
-        "optimise": optimiser(
+        "optimise": bind_optimiser(
             {
                 "encoder": rates.lr if rates.encoder_lr is None else rates.encoder_lr,
                 "tuned": rates.lr,
@@ -292,7 +314,7 @@ def _learning(run: Run) -> dict[str, Any]:
     }
 
 
-def floor(name: str, parts: Parts) -> Recommender:
+def make_baseline(name: str, parts: Components) -> Recommender:
     """A baseline over the same cases, with its default options but for what its name says.
 
     Where users are texts, tfidf reads those texts too.

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from recsys.data.batches.examples import Examples, Ints
-from recsys.data.batches.negatives import tie_order
-from recsys.data.batches.rows import Lists
+from recsys.data.batches.negatives import compute_tie_order
+from recsys.data.batches.rows import CandidateLists
 from recsys.errors import ConfigError
 from recsys.recommender.base import Recommender
 from recsys.runtime.store import Store
@@ -20,7 +20,7 @@ RECIPE = "popularity and tfidf in turn, equals by popularity, nothing had, piece
 """Part of the key; change it with the recipe."""
 
 
-def candidate_lists(
+def make_candidate_lists(
     examples: Examples,
     at: Ints,
     makers: Sequence[Recommender],
@@ -28,7 +28,7 @@ def candidate_lists(
     mask_history: bool,
     store: Store,
     key: Mapping[str, object],
-) -> Lists:
+) -> CandidateLists:
     """The best items of each maker in turn, without repeats; the target is put in if missing.
 
     Args:
@@ -65,14 +65,14 @@ def candidate_lists(
     }
 
     def write(folder: Path) -> None:
-        blocks = list(_blocks(examples, at, makers, size, mask_history))
+        blocks = list(_rank_blocks(examples, at, makers, size, mask_history))
         np.save(folder / "candidates.npy", np.concatenate([c for c, _ in blocks]))
         np.save(folder / "inserted.npy", np.concatenate([i for _, i in blocks]))
 
-    folder = store.folder("candidates", parts, write)
+    folder = store.get_or_build("candidates", parts, write)
     candidates: Ints = np.load(folder / "candidates.npy")
-    target = examples.case_rows(at).candidates
-    return Lists(
+    target = examples.make_case_rows(at).candidates
+    return CandidateLists(
         at=at,
         candidates=candidates,
         labels=(candidates == target).astype(np.float32),
@@ -80,23 +80,23 @@ def candidate_lists(
     )
 
 
-def _blocks(
+def _rank_blocks(
     examples: Examples, at: Ints, makers: Sequence[Recommender], size: int, mask_history: bool
 ) -> Iterable[tuple[Ints, np.ndarray[tuple[int], np.dtype[np.bool_]]]]:
     """Candidates (n, C) and whether the target was put in (n,), for some cases at a time."""
     sizes = np.zeros(examples.items, dtype=np.int64)
-    order = torch.from_numpy(tie_order(examples.train_counts()))
+    order = torch.from_numpy(compute_tie_order(examples.count_train_items()))
     vectors = [maker.eval().index_catalog() for maker in makers]
     # A block of scores and its order stay within a few hundred MB, however large the catalog.
     rows = max(1, min(256, (1 << 24) // examples.items))
     for part in np.array_split(at, -(-len(at) // rows)):
-        batch = examples.batch(examples.case_rows(part), sizes, with_seen=True)
+        batch = examples.make_batch(examples.make_case_rows(part), sizes, with_seen=True)
         plan = batch.plan.items
         target = plan[batch.candidates[:, 0]]
         windows = examples.split.windows
         closed = torch.zeros(len(part), examples.items, dtype=torch.bool)
         if windows is not None:
-            closed = windows.mask(part, target.device)
+            closed = windows.make_mask(part, target.device)
         for pairs in (batch.beside, batch.seen if mask_history else None):
             if pairs is not None:
                 closed[pairs[:, 0], pairs[:, 1]] = True

@@ -10,39 +10,39 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from recsys.config.compose import Run
+from recsys.config.compose import RunConfig
 from recsys.data.batches import query_texts
 from recsys.data.batches.catalog import Catalog
 from recsys.data.batches.user_texts import UserTexts
-from recsys.data.context import Situations
+from recsys.data.context import ContextFeatures
 from recsys.data.tables import Tables
-from recsys.encoders.cache.frozen_layers import PrefixCache
-from recsys.encoders.cache.text_vectors import TextVectors
-from recsys.encoders.cache.vectors import FrozenVectors
-from recsys.encoders.cut import Unsupported
+from recsys.encoders.cache.frozen_layers import FrozenLayerCache
+from recsys.encoders.cache.text_vectors import TextVectorCache
+from recsys.encoders.cache.vectors import FrozenVectorCache
+from recsys.encoders.cut import ModelSplitError
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.pretrained.load import Loaded, load_all
-from recsys.encoders.pretrained.tokenizer import check_known
-from recsys.recommender.base import Parts
+from recsys.encoders.pretrained.load import PretrainedEncoder, load_pretrained
+from recsys.encoders.pretrained.tokenizer import check_vocabulary
+from recsys.recommender.base import Components
 from recsys.recommender.optim import set_dropout
-from recsys.runtime.progress import say
-from recsys.runtime.ranks import rank
+from recsys.runtime.progress import print_status
+from recsys.runtime.ranks import get_rank
 from recsys.runtime.store import Store
 from recsys.types import Tuned
 
 Tokenize = Callable[[list[str]], list[list[int]]]
 
 
-def device(run: Run) -> torch.device | None:
+def select_device(run: RunConfig) -> torch.device | None:
     """The GPU that this process trains on, or None."""
     if run.trainer.accelerator == "gpu" and torch.cuda.is_available():
-        return torch.device("cuda", rank())
+        return torch.device("cuda", get_rank())
     return None
 
 
-def trainable(
-    run: Run, parts: Parts, tables: Tables, known: Situations
-) -> tuple[Parts, Tokenize | None]:
+def add_encoder(
+    run: RunConfig, parts: Components, tables: Tables, known: ContextFeatures
+) -> tuple[Components, Tokenize | None]:
     """Adds encoder, tuning and tokens; also how a free text is tokenised.
 
     Where items are learned by their rows alone there is nothing of that.
@@ -50,8 +50,8 @@ def trainable(
     if not run.architecture.reads_tokens:
         return parts, None
     options = run.encoder
-    say(f"loading the encoder: {options.model}")
-    loaded = load_all(
+    print_status(f"loading the encoder: {options.model}")
+    loaded = load_pretrained(
         options.model,
         options.revision,
         options.sha256,
@@ -66,13 +66,13 @@ def trainable(
     set_dropout(encoder.model, run.regularization.dropout)
     tuning = importlib.import_module(type(run.tuning).__module__)
     tuned = tuning.apply(encoder, run.tuning)
-    texts = _Texts(run, loaded)
-    catalog = texts.catalog(parts.texts, texts.item_prompt)
-    check_known(catalog, "item", loaded.tokenizer, rank() == 0)
+    texts = _TextTokenizer(run, loaded)
+    catalog = texts.build_catalog(parts.texts, texts.item_prompt)
+    check_vocabulary(catalog, "item", loaded.tokenizer, get_rank() == 0)
     user_texts = None
     if run.architecture.reads_user_texts:
-        user_texts = texts.users(parts.texts, tables.users["text"].to_list(), known)
-    prefix, vectors = _kept(run, encoder, tuned, catalog, texts.store)
+        user_texts = texts.build_user_texts(parts.texts, tables.users["text"].to_list(), known)
+    prefix, vectors = _build_caches(run, encoder, tuned, catalog, texts.store)
     pooled = "table" in run.architecture.gives  # else a text has no vector
     keeps = options.cache and pooled and user_texts is not None and not tuned.trained
     own = dataclasses.replace(
@@ -83,13 +83,13 @@ def trainable(
         user_texts=user_texts,
         prefix=prefix,
         vectors=vectors,
-        user_vectors=TextVectors(encoder, options.cache_gb) if keeps else None,
+        user_vectors=TextVectorCache(encoder, options.cache_gb) if keeps else None,
         following=loaded.following,
     )
-    return own, texts.asked
+    return own, texts.tokenize_queries
 
 
-class _Texts:
+class _TextTokenizer:
     """Tokens of a run's texts, with the prompts that stand before them.
 
     Where an architecture reads user and item in one sequence there is no prompt: they were made for
@@ -100,11 +100,11 @@ class _Texts:
         loaded: Encoder, tokenizer and what is followed; it is told once.
     """
 
-    def __init__(self, run: Run, loaded: Loaded) -> None:
+    def __init__(self, run: RunConfig, loaded: PretrainedEncoder) -> None:
         self._run, self._loaded = run, loaded
         self.store = Store()
         dump = loaded.tokenizer.backend_tokenizer.to_str()
-        self._key = hashlib.sha256(dump.encode()).hexdigest()
+        self._key = hashlib.sha256(dump.count_texts()).hexdigest()
         own, alone = loaded.following, run.architecture.reads_item_vectors
         self.item_prompt = own.item_prompt if alone else ""
         self.query_prompt = own.query_prompt if alone else ""
@@ -115,19 +115,19 @@ class _Texts:
             but = "; here user and item are one sequence, without prompts and pooling"
         elif "table" not in run.architecture.gives:
             but = "; here token states are compared, without pooling"
-        if loaded.line and rank() == 0:
+        if loaded.line and get_rank() == 0:
             print(loaded.line + but, file=sys.stderr)
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Raw token ids of each text."""
         return self._loaded.tokenize(texts)
 
-    def asked(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokenize_queries(self, texts: Sequence[str]) -> list[list[int]]:
         """Raw token ids of texts that stand for a user, behind their prompt."""
         before = "" if self._apart else self.query_prompt
         return self.tokenize([before + text for text in texts])
 
-    def catalog(self, texts: Sequence[str], prompt: str, empty: bool = True) -> Catalog:
+    def build_catalog(self, texts: Sequence[str], prompt: str, empty: bool = True) -> Catalog:
         """Tokens of texts behind a prompt, which `data.max_tokens` does not count.
 
         Args:
@@ -137,9 +137,11 @@ class _Texts:
         """
         longest = self._run.data.max_tokens + (len(self.tokenize([prompt])[0]) if prompt else 0)
         whole = [prompt + t if t or empty else t for t in texts] if prompt else texts
-        return Catalog.build(whole, self.tokenize, self._key, self.store, longest)
+        return Catalog.from_texts(whole, self.tokenize, self._key, self.store, longest)
 
-    def users(self, items: Sequence[str], profiles: Sequence[str], known: Situations) -> UserTexts:
+    def build_user_texts(
+        self, items: Sequence[str], profiles: Sequence[str], known: ContextFeatures
+    ) -> UserTexts:
         """Texts of users, which are composed of profile and titles.
 
         Args:
@@ -147,13 +149,13 @@ class _Texts:
             profiles: Text of each user.
             known: What may be said of a query.
         """
-        titles = self.catalog(items, "")
-        bare = self.catalog(profiles, "")
-        check_known(bare, "user", self._loaded.tokenizer, rank() == 0)
+        titles = self.build_catalog(items, "")
+        bare = self.build_catalog(profiles, "")
+        check_vocabulary(bare, "user", self._loaded.tokenizer, get_rank() == 0)
         led = self.query_prompt and not self._apart
-        own = self.catalog(profiles, self.query_prompt, empty=False) if led else bare
+        own = self.build_catalog(profiles, self.query_prompt, empty=False) if led else bare
         longest = self._run.data.max_tokens
-        pieces = query_texts.said(self._run, known)
+        pieces = query_texts.make_context_texts(self._run, known)
         said = {n: [ids[:longest] for ids in self.tokenize(of)] for n, of in pieces.items()}
         between = tuple(self.tokenize([";"])[0])
         prompt = tuple(self.tokenize([self.query_prompt])[0]) if self.query_prompt else ()
@@ -161,41 +163,43 @@ class _Texts:
         return UserTexts(titles, own, between, length, said, prompt)
 
 
-def _kept(
-    run: Run, encoder: Encoder, tuned: Tuned, catalog: Catalog, store: Store
-) -> tuple[PrefixCache | None, FrozenVectors | None]:
+def _build_caches(
+    run: RunConfig, encoder: Encoder, tuned: Tuned, catalog: Catalog, store: Store
+) -> tuple[FrozenLayerCache | None, FrozenVectorCache | None]:
     """What is not computed again: states below the lowest trained layer, or frozen vectors."""
-    options, first = run.encoder, rank() == 0
+    options, first = run.encoder, get_rank() == 0
     whole, part = not tuned.trained, 0 < encoder.lowest_trained < encoder.depth
     if not (options.cache and run.architecture.reads_item_vectors and (whole or part)):
         return None, None
     prefix, vectors, report = None, None, None
-    size = PrefixCache.size_gb(encoder, catalog, options.cache_dtype)
+    size = FrozenLayerCache.compute_size_gb(encoder, catalog, options.cache_dtype)
     # Token states are read where there is no vector an item, also those of a frozen encoder.
     pooled = whole and "table" in run.architecture.gives
     if pooled:
-        size = FrozenVectors.size_gb(encoder, catalog)
+        size = FrozenVectorCache.compute_size_gb(encoder, catalog)
     line = (
         f"what the frozen layers give would take {size:.1f} GB, more than "
         f"encoder.cache_gb={options.cache_gb:g}: it is not kept"
     )
     if size <= options.cache_gb and pooled:
-        vectors = FrozenVectors.build(encoder, catalog, store, device=device(run), show=first)
+        vectors = FrozenVectorCache.build(
+            encoder, catalog, store, device=select_device(run), show=first
+        )
         report = vectors.report
     elif size <= options.cache_gb:
         try:
-            prefix = PrefixCache.build(
+            prefix = FrozenLayerCache.build(
                 encoder,
                 catalog,
                 store,
                 dtype=options.cache_dtype,
                 place=options.cache_place,
-                device=device(run),
+                device=select_device(run),
                 show=first,
             )
             report = prefix.report
-        except Unsupported as error:
+        except ModelSplitError as error:
             line = f"{error}: the layers below the lowest trained one are computed in every step"
     if first and (report is None or report.built or report.dtype == "fp16"):
-        print(line if report is None else report.line(), file=sys.stderr)
+        print(line if report is None else report.describe(), file=sys.stderr)
     return prefix, vectors

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.config.compose import Run, stored
+from recsys.config.compose import RunConfig, read_config
 from recsys.data.batches.examples import Examples
-from recsys.data.batches.hard_negatives import HardExamples
-from recsys.data.batches.negatives import tie_order
+from recsys.data.batches.hard_negatives import HardNegativeExamples
+from recsys.data.batches.negatives import compute_tie_order
 from recsys.data.columns.arrays import Ints
 from recsys.data.splits.methods import Split
 from recsys.errors import ConfigError, DataError
@@ -48,7 +48,7 @@ class Miner:
     examples: Examples
 
 
-def _who(run: Run, fingerprint: str, roles: str) -> dict[str, object]:
+def _make_miner_key(run: RunConfig, fingerprint: str, roles: str) -> dict[str, object]:
     """Who ranks for a run, as a key: tfidf, or a finished run by its contents.
 
     Args:
@@ -67,7 +67,7 @@ def _who(run: Run, fingerprint: str, roles: str) -> dict[str, object]:
             who |= {"user": "text", "context": list(asked)}
         return who
     folder = Path(run.data.hard_from)
-    asked, found = f"data.hard_from={folder}", stored(folder / "config.yaml")
+    asked, found = f"data.hard_from={folder}", read_config(folder / "config.yaml")
     try:
         result = read_result(folder)
         data = (str(result["data"]["fingerprint"]), str(result["data"]["roles_sha256"]))
@@ -102,7 +102,7 @@ def _who(run: Run, fingerprint: str, roles: str) -> dict[str, object]:
     return {"from": "run", "sha256": digest.hexdigest(), "encoder": encoder}
 
 
-def without_hard(run: Run) -> Run:
+def drop_hard_negatives(run: RunConfig) -> RunConfig:
     """A stored run without hard negatives of its own: it is to rank, not to train."""
     if run.data.negatives != "hard":
         return run
@@ -113,12 +113,12 @@ def without_hard(run: Run) -> Run:
 
 
 def mine(
-    run: Run,
-    examples: HardExamples,
+    run: RunConfig,
+    examples: HardNegativeExamples,
     split: Split,
     fingerprint: str,
     tfidf: Callable[[], Recommender],
-    assemble: Callable[[Run], Miner],
+    assemble: Callable[[RunConfig], Miner],
     device: torch.device | None = None,
 ) -> None:
     """Gives the examples their hard negatives, mined now or read from the store.
@@ -136,24 +136,24 @@ def mine(
         ConfigError: The run that is to rank cannot be used.
         DataError: A score is NaN, or the disk is full.
     """
-    options, at = run.data, examples.asked(run.data.queries)
-    users, items = examples.train_pairs()
-    roles = str(provenance.data(split, {})["roles_sha256"])
+    options, at = run.data, examples.list_target_events(run.data.queries)
+    users, items = examples.get_train_pairs()
+    roles = str(provenance.compute_data_digests(split, {})["roles_sha256"])
     parts = {
         "recipe": RECIPE,
         "data": fingerprint,
         "roles": roles,
         "top": options.hard_top,
         "skip": options.hard_skip,
-        "queries": provenance.digest(at, users, items),
-        **_who(run, fingerprint, roles),
+        "queries": provenance.compute_digest(at, users, items),
+        **_make_miner_key(run, fingerprint, roles),
     }
 
-    def miner() -> Miner:
+    def load_miner() -> Miner:
         if options.hard_from == "tfidf":
             return Miner(tfidf(), examples)
         folder = Path(options.hard_from)
-        made = assemble(without_hard(stored(folder / "config.yaml")))
+        made = assemble(drop_hard_negatives(read_config(folder / "config.yaml")))
         if made.recommender.parts.objective is not None:
             made.recommender.load_trained(folder / WEIGHTS)
         return made
@@ -163,18 +163,18 @@ def mine(
         print(f"hard negatives: {size[0]} queries are ranked once", file=sys.stderr)
         out = np.lib.format.open_memmap(folder / "hard.npy", "w+", dtype=np.int32, shape=size)
         done = 0
-        for block in _blocks(miner(), examples, at, options.hard_top, device):
+        for block in _rank_blocks(load_miner(), examples, at, options.hard_top, device):
             out[done : done + len(block)] = block[:, options.hard_skip :]
             done += len(block)
         out.flush()
 
-    folder = Store().folder("hard", parts, write)
-    examples.take(at, np.load(folder / "hard.npy", mmap_mode="r"))
+    folder = Store().get_or_build("hard", parts, write)
+    examples.set_hard_negatives(at, np.load(folder / "hard.npy", mmap_mode="r"))
 
 
 @torch.no_grad()
-def _blocks(
-    miner: Miner, examples: HardExamples, at: Ints, top: int, device: torch.device | None
+def _rank_blocks(
+    miner: Miner, examples: HardNegativeExamples, at: Ints, top: int, device: torch.device | None
 ) -> Iterator[npt.NDArray[np.int32]]:
     """(n, top) best items of some queries at a time, -1 where there are no more.
 
@@ -185,28 +185,28 @@ def _blocks(
     vectors = model.index_catalog()
     sizes = np.zeros(examples.items, dtype=np.int64)
     never = torch.ones(examples.items, dtype=torch.bool)
-    never[torch.from_numpy(examples.pool("uniform"))] = False
+    never[torch.from_numpy(examples.get_pool("uniform"))] = False
     never = never.to(place)
-    order = torch.from_numpy(tie_order(examples.train_counts())).to(place)
+    order = torch.from_numpy(compute_tie_order(examples.count_train_items())).to(place)
     rows = max(1, min(256, BLOCK // examples.items))
     for part in np.array_split(at, max(1, -(-len(at) // rows))):
-        batch = miner.examples.batch(miner.examples.case_rows(part), sizes).to(place)
+        batch = miner.examples.make_batch(miner.examples.make_case_rows(part), sizes).to(place)
         scores = model.score(model.queries(batch, vectors[batch.plan.items]), vectors).float()
         if model.needs_history:
             empty = batch.query[:, 1] == 0
-            scores = torch.where(empty[:, None], model.popularity(), scores)
+            scores = torch.where(empty[:, None], model.get_popularity(), scores)
         if bool(scores.isnan().any()):
             raise DataError(f"{type(model).__module__} gives NaN scores; mine from another run.")
-        query, item = (torch.from_numpy(x).to(place) for x in examples.forbidden(part))
+        query, item = (torch.from_numpy(x).to(place) for x in examples.list_excluded_items(part))
         scores = scores.masked_fill(never, -torch.inf)
         scores[query, item] = -torch.inf
-        chosen = best(scores[:, order], top)
+        chosen = select_best(scores[:, order], top)
         chosen = torch.where(chosen < 0, chosen, order[chosen])
         yield chosen.cpu().numpy().astype(np.int32)
     model.to("cpu")
 
 
-def best(scores: Tensor, top: int) -> Tensor:
+def select_best(scores: Tensor, top: int) -> Tensor:
     """Columns of the highest scores, best first; equal scores go by column.
 
     So the choice is the same on every machine, which `topk` alone does not promise, and costs no

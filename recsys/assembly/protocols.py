@@ -9,21 +9,25 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from recsys.assembly.candidates import candidate_lists
-from recsys.config.compose import Run, choice_name, nearest
-from recsys.config.schema import Evaluation
+from recsys.assembly.candidates import make_candidate_lists
+from recsys.config.compose import RunConfig, get_choice_name, nearest
+from recsys.config.schema import EvaluationOptions
 from recsys.data.batches.examples import TEST, TRAIN, VAL, Examples
-from recsys.data.batches.hard_negatives import HardExamples, hard_count
-from recsys.data.batches.impressions import ShownExamples, impression_lists, left_out
-from recsys.data.batches.rows import Lists
-from recsys.data.batches.sampled_lists import CAUTION, sampled_lists
+from recsys.data.batches.hard_negatives import HardNegativeExamples, count_hard_negatives
+from recsys.data.batches.impressions import (
+    ImpressionExamples,
+    count_impressions,
+    make_impression_lists,
+)
+from recsys.data.batches.rows import CandidateLists
+from recsys.data.batches.sampled_lists import CAUTION, make_sampled_lists
 from recsys.data.columns.arrays import Ints, sample
-from recsys.data.describe import repeated
+from recsys.data.describe import find_repeats
 from recsys.data.splits.methods import Split
-from recsys.data.splits.targets import untold
+from recsys.data.splits.targets import describe_unpredictable
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
-from recsys.metrics.beyond_accuracy import categories
+from recsys.metrics.beyond_accuracy import parse_categories
 from recsys.recommender.base import Recommender
 from recsys.runtime.store import Store
 
@@ -37,7 +41,7 @@ KINDS = {REVERSED: "reversed", CHANCE: "equal"}
 """Floors that are popularity of another kind."""
 
 
-def check(run: Run) -> None:
+def check_negatives(run: RunConfig) -> None:
     """Refuses a source of negatives where it makes no sense.
 
     Raises:
@@ -59,7 +63,7 @@ def check(run: Run) -> None:
         raise ConfigError(
             f"{way} is for training, and this architecture does not train; leave it out."
         )
-    name, draws = choice_name(run.objective), run.objective.draws
+    name, draws = get_choice_name(run.objective), run.objective.draws
     if drawn:
         if draws.count and not draws.drawable:
             raise ConfigError(
@@ -81,10 +85,10 @@ def check(run: Run) -> None:
     if data.negatives == "hard":
         _check_hard(run, draws.count)
     else:
-        _check_shown(run, draws.sampling)
+        _check_impressions(run, draws.sampling)
 
 
-def _check_shown(run: Run, sampling: str) -> None:
+def _check_impressions(run: RunConfig, sampling: str) -> None:
     if sampling != "uniform":
         raise ConfigError(
             "objective.sampling says how negatives are drawn among all items, and "
@@ -97,9 +101,9 @@ def _check_shown(run: Run, sampling: str) -> None:
         )
 
 
-def _check_hard(run: Run, negatives: int) -> None:
+def _check_hard(run: RunConfig, negatives: int) -> None:
     data = run.data
-    if not hard_count(negatives, data.hard_share):
+    if not count_hard_negatives(negatives, data.hard_share):
         raise ConfigError(
             f"data.hard_share={data.hard_share:g} of objective.negatives={negatives} is less than "
             "one item; raise either, or set data.negatives=drawn."
@@ -116,7 +120,7 @@ def _check_hard(run: Run, negatives: int) -> None:
         )
 
 
-def check_columns(run: Run, tables: Tables) -> None:
+def check_columns(run: RunConfig, tables: Tables) -> None:
     """Refuses item columns that cannot be used, before anything is computed.
 
     Raises:
@@ -136,10 +140,12 @@ def check_columns(run: Run, tables: Tables) -> None:
                 "it text, as in 'a|b' for two categories."
             )
     if run.evaluation.category is not None:
-        categories(tables.items[run.evaluation.category])
+        parse_categories(tables.items[run.evaluation.category])
 
 
-def examples(run: Run, split: Split, items: int, worded: npt.NDArray[np.bool_] | None) -> Examples:
+def make_examples(
+    run: RunConfig, split: Split, items: int, worded: npt.NDArray[np.bool_] | None
+) -> Examples:
     """Training queries and cases.
 
     Args:
@@ -155,21 +161,21 @@ def examples(run: Run, split: Split, items: int, worded: npt.NDArray[np.bool_] |
     data = run.data
     chosen = (data.train_users, data.sample_seed, data.user_reviews)
     if data.negatives == "impression":
-        return ShownExamples(split, items, data.max_history, *chosen, worded=worded)
+        return ImpressionExamples(split, items, data.max_history, *chosen, worded=worded)
     if data.negatives == "hard":
         share = data.hard_share
-        return HardExamples(
+        return HardNegativeExamples(
             split, items, data.max_history, data.targets, *chosen, share=share, worded=worded
         )
     return Examples(split, items, data.max_history, data.targets, *chosen, worded=worded)
 
 
-def lists(
-    run: Run,
+def make_lists(
+    run: RunConfig,
     made: Examples,
     floors: Callable[[], Sequence[Recommender]],
     key: Mapping[str, object],
-) -> dict[int, Lists]:
+) -> dict[int, CandidateLists]:
     """What is ranked in validation and test, where it is not the whole catalog.
 
     A run that does not test has no lists of the test part.
@@ -191,20 +197,20 @@ def lists(
     if options.protocol == "labels":
         for role in roles:
             _check_labels(made.split, role)
-        return {role: made.label_lists(role, *sampled) for role in roles}
+        return {role: made.make_label_lists(role, *sampled) for role in roles}
     if options.protocol == "impressions":
-        return {role: impression_lists(made.split, role, *sampled) for role in roles}
-    cases = {role: made.cases(role, *sampled) for role in roles}
+        return {role: make_impression_lists(made.split, role, *sampled) for role in roles}
+    cases = {role: made.select_cases(role, *sampled) for role in roles}
     if options.protocol == "sampled":
         return {
-            role: sampled_lists(
+            role: make_sampled_lists(
                 made, at, options.sampled_negatives, options.sampled_by, options.mask_history
             )
             for role, at in cases.items()
         }
     makers = floors()
     return {
-        role: candidate_lists(
+        role: make_candidate_lists(
             made, at, makers, options.candidates, options.mask_history, Store(), key
         )
         for role, at in cases.items()
@@ -222,13 +228,13 @@ def _check_labels(split: Split, role: int) -> None:
         )
 
 
-def last(run: Run) -> int:
+def get_final_role(run: RunConfig) -> int:
     """The part that a run's figures are of: test, or validation where it does not test."""
     return TEST if run.evaluation.test else VAL
 
 
-def notes(
-    run: Run, split: Split, made: Examples, at: Ints, ranked: Lists | None
+def describe_caveats(
+    run: RunConfig, split: Split, made: Examples, at: Ints, ranked: CandidateLists | None
 ) -> tuple[str, ...]:
     """What the reader of a protocol's figures must know, as sentences for the log.
 
@@ -240,19 +246,19 @@ def notes(
         ranked: Their lists, where it is not the whole catalog.
     """
     part = "test" if run.evaluation.test else "validation"
-    available = _available(run, split)
-    said = _weighed(run, split)
-    if _trains(run):
-        said = (*made.notes, *made.cut(run.data.queries), *said)
+    available = _count_available(run, split)
+    said = _describe_weights(run, split)
+    if _has_training(run):
+        said = (*made.notes, *made.describe_cut(run.data.queries), *said)
     if run.architecture.trains:
         text = run.architecture.reads_user_texts
-        said += untold(
+        said += describe_unpredictable(
             made.told, at, part, "an empty text is read" if text else "popularity answers them"
         )
     if run.evaluation.protocol == "catalog" and run.evaluation.mask_history:
-        said += _unreachable(split, made.items, at, part)
+        said += _describe_unreachable(split, made.items, at, part)
     if ranked is not None and run.evaluation.protocol == "candidates":
-        said += _short(ranked, part)
+        said += _describe_short_lists(ranked, part)
     if available:
         said += (
             f"availability: {available['bounded']} items have a window, and a case is ranked among "
@@ -263,7 +269,7 @@ def notes(
     if run.evaluation.protocol == "sampled":
         return (CAUTION.format(n=run.evaluation.sampled_negatives), *said)
     if run.evaluation.protocol == "impressions":
-        found = left_out(split, last(run))
+        found = count_impressions(split, get_final_role(run))
         return (
             *said,
             f"impressions: of {found.impressions} in {part}, {found.without_positive} without a "
@@ -272,9 +278,9 @@ def notes(
     return said
 
 
-def _unreachable(split: Split, items: int, at: Ints, part: str) -> tuple[str, ...]:
+def _describe_unreachable(split: Split, items: int, at: Ints, part: str) -> tuple[str, ...]:
     """How many targets the mask of the history hides from every method."""
-    count = int(repeated(split, items)[at].sum())
+    count = int(find_repeats(split, items)[at].sum())
     if not count:
         return ()
     return (
@@ -283,7 +289,7 @@ def _unreachable(split: Split, items: int, at: Ints, part: str) -> tuple[str, ..
     )
 
 
-def _short(ranked: Lists, part: str) -> tuple[str, ...]:
+def _describe_short_lists(ranked: CandidateLists, part: str) -> tuple[str, ...]:
     """How many lists have fewer candidates than was asked for."""
     sizes = (ranked.candidates >= 0).sum(1)
     full = ranked.candidates.shape[1]
@@ -296,26 +302,26 @@ def _short(ranked: Lists, part: str) -> tuple[str, ...]:
     )
 
 
-def _trains(run: Run) -> bool:
+def _has_training(run: RunConfig) -> bool:
     """Whether a step of training is made."""
     return run.architecture.trains and run.trainer.max_steps != 0
 
 
-def _weighed(run: Run, split: Split) -> tuple[str, ...]:
+def _describe_weights(run: RunConfig, split: Split) -> tuple[str, ...]:
     """What event weights do, where they differ in training."""
     own = split.weight[split.role == TRAIN]
     if not len(own) or own.min() == own.max():
         return ()
     others = "every event counts once in histories, popularity and the other baselines, and logq"
-    if not _trains(run):
+    if not _has_training(run):
         return (f"event weights: {others}; they weigh in the losses of what trains.",)
     does = "a query's loss counts as its event weighs"
-    if choice_name(run.objective) == "mse":
+    if get_choice_name(run.objective) == "mse":
         does = "under objective mse a weight is what the score is to be"
     return (f"event weights: {does}; {others}.",)
 
 
-def floors(options: Evaluation) -> tuple[str, ...]:
+def list_baselines(options: EvaluationOptions) -> tuple[str, ...]:
     """Names of the baselines that stand beside a run."""
     if options.protocol == "catalog":
         return FLOORS
@@ -323,7 +329,7 @@ def floors(options: Evaluation) -> tuple[str, ...]:
     return (*FLOORS, *rarest, CHANCE)
 
 
-def telling(found: Mapping[str, Mapping[str, float]], metric: str) -> str | None:
+def describe_rarity_bias(found: Mapping[str, Mapping[str, float]], metric: str) -> str | None:
     """A caution where items in reverse order of popularity beat the floors that want something.
 
     A target that is put among proposed items is often one of the rarest, and among items drawn by
@@ -348,7 +354,7 @@ def telling(found: Mapping[str, Mapping[str, float]], metric: str) -> str | None
     )
 
 
-def _available(run: Run, split: Split) -> dict[str, int]:
+def _count_available(run: RunConfig, split: Split) -> dict[str, int]:
     """How availability narrows what is ranked; empty where it does not.
 
     Returns:
@@ -359,9 +365,9 @@ def _available(run: Run, split: Split) -> dict[str, int]:
     # Labelled events and impressions were shown, whatever a table of items says.
     if split.windows is None or options.protocol in ("labels", "impressions"):
         return {}
-    held = split.cases(last(run))
+    held = split.list_cases(get_final_role(run))
     cases = sample(held, options.max_cases, run.data.sample_seed)
-    outside = split.windows.outside(cases, split.item[cases].astype(np.int64))
+    outside = split.windows.is_unavailable(cases, split.item[cases].astype(np.int64))
     return {
         "bounded": split.windows.bounded,
         "targets": len(cases),
@@ -369,12 +375,12 @@ def _available(run: Run, split: Split) -> dict[str, int]:
     }
 
 
-def described(run: Run, split: Split) -> dict[str, object]:
+def describe_protocol(run: RunConfig, split: Split) -> dict[str, object]:
     """What a result says of its protocol, apart from what was ranked by it."""
     options = run.evaluation
     if options.protocol == "impressions":
-        return {"left_out": left_out(split, last(run))._asdict()}
-    available = _available(run, split)
+        return {"left_out": count_impressions(split, get_final_role(run))._asdict()}
+    available = _count_available(run, split)
     said: dict[str, object] = {"availability": available} if available else {}
     if options.protocol == "sampled":
         said |= {"negatives": options.sampled_negatives, "sampling": options.sampled_by}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recsys.runtime import command
 
-command.listen(__name__)
+command.exit_on_interrupt(__name__)
 
 import sys
 from collections.abc import Sequence
@@ -30,13 +30,15 @@ def main(argv: Sequence[str]) -> int:
             print("usage: python -m recsys.boards push=FOLDER [wandb_entity=NAME]", "", sep="\n")
             print(*(f"  {key + '=':<15}{text}" for key, text in KEYS.items()), sep="\n")
             return 0
-        asked = dict(_pair(word) for word in argv)
+        asked = dict(_parse_word(word) for word in argv)
         if "push" not in asked:
             raise ConfigError("name the folder of the specification: push=FOLDER.")
         from recsys.boards import push, specification
 
         print(
-            *push.push(specification.load(Path(asked["push"]), asked.get("wandb_entity", ""))),
+            *push.push_board(
+                specification.read_board(Path(asked["push"]), asked.get("wandb_entity", ""))
+            ),
             sep="\n",
         )
     except RecsysError as error:
@@ -45,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _pair(word: str) -> tuple[str, str]:
+def _parse_word(word: str) -> tuple[str, str]:
     """Key and value of a word."""
     key, _, value = word.partition("=")
     if key not in KEYS or not value:
@@ -54,4 +56,4 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    command.command(main)
+    command.run_command(main)

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from recsys.config.yaml_file import flatten_keys, read_mapping
 from recsys.errors import ConfigError, DataError
-from recsys.runs.folder import CONFIG, Start
+from recsys.runs.folder import CONFIG, RunState
 from recsys.runs.result_file import RESULT, read_result
 from recsys.runs.validation_log import FILE as VALIDATIONS
-from recsys.runs.validation_log import told
-from recsys.tracking.wandb_files import files, records
-from recsys.tracking.wandb_run import COUNTED, Place, figures
+from recsys.runs.validation_log import read_validations
+from recsys.tracking.wandb_files import list_files, read_records
+from recsys.tracking.wandb_run import COUNTED, WandbRunInfo, make_summary
 
 if TYPE_CHECKING:
     pass
 
 
 @dataclass(frozen=True)
-class Logged:
+class LoggedRun:
     """What one run logged.
 
     Attributes:
@@ -56,27 +56,27 @@ class Logged:
         return {name for row in self.history for name in row if not name.startswith("_")}
 
 
-def run_id(folder: Path) -> str:
+def read_run_id(folder: Path) -> str:
     """The id at Weights & Biases of a run's folder.
 
     Raises:
         ConfigError: The run had not begun, or its file is damaged.
     """
-    start = Start.read(folder)
+    start = RunState.read(folder)
     if start is None:
         raise ConfigError(f"{folder}: the run has not begun, start.json is missing; run it again.")
     return start.wandb
 
 
-def load(folder: Path) -> Logged:
+def read_logged_run(folder: Path) -> LoggedRun:
     """What the run in a folder logged: from its own files, else from those of the framework.
 
     Raises:
         ConfigError: It logged nothing to Weights & Biases.
         DataError: A file is damaged.
     """
-    name = run_id(folder)
-    own = files(folder, name)
+    name = read_run_id(folder)
+    own = list_files(folder, name)
     if own:
         return replay(own)
     config = read_mapping(folder / CONFIG)
@@ -89,20 +89,20 @@ def load(folder: Path) -> Logged:
         raise ConfigError(
             f"{folder / 'wandb'} lacks the run's offline files; put them back, or run it again."
         )
-    return _rebuilt(folder, name, config)
+    return _rebuild_run(folder, name, config)
 
 
-def _rebuilt(folder: Path, name: str, config: dict[str, Any]) -> Logged:
+def _rebuild_run(folder: Path, name: str, config: dict[str, Any]) -> LoggedRun:
     """An online run without files of its own: what it sent is what the framework wrote as well."""
     history = tuple(
         {"_step": step, **{name: value for name, value in row.items() if COUNTED not in name}}
-        for step, row in rows(folder / "log" / "metrics.csv")
+        for step, row in read_rows(folder / "log" / "metrics.csv")
     )
     summary = {name: value for row in history for name, value in row.items()}
     if (folder / RESULT).is_file():
-        summary |= figures(read_result(folder))
-    place, labels = Place.of(config, folder), config["tracking"].get("labels", {})
-    return Logged(
+        summary |= make_summary(read_result(folder))
+    place, labels = WandbRunInfo.from_config(config, folder), config["tracking"].get("labels", {})
+    return LoggedRun(
         id=name,
         name=place.name,
         kind=place.kind,
@@ -116,7 +116,7 @@ def _rebuilt(folder: Path, name: str, config: dict[str, Any]) -> Logged:
     )
 
 
-def rows(path: Path) -> list[tuple[int, dict[str, float]]]:
+def read_rows(path: Path) -> list[tuple[int, dict[str, float]]]:
     """Step and values of each row of `log/metrics.csv`; none where there is no file.
 
     Raises:
@@ -135,7 +135,7 @@ def rows(path: Path) -> list[tuple[int, dict[str, float]]]:
     return out
 
 
-def logged_rows(folder: Path, monitor: str) -> list[tuple[int, dict[str, float]]]:
+def read_logged_rows(folder: Path, monitor: str) -> list[tuple[int, dict[str, float]]]:
     """Step and values of all that a run's own files hold, in order.
 
     The log is written every half minute; the lines of validations at once, and so later ones come
@@ -146,16 +146,16 @@ def logged_rows(folder: Path, monitor: str) -> list[tuple[int, dict[str, float]]
         monitor: Key of the validation metric of the lines.
     """
     found: dict[int, dict[str, float]] = {}
-    for step, row in rows(folder / "log" / "metrics.csv"):
+    for step, row in read_rows(folder / "log" / "metrics.csv"):
         found.setdefault(step, {}).update(row)
-    for line in told(folder / VALIDATIONS):
+    for line in read_validations(folder / VALIDATIONS):
         known = found.setdefault(line.step, {})
         if monitor not in known:
             known |= {monitor: line.value, "seconds": line.seconds}
     return sorted(found.items())
 
 
-def replay(paths: Sequence[Path]) -> Logged:
+def replay(paths: Sequence[Path]) -> LoggedRun:
     """What files of one run hold together, as a synchronisation would send it.
 
     Args:
@@ -170,26 +170,26 @@ def replay(paths: Sequence[Path]) -> Logged:
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     history: list[dict[str, Any]] = []
-    for record in (record for path in paths for record in records(path)):
+    for record in (record for path in paths for record in read_records(path)):
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run = record.run
-            config |= _values(record.run.config.update)
+            config |= _parse_values(record.run.config.update)
         elif kind == "config":
-            config |= _values(record.config.update)
+            config |= _parse_values(record.config.update)
         elif kind == "history":
-            row = _values(record.history.item)
+            row = _parse_values(record.history.item)
             row["_step"] = record.history.step.num
             history.append(row)
             summary |= row
         elif kind == "summary":
-            summary |= _values(record.summary.update)
+            summary |= _parse_values(record.summary.update)
         elif kind == "exit":
             code = record.exit.exit_code
     if not run.run_id:
         raise DataError(f"{paths[-1]} does not tell which run it is of: the run was killed early.")
     config.pop("_wandb", None)
-    return Logged(
+    return LoggedRun(
         id=run.run_id,
         name=run.display_name,
         kind=run.job_type,
@@ -203,7 +203,7 @@ def replay(paths: Sequence[Path]) -> Logged:
     )
 
 
-def _values(items: Sequence[Any]) -> dict[str, Any]:
+def _parse_values(items: Sequence[Any]) -> dict[str, Any]:
     """The values of a record's items; of a nested one, as of a table, only that it is there."""
     out: dict[str, Any] = {}
     for item in items:

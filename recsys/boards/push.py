@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from recsys.boards import workspaces
-from recsys.boards.specification import Board
+from recsys.boards.specification import BoardSpec
 from recsys.errors import ConfigError
 
 
-def ready() -> None:
+def check_ready() -> None:
     """Refuses a push that cannot work, before anything else is done for it.
 
     Raises:
         ConfigError: The package or a key is missing.
     """
-    workspaces.needed()
-    from recsys.tracking.logs import wandb_mode
+    workspaces.check_package()
+    from recsys.tracking.logs import choose_wandb_mode
 
-    if wandb_mode("auto") != "online":
+    if choose_wandb_mode("auto") != "online":
         raise ConfigError(
             "a push needs Weights & Biases: set WANDB_API_KEY or run wandb login, and unset "
             "WANDB_MODE; without, write the specification (wandb=spec) and push it later with "
@@ -24,7 +24,7 @@ def ready() -> None:
         )
 
 
-def push(board: Board) -> list[str]:
+def push_board(board: BoardSpec) -> list[str]:
     """Saves the workspace and the report of a specification, each as a new one.
 
     Args:
@@ -36,15 +36,15 @@ def push(board: Board) -> list[str]:
     Raises:
         ConfigError: The package or a key is missing, or the service refuses.
     """
-    ready()
+    check_ready()
     import wandb
 
     try:
         entity = board.entity or str(wandb.Api(timeout=30).default_entity or "")
         if not entity:
             raise ConfigError("the key has no default entity; name one with wandb_entity=NAME.")
-        saved = workspaces.workspace(board, entity).save()
-        return [str(saved.url), str(workspaces.report(board, entity).save().url)]
+        saved = workspaces.make_workspace(board, entity).save()
+        return [str(saved.url), str(workspaces.make_report(board, entity).save().url)]
     except (wandb.Error, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from recsys.boards.offline_run import Logged
+from recsys.boards.offline_run import LoggedRun
 from recsys.errors import ConfigError
 from recsys.runtime.files import write_atomic
 
@@ -21,7 +21,7 @@ Kind = Literal["line", "bar", "scatter", "parallel", "importance", "comparer", "
 
 
 @dataclass(frozen=True)
-class Key:
+class LoggedKey:
     """A value of runs.
 
     Attributes:
@@ -38,7 +38,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Panel:
+class PanelSpec:
     """One picture.
 
     Attributes:
@@ -54,13 +54,13 @@ class Panel:
 
     kind: Kind
     title: str
-    keys: tuple[Key, ...] = ()
+    keys: tuple[LoggedKey, ...] = ()
     by: str = ""
     pick: Pick = "mean"
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunSet:
     """Some runs of the project: those that meet all that is given.
 
     Attributes:
@@ -77,7 +77,7 @@ class Runs:
     ids: tuple[str, ...] = ()
     by: tuple[str, ...] = ()
 
-    def __contains__(self, run: Logged) -> bool:
+    def __contains__(self, run: LoggedRun) -> bool:
         """Whether a run is one of them."""
         return (
             self.group in ("", run.group)
@@ -87,24 +87,24 @@ class Runs:
 
 
 @dataclass(frozen=True)
-class Section:
+class SectionSpec:
     """A part of the workspace and of the report.
 
     Attributes:
         title: Above it.
         text: Markdown before its panels, or empty.
-        runs: Names of the `Runs` that the report draws; none for a part of text only.
+        runs: Names of the `RunSet` that the report draws; none for a part of text only.
         panels: The pictures.
     """
 
     title: str
     text: str = ""
     runs: tuple[str, ...] = ()
-    panels: tuple[Panel, ...] = ()
+    panels: tuple[PanelSpec, ...] = ()
 
 
 @dataclass(frozen=True)
-class Board:
+class BoardSpec:
     """A workspace and a report of the same.
 
     Attributes:
@@ -120,30 +120,32 @@ class Board:
     title: str
     project: str
     entity: str
-    workspace: Runs
-    runs: tuple[Runs, ...]
-    columns: tuple[Key, ...]
-    sections: tuple[Section, ...]
+    workspace: RunSet
+    runs: tuple[RunSet, ...]
+    columns: tuple[LoggedKey, ...]
+    sections: tuple[SectionSpec, ...]
 
-    def shown(self) -> list[Key]:
+    def list_keys(self) -> list[LoggedKey]:
         """All that the panels and the table of runs show, each once."""
         panels = [panel for section in self.sections for panel in section.panels]
         return list(dict.fromkeys([*(k for p in panels for k in p.keys), *self.columns]))
 
 
-def has(run: Logged, key: Key) -> bool:
+def has_key(run: LoggedRun, key: LoggedKey) -> bool:
     """Whether a run logged a value."""
     if key.source == "history":
         return any(key.name in row for row in run.history)
     return key.name in (run.config if key.source == "config" else run.summary)
 
 
-def known(keys: Iterable[Key], runs: Sequence[Logged]) -> tuple[Key, ...]:
+def select_known_keys(
+    keys: Iterable[LoggedKey], runs: Sequence[LoggedRun]
+) -> tuple[LoggedKey, ...]:
     """Those of some keys that a run has."""
-    return tuple(key for key in keys if any(has(run, key) for run in runs))
+    return tuple(key for key in keys if any(has_key(run, key) for run in runs))
 
 
-def check(board: Board, runs: Sequence[Logged]) -> None:
+def check_board(board: BoardSpec, runs: Sequence[LoggedRun]) -> None:
     """Checks a specification against what the runs really logged.
 
     Raises:
@@ -156,21 +158,23 @@ def check(board: Board, runs: Sequence[Logged]) -> None:
         if not members or len(members) < len(each.ids):
             raise ValueError(f"the runs '{each.name}' are not those of the specification")
         for name in each.by:
-            if name != "group" and not any(has(run, Key("config", name)) for run in members):
+            if name != "group" and not any(
+                has_key(run, LoggedKey("config", name)) for run in members
+            ):
                 raise ValueError(f"none of the runs '{each.name}' has {name} to be grouped by")
     for section in board.sections:
         members = [run for run in runs if any(run in named[name] for name in section.runs)]
         for key in (key for panel in section.panels for key in panel.keys):
-            if not any(has(run, key) for run in members):
+            if not any(has_key(run, key) for run in members):
                 raise ValueError(
                     f"{section.title}: none of its runs logged {key.source} {key.name}"
                 )
     for key in board.columns:
-        if not any(has(run, key) for run in runs):
+        if not any(has_key(run, key) for run in runs):
             raise ValueError(f"columns: no run logged {key.source} {key.name}")
 
 
-def only_project(runs: Mapping[Path, Logged]) -> str:
+def find_project(runs: Mapping[Path, LoggedRun]) -> str:
     """The project in which all runs lie.
 
     Raises:
@@ -188,7 +192,7 @@ def only_project(runs: Mapping[Path, Logged]) -> str:
     return next(iter(projects))
 
 
-def save(board: Board, folder: Path) -> Path:
+def write_board(board: BoardSpec, folder: Path) -> Path:
     """Writes `wandb.json` whole.
 
     Raises:
@@ -200,7 +204,7 @@ def save(board: Board, folder: Path) -> Path:
     return path
 
 
-def load(folder: Path, entity: str = "") -> Board:
+def read_board(folder: Path, entity: str = "") -> BoardSpec:
     """A specification from its folder.
 
     Args:
@@ -220,26 +224,26 @@ def load(folder: Path, entity: str = "") -> Board:
         node = json.loads(path.read_text(encoding="utf-8"))
         if node.pop("version") != VERSION:
             raise ValueError
-        board = Board(
+        board = BoardSpec(
             **{name: str(node[name]) for name in ("title", "project", "entity")},
-            workspace=_runs(node["workspace"]),
-            runs=tuple(_runs(each) for each in node["runs"]),
-            columns=_keys(node["columns"]),
-            sections=tuple(_section(each) for each in node["sections"]),
+            workspace=_parse_runs(node["workspace"]),
+            runs=tuple(_parse_runs(each) for each in node["runs"]),
+            columns=_parse_keys(node["columns"]),
+            sections=tuple(_parse_section(each) for each in node["sections"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"{path} is damaged or of another version; make it anew.") from None
     return replace(board, entity=entity) if entity else board
 
 
-def _keys(nodes: Sequence[Mapping[str, Any]]) -> tuple[Key, ...]:
-    return tuple(Key(**node) for node in nodes)
+def _parse_keys(nodes: Sequence[Mapping[str, Any]]) -> tuple[LoggedKey, ...]:
+    return tuple(LoggedKey(**node) for node in nodes)
 
 
-def _runs(node: Mapping[str, Any]) -> Runs:
-    return Runs(**{**node, **{name: tuple(node[name]) for name in ("tags", "ids", "by")}})
+def _parse_runs(node: Mapping[str, Any]) -> RunSet:
+    return RunSet(**{**node, **{name: tuple(node[name]) for name in ("tags", "ids", "by")}})
 
 
-def _section(node: Mapping[str, Any]) -> Section:
-    panels = (Panel(**{**each, "keys": _keys(each["keys"])}) for each in node["panels"])
-    return Section(**{**node, "runs": tuple(node["runs"]), "panels": tuple(panels)})
+def _parse_section(node: Mapping[str, Any]) -> SectionSpec:
+    panels = (PanelSpec(**{**each, "keys": _parse_keys(each["keys"])}) for each in node["panels"])
+    return SectionSpec(**{**node, "runs": tuple(node["runs"]), "panels": tuple(panels)})

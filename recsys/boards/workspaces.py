@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recsys.boards.specification import Board, Key, Panel, Runs, Section
+from recsys.boards.specification import BoardSpec, LoggedKey, PanelSpec, RunSet, SectionSpec
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ MOST = 100
 """Most lines of a plot."""
 
 
-def needed() -> None:
+def check_package() -> None:
     """Refuses to go on without the package.
 
     Raises:
@@ -36,30 +36,30 @@ def needed() -> None:
         ) from None
 
 
-def condition(runs: Runs) -> str:
+def format_filter(runs: RunSet) -> str:
     """The filter of some runs, in the language of the package.
 
     The package takes each `=`, `<` and `>` for an operator, also within quotes, where it makes
     `tuning=lora` `tuning==lora`: they are written as escapes, which it reads later.
     """
 
-    def quoted(text: str) -> str:
+    def quote(text: str) -> str:
         return repr(text).translate({ord(sign): rf"\x{ord(sign):02x}" for sign in "=<>"})
 
-    def listed(texts: tuple[str, ...]) -> str:
-        return f"[{', '.join(map(quoted, texts))}]"
+    def format_list(texts: tuple[str, ...]) -> str:
+        return f"[{', '.join(map(quote, texts))}]"
 
     parts = []
     if runs.group:
-        parts.append(f"Metric('Group') == {quoted(runs.group)}")
+        parts.append(f"Metric('Group') == {quote(runs.group)}")
     if runs.tags:
-        parts.append(f"Metric('Tags') in {listed(runs.tags)}")
+        parts.append(f"Metric('Tags') in {format_list(runs.tags)}")
     if runs.ids:
-        parts.append(f"Metric('ID') in {listed(runs.ids)}")
+        parts.append(f"Metric('ID') in {format_list(runs.ids)}")
     return " and ".join(parts)
 
 
-def workspace(board: Board, entity: str) -> ws.Workspace:
+def make_workspace(board: BoardSpec, entity: str) -> ws.Workspace:
     """The workspace of a specification.
 
     Args:
@@ -69,14 +69,14 @@ def workspace(board: Board, entity: str) -> ws.Workspace:
     Raises:
         ConfigError: wandb-workspaces is not installed.
     """
-    needed()
+    check_package()
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
     sections = []
     for each in board.sections:
         text = [wr.MarkdownPanel(markdown=each.text)] if each.text else []
-        panels = [*text, *(_panel(panel) for panel in each.panels)]
+        panels = [*text, *(_make_panel(panel) for panel in each.panels)]
         sections.append(ws.Section(name=each.title, panels=panels, is_open=True))
     return ws.Workspace(
         entity=entity,
@@ -85,22 +85,22 @@ def workspace(board: Board, entity: str) -> ws.Workspace:
         sections=sections,
         settings=ws.WorkspaceSettings(max_runs=MOST),
         runset_settings=ws.RunsetSettings(
-            filters=condition(board.workspace),
-            groupby=[_grouping(name) for name in board.workspace.by],
-            pinned_columns=[_column(key) for key in board.columns],
+            filters=format_filter(board.workspace),
+            groupby=[_make_grouping(name) for name in board.workspace.by],
+            pinned_columns=[_format_column(key) for key in board.columns],
         ),
         auto_generate_panels=False,
     )
 
 
-def _grouping(name: str) -> Config | Metric:
+def _make_grouping(name: str) -> Config | Metric:
     """A key by which runs are drawn together in a workspace."""
     import wandb_workspaces.workspaces as ws
 
     return ws.Metric("Group") if name == "group" else ws.Config(name)
 
 
-def _column(key: Key) -> str:
+def _format_column(key: LoggedKey) -> str:
     """A column of the table of runs."""
     if key.source == "config":
         first, _, rest = key.name.partition(".")
@@ -108,7 +108,7 @@ def _column(key: Key) -> str:
     return f"summary:{key.name}"
 
 
-def report(board: Board, entity: str) -> wr.Report:
+def make_report(board: BoardSpec, entity: str) -> wr.Report:
     """The report of a specification.
 
     Its runs name no project of their own: they are those of the report's. So it can be made and
@@ -121,7 +121,7 @@ def report(board: Board, entity: str) -> wr.Report:
     Raises:
         ConfigError: wandb-workspaces is not installed.
     """
-    needed()
+    check_package()
     import wandb_workspaces.reports.v2 as wr
 
     blocks: list[ReportBlock] = []
@@ -130,7 +130,7 @@ def report(board: Board, entity: str) -> wr.Report:
         if each.text:
             blocks.append(wr.MarkdownBlock(text=each.text))
         if each.panels:
-            blocks.append(_grid(board, each))
+            blocks.append(_make_panel_grid(board, each))
     return wr.Report(
         entity=entity,
         project=board.project,
@@ -141,28 +141,28 @@ def report(board: Board, entity: str) -> wr.Report:
     )
 
 
-def _grid(board: Board, section: Section) -> wr.PanelGrid:
+def _make_panel_grid(board: BoardSpec, section: SectionSpec) -> wr.PanelGrid:
     """The panels of a section over its runs."""
     import wandb_workspaces.reports.v2 as wr
 
     named = {each.name: each for each in board.runs}
-    columns = [_column(key) for key in board.columns]
+    columns = [_format_column(key) for key in board.columns]
     runsets = [
         wr.Runset(
             name=name,
-            filters=condition(named[name]),
+            filters=format_filter(named[name]),
             groupby=[f"{'run' if by == 'group' else 'config'}.{by}" for by in named[name].by],
             pinned_columns=columns,
         )
         for name in section.runs
     ]
-    panels = [_panel(panel) for panel in section.panels]
+    panels = [_make_panel(panel) for panel in section.panels]
     for at, panel in enumerate(panels):  # two side by side
         panel.layout = wr.Layout(x=12 * (at % 2), y=8 * (at // 2), w=12, h=8)
     return wr.PanelGrid(runsets=runsets, panels=panels)
 
 
-def _panel(panel: Panel) -> ReportPanel:
+def _make_panel(panel: PanelSpec) -> ReportPanel:
     """A panel of the package."""
     import wandb_workspaces.reports.v2 as wr
 
@@ -183,12 +183,18 @@ def _panel(panel: Panel) -> ReportPanel:
     if panel.kind == "scatter":
         x, y = panel.keys
         return wr.ScatterPlot(
-            title=panel.title, x=_last(x), y=_last(y), log_x=x.log or None, log_y=y.log or None
+            title=panel.title,
+            x=_make_last_value(x),
+            y=_make_last_value(y),
+            log_x=x.log or None,
+            log_y=y.log or None,
         )
     if panel.kind == "parallel":
         columns = [
             wr.ParallelCoordinatesPlotColumn(
-                metric=_last(key), display_name=key.title or key.name, log=key.log or None
+                metric=_make_last_value(key),
+                display_name=key.title or key.name,
+                log=key.log or None,
             )
             for key in panel.keys
         ]
@@ -202,7 +208,7 @@ def _panel(panel: Panel) -> ReportPanel:
     return wr.MediaBrowser(title=panel.title, media_keys=names)
 
 
-def _last(key: Key) -> wr.Config | wr.SummaryMetric:
+def _make_last_value(key: LoggedKey) -> wr.Config | wr.SummaryMetric:
     """A value of which a run has one."""
     import wandb_workspaces.reports.v2 as wr
 

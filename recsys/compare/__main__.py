@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recsys.runtime import command
 
-command.listen(__name__)
+command.exit_on_interrupt(__name__)
 
 
 import sys
@@ -58,7 +58,7 @@ def diff_configs(words: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: Not two runs, or one that cannot be read.
     """
-    from recsys.compare.config_diff import differences, lines
+    from recsys.compare.config_diff import find_differences, format_rows
 
     for word in words:
         if word.partition("=")[0] in KEYS and "=" in word and not Path(word).exists():
@@ -67,9 +67,9 @@ def diff_configs(words: Sequence[str]) -> list[str]:
             )
     if len(words) != 2:
         raise ConfigError(f"--config-diff takes the folders of two runs, not {len(words)}.")
-    rows = differences(Path(words[0]), Path(words[1]))
-    return lines(rows) if rows else ["no difference"]
+    rows = find_differences(Path(words[0]), Path(words[1]))
+    return format_rows(rows) if rows else ["no difference"]
 
 
 if __name__ == "__main__":
-    command.command(main)
+    command.run_command(main)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from recsys.compare.finished_runs import find
+from recsys.compare.finished_runs import find_runs
 from recsys.compare.methods import Method
 from recsys.config.yaml_file import read_mapping
 from recsys.errors import ConfigError
 
 
-def read(path: Path) -> dict[Path, str]:
+def read_names(path: Path) -> dict[Path, str]:
     """The name of each run, by its resolved folder, in the order of the file.
 
     Raises:
@@ -32,7 +32,7 @@ def read(path: Path) -> dict[Path, str]:
                 "folders or globs, as in 'LoRA: [runs/lora-*]', with quotes around numbers."
             )
         try:
-            folders = [folder.resolve() for folder in find(words)]
+            folders = [folder.resolve() for folder in find_runs(words)]
         except ConfigError as error:
             raise ConfigError(f"{path}: '{name}': {error}") from None
         for folder in folders:
@@ -46,12 +46,12 @@ def read(path: Path) -> dict[Path, str]:
     return found
 
 
-def notes(path: Path, names: Mapping[Path, str], found: Sequence[Method]) -> list[str]:
+def collect_notes(path: Path, names: Mapping[Path, str], found: Sequence[Method]) -> list[str]:
     """A sentence on the methods without a name, and one on the names without a method.
 
     Args:
         path: The file, as it was named.
-        names: What `read` took from it.
+        names: What `read_names` took from it.
         found: The methods that are compared.
     """
     given, labels = dict.fromkeys(names.values()), [method.label for method in found]

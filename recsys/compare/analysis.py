@@ -8,21 +8,29 @@ from dataclasses import replace
 
 import numpy as np
 
-from recsys.compare.finished_runs import PastRun
+from recsys.compare.finished_runs import FinishedRun
 from recsys.compare.measures import beyond_accuracy
 from recsys.compare.measures import slices as slicing
-from recsys.compare.measures.case_values import mean
-from recsys.compare.measures.cost import Basis, alike, basis, costs
-from recsys.compare.measures.users import sides
-from recsys.compare.methods import Method, choose
-from recsys.compare.outcome import Comparison, Curve, Difference, PartOf, Question, Row, Spread
-from recsys.compare.paired import LEAST_BEYOND, MOST_DRAWS, Statistics
-from recsys.compare.statistics.contrasts import holm
-from recsys.config.schema import Evaluation
+from recsys.compare.measures.case_values import compute_mean
+from recsys.compare.measures.cost import CostBasis, choose_basis, compute_costs, find_unlike
+from recsys.compare.measures.users import compare_users
+from recsys.compare.methods import Method, choose_method
+from recsys.compare.outcome import (
+    BaselineDifference,
+    Comparison,
+    ComparisonSettings,
+    LearningCurve,
+    MeanStd,
+    MethodRow,
+    SliceResult,
+)
+from recsys.compare.paired import LEAST_BEYOND, MOST_DRAWS, PairedStatistics
+from recsys.compare.statistics.contrasts import adjust_holm
+from recsys.config.schema import EvaluationOptions
 from recsys.runs import results
 
 
-def analyse(found: Sequence[Method], question: Question) -> Comparison:
+def compare_methods(found: Sequence[Method], question: ComparisonSettings) -> Comparison:
     """Compares methods.
 
     Args:
@@ -33,86 +41,95 @@ def analyse(found: Sequence[Method], question: Question) -> Comparison:
         ConfigError: The baseline or a slice is unknown.
         DataError: Files of a run do not belong together.
     """
-    base = choose(question.baseline, found)
+    base = choose_method(question.baseline, found)
     runs = [run for method in found for run in method.runs]
     # Those of the closing table, at the cut-off in question: auc and MIND's where there are lists.
-    options = Evaluation(**runs[0].config["evaluation"])
-    columns = results.columns(replace(options, monitor=question.metric))
-    statistics = Statistics(found, question)
-    differences = _differences(found, base, statistics)
-    curve_metric, curves = _curves(found, question.metric)
-    measures = beyond_accuracy.names(runs)
-    rows = [_row(method, columns, measures, statistics) for method in found]
-    unlike, by = alike(found), basis(found)
+    options = EvaluationOptions(**runs[0].config["evaluation"])
+    columns = results.list_columns(replace(options, monitor=question.metric))
+    statistics = PairedStatistics(found, question)
+    differences = _compute_differences(found, base, statistics)
+    curve_metric, curves = _read_curves(found, question.metric)
+    measures = beyond_accuracy.list_measures(runs)
+    rows = [_make_row(method, columns, measures, statistics) for method in found]
+    unlike, by = find_unlike(found), choose_basis(found)
     return Comparison(
         question=question,
-        held=_held(runs),
+        held=_collect_shared(runs),
         columns=columns,
-        rows=[*rows, *_floors(found, rows, columns)],
+        rows=[*rows, *_make_baseline_rows(found, rows, columns)],
         differences=differences,
-        parts=_parts(found, base, statistics, question.slices),
-        users=sides(found, base, statistics.values, statistics.clusters),
+        parts=_compute_slices(found, base, statistics, question.slices),
+        users=compare_users(found, base, statistics.values, statistics.clusters),
         curve_metric=curve_metric,
         curves=curves,
         basis=by,
-        front=_front(rows, question.metric, by.key),
-        front_kept=_front_kept(rows, question.metric, by),
+        front=_select_front(rows, question.metric, by.key),
+        front_kept=_select_kept_front(rows, question.metric, by),
         unlike=unlike,
-        notes=_notes(found, question, unlike, by),
+        notes=_collect_notes(found, question, unlike, by),
     )
 
 
-def _row(
-    method: Method, columns: Sequence[str], measures: Sequence[str], statistics: Statistics
-) -> Row:
+def _make_row(
+    method: Method, columns: Sequence[str], measures: Sequence[str], statistics: PairedStatistics
+) -> MethodRow:
     """A method with its figures."""
-    return Row(
+    return MethodRow(
         label=method.label,
         seeds=method.seeds,
         runs=[run.folder.name for run in method.runs],
         trains=method.trains,
-        metrics={name: _spread([mean(run, name) for run in method.runs]) for name in columns},
-        interval=statistics.mean(method.label),
-        cost=costs(method),
+        metrics={
+            name: _compute_spread([compute_mean(run, name) for run in method.runs])
+            for name in columns
+        },
+        interval=statistics.estimate_mean(method.label),
+        cost=compute_costs(method),
         beyond={
-            name: _spread([beyond_accuracy.figure(run, name) for run in method.runs])
+            name: _compute_spread([beyond_accuracy.find_measure(run, name) for run in method.runs])
             for name in measures
         },
     )
 
 
-def _spread(figures: Sequence[float | None]) -> Spread | None:
+def _compute_spread(figures: Sequence[float | None]) -> MeanStd | None:
     """Over runs; None where one of them has no figure."""
     values = [figure for figure in figures if figure is not None]
     if len(values) < len(figures) or not values:
         return None
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Spread(float(np.mean(values)), deviation)
+    return MeanStd(float(np.mean(values)), deviation)
 
 
-def _floors(found: Sequence[Method], rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
+def _make_baseline_rows(
+    found: Sequence[Method], rows: Sequence[MethodRow], columns: Sequence[str]
+) -> list[MethodRow]:
     """What runs measured on the way, where no run of its own tells more; equals once."""
     own = [[row.metrics[column] for column in columns] for row in rows if not row.trains]
     same: dict[tuple[object, ...], tuple[str, list[Mapping[str, float]], list[str]]] = {}
     for method in found:
         for name in method.runs[0].result["floors"]:
             taken = [run.result["floors"].get(name, {}) for run in method.runs]
-            means = [_spread([_number(each, column) for each in taken]) for column in columns]
+            means = [
+                _compute_spread([_find_figure(each, column) for each in taken])
+                for column in columns
+            ]
             # Sums in another order, as with other batches, differ in the last digits.
             key = (name, *(None if m is None else round(m.mean, 8) for m in means))
-            if not any(_told(means, other) for other in own):
+            if not any(_has_same_means(means, other) for other in own):
                 _, figures, labels = same.setdefault(key, (name, [], []))
                 figures += taken
                 labels.append(method.label)
     names = [name for name, _, _ in same.values()] + [row.label for row in rows]
     return [
-        Row(
-            label=name if names.count(name) == 1 else f"{name} of {_some(labels)}",
+        MethodRow(
+            label=name if names.count(name) == 1 else f"{name} of {_format_labels(labels)}",
             seeds=[],
             runs=[],
             trains=False,
             metrics={
-                column: _spread([_number(each, column) for each in figures]) for column in columns
+                column: _compute_spread([_find_figure(each, column) for each in figures])
+                for column in columns
             },
             interval=None,
             cost={},
@@ -122,7 +139,7 @@ def _floors(found: Sequence[Method], rows: Sequence[Row], columns: Sequence[str]
     ]
 
 
-def _told(floor: Sequence[Spread | None], own: Sequence[Spread | None]) -> bool:
+def _has_same_means(floor: Sequence[MeanStd | None], own: Sequence[MeanStd | None]) -> bool:
     """Whether a row has all means of a floor, up to the order of their sums.
 
     A floor lacks what its run did not compute, as another cut-off.
@@ -133,47 +150,51 @@ def _told(floor: Sequence[Spread | None], own: Sequence[Spread | None]) -> bool:
     )
 
 
-def _some(labels: Sequence[str]) -> str:
+def _format_labels(labels: Sequence[str]) -> str:
     """The first of some methods, which stands in no other group, and how many more there are."""
     return labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more"
 
 
-def _number(metrics: Mapping[str, float], name: str) -> float | None:
+def _find_figure(metrics: Mapping[str, float], name: str) -> float | None:
     value = metrics.get(name)
     return None if value is None or value != value else float(value)
 
 
-def _differences(found: Sequence[Method], base: Method, statistics: Statistics) -> list[Difference]:
+def _compute_differences(
+    found: Sequence[Method], base: Method, statistics: PairedStatistics
+) -> list[BaselineDifference]:
     """Every method against the baseline, corrected within the family."""
     others = [method.label for method in found if method is not base]
-    contrasts = [statistics.against(label, base.label) for label in others]
-    corrected = holm([c.p for c in contrasts])
+    contrasts = [statistics.compute_contrast(label, base.label) for label in others]
+    corrected = adjust_holm([c.p for c in contrasts])
     tests = [c.equivalent for c in contrasts if c.equivalent is not None]
-    equivalent: list[float | None] = list(holm(tests)) if tests else [None] * len(others)
+    equivalent: list[float | None] = list(adjust_holm(tests)) if tests else [None] * len(others)
     return [
-        Difference(label, c, p, e)
+        BaselineDifference(label, c, p, e)
         for label, c, p, e in zip(others, contrasts, corrected, equivalent, strict=True)
     ]
 
 
-def _parts(
-    found: Sequence[Method], base: Method, statistics: Statistics, asked: Sequence[str] | None
-) -> list[PartOf]:
+def _compute_slices(
+    found: Sequence[Method], base: Method, statistics: PairedStatistics, asked: Sequence[str] | None
+) -> list[SliceResult]:
     """Slices by what any run knows of the cases, which are the same in all."""
     out = []
-    for column, frame in slicing.columns([run for m in found for run in m.runs], asked):
-        cut = slicing.parts(frame, column)
+    for column, frame in slicing.select_columns([run for m in found for run in m.runs], asked):
+        cut = slicing.slice_cases(frame, column)
         if asked is None and len(cut) == 1:
             continue  # nobody asked for it, and it is the whole once more
         for part in cut:
-            rows = [statistics.part(method.label, base.label, part.mask) for method in found]
+            rows = [
+                statistics.make_slice_row(method.label, base.label, part.mask) for method in found
+            ]
             known = [row for row in rows if row is not None]
             if len(known) == len(rows):
-                out.append(PartOf(column, part.label, int(part.mask.sum()), known))
+                out.append(SliceResult(column, part.label, int(part.mask.sum()), known))
     return out
 
 
-def _held(runs: Sequence[PastRun]) -> dict[str, object]:
+def _collect_shared(runs: Sequence[FinishedRun]) -> dict[str, object]:
     """What all runs have in common."""
     first = runs[0]
     out: dict[str, object] = {
@@ -192,10 +213,10 @@ def _held(runs: Sequence[PastRun]) -> dict[str, object]:
     return out
 
 
-def _curves(found: Sequence[Method], metric: str) -> tuple[str, list[Curve]]:
+def _read_curves(found: Sequence[Method], metric: str) -> tuple[str, list[LearningCurve]]:
     """The metric along each training, else the one that picked the checkpoints of all."""
     logs = [
-        (method.label, run.seed, _log(run)) for method in found if method.trains
+        (method.label, run.seed, _read_log(run)) for method in found if method.trains
         for run in method.runs
     ]  # fmt: skip
     monitors = {
@@ -205,13 +226,16 @@ def _curves(found: Sequence[Method], metric: str) -> tuple[str, list[Curve]]:
     }  # fmt: skip
     names = [metric, *(sorted(monitors) if len(monitors) == 1 else [])]
     for name in names:
-        curves = [Curve(label, seed, *_points(rows, f"val/{name}")) for label, seed, rows in logs]
+        curves = [
+            LearningCurve(label, seed, *_select_points(rows, f"val/{name}"))
+            for label, seed, rows in logs
+        ]
         if curves and all(curve.seconds for curve in curves):
             return name, curves
     return "", []
 
 
-def _log(run: PastRun) -> list[dict[str, str]]:
+def _read_log(run: FinishedRun) -> list[dict[str, str]]:
     """The rows of a run's log; none where it has no log."""
     path = run.folder / "log" / "metrics.csv"
     if not path.is_file():
@@ -220,13 +244,13 @@ def _log(run: PastRun) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _points(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[float], list[float]]:
+def _select_points(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[float], list[float]]:
     """Seconds and values of a column where both stand."""
     kept = [row for row in rows if row.get(name) and row.get("seconds")]
     return [float(row["seconds"]) for row in kept], [float(row[name]) for row in kept]
 
 
-def _front(rows: Sequence[Row], metric: str, cost_key: str) -> list[str]:
+def _select_front(rows: Sequence[MethodRow], metric: str, cost_key: str) -> list[str]:
     """Methods that no other one beats or equals in both, and beats in one."""
     points = [
         (row.label, spread.mean, cost)
@@ -240,19 +264,19 @@ def _front(rows: Sequence[Row], metric: str, cost_key: str) -> list[str]:
     ]
 
 
-def _front_kept(rows: Sequence[Row], metric: str, by: Basis) -> list[str]:
+def _select_kept_front(rows: Sequence[MethodRow], metric: str, by: CostBasis) -> list[str]:
     """The front by the cost with what is kept between runs, where all know it."""
     if not by.kept or any(row.cost[by.kept] is None for row in rows):
         return []
-    return _front(rows, metric, by.kept)
+    return _select_front(rows, metric, by.kept)
 
 
-def _notes(
-    found: Sequence[Method], question: Question, unlike: Sequence[str], by: Basis
+def _collect_notes(
+    found: Sequence[Method], question: ComparisonSettings, unlike: Sequence[str], by: CostBasis
 ) -> list[str]:
     """What a reader should know of the circumstances."""
     runs = [run for method in found for run in method.runs]
-    notes = beyond_accuracy.notes(runs)
+    notes = beyond_accuracy.collect_notes(runs)
     if len(found) == 1:
         notes.append(
             f"Nothing is compared: there is one method, {found[0].label}, of {len(runs)} "
@@ -268,12 +292,12 @@ def _notes(
         notes.append(f"Seconds may not be compared: the runs differ in {', '.join(unlike)}.")
     elif by.note:
         notes.append(by.note)
-    for label, name in _borrowing(found):
+    for label, name in _list_borrowers(found):
         notes.append(
             f"{label} has one seed: its spread over seeds is taken from {name}, which need not "
             "hold for it."
         )
-    if len(found) > 1 and (few := _two_seeds(found)):
+    if len(found) > 1 and (few := _list_two_seeds(found)):
         notes.append(
             f"Two seeds of {'; '.join(few)}: two runs may agree by chance, so that intervals are "
             "wide and little can be shown; a third seed narrows them most."
@@ -290,12 +314,12 @@ def _notes(
     return notes
 
 
-def _two_seeds(found: Sequence[Method]) -> list[str]:
+def _list_two_seeds(found: Sequence[Method]) -> list[str]:
     """Methods that train and have two seeds."""
     return [method.label for method in found if method.trains and len(method.runs) == 2]
 
 
-def _borrowing(found: Sequence[Method]) -> list[tuple[str, str]]:
+def _list_borrowers(found: Sequence[Method]) -> list[tuple[str, str]]:
     """Methods of one seed, and those whose spread over seeds stands in for theirs."""
     several = [method.label for method in found if method.trains and len(method.runs) > 1]
     lonely = [method.label for method in found if method.trains and len(method.runs) == 1]

@@ -16,12 +16,12 @@ from recsys import printable
 from recsys.config.compose import nearest
 from recsys.config.yaml_file import write_words
 from recsys.errors import ConfigError
-from recsys.runs.result_file import without_nan
+from recsys.runs.result_file import replace_nan
 
 if TYPE_CHECKING:
-    from recsys.boards.specification import Board
+    from recsys.boards.specification import BoardSpec
     from recsys.compare.outcome import Comparison
-    from recsys.compare.report.table import Table
+    from recsys.compare.report.table import TextTable
 
 
 KEYS: Mapping[str, str] = {
@@ -115,11 +115,11 @@ class ComparisonResult:
         return self.comparison.verdict
 
     @property
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[TextTable]:
         """The tables of the report, as texts."""
         from recsys.compare.report import tables
 
-        return tables.report(self.comparison)
+        return tables.make_report_tables(self.comparison)
 
     def __repr__(self) -> str:
         """Folder and verdict."""
@@ -129,7 +129,9 @@ class ComparisonResult:
         """The verdict and the first table of the report."""
         from recsys.compare.report import table
 
-        return "\n".join([f"<p>{html.escape(self.verdict)}</p>", *table.page(self.tables[0])])
+        return "\n".join(
+            [f"<p>{html.escape(self.verdict)}</p>", *table.render_html(self.tables[0])]
+        )
 
 
 def compare_runs(*runs: str | Path, **keys: object) -> ComparisonResult:
@@ -166,31 +168,36 @@ def run_comparison(words: Sequence[str]) -> ComparisonResult:
     from recsys.compare import analysis, comparable, methods
     from recsys.compare import finished_runs as runs
     from recsys.compare.measures import case_values
-    from recsys.compare.outcome import Question
+    from recsys.compare.outcome import ComparisonSettings
     from recsys.compare.report import sentences
     from recsys.compare.report import verdict as verdicts
-    from recsys.compare.short_names import shortened
+    from recsys.compare.short_names import make_short_names
 
     file = Path(asked.keys["names"]) if "names" in asked.keys else None
-    given = names.read(file) if file else {}
-    past = [runs.load(folder) for folder in runs.find(asked.runs) or given]
-    comparable.refuse_unlike(past)
-    found = methods.methods(past, given)
-    metric = asked.keys["metric"] if "metric" in asked.keys else case_values.default_metric(past)
+    given = names.read_names(file) if file else {}
+    past = [runs.read_run(folder) for folder in runs.find_runs(asked.runs) or given]
+    comparable.check_comparable(past)
+    found = methods.group_runs(past, given)
+    metric = (
+        asked.keys["metric"] if "metric" in asked.keys else case_values.choose_default_metric(past)
+    )
     case_values.check_metric(metric, past)
     base = asked.keys.get("baseline", found[0].label)
-    question = Question(
+    question = ComparisonSettings(
         metric=metric,
-        baseline=methods.choose(base, found).label,
+        baseline=methods.choose_method(base, found).label,
         margin=margin,
         family=asked.keys.get("family", "comparison"),
         level=level,
         slices=slices,
     )
-    result = analysis.analyse(found, question)
-    notes = [*result.notes, *(names.notes(file, given, found) if file else [])]
+    result = analysis.compare_methods(found, question)
+    notes = [*result.notes, *(names.collect_notes(file, given, found) if file else [])]
     result = replace(
-        result, sentences=sentences.write(result), notes=notes, verdict=verdicts.write(result)
+        result,
+        sentences=sentences.describe_comparison(result),
+        notes=notes,
+        verdict=verdicts.describe_verdict(result),
     )
     output = Path(asked.keys.get("output", f"comparison-{compute_digest(result)}"))
     specification = None
@@ -199,7 +206,7 @@ def run_comparison(words: Sequence[str]) -> ComparisonResult:
 
         entity = asked.keys.get("wandb_entity", "")
         specification = wandb_report.specification(result, found, entity)
-    print_comparison(result, shortened(found), details)
+    print_comparison(result, make_short_names(found), details)
     write_report(result, output)
     print(f"report: {output / 'report.html'}")
     if specification is not None:
@@ -207,7 +214,7 @@ def run_comparison(words: Sequence[str]) -> ComparisonResult:
     return ComparisonResult(output, result)
 
 
-def write_board(specification: Board, output: Path, push: bool) -> None:
+def write_board(specification: BoardSpec, output: Path, push: bool) -> None:
     """Writes the comparison's workspace and report for Weights & Biases, and pushes them.
 
     Raises:
@@ -215,9 +222,9 @@ def write_board(specification: Board, output: Path, push: bool) -> None:
     """
     from recsys.boards import specification as boards
 
-    print(f"wandb: {boards.save(specification, output)}")
+    print(f"wandb: {boards.write_board(specification, output)}")
     if push:
-        from recsys.boards.push import push as send
+        from recsys.boards.push import push_board as send
 
         print(*(f"wandb: {address}" for address in send(specification)), sep="\n")
 
@@ -230,9 +237,9 @@ def _parse_wandb(asked: CompareArguments) -> str:
     if found == "off" and "wandb_entity" in asked.keys:
         raise ConfigError("wandb_entity is there without wandb; add wandb=spec or wandb=push.")
     if found == "push":
-        from recsys.boards.push import ready
+        from recsys.boards.push import check_ready
 
-        ready()
+        check_ready()
     return found
 
 
@@ -281,13 +288,13 @@ def print_comparison(comparison: Comparison, names: Mapping[str, str], details: 
 
     def print_line(text: str, style: str = "") -> None:
         # As a file or a pipe gets it, a sentence is one line.
-        console.print(Text(printable.line(text), style), soft_wrap=not console.is_terminal)
+        console.print(Text(printable.escape_line(text), style), soft_wrap=not console.is_terminal)
 
-    print_line(verdict.write(comparison, names), "bold")
-    table.rich(tables.summary(comparison, names), console)
+    print_line(verdict.describe_verdict(comparison, names), "bold")
+    table.print_table(tables.make_summary_table(comparison, names), console)
     if details:
-        for each in tables.report(comparison):
-            table.rich(each, console)
+        for each in tables.make_report_tables(comparison):
+            table.print_table(each, console)
     for note in comparison.notes:
         print_line(f"note: {note}")
     if details:
@@ -308,11 +315,11 @@ def write_report(comparison: Comparison, output: Path) -> None:
     from recsys.errors import DataError
     from recsys.runtime.files import write_atomic
 
-    text = json.dumps(without_nan(asdict(comparison)), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(replace_nan(asdict(comparison)), indent=1, allow_nan=False) + "\n"
     contents = (
-        page.markdown(comparison),
-        page.latex(comparison),
-        page.page(comparison),
+        page.render_markdown(comparison),
+        page.render_latex(comparison),
+        page.render_html(comparison),
         text,
     )
     try:

@@ -12,7 +12,7 @@ ABSENT = "-"
 """Shown where a run has no such key."""
 
 
-def read(folder: Path) -> Node:
+def read_config(folder: Path) -> Node:
     """The dotted keys of a run's `config.yaml`, as the file has them.
 
     The file is not composed again: a run of another version has keys that this one may not know.
@@ -26,22 +26,22 @@ def read(folder: Path) -> Node:
     return flatten_keys(read_mapping(path))
 
 
-def differences(left: Path, right: Path) -> list[tuple[str, str, str]]:
+def find_differences(left: Path, right: Path) -> list[tuple[str, str, str]]:
     """(key, left, right) of every key with different values, in the order of the files."""
-    a, b = read(left), read(right)
+    a, b = read_config(left), read_config(right)
     keys = list(dict.fromkeys([*a, *b]))
-    shown = [(key, _shown(a, key), _shown(b, key)) for key in keys]
+    shown = [(key, _format_value(a, key), _format_value(b, key)) for key in keys]
     return [row for row in shown if row[1] != row[2]]
 
 
-def _shown(node: Node, key: str) -> str:
+def _format_value(node: Node, key: str) -> str:
     if key not in node:
         return ABSENT
     value = node[key]
     return "null" if value is None else str(value)
 
 
-def lines(rows: list[tuple[str, str, str]]) -> list[str]:
+def format_rows(rows: list[tuple[str, str, str]]) -> list[str]:
     """The rows, at least one, in three columns, ready to print."""
     widths = [max(len(row[at]) for row in rows) for at in range(2)]
     return [f"{key:<{widths[0]}}  {left:<{widths[1]}}  {right}" for key, left, right in rows]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.config.compose import Node, stored, to_node
+from recsys.config.compose import Node, make_node, read_config
 from recsys.errors import ConfigError, DataError
 from recsys.runs.folder import CONFIG
 from recsys.runs.result_file import RESULT, ZERO_SHOT, read_result
@@ -19,7 +19,7 @@ SAME_CASES = ("case", "user", "target", "size", "cold", "positives")
 
 
 @dataclass(frozen=True)
-class PastRun:
+class FinishedRun:
     """A finished run.
 
     Attributes:
@@ -54,7 +54,7 @@ class PastRun:
         return still and ZERO_SHOT in self.result["floors"]
 
 
-def find(words: Sequence[str]) -> list[Path]:
+def find_runs(words: Sequence[str]) -> list[Path]:
     """The run folders that words name, each once, in the given order.
 
     Args:
@@ -66,7 +66,9 @@ def find(words: Sequence[str]) -> list[Path]:
         ConfigError: A word names no run.
     """
     found: dict[Path, Path] = {}
-    folders = [word for word in words if not Path(word).is_file() and not _within(Path(word))]
+    folders = [
+        word for word in words if not Path(word).is_file() and not _is_inside_run(Path(word))
+    ]
     for word in folders or words:
         # A folder that is there is no glob, whatever signs its name has.
         named = [word] if Path(word).exists() else sorted(glob.glob(word))
@@ -87,19 +89,19 @@ def find(words: Sequence[str]) -> list[Path]:
     return list(found.values())
 
 
-def _within(path: Path) -> bool:
+def _is_inside_run(path: Path) -> bool:
     """Whether a folder is one of those in a run, such as its checkpoints."""
     return path.is_dir() and not (path / CONFIG).is_file() and (path.parent / CONFIG).is_file()
 
 
-def load(folder: Path) -> PastRun:
+def read_run(folder: Path) -> FinishedRun:
     """Reads a finished run.
 
     Raises:
         ConfigError: It is not finished, or its configuration cannot be read.
         DataError: One of its files is damaged.
     """
-    config = to_node(stored(folder / CONFIG))
+    config = make_node(read_config(folder / CONFIG))
     path = folder / RESULT
     if not path.is_file():
         raise ConfigError(
@@ -119,10 +121,10 @@ def load(folder: Path) -> PastRun:
         complete = False
     if not complete:
         raise DataError(f"{path} is damaged or of another version; run fit again.")
-    return PastRun(folder, config, result, _cases(folder / "cases.parquet"))
+    return FinishedRun(folder, config, result, _read_cases(folder / "cases.parquet"))
 
 
-def _cases(path: Path) -> pl.DataFrame:
+def _read_cases(path: Path) -> pl.DataFrame:
     """The rows of a file of cases."""
     try:
         frame = pl.read_parquet(path)

@@ -14,7 +14,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Neutral:
+class NeutralKey:
     """A key that changes no result.
 
     Attributes:
@@ -30,43 +30,43 @@ _PLACE = "names a place or a label"
 _ROUNDING = "the same numbers up to the order of sums"
 _AFTERWARDS = "cuts or counts the test once it is ranked"
 
-NEUTRAL: Mapping[str, Neutral] = {
-    "seed": Neutral("tells the runs of a method apart"),
-    "experiment": Neutral("what the file says stands in the keys themselves"),
-    "output": Neutral(_PLACE),
-    "profile": Neutral("measures, and draws nothing", "all"),
-    "tracking.wandb": Neutral(_PLACE),
-    "tracking.project": Neutral(_PLACE),
-    "tracking.group": Neutral(_PLACE),
-    "tracking.tags": Neutral(_PLACE),
-    "tracking.name": Neutral(_PLACE),
-    "tracking.kind": Neutral(_PLACE),
-    "tracking.labels": Neutral(_PLACE),
-    "tracking.tensorboard": Neutral(_PLACE),
-    "tracking.checkpoint_artifact": Neutral("copies what is kept"),
-    "checkpoint.every_minutes": Neutral("a run goes on as if it had not been stopped"),
-    "trainer.threads": Neutral(_ROUNDING, "all"),
-    "trainer.devices": Neutral(
+NEUTRAL: Mapping[str, NeutralKey] = {
+    "seed": NeutralKey("tells the runs of a method apart"),
+    "experiment": NeutralKey("what the file says stands in the keys themselves"),
+    "output": NeutralKey(_PLACE),
+    "profile": NeutralKey("measures, and draws nothing", "all"),
+    "tracking.wandb": NeutralKey(_PLACE),
+    "tracking.project": NeutralKey(_PLACE),
+    "tracking.group": NeutralKey(_PLACE),
+    "tracking.tags": NeutralKey(_PLACE),
+    "tracking.name": NeutralKey(_PLACE),
+    "tracking.kind": NeutralKey(_PLACE),
+    "tracking.labels": NeutralKey(_PLACE),
+    "tracking.tensorboard": NeutralKey(_PLACE),
+    "tracking.checkpoint_artifact": NeutralKey("copies what is kept"),
+    "checkpoint.every_minutes": NeutralKey("a run goes on as if it had not been stopped"),
+    "trainer.threads": NeutralKey(_ROUNDING, "all"),
+    "trainer.devices": NeutralKey(
         f"batch_size counts over all: {_ROUNDING}; dropout is drawn anew, as by a seed", "all"
     ),
-    "trainer.accelerator": Neutral(
+    "trainer.accelerator": NeutralKey(
         f"{_ROUNDING}, as the precision and compile that it decides are keys of their own", "all"
     ),
-    "trainer.deterministic": Neutral(_ROUNDING),
-    "trainer.log_every": Neutral("says when a row is written, and when a lost run is noticed"),
-    "encoder.cache": Neutral(f"kept in fp32 it is exact: {_ROUNDING}", "encoder"),
-    "encoder.cache_gb": Neutral("decides whether there is a cache, as encoder.cache", "encoder"),
-    "encoder.cache_place": Neutral("the same numbers from another place", "encoder"),
-    "encoder.chunk_tokens": Neutral(
+    "trainer.deterministic": NeutralKey(_ROUNDING),
+    "trainer.log_every": NeutralKey("says when a row is written, and when a lost run is noticed"),
+    "encoder.cache": NeutralKey(f"kept in fp32 it is exact: {_ROUNDING}", "encoder"),
+    "encoder.cache_gb": NeutralKey("decides whether there is a cache, as encoder.cache", "encoder"),
+    "encoder.cache_place": NeutralKey("the same numbers from another place", "encoder"),
+    "encoder.chunk_tokens": NeutralKey(
         f"other padding, which is masked: {_ROUNDING}; dropout is drawn anew", "encoder"
     ),
-    "encoder.checkpoint_chunks": Neutral("computes the same a second time", "encoder"),
-    "evaluation.k": Neutral("ranks are kept, and every cut-off is told from them", "all"),
-    "evaluation.slices": Neutral(_AFTERWARDS),
-    "evaluation.beyond": Neutral(_AFTERWARDS, "all"),
-    "evaluation.category": Neutral(_AFTERWARDS),
-    "evaluation.batch_size": Neutral(_ROUNDING, "all"),
-    "evaluation.test": Neutral("runs without a test are refused"),
+    "encoder.checkpoint_chunks": NeutralKey("computes the same a second time", "encoder"),
+    "evaluation.k": NeutralKey("ranks are kept, and every cut-off is told from them", "all"),
+    "evaluation.slices": NeutralKey(_AFTERWARDS),
+    "evaluation.beyond": NeutralKey(_AFTERWARDS, "all"),
+    "evaluation.category": NeutralKey(_AFTERWARDS),
+    "evaluation.batch_size": NeutralKey(_ROUNDING, "all"),
+    "evaluation.test": NeutralKey("runs without a test are refused"),
 }
 """Keys that change no weight and no rank."""
 
@@ -169,11 +169,11 @@ TRAINING = (
 """Keys and groups that do nothing where the architecture does not train."""
 
 
-def within(key: str, names: Collection[str]) -> bool:
+def is_within(key: str, names: Collection[str]) -> bool:
     """Whether a dotted key is one of some keys, or lies in one of some groups."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
-def of_seconds(which: Literal["all", "encoder"]) -> tuple[str, ...]:
+def list_timing_keys(which: Literal["all", "encoder"]) -> tuple[str, ...]:
     """Neutral keys that change the seconds of all runs, or of those with an encoder."""
     return tuple(key for key, neutral in NEUTRAL.items() if neutral.seconds == which)

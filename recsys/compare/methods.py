@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recsys.compare.finished_runs import PastRun
-from recsys.compare.keys import HELD, NEUTRAL, TRAINING, within
-from recsys.compare.short_names import aliases, name_of, short, shortened
+from recsys.compare.finished_runs import FinishedRun
+from recsys.compare.keys import HELD, NEUTRAL, TRAINING, is_within
+from recsys.compare.short_names import list_aliases, make_name, make_short_name, make_short_names
 from recsys.config.compose import Node, nearest
 from recsys.config.yaml_file import flatten_keys
 from recsys.errors import ConfigError
@@ -26,7 +26,7 @@ class Method:
     """
 
     label: str
-    runs: tuple[PastRun, ...]
+    runs: tuple[FinishedRun, ...]
 
     @property
     def trains(self) -> bool:
@@ -39,14 +39,16 @@ class Method:
         return [run.seed for run in self.runs]
 
 
-def identity(run: PastRun) -> Node:
+def make_identity(run: FinishedRun) -> Node:
     """What makes a run's method: its dotted keys without seed and whatever changes no result.
 
     An encoder is what its checksum says, wherever it lies, and what was followed of its folder.
     """
     left_out = (*NEUTRAL, *HELD, *(() if run.trains else TRAINING))
     out = {
-        key: value for key, value in flatten_keys(run.config).items() if not within(key, left_out)
+        key: value
+        for key, value in flatten_keys(run.config).items()
+        if not is_within(key, left_out)
     }
     checksum = run.result.get("encoder", {}).get("sha256")
     if run.trains and checksum:
@@ -57,7 +59,9 @@ def identity(run: PastRun) -> Node:
     return out
 
 
-def methods(runs: Sequence[PastRun], names: Mapping[Path, str] | None = None) -> list[Method]:
+def group_runs(
+    runs: Sequence[FinishedRun], names: Mapping[Path, str] | None = None
+) -> list[Method]:
     """Groups runs into methods, in the order in which each is first named.
 
     Args:
@@ -69,9 +73,9 @@ def methods(runs: Sequence[PastRun], names: Mapping[Path, str] | None = None) ->
         ConfigError: Two runs are the same method with the same seed, a method has two names, or
             two methods have the same.
     """
-    groups: dict[str, list[PastRun]] = {}
+    groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
-        key = json.dumps(identity(run), sort_keys=True, default=str)
+        key = json.dumps(make_identity(run), sort_keys=True, default=str)
         for other in groups.setdefault(key, []):
             if other.seed == run.seed:
                 raise ConfigError(
@@ -80,17 +84,17 @@ def methods(runs: Sequence[PastRun], names: Mapping[Path, str] | None = None) ->
                 )
         groups[key].append(run)
     members = list(groups.values())
-    automatic = _labels([group[0] for group in members])
-    given = [_given(group, names or {}) for group in members]
+    automatic = _make_labels([group[0] for group in members])
+    given = [_find_given_name(group, names or {}) for group in members]
     labels = [name or label for name, label in zip(given, automatic, strict=True)]
-    _refuse_same(labels, [group[0] for group in members])
+    _check_unique_labels(labels, [group[0] for group in members])
     return [
         Method(label, tuple(sorted(group, key=lambda run: run.seed)))
         for label, group in zip(labels, members, strict=True)
     ]
 
 
-def _given(group: Sequence[PastRun], names: Mapping[Path, str]) -> str | None:
+def _find_given_name(group: Sequence[FinishedRun], names: Mapping[Path, str]) -> str | None:
     """The user's name of a method, or None."""
     folders = {names.get(run.folder.resolve()): run.folder for run in group}
     folders.pop(None, None)
@@ -103,66 +107,67 @@ def _given(group: Sequence[PastRun], names: Mapping[Path, str]) -> str | None:
     return next(iter(folders), None)
 
 
-def _refuse_same(labels: Sequence[str], firsts: Sequence[PastRun]) -> None:
+def _check_unique_labels(labels: Sequence[str], firsts: Sequence[FinishedRun]) -> None:
     """Refuses two methods of one label: the tables could not tell them apart."""
-    known: dict[str, PastRun] = {}
+    known: dict[str, FinishedRun] = {}
     for label, run in zip(labels, firsts, strict=True):
         other = known.setdefault(label, run)
         if other is not run:
-            keys = _differing([identity(other), identity(run)])
+            keys = _list_differing([make_identity(other), make_identity(run)])
             raise ConfigError(
-                f"{other.folder} and {run.folder} differ in {', '.join(_axes(keys) or keys)}, and "
+                f"{other.folder} and {run.folder} differ in "
+                f"{', '.join(_select_axes(keys) or keys)}, and "
                 f"both are called '{label}'; give each a name of its own with names=FILE."
             )
 
 
-def _labels(firsts: Sequence[PastRun]) -> list[str]:
+def _make_labels(firsts: Sequence[FinishedRun]) -> list[str]:
     """The experiment's name, or tuning and architecture, and where needed what differs."""
     same: dict[str, list[int]] = {}
     for at, run in enumerate(firsts):
-        same.setdefault(name_of(run), []).append(at)
+        same.setdefault(make_name(run), []).append(at)
     labels = [""] * len(firsts)
     for name, places in same.items():
-        words = _words([firsts[at] for at in places])
+        words = _list_label_words([firsts[at] for at in places])
         for at, own in zip(places, words, strict=True):
             labels[at] = " ".join([name, *own])
     return labels
 
 
-def _differing(nodes: Sequence[Node]) -> list[str]:
+def _list_differing(nodes: Sequence[Node]) -> list[str]:
     """Keys in which nodes differ."""
     keys = dict.fromkeys(key for node in nodes for key in node)
     return [k for k in keys if any(node.get(k) != nodes[0].get(k) for node in nodes[1:])]
 
 
-def _axes(keys: Sequence[str]) -> list[str]:
+def _select_axes(keys: Sequence[str]) -> list[str]:
     """Those of some dotted keys that name a choice on an axis."""
     return [key for key in keys if key.endswith(".name")]
 
 
-def _words(runs: Sequence[PastRun]) -> list[list[str]]:
+def _list_label_words(runs: Sequence[FinishedRun]) -> list[list[str]]:
     """What tells methods of one name apart: `key=value` words of each.
 
     First their choices on the axes, then what differs between methods of the same choices. A key
     that differs only together with a choice, as a learning rate of each tuning method, is not
     told, and neither is one that a choice leaves empty, as `optimizer.encoder_lr` of LoRA.
     """
-    nodes = [identity(run) for run in runs]
-    unlike = _differing(nodes)
-    axes = _axes(unlike)
+    nodes = [make_identity(run) for run in runs]
+    unlike = _list_differing(nodes)
+    axes = _select_axes(unlike)
     chosen = [tuple(node.get(key) for key in axes) for node in nodes]
     within = {
-        choice: _differing([n for n, c in zip(nodes, chosen, strict=True) if c == choice])
+        choice: _list_differing([n for n, c in zip(nodes, chosen, strict=True) if c == choice])
         for choice in chosen
     }
     told = {key for keys in within.values() for key in keys}
-    models = _models(runs, nodes) if "encoder.model" in told else [""] * len(runs)
+    models = _list_model_names(runs, nodes) if "encoder.model" in told else [""] * len(runs)
     out = []
     for run, node, choice, model in zip(runs, nodes, chosen, models, strict=True):
         values = flatten_keys(run.config) | {"encoder.model": model}
         out.append(
             [
-                f"{key.removesuffix('.name')}={_shown(values.get(key))}"
+                f"{key.removesuffix('.name')}={_format_value(values.get(key))}"
                 for key in unlike
                 if key in axes
                 or key in within[choice]
@@ -172,7 +177,7 @@ def _words(runs: Sequence[PastRun]) -> list[list[str]]:
     return out
 
 
-def _models(runs: Sequence[PastRun], nodes: Sequence[Node]) -> list[str]:
+def _list_model_names(runs: Sequence[FinishedRun], nodes: Sequence[Node]) -> list[str]:
     """The encoder's name in each label: the last part of it, or all where that is not enough."""
     whole = [str(run.config["encoder"]["model"]) for run in runs]
     short = [
@@ -182,12 +187,12 @@ def _models(runs: Sequence[PastRun], nodes: Sequence[Node]) -> list[str]:
     return short if len(kinds) == len(set(short)) else whole
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     """A value in a label."""
     return "null" if value is None else str(value).replace(" ", "")
 
 
-def choose(name: str, found: Sequence[Method]) -> Method:
+def choose_method(name: str, found: Sequence[Method]) -> Method:
     """The method that a name means.
 
     That is its label, the folder of one of its runs or of its seeds, what the terminal's table
@@ -202,15 +207,15 @@ def choose(name: str, found: Sequence[Method]) -> Method:
             name == run.folder.name or folder == run.folder.resolve() for run in method.runs
         ):
             return method
-    inside = [method for method in found if any(_lies_in(run, name) for run in method.runs)]
+    inside = [method for method in found if any(_is_in_folder(run, name) for run in method.runs)]
     if len(inside) == 1:
         return inside[0]
     labels = [method.label for method in inside or found]
     if inside:
         raise ConfigError(f"baseline: {name} holds several methods: {'; '.join(labels)}; name one.")
-    called = [method for method in found if name in aliases(method.runs)]
+    called = [method for method in found if name in list_aliases(method.runs)]
     # What the table calls one comes first: zero_shot leaves its encoder frozen too.
-    shown = shortened(found)
+    shown = make_short_names(found)
     called = [method for method in called if shown[method.label] == name] or called
     if len(called) == 1:
         return called[0]
@@ -218,13 +223,13 @@ def choose(name: str, found: Sequence[Method]) -> Method:
         several = "; ".join(method.label for method in called)
         raise ConfigError(f"baseline: '{name}' may be several methods: {several}; name one.")
     # A tuning is a name too, but listed it would seem to be a method that nobody gave.
-    often = Counter(alias for method in found for alias in aliases(method.runs))
-    brief = [short(method.runs[0]) for method in found]
+    often = Counter(alias for method in found for alias in list_aliases(method.runs))
+    brief = [make_short_name(method.runs[0]) for method in found]
     known = dict.fromkeys([*labels, *(each for each in brief if often[each] == 1)])
     raise ConfigError(f"baseline: '{name}' is none of the methods.{nearest(name, known)}")
 
 
-def _lies_in(run: PastRun, name: str) -> bool:
+def _is_in_folder(run: FinishedRun, name: str) -> bool:
     """Whether a name is that of the folder in which a run's folder lies."""
     parent = run.folder.resolve().parent
     return name == parent.name or Path(name).resolve() == parent

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from recsys.compare.measures.cost import Basis
-from recsys.compare.measures.users import Sides
-from recsys.compare.statistics.contrasts import Contrast, Estimate
+from recsys.compare.measures.cost import CostBasis
+from recsys.compare.measures.users import UserComparison
+from recsys.compare.statistics.contrasts import Contrast, MeanEstimate
 
 
 @dataclass(frozen=True)
-class Question:
+class ComparisonSettings:
     """What is asked.
 
     Attributes:
@@ -36,7 +36,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Spread:
+class MeanStd:
     """A figure over seeds: of a metric as a share (not in percent).
 
     Attributes:
@@ -49,7 +49,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodRow:
     """A method in the tables.
 
     Attributes:
@@ -68,15 +68,15 @@ class Row:
     seeds: list[int]
     runs: list[str]
     trains: bool
-    metrics: dict[str, Spread | None]
-    interval: Estimate | None
+    metrics: dict[str, MeanStd | None]
+    interval: MeanEstimate | None
     cost: dict[str, float | None]
     floor: bool = False
-    beyond: dict[str, Spread | None] = field(default_factory=dict)
+    beyond: dict[str, MeanStd | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Difference:
+class BaselineDifference:
     """A method against the baseline.
 
     Attributes:
@@ -94,7 +94,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class PartRow:
+class SliceRow:
     """A method in a part of the cases.
 
     Attributes:
@@ -107,12 +107,12 @@ class PartRow:
 
     label: str
     mean: float
-    interval: Estimate | None
+    interval: MeanEstimate | None
     found: Contrast | None
 
 
 @dataclass(frozen=True)
-class PartOf:
+class SliceResult:
     """A part of the cases.
 
     Attributes:
@@ -125,11 +125,11 @@ class PartOf:
     column: str
     label: str
     cases: int
-    rows: list[PartRow]
+    rows: list[SliceRow]
 
 
 @dataclass(frozen=True)
-class Curve:
+class LearningCurve:
     """A validation metric along the training of a run.
 
     Attributes:
@@ -168,16 +168,16 @@ class Comparison:
         verdict: What it says first.
     """
 
-    question: Question
+    question: ComparisonSettings
     held: dict[str, object]
     columns: list[str]
-    rows: list[Row]
-    differences: list[Difference]
-    parts: list[PartOf]
-    users: list[Sides]
+    rows: list[MethodRow]
+    differences: list[BaselineDifference]
+    parts: list[SliceResult]
+    users: list[UserComparison]
     curve_metric: str
-    curves: list[Curve]
-    basis: Basis
+    curves: list[LearningCurve]
+    basis: CostBasis
     front: list[str]
     unlike: list[str]
     notes: list[str] = field(default_factory=list)
@@ -190,7 +190,7 @@ class Comparison:
         """Error rate of the tests."""
         return self.question.alpha
 
-    def row(self, label: str) -> Row:
+    def find_row(self, label: str) -> MethodRow:
         """The row of a method.
 
         Raises:

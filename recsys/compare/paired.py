@@ -9,16 +9,16 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.compare.measures.case_values import clusters, table
+from recsys.compare.measures.case_values import make_clusters, stack_per_case
 from recsys.compare.methods import Method
-from recsys.compare.outcome import PartRow, Question
+from recsys.compare.outcome import ComparisonSettings, SliceRow
 from recsys.compare.statistics.contrasts import (
     Contrast,
-    Estimate,
-    contrast,
-    estimate,
-    pooled_seed_degrees,
-    pooled_seed_variance,
+    MeanEstimate,
+    compute_contrast,
+    estimate_mean,
+    pool_seed_degrees,
+    pool_seed_variance,
 )
 
 Mask = NDArray[np.bool_]
@@ -32,7 +32,7 @@ LEAST_USERS = 20
 """Below it a part of the cases has means only: an interval of so few says nothing."""
 
 
-def enough(least: int, alpha: float, contrasts: int) -> int:
+def count_draws(least: int, alpha: float, contrasts: int) -> int:
     """How often users are drawn, so that 40 draws lie beyond the smallest p that Holm asks for.
 
     Args:
@@ -46,7 +46,7 @@ def enough(least: int, alpha: float, contrasts: int) -> int:
     return min(max(least, math.ceil(40 * max(contrasts, 1) / alpha)), MOST_DRAWS)
 
 
-class Statistics:
+class PairedStatistics:
     """The values of all methods case by case, and the contrasts between them.
 
     Args:
@@ -54,12 +54,12 @@ class Statistics:
         question: What is asked.
     """
 
-    def __init__(self, found: Sequence[Method], question: Question) -> None:
+    def __init__(self, found: Sequence[Method], question: ComparisonSettings) -> None:
         self.level = question.level
         self.alpha = question.alpha
         self.contrasts = max(len(found) - 1, 1)
         self.margin = None if question.margin is None else question.margin / 100
-        values = {method.label: table(method, question.metric) for method in found}
+        values = {method.label: stack_per_case(method, question.metric) for method in found}
         self.runs = {label: len(rows) for label, rows in values.items()}
         self.trained = [method.label for method in found if method.trains]
         # Another seed gives the same to what does not train: two equal rows say that its spread is
@@ -70,19 +70,19 @@ class Statistics:
             else rows
             for label, rows in values.items()
         }
-        self.clusters = clusters(found[0].runs[0])
+        self.clusters = make_clusters(found[0].runs[0])
 
-    def mean(self, label: str, mask: Mask | None = None) -> Estimate:
+    def estimate_mean(self, label: str, mask: Mask | None = None) -> MeanEstimate:
         """Mean of a method with its interval, over all cases or some."""
         at = np.ones(len(self.clusters), dtype=np.bool_) if mask is None else mask
-        return estimate(
+        return estimate_mean(
             self.values[label][:, at],
             self.clusters[at],
             level=self.level,
-            draws=self._draws(mask),
+            draws=self._choose_draws(mask),
         )
 
-    def against(self, label: str, baseline: str, mask: Mask | None = None) -> Contrast:
+    def compute_contrast(self, label: str, baseline: str, mask: Mask | None = None) -> Contrast:
         """A method minus the baseline, over all cases or some.
 
         A method with one run borrows the spread over seeds of the others, in the same cases.
@@ -91,37 +91,37 @@ class Statistics:
         a, b = self.values[label][:, at], self.values[baseline][:, at]
         lonely = 1 in (len(a), len(b))
         lenders = [self.values[name][:, at] for name in self.trained] if lonely else []
-        found = contrast(
+        found = compute_contrast(
             a,
             b,
             self.clusters[at],
             margin=self.margin,
-            seed_variance=pooled_seed_variance(lenders),
-            seed_degrees=pooled_seed_degrees(lenders),
+            seed_variance=pool_seed_variance(lenders),
+            seed_degrees=pool_seed_degrees(lenders),
             level=self.level,
             size=self.alpha / self.contrasts if mask is None else None,
-            draws=self._draws(mask),
+            draws=self._choose_draws(mask),
         )
         return replace(found, seeds=(self.runs[label], self.runs[baseline]))
 
-    def part(self, label: str, baseline: str, mask: Mask) -> PartRow | None:
+    def make_slice_row(self, label: str, baseline: str, mask: Mask) -> SliceRow | None:
         """A method in some of the cases; None where the metric is defined in none of them."""
-        at = mask & self._defined(label)
+        at = mask & self._find_defined(label)
         if not at.any():
             return None
         mean = float(self.values[label][:, at].mean())
-        both = at & self._defined(baseline)
+        both = at & self._find_defined(baseline)
         if len(np.unique(self.clusters[both])) < LEAST_USERS:
-            return PartRow(label, mean, None, None)
-        found = None if label == baseline else self.against(label, baseline, mask)
-        return PartRow(label, mean, self.mean(label, mask), found)
+            return SliceRow(label, mean, None, None)
+        found = None if label == baseline else self.compute_contrast(label, baseline, mask)
+        return SliceRow(label, mean, self.estimate_mean(label, mask), found)
 
-    def _defined(self, label: str) -> Mask:
+    def _find_defined(self, label: str) -> Mask:
         """(N,) cases in which the metric is defined in every run of a method."""
         return np.asarray(~np.isnan(self.values[label]).any(0), dtype=np.bool_)
 
-    def _draws(self, mask: Mask | None) -> int:
+    def _choose_draws(self, mask: Mask | None) -> int:
         """How often users are drawn; in slices, which only are to look at, less often."""
         if mask is None:
-            return enough(DRAWS, self.alpha, self.contrasts)
+            return count_draws(DRAWS, self.alpha, self.contrasts)
         return min(max(PART_DRAWS, math.ceil(10 / self.alpha)), MOST_DRAWS)

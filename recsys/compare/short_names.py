@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from recsys.compare.finished_runs import PastRun
-from recsys.config.compose import choices
+from recsys.compare.finished_runs import FinishedRun
+from recsys.config.compose import list_choices
 
 if TYPE_CHECKING:
     from recsys.compare.methods import Method
@@ -16,7 +16,7 @@ TAG = "method="
 """How the tag of a sweep's run begins that says its method."""
 
 
-def name_of(run: PastRun) -> str:
+def make_name(run: FinishedRun) -> str:
     """The experiment's name, or tuning and architecture."""
     if run.config["experiment"] is not None:
         return str(run.config["experiment"])
@@ -24,7 +24,7 @@ def name_of(run: PastRun) -> str:
     return " ".join(axes)
 
 
-def short(run: PastRun) -> str:
+def make_short_name(run: FinishedRun) -> str:
     """What a run's method is called in few letters.
 
     The name that its sweep gave it; else that of its experiment without the architecture, where
@@ -42,10 +42,10 @@ def short(run: PastRun) -> str:
     stem, cut, rest = str(experiment).partition(f"_{architecture}")
     if not cut or rest:
         return str(experiment)
-    return tuning if tuning and stem in choices("tuning") else stem
+    return tuning if tuning and stem in list_choices("tuning") else stem
 
 
-def shortened(found: Sequence[Method]) -> dict[str, str]:
+def make_short_names(found: Sequence[Method]) -> dict[str, str]:
     """The short name of each method by its label; no two are alike.
 
     Args:
@@ -53,24 +53,24 @@ def shortened(found: Sequence[Method]) -> dict[str, str]:
     """
     brief: dict[str, str] = {}
     for method in found:
-        name = name_of(method.runs[0])
+        name = make_name(method.runs[0])
         automatic = method.label == name or method.label.startswith(f"{name} ")
-        brief[method.label] = short(method.runs[0]) if automatic else method.label
+        brief[method.label] = make_short_name(method.runs[0]) if automatic else method.label
     often = Counter(brief.values())
     for method in found:
         if often[brief[method.label]] > 1:  # then with the words that tell them apart
-            words = method.label.removeprefix(name_of(method.runs[0]))
+            words = method.label.removeprefix(make_name(method.runs[0]))
             brief[method.label] += words if words != method.label else ""
     often = Counter(brief.values())
     return {label: name if often[name] == 1 else label for label, name in brief.items()}
 
 
-def called(label: str, names: Mapping[str, str]) -> str:
+def shorten_label(label: str, names: Mapping[str, str]) -> str:
     """What a row is called: a method by its short name, a floor of some method by that one's.
 
     Args:
         label: Of the row.
-        names: What `shortened` gave; empty where labels are to stay.
+        names: What `make_short_names` gave; empty where labels are to stay.
     """
     if label in names:
         return names[label]
@@ -81,10 +81,14 @@ def called(label: str, names: Mapping[str, str]) -> str:
     return label
 
 
-def aliases(runs: Sequence[PastRun]) -> set[str]:
+def list_aliases(runs: Sequence[FinishedRun]) -> set[str]:
     """What else a method may be called: as by a sweep, by its experiment, or by its tuning."""
     out: set[str] = set()
     for run in runs:
         axis = "tuning" if run.trains else "architecture"
-        out |= {short(run), str(run.config["experiment"] or ""), str(run.config[axis]["name"])}
+        out |= {
+            make_short_name(run),
+            str(run.config["experiment"] or ""),
+            str(run.config[axis]["name"]),
+        }
     return out - {""}

@@ -23,36 +23,43 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from recsys.config.ranges import TEMPLATE, check_lists, check_ranges, no_text, quoted, spelled
-from recsys.config.schema import Run, option
+from recsys.config.ranges import (
+    TEMPLATE,
+    check_lists,
+    check_ranges,
+    describe_non_text,
+    describe_quoting,
+    normalize_value,
+)
+from recsys.config.schema import RunConfig, option
 from recsys.config.shipped import find_file, find_folders, is_path, list_names
 from recsys.config.yaml_file import (
     Node,
-    bared,
-    merged,
+    format_yaml,
+    merge_nodes,
+    parse_typed_word,
     read_mapping,
-    shielded,
-    typed_word,
-    unwrapped,
-    written,
+    shield,
+    unshield,
+    unwrap,
 )
 from recsys.errors import ConfigError, nearest
 
 __all__ = [
     "AXES",
     "Node",
-    "Run",
-    "choices",
+    "RunConfig",
     "compose",
+    "format_config",
+    "list_choices",
+    "make_node",
     "nearest",
     "option",
-    "stored",
-    "to_node",
-    "to_yaml",
+    "read_config",
 ]
 
 
-class Fresh(dict[str, Any]):
+class ReplacingNode(dict[str, Any]):
     """An axis node that replaces what lower layers said, because its name was given alone."""
 
 
@@ -79,7 +86,7 @@ NEEDED: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """What a choice's module has beside `Config`, and the class variables or properties of that."""
 
 
-def choices(axis: str) -> dict[str, str]:
+def list_choices(axis: str) -> dict[str, str]:
     """Names of an axis' choices and the first line of each module's docstring, without importing.
 
     Args:
@@ -92,30 +99,30 @@ def choices(axis: str) -> dict[str, str]:
     folders = list(spec.submodule_search_locations or []) if spec else []
     found = {}
     for path in sorted(p for folder in folders for p in Path(folder).glob("[!_]*.py")):
-        found[path.stem] = _summary(path, path.stat().st_mtime_ns)
+        found[path.stem] = _read_summary(path, path.stat().st_mtime_ns)
     return found
 
 
 @functools.cache
-def _summary(path: Path, changed: int) -> str:
+def _read_summary(path: Path, changed: int) -> str:
     """First line of a module's docstring, read once: it is half of what composing takes."""
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.partition("\n")[0]
 
 
-def experiments() -> list[str]:
+def list_experiments() -> list[str]:
     """Names of the experiments of the working folder and of those that are shipped, sorted."""
     return list_names(find_folders("experiment"))
 
 
-def choice_name(config: object) -> str:
+def get_choice_name(config: object) -> str:
     """The name under which a choice's `Config` was asked for, as in `tuning: lora`."""
     module = type(config).__module__
     package, _, name = module.rpartition(".")
     return name if package in AXES.values() else module
 
 
-def compose(argv: Sequence[str], folder: Path | None = None) -> Run:
+def compose(argv: Sequence[str], folder: Path | None = None) -> RunConfig:
     """Makes a run from defaults, an experiment and command-line arguments.
 
     Args:
@@ -128,19 +135,19 @@ def compose(argv: Sequence[str], folder: Path | None = None) -> Run:
     Raises:
         ConfigError: A key, choice, value or combination is wrong; the sentence names it.
     """
-    command_line = _words(argv)
+    command_line = _parse_words(argv)
     name = command_line.get("experiment")
     if name in (None, ""):
-        return _run([command_line])
+        return _make_run([command_line])
     places = find_folders("experiment") if folder is None else [folder]
-    below = _experiment(str(name), places, Path())
+    below = _read_experiment(str(name), places, Path())
     if is_path(str(name)):  # a run is called by its name, in folders and tables
         command_line["experiment"] = Path(str(name)).stem
-    return _run([*below, command_line])
+    return _make_run([*below, command_line])
 
 
-def stored(path: Path, words: Sequence[str] = ()) -> Run:
-    """The run whose resolved configuration lies in a file that `to_yaml` wrote.
+def read_config(path: Path, words: Sequence[str] = ()) -> RunConfig:
+    """The run whose resolved configuration lies in a file that `format_config` wrote.
 
     Args:
         path: The file.
@@ -153,53 +160,53 @@ def stored(path: Path, words: Sequence[str] = ()) -> Run:
         raise ConfigError(f"{path} is missing; name the folder of a run.")
     layer = read_mapping(path)
     # An axis that does not apply is left out; of a cut file, defaults would fill up the rest.
-    missing = [f.name for f in fields(Run) if f.name not in (*layer, "tuning", "objective")]
+    missing = [f.name for f in fields(RunConfig) if f.name not in (*layer, "tuning", "objective")]
     if missing:
         raise ConfigError(
             f"{path} is damaged or of another version: it lacks {', '.join(missing)}; start a new "
             "run."
         )
-    return _run([layer, _words(words)])
+    return _make_run([layer, _parse_words(words)])
 
 
-def compose_data(argv: Sequence[str]) -> Run:
+def compose_data(argv: Sequence[str]) -> RunConfig:
     """As `compose`, but of the axes only the source is read, so that torch is not loaded."""
     nodes: dict[str, Node] = {}
-    rest = _take_axes(_words(argv), nodes)
-    _check(rest, Run, "")
-    run = cast(Run, _typed(Run, rest, ""))
-    run.data.source = _choice("data.source", nodes.get("data.source", run.data.source))
+    rest = _take_axes(_parse_words(argv), nodes)
+    _check(rest, RunConfig, "")
+    run = cast(RunConfig, _convert_types(RunConfig, rest, ""))
+    run.data.source = _make_choice("data.source", nodes.get("data.source", run.data.source))
     check_ranges(run, "")
-    _ask_for_reviews(run)
+    _set_keep_reviews(run)
     return run
 
 
-def _run(layers: Sequence[Node]) -> Run:
+def _make_run(layers: Sequence[Node]) -> RunConfig:
     """Merges layers, the last one winning, and types the result."""
     nodes: dict[str, Node] = {}
     shared: Node = {}
     for layer in layers:
         rest = _take_axes(layer, nodes)
-        _check(rest, Run, "")
-        shared = merged(shared, rest)
-    run = cast(Run, _typed(Run, shared, ""))
+        _check(rest, RunConfig, "")
+        shared = merge_nodes(shared, rest)
+    run = cast(RunConfig, _convert_types(RunConfig, shared, ""))
     for axis in AXES:
         default = run.data.source if axis == "data.source" else getattr(run, axis)
         node = nodes.get(axis, {})
-        config = _choice(axis, {**(default if "name" not in node else {}), **node})
+        config = _make_choice(axis, {**(default if "name" not in node else {}), **node})
         setattr(run.data if axis == "data.source" else run, axis.split(".")[-1], config)
     check_ranges(run, "")
     check_lists(run)
-    _ask_for_reviews(run)
+    _set_keep_reviews(run)
     options = run.evaluation
     if not options.monitor.startswith(options.label):
         options.monitor = f"{options.label}{options.monitor}"
     if not cast(Any, run.architecture).trains:
-        _refuse_training(run, nodes)
+        _drop_training_axes(run, nodes)
     return run
 
 
-def _ask_for_reviews(run: Run) -> None:
+def _set_keep_reviews(run: RunConfig) -> None:
     """A source that keeps reviews on demand only does so where user texts are made of them."""
     source = run.data.source
     for f in fields(source):
@@ -207,12 +214,13 @@ def _ask_for_reviews(run: Run) -> None:
             source.keep_reviews = run.data.user_reviews > 0
 
 
-def _refuse_training(run: Run, nodes: Mapping[str, Node]) -> None:
+def _drop_training_axes(run: RunConfig, nodes: Mapping[str, Node]) -> None:
     """An architecture that does not train has no tuning and no objective."""
     for axis in ("tuning", "objective"):
         if axis in nodes:
             raise ConfigError(
-                f"architecture {choice_name(run.architecture)} does not train; leave out {axis}."
+                f"architecture {get_choice_name(run.architecture)} does not train; leave out "
+                f"{axis}."
             )
         setattr(run, axis, None)
 
@@ -223,10 +231,10 @@ def parse(argv: Sequence[str]) -> Node:
     Raises:
         ConfigError: A word without `=`, or a value that is not YAML.
     """
-    return cast(Node, unwrapped(_words(argv)))
+    return cast(Node, unwrap(_parse_words(argv)))
 
 
-def _words(argv: Sequence[str]) -> Node:
+def _parse_words(argv: Sequence[str]) -> Node:
     """As `parse`, with what was typed beside each number and truth value."""
     out: Node = {}
     for word in argv:
@@ -234,18 +242,18 @@ def _words(argv: Sequence[str]) -> Node:
         if not equals or not key:
             raise ConfigError(f"'{word}' is not of the form key=value, as in optimizer.lr=3e-4.")
         try:
-            value = typed_word(text)
+            value = parse_typed_word(text)
         except ConfigError as error:
             if TEMPLATE.match(text):
-                raise ConfigError(f"{key}: {quoted(key, text)}.") from None
+                raise ConfigError(f"{key}: {describe_quoting(key, text)}.") from None
             raise ConfigError(f"{key}: the value cannot be read as YAML: {error}") from None
         for name in reversed(key.split(".")):
             value = {name: value}
-        _deepen(out, cast(Node, value), "")
+        _merge_word(out, cast(Node, value), "")
     return out
 
 
-def _deepen(into: Node, new: Node, prefix: str) -> None:
+def _merge_word(into: Node, new: Node, prefix: str) -> None:
     """Merges one word into the others; `tuning=x` and `tuning.rank=4` may come in any order.
 
     A bare name makes the node fresh, with what other words of the command line set in it.
@@ -253,19 +261,19 @@ def _deepen(into: Node, new: Node, prefix: str) -> None:
     for key, value in new.items():
         path = f"{prefix}{key}"
         if path in AXES and not isinstance(value, dict):
-            value = Fresh(name=unwrapped(value))
+            value = ReplacingNode(name=unwrap(value))
         if isinstance(value, dict) and isinstance(into.get(key), dict):
-            if isinstance(value, Fresh):
-                into[key] = Fresh(into[key])
-            _deepen(into[key], value, f"{path}.")
+            if isinstance(value, ReplacingNode):
+                into[key] = ReplacingNode(into[key])
+            _merge_word(into[key], value, f"{path}.")
         else:
             into[key] = value
             if isinstance(value, dict):
                 into[key] = type(value)()
-                _deepen(into[key], value, f"{path}.")
+                _merge_word(into[key], value, f"{path}.")
 
 
-def _experiment(
+def _read_experiment(
     name: str, places: Sequence[Path], beside: Path, seen: tuple[Path, ...] = ()
 ) -> list[Node]:
     """The layers of an experiment, its base first.
@@ -289,7 +297,7 @@ def _experiment(
     if not base:
         return [layer]
     nearby = [path.parent, *(each for each in places if each.resolve() != path.parent.resolve())]
-    return [*_experiment(base, nearby, path.parent, (*seen, path)), layer]
+    return [*_read_experiment(base, nearby, path.parent, (*seen, path)), layer]
 
 
 def _take_axes(layer: Node, nodes: dict[str, Node]) -> Node:
@@ -305,37 +313,37 @@ def _take_axes(layer: Node, nodes: dict[str, Node]) -> Node:
             continue
         value = holder.pop(leaf)
         node = dict(value) if isinstance(value, dict) else {"name": value}
-        alone = isinstance(value, Fresh) or not isinstance(value, dict)
+        alone = isinstance(value, ReplacingNode) or not isinstance(value, dict)
         if "name" in node:
             _check_name(axis, node["name"])
         before = nodes.get(axis, {})
         same = "name" not in node or node["name"] == before.get("name")
-        nodes[axis] = merged(before, node) if same and not alone else node
+        nodes[axis] = merge_nodes(before, node) if same and not alone else node
     return rest
 
 
 def _check_name(axis: str, name: object) -> None:
-    known = choices(axis)
+    known = list_choices(axis)
     if isinstance(name, str) and "." in name and all(p.isidentifier() for p in name.split(".")):
         return  # the import path of a module outside
     if not isinstance(name, str) or name not in known:
         hint = nearest(str(name), known)
-        if name in experiments():
+        if name in list_experiments():
             hint = f" It is an experiment: experiment={name}. Known: {', '.join(known)}."
         raise ConfigError(f"{axis}: '{name}' is not a choice.{hint}")
 
 
-def _choice(axis: str, node: Node) -> object:
+def _make_choice(axis: str, node: Node) -> object:
     """Imports the module that a node names and makes its `Config`."""
     name = node["name"]
     _check_name(axis, name)
-    module_name = name if name not in choices(axis) else f"{AXES[axis]}.{name}"
+    module_name = name if name not in list_choices(axis) else f"{AXES[axis]}.{name}"
     try:
         module = importlib.import_module(module_name)
     except (ImportError, SyntaxError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{axis}: '{name}' cannot be imported ({reason}).") from None
-    config = _schema(axis, module)
+    config = _get_schema(axis, module)
     rest = {k: v for k, v in node.items() if k != "name"}
     if rest and not fields(config):
         first = f"{axis}.{next(iter(rest))}"
@@ -343,10 +351,10 @@ def _choice(axis: str, node: Node) -> object:
             f"{first} is not a known key: {axis}={name} has no settings; leave it out."
         )
     _check(rest, config, f"{axis}.")
-    return _typed(config, rest, f"{axis}.")
+    return _convert_types(config, rest, f"{axis}.")
 
 
-def _schema(axis: str, module: ModuleType) -> type:
+def _get_schema(axis: str, module: ModuleType) -> type:
     """The `Config` of a choice's module, once module and class have what the axis needs.
 
     The class is how the module is found again, so it must be the module's own.
@@ -385,35 +393,35 @@ def _check(node: Node, schema: type, prefix: str) -> None:
                 )
             _check(cast(Node, value), cast(type, inner), f"{prefix}{key}.")
         else:
-            node[key] = spelled(value, known[key], inner, f"{prefix}{key}")
+            node[key] = normalize_value(value, known[key], inner, f"{prefix}{key}")
 
 
-def _typed(schema: type, values: Node, prefix: str) -> object:
+def _convert_types(schema: type, values: Node, prefix: str) -> object:
     """An instance of a dataclass, every value converted to its declared type."""
     try:
-        own = {f.name: f.default for f in fields(schema) if f.default != shielded(f.default)}
-        base = schema(**shielded(own)) if own else schema
-        typed = OmegaConf.merge(OmegaConf.structured(base), shielded(values))
-        return bared(OmegaConf.to_object(typed))
+        own = {f.name: f.default for f in fields(schema) if f.default != shield(f.default)}
+        base = schema(**shield(own)) if own else schema
+        typed = OmegaConf.merge(OmegaConf.structured(base), shield(values))
+        return unshield(OmegaConf.to_object(typed))
     except OmegaConfBaseException as error:
         key = f"{prefix}{error.full_key}" if error.full_key else prefix.rstrip(".")
-        reason = bared(str(error.msg if hasattr(error, "msg") else error).splitlines()[0])
-        raise ConfigError(f"{key}: {no_text(key, reason) or reason}.") from None
+        reason = unshield(str(error.msg if hasattr(error, "msg") else error).splitlines()[0])
+        raise ConfigError(f"{key}: {describe_non_text(key, reason) or reason}.") from None
 
 
-def to_node(run: Run) -> Node:
+def make_node(run: RunConfig) -> Node:
     """A run as plain values, axis nodes with their names, so that it composes again."""
     out: Node = dataclasses.asdict(run)
-    out["data"]["source"] = {"name": choice_name(run.data.source), **out["data"]["source"]}
+    out["data"]["source"] = {"name": get_choice_name(run.data.source), **out["data"]["source"]}
     for axis in ("tuning", "architecture", "objective"):
         config = getattr(run, axis)
         if config is None:
             del out[axis]
         else:
-            out[axis] = {"name": choice_name(config), **out[axis]}
+            out[axis] = {"name": get_choice_name(config), **out[axis]}
     return out
 
 
-def to_yaml(run: Run) -> str:
+def format_config(run: RunConfig) -> str:
     """The resolved configuration as YAML."""
-    return written(to_node(run))
+    return format_yaml(make_node(run))

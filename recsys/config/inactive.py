@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, cast
 
-from recsys.config.compose import Run
+from recsys.config.compose import RunConfig
 
 KEYS = (
     "optimizer.encoder_lr",
@@ -16,7 +16,7 @@ KEYS = (
 """Shared keys that mean something for some methods only."""
 
 
-def meaningless(run: Run, key: str) -> str:
+def explain_inactivity(run: RunConfig, key: str) -> str:
     """Why a shared key changes nothing in a run's training; empty where it does."""
     moves, rates = cast(Any, run.tuning).moves, run.optimizer
     if key == "optimizer.encoder_lr" and moves != "encoder":
@@ -33,7 +33,7 @@ def meaningless(run: Run, key: str) -> str:
     return ""
 
 
-def notes(run: Run) -> list[str]:
+def find_inactive_settings(run: RunConfig) -> list[str]:
     """A sentence for each key that was set, and changes nothing."""
     if not run.architecture.trains:  # then all keys of training are refused
         return []
@@ -42,7 +42,7 @@ def notes(run: Run) -> list[str]:
         group, _, name = key.partition(".")
         options = getattr(run, group)
         (field,) = (f for f in dataclasses.fields(options) if f.name == name)
-        why = meaningless(run, key)
+        why = explain_inactivity(run, key)
         if why and getattr(options, name) != field.default:
             found.append(f"{key} changes nothing: {why}.")
     return found

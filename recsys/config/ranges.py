@@ -9,13 +9,13 @@ from dataclasses import Field, fields, is_dataclass
 from types import NoneType
 from typing import Any, cast
 
-from recsys.config.schema import Run
-from recsys.config.yaml_file import Typed, unwrapped
+from recsys.config.schema import RunConfig
+from recsys.config.yaml_file import TypedValue, unwrap
 from recsys.errors import ConfigError
 from recsys.runtime.counts import LARGEST
 
 
-def check_lists(run: Run) -> None:
+def check_lists(run: RunConfig) -> None:
     """Refuses lists of a wrong length or with values that cannot be used."""
     betas, ks = run.optimizer.betas, run.evaluation.k
     if len(betas) != 2:
@@ -29,7 +29,7 @@ def check_lists(run: Run) -> None:
         )
 
 
-def spelled(value: object, field: Field[Any], kind: object, key: str) -> object:
+def normalize_value(value: object, field: Field[Any], kind: object, key: str) -> object:
     """A value as its field has it, however it was spelled.
 
     Nothing at all, `null` and two quotes are one where a key may be empty. YAML 1.1 reads `off` as
@@ -45,14 +45,14 @@ def spelled(value: object, field: Field[Any], kind: object, key: str) -> object:
         ConfigError: A key that takes a text is empty, or a list or a mapping is none.
     """
     origin, allowed = typing.get_origin(kind), typing.get_args(kind)
-    if isinstance(value, Typed):
+    if isinstance(value, TypedValue):
         # A key of a text or a number, as tuning.layers, takes the number.
         number = type(value.value) in allowed and not isinstance(value.value, bool)
         value = value.text if str in (kind, *allowed) and not number else value.value
     if origin in (list, dict):
-        return _contained(key, unwrapped(value), origin)
+        return _normalize_container(key, unwrap(value), origin)
     if value is None and kind is str:
-        if not may_be_empty(field):
+        if not can_be_empty(field):
             raise ConfigError(f"{key} is empty; give it a value, or leave it out.")
         return ""
     if value == "" and NoneType in allowed and (str not in allowed or field.metadata.get("blank")):
@@ -64,12 +64,12 @@ def spelled(value: object, field: Field[Any], kind: object, key: str) -> object:
     return value
 
 
-def may_be_empty(field: Field[Any]) -> bool:
+def can_be_empty(field: Field[Any]) -> bool:
     """Whether a key that takes a text takes none as well: its default or its help says so."""
     return field.default == "" or "empty:" in field.metadata.get("help", "")
 
 
-def _contained(key: str, value: object, kind: type) -> object:
+def _normalize_container(key: str, value: object, kind: type) -> object:
     """A list or a mapping; nothing at all is an empty one, a single value is refused."""
     if value is None or value == "":
         return kind()
@@ -103,12 +103,12 @@ TEMPLATE = re.compile(r"\{[^{}:,]+\}")
 """What a text begins with that YAML takes for a mapping."""
 
 
-def quoted(key: str, text: str) -> str:
+def describe_quoting(key: str, text: str) -> str:
     """What to write where a text begins with a brace."""
     return f"a text that begins with a brace needs quotes of its own, as in {key}=\"'{text}'\""
 
 
-def no_text(key: str, reason: str) -> str | None:
+def describe_non_text(key: str, reason: str) -> str | None:
     """The sentence on a mapping or a list where a text is wanted; None for another reason.
 
     Args:
@@ -123,5 +123,5 @@ def no_text(key: str, reason: str) -> str | None:
     # {title} alone is a YAML mapping without values.
     alone = re.fullmatch(r"\{'([^']*)': None\}", held)
     if alone is not None:
-        return quoted(key, f"{{{alone[1]}}}")
+        return describe_quoting(key, f"{{{alone[1]}}}")
     return f"a text is wanted here, and {held} is a mapping"

@@ -45,7 +45,7 @@ class Choice:
     example: ClassVar[tuple[str, ...]] = ()
 
 
-class Baseline:
+class BaselineConfig:
     """What the `Config` of every architecture that does not train says of itself."""
 
     gives: ClassVar[frozenset[str]] = frozenset()
@@ -64,7 +64,7 @@ class Baseline:
 
 
 @dataclass
-class Data:
+class DataOptions:
     """Which interactions and texts, how they are split, and what a training query is."""
 
     source: Any = option({"name": "quickstart"}, "where the tables come from (axis)")
@@ -193,7 +193,7 @@ class EncoderOptions:
 
 
 @dataclass
-class Optimizer:
+class OptimizerOptions:
     """AdamW with groups by role, and its schedule."""
 
     lr: float = option(3e-4, "learning rate of tuned parameters", least=0)
@@ -212,7 +212,7 @@ class Optimizer:
 
 
 @dataclass
-class Regularization:
+class RegularizationOptions:
     """What keeps the model near its start."""
 
     weight_decay: float = option(0.01, "decoupled decay; none on biases and norms", least=0)
@@ -226,7 +226,7 @@ class Regularization:
 
 
 @dataclass
-class Trainer:
+class TrainerOptions:
     """How long, on what, and in which precision."""
 
     epochs: int = option(5, "passes over the training queries", least=1)
@@ -264,7 +264,7 @@ class Trainer:
 
 
 @dataclass
-class Checkpoint:
+class CheckpointOptions:
     """Which parameters a run keeps, and what a stop costs."""
 
     pick: Literal["best", "last"] = option(
@@ -275,7 +275,7 @@ class Checkpoint:
 
 
 @dataclass
-class Tracking:
+class TrackingOptions:
     """Where the log goes besides the run's folder."""
 
     wandb: Literal["auto", "online", "offline", "off"] = option(
@@ -296,7 +296,7 @@ class Tracking:
 
 
 @dataclass
-class Evaluation:
+class EvaluationOptions:
     """What is ranked, and how it is counted."""
 
     protocol: Literal["catalog", "candidates", "labels", "impressions", "sampled"] = option(
@@ -346,7 +346,7 @@ class Evaluation:
 
 
 @dataclass
-class Run:
+class RunConfig:
     """Everything that one run needs."""
 
     experiment: str | None = option(
@@ -355,14 +355,14 @@ class Run:
     output: str = option("runs", "folder in which the run's own folder is made")
     seed: int = option(0, "of initial weights, queries and negatives", least=0, most=2**32 - 1)
     profile: bool = option(False, "measure where the time goes; changes no weight or metric")
-    data: Data = field(default_factory=Data)
+    data: DataOptions = field(default_factory=DataOptions)
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     tuning: Any = option({"name": "lora"}, "how the encoder is adapted (axis)")
     architecture: Any = option({"name": "two_tower"}, "how a score is made (axis)")
     objective: Any = option({"name": "in_batch"}, "the loss (axis)")
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    regularization: Regularization = field(default_factory=Regularization)
-    trainer: Trainer = field(default_factory=Trainer)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    tracking: Tracking = field(default_factory=Tracking)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    regularization: RegularizationOptions = field(default_factory=RegularizationOptions)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    tracking: TrackingOptions = field(default_factory=TrackingOptions)

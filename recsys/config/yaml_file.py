@@ -1,7 +1,7 @@
 """YAML as plain values: what a file or a word says is data, never a reference to something else.
 
 OmegaConf reads `${name}` as an interpolation and `???` as a missing value, wherever they stand. A
-title, a path or a tag may hold either, so YAML is read and written here without it, and `shielded`
+title, a path or a tag may hold either, so YAML is read and written here without it, and `shield`
 keeps such texts from it where it checks types.
 """
 
@@ -46,7 +46,7 @@ _KINDS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-class _Reader(yaml.SafeLoader):
+class _YamlLoader(yaml.SafeLoader):
     """Plain values; keys are names, as they are written, and none is given twice."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
@@ -64,38 +64,38 @@ class _Reader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-class _Writer(yaml.SafeDumper):
-    """What `_Reader` reads as the same values, and quotes where another reader would not."""
+class _YamlDumper(yaml.SafeDumper):
+    """What `_YamlLoader` reads as the same values, and quotes where another reader would not."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
 
 
 for _kind, _words, _first in _KINDS:
-    for _side in (_Reader, _Writer):
+    for _side in (_YamlLoader, _YamlDumper):
         cast(Any, _side).add_implicit_resolver(
             f"{_TAG}{_kind}", re.compile(f"^(?:{_words})$"), [*_first, *([""] * (_kind == "null"))]
         )
-_Writer.add_multi_representer(PurePath, lambda to, path: to.represent_str(str(path)))
-_Writer.add_multi_representer(Enum, lambda to, value: to.represent_str(value.name))
-_Writer.add_representer(tuple, lambda to, values: to.represent_list(values))
+_YamlDumper.add_multi_representer(PurePath, lambda to, path: to.represent_str(str(path)))
+_YamlDumper.add_multi_representer(Enum, lambda to, value: to.represent_str(value.name))
+_YamlDumper.add_representer(tuple, lambda to, values: to.represent_list(values))
 
 
-def _parsed(text: str) -> object:
+def _parse_yaml(text: str) -> object:
     """A YAML document's values.
 
     Raises:
         ConfigError: Of the reason alone.
     """
     try:
-        return yaml.load(text, _Reader)
+        return yaml.load(text, _YamlLoader)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     except RecursionError:
         raise ConfigError("lists and mappings lie too deep in each other") from None
 
 
-def read_word(text: str) -> object:
+def parse_word(text: str) -> object:
     """The value of a `key=value` word: YAML, but that a bare text is taken as it stands.
 
     In a file ` #` begins a comment; in a path or a title it does not.
@@ -105,7 +105,7 @@ def read_word(text: str) -> object:
     """
     if text in (",", "|", "::", "\t"):  # what may stand between columns, which is no YAML
         return text
-    value, bare = _parsed(text), text.strip()
+    value, bare = _parse_yaml(text), text.strip()
     if (isinstance(value, str) and bare[:1] not in "'\"|>!&") or (
         value is None and bare[:1] == "#"
     ):
@@ -114,7 +114,7 @@ def read_word(text: str) -> object:
 
 
 @dataclass(frozen=True)
-class Typed:
+class TypedValue:
     """A number or a truth value of a word, and what was typed: a key of text takes that.
 
     Attributes:
@@ -129,20 +129,20 @@ class Typed:
         return self.text
 
 
-def typed_word(text: str) -> object:
-    """As `read_word`, with what was typed beside a number or a truth value.
+def parse_typed_word(text: str) -> object:
+    """As `parse_word`, with what was typed beside a number or a truth value.
 
     Raises:
-        ConfigError: As `read_word`.
+        ConfigError: As `parse_word`.
     """
-    value = read_word(text)
+    value = parse_word(text)
     if isinstance(value, bool | int | float) and text.strip()[:1] not in "!&":
-        return Typed(value, text.strip())
+        return TypedValue(value, text.strip())
     return value
 
 
 def as_word(value: object) -> str:
-    """A value as the command line takes it; `read_word` has it again."""
+    """A value as the command line takes it; `parse_word` has it again."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -151,7 +151,7 @@ def as_word(value: object) -> str:
         return as_word(str(value))
     if isinstance(value, str):
         try:
-            same = read_word(value) == value
+            same = parse_word(value) == value
         except ConfigError:
             same = False
         # As '{title}', 'null' and '8'.
@@ -185,17 +185,17 @@ def write_words(words: Sequence[str], keys: Mapping[str, object], listed: str = 
     return out
 
 
-def unwrapped(value: object) -> object:
+def unwrap(value: object) -> object:
     """A value, or a mapping of them, without what was typed."""
     if isinstance(value, dict):
-        return {key: unwrapped(each) for key, each in value.items()}
-    return value.value if isinstance(value, Typed) else value
+        return {key: unwrap(each) for key, each in value.items()}
+    return value.value if isinstance(value, TypedValue) else value
 
 
 def read_mapping(path: Path) -> Node:
     """A YAML file's mapping; a `ConfigError` says why there is none."""
     try:
-        raw = _parsed(path.read_text(encoding="utf-8-sig"))
+        raw = _parse_yaml(path.read_text(encoding="utf-8-sig"))
     except (ConfigError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: not a YAML mapping that can be read: {reason}") from None
@@ -206,18 +206,18 @@ def read_mapping(path: Path) -> Node:
     return cast(Node, raw)
 
 
-def written(node: Node) -> str:
+def format_yaml(node: Node) -> str:
     """Values as YAML, from which `read_mapping` has the same ones again."""
-    return yaml.dump(node, Dumper=_Writer, sort_keys=False, allow_unicode=True)
+    return yaml.dump(node, Dumper=_YamlDumper, sort_keys=False, allow_unicode=True)
 
 
-def merged(below: Node, above: Node) -> Node:
+def merge_nodes(below: Node, above: Node) -> Node:
     """Two mappings as one, in which the second wins; lists are replaced."""
     out = dict(below)
     for key, value in above.items():
         before = out.get(key)
         both = isinstance(value, dict) and isinstance(before, dict)
-        out[key] = merged(cast(Node, before), value) if both else value
+        out[key] = merge_nodes(cast(Node, before), value) if both else value
     return out
 
 
@@ -232,28 +232,28 @@ def flatten_keys(node: Mapping[str, Any], prefix: str = "") -> Node:
     return out
 
 
-def shielded(value: object) -> Any:  # noqa: ANN401
-    """A value whose texts OmegaConf takes as they are; `bared` gives them back."""
+def shield(value: object) -> Any:  # noqa: ANN401
+    """A value whose texts OmegaConf takes as they are; `unshield` gives them back."""
     if isinstance(value, str):
         return f"?{_SHIELD}??" if value == "???" else value.replace("${", f"${_SHIELD}{{")
     if isinstance(value, list | tuple):
-        return [shielded(each) for each in value]
+        return [shield(each) for each in value]
     if isinstance(value, dict):
-        return {shielded(key): shielded(each) for key, each in value.items()}
+        return {shield(key): shield(each) for key, each in value.items()}
     return value
 
 
-def bared(value: object) -> Any:  # noqa: ANN401
-    """What `shielded` changed, as it was; a dataclass is changed where it is."""
+def unshield(value: object) -> Any:  # noqa: ANN401
+    """What `shield` changed, as it was; a dataclass is changed where it is."""
     if isinstance(value, str):
         return value.replace(f"${_SHIELD}{{", "${").replace(f"?{_SHIELD}??", "???")
     if isinstance(value, list | tuple):
-        return type(value)(bared(each) for each in value)
+        return type(value)(unshield(each) for each in value)
     if isinstance(value, dict):
-        return {bared(key): bared(each) for key, each in value.items()}
+        return {unshield(key): unshield(each) for key, each in value.items()}
     if isinstance(value, PurePath):
-        return type(value)(bared(str(value)))
+        return type(value)(unshield(str(value)))
     if is_dataclass(value) and not isinstance(value, type):
         for f in fields(value):
-            setattr(value, f.name, bared(getattr(value, f.name)))
+            setattr(value, f.name, unshield(getattr(value, f.name)))
     return value

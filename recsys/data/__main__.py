@@ -5,7 +5,7 @@ from __future__ import annotations
 from recsys import printable
 from recsys.runtime import command
 
-command.listen(__name__)
+command.exit_on_interrupt(__name__)
 
 import importlib
 import shlex
@@ -18,14 +18,21 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 
-from recsys.config.compose import AXES, choices, compose_data, nearest
-from recsys.config.schema import Data
+from recsys.config.compose import AXES, compose_data, list_choices, nearest
+from recsys.config.schema import DataOptions
 from recsys.data import export, prepare
-from recsys.data.describe import Count, Description, describe, describe_split, estimate, rated
-from recsys.data.reviews import with_reviews
-from recsys.data.splits.methods import Method, everything
+from recsys.data.describe import (
+    Count,
+    Description,
+    describe_split,
+    describe_tables,
+    estimate_tokens,
+    warn_of_ratings,
+)
+from recsys.data.reviews import add_reviews
+from recsys.data.splits.methods import Method, collect_events
 from recsys.data.tables import Tables
-from recsys.errors import ConfigError, RecsysError, system_told
+from recsys.errors import ConfigError, RecsysError, raise_file_error
 
 _AXIS = "data.source"
 _LEGEND = "least / 25 % / half / 75 % / 90 % / most"
@@ -42,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         if flags and flags != ["--help"]:
             raise ConfigError(f"{flags[0]} is not a flag; there is --help.")
         if flags or not argv:
-            print(_help())
+            print(_format_help())
             return 0
         _run(argv)
     except RecsysError as error:
@@ -51,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _help() -> str:
+def _format_help() -> str:
     lines = [
         "usage: python -m recsys.data source=NAME [path=FOLDER] [key=value ...]",
         "",
@@ -64,15 +71,15 @@ def _help() -> str:
         "",
         "The keys of the source and those of data, with or without their prefix:",
     ]
-    for field in fields(Data):
+    for field in fields(DataOptions):
         if field.name != "source":
             lines.append(f"  {field.name:<18}{field.metadata['help']}")
     lines += ["", "source:"]
-    lines += [f"  {name:<18}{text}" for name, text in choices(_AXIS).items()]
+    lines += [f"  {name:<18}{text}" for name, text in list_choices(_AXIS).items()]
     return "\n".join(lines)
 
 
-def _words(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def _parse_words(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The words with their full keys, and those of the command's own keys.
 
     Raises:
@@ -86,11 +93,11 @@ def _words(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         given["source" if key == "data.source" else key] = value
     name = given.pop("source", None)
     if not name:
-        raise ConfigError(f"source is missing.{nearest('', choices(_AXIS))}")
+        raise ConfigError(f"source is missing.{nearest('', list_choices(_AXIS))}")
     compose_data([f"{_AXIS}={name}"])  # an unknown name is refused here
     module = importlib.import_module(name if "." in name else f"{AXES[_AXIS]}.{name}")
     own = {field.name for field in fields(module.Config)}
-    shared = {field.name for field in fields(Data)} - {"source"}
+    shared = {field.name for field in fields(DataOptions)} - {"source"}
     words, rest = [f"{_AXIS}={name}"], {}
     for key, value in given.items():
         # Messages give keys as fit has them, which are taken as well.
@@ -108,31 +115,31 @@ def _words(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return words, rest
 
 
-@system_told()
+@raise_file_error()
 def _run(argv: Sequence[str]) -> None:
-    words, rest = _words(argv)
+    words, rest = _parse_words(argv)
     run = compose_data(words)
     data, out = run.data, Path(rest["output"]) if "output" in rest else None
     if out is not None:
         export.check_free(out)
-    count = _tokens(rest["encoder"]) if "encoder" in rest else estimate
-    tables = prepare.tables(data)
+    count = _make_token_counter(rest["encoder"]) if "encoder" in rest else estimate_tokens
+    tables = prepare.load_tables(data)
     print(f"{words[0].partition('=')[2]}, quantiles as {_LEGEND}")
-    found = describe(tables, everything(tables), count, data.max_tokens)
-    _show(Description(found.rows, [*found.warnings, *rated(tables, data.positive_from)]))
-    method = _split(data, tables)
+    found = describe_tables(tables, collect_events(tables), count, data.max_tokens)
+    _show(Description(found.rows, [*found.warnings, *warn_of_ratings(tables, data.positive_from)]))
+    method = _show_split(data, tables)
     if out is not None:
         # As they are, without reviews in the user texts: those are a matter of the split.
-        used = export.settings(data, method)
-        export.write(out, tables, used)
-        words = ["data.source=tables", f"data.source.path={out}", *used.words()]
+        used = export.make_export_settings(data, method)
+        export.write_tables(out, tables, used)
+        words = ["data.source=tables", f"data.source.path={out}", *used.format_options()]
         print(f"written: {out} (to use it as it is described here: {shlex.join(words)})")
 
 
-def _split(data: Data, tables: Tables) -> Method | None:
+def _show_split(data: DataOptions, tables: Tables) -> Method | None:
     """Shows the split and returns how it is made; None where there is none to propose."""
     try:
-        made = prepare.split(data, tables)
+        made = prepare.split_tables(data, tables)
     except ConfigError as error:
         if data.split != "default" or data.user_reviews:
             raise
@@ -140,20 +147,20 @@ def _split(data: Data, tables: Tables) -> Method | None:
         return None
     _show(describe_split(made, tables.items.height))
     if data.user_reviews:
-        tables = with_reviews(tables, made, data.user_reviews)
+        tables = add_reviews(tables, made, data.user_reviews)
     for note in (*tables.notes, *made.notes):
-        print(printable.line(f"note: {note}"))
-    return prepare.method(data)
+        print(printable.escape_line(f"note: {note}"))
+    return prepare.find_split_method(data)
 
 
 def _show(description: Description) -> None:
     for name, value in description.rows:
-        print(printable.line(f"  {name:<36}{value}"))
+        print(printable.escape_line(f"  {name:<36}{value}"))
     for sentence in description.warnings:
-        print(printable.line(f"warning: {sentence}"))
+        print(printable.escape_line(f"warning: {sentence}"))
 
 
-def _tokens(model: str) -> Count:
+def _make_token_counter(model: str) -> Count:
     """Counts with the tokeniser of a language model.
 
     Raises:
@@ -173,4 +180,4 @@ def _tokens(model: str) -> Count:
 
 
 if __name__ == "__main__":
-    command.command(main)
+    command.run_command(main)

@@ -39,7 +39,7 @@ _OUTCOMES = (
 """Columns that say what came of an event, or which one it was."""
 
 
-class Context(nn.Module):
+class ContextEmbedding(nn.Module):
     """The sum of learned vectors of what is known of a query, zero at first.
 
     Args:
@@ -61,7 +61,7 @@ class Context(nn.Module):
 
 
 @dataclass(frozen=True)
-class Situations:
+class ContextFeatures:
     """What is known of the queries of a data set, as codes; what the codes stand for.
 
     Attributes:
@@ -79,11 +79,13 @@ class Situations:
         """How many codes each name has, the unknown one included."""
         return {name: len(values) for name, values in self.values.items()}
 
-    def pieces(self) -> dict[str, list[str]]:
+    def format_codes(self) -> dict[str, list[str]]:
         """What a text says of each code, by name: "device: phone"; nothing of the unknown one."""
-        return {name: [_piece(name, value) for value in of] for name, of in self.values.items()}
+        return {
+            name: [_format_value(name, value) for value in of] for name, of in self.values.items()
+        }
 
-    def ask(
+    def encode_context(
         self, moment: int, given: Mapping[str, str]
     ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """The codes of one query that is asked now, as training has them.
@@ -100,9 +102,9 @@ class Situations:
         """
         columns = [name for name in self.values if name not in self.clock]
         for name in given:
-            self._check(name, columns)
+            self._check_column(name, columns)
         time = np.array([moment])
-        found = {name: torch.from_numpy(_of_time(name, time)) for name in self.clock}
+        found = {name: torch.from_numpy(_encode_time(name, time)) for name in self.clock}
         notes = []
         for name in columns:
             values, value = self.values[name], given.get(name)
@@ -118,7 +120,7 @@ class Situations:
                 )
         return {name: found[name] for name in self.values}, tuple(notes)
 
-    def _check(self, name: str, columns: Sequence[str]) -> None:
+    def _check_column(self, name: str, columns: Sequence[str]) -> None:
         """Refuses a column that a query cannot be asked in."""
         if not self.values:
             raise ConfigError(
@@ -138,14 +140,14 @@ class Situations:
             )
 
 
-def _piece(name: str, value: str) -> str:
+def _format_value(name: str, value: str) -> str:
     said = " ".join(value.split())
     return f"{name.replace('_', ' ')}: {said}" if said else ""
 
 
-def situations(
+def make_context_features(
     tables: Tables, split: Split, names: Sequence[str], outcomes: Sequence[str]
-) -> Situations:
+) -> ContextFeatures:
     """What is known of each event before its user chooses.
 
     `hour` (0 to 23) and `weekday` are those of the event's time, in UTC. The values of a column
@@ -164,15 +166,15 @@ def situations(
     """
     if len(set(names)) < len(names):
         raise ConfigError("architecture.context names a column twice; leave one out.")
-    found = {name: _known(tables, split, name, outcomes) for name in names}
-    return Situations(
+    found = {name: _encode_feature(tables, split, name, outcomes) for name in names}
+    return ContextFeatures(
         codes={name: codes for name, (codes, _) in found.items()},
         values={name: ("", *values) for name, (_, values) in found.items()},
         clock=frozenset(n for n in names if n in _CLOCK and n not in tables.interactions.columns),
     )
 
 
-def _known(
+def _encode_feature(
     tables: Tables, split: Split, name: str, outcomes: Sequence[str]
 ) -> tuple[Ints, Sequence[str]]:
     """(N,) codes of the events, and the values of the codes from 1."""
@@ -189,17 +191,17 @@ def _known(
                 f"architecture.context: {name} needs times, and the interactions have an order "
                 "only; leave it out or name the time column."
             )
-        return _of_time(name, split.time), _CLOCK[name]
+        return _encode_time(name, split.time), _CLOCK[name]
     if name not in frame.columns or split.row is None:
         known = [*_CLOCK, *(c for c in frame.columns if c not in banned)]
         raise ConfigError(
             f"architecture.context: the interactions have no column '{name}' (there are: "
             f"{', '.join(known)})."
         )
-    return _column(frame[name].gather(split.row), split)
+    return _encode_column(frame[name].gather(split.row), split)
 
 
-def _of_time(name: str, time: Ints) -> Ints:
+def _encode_time(name: str, time: Ints) -> Ints:
     """(N,) codes of hour or weekday from milliseconds since 1970 (N,), in UTC."""
     if name == "hour":
         return 1 + time % _DAY // _HOUR
@@ -207,7 +209,7 @@ def _of_time(name: str, time: Ints) -> Ints:
     return 1 + (time // _DAY + 3) % 7
 
 
-def _column(values: pl.Series, split: Split) -> tuple[Ints, Sequence[str]]:
+def _encode_column(values: pl.Series, split: Split) -> tuple[Ints, Sequence[str]]:
     """(N,) codes of a column in the split's order, and its values in training."""
     if values.dtype.is_float() or values.dtype.is_nested() or values.dtype.is_temporal():
         raise ConfigError(

@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.data.columns.times import day, unlikely
-from recsys.data.splits.availability import Windows
-from recsys.data.splits.history import Past
+from recsys.data.columns.times import describe_unlikely_times, format_day
+from recsys.data.splits.availability import AvailabilityWindows
+from recsys.data.splits.history import CaseHistories
 from recsys.data.splits.methods import TEST, TRAIN, VAL, Split
 from recsys.data.tables import Tables
 
@@ -43,12 +43,12 @@ class Description:
     warnings: list[str]
 
 
-def estimate(texts: pl.Series) -> Ints:
+def estimate_tokens(texts: pl.Series) -> Ints:
     """(N,) words and signs of texts: what a wordpiece tokeniser makes at least."""
     return texts.str.count_matches(_PIECES).to_numpy().astype(np.int64)
 
 
-def describe(tables: Tables, events: Split, count: Count, max_tokens: int) -> Description:
+def describe_tables(tables: Tables, events: Split, count: Count, max_tokens: int) -> Description:
     """The figures that do not depend on a split.
 
     Args:
@@ -58,9 +58,9 @@ def describe(tables: Tables, events: Split, count: Count, max_tokens: int) -> De
         max_tokens: Longest item text that training keeps.
     """
     out = Description([], [])
-    _counts(out, tables, events)
-    _times(out, events)
-    _texts(out, tables, count, max_tokens)
+    _add_counts(out, tables, events)
+    _add_times(out, events)
+    _add_texts(out, tables, count, max_tokens)
     return out
 
 
@@ -72,31 +72,36 @@ def describe_split(split: Split, items: int) -> Description:
         items: Number of items in the catalog.
     """
     out = Description([], [])
-    item, liked, past = split.item, split.label > 0, Past(split)
+    item, liked, past = split.item, split.label > 0, CaseHistories(split)
     out.rows.append(("split", split.name))
     for role, name in ((TRAIN, "train"), (VAL, "validation"), (TEST, "test")):
         here = split.role == role
-        out.rows.append((name, f"{_n(here)} events, {_n(here & liked)} of them liked"))
+        out.rows.append(
+            (name, f"{_format_count(here)} events, {_format_count(here & liked)} of them liked")
+        )
     trained = np.bincount(item[(split.role == TRAIN) & liked], minlength=items) > 0
-    again = repeated(split, items)
+    again = find_repeats(split, items)
     for role, name in ((VAL, "validation"), (TEST, "test")):
-        at = split.cases(role)
+        at = split.list_cases(role)
         if not len(at):
             continue
-        new, cold_users = ~trained[item[at]], past.cold(at)
+        new, cold_users = ~trained[item[at]], past.is_cold(at)
         cold = np.unique(item[at][new])
         out.rows += [
-            (f"{name}: cold items", f"{_share(new)} of targets, {len(cold):,} items"),
-            (f"{name}: users without training", f"{_share(cold_users)} of targets"),
-            (f"{name}: had before", f"{_share(again[at])} of targets"),
-            (f"{name}: history before a target", _quantiles(past.lengths(at))),
+            (f"{name}: cold items", f"{_format_share(new)} of targets, {len(cold):,} items"),
+            (f"{name}: users without training", f"{_format_share(cold_users)} of targets"),
+            (f"{name}: had before", f"{_format_share(again[at])} of targets"),
+            (f"{name}: history before a target", _format_quantiles(past.count_events(at))),
         ]
         if split.windows is not None:
-            outside = split.windows.outside(at, item[at].astype(np.int64))
-            out.rows.append((f"{name}: outside their window", f"{_share(outside)} of targets"))
+            outside = split.windows.is_unavailable(at, item[at].astype(np.int64))
+            out.rows.append(
+                (f"{name}: outside their window", f"{_format_share(outside)} of targets")
+            )
             if outside.any():
                 out.warnings.append(
-                    f"{_n(outside)} of the {name} targets were chosen when their item could not "
+                    f"{_format_count(outside)} of the {name} targets were chosen when their item "
+                    "could not "
                     "be had, as available_from and available_until say: check these."
                 )
         if role == TEST:
@@ -105,7 +110,7 @@ def describe_split(split: Split, items: int) -> Description:
     return out
 
 
-def rated(tables: Tables, positive_from: float | None) -> list[str]:
+def warn_of_ratings(tables: Tables, positive_from: float | None) -> list[str]:
     """A warning where ratings differ and every one of them counts as liked."""
     if positive_from is not None or "rating" not in tables.interactions.columns:
         return []
@@ -124,7 +129,8 @@ def _warn_of_cases(
 ) -> None:
     if cold.mean() > 0.05:
         out.warnings.append(
-            f"{_share(cold)} of the test targets are items that training never shows: read cold "
+            f"{_format_share(cold)} of the test targets are items that training never shows: read "
+            "cold "
             "and warm items apart, and beware of losses that push unseen items down."
         )
     if new.mean() > 0.5:
@@ -133,7 +139,7 @@ def _warn_of_cases(
         )
     if again.mean() > 0.01:
         out.warnings.append(
-            f"{_share(again)} of the test targets were in the user's history already: with "
+            f"{_format_share(again)} of the test targets were in the user's history already: with "
             "evaluation.mask_history=true no method can reach them."
         )
 
@@ -143,7 +149,7 @@ def _warn_of_ties(out: Description, split: Split) -> None:
     at = np.flatnonzero(split.label > 0)
     if split.time is None or not split.name.startswith("leave_one_out") or len(at) < 2:
         return
-    user = split.user()[at]
+    user = split.compute_user_rows()[at]
     last = np.flatnonzero(np.append(user[1:] != user[:-1], True))
     last = last[(last > 0) & (user[last - 1] == user[last])]
     ties = split.time[at[last]] == split.time[at[last - 1]]
@@ -152,33 +158,38 @@ def _warn_of_ties(out: Description, split: Split) -> None:
         ties &= (own < 0) | (own != split.basket[at[last - 1]])
     if len(ties) and ties.mean() > 0.1:
         out.warnings.append(
-            f"for {_share(ties)} of the users the last two events share a time: the order in the "
+            f"for {_format_share(ties)} of the users the last two events share a time: the order "
+            "in the "
             "file decides which one is the target."
         )
 
 
-def _counts(out: Description, tables: Tables, events: Split) -> None:
+def _add_counts(out: Description, tables: Tables, events: Split) -> None:
     n, users, items = len(events.item), tables.users.height, tables.items.height
     per_user = np.diff(events.offsets)
     per_item = np.bincount(events.item, minlength=items)
-    repeats = repeated(events, items)
+    repeats = find_repeats(events, items)
     used = int(np.sum(per_item > 0))
     out.rows += [
-        ("users", f"{users:,} ({_n(per_user > 0)} with interactions)"),
+        ("users", f"{users:,} ({_format_count(per_user > 0)} with interactions)"),
         ("items", f"{items:,} ({used:,} with interactions)"),
         ("interactions", f"{n:,}"),
         ("density", f"{(~repeats).sum() / (users * items):.3%} of all pairs of user and item"),
-        ("events of a user", _quantiles(per_user[per_user > 0])),
-        ("events of an item", _quantiles(per_item[per_item > 0])),
-        ("repeats", f"{_share(repeats)} of interactions are with an item that the user had before"),
+        ("events of a user", _format_quantiles(per_user[per_user > 0])),
+        ("events of an item", _format_quantiles(per_item[per_item > 0])),
+        (
+            "repeats",
+            f"{_format_share(repeats)} of interactions are with an item that the user had before",
+        ),
         ("columns", ", ".join(tables.interactions.columns)),
     ]
     if events.basket is not None:
         inside = events.basket[events.basket >= 0]
         sizes = np.bincount(inside)
-        shown = f"{_n(sizes > 0)}, with so many events: {_quantiles(sizes[sizes > 0])}"
+        quantiles = _format_quantiles(sizes[sizes > 0])
+        shown = f"{_format_count(sizes > 0)}, with so many events: {quantiles}"
         out.rows.append(("baskets", shown))
-    windows = Windows.of(tables.items)
+    windows = AvailabilityWindows.from_items(tables.items)
     if windows is not None:
         out.rows.append(("items with a window", f"{windows.bounded:,} (available from or until)"))
     if "rating" in tables.interactions.columns:
@@ -194,7 +205,7 @@ def _counts(out: Description, tables: Tables, events: Split) -> None:
             )
 
 
-def repeated(events: Split, items: int) -> NDArray[np.bool_]:
+def find_repeats(events: Split, items: int) -> NDArray[np.bool_]:
     """(N,) whether the user had the event's item before, and not just in the same basket."""
     again = np.zeros(len(events.item), dtype=bool)
     offsets, ends = events.offsets, np.arange(len(events.item))
@@ -216,7 +227,7 @@ def repeated(events: Split, items: int) -> NDArray[np.bool_]:
     return again
 
 
-def _times(out: Description, events: Split) -> None:
+def _add_times(out: Description, events: Split) -> None:
     if events.time is None:
         out.rows.append(("time", "none, an order only"))
         out.warnings.append("there are no times: a time split cannot be made of this data.")
@@ -231,27 +242,40 @@ def _times(out: Description, events: Split) -> None:
     shared = np.append(same, False)
     shared[1:] |= same
     out.rows += [
-        ("span", f"{day(first)} to {day(last)} ({(last - first) / _DAY_MS:,.0f} days)"),
-        ("span of the median user", _duration(float(np.median(spans)))),
-        ("shared times", f"{_share(shared)} of interactions share it with another of the user"),
+        (
+            "span",
+            f"{format_day(first)} to {format_day(last)} ({(last - first) / _DAY_MS:,.0f} days)",
+        ),
+        ("span of the median user", _format_duration(float(np.median(spans)))),
+        (
+            "shared times",
+            f"{_format_share(shared)} of interactions share it with another of the user",
+        ),
     ]
     if shared.mean() > 0.1:
         drawn = "" if events.basket is None else ", and drawn within a basket"
         out.warnings.append(
-            f"{_share(shared)} of the interactions share their time with another one of the user: "
+            f"{_format_share(shared)} of the interactions share their time with another one of the "
+            "user: "
             f"their order in a history is that of the file{drawn}."
         )
-    twice = _twice(events)
-    out.rows.append(("same user, item and time", f"{_share(twice)} of interactions, {_n(twice)}"))
+    twice = _find_duplicates(events)
+    out.rows.append(
+        (
+            "same user, item and time",
+            f"{_format_share(twice)} of interactions, {_format_count(twice)}",
+        )
+    )
     if twice.any():
         out.warnings.append(
-            f"{_n(twice)} interactions have user, item and time of another one: is the file joined "
+            f"{_format_count(twice)} interactions have user, item and time of another one: is the "
+            "file joined "
             "twice, or is it one purchase on several lines? data.repeats=first keeps one of them."
         )
-    out.warnings += unlikely(first, last)
+    out.warnings += describe_unlikely_times(first, last)
 
 
-def _twice(events: Split) -> NDArray[np.bool_]:
+def _find_duplicates(events: Split) -> NDArray[np.bool_]:
     """(N,) whether an event has user, item and time of an earlier one."""
     assert events.time is not None
     new = np.append(True, events.time[1:] != events.time[:-1])
@@ -265,48 +289,53 @@ def _twice(events: Split) -> NDArray[np.bool_]:
     return again
 
 
-def _texts(out: Description, tables: Tables, count: Count, max_tokens: int) -> None:
+def _add_texts(out: Description, tables: Tables, count: Count, max_tokens: int) -> None:
     texts = tables.items["text"]
     sizes = count(texts)
     twice = texts.is_duplicated().to_numpy()
     entities = int(texts.str.contains(_ENTITY).sum())
     long = sizes > max_tokens
     unit, more, least = "tokens", "", ""
-    if count is estimate:
+    if count is estimate_tokens:
         unit, least = "words and signs", "at least "
         more = f" ({least}so many tokens; encoder=MODEL counts tokens)"
     out.rows += [
-        (f"{unit} of an item", f"{_quantiles(sizes)}, mean {sizes.mean():.1f}{more}"),
-        ("longer than data.max_tokens", f"{least}{_share(long)} of items ({max_tokens} tokens)"),
-        ("same text as another", f"{_share(twice)} of items"),
+        (f"{unit} of an item", f"{_format_quantiles(sizes)}, mean {sizes.mean():.1f}{more}"),
+        (
+            "longer than data.max_tokens",
+            f"{least}{_format_share(long)} of items ({max_tokens} tokens)",
+        ),
+        ("same text as another", f"{_format_share(twice)} of items"),
     ]
     profiles = tables.users["text"].fill_null("")
     known = profiles.filter(profiles != "")
     out.rows.append(("users with a text", f"{len(known):,} of {len(profiles):,}"))
     if len(known):
-        out.rows.append((f"{unit} of a user", f"{_quantiles(count(known))}{more}"))
+        out.rows.append((f"{unit} of a user", f"{_format_quantiles(count(known))}{more}"))
     if twice.mean() > 0.01:
         out.warnings.append(
-            f"{_share(twice)} of the items have the same text as another: a method that reads text "
+            f"{_format_share(twice)} of the items have the same text as another: a method that "
+            "reads text "
             "only cannot tell them apart."
         )
     if entities:
         out.warnings.append(f"{entities:,} item texts hold HTML entities, such as &amp;.")
     if long.mean() > 0.1:
         out.warnings.append(
-            f"{least}{_share(long)} of the item texts are cut at data.max_tokens={max_tokens}."
+            f"{least}{_format_share(long)} of the item texts are cut at "
+            f"data.max_tokens={max_tokens}."
         )
 
 
-def _n(mask: NDArray[np.bool_]) -> str:
+def _format_count(mask: NDArray[np.bool_]) -> str:
     return f"{int(mask.sum()):,}"
 
 
-def _share(mask: NDArray[np.bool_]) -> str:
+def _format_share(mask: NDArray[np.bool_]) -> str:
     return f"{float(mask.mean()) if len(mask) else 0.0:.1%}"
 
 
-def _quantiles(values: NDArray[np.integer]) -> str:
+def _format_quantiles(values: NDArray[np.integer]) -> str:
     """Least, quarters, nine tenths and most."""
     if not len(values):
         return "none"
@@ -314,7 +343,7 @@ def _quantiles(values: NDArray[np.integer]) -> str:
     return f"{least:,} / {low:,} / {middle:,} / {high:,} / {most:,} / {last:,}"
 
 
-def _duration(ms: float) -> str:
+def _format_duration(ms: float) -> str:
     for size, name in ((_DAY_MS, "days"), (3_600_000, "hours"), (60_000, "minutes")):
         if ms >= size:
             return f"{ms / size:,.1f} {name}"

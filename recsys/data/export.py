@@ -15,11 +15,11 @@ from typing import Any, cast
 
 import polars as pl
 
-from recsys.config.schema import Data
+from recsys.config.schema import DataOptions
 from recsys.data.splits.methods import Method
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError, DataError
-from recsys.runtime.files import atomic_folder
+from recsys.runtime.files import open_atomic_folder
 
 FILE = "data.json"
 _METHODS = typing.get_args(Method)
@@ -31,7 +31,7 @@ _DONE = (
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExportSettings:
     """What tables were described with.
 
     Attributes:
@@ -42,12 +42,12 @@ class Settings:
     split: Method | None
     keys: dict[str, str]
 
-    def words(self) -> list[str]:
+    def format_options(self) -> list[str]:
         """The keys as words of a command line."""
         return [f"data.{key}={value}" for key, value in self.keys.items()]
 
 
-def settings(data: Data, method: Method | None) -> Settings:
+def make_export_settings(data: DataOptions, method: Method | None) -> ExportSettings:
     """What tables are to be used with as they were described, beside their folder.
 
     Args:
@@ -59,7 +59,7 @@ def settings(data: Data, method: Method | None) -> Settings:
         value = getattr(data, field.name)
         if field.name not in _DONE and value != field.default:
             keys[field.name] = str(value).removesuffix(".0")
-    return Settings(method, keys)
+    return ExportSettings(method, keys)
 
 
 def check_free(out: Path) -> None:
@@ -79,14 +79,14 @@ def check_free(out: Path) -> None:
         raise ConfigError(f"output={out}: {above} takes no files; choose a folder of your own.")
 
 
-def write(out: Path, tables: Tables, used: Settings) -> None:
+def write_tables(out: Path, tables: Tables, used: ExportSettings) -> None:
     """Writes a folder that is whole or absent.
 
     Raises:
         DataError: The disk is full, the folder is there by now, or it cannot be written.
     """
     try:
-        with atomic_folder(out) as folder:
+        with open_atomic_folder(out) as folder:
             tables.interactions.write_parquet(folder / "interactions.parquet")
             tables.items.write_parquet(folder / "items.parquet")
             tables.users.write_parquet(folder / "users.parquet")
@@ -97,7 +97,7 @@ def write(out: Path, tables: Tables, used: Settings) -> None:
         raise DataError(f"{out} cannot be written ({reason}); choose another folder.") from error
 
 
-def read(folder: Path) -> Settings:
+def read_settings(folder: Path) -> ExportSettings:
     """What the tables of a folder were described with.
 
     A folder without a word of it has the split of its column `split`, where there is one.
@@ -115,6 +115,6 @@ def read(folder: Path) -> Settings:
             raise DataError(f"{path} is damaged ({error}); write the folder again.") from error
         if split is not None and split not in _METHODS:
             raise DataError(f"{path} names the split '{split}'; use {', '.join(_METHODS)}.")
-        return Settings(split, keys)
+        return ExportSettings(split, keys)
     given = events.is_file() and "split" in pl.read_parquet_schema(events)
-    return Settings("given" if given else None, {})
+    return ExportSettings("given" if given else None, {})

@@ -31,7 +31,7 @@ _REPEATS = {
 }
 
 
-def apply(
+def filter_tables(
     tables: Tables,
     *,
     event_column: str = "event",
@@ -64,15 +64,15 @@ def apply(
     notes = list(tables.notes)
     events = tables.interactions
     steps: tuple[tuple[str, Callable[[pl.DataFrame], pl.DataFrame]], ...] = (
-        ("event_types", lambda f: _types(f, event_column, event_types or {})),
-        ("since and until", lambda f: _span(f, since, until)),
-        ("min_rating", lambda f: _rated(f, min_rating)),
-        ("repeats", lambda f: _once(f, repeats)),
+        ("event_types", lambda f: _filter_event_types(f, event_column, event_types or {})),
+        ("since and until", lambda f: _filter_period(f, since, until)),
+        ("min_rating", lambda f: _filter_ratings(f, min_rating)),
+        ("repeats", lambda f: _drop_repeats(f, repeats)),
     )
     for name, left in steps:
         before, events = events, left(events)
         if events is not before:
-            notes.append(_said(name, before.height, events.height, "interactions"))
+            notes.append(_describe_filter(name, before.height, events.height, "interactions"))
     if repeats != "keep":
         notes.append(_REPEATS[repeats])
     out = Tables(events, tables.items, tables.users, tuple(notes))
@@ -80,14 +80,14 @@ def apply(
         words = pl.col("text").str.count_matches(COUNTED)
         texts = out.items.filter(words >= min_text)
         kept = events.filter(pl.col("item").is_in(texts["item"].to_list()))
-        out = _left(out, "min_text", Tables(kept, texts, out.users))
+        out = _add_notes(out, "min_text", Tables(kept, texts, out.users))
     if k_core is not None:
-        core = _core(out.interactions, k_core)
+        core = _filter_k_core(out.interactions, k_core)
         items, users = (
             frame.filter(pl.col(key).is_in(core[key].unique().to_list()))
             for key, frame in (("item", out.items), ("user", out.users))
         )
-        out = _left(out, "k_core", Tables(core, items, users))
+        out = _add_notes(out, "k_core", Tables(core, items, users))
         said = "data.k_core: events are counted before the split, those that it holds out included."
         out = replace(out, notes=(*out.notes, said))
     if out.interactions.is_empty():
@@ -95,10 +95,10 @@ def apply(
     return out
 
 
-def _left(before: Tables, name: str, after: Tables) -> Tables:
+def _add_notes(before: Tables, name: str, after: Tables) -> Tables:
     """What is left, with the notes of before and what this filter took from each table."""
     notes = [
-        _said(name, old.height, new.height, what)
+        _describe_filter(name, old.height, new.height, what)
         for what, old, new in (
             ("interactions", before.interactions, after.interactions),
             ("items", before.items, after.items),
@@ -109,11 +109,11 @@ def _left(before: Tables, name: str, after: Tables) -> Tables:
     return replace(after, notes=(*before.notes, *notes))
 
 
-def _said(name: str, before: int, after: int, what: str) -> str:
+def _describe_filter(name: str, before: int, after: int, what: str) -> str:
     return f"data.{name}: {before - after} of {before} {what} left out."
 
 
-def _need(frame: pl.DataFrame, column: str, key: str) -> None:
+def _check_column(frame: pl.DataFrame, column: str, key: str) -> None:
     if column not in frame.columns:
         raise ConfigError(
             f"data.{key} needs the column '{column}' of the interactions, which have "
@@ -121,10 +121,12 @@ def _need(frame: pl.DataFrame, column: str, key: str) -> None:
         )
 
 
-def _types(frame: pl.DataFrame, column: str, types: Mapping[str, float]) -> pl.DataFrame:
+def _filter_event_types(
+    frame: pl.DataFrame, column: str, types: Mapping[str, float]
+) -> pl.DataFrame:
     if not types:
         return frame
-    _need(frame, column, "event_types")
+    _check_column(frame, column, "event_types")
     kinds = frame[column].cast(pl.String)
     unknown = sorted(set(types) - set(kinds.unique().drop_nulls().to_list()))
     if unknown:
@@ -142,11 +144,11 @@ def _types(frame: pl.DataFrame, column: str, types: Mapping[str, float]) -> pl.D
     return frame.with_columns(weight.alias("weight")).filter(weight.is_not_null())
 
 
-def _span(frame: pl.DataFrame, since: str | None, until: str | None) -> pl.DataFrame:
+def _filter_period(frame: pl.DataFrame, since: str | None, until: str | None) -> pl.DataFrame:
     for name, text in (("since", since), ("until", until)):
         if text is None:
             continue
-        _need(frame, "time", name)
+        _check_column(frame, "time", name)
         try:
             moment = int(parse_times(pl.Series(name, [str(text)]), "data")[0])
         except DataError:
@@ -158,28 +160,28 @@ def _span(frame: pl.DataFrame, since: str | None, until: str | None) -> pl.DataF
     return frame
 
 
-def _rated(frame: pl.DataFrame, least: float | None) -> pl.DataFrame:
+def _filter_ratings(frame: pl.DataFrame, least: float | None) -> pl.DataFrame:
     if least is None:
         return frame
-    _need(frame, "rating", "min_rating")
+    _check_column(frame, "rating", "min_rating")
     return frame.filter(pl.col("rating") >= least)
 
 
-def _once(frame: pl.DataFrame, repeats: Repeats) -> pl.DataFrame:
+def _drop_repeats(frame: pl.DataFrame, repeats: Repeats) -> pl.DataFrame:
     """Among equal times, file order is the order; the rows stay in file order."""
     if repeats == "keep":
         return frame
-    order = frame.with_row_index("_row").select("_row", "user", "item", *_time(frame))
-    order = order.sort(*_time(frame), "_row") if _time(frame) else order
+    order = frame.with_row_index("_row").select("_row", "user", "item", *_find_time_columns(frame))
+    order = order.sort(*_find_time_columns(frame), "_row") if _find_time_columns(frame) else order
     kept = order.unique(["user", "item"], keep=repeats, maintain_order=True)["_row"].sort()
     return frame[kept]
 
 
-def _time(frame: pl.DataFrame) -> list[str]:
+def _find_time_columns(frame: pl.DataFrame) -> list[str]:
     return ["time"] if "time" in frame.columns else []
 
 
-def _core(frame: pl.DataFrame, k: int) -> pl.DataFrame:
+def _filter_k_core(frame: pl.DataFrame, k: int) -> pl.DataFrame:
     """Drops users and items with fewer than k events until all have as many."""
     while True:
         before = frame.height

@@ -8,18 +8,18 @@ from typing import Any, cast
 
 import polars as pl
 
-from recsys.config.compose import choice_name
-from recsys.config.schema import Data
+from recsys.config.compose import get_choice_name
+from recsys.config.schema import DataOptions
 from recsys.data import filters
-from recsys.data.columns.times import unlikely
-from recsys.data.reviews import with_reviews
-from recsys.data.splits.availability import Windows
-from recsys.data.splits.methods import Method, Split, make
-from recsys.data.tables import Tables, check, check_weights, limit
+from recsys.data.columns.times import describe_unlikely_times
+from recsys.data.reviews import add_reviews
+from recsys.data.splits.availability import AvailabilityWindows
+from recsys.data.splits.methods import Method, Split, make_split
+from recsys.data.tables import Tables, check_tables, check_weights, limit_tables
 from recsys.errors import ConfigError
 
 
-def tables(data: Data) -> Tables:
+def load_tables(data: DataOptions) -> Tables:
     """Loads, checks, filters and limits the tables.
 
     Args:
@@ -29,10 +29,10 @@ def tables(data: Data) -> Tables:
         ConfigError: An option does not fit the data.
         DataError: A file, row or column cannot be used, or nothing is left.
     """
-    name = choice_name(data.source)
+    name = get_choice_name(data.source)
     module = importlib.import_module(type(data.source).__module__)
-    found = filters.apply(
-        check(module.load(data.source), name),
+    found = filters.filter_tables(
+        check_tables(module.load(data.source), name),
         event_column=data.event_column,
         event_types=data.event_types,
         since=data.since,
@@ -45,7 +45,7 @@ def tables(data: Data) -> Tables:
     if "weight" in found.interactions.columns:  # event types have weights as well
         check_weights(found.interactions["weight"], f"{name}: interactions after the filters")
     if data.max_users is not None or data.max_items is not None:
-        found = limit(found, data.max_users, data.max_items, data.sample_seed)
+        found = limit_tables(found, data.max_users, data.max_items, data.sample_seed)
     if data.max_items is not None:
         said = (
             "data.max_items: uses are counted before the split, those that it holds out included."
@@ -54,7 +54,7 @@ def tables(data: Data) -> Tables:
     return found
 
 
-def method(data: Data) -> Method:
+def find_split_method(data: DataOptions) -> Method:
     """The way to split that is asked for, or that the source proposes."""
     if data.split != "default":
         return data.split
@@ -62,7 +62,7 @@ def method(data: Data) -> Method:
     return cast(Method, cast(Any, data.source).default_split)
 
 
-def split(data: Data, found: Tables) -> Split:
+def split_tables(data: DataOptions, found: Tables) -> Split:
     """Splits tables as the options say, or as the source proposes.
 
     Raises:
@@ -77,9 +77,9 @@ def split(data: Data, found: Tables) -> Split:
                 f"{shown.height} rows are items of impressions that were not clicked (rating 0), "
                 "and would count as liked; set data.positive_from=1."
             )
-    return make(
+    return make_split(
         found,
-        method(data),
+        find_split_method(data),
         positive_from=data.positive_from,
         val_fraction=data.val_fraction,
         test_fraction=data.test_fraction,
@@ -87,23 +87,23 @@ def split(data: Data, found: Tables) -> Split:
     )
 
 
-def prepare(data: Data) -> tuple[Tables, Split]:
+def prepare_data(data: DataOptions) -> tuple[Tables, Split]:
     """Tables and split, user texts included; the split's notes begin with those of the tables.
 
     Raises:
         ConfigError: An option does not fit the data.
         DataError: A file, row or column cannot be used, or nothing is left.
     """
-    found = tables(data)
-    made = split(data, found)
+    found = load_tables(data)
+    made = split_tables(data, found)
     if data.user_reviews:
-        found = with_reviews(found, made, data.user_reviews)
+        found = add_reviews(found, made, data.user_reviews)
     notes = (*found.notes, *made.notes)
     if made.time is not None:
-        notes += tuple(unlikely(int(made.time.min()), int(made.time.max())))
-    if made.time is None and Windows.of(found.items) is not None:
+        notes += tuple(describe_unlikely_times(int(made.time.min()), int(made.time.max())))
+    if made.time is None and AvailabilityWindows.from_items(found.items) is not None:
         why, remedy = "the interactions have no times", "name the time column to use them"
-        if method(data) == "random":
+        if find_split_method(data) == "random":
             why, remedy = "data.split=random has no times", "use another split with them"
         notes += (
             f"availability: {why}, so that the items' available_from and available_until play no "

@@ -11,13 +11,13 @@ import dataclasses
 import numpy as np
 import polars as pl
 
-from recsys.data.readers.templates import fill
+from recsys.data.readers.templates import fill_template
 from recsys.data.splits.methods import TRAIN, Split
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
 
 
-def with_reviews(tables: Tables, split: Split, count: int) -> Tables:
+def add_reviews(tables: Tables, split: Split, count: int) -> Tables:
     """Adds the reviews of each user's first training events to the user's text.
 
     Args:
@@ -33,9 +33,9 @@ def with_reviews(tables: Tables, split: Split, count: int) -> Tables:
             f"data.user_reviews={count} needs the column 'review' of the interactions, which have "
             f"{', '.join(tables.interactions.columns)}; leave it out or name the column."
         )
-    user = split.user()
+    user = split.compute_user_rows()
     # A basket counts with its first event: all of it is read, and none of it is a target.
-    place = split.starts() - split.offsets[user]
+    place = split.compute_history_starts() - split.offsets[user]
     assert split.row is not None
     able = (split.role == TRAIN) & (place < count)
     if split.basket is not None:  # a basket that is held out in part is asked about
@@ -44,7 +44,7 @@ def with_reviews(tables: Tables, split: Split, count: int) -> Tables:
     read = np.flatnonzero(able)
     found = tables.interactions["review"].gather(split.row[read])
     frame = pl.DataFrame({"row": user[read], "review": found})
-    clean = frame.with_columns(fill(frame, "{review}")).filter(pl.col("text") != "")
+    clean = frame.with_columns(fill_template(frame, "{review}")).filter(pl.col("text") != "")
     joined = clean.group_by("row", maintain_order=True).agg(pl.col("text").str.join(" "))
     old = tables.users.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
     both = old.join(joined, on="row", how="left", maintain_order="left", suffix="_read")

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.data.columns.id_lookup import Codes
+from recsys.data.columns.id_lookup import IdLookup
 from recsys.data.columns.times import EVER, parse_times
 from recsys.errors import DataError
 
@@ -67,7 +67,7 @@ class IdMap:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def row(self, name: str) -> int:
+    def get_row(self, name: str) -> int:
         """Row of one id.
 
         Raises:
@@ -81,17 +81,17 @@ class IdMap:
             raise DataError(f"No {self.kind} has the id '{name}'{hint}.")
         return self._rows[name]
 
-    def rows(self, names: Iterable[str] | pl.Series) -> NDArray[np.int64]:
-        """(N,) rows of N ids, of a column without a Python object an id; raises as `row` does."""
+    def get_rows(self, names: Iterable[str] | pl.Series) -> NDArray[np.int64]:
+        """(N,) rows of N ids, of a column without a Python object an id; raises as `get_row`."""
         if not isinstance(names, pl.Series):
-            return np.array([self.row(name) for name in names], dtype=np.int64)
-        found = Codes(pl.Series(self.ids, dtype=pl.String)).of(names.cast(pl.String))
+            return np.array([self.get_row(name) for name in names], dtype=np.int64)
+        found = IdLookup(pl.Series(self.ids, dtype=pl.String)).find_rows(names.cast(pl.String))
         unknown = np.flatnonzero(found < 0)
         if len(unknown):
-            self.row(str(names[int(unknown[0])]))
+            self.get_row(str(names[int(unknown[0])]))
         return found.astype(np.int64)
 
-    def names(self, rows: Iterable[int]) -> list[str]:
+    def get_names(self, rows: Iterable[int]) -> list[str]:
         """Ids of rows, which must lie in 0 .. len - 1.
 
         Raises:
@@ -105,7 +105,7 @@ class IdMap:
         return out
 
 
-def _need(frame: pl.DataFrame, types: dict[str, type[pl.DataType]], what: str) -> None:
+def _check_columns(frame: pl.DataFrame, types: dict[str, type[pl.DataType]], what: str) -> None:
     """Raises DataError where a column is missing, of another type, or has an empty place."""
     for name, kind in types.items():
         if name not in frame.columns:
@@ -139,26 +139,26 @@ def check_values(column: pl.Series, what: str, blank: bool = False) -> None:
         bad = bad | ~column.is_finite().fill_null(False)
     if bad.any():
         raise DataError(
-            f"{what}: row {_first(bad) + 1} has no usable value in column '{column.name}'; "
+            f"{what}: row {_find_first(bad) + 1} has no usable value in column '{column.name}'; "
             "fill it in or remove the row."
         )
 
 
-def _first(mask: pl.Series) -> int:
+def _find_first(mask: pl.Series) -> int:
     """Number of the first true row of a mask that has one."""
     return int(mask.fill_null(False).arg_true()[0])
 
 
-def _unique(frame: pl.DataFrame, key: str, what: str) -> None:
+def _check_unique(frame: pl.DataFrame, key: str, what: str) -> None:
     twice = ~frame[key].is_first_distinct()
     if twice.any():
-        row = _first(twice)
+        row = _find_first(twice)
         raise DataError(
             f"{what}: the id '{frame[key][row]}' appears again in row {row + 1}; keep one of them."
         )
 
 
-def check(
+def check_tables(
     tables: Tables,
     where: str,
     interactions: str = "",
@@ -184,8 +184,8 @@ def check(
     events_at = interactions or where
     items_at, users_at = items_file or where, users_file or where
     check_interactions(events, events_at)
-    _need(items, {"item": pl.String, "text": pl.String}, f"{items_at}: items")
-    _need(users, {"user": pl.String, "text": pl.String}, f"{users_at}: users")
+    _check_columns(items, {"item": pl.String, "text": pl.String}, f"{items_at}: items")
+    _check_columns(users, {"user": pl.String, "text": pl.String}, f"{users_at}: users")
     for name, frame, at in (
         ("interactions", events, events_at),
         ("items", items, items_at),
@@ -193,11 +193,11 @@ def check(
     ):
         if frame.is_empty():
             raise DataError(f"{at}: no {name} are left; check the file and the limits set.")
-    _unique(items, "item", f"{items_at}: items")
-    _unique(users, "user", f"{users_at}: users")
+    _check_unique(items, "item", f"{items_at}: items")
+    _check_unique(users, "user", f"{users_at}: users")
     empty = items["text"].str.strip_chars() == ""
     if empty.any():
-        row = _first(empty)
+        row = _find_first(empty)
         raise DataError(
             f"{items_at}: items: '{items['item'][row]}' in row {row + 1} has an empty text; "
             f"give it one, or another text template{more}."
@@ -206,7 +206,7 @@ def check(
     for key, known in (("item", items), ("user", users)):
         missing = ~events[key].is_in(known[key].to_list())
         if missing.any():
-            row = _first(missing)
+            row = _find_first(missing)
             raise DataError(
                 f"{events_at}: interactions: row {row + 1} (user "
                 f"'{events['user'][row]}', item '{events['item'][row]}') names an unknown {key}; "
@@ -216,12 +216,12 @@ def check(
 
 
 def check_interactions(events: pl.DataFrame, where: str) -> None:
-    """What `check` says of interactions alone; before any is left out, rows are those of the file.
+    """What `check_tables` says of interactions alone; until any is left out, rows are the file's.
 
     Raises:
         DataError: A column is missing or of a wrong type, a place is empty, or a weight below 0.
     """
-    _need(events, dict(_INTERACTION_TYPES), f"{where}: interactions")
+    _check_columns(events, dict(_INTERACTION_TYPES), f"{where}: interactions")
     if "weight" in events.columns:
         check_weights(events["weight"], f"{where}: interactions")
 
@@ -234,7 +234,7 @@ def check_weights(weights: pl.Series, where: str) -> None:
     """
     odd = (weights < 0) | (weights > _HEAVIEST)
     if odd.any():
-        row = _first(odd)
+        row = _find_first(odd)
         raise DataError(
             f"{where}: row {row + 1} has the weight {weights[row]:g}; give one from 0 to "
             f"{_HEAVIEST:g}, or remove the row."
@@ -254,14 +254,14 @@ def _check_windows(items: pl.DataFrame, where: str) -> None:
     if set(WINDOWS) <= set(items.columns):
         never = items[WINDOWS[0]] >= items[WINDOWS[1]]
         if never.any():
-            row = _first(never)
+            row = _find_first(never)
             raise DataError(
                 f"{where}: items: '{items['item'][row]}' in row {row + 1} is available until a "
                 "moment that is not after the one from which it is; mend one of them."
             )
 
 
-def windows(items: pl.DataFrame, where: str) -> pl.DataFrame:
+def parse_windows(items: pl.DataFrame, where: str) -> pl.DataFrame:
     """The items with `available_from` and `available_until`, where there, as `Tables` has them.
 
     Raises:
@@ -279,7 +279,7 @@ def windows(items: pl.DataFrame, where: str) -> pl.DataFrame:
     return items
 
 
-def _content(column: pl.Series) -> Iterator[bytes]:
+def _encode_column(column: pl.Series) -> Iterator[bytes]:
     """Length and bytes of a column, in pieces, that two different columns never share.
 
     An enumeration counts as the texts that it stands for.
@@ -307,13 +307,13 @@ def _content(column: pl.Series) -> Iterator[bytes]:
         yield "".join(piece.cast(pl.String).str.join("").to_list()).encode()
 
 
-def _add(digest: hashlib._Hash, *names: str) -> None:
+def _update_digest(digest: hashlib._Hash, *names: str) -> None:
     for name in names:
         digest.update(len(name.encode()).to_bytes(8, "little"))
         digest.update(name.encode())
 
 
-def fingerprint(tables: Tables) -> str:
+def compute_fingerprint(tables: Tables) -> str:
     """Sha256 (hex) of names, types and raw contents of all columns, in order.
 
     Every piece is preceded by its length, so that moving a boundary changes the result. It does
@@ -326,16 +326,16 @@ def fingerprint(tables: Tables) -> str:
             "items": tables.items,
             "users": tables.users,
         }[name]
-        _add(digest, name, str(frame.shape))
+        _update_digest(digest, name, str(frame.shape))
         for column in frame.get_columns():
             text = column.dtype in (pl.Enum, pl.Categorical)
-            _add(digest, column.name, "String" if text else str(column.dtype))
-            for piece in _content(column):
+            _update_digest(digest, column.name, "String" if text else str(column.dtype))
+            for piece in _encode_column(column):
                 digest.update(piece)
     return digest.hexdigest()
 
 
-def limit(
+def limit_tables(
     tables: Tables, max_users: int | None, max_items: int | None, seed: int, where: str = "limit"
 ) -> Tables:
     """A smaller data set for a quick look; its figures say nothing about the whole one.
@@ -361,4 +361,4 @@ def limit(
         top = ranked["item"].gather(order[:max_items]).to_list()
         items = items.filter(pl.col("item").is_in(top))
         events = events.filter(pl.col("item").is_in(top))
-    return check(Tables(events, items, users, tables.notes), where)
+    return check_tables(Tables(events, items, users, tables.notes), where)

@@ -41,7 +41,7 @@ class Interactions:
     chosen: Tensor
 
     @classmethod
-    def of(cls, split: Split, train_users: Ints) -> Interactions:
+    def from_split(cls, split: Split, train_users: Ints) -> Interactions:
         """From a split.
 
         Args:
@@ -49,7 +49,7 @@ class Interactions:
             train_users: User rows that train, in any order, repeats allowed.
         """
         keep = np.flatnonzero((split.role == TRAIN) & (split.label > 0))
-        users = split.user()[keep]
+        users = split.compute_user_rows()[keep]
         trains = np.zeros(len(split.offsets) - 1, dtype=np.bool_)
         trains[train_users] = True
         return cls(
@@ -59,7 +59,7 @@ class Interactions:
             chosen=torch.from_numpy(trains[users]),
         )
 
-    def matrix(self, items: int, binary: bool) -> csr_matrix:
+    def make_matrix(self, items: int, binary: bool) -> csr_matrix:
         """(users, I) float32 of the users that train, without the rows of the others.
 
         Args:
@@ -80,7 +80,7 @@ class Interactions:
         return out
 
 
-def past(interactions: Interactions | None, name: str) -> Interactions:
+def require_interactions(interactions: Interactions | None, name: str) -> Interactions:
     """The training events, for an architecture that cannot do without.
 
     Raises:
@@ -94,7 +94,7 @@ def past(interactions: Interactions | None, name: str) -> Interactions:
     return interactions
 
 
-def history_rows(batch: Batch, items: Tensor) -> Tensor:
+def gather_history_rows(batch: Batch, items: Tensor) -> Tensor:
     """What each query may see, as catalog rows in time order.
 
     Args:
@@ -113,7 +113,7 @@ def history_rows(batch: Batch, items: Tensor) -> Tensor:
     return torch.where(inside, items[history.clamp(min=0)], -1)
 
 
-def history_matrix(rows: Tensor, items: int, decay: float, binary: bool) -> csr_matrix:
+def make_history_matrix(rows: Tensor, items: int, decay: float, binary: bool) -> csr_matrix:
     """Histories as rows of a sparse matrix.
 
     Args:

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.layers import layer_stack
+from recsys.encoders.layers import find_layer_stack
 from recsys.errors import DataError, RecsysError
 from recsys.types import Ragged
 
 
-class Unsupported(RecsysError):
+class ModelSplitError(RecsysError):
     """The model cannot be cut below its lowest trained layer; the reason is the message."""
 
 
-class _Reached(Exception):
+class _StopForward(Exception):
     """Carries the states out of the middle of a forward pass."""
 
     def __init__(self, states: Tensor) -> None:
@@ -30,7 +30,7 @@ class _Reached(Exception):
         self.states = states
 
 
-class _Place(nn.Module):
+class _LayerStub(nn.Module):
     """Stands where a layer was; some families read a layer's kind of attention by position.
 
     Args:
@@ -44,17 +44,17 @@ class _Place(nn.Module):
         if hasattr(layer, "attention_type"):
             self.attention_type = layer.attention_type
 
-    def give(self, states: Tensor) -> object:
+    def wrap_states(self, states: Tensor) -> object:
         """States in the form in which the layer gives them."""
         return (states, *[None] * (self.size - 1)) if self.size else states
 
 
-class _Leave(_Place):
+class _ExitLayer(_LayerStub):
     def forward(self, hidden_states: Tensor, *rest: object, **named: object) -> Tensor:
-        raise _Reached(hidden_states)
+        raise _StopForward(hidden_states)
 
 
-class _Last(_Place):
+class _FinalExitLayer(_LayerStub):
     """The last layer: nothing behind it could be left out."""
 
     def __init__(self, layer: nn.Module, size: int) -> None:
@@ -63,46 +63,46 @@ class _Last(_Place):
 
     def forward(self, hidden_states: Tensor, *rest: object, **named: object) -> Tensor:
         out = self.layer(hidden_states, *rest, **named)
-        raise _Reached(out if isinstance(out, Tensor) else out[0])
+        raise _StopForward(out if isinstance(out, Tensor) else out[0])
 
 
-class _Pass(_Place):
+class _SkippedLayer(_LayerStub):
     def forward(self, hidden_states: Tensor, *rest: object, **named: object) -> object:
-        return self.give(hidden_states)
+        return self.wrap_states(hidden_states)
 
 
-class _Enter(_Place):
+class _EntryLayer(_LayerStub):
     """The last skipped place: whatever came in is replaced by the kept states."""
 
     states: Tensor
 
     def forward(self, hidden_states: Tensor, *rest: object, **named: object) -> object:
-        return self.give(self.states)
+        return self.wrap_states(self.states)
 
 
-def _twin(model: nn.Module, path: str, stack: list[nn.Module]) -> nn.Module:
+def _make_twin(model: nn.Module, path: str, stack: list[nn.Module]) -> nn.Module:
     """The model with another stack of layers at `path`; every other module is shared."""
 
-    def shallow(module: nn.Module) -> nn.Module:
+    def copy_shallow(module: nn.Module) -> nn.Module:
         out = copy.copy(module)
         out._modules = dict(module._modules)
         return out
 
-    root = shallow(model)
+    root = copy_shallow(model)
     node = root
     *parents, last = path.split(".")
     for name in parents:
         child = node._modules[name]
         if child is None:
             raise DataError(f"{type(model).__name__} has no module {path}.")
-        node._modules[name] = shallow(child)
+        node._modules[name] = copy_shallow(child)
         node = node.get_submodule(name)
     node._modules[last] = nn.ModuleList(stack)
     return root
 
 
 @torch.no_grad()
-def _given(encoder: Encoder, layer: nn.Module) -> int:
+def _count_layer_outputs(encoder: Encoder, layer: nn.Module) -> int:
     """How a layer passes states on: 0 as they are, else in a tuple of so many.
 
     Raises:
@@ -110,18 +110,18 @@ def _given(encoder: Encoder, layer: nn.Module) -> int:
     """
     seen: list[tuple[object, object]] = []
 
-    def note(
+    def record_states(
         module: nn.Module, args: tuple[object, ...], named: dict[str, object], out: object
     ) -> None:
         seen.append((args[0] if args else named.get("hidden_states"), out))
 
-    handle = layer.register_forward_hook(note, with_kwargs=True)
+    handle = layer.register_forward_hook(record_states, with_kwargs=True)
     was = encoder.training
     encoder.eval()
     try:
         device = next(encoder.parameters()).device
         ids = torch.zeros(4, dtype=torch.long, device=device)
-        (length,) = encoder.states(Ragged(ids, (4,))).sizes
+        (length,) = encoder.compute_states(Ragged(ids, (4,))).sizes
     finally:
         encoder.train(was)
         handle.remove()
@@ -130,14 +130,14 @@ def _given(encoder: Encoder, layer: nn.Module) -> int:
     for states in (taken, first):
         shape = tuple(states.shape) if isinstance(states, Tensor) else type(states).__name__
         if shape != (1, length, encoder.width):
-            raise Unsupported(
+            raise ModelSplitError(
                 f"{type(encoder.model).__name__} cannot be cut between two layers (they pass on "
                 f"{shape} for one text of {length} tokens)"
             )
     return len(out) if isinstance(out, tuple) else 0
 
 
-class Prefix:
+class SplitModel:
     """A model cut below its lowest trained layer; made after tuning was applied.
 
     Args:
@@ -150,46 +150,46 @@ class Prefix:
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder, self.depth = encoder, encoder.lowest_trained
-        path, stack = layer_stack(encoder.model)
+        path, stack = find_layer_stack(encoder.model)
         whole = list(stack)
         if not 0 < self.depth <= len(whole):
             raise DataError(f"there is no prefix below layer {self.depth} of {len(whole)}.")
-        size = _given(encoder, whole[0])
-        self._entry = _Enter(whole[self.depth - 1], size)
-        skipped = [_Pass(layer, size) for layer in whole[: self.depth - 1]]
+        size = _count_layer_outputs(encoder, whole[0])
+        self._entry = _EntryLayer(whole[self.depth - 1], size)
+        skipped = [_SkippedLayer(layer, size) for layer in whole[: self.depth - 1]]
         if self.depth < len(whole):
-            leave = _Leave(whole[self.depth], size)
+            leave = _ExitLayer(whole[self.depth], size)
             left = [*whole[: self.depth], leave, *whole[self.depth + 1 :]]
         else:
-            left = [*whole[:-1], _Last(whole[-1], size)]
-        self._below = _twin(encoder.model, path, left)
-        self._above = _twin(encoder.model, path, [*skipped, self._entry, *whole[self.depth :]])
+            left = [*whole[:-1], _FinalExitLayer(whole[-1], size)]
+        self._below = _make_twin(encoder.model, path, left)
+        self._above = _make_twin(encoder.model, path, [*skipped, self._entry, *whole[self.depth :]])
 
     @torch.no_grad()
-    def below(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def run_below(self, ids: Tensor, mask: Tensor) -> Tensor:
         """States (N, L, D) that enter the lowest trained layer, for token ids (N, L)."""
         was = self.encoder.training
         self.encoder.eval()
         try:
-            self._call(self._below, input_ids=ids, attention_mask=mask.long())
-        except _Reached as reached:
+            self._run(self._below, input_ids=ids, attention_mask=mask.long())
+        except _StopForward as reached:
             return reached.states
         finally:
             self.encoder.train(was)
         raise DataError(f"{type(self.encoder.model).__name__} did not reach layer {self.depth}.")
 
-    def above(self, states: Tensor, mask: Tensor) -> Tensor:
+    def run_above(self, states: Tensor, mask: Tensor) -> Tensor:
         """Final states (N, L, D) from kept ones (N, L, D) and the mask of real tokens (N, L)."""
         self._entry.states = states
         # What comes in is replaced; it must only have the width of an embedding (Electra).
         table = self.encoder.model.get_input_embeddings()  # type: ignore[operator]
         width = table.weight.shape[1]
         come = states if states.shape[-1] == width else states.new_zeros(*mask.shape, width)
-        out = self._call(self._above, inputs_embeds=come, attention_mask=mask.long())
+        out = self._run(self._above, inputs_embeds=come, attention_mask=mask.long())
         del self._entry.states
         return out
 
-    def _call(self, twin: nn.Module, **inputs: Tensor) -> Tensor:
+    def _run(self, twin: nn.Module, **inputs: Tensor) -> Tensor:
         flag = {"use_cache": False} if self.encoder.cache_flag else {}
         states: Tensor = twin(**inputs, **flag).last_hidden_state
         return states

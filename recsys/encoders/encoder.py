@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.encoders import layers, pooling
 from recsys.encoders import padding as flat
-from recsys.encoders.pairs import Pairing, span_means
-from recsys.encoders.special_tokens import Specials
+from recsys.encoders.pairs import PairLayout, compute_span_means
+from recsys.encoders.special_tokens import SpecialTokens
 from recsys.errors import ConfigError
 from recsys.types import Ragged, Tuned, upload
 
@@ -27,7 +27,7 @@ _Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
-class Chunk:
+class MicroBatch:
     """A micro-batch, right-padded.
 
     Attributes:
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        specials: Specials,
+        specials: SpecialTokens,
         pooling_name: str | Sequence[str],
         max_length: int,
         chunk_tokens: int = 1024,
@@ -88,16 +88,16 @@ class Encoder(nn.Module):
         self.model = model
         self.specials = specials
         self.width = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
-        self.pooling = pooling.make(pooling_name, self.width)
+        self.pooling = pooling.make_pooling(pooling_name, self.width)
         self.dense = nn.Sequential(*dense)
         self.unit, self.skips = unit, skips
         self.max_length = max_length
         self.chunk_tokens = chunk_tokens
         self.checkpoint_chunks = checkpoint_chunks
-        self.depth = len(layers.layer_stack(model)[1])
+        self.depth = len(layers.find_layer_stack(model)[1])
         with torch.no_grad():
             one = torch.zeros(1, 1, self.width)
-            self.vector_width = self.vectors(one, one[..., 0] == 0).shape[-1]
+            self.vector_width = self.pool_states(one, one[..., 0] == 0).shape[-1]
         self._lowest = -1
         # Encoders have no use for a cache of keys and values, and some refuse the argument.
         self.cache_flag = "use_cache" in inspect.signature(model.forward).parameters
@@ -111,7 +111,7 @@ class Encoder(nn.Module):
                 f"encoder.max_length is {max_length}, which leaves no token for the text beside "
                 "the special tokens; raise it."
             )
-        limit = positions(model)
+        limit = count_positions(model)
         if limit is not None and max_length > limit:
             raise ConfigError(
                 f"encoder.max_length is {max_length} but {type(model).__name__} has {limit} "
@@ -138,7 +138,7 @@ class Encoder(nn.Module):
         super().train(mode)
         if self._lowest >= 0:
             self.model.eval()
-            for layer in layers.layer_stack(self.model)[1][self._lowest :]:
+            for layer in layers.find_layer_stack(self.model)[1][self._lowest :]:
                 layer.train(mode)
         return self
 
@@ -148,31 +148,31 @@ class Encoder(nn.Module):
         Each layer for itself and for any size: layers of one make share the code, and micro-batches
         have many shapes.
         """
-        for layer in layers.layer_stack(self.model)[1]:
+        for layer in layers.find_layer_stack(self.model)[1]:
             layer.compile(dynamic=True)
 
-    def lengths(self, sizes: Iterable[int]) -> tuple[int, ...]:
+    def compute_lengths(self, sizes: Iterable[int]) -> tuple[int, ...]:
         """Lengths of the states of texts with so many raw tokens."""
         extra = len(self.specials.prefix) + len(self.specials.suffix)
         return tuple(max(1, min(size + extra, self.max_length)) for size in sizes)
 
-    def chunks(self, tokens: Ragged) -> Iterator[Chunk]:
+    def make_micro_batches(self, tokens: Ragged) -> Iterator[MicroBatch]:
         """Plans the micro-batches of raw token ids (sum of L,), shortest texts first.
 
         The plan is made from sizes on the host alone: no step waits for the device.
         """
-        lengths = self.lengths(tokens.sizes)
+        lengths = self.compute_lengths(tokens.sizes)
         prefix, suffix = self.specials.prefix, self.specials.suffix
         constants = torch.tensor([*prefix, *suffix, self.specials.pad], dtype=torch.long)
         device = tokens.values.device
         # Every id of every chunk is looked up in the tokens followed by the special tokens.
         table = torch.cat([tokens.values.long(), upload(constants, device)])
-        for rows in self.plan(lengths):
-            index, mask = self._places(tokens, rows, lengths)
+        for rows in self.plan_micro_batches(lengths):
+            index, mask = self._compute_places(tokens, rows, lengths)
             ids = table[upload(index, device)]
-            yield Chunk(rows, tuple(lengths[r] for r in rows), ids, upload(mask, device))
+            yield MicroBatch(rows, tuple(lengths[r] for r in rows), ids, upload(mask, device))
 
-    def plan(self, lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    def plan_micro_batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
         """Rows of each micro-batch, shortest first, within the budget of padded tokens."""
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         begin = 0
@@ -183,7 +183,7 @@ class Encoder(nn.Module):
             yield tuple(order[begin:end])
             begin = end
 
-    def _places(
+    def _compute_places(
         self, tokens: Ragged, rows: tuple[int, ...], lengths: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
         """Where each id of a chunk stands in the table of tokens and specials; (N, L) twice."""
@@ -202,7 +202,7 @@ class Encoder(nn.Module):
         index = torch.where(place < before, total + place, index)
         return index, place < length
 
-    def recomputed(self, part: Callable[..., _Out], *tensors: Tensor) -> _Out:
+    def run_checkpointed(self, part: Callable[..., _Out], *tensors: Tensor) -> _Out:
         """What `part` makes of a micro-batch's tensors; with `checkpoint_chunks` made twice.
 
         Loss and gradients are those of one pass: the second one draws the same dropout. Evaluation
@@ -217,7 +217,7 @@ class Encoder(nn.Module):
         out: _Out = checkpoint(part, *tensors, use_reentrant=False, preserve_rng_state=True)
         return out
 
-    def run(self, chunk: Chunk) -> Tensor:
+    def run_micro_batch(self, chunk: MicroBatch) -> Tensor:
         """Token states (N, L, D) of a micro-batch; those of the padding are undefined."""
         mask = chunk.mask.long()
         if self.cache_flag:
@@ -227,7 +227,7 @@ class Encoder(nn.Module):
         states: Tensor = out.last_hidden_state
         return states
 
-    def states(self, tokens: Ragged) -> Ragged:
+    def compute_states(self, tokens: Ragged) -> Ragged:
         """Token states of each text, special tokens included.
 
         Args:
@@ -236,12 +236,15 @@ class Encoder(nn.Module):
         Returns:
             States (sum of L', D); L' is `lengths` of the sizes.
         """
-        lengths = self.lengths(tokens.sizes)
+        lengths = self.compute_lengths(tokens.sizes)
         if not lengths:
-            return Ragged(self._none(tokens.values.device), ())
-        chunks = self.chunks(tokens)
-        parts = [(chunk.rows, self.recomputed(partial(self.run, chunk))) for chunk in chunks]
-        return flat.unpadded(parts, lengths)
+            return Ragged(self._make_empty_states(tokens.values.device), ())
+        chunks = self.make_micro_batches(tokens)
+        parts = [
+            (chunk.rows, self.run_checkpointed(partial(self.run_micro_batch, chunk)))
+            for chunk in chunks
+        ]
+        return flat.unpad_states(parts, lengths)
 
     def forward(self, tokens: Ragged, query: bool = False) -> Tensor:
         """Vectors (U, V) of texts given as raw token ids (sum of L,).
@@ -251,21 +254,21 @@ class Encoder(nn.Module):
             query: Whether they are texts of users and not of items.
         """
         if not tokens.sizes:
-            return self.no_vectors(tokens.values.device)
+            return self.make_empty_vectors(tokens.values.device)
         parts: list[Tensor] = []
         order: list[int] = []
-        for chunk in self.chunks(tokens):
-            parts.append(self.recomputed(partial(self._pooled, chunk, query)))
+        for chunk in self.make_micro_batches(tokens):
+            parts.append(self.run_checkpointed(partial(self._encode_micro_batch, chunk, query)))
             order.extend(chunk.rows)
         vectors = torch.cat(parts)
         back = upload(torch.tensor(order).argsort(), vectors.device)
         return vectors[back]
 
-    def _pooled(self, chunk: Chunk, query: bool) -> Tensor:
+    def _encode_micro_batch(self, chunk: MicroBatch, query: bool) -> Tensor:
         """Vectors (N, V) of a micro-batch."""
-        return self.vectors(self.run(chunk), chunk.mask, query)
+        return self.pool_states(self.run_micro_batch(chunk), chunk.mask, query)
 
-    def vectors(self, states: Tensor, mask: Tensor, query: bool = False) -> Tensor:
+    def pool_states(self, states: Tensor, mask: Tensor, query: bool = False) -> Tensor:
         """Vectors (N, V) of token states (N, L, D).
 
         Args:
@@ -279,12 +282,12 @@ class Encoder(nn.Module):
         vectors: Tensor = self.dense(self.pooling(states, mask))
         return vectors
 
-    def no_vectors(self, device: torch.device) -> Tensor:
+    def make_empty_vectors(self, device: torch.device) -> Tensor:
         """(0, V) of no text."""
         dtype = next(self.model.parameters()).dtype
         return torch.zeros(0, self.vector_width, device=device, dtype=dtype)
 
-    def pairs(
+    def encode_pairs(
         self, first: Ragged, second: Ragged, left: Tensor, right: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Joint passes over pairs of texts; the first is cut so that the second always fits.
@@ -304,21 +307,27 @@ class Encoder(nn.Module):
         """
         device = first.values.device
         if not len(left):
-            return self._none(device), self._none(device), self._none(device)
-        pairing = Pairing(first, second, left, right, self.specials, self.max_length)
+            return (
+                self._make_empty_states(device),
+                self._make_empty_states(device),
+                self._make_empty_states(device),
+            )
+        pairing = PairLayout(first, second, left, right, self.specials, self.max_length)
         parts: list[tuple[Tensor, ...]] = []
         order: list[int] = []
-        for rows in self.plan(pairing.lengths):
-            index, kind = (upload(x, device) for x in pairing.places(rows))
-            parts.append(self.recomputed(self._spans, pairing.table[index], kind))
+        for rows in self.plan_micro_batches(pairing.lengths):
+            index, kind = (upload(x, device) for x in pairing.compute_places(rows))
+            parts.append(
+                self.run_checkpointed(self._compute_span_means, pairing.table[index], kind)
+            )
             order.extend(rows)
         back = upload(torch.tensor(order).argsort(), device)
         a, b, whole = (torch.cat(list(column))[back] for column in zip(*parts, strict=True))
         return a, b, whole
 
-    def _spans(self, ids: Tensor, kind: Tensor) -> tuple[Tensor, ...]:
+    def _compute_span_means(self, ids: Tensor, kind: Tensor) -> tuple[Tensor, ...]:
         """Means (N, D) of both texts and the whole of laid out pairs, each (N, L)."""
-        return span_means(self._run_pairs(ids, kind), kind)
+        return compute_span_means(self._run_pairs(ids, kind), kind)
 
     def _run_pairs(self, ids: Tensor, kind: Tensor) -> Tensor:
         """States (N, L, D); models with segments see the second text and what follows as one."""
@@ -329,7 +338,7 @@ class Encoder(nn.Module):
         states: Tensor = self.model(**inputs, **flag).last_hidden_state
         return states
 
-    def _none(self, device: torch.device) -> Tensor:
+    def _make_empty_states(self, device: torch.device) -> Tensor:
         return torch.zeros(0, self.width, device=device, dtype=next(self.model.parameters()).dtype)
 
     def train_only(
@@ -358,7 +367,7 @@ class Encoder(nn.Module):
         """
         extra = {f"pooling.{name}" for name, _ in self.pooling.named_parameters()}
         names = frozenset(trained) | extra
-        depths = layers.layer_of(self.model)
+        depths = layers.compute_parameter_depths(self.model)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name in names)
         lowest = min((d for n, d in depths.items() if f"model.{n}" in names), default=self.depth)
@@ -375,7 +384,7 @@ class Encoder(nn.Module):
         )
 
 
-def positions(model: nn.Module) -> int | None:
+def count_positions(model: nn.Module) -> int | None:
     """How many tokens the model has positions for, or None where nothing bounds it."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):

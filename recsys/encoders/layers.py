@@ -16,7 +16,7 @@ from recsys.errors import ConfigError
 LINEAR = (nn.Linear, Conv1D)
 
 
-def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
+def find_layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Finds the one stack of transformer layers.
 
     It is the outermost list of modules of one make that are layers to the library, or that each
@@ -34,7 +34,7 @@ def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     found: list[tuple[str, nn.ModuleList]] = []
     for path, module in model.named_modules():
         inside = any(path.startswith(outer + ".") for outer, _ in found)
-        if isinstance(module, nn.ModuleList) and not inside and _is_stack(module):
+        if isinstance(module, nn.ModuleList) and not inside and _is_layer_stack(module):
             found.append((path, module))
     if len(found) != 1:
         paths = ", ".join(path for path, _ in found) or "none"
@@ -45,24 +45,24 @@ def layer_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return found[0]
 
 
-def _is_stack(modules: nn.ModuleList) -> bool:
+def _is_layer_stack(modules: nn.ModuleList) -> bool:
     """Whether these are the layers of a transformer."""
     if not len(modules):
         return False
     if all(isinstance(layer, GradientCheckpointingLayer) for layer in modules):
         return True
     alike = len({type(layer) for layer in modules}) == 1
-    return alike and all(attentions(layer) and linears(layer) for layer in modules)
+    return alike and all(list_attentions(layer) and list_linears(layer) for layer in modules)
 
 
-def passes(model: nn.Module) -> int:
+def count_passes(model: nn.Module) -> int:
     """How many layers a text passes; more than the stack has where one is used again (ALBERT)."""
-    own = len(layer_stack(model)[1])
+    own = len(find_layer_stack(model)[1])
     told = getattr(model.config, "num_hidden_layers", own)  # not every family counts them so
     return max(own, int(told))
 
 
-def attentions(layer: nn.Module) -> list[str]:
+def list_attentions(layer: nn.Module) -> list[str]:
     """Names of the attention modules inside a layer, of nested ones the outermost."""
     found: list[str] = []
     for name, module in layer.named_modules():
@@ -72,24 +72,24 @@ def attentions(layer: nn.Module) -> list[str]:
     return found
 
 
-def linears(layer: nn.Module) -> list[str]:
+def list_linears(layer: nn.Module) -> list[str]:
     """Names of the linear maps inside a layer, in the order in which they were registered."""
     return [name for name, module in layer.named_modules() if isinstance(module, LINEAR)]
 
 
-def attention_linears(layer: nn.Module) -> list[str]:
+def list_attention_linears(layer: nn.Module) -> list[str]:
     """Names of the linear maps of a layer's attention: queries, keys, values and output.
 
     Raises:
         ConfigError: The layer has no attention module with linear maps, or several.
     """
-    owners = attentions(layer)
+    owners = list_attentions(layer)
     if len(owners) != 1:
         raise ConfigError(
             f"encoder: a {type(layer).__name__} must have exactly one attention module but has "
             f"{len(owners)}; choose another model or tuning=full."
         )
-    inside = [name for name in linears(layer) if name.startswith(owners[0] + ".")]
+    inside = [name for name in list_linears(layer) if name.startswith(owners[0] + ".")]
     if not inside:
         raise ConfigError(
             f"encoder: the attention of {type(layer).__name__} has no linear map; choose another "
@@ -98,7 +98,7 @@ def attention_linears(layer: nn.Module) -> list[str]:
     return inside
 
 
-def writers(layer: nn.Module) -> tuple[str, str]:
+def find_output_linears(layer: nn.Module) -> tuple[str, str]:
     """The two linear maps that write to the residual stream.
 
     Returns:
@@ -107,10 +107,10 @@ def writers(layer: nn.Module) -> tuple[str, str]:
     Raises:
         ConfigError: There is no single attention, or no feed-forward map after it.
     """
-    return attention_linears(layer)[-1], feed_writer(layer)
+    return list_attention_linears(layer)[-1], find_feed_forward_output(layer)
 
 
-def feed_writer(layer: nn.Module) -> str:
+def find_feed_forward_output(layer: nn.Module) -> str:
     """The feed-forward's linear map that writes to the residual stream.
 
     An attention that holds its maps as plain parameters (XLNet) does not stand in the way.
@@ -118,10 +118,10 @@ def feed_writer(layer: nn.Module) -> str:
     Raises:
         ConfigError: There is no single attention, or no feed-forward map after it.
     """
-    owners = attentions(layer)
+    owners = list_attentions(layer)
     if len(owners) != 1:
-        attention_linears(layer)
-    own = linears(layer)
+        list_attention_linears(layer)
+    own = list_linears(layer)
     if not own or own[-1].startswith(owners[0] + "."):
         raise ConfigError(
             f"encoder: {type(layer).__name__} has no feed-forward map after its attention; "
@@ -130,7 +130,7 @@ def feed_writer(layer: nn.Module) -> str:
     return own[-1]
 
 
-def chosen(model: nn.Module, layers: int | str) -> range:
+def select_layers(model: nn.Module, layers: int | str) -> range:
     """The layers that a tuning method touches.
 
     Args:
@@ -144,7 +144,7 @@ def chosen(model: nn.Module, layers: int | str) -> range:
         ConfigError: Another word, a number outside 1 to the depth, or some of the layers where
             one is used for several.
     """
-    stack, depth = len(layer_stack(model)[1]), passes(model)
+    stack, depth = len(find_layer_stack(model)[1]), count_passes(model)
     if layers == "all":
         return range(stack)
     if isinstance(layers, str | bool):
@@ -167,13 +167,13 @@ def chosen(model: nn.Module, layers: int | str) -> range:
     return range(depth - layers, depth)
 
 
-def layer_of(model: nn.Module) -> dict[str, int]:
+def compute_parameter_depths(model: nn.Module) -> dict[str, int]:
     """Depth of every parameter: -1 embeddings, 0 to depth - 1 the layers, depth what follows.
 
     A parameter outside the stack counts as an embedding when it is registered before the stack or
     belongs to an `nn.Embedding` (relative position tables may be registered after it).
     """
-    path, stack = layer_stack(model)
+    path, stack = find_layer_stack(model)
     tables = {name for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
     out: dict[str, int] = {}
     passed = False

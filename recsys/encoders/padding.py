@@ -10,7 +10,7 @@ from torch import Tensor
 from recsys.types import Ragged, upload
 
 
-def places(starts: Tensor, sizes: Tensor) -> Tensor:
+def compute_places(starts: Tensor, sizes: Tensor) -> Tensor:
     """Where the elements of slices lie, one slice after the other; nothing loops over them.
 
     Args:
@@ -24,7 +24,7 @@ def places(starts: Tensor, sizes: Tensor) -> Tensor:
     return torch.repeat_interleave(shift, sizes) + torch.arange(int(sizes.sum()))
 
 
-def unpadded(parts: Sequence[tuple[Sequence[int], Tensor]], lengths: Sequence[int]) -> Ragged:
+def unpad_states(parts: Sequence[tuple[Sequence[int], Tensor]], lengths: Sequence[int]) -> Ragged:
     """States of micro-batches in the order of the input, without their padding.
 
     Args:
@@ -41,5 +41,5 @@ def unpadded(parts: Sequence[tuple[Sequence[int], Tensor]], lengths: Sequence[in
     starts[order] = widths.cumsum(0) - widths
     states = torch.cat([hidden.flatten(0, 1) for _, hidden in parts])
     # One gather drops the padding and restores the order.
-    at = places(starts, torch.tensor(lengths))
+    at = compute_places(starts, torch.tensor(lengths))
     return Ragged(states[upload(at, states.device)], tuple(lengths))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recsys.encoders.special_tokens import Specials
+from recsys.encoders.special_tokens import SpecialTokens
 from recsys.types import Ragged
 
 _KINDS = (2, 0, 2, 1, 2, -1)
 """Kind of token by segment: special, first text, special, second text, special, padding."""
 
 
-class Pairing:
+class PairLayout:
     """Lays out pairs of texts by arithmetic on the host; no loop runs over pairs.
 
     Args:
@@ -35,7 +35,7 @@ class Pairing:
         second: Ragged,
         left: Tensor,
         right: Tensor,
-        specials: Specials,
+        specials: SpecialTokens,
         max_length: int,
     ) -> None:
         around = [*specials.prefix, *specials.separators, *specials.suffix, specials.pad]
@@ -60,7 +60,7 @@ class Pairing:
         self._shift[:, 3] = start[1] + len(first.values) - self._ends[:, 2]
         self._shift[:, 4] = base + before + between - self._ends[:, 3]
 
-    def places(self, rows: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def compute_places(self, rows: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Layout of some pairs, right-padded, on the host.
 
         Returns:
@@ -76,12 +76,12 @@ class Pairing:
         return index, torch.tensor(_KINDS)[segment]
 
 
-def span_means(states: Tensor, kind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def compute_span_means(states: Tensor, kind: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Means of states (N, L, D) over the first texts, the second and all but padding.
 
     Args:
         states: Token states.
-        kind: (N, L) kinds as `Pairing.places` gives them.
+        kind: (N, L) kinds as `PairLayout.compute_places` gives them.
 
     Returns:
         Three of (N, D); zero where a text is empty.

@@ -117,7 +117,7 @@ PLAIN = {
 }
 
 
-def make(names: str | Sequence[str], width: int) -> nn.Module:
+def make_pooling(names: str | Sequence[str], width: int) -> nn.Module:
     """Makes the pooling of this name, or those of these names together.
 
     Args:
@@ -128,7 +128,7 @@ def make(names: str | Sequence[str], width: int) -> nn.Module:
         ConfigError: No pooling has this name.
     """
     if not isinstance(names, str):
-        made = [make(name, width) for name in names]
+        made = [make_pooling(name, width) for name in names]
         return made[0] if len(made) == 1 else Joined(made)
     if names == "attention":
         return Attention(width)

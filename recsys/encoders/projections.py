@@ -6,13 +6,13 @@ from typing import Literal
 
 from torch import nn
 
-from recsys.encoders.layers import attention_linears, feed_writer, linears
+from recsys.encoders.layers import find_feed_forward_output, list_attention_linears, list_linears
 from recsys.errors import ConfigError
 
 Projection = Literal["query", "key", "value"]
 
 
-def projection(layer: nn.Module, kind: Projection, method: str) -> str:
+def find_projection(layer: nn.Module, kind: Projection, method: str) -> str:
     """Name of the map that makes an attention's queries, keys or values.
 
     Args:
@@ -23,7 +23,7 @@ def projection(layer: nn.Module, kind: Projection, method: str) -> str:
     Raises:
         ConfigError: There is no such map, for instance because one map makes all three.
     """
-    inside = attention_linears(layer)
+    inside = list_attention_linears(layer)
     found = [name for name in inside if name.rpartition(".")[2].startswith(kind[0])]
     if len(found) != 1:
         raise ConfigError(
@@ -33,7 +33,7 @@ def projection(layer: nn.Module, kind: Projection, method: str) -> str:
     return found[0]
 
 
-def widener(layer: nn.Module, method: str) -> str:
+def find_feed_forward_input(layer: nn.Module, method: str) -> str:
     """Name of the feed-forward's first map, where there is just one before its last.
 
     Args:
@@ -43,8 +43,8 @@ def widener(layer: nn.Module, method: str) -> str:
     Raises:
         ConfigError: There are several (a gated feed-forward), or none.
     """
-    attention, last = attention_linears(layer), feed_writer(layer)
-    found = [name for name in linears(layer) if name not in attention and name != last]
+    attention, last = list_attention_linears(layer), find_feed_forward_output(layer)
+    found = [name for name in list_linears(layer) if name not in attention and name != last]
     if len(found) != 1:
         raise ConfigError(
             f"{method} needs a feed-forward of two maps, and a {type(layer).__name__} has "
@@ -53,6 +53,6 @@ def widener(layer: nn.Module, method: str) -> str:
     return found[0]
 
 
-def norms(layer: nn.Module) -> list[str]:
+def list_norms(layer: nn.Module) -> list[str]:
     """Names of the normalisations inside a layer, in the order in which they were registered."""
     return [name for name, m in layer.named_modules() if type(m).__name__.endswith("Norm")]

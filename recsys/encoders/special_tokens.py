@@ -9,7 +9,7 @@ from recsys.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Specials:
+class SpecialTokens:
     """The token ids that a model expects around its texts.
 
     Attributes:
@@ -25,7 +25,7 @@ class Specials:
     pad: int
 
     @staticmethod
-    def of(tokenizer: Any) -> Specials:  # noqa: ANN401 - transformers' tokenizers share no typed base
+    def from_tokenizer(tokenizer: Any) -> SpecialTokens:  # noqa: ANN401 - transformers' tokenizers share no typed base
         """Reads them off what the tokenizer puts around "a" and around the pair ("a", "b").
 
         Raises:
@@ -36,7 +36,7 @@ class Specials:
         b = list(tokenizer("b", add_special_tokens=False)["input_ids"])
         one = list(tokenizer("a")["input_ids"])
         two = list(tokenizer("a", "b")["input_ids"])
-        start = _find(one, a)
+        start = _find_sublist(one, a)
         if not a or not b or start < 0:
             raise ConfigError(
                 f"encoder: the special tokens of {name} cannot be told from its text tokens; "
@@ -58,10 +58,10 @@ class Specials:
             # Decoders often name no padding; it is masked, so that any known id will do.
             pad = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
         between = two[len(head) : len(two) - len(tail)]
-        return Specials(tuple(prefix), tuple(between), tuple(suffix), int(pad))
+        return SpecialTokens(tuple(prefix), tuple(between), tuple(suffix), int(pad))
 
 
-def _find(haystack: list[int], needle: list[int]) -> int:
+def _find_sublist(haystack: list[int], needle: list[int]) -> int:
     """Start of the first occurrence of `needle`, or -1."""
     for start in range(len(haystack) - len(needle) + 1):
         if haystack[start : start + len(needle)] == needle:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import polars as pl
 from torch import Tensor
 
-from recsys.data.columns.words import words
-from recsys.data.splits.history import Past
+from recsys.data.columns.words import split_words
+from recsys.data.splits.history import CaseHistories
 from recsys.data.splits.methods import Split
 from recsys.data.tables import Tables
 from recsys.metrics import beyond_accuracy
@@ -27,7 +27,7 @@ _BLOCK = 4096
 """Cases whose histories and categories are held at a time."""
 
 
-def take(rows: list[dict[str, Tensor]]) -> tuple[Ints, Ints] | None:
+def take_top(rows: list[dict[str, Tensor]]) -> tuple[Ints, Ints] | None:
     """Takes the best items out of the evaluator's rows.
 
     Args:
@@ -44,7 +44,7 @@ def take(rows: list[dict[str, Tensor]]) -> tuple[Ints, Ints] | None:
     return case[order], top[order]
 
 
-def measures(
+def compute_measures(
     case: Ints,
     top: Ints,
     ks: Sequence[int],
@@ -72,45 +72,49 @@ def measures(
         history), `diversity@k`, with a category `calibration@k` (nats), and `seconds`.
     """
     began = time.monotonic()
-    past, events = Past(split), counts.astype(np.float64)
-    vectors = text_vectors(tables.items["text"].to_list())
+    past, events = CaseHistories(split), counts.astype(np.float64)
+    vectors = compute_text_vectors(tables.items["text"].to_list())
     liked = np.concatenate(
         [
-            beyond_accuracy.mean_of_ragged(events, *past.items(part), len(part))
-            for part in _blocks(case)
+            beyond_accuracy.compute_ragged_means(events, *past.list_items(part), len(part))
+            for part in _split_blocks(case)
         ]
     )
     bits, known, before = (
-        beyond_accuracy.information(counts),
+        beyond_accuracy.compute_information(counts),
         ~np.isnan(liked),
-        beyond_accuracy.mean(liked),
+        beyond_accuracy.compute_mean(liked),
     )
     out: dict[str, object] = {}
     for k in ks:
         best = top[:, :k]
-        shown = beyond_accuracy.exposure(best, len(counts))
-        popular = beyond_accuracy.mean_of(events, best)
-        out[f"coverage@{k}"] = beyond_accuracy.coverage(shown)
-        out[f"gini@{k}"] = beyond_accuracy.gini(shown)
-        out[f"novelty@{k}"] = beyond_accuracy.mean(beyond_accuracy.mean_of(bits, best))
-        out[f"popularity@{k}"] = beyond_accuracy.mean(popular)
-        out[f"popularity_lift@{k}"] = (
-            beyond_accuracy.mean(popular[known]) / before if before > 0 else float("nan")
+        shown = beyond_accuracy.count_exposure(best, len(counts))
+        popular = beyond_accuracy.compute_list_means(events, best)
+        out[f"coverage@{k}"] = beyond_accuracy.compute_coverage(shown)
+        out[f"gini@{k}"] = beyond_accuracy.compute_gini(shown)
+        out[f"novelty@{k}"] = beyond_accuracy.compute_mean(
+            beyond_accuracy.compute_list_means(bits, best)
         )
-        out[f"diversity@{k}"] = beyond_accuracy.mean(
-            np.concatenate([beyond_accuracy.diversity(part, vectors) for part in _blocks(best)])
+        out[f"popularity@{k}"] = beyond_accuracy.compute_mean(popular)
+        out[f"popularity_lift@{k}"] = (
+            beyond_accuracy.compute_mean(popular[known]) / before if before > 0 else float("nan")
+        )
+        out[f"diversity@{k}"] = beyond_accuracy.compute_mean(
+            np.concatenate(
+                [beyond_accuracy.compute_diversity(part, vectors) for part in _split_blocks(best)]
+            )
         )
     if category is not None:
-        out |= _calibrations(past, case, top, ks, tables.items[category])
+        out |= _compute_calibrations(past, case, top, ks, tables.items[category])
     return {**out, "cases": len(case), "seconds": time.monotonic() - began}
 
 
-def text_vectors(texts: list[str]) -> csr_matrix:
+def compute_text_vectors(texts: list[str]) -> csr_matrix:
     """(I, words) sparse TF-IDF vectors of length 1, or 0 for a text without words."""
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectorizer = TfidfVectorizer(sublinear_tf=True, tokenizer=words, token_pattern=None)
+    vectorizer = TfidfVectorizer(sublinear_tf=True, tokenizer=split_words, token_pattern=None)
     try:
         found: csr_matrix = vectorizer.fit_transform(texts).tocsr()
     except ValueError:  # no text has a word
@@ -118,23 +122,23 @@ def text_vectors(texts: list[str]) -> csr_matrix:
     return found
 
 
-def _blocks(top: Ints) -> list[Ints]:
+def _split_blocks(top: Ints) -> list[Ints]:
     return [top[at : at + _BLOCK] for at in range(0, len(top), _BLOCK)]
 
 
-def _calibrations(
-    past: Past, case: Ints, top: Ints, ks: Sequence[int], values: pl.Series
+def _compute_calibrations(
+    past: CaseHistories, case: Ints, top: Ints, ks: Sequence[int], values: pl.Series
 ) -> dict[str, float]:
-    """`calibration@k` at each cut-off; as `measures`, with the column of the categories."""
+    """`calibration@k` at each cut-off; as `compute_measures`, with the column of the categories."""
     from scipy.sparse import csr_matrix
 
-    own = beyond_accuracy.shares(beyond_accuracy.categories(values))
+    own = beyond_accuracy.compute_category_shares(beyond_accuracy.parse_categories(values))
     found: dict[int, list[Floats]] = {k: [] for k in ks}
-    for part, best in zip(_blocks(case), _blocks(top), strict=True):
-        _, items = past.items(part)
-        ends = np.concatenate([[0], np.cumsum(past.lengths(part))])
+    for part, best in zip(_split_blocks(case), _split_blocks(top), strict=True):
+        _, items = past.list_items(part)
+        ends = np.concatenate([[0], np.cumsum(past.count_events(part))])
         history = csr_matrix((np.ones(len(items)), items, ends), shape=(len(part), own.shape[0]))
         wanted = (history @ own).toarray()
         for k in ks:
-            found[k].append(beyond_accuracy.calibration(best[:, :k], wanted, own))
-    return {f"calibration@{k}": beyond_accuracy.mean(np.concatenate(found[k])) for k in ks}
+            found[k].append(beyond_accuracy.compute_calibration(best[:, :k], wanted, own))
+    return {f"calibration@{k}": beyond_accuracy.compute_mean(np.concatenate(found[k])) for k in ks}

@@ -8,10 +8,15 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from recsys.config.schema import Evaluation
-from recsys.data.splits.availability import Windows
-from recsys.errors import DataError, Diverged
-from recsys.metrics.functional import from_counts, from_lists, metric_names, rank_counts
+from recsys.config.schema import EvaluationOptions
+from recsys.data.splits.availability import AvailabilityWindows
+from recsys.errors import DataError, DivergenceError
+from recsys.metrics.functional import (
+    compute_from_counts,
+    compute_from_lists,
+    count_ranks,
+    list_metric_names,
+)
 from recsys.metrics.ranking import RankingMetrics
 from recsys.types import Batch
 
@@ -32,7 +37,7 @@ class Ranker(Protocol):
 
     needs_history: bool
 
-    def popularity(self) -> Tensor:
+    def get_popularity(self) -> Tensor:
         """(I,) scores for a query without history, where the architecture needs one."""
         ...
 
@@ -48,20 +53,20 @@ class Ranker(Protocol):
         """(Q, N) scores of every query with every item."""
         ...
 
-    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+    def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, C) scores of the candidates, from the representations of the plan's items."""
         ...
 
 
-def cutoffs(options: Evaluation) -> tuple[int, ...]:
+def list_cutoffs(options: EvaluationOptions) -> tuple[int, ...]:
     """Cut-offs of the metrics; impressions always have those of MIND."""
     given = (5, 10) if options.protocol == "impressions" else ()
     return (*given, *(k for k in options.k if k not in given))
 
 
-def names(ranking: Ranking, ks: tuple[int, ...], label: str = "") -> tuple[str, ...]:
+def list_metrics(ranking: Ranking, ks: tuple[int, ...], label: str = "") -> tuple[str, ...]:
     """Metrics of a protocol; AUC needs a list, the catalog has ranks only."""
-    return tuple(f"{label}{name}" for name in metric_names(ks, auc=ranking != "catalog"))
+    return tuple(f"{label}{name}" for name in list_metric_names(ks, auc=ranking != "catalog"))
 
 
 class Evaluator(nn.Module):
@@ -90,13 +95,13 @@ class Evaluator(nn.Module):
         mask_history: bool,
         counts: Tensor,
         label: str = "",
-        windows: Windows | None = None,
+        windows: AvailabilityWindows | None = None,
     ) -> None:
         super().__init__()
         self.ranking, self.ks, self.mask_history = ranking, ks, mask_history
         self.counts, self.label, self.keep = counts, label, 0
         self.windows = windows
-        self.metrics = RankingMetrics(names(ranking, ks, label))
+        self.metrics = RankingMetrics(list_metrics(ranking, ks, label))
         self.rows: list[dict[str, Tensor]] = []
         self._vectors: Tensor | None = None
         self._warned = False
@@ -130,7 +135,7 @@ class Evaluator(nn.Module):
             return
         text = f"the encoder gives all items nearly the same vector (mean cosine {cosine:.5f})"
         if self._warned and may_stop:
-            raise Diverged(f"{text}, twice in a row; lower the learning rate.")
+            raise DivergenceError(f"{text}, twice in a row; lower the learning rate.")
         self._warned = may_stop
         warnings.warn(text, stacklevel=2)
 
@@ -145,9 +150,9 @@ class Evaluator(nn.Module):
             raise DataError("the catalog was not encoded before the cases were ranked.")
         items = self._vectors[batch.plan.items]
         if self.ranking == "catalog":
-            values, row = self._catalog(ranker, batch, items, self._vectors)
+            values, row = self._rank_catalog(ranker, batch, items, self._vectors)
         else:
-            values, row = self._lists(ranker, batch, items)
+            values, row = self._rank_lists(ranker, batch, items)
         row = {
             "case": batch.case,
             "user": batch.users[batch.query[:, 0]],
@@ -162,7 +167,7 @@ class Evaluator(nn.Module):
         kept = counted & (row["positives"] > 0)
         self.rows.append({k: v[kept].cpu() for k, v in row.items()})
 
-    def _catalog(
+    def _rank_catalog(
         self, ranker: Ranker, batch: Batch, items: Tensor, vectors: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         target = batch.plan.items[batch.candidates[:, 0]]
@@ -170,14 +175,14 @@ class Evaluator(nn.Module):
         # Scores, masks and comparisons of a block stay within a few hundred MB.
         block = max(1, BLOCK // len(vectors))
         found = [
-            self._counts(
+            self._rank_queries(
                 ranker,
                 batch,
                 queries[at],
                 at,
                 vectors,
                 target[at],
-                self._closed(batch, n * block, target[at]),
+                self._mask_unavailable(batch, n * block, target[at]),
             )
             for n, at in enumerate(
                 torch.split(torch.arange(len(target), device=target.device), block)
@@ -189,14 +194,14 @@ class Evaluator(nn.Module):
             "rank": greater + 1,
             "ties": equal,
             "size": size,
-            "cold": self._cold(target),
+            "cold": self._is_cold(target),
             "unreachable": hidden,
             "positives": torch.ones_like(target),
             **({"top": top} if self.keep else {}),
         }
-        return from_counts(greater, equal, self.ks), row
+        return compute_from_counts(greater, equal, self.ks), row
 
-    def _counts(
+    def _rank_queries(
         self,
         ranker: Ranker,
         batch: Batch,
@@ -216,24 +221,24 @@ class Evaluator(nn.Module):
             empty = batch.at_host.query[:, 1] == 0
             if empty.any():
                 chosen = empty.to(scores.device)[at]
-                scores = torch.where(chosen[:, None], ranker.popularity(), scores)
-        seen = _of(batch.seen[: None if self.mask_history else 0], at, len(batch.query))
+                scores = torch.where(chosen[:, None], ranker.get_popularity(), scores)
+        seen = _select_pairs(batch.seen[: None if self.mask_history else 0], at, len(batch.query))
         query, item = seen.unbind(1)
         same = (item == target[query]).long()
         hidden = torch.zeros_like(target).index_add(0, query, same) > 0
         mask = seen
         if batch.beside is not None:
-            mask = torch.cat([seen, _of(batch.beside, at, len(batch.query))])
+            mask = torch.cat([seen, _select_pairs(batch.beside, at, len(batch.query))])
         if closed is not None:
             closed[mask[:, 0], mask[:, 1]] = True
             mask = closed
-        greater, equal, size = rank_counts(scores, target, mask, batch.case[at])
+        greater, equal, size = count_ranks(scores, target, mask, batch.case[at])
         # A target that is masked away can never be found: it stands behind all others.
         greater = torch.where(hidden, torch.full_like(greater, scores.shape[1]), greater)
         equal = torch.where(hidden, torch.zeros_like(equal), equal)
-        return greater, equal, size, hidden, self._top(scores, mask)
+        return greater, equal, size, hidden, self._select_top(scores, mask)
 
-    def _closed(self, batch: Batch, start: int, target: Tensor) -> Tensor | None:
+    def _mask_unavailable(self, batch: Batch, start: int, target: Tensor) -> Tensor | None:
         """(Q, I) what cannot be had when the cases from `start` on are asked, (Q,) targets apart.
 
         None where every item can always be had.
@@ -241,13 +246,13 @@ class Evaluator(nn.Module):
         if self.windows is None:
             return None
         case = batch.at_host.case[start : start + len(target)].numpy()
-        closed = self.windows.mask(case, target.device)
+        closed = self.windows.make_mask(case, target.device)
         return closed.scatter_(1, target[:, None], False)
 
-    def _top(self, scores: Tensor, mask: Tensor) -> Tensor:
+    def _select_top(self, scores: Tensor, mask: Tensor) -> Tensor:
         """(Q, keep) columns of the highest scores (Q, I), -1 where all others are masked away.
 
-        The mask is as in `rank_counts`.
+        The mask is as in `count_ranks`.
         """
         if not self.keep:
             return torch.empty(len(scores), 0, dtype=torch.long, device=scores.device)
@@ -260,34 +265,34 @@ class Evaluator(nn.Module):
         columns = columns.masked_fill(values == -torch.inf, -1)
         return torch.nn.functional.pad(columns, (0, self.keep - columns.shape[1]), value=-1)
 
-    def _lists(
+    def _rank_lists(
         self, ranker: Ranker, batch: Batch, items: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         valid = batch.candidates >= 0
-        scores = ranker.candidate_scores(batch, items).float()
+        scores = ranker.score_candidates(batch, items).float()
         candidates = batch.plan.items[batch.candidates.clamp(min=0)]
         if ranker.needs_history:
             empty = batch.query[:, 1] == 0
-            scores = torch.where(empty[:, None], ranker.popularity()[candidates], scores)
+            scores = torch.where(empty[:, None], ranker.get_popularity()[candidates], scores)
         labels = (batch.labels > 0) & valid
-        values = from_lists(scores, labels.to(scores.dtype), valid, self.ks, batch.case)
+        values = compute_from_lists(scores, labels.to(scores.dtype), valid, self.ks, batch.case)
         # What a row says must not depend on the scores, or slices would differ between methods:
         # the target is the first positive, and a case is cold where all its positives are.
         first = labels.int().argmax(1)
-        greater, equal, size = rank_counts(scores, first, ~valid, batch.case)
+        greater, equal, size = count_ranks(scores, first, ~valid, batch.case)
         row = {
             "target": candidates.gather(1, first[:, None])[:, 0],
             "rank": greater + 1,
             "ties": equal,
             "size": size,
-            "cold": (self._cold(candidates) | ~labels).all(1) & labels.any(1),
+            "cold": (self._is_cold(candidates) | ~labels).all(1) & labels.any(1),
             "unreachable": torch.zeros_like(valid[:, 0]),
             "positives": labels.sum(1),
             **(values if self.ranking in SEVERAL else {"auc": values["auc"]}),
         }
         return values, row
 
-    def _cold(self, items: Tensor) -> Tensor:
+    def _is_cold(self, items: Tensor) -> Tensor:
         return self.counts.to(items.device)[items] == 0
 
     def end(self) -> dict[str, float]:
@@ -296,7 +301,7 @@ class Evaluator(nn.Module):
         return {k: float(v) for k, v in self.metrics.compute().items()}
 
 
-def _of(pairs: Tensor, at: Tensor, queries: int) -> Tensor:
+def _select_pairs(pairs: Tensor, at: Tensor, queries: int) -> Tensor:
     """The pairs (S, 2) of query and item of consecutive queries `at`, counted from the first.
 
     Args:

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from recsys.data.splits.history import Past
+from recsys.data.splits.history import CaseHistories
 from recsys.data.splits.methods import Split
 from recsys.data.tables import IdMap, Tables
-from recsys.metrics.beyond_accuracy import mean
-from recsys.metrics.functional import from_counts
-from recsys.metrics.groups import Part, by_column
+from recsys.metrics.beyond_accuracy import compute_mean
+from recsys.metrics.functional import compute_from_counts
+from recsys.metrics.groups import CaseSlice, slice_by_column
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -29,7 +29,7 @@ ITEM = "item."
 """What stands before an item column among the columns of a case."""
 
 
-class Slicing(NamedTuple):
+class SliceInputs(NamedTuple):
     """What the cases are cut by.
 
     Attributes:
@@ -45,7 +45,7 @@ class Slicing(NamedTuple):
     columns: tuple[str, ...]
 
 
-def tiers(counts: Ints) -> npt.NDArray[np.str_]:
+def assign_tiers(counts: Ints) -> npt.NDArray[np.str_]:
     """(I,) head, mid, tail or cold: a fifth of all training events are of head items.
 
     Items with more events come first: head items are those above which lies less than a fifth of
@@ -64,7 +64,7 @@ def tiers(counts: Ints) -> npt.NDArray[np.str_]:
     return found
 
 
-def annotate(cases: pl.DataFrame, by: Slicing) -> pl.DataFrame:
+def annotate_cases(cases: pl.DataFrame, by: SliceInputs) -> pl.DataFrame:
     """Adds what the cases are cut by, whoever ranks them.
 
     Args:
@@ -75,24 +75,24 @@ def annotate(cases: pl.DataFrame, by: Slicing) -> pl.DataFrame:
         The cases with `past` (positive events before), `cold_user` (no positive event in training),
         `tier` and `item.COLUMN` for each column.
     """
-    past, case = Past(by.split), cases["case"].to_numpy()
+    past, case = CaseHistories(by.split), cases["case"].to_numpy()
     ids = IdMap(by.tables.items["item"].to_list(), "item")
-    target = ids.rows(cases["target"])
+    target = ids.get_rows(cases["target"])
     return cases.with_columns(
-        pl.Series("past", past.lengths(case)),
-        pl.Series("cold_user", past.cold(case)),
-        pl.Series("tier", tiers(by.counts)[target].tolist(), dtype=pl.String),
+        pl.Series("past", past.count_events(case)),
+        pl.Series("cold_user", past.is_cold(case)),
+        pl.Series("tier", assign_tiers(by.counts)[target].tolist(), dtype=pl.String),
         *(by.tables.items[name][target].alias(f"{ITEM}{name}") for name in by.columns),
     )
 
 
-def means(
+def compute_slice_means(
     cases: pl.DataFrame, names: Sequence[str], label: str, columns: Sequence[str]
 ) -> dict[str, dict[str, dict[str, float | int]]]:
     """Means of metrics over the parts of the cases.
 
     Args:
-        cases: As `annotate` returns them.
+        cases: As `annotate_cases` returns them.
         names: Metrics, with what stands before them.
         label: What stands before them.
         columns: Item columns that are among those of the cases.
@@ -102,23 +102,23 @@ def means(
         list, `target`: by part, `cases` and the mean of each metric over those that define it (NaN
         where none does). No part is empty.
     """
-    values = {name: per_case(cases, name.removeprefix(label)) for name in names}
+    values = {name: compute_per_case(cases, name.removeprefix(label)) for name in names}
     lengths = [name for _, name in _LENGTHS]
     cuts = {
-        "item": _flags(cases["cold"]),
-        "user": _flags(cases["cold_user"]),
-        "history": _named(_lengths(cases["past"].to_numpy()), lengths),
-        "popularity": _named(cases["tier"].to_numpy(), _TIERS),
-        **{name: by_column(cases[f"{ITEM}{name}"], _KINDS) for name in columns},
+        "item": _slice_by_flag(cases["cold"]),
+        "user": _slice_by_flag(cases["cold_user"]),
+        "history": _slice_by_name(_bin_lengths(cases["past"].to_numpy()), lengths),
+        "popularity": _slice_by_name(cases["tier"].to_numpy(), _TIERS),
+        **{name: slice_by_column(cases[f"{ITEM}{name}"], _KINDS) for name in columns},
     }
     if "inserted" in cases.columns and cases["inserted"].any():
         put = cases["inserted"].to_numpy().astype(np.bool_)
-        cuts["target"] = [Part("proposed", ~put), Part("put in", put)]
+        cuts["target"] = [CaseSlice("proposed", ~put), CaseSlice("put in", put)]
     return {
         name: {
             part.label: {
                 "cases": int(part.mask.sum()),
-                **{metric: mean(value[part.mask]) for metric, value in values.items()},
+                **{metric: compute_mean(value[part.mask]) for metric, value in values.items()},
             }
             for part in parts
             if part.mask.any()
@@ -127,27 +127,27 @@ def means(
     }
 
 
-def per_case(cases: pl.DataFrame, metric: str) -> Floats:
+def compute_per_case(cases: pl.DataFrame, metric: str) -> Floats:
     """(Q,) values of a metric: a column of its own, or told by the rank of the one positive."""
     if metric in cases.columns:
         return cases[metric].to_numpy().astype(np.float64)
     k = metric.partition("@")[2]
     above = torch.from_numpy(cases["rank"].to_numpy().astype(np.int64) - 1)
     equal = torch.from_numpy(cases["ties"].to_numpy().astype(np.int64))
-    found: Floats = from_counts(above, equal, [int(k) if k else 10])[metric].numpy()
+    found: Floats = compute_from_counts(above, equal, [int(k) if k else 10])[metric].numpy()
     return found
 
 
-def _flags(cold: pl.Series) -> list[Part]:
+def _slice_by_flag(cold: pl.Series) -> list[CaseSlice]:
     flags = cold.to_numpy().astype(np.bool_)
-    return [Part("cold", flags), Part("warm", ~flags)]
+    return [CaseSlice("cold", flags), CaseSlice("warm", ~flags)]
 
 
-def _named(values: npt.NDArray[np.str_], names: Sequence[str]) -> list[Part]:
-    return [Part(name, values == name) for name in names]
+def _slice_by_name(values: npt.NDArray[np.str_], names: Sequence[str]) -> list[CaseSlice]:
+    return [CaseSlice(name, values == name) for name in names]
 
 
-def _lengths(past: Ints) -> npt.NDArray[np.str_]:
+def _bin_lengths(past: Ints) -> npt.NDArray[np.str_]:
     least = np.array([at for at, _ in _LENGTHS])
     names = np.array([name for _, name in _LENGTHS])
     found: npt.NDArray[np.str_] = names[np.searchsorted(least, past, side="right") - 1]

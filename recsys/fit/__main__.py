@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from recsys.runtime import command
 
-command.listen(__name__)
+command.exit_on_interrupt(__name__)
 
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recsys.config.compose import to_yaml
-from recsys.config.help import help_text
+from recsys.config.compose import format_config
+from recsys.config.help import format_help
 from recsys.errors import ConfigError, RecsysError
 from recsys.fit.command import find_run, find_seeds, fit
-from recsys.fit.seeds import run_all
-from recsys.runs.folder import Leave
+from recsys.fit.seeds import run_seeds
+from recsys.runs.folder import Interrupted
 from recsys.runtime.parent import follow_parent
-from recsys.runtime.rank_errors import leave_note
-from recsys.runtime.ranks import rank
+from recsys.runtime.rank_errors import write_rank_error
+from recsys.runtime.ranks import get_rank
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,28 +38,28 @@ def main(argv: Sequence[str]) -> int:
             odd = min(flags - {"--help", "--print-config"})
             raise ConfigError(f"{odd} is not a flag; there are --help and --print-config.")
         if "--help" in flags:
-            print(help_text("fit"))
+            print(format_help("fit"))
             return 0
         several = find_seeds(words, planning="--print-config" not in flags)
         if several is not None:
-            return run_all(several)
+            return run_seeds(several)
         run, folder = find_run([word for word in words if not word.startswith("seeds=")])
         if "--print-config" in flags:
-            print(to_yaml(run), end="")
+            print(format_config(run), end="")
             return 0
         fit(run, folder)
     except RecsysError as error:
-        if rank() != 0 and folder is not None:
+        if get_rank() != 0 and folder is not None:
             # Only the first rank may leave with a code: the launcher kills it after another's.
-            leave_note(folder, error)
+            write_rank_error(folder, error)
             return 0
         print(f"error: {error}", file=sys.stderr)
         return error.code
-    except Leave as leave:
+    except Interrupted as leave:
         return int(leave.code or 0)
     return 0
 
 
 if __name__ == "__main__":
     follow_parent()
-    command.command(main)
+    command.run_command(main)

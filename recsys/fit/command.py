@@ -9,18 +9,25 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from recsys.config.compose import Run, choice_name, compose, to_yaml
-from recsys.errors import ConfigError, system_told
-from recsys.fit.seeds import PLAN, Plan, last_begun, planned
-from recsys.runs.folder import Leave, Signals, inherited, locked, new_folder, reopen
+from recsys.config.compose import RunConfig, compose, format_config, get_choice_name
+from recsys.errors import ConfigError, raise_file_error
+from recsys.fit.seeds import PLAN, SeedPlan, find_last_unfinished, make_plan
+from recsys.runs.folder import (
+    Interrupted,
+    SignalHandler,
+    find_inherited_run,
+    lock_folder,
+    make_folder,
+    reopen,
+)
 from recsys.runtime import command, excluded_time
-from recsys.runtime.files import clear_asides
-from recsys.runtime.progress import say
-from recsys.runtime.ranks import rank
+from recsys.runtime.files import remove_temporary_files
+from recsys.runtime.progress import print_status
+from recsys.runtime.ranks import get_rank
 
 
-@system_told()
-def find_seeds(words: Sequence[str], planning: bool) -> Plan | None:
+@raise_file_error()
+def find_seeds(words: Sequence[str], planning: bool) -> SeedPlan | None:
     """The seeds that the words ask for or go on with, or None for a single run.
 
     Args:
@@ -30,7 +37,9 @@ def find_seeds(words: Sequence[str], planning: bool) -> Plan | None:
     Raises:
         RecsysError: A word is wrong, or there is no such folder.
     """
-    if inherited() is not None:  # a rank is told its run, and `last` would be another one for it
+    if (
+        find_inherited_run() is not None
+    ):  # a rank is told its run, and `last` would be another one for it
         return None
     asked = dict(word.partition("=")[::2] for word in words)
     if "resume" in asked:
@@ -38,24 +47,24 @@ def find_seeds(words: Sequence[str], planning: bool) -> Plan | None:
             raise ConfigError("seeds and resume exclude each other: the folder knows its seeds.")
         folder = Path(asked["resume"])
         if asked["resume"] == "last":
-            folder = last_begun(asked.get("output", "runs"))
+            folder = find_last_unfinished(asked.get("output", "runs"))
         if not (folder / PLAN).is_file():
             return None
         more = sorted(set(asked) - {"resume", "output"})
         if more:
             raise ConfigError(f"{more[0]} cannot change when seeds go on; start a new command.")
-        return Plan.read(folder)
-    return planned(words) if planning and "seeds" in asked else None
+        return SeedPlan.read(folder)
+    return make_plan(words) if planning and "seeds" in asked else None
 
 
-@system_told()
-def find_run(words: Sequence[str]) -> tuple[Run, Path | None]:
+@raise_file_error()
+def find_run(words: Sequence[str]) -> tuple[RunConfig, Path | None]:
     """The run that the words name, and its folder where it has one already.
 
     Raises:
         RecsysError: A word is wrong, or there is no such run.
     """
-    handed = inherited()
+    handed = find_inherited_run()
     if handed is not None:
         return handed
     names = [word.partition("=")[2] for word in words if word.startswith("resume=")]
@@ -64,8 +73,8 @@ def find_run(words: Sequence[str]) -> tuple[Run, Path | None]:
     return reopen(names[-1], [word for word in words if not word.startswith("resume=")])
 
 
-@system_told()
-def fit(run: Run, folder: Path | None = None) -> Path:
+@raise_file_error()
+def fit(run: RunConfig, folder: Path | None = None) -> Path:
     """Trains and tests one run.
 
     Args:
@@ -80,43 +89,43 @@ def fit(run: Run, folder: Path | None = None) -> Path:
             memory did not suffice.
         Leave: SIGTERM or SIGINT came.
     """
-    started, beside = excluded_time.begin(), excluded_time.spent()
-    say(f"{run.experiment or choice_name(run.architecture)}: loading libraries")
+    started, beside = excluded_time.begin_run(), excluded_time.get_excluded_total()
+    print_status(f"{run.experiment or get_choice_name(run.architecture)}: loading libraries")
     import torch
 
     from recsys.assembly import build
-    from recsys.fit.run import Job
-    from recsys.runs.failures import memory_told
+    from recsys.fit.run import RunExecutor
+    from recsys.runs.failures import raise_out_of_memory
 
-    startup = excluded_time.ready(started)
+    startup = excluded_time.exclude_startup(started)
     silence_libraries()
-    with Signals() as signals, ExitStack() as held:
+    with SignalHandler() as signals, ExitStack() as held:
         try:
-            with signals.not_swallowed():
-                if folder is not None and rank() == 0:
-                    held.enter_context(locked(folder))
-                    clear_asides(folder)
+            with signals.raise_interruption():
+                if folder is not None and get_rank() == 0:
+                    held.enter_context(lock_folder(folder))
+                    remove_temporary_files(folder)
                 _check_command(run)
                 run = resolve(run)
                 if run.trainer.threads is not None:
                     torch.set_num_threads(run.trainer.threads)
-                with memory_told():
+                with raise_out_of_memory():
                     made = build.assemble(run)
                 if folder is None:
-                    name = run.experiment or choice_name(run.architecture)
-                    folder = new_folder(run.output, name, to_yaml(run))
-                    held.enter_context(locked(folder))
-                command.leave_reports_in(folder)
-                job = Job(run, folder, made, signals)
-                return job.run_all(started, beside, startup)
-        except Leave as leave:
-            if rank() == 0:
+                    name = run.experiment or get_choice_name(run.architecture)
+                    folder = make_folder(run.output, name, format_config(run))
+                    held.enter_context(lock_folder(folder))
+                command.set_report_folder(folder)
+                job = RunExecutor(run, folder, made, signals)
+                return job.execute(started, beside, startup)
+        except Interrupted as leave:
+            if get_rank() == 0:
                 after = f"; go on with: python -m recsys.fit resume={folder}" if folder else ""
                 print(f"stopped by {leave.name}{after}", file=sys.stderr)
             raise
 
 
-def _check_command(run: Run) -> None:
+def _check_command(run: RunConfig) -> None:
     """Refuses several processes where the program is another: each of them would run that again.
 
     Raises:
@@ -131,17 +140,22 @@ def _check_command(run: Run) -> None:
         )
 
 
-def resolve(run: Run) -> Run:
+def resolve(run: RunConfig) -> RunConfig:
     """The run with every `auto` decided, so that all ranks and a later resume agree.
 
     Raises:
         ConfigError: This machine has not what was asked for.
     """
-    from recsys.runtime.hardware import accelerator, compiled, gpus, precision
-    from recsys.tracking.logs import wandb_mode
+    from recsys.runtime.hardware import (
+        choose_accelerator,
+        choose_compilation,
+        choose_precision,
+        count_gpus,
+    )
+    from recsys.tracking.logs import choose_wandb_mode
 
-    run.trainer.accelerator = accelerator(run.trainer.accelerator)
-    on_gpu, there = run.trainer.accelerator == "gpu", gpus()
+    run.trainer.accelerator = choose_accelerator(run.trainer.accelerator)
+    on_gpu, there = run.trainer.accelerator == "gpu", count_gpus()
     if on_gpu and not there:
         raise ConfigError(
             "trainer.accelerator=gpu, and torch finds no GPU here; set trainer.accelerator=cpu."
@@ -156,14 +170,14 @@ def resolve(run: Run) -> Run:
             "trainer.precision=fp16-mixed needs a GPU; on a CPU set trainer.precision=fp32 or "
             "bf16-mixed."
         )
-    run.trainer.precision = precision(run.trainer.precision, run.trainer.accelerator)
-    run.encoder.compile = compiled(run.encoder.compile, run.trainer.accelerator)
+    run.trainer.precision = choose_precision(run.trainer.precision, run.trainer.accelerator)
+    run.encoder.compile = choose_compilation(run.encoder.compile, run.trainer.accelerator)
     if run.encoder.compile == "on" and run.profile:
         raise ConfigError(
             "profile=true listens inside the layers, which encoder.compile makes one piece; leave "
             "one of them out."
         )
-    run.tracking.wandb = wandb_mode(run.tracking.wandb)
+    run.tracking.wandb = choose_wandb_mode(run.tracking.wandb)
     odd = [tag for tag in run.tracking.tags if not 0 < len(tag) <= 64]
     if odd:
         raise ConfigError(

@@ -12,17 +12,17 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 
 from recsys.assembly.build import Assembly
-from recsys.config.compose import Run
+from recsys.config.compose import RunConfig
 from recsys.data.batches.datamodule import RecDataModule
 from recsys.data.splits.methods import TEST, VAL
 from recsys.evaluation.evaluator import SEVERAL
 from recsys.recommender.base import Recommender
-from recsys.runtime.progress import Task, duration, track
-from recsys.training.callbacks import trained_epochs
+from recsys.runtime.progress import ProgressTask, format_duration, track
+from recsys.training.callbacks import count_trained_epochs
 from recsys.types import Batch
 
 
-def header(run: Run, made: Assembly) -> list[str]:
+def describe_run(run: RunConfig, made: Assembly) -> list[str]:
     """What a run is made of: data, device and what trains.
 
     Args:
@@ -34,11 +34,15 @@ def header(run: Run, made: Assembly) -> list[str]:
     active = int((np.diff(made.split.offsets) > 0).sum())
     known = f"{users:,} users" + (f" ({active:,} with events)" if active < users else "")
     events = f"{known}, {items:,} items, {len(made.split.item):,} events"
-    cases = [_cases(run, made, VAL, "validation")]
+    cases = [_describe_cases(run, made, VAL, "validation")]
     if run.evaluation.test:
-        cases.append(_cases(run, made, TEST, "test"))
+        cases.append(_describe_cases(run, made, TEST, "test"))
     every = sum(p.numel() for p in model.parameters())
-    count = sum(p.numel() for p in model.trained().values()) if options.max_steps != 0 else 0
+    count = (
+        sum(p.numel() for p in model.get_trained_parameters().values())
+        if options.max_steps != 0
+        else 0
+    )
     trains = "nothing trains"
     if count:
         trains = f"{count:,} of {every:,} parameters train ({count / every:.2%})"
@@ -49,16 +53,16 @@ def header(run: Run, made: Assembly) -> list[str]:
     ]
 
 
-def _cases(run: Run, made: Assembly, role: int, name: str) -> str:
+def _describe_cases(run: RunConfig, made: Assembly, role: int, name: str) -> str:
     """How many cases a part has, and how many of them ask for a cold item."""
-    at = made.datamodule.asked(role)
+    at = made.datamodule.list_case_events(role)
     if run.evaluation.protocol in SEVERAL:  # a case has no single target
         return f"{len(at):,} {name} cases"
-    cold = int((made.examples.train_counts()[made.split.item[at]] == 0).sum())
+    cold = int((made.examples.count_train_items()[made.split.item[at]] == 0).sum())
     return f"{len(at):,} {name} cases ({cold:,} cold)"
 
 
-class Course:
+class RemainingTime:
     """How long a run still takes, by what it took until now.
 
     Args:
@@ -75,32 +79,32 @@ class Course:
         """Training begins, or goes on, at a step."""
         self._began, self._paused = (time.monotonic(), step), 0.0
 
-    def took(self, part: str, seconds: float) -> None:
+    def add_pass(self, part: str, seconds: float) -> None:
         """A pass over the cases of a part took so long; `val` within training or not."""
         self._passes[part].append(seconds)
         self._paused += seconds
 
-    def left(self, trainer: lp.Trainer) -> float | None:
+    def estimate_seconds(self, trainer: lp.Trainer) -> float | None:
         """Seconds to the result; None before the first step of this attempt."""
         if self._began is None or trainer.global_step <= self._began[1]:
             return None
         data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
         windows = trainer.accumulate_grad_batches
-        steps = data.steps(trainer.max_epochs or 1, windows, trainer.max_steps)
+        steps = data.count_steps(trainer.max_epochs or 1, windows, trainer.max_steps)
         rest = max(0, steps - trainer.global_step)
         spent = time.monotonic() - self._began[0] - self._paused
         each = spent / (trainer.global_step - self._began[1])
         epoch = max(1, math.ceil(trainer.num_training_batches / windows))
-        ahead = math.ceil(rest / epoch) * _mean(self._passes["val"])
-        test = _mean(self._passes["test"] or self._passes["val"]) if self._tests else 0.0
+        ahead = math.ceil(rest / epoch) * _compute_mean(self._passes["val"])
+        test = _compute_mean(self._passes["test"] or self._passes["val"]) if self._tests else 0.0
         return each * rest + ahead + test
 
 
-def _mean(values: list[float]) -> float:
+def _compute_mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def validation_line(
+def format_validation(
     trainer: lp.Trainer,
     monitor: str,
     metrics: Mapping[str, float],
@@ -118,7 +122,7 @@ def validation_line(
         best: Whether it is the best so far.
         left: Seconds to the result, if that is known.
     """
-    at = f"epoch {trained_epochs(trainer):.3g}/{trainer.max_epochs}"
+    at = f"epoch {count_trained_epochs(trainer):.3g}/{trainer.max_epochs}"
     if trainer.max_steps >= 0:
         at = f"step {step}/{trainer.max_steps}"
     parts = [at if step else "start", f"val {monitor} {100 * metrics[monitor]:.2f}"]
@@ -128,11 +132,11 @@ def validation_line(
     if not math.isnan(cold):
         parts.append(f"cold {100 * cold:.2f}")
     if left is not None:
-        parts.append(f"left {duration(left)}")
+        parts.append(f"left {format_duration(left)}")
     return "  ".join(parts)
 
 
-class Bar(Callback):
+class ProgressBar(Callback):
     """Shows epochs, validations and tests while they last.
 
     Often enough to see it move and no more: drawing at each step would take a good part of a step
@@ -145,11 +149,11 @@ class Bar(Callback):
         test: What the next test is called.
     """
 
-    def __init__(self, course: Course) -> None:
+    def __init__(self, course: RemainingTime) -> None:
         self.course, self.test = course, "test"
         self._drawn = 0.0
         self._epoch, self._pass = ExitStack(), ExitStack()
-        self._steps, self._cases = Task("", 0, ""), Task("", 0, "")
+        self._steps, self._cases = ProgressTask("", 0, ""), ProgressTask("", 0, "")
         self._began = 0.0
 
     def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
@@ -176,15 +180,15 @@ class Bar(Callback):
         if now - self._drawn < 0.1 and batch_idx + 1 != trainer.num_training_batches:
             return
         self._drawn = now
-        self._steps.to(batch_idx + 1, lambda: self._note(trainer, pl_module))
+        self._steps.advance_to(batch_idx + 1, lambda: self._format_note(trainer, pl_module))
 
-    def _note(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> str:
+    def _format_note(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> str:
         """The loss of the last step, and the time to the result; reads the loss off its device."""
         said = []
         if isinstance(pl_module, Recommender) and pl_module.train_loss is not None:
             said.append(f"loss {float(pl_module.train_loss):.4f}")
-        left = self.course.left(trainer)
-        return ", ".join([*said, *([] if left is None else [f"left {duration(left)}"])])
+        left = self.course.estimate_seconds(trainer)
+        return ", ".join([*said, *([] if left is None else [f"left {format_duration(left)}"])])
 
     def on_train_epoch_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Takes the epoch away."""
@@ -209,7 +213,7 @@ class Bar(Callback):
     def _close(self, part: str) -> None:
         """Takes it away, and notes how long it took."""
         self._pass.close()
-        self.course.took(part, time.monotonic() - self._began)
+        self.course.add_pass(part, time.monotonic() - self._began)
 
     def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Shows a validation."""

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from recsys.assembly.protocols import REVERSED
-from recsys.config.compose import Run
-from recsys.runs.validation_log import Line
+from recsys.config.compose import RunConfig
+from recsys.runs.validation_log import ValidationRecord
 
 
-def below(
+def describe_shortfalls(
     monitor: str,
     test: Mapping[str, float],
     floors: Mapping[str, Mapping[str, float]],
@@ -43,7 +43,7 @@ def below(
     return said
 
 
-def training(run: Run, lines: Sequence[Line]) -> list[str]:
+def describe_training(run: RunConfig, lines: Sequence[ValidationRecord]) -> list[str]:
     """Whether training helped, and whether it should have gone on.
 
     Args:

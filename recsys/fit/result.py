@@ -11,22 +11,22 @@ from torch import Tensor
 
 from recsys.assembly import protocols
 from recsys.assembly.build import Assembly
-from recsys.config.compose import Run
+from recsys.config.compose import RunConfig
 from recsys.evaluation import beyond_accuracy as beyond
 from recsys.evaluation import slices
-from recsys.evaluation.evaluator import cutoffs
+from recsys.evaluation.evaluator import list_cutoffs
 from recsys.recommender.parameters import TABLE
 from recsys.runs import provenance, results
-from recsys.runs.folder import Start
+from recsys.runs.folder import RunState
 from recsys.runs.rank_cost import RankCost
 from recsys.runtime import excluded_time
-from recsys.runtime.excluded_time import Spent
-from recsys.training.callbacks import Best, Watch, trained_epochs
-from recsys.training.cost import Counts
+from recsys.runtime.excluded_time import Elapsed
+from recsys.training.callbacks import BestCheckpoint, TrainingLog, count_trained_epochs
+from recsys.training.cost import TrainingCounts
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """How far training came.
 
     Attributes:
@@ -42,18 +42,18 @@ class Progress:
     seconds: float
 
     @staticmethod
-    def of(made: Assembly, seconds: float) -> Progress:
+    def from_assembly(made: Assembly, seconds: float) -> TrainingProgress:
         """How far it came by now; nothing is planned where nothing can train."""
         model = made.recommender
-        if not model.trained():
-            return Progress(0, 0, 0.0, seconds)
+        if not model.get_trained_parameters():
+            return TrainingProgress(0, 0, 0.0, seconds)
         trainer = model.trainer
-        return Progress(
-            trainer.global_step, model.planned_steps(), trained_epochs(trainer), seconds
+        return TrainingProgress(
+            trainer.global_step, model.count_planned_steps(), count_trained_epochs(trainer), seconds
         )
 
 
-def validation(best: Best, progress: Progress) -> dict[str, object]:
+def summarize_validation(best: BestCheckpoint, progress: TrainingProgress) -> dict[str, object]:
     """The validation that decided, the last one, and the steps behind them."""
     name = best.monitor.removeprefix("val/")
     return {
@@ -69,20 +69,20 @@ def validation(best: Best, progress: Progress) -> dict[str, object]:
     }
 
 
-def train(watch: Watch, made: Assembly) -> dict[str, object]:
+def summarize_training(watch: TrainingLog, made: Assembly) -> dict[str, object]:
     """Loss and distance from the start by role, for the gap and for regularisation."""
-    still = {role: 0.0 for role, named in made.recommender.roles().items() if named}
-    return {"loss": watch.loss(), "distance": watch.distance or still}
+    still = {role: 0.0 for role, named in made.recommender.group_by_role().items() if named}
+    return {"loss": watch.compute_loss(), "distance": watch.distance or still}
 
 
-def cost(
-    run: Run,
+def summarize_cost(
+    run: RunConfig,
     made: Assembly,
-    start: Start,
-    counts: Counts,
-    progress: Progress,
+    start: RunState,
+    counts: TrainingCounts,
+    progress: TrainingProgress,
     others: Sequence[RankCost],
-    startup: Spent,
+    startup: Elapsed,
 ) -> dict[str, object]:
     """What the run took, over all stops and ranks.
 
@@ -95,14 +95,14 @@ def cost(
         others: What the other ranks have noted.
         startup: What passed before the last attempt could begin: Python, imports, configuration.
     """
-    model, method = made.recommender, start.spent.minus(start.beside)
-    ranks = [RankCost.of(start.spent, start.beside, start.peak_mb), *others]
+    model, method = made.recommender, start.spent.subtract(start.beside)
+    ranks = [RankCost.from_measurements(start.spent, start.beside, start.peak_mb), *others]
     peaks = [rank.peak_mb for rank in ranks]
-    kept = excluded_time.kept()
+    kept = excluded_time.compute_build_time()
     return {
         # Heads that are there and never take a step train as little as the encoder.
         "trained_parameters": (
-            sum(p.numel() for p in model.kept().values()) if progress.steps else 0
+            sum(p.numel() for p in model.get_saved_parameters().values()) if progress.steps else 0
         ),
         "parameters": sum(
             p.numel() for name, p in model.named_parameters() if not name.startswith(TABLE)
@@ -116,7 +116,7 @@ def cost(
         "startup_seconds": startup.seconds,
         "startup_cpu_seconds": startup.cpu_seconds,
         "method_seconds": method.seconds,
-        "method_cpu_seconds": sum(rank.spent.minus(rank.beside).cpu_seconds for rank in ranks),
+        "method_cpu_seconds": sum(rank.spent.subtract(rank.beside).cpu_seconds for rank in ranks),
         "kept_seconds": None if kept is None else kept.seconds,
         "kept_cpu_seconds": None if kept is None else kept.cpu_seconds,
         "anonymous_peak_mb_sampled": sum(peaks) if all(peaks) else None,
@@ -124,30 +124,32 @@ def cost(
         "ranks": len(ranks),
         "devices": run.trainer.devices,
         "resumes": start.resumes,
-        **provenance.cache(model.parts.prefix or model.parts.vectors),
+        **provenance.summarize_cache(model.parts.prefix or model.parts.vectors),
     }
 
 
-def circumstances(run: Run, made: Assembly) -> dict[str, object]:
+def summarize_provenance(run: RunConfig, made: Assembly) -> dict[str, object]:
     """Data, encoder, versions and code."""
     encoder: dict[str, object] = {}
     parts = made.recommender.parts
     if parts.encoder is not None:
-        about = provenance.encoder(run.encoder.model, run.encoder.revision, parts.following)
+        about = provenance.identify_encoder(
+            run.encoder.model, run.encoder.revision, parts.following
+        )
         encoder = {"encoder": about}
     return {
         "data": {
             "fingerprint": made.fingerprint,
             "split": made.split.name,
-            **provenance.data(made.split, made.datamodule.lists),
+            **provenance.compute_data_digests(made.split, made.datamodule.lists),
         },
         **encoder,
-        "versions": provenance.versions(),
-        "code": provenance.commit(),
+        "versions": provenance.collect_versions(),
+        "code": provenance.find_commit(),
     }
 
 
-def protocol(run: Run, made: Assembly) -> dict[str, object]:
+def summarize_protocol(run: RunConfig, made: Assembly) -> dict[str, object]:
     """What was ranked."""
     options = run.evaluation
     lists = {"candidates": options.candidates} if options.protocol == "candidates" else {}
@@ -155,13 +157,13 @@ def protocol(run: Run, made: Assembly) -> dict[str, object]:
         "name": options.protocol,
         "mask_history": options.mask_history,
         "catalog": len(made.tables.items),
-        **protocols.described(run, made.split),
+        **protocols.describe_protocol(run, made.split),
         **lists,
     }
 
 
 @dataclass(frozen=True)
-class Tested:
+class FinalTest:
     """What only a run that tests has.
 
     Attributes:
@@ -186,13 +188,13 @@ class Tested:
         return found if isinstance(found, Mapping) else None
 
 
-def tested(
-    run: Run,
+def make_final_test(
+    run: RunConfig,
     made: Assembly,
     floors: Mapping[str, Mapping[str, float]],
     test: Mapping[str, float],
     rows: list[dict[str, Tensor]],
-) -> Tested:
+) -> FinalTest:
     """Cuts the test cases up.
 
     Args:
@@ -202,19 +204,19 @@ def tested(
         test: Test metrics of the run.
         rows: Its cases over all ranks; the best items of each, which they may hold, are taken out.
     """
-    options, counts = run.evaluation, made.examples.train_counts()
-    slicing = slices.Slicing(made.tables, made.split, counts, tuple(options.slices))
-    kept = beyond.take(rows)
+    options, counts = run.evaluation, made.examples.count_train_items()
+    slicing = slices.SliceInputs(made.tables, made.split, counts, tuple(options.slices))
+    kept = beyond.take_top(rows)
     further: dict[str, object] = {}
     if kept is not None:
-        further["beyond"] = beyond.measures(
-            *kept, cutoffs(options), counts, made.tables, made.split, options.category
+        further["beyond"] = beyond.compute_measures(
+            *kept, list_cutoffs(options), counts, made.tables, made.split, options.category
         )
-    cases = slices.annotate(results.cases_frame(rows, made.tables), slicing)
-    names = [name for name in results.columns(options) if "/" not in name]
-    means = slices.means(cases, names, options.label, options.slices)
+    cases = slices.annotate_cases(results.make_cases_frame(rows, made.tables), slicing)
+    names = [name for name in results.list_columns(options) if "/" not in name]
+    means = slices.compute_slice_means(cases, names, options.label, options.slices)
     said: dict[str, object] = {"unreachable": int(cases["unreachable"].sum())}
     if options.protocol == "candidates":
         inserted = int(cases["inserted"].sum())
         said |= {"inserted": inserted, "list_recall": 1 - inserted / len(cases)}
-    return Tested(cases, {"test": test, "floors": floors, "slices": means, **further}, said)
+    return FinalTest(cases, {"test": test, "floors": floors, "slices": means, **further}, said)

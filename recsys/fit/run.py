@@ -18,35 +18,35 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from recsys.assembly import build, protocols
 from recsys.assembly.build import Assembly
 from recsys.config import inactive
-from recsys.config.compose import Run, choice_name, to_node
+from recsys.config.compose import RunConfig, get_choice_name, make_node
 from recsys.errors import ConfigError, DataError
-from recsys.evaluation.evaluator import cutoffs
+from recsys.evaluation.evaluator import list_cutoffs
 from recsys.fit import remarks
 from recsys.fit import result as closing
-from recsys.fit.progress_bars import Bar, Course, header, validation_line
+from recsys.fit.progress_bars import ProgressBar, RemainingTime, describe_run, format_validation
 from recsys.runs import rank_cost, results
-from recsys.runs.failures import memory_told, state
-from recsys.runs.folder import ENDED, LAST, Signals, Start, config_checksum
+from recsys.runs.failures import find_failure_state, raise_out_of_memory
+from recsys.runs.folder import ENDED, LAST, RunState, SignalHandler, compute_config_checksum
 from recsys.runs.rank_cost import RankCost
-from recsys.runs.validation_log import FILE, Validations, told
+from recsys.runs.validation_log import FILE, ValidationLog, read_validations
 from recsys.runtime import excluded_time, rank_errors
-from recsys.runtime.excluded_time import Spent
+from recsys.runtime.excluded_time import Elapsed
 from recsys.runtime.hardware import NAMES
-from recsys.runtime.memory import Sampler
-from recsys.runtime.progress import Task, heard, track
-from recsys.runtime.ranks import FOLDER, rank
+from recsys.runtime.memory import MemoryMonitor
+from recsys.runtime.progress import ProgressTask, mark_output, track
+from recsys.runtime.ranks import FOLDER, get_rank
 from recsys.runtime.stopwatch import Stopwatch
 from recsys.tracking import logs
 from recsys.training import profiling
-from recsys.training.callbacks import BatchSeed, Best, Watch
-from recsys.training.cost import Counts, Meter
-from recsys.training.item_table import EVERY_STEP, Distill
-from recsys.training.profiling import Profile, Stages
-from recsys.training.resume import Save, WholeFile
+from recsys.training.callbacks import BatchSeeder, BestCheckpoint, TrainingLog
+from recsys.training.cost import CostMeter, TrainingCounts
+from recsys.training.item_table import EVERY_STEP, ItemTableDistillation
+from recsys.training.profiling import ProfilingCallback, StageProfiler
+from recsys.training.resume import AtomicCheckpointIO, ResumeCheckpoint
 from recsys.types import Batch
 
 
-class Job:
+class RunExecutor:
     """One run in its folder: on every rank, and again after every stop.
 
     Args:
@@ -59,42 +59,49 @@ class Job:
         ConfigError: The data is not what it was before the stop.
     """
 
-    def __init__(self, run: Run, folder: Path, made: Assembly, signals: Signals) -> None:
+    def __init__(
+        self, run: RunConfig, folder: Path, made: Assembly, signals: SignalHandler
+    ) -> None:
         self.run, self.folder, self.made, self.signals = run, folder, made, signals
-        self.save = Save(folder / LAST, run.checkpoint.every_minutes, signals, self._account)
-        self.best = Best(
+        self.save = ResumeCheckpoint(
+            folder / LAST, run.checkpoint.every_minutes, signals, self._record_cost
+        )
+        self.best = BestCheckpoint(
             folder / "checkpoints" / "best.safetensors",
             f"val/{run.evaluation.monitor}",
             run.checkpoint.pick,
-            Validations(folder / FILE),
-            self.save.total_seconds,
-            self._tell,
+            ValidationLog(folder / FILE),
+            self.save.get_total_seconds,
+            self._print_validation,
         )
-        self.course = Course(run.evaluation.test)
-        self.bar = Bar(self.course)
-        self.rows = Watch(run.trainer.log_every, self.save.total_seconds)
-        self.memory = Sampler()
-        start = Start.read(folder)
+        self.course = RemainingTime(run.evaluation.test)
+        self.bar = ProgressBar(self.course)
+        self.rows = TrainingLog(run.trainer.log_every, self.save.get_total_seconds)
+        self.memory = MemoryMonitor()
+        start = RunState.read(folder)
         if start is not None and start.fingerprint != made.fingerprint:
             raise ConfigError(f"{folder}: the data has changed since the run began; start a new.")
         if start is None:
-            start = Start(
-                made.fingerprint, wandb=secrets.token_hex(4), config=config_checksum(folder)
+            start = RunState(
+                made.fingerprint, wandb=secrets.token_hex(4), config=compute_config_checksum(folder)
             )
-        elif rank() == 0:
+        elif get_rank() == 0:
             start.resumes += 1
         self.start = start
         # Each rank goes on from what it has cost itself.
-        own = None if rank() == 0 else rank_cost.read(folder, rank()) or RankCost()
-        self.own = own or RankCost.of(start.spent, start.beside, start.peak_mb)
-        self.startup = Spent()
+        own = None if get_rank() == 0 else rank_cost.read(folder, get_rank()) or RankCost()
+        self.own = own or RankCost.from_measurements(start.spent, start.beside, start.peak_mb)
+        self.startup = Elapsed()
         self.watch = Stopwatch(run.profile, start.stages)
-        self.meter, self.profile = Meter(run.profile), Profile(self.watch, run.trainer.precision)
-        self.clock, self.beside = excluded_time.now(), excluded_time.spent()
+        self.meter, self.profile = (
+            CostMeter(run.profile),
+            ProfilingCallback(self.watch, run.trainer.precision),
+        )
+        self.clock, self.beside = excluded_time.read_clocks(), excluded_time.get_excluded_total()
         self.csv = logs.CsvLog(folder / "log" / "metrics.csv")
         self.wandb: logs.WandbLog | None = None
 
-    def run_all(self, started: Spent, beside: Spent, startup: Spent) -> Path:
+    def execute(self, started: Elapsed, beside: Elapsed, startup: Elapsed) -> Path:
         """Floors, training, test and result.
 
         Args:
@@ -106,35 +113,35 @@ class Job:
             RecsysError: The data cannot be used, the training diverged, or memory did not suffice.
             Leave: A signal ended it.
         """
-        first = rank() == 0
-        self.clock, self.beside = started.minus(self.own.spent), beside.minus(self.own.beside)
+        first = get_rank() == 0
+        self.clock, self.beside = started.subtract(self.own.spent), beside.subtract(self.own.beside)
         self.startup = startup
         self.watch.begin(started.seconds)
         many = self.run.trainer.devices > 1
         trainer = None
         try:
-            with self.memory, memory_told():
+            with self.memory, raise_out_of_memory():
                 if first:
                     (self.folder / ENDED).unlink(missing_ok=True)  # of an attempt before
-                    rank_errors.clear_note(self.folder)
+                    rank_errors.clear_rank_error(self.folder)
                     print(
                         f"run: {self.folder}",
                         *self.made.split.notes,
-                        *inactive.notes(self.run),
-                        *header(self.run, self.made),
+                        *inactive.find_inactive_settings(self.run),
+                        *describe_run(self.run, self.made),
                         sep="\n",
                         flush=True,
                     )
-                    self._floors()
+                    self._evaluate_baselines()
                     if many:
                         os.environ[FOLDER] = str(self.folder)
-                trainer = self._trainer()
-                self.watch.set_out()
-                with self._others(trainer) if first and many else nullcontext():
+                trainer = self._make_trainer()
+                self.watch.end_startup()
+                with self._watch_ranks(trainer) if first and many else nullcontext():
                     self._finish(*self._train_and_test(trainer))
         except BaseException as error:
             with suppress(DataError):  # a full disk has been told already
-                self._account()
+                self._record_cost()
             self._close(error)
             if trainer is not None and first:
                 _end_ranks(trainer)
@@ -145,72 +152,78 @@ class Job:
         return self.folder
 
     @contextmanager
-    def _others(self, trainer: lp.Trainer) -> Iterator[None]:
+    def _watch_ranks(self, trainer: lp.Trainer) -> Iterator[None]:
         """Hears of an error on another rank; for the first one."""
         with (
-            rank_errors.Lookout(self.folder, self._close, lambda: _processes(trainer)),
-            rank_errors.others_told(self.folder),
+            rank_errors.RankErrorWatcher(
+                self.folder, self._close, lambda: _list_processes(trainer)
+            ),
+            rank_errors.raise_rank_error(self.folder),
         ):
             yield
 
     def _close(self, error: BaseException) -> None:
         """Closes the run at Weights & Biases after what ended it."""
         if self.wandb is not None:
-            self.wandb.close(1, state(error, self.folder))
+            self.wandb.close(1, find_failure_state(error, self.folder))
 
-    def _floors(self) -> None:
+    def _evaluate_baselines(self) -> None:
         """Makes what is still missing of the test metrics of the baselines, over the same cases."""
         self.start.write(self.folder)
         wanted = self.run.architecture.trains and self.run.evaluation.test
-        for name in protocols.floors(self.run.evaluation) if wanted else ():
+        for name in protocols.list_baselines(self.run.evaluation) if wanted else ():
             if name not in self.start.floors:
-                with excluded_time.beside():
+                with excluded_time.excluded_time():
                     batches = self.made.datamodule.test_dataloader()
-                    model = build.floor(name, self.made.parts)
+                    model = build.make_baseline(name, self.made.parts)
                     with track(f"test of {name}", len(batches), "batches") as task:
-                        self.start.floors[name] = model.evaluate(_told(batches, task))
+                        self.start.floors[name] = model.evaluate(_track_batches(batches, task))
                 self.start.write(self.folder)
-        if told := protocols.telling(self.start.floors, self.run.evaluation.monitor):
+        if told := protocols.describe_rarity_bias(self.start.floors, self.run.evaluation.monitor):
             print(told)
 
-    def _account(self) -> None:
+    def _record_cost(self) -> None:
         """Notes what the run has cost so far, over all stops; each rank for itself."""
         self.memory.sample()
         spent, beside = (
-            excluded_time.now().minus(self.clock),
-            excluded_time.spent().minus(self.beside),
+            excluded_time.read_clocks().subtract(self.clock),
+            excluded_time.get_excluded_total().subtract(self.beside),
         )
         peak = max(self.own.peak_mb, self.memory.peak)
-        if rank() != 0:
-            rank_cost.write(self.folder, rank(), RankCost.of(spent, beside, peak))
+        if get_rank() != 0:
+            rank_cost.write(
+                self.folder, get_rank(), RankCost.from_measurements(spent, beside, peak)
+            )
             return
         self.start.spent, self.start.beside, self.start.peak_mb = spent, beside, peak
         if self.run.profile:
-            self.start.stages = self.watch.seconds()
+            self.start.stages = self.watch.get_seconds()
         self.start.write(self.folder)
 
     def _train_and_test(
         self, trainer: lp.Trainer
-    ) -> tuple[dict[str, dict[str, float]], closing.Progress]:
+    ) -> tuple[dict[str, dict[str, float]], closing.TrainingProgress]:
         """The closing table, and how far training came."""
         model = self.made.recommender
         options, trains = self.run.evaluation, self.run.architecture.trains
-        still = self._stays()
+        still = self._is_untrained()
         # Every rank must take the same way; only the file that all of them see decides.
         if trains and options.test and not still and model.start not in self.start.floors:
             loggers, trainer.loggers = trainer.loggers, []
             self.bar.test = f"{model.start} test"
-            with excluded_time.beside():
+            with excluded_time.excluded_time():
                 self.start.floors[model.start] = _test(trainer, self.made)
             self.bar.test = "test"
             trainer.loggers = loggers
-            if rank() == 0:
+            if get_rank() == 0:
                 self.start.write(self.folder)
         if trains:
             self._train(trainer)
         elif not options.test:
             self._validate(trainer, 0)
-        done = closing.Progress.of(self.made, self.save.total_seconds() if trains else 0.0)
+        done = closing.TrainingProgress.from_assembly(
+            self.made, self.save.get_total_seconds() if trains else 0.0
+        )
         if trains and done.steps:
             trainer.strategy.barrier("best")
             model.load_trained(self.best.path)
@@ -219,16 +232,16 @@ class Job:
             return {f"step {step}": metrics for step, metrics in shown.items()}, done
         if options.beyond and options.protocol == "catalog":
             # Of this pass only: what floors and the untrained encoder recommend is not looked at.
-            model.evaluator.keep = max(cutoffs(options))
+            model.evaluator.keep = max(list_cutoffs(options))
         test = _test(trainer, self.made)
         if trains and still:
             self.start.floors[model.start] = test
         floors = {k: v for k, v in self.start.floors.items() if not (still and k == model.start)}
         return {**floors, self.folder.name: test}, done
 
-    def _stays(self) -> bool:
+    def _is_untrained(self) -> bool:
         """Whether nothing trains, so that the run is its own start."""
-        return not self.made.recommender.trained() or self.run.trainer.max_steps == 0
+        return not self.made.recommender.get_trained_parameters() or self.run.trainer.max_steps == 0
 
     def _train(self, trainer: lp.Trainer) -> None:
         """Trains, or goes on, with a validation before the first and after the last step."""
@@ -236,11 +249,11 @@ class Job:
         resumed = last.is_file()
         if not resumed:
             self.csv.rewind(-1)  # of an attempt that left no checkpoint
-            if rank() == 0:
+            if get_rank() == 0:
                 self.best.lines.rewind(-1)
             self._validate(trainer, 0)
         model = self.made.recommender
-        if self._stays():
+        if self._is_untrained():
             return
         checkpoint = str(last) if resumed else None
         trainer.fit(model, self.made.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -249,44 +262,49 @@ class Job:
             # A stop from here on must not validate and log that again.
             self.save.write(trainer)
 
-    def _tell(
+    def _print_validation(
         self, trainer: lp.Trainer, metrics: Mapping[str, float], step: int, kept: bool
     ) -> None:
         """Prints what a validation found."""
-        best, left = kept and self.run.checkpoint.pick == "best", self.course.left(trainer)
+        best, left = (
+            kept and self.run.checkpoint.pick == "best",
+            self.course.estimate_seconds(trainer),
+        )
         monitor = self.run.evaluation.monitor
-        print(validation_line(trainer, monitor, metrics, step, best, left), flush=True)
-        heard()
+        print(format_validation(trainer, monitor, metrics, step, best, left), flush=True)
+        mark_output()
 
     def _validate(self, trainer: lp.Trainer, step: int) -> None:
         """A validation outside of the training loop."""
         trainer.validate(self.made.recommender, self.made.datamodule, verbose=False)
-        self.best.offer(trainer, self.made.recommender, step)
+        self.best.update(trainer, self.made.recommender, step)
 
-    def _finish(self, table: Mapping[str, Mapping[str, float]], progress: closing.Progress) -> None:
+    def _finish(
+        self, table: Mapping[str, Mapping[str, float]], progress: closing.TrainingProgress
+    ) -> None:
         """Writes the result; on the first rank only."""
         options = self.run.evaluation
-        rows = results.gather(self.made.recommender.evaluator.rows) if options.test else []
-        if rank() != 0:
-            self._account()  # the first rank reads it behind the sum, for which it waits
-        counts = self.meter.total()
-        if rank() != 0:
+        rows = results.gather_rows(self.made.recommender.evaluator.rows) if options.test else []
+        if get_rank() != 0:
+            self._record_cost()  # the first rank reads it behind the sum, for which it waits
+        counts = self.meter.compute_total()
+        if get_rank() != 0:
             return
-        tested: closing.Tested | None = None
+        tested: closing.FinalTest | None = None
         if options.test:
             test = table[self.folder.name]
-            tested = closing.tested(self.run, self.made, self.start.floors, test, rows)
-        notes = self._remarks(tested)
-        result = {**self._result(tested, progress, counts), "notes": notes}
-        results.write(self.folder, result, None if tested is None else tested.cases)
+            tested = closing.make_final_test(self.run, self.made, self.start.floors, test, rows)
+        notes = self._list_remarks(tested)
+        result = {**self._make_result(tested, progress, counts), "notes": notes}
+        results.write_result(self.folder, result, None if tested is None else tested.cases)
         (self.folder / LAST).unlink(missing_ok=True)
-        label = self.run.experiment or choice_name(self.run.architecture)
+        label = self.run.experiment or get_choice_name(self.run.architecture)
         own = self.folder.name  # too long for a column
-        results.show({label if k == own else k: v for k, v in table.items()}, options)
+        results.print_results({label if k == own else k: v for k, v in table.items()}, options)
         if tested is not None and tested.beyond is not None:
-            results.show_beyond(tested.beyond, options)
+            results.print_beyond(tested.beyond, options)
         if self.run.profile:
-            profiling.show(self._profile(counts))
+            profiling.show(self._compute_profile(counts))
         print(*notes, sep="\n", end="\n" if notes else "")
         if self.wandb is not None:
             wanted = self.run.tracking.checkpoint_artifact and self.best.path.is_file()
@@ -294,71 +312,80 @@ class Job:
             if why:
                 print(f"warning: {why}", file=sys.stderr)
             elif self.wandb.offline:
-                print(self.wandb.sync_line())
+                print(self.wandb.describe_sync())
         print(f"result: {self.folder}")
 
-    def _remarks(self, tested: closing.Tested | None) -> list[str]:
+    def _list_remarks(self, tested: closing.FinalTest | None) -> list[str]:
         """What the reader of the closing table should not miss."""
         if not self.run.architecture.trains:
             return []
-        said = remarks.training(self.run, told(self.folder / FILE))
+        said = remarks.describe_training(self.run, read_validations(self.folder / FILE))
         if tested is None:
             return said
         monitor, start = self.run.evaluation.monitor, self.made.recommender.start
         return [
-            *remarks.below(monitor, tested.test, self.start.floors, start, tested.cases),
+            *remarks.describe_shortfalls(
+                monitor, tested.test, self.start.floors, start, tested.cases
+            ),
             *said,
         ]
 
-    def _result(
-        self, tested: closing.Tested | None, progress: closing.Progress, counts: Counts
+    def _make_result(
+        self,
+        tested: closing.FinalTest | None,
+        progress: closing.TrainingProgress,
+        counts: TrainingCounts,
     ) -> dict[str, object]:
         """What `result.json` holds."""
-        self._account()
+        self._record_cost()
         profile: Mapping[str, float | None] = {}
         if self.run.profile:
-            profile = self._profile(counts)
+            profile = self._compute_profile(counts)
             profiling.write(self.folder, profile, counts, self.profile.gemms)
-        others = rank_cost.others(self.folder, self.run.trainer.devices)
-        cost = closing.cost(self.run, self.made, self.start, counts, progress, others, self.startup)
-        protocol = closing.protocol(self.run, self.made)
+        others = rank_cost.read_others(self.folder, self.run.trainer.devices)
+        cost = closing.summarize_cost(
+            self.run, self.made, self.start, counts, progress, others, self.startup
+        )
+        protocol = closing.summarize_protocol(self.run, self.made)
         return {
             **({} if tested is None else tested.figures),
-            "validation": closing.validation(self.best, progress),
-            "train": closing.train(self.rows, self.made),
+            "validation": closing.summarize_validation(self.best, progress),
+            "train": closing.summarize_training(self.rows, self.made),
             "protocol": {**protocol, **({} if tested is None else tested.protocol)},
             "cost": {**cost, **profile},
-            **closing.circumstances(self.run, self.made),
+            **closing.summarize_provenance(self.run, self.made),
         }
 
-    def _profile(self, counts: Counts) -> dict[str, float | None]:
+    def _compute_profile(self, counts: TrainingCounts) -> dict[str, float | None]:
         """Where the time went, as accounted last."""
-        return profiling.figures(
+        return profiling.compute_profile(
             self.start.stages, counts, self.profile.peak, self.run.trainer.devices
         )
 
-    def _loggers(self) -> list[Logger]:
+    def _make_loggers(self) -> list[Logger]:
         """CSV always; the others as asked, on the first rank only."""
         found: list[Logger] = [self.csv]
-        if rank() != 0:
+        if get_rank() != 0:
             return found
         options = self.run.tracking
         if options.tensorboard:
-            found.append(logs.tensorboard(self.folder))
+            found.append(logs.make_tensorboard_logger(self.folder))
         if options.wandb != "off":
-            self.wandb = logs.WandbLog(self.folder, self.start.wandb, to_node(self.run))
+            self.wandb = logs.WandbLog(self.folder, self.start.wandb, make_node(self.run))
             found.append(self.wandb)
         return found
 
-    def _trainer(self) -> lp.Trainer:
+    def _make_trainer(self) -> lp.Trainer:
         """A Trainer from typed options."""
         options = self.run.trainer
         callbacks: list[Callback] = [self.profile] if self.run.profile else []
-        callbacks += [self.meter, BatchSeed(self.run.seed)]
+        callbacks += [self.meter, BatchSeeder(self.run.seed)]
         callbacks += [self.rows, self.best]
         if options.encoder_updates != EVERY_STEP and self.run.architecture.trains:
             clip, size = self.run.optimizer.clip, options.batch_size
-            callbacks.append(Distill(options.encoder_updates, size, clip, self.run.seed))
+            callbacks.append(
+                ItemTableDistillation(options.encoder_updates, size, clip, self.run.seed)
+            )
         if options.patience is not None:
             callbacks.append(
                 EarlyStopping(
@@ -379,9 +406,9 @@ class Job:
             gradient_clip_val=self.run.optimizer.clip or None,
             deterministic=options.deterministic,
             callbacks=[self.bar, *callbacks, self.save],
-            plugins=[WholeFile()],
-            profiler=Stages(self.watch) if self.run.profile else None,
-            logger=self._loggers(),
+            plugins=[AtomicCheckpointIO()],
+            profiler=StageProfiler(self.watch) if self.run.profile else None,
+            logger=self._make_loggers(),
             enable_checkpointing=True,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -392,7 +419,7 @@ class Job:
         )
 
 
-def _told(batches: Iterable[Batch], task: Task) -> Iterator[Batch]:
+def _track_batches(batches: Iterable[Batch], task: ProgressTask) -> Iterator[Batch]:
     """The batches, each counted when it is done."""
     for batch in batches:
         yield batch
@@ -411,14 +438,14 @@ def _end_ranks(trainer: lp.Trainer) -> None:
 
     A rank that was told to leave by a common decision gets the time to do so.
     """
-    for process in _processes(trainer):
+    for process in _list_processes(trainer):
         try:
             process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             process.kill()
 
 
-def _processes(trainer: lp.Trainer) -> Sequence[subprocess.Popen[bytes]]:
+def _list_processes(trainer: lp.Trainer) -> Sequence[subprocess.Popen[bytes]]:
     """The other ranks that this process has launched by now."""
     launcher = trainer.strategy.launcher
     return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else ()

@@ -17,12 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from recsys.config.compose import Run, choice_name, compose, stored
+from recsys.config.compose import RunConfig, compose, get_choice_name, read_config
 from recsys.config.shipped import make_absolute
 from recsys.errors import ConfigError
-from recsys.runs.folder import busy, last_run, locked, new_folder
+from recsys.runs.folder import find_last_run, is_busy, lock_folder, make_folder
 from recsys.runs.result_file import RESULT, read_result
-from recsys.runtime.counts import read_count
+from recsys.runtime.counts import parse_count
 from recsys.runtime.parent import tie_child
 
 PLAN = "seeds.json"
@@ -32,7 +32,7 @@ MOST = 10_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class SeedPlan:
     """What a folder of seeds is to hold.
 
     Attributes:
@@ -46,7 +46,7 @@ class Plan:
     seeds: tuple[int, ...]
 
     @staticmethod
-    def read(folder: Path) -> Plan:
+    def read(folder: Path) -> SeedPlan:
         """The plan of a folder.
 
         Raises:
@@ -55,53 +55,53 @@ class Plan:
         path = folder / PLAN
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return Plan(
+            return SeedPlan(
                 folder, tuple(map(str, content["words"])), tuple(map(int, content["seeds"]))
             )
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise ConfigError(f"{path} is missing or damaged; start a new command.") from None
 
-    def runs(self) -> dict[int, Path]:
+    def find_runs(self) -> dict[int, Path]:
         """The run of each seed that has begun: the finished one, else the newest."""
         found: dict[int, Path] = {}
         for path in sorted(self.folder.glob("*/config.yaml"), key=lambda p: p.stat().st_mtime):
-            before = found.get(seed := stored(path).seed)
-            if before is None or not finished(before):
+            before = found.get(seed := read_config(path).seed)
+            if before is None or not is_finished(before):
                 found[seed] = path.parent
         return found
 
 
-def finished(run: Path) -> bool:
+def is_finished(run: Path) -> bool:
     """Whether a run has its result."""
     return (run / RESULT).is_file()
 
 
-def last_begun(output: str) -> Path:
+def find_last_unfinished(output: str) -> Path:
     """The newest folder of seeds or run in a folder that has something left to do.
 
     Raises:
         ConfigError: There is none.
     """
     plans = {path.parent: path for path in Path(output).glob(f"*/{PLAN}")}
-    left = [p for p in plans if not all(map(finished, _expected(Plan.read(p))))]
+    left = [p for p in plans if not all(map(is_finished, _list_runs(SeedPlan.read(p))))]
     if not left:
-        return last_run(output, complete=False)
+        return find_last_run(output, complete=False)
     newest = max(left, key=lambda p: (plans[p].stat().st_mtime, p.name))
     try:
-        run = last_run(output, complete=False)
+        run = find_last_run(output, complete=False)
     except ConfigError:
         return newest
     later = (run / "config.yaml").stat().st_mtime > plans[newest].stat().st_mtime
     return run if later else newest
 
 
-def _expected(plan: Plan) -> list[Path]:
+def _list_runs(plan: SeedPlan) -> list[Path]:
     """The run of each seed; one that has not begun is a folder that is not there."""
-    runs = plan.runs()
+    runs = plan.find_runs()
     return [runs.get(seed, plan.folder / f"seed-{seed}") for seed in plan.seeds]
 
 
-def planned(words: Sequence[str]) -> Plan:
+def make_plan(words: Sequence[str]) -> SeedPlan:
     """A new folder with its plan, after the whole command was checked.
 
     Raises:
@@ -110,7 +110,7 @@ def planned(words: Sequence[str]) -> Plan:
     """
     asked = dict(word.partition("=")[::2] for word in words)
     count = asked["seeds"]
-    number = read_count(count, least=1, most=MOST)
+    number = parse_count(count, least=1, most=MOST)
     if number is None:
         raise ConfigError(f"seeds is '{count}'; set it to a whole number from 1 to {MOST}.")
     own = ("seeds", "seed", "output")
@@ -118,31 +118,31 @@ def planned(words: Sequence[str]) -> Plan:
     run = compose([word for word in words if not word.startswith("seeds=")])
     # All of them are checked now: the last one would be refused after the first has trained.
     compose([*kept, f"seed={run.seed + number - 1}"])
-    name = run.experiment or choice_name(run.architecture)
+    name = run.experiment or get_choice_name(run.architecture)
     seeds = tuple(range(run.seed, run.seed + number))
-    for begun in _unfinished(run.output, tuple(kept), seeds):
+    for begun in _find_unfinished(run.output, tuple(kept), seeds):
         print(
             f"note: {begun} began with the same words and is not finished; to go on with it, stop "
             f"this and give: python -m recsys.fit resume={begun}",
             file=sys.stderr,
         )
     content = json.dumps({"words": kept, "seeds": seeds}, indent=2) + "\n"
-    return Plan(new_folder(run.output, f"{name}-seeds", content, PLAN), tuple(kept), seeds)
+    return SeedPlan(make_folder(run.output, f"{name}-seeds", content, PLAN), tuple(kept), seeds)
 
 
-def _unfinished(output: str, words: tuple[str, ...], seeds: tuple[int, ...]) -> list[Path]:
+def _find_unfinished(output: str, words: tuple[str, ...], seeds: tuple[int, ...]) -> list[Path]:
     """Folders of the same words and seeds that have something left to do."""
     found = []
     for path in sorted(Path(output).glob(f"*/{PLAN}")):
         with suppress(ConfigError):  # a damaged one is told when it is asked for
-            plan = Plan.read(path.parent)
+            plan = SeedPlan.read(path.parent)
             same = (plan.words, plan.seeds) == (words, seeds)
-            if same and not all(map(finished, _expected(plan))):
+            if same and not all(map(is_finished, _list_runs(plan))):
                 found.append(plan.folder)
     return found
 
 
-def run_all(plan: Plan) -> int:
+def run_seeds(plan: SeedPlan) -> int:
     """Runs what is missing and prints the mean over the seeds.
 
     Returns:
@@ -152,13 +152,13 @@ def run_all(plan: Plan) -> int:
         ConfigError: Another process runs these seeds.
     """
     again = f"go on with: python -m recsys.fit resume={plan.folder}"
-    with locked(plan.folder, PLAN), _Child() as child:
+    with lock_folder(plan.folder, PLAN), _ChildRunner() as child:
         print(f"seeds: {plan.folder}", flush=True)
         for seed in plan.seeds:
-            run = plan.runs().get(seed)
-            if run is not None and finished(run):
+            run = plan.find_runs().get(seed)
+            if run is not None and is_finished(run):
                 continue
-            if run is not None and busy(run):
+            if run is not None and is_busy(run):
                 raise ConfigError(f"{run}: the run is still running; wait for its end.")
             words = [*plan.words, f"seed={seed}", f"output={plan.folder}"]
             if not any(word.startswith("tracking.group=") for word in words):
@@ -171,27 +171,27 @@ def run_all(plan: Plan) -> int:
     return 0
 
 
-def _show(plan: Plan) -> None:
+def _show(plan: SeedPlan) -> None:
     """Prints mean and standard deviation over the seeds, in percent."""
     from recsys.runs import results
 
-    runs = plan.runs()
+    runs = plan.find_runs()
     found = [read_result(runs[seed]) for seed in plan.seeds]
-    run = stored(runs[plan.seeds[0]] / "config.yaml")
-    part = (lambda each: each["test"]) if run.evaluation.test else _validated
+    run = read_config(runs[plan.seeds[0]] / "config.yaml")
+    part = (lambda each: each["test"]) if run.evaluation.test else _get_validation
     tests: list[Mapping[str, float]] = [part(result) for result in found]
-    results.show_spread(tests, run.evaluation, _seedless(run, tests))
+    results.print_spread(tests, run.evaluation, _is_seedless(run, tests))
     if not run.evaluation.test:
         return
     print(f"compare: python -m recsys.compare '{plan.folder}/*'")
 
 
-def _validated(result: Mapping[str, Any]) -> Mapping[str, float]:
+def _get_validation(result: Mapping[str, Any]) -> Mapping[str, float]:
     found: Mapping[str, float] = result["validation"]["metrics"]
     return found
 
 
-def _seedless(run: Run, tests: Sequence[Mapping[str, float]]) -> bool:
+def _is_seedless(run: RunConfig, tests: Sequence[Mapping[str, float]]) -> bool:
     """Whether runs are without any chance: a baseline, or an encoder as it is."""
     if not run.architecture.trains:
         return True
@@ -200,7 +200,7 @@ def _seedless(run: Run, tests: Sequence[Mapping[str, float]]) -> bool:
     return run.trainer.max_steps == 0 and same  # a head that begins at random has its seed
 
 
-class _Child:
+class _ChildRunner:
     """Runs commands one after the other and passes signals on.
 
     A run is in a session of its own: a terminal would give it the same signal a second time, and
@@ -211,8 +211,10 @@ class _Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._signum = 0
 
-    def __enter__(self) -> _Child:
-        self._before = {s: signal.signal(s, self._pass_on) for s in (signal.SIGTERM, signal.SIGINT)}
+    def __enter__(self) -> _ChildRunner:
+        self._before = {
+            s: signal.signal(s, self._forward_signal) for s in (signal.SIGTERM, signal.SIGINT)
+        }
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -233,7 +235,7 @@ class _Child:
                 return code if code >= 0 else 128 - code
         return 128 + self._signum
 
-    def _pass_on(self, signum: int, frame: FrameType | None) -> None:
+    def _forward_signal(self, signum: int, frame: FrameType | None) -> None:
         self._signum = signum
         if self._process is not None:
             self._process.send_signal(signum)

@@ -25,7 +25,7 @@ SPREAD = 0.02
 _DECIMAL = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
 
 
-class Ids(nn.Module):
+class ItemEmbedding(nn.Module):
     """A learned vector an item.
 
     A row gets a gradient where training shows its item, as a target, in a history or as a
@@ -48,7 +48,7 @@ class Ids(nn.Module):
         return F.embedding(rows, self.vectors)
 
 
-class Tags(nn.Module):
+class TagEmbedding(nn.Module):
     """The mean of learned vectors of an item's tags, zero at first; zero without tags.
 
     Args:
@@ -72,7 +72,7 @@ class Tags(nn.Module):
         return total / has.sum(1).clamp(min=1)[:, None]
 
 
-def own_products(queries: Tensor, items: Tensor, places: Tensor) -> Tensor:
+def compute_own_products(queries: Tensor, items: Tensor, places: Tensor) -> Tensor:
     """Products of each query with item vectors of its own.
 
     Neither forward nor backward picks a vector for each place: with all positions of a history
@@ -106,7 +106,7 @@ class _OwnProducts(torch.autograd.Function):
         with torch.enable_grad():
             weights = torch.zeros(places.shape, dtype=items.dtype, device=items.device)
             weights.requires_grad_()
-            bags = _bags(places, items.detach(), weights)
+            bags = _compute_bags(places, items.detach(), weights)
             return torch.autograd.grad(bags, weights, queries.detach())[0]
 
     @staticmethod
@@ -116,17 +116,17 @@ class _OwnProducts(torch.autograd.Function):
         asked = bool(ctx.needs_input_grad[1])
         with torch.enable_grad():
             moved = items.detach().requires_grad_(asked)
-            bags = _bags(places, moved, out.contiguous())
+            bags = _compute_bags(places, moved, out.contiguous())
             to_items = torch.autograd.grad(bags, moved, queries)[0] if asked else None
         return bags.detach() if ctx.needs_input_grad[0] else None, to_items, None
 
 
-def _bags(places: Tensor, items: Tensor, weights: Tensor) -> Tensor:
+def _compute_bags(places: Tensor, items: Tensor, weights: Tensor) -> Tensor:
     """(Q, C), (U, D), (Q, C) -> (Q, D) weighted sums of items."""
     return F.embedding_bag(places, items, per_sample_weights=weights, mode="sum")
 
 
-def tag_codes(tables: Tables, columns: Sequence[str]) -> Tensor:
+def encode_tags(tables: Tables, columns: Sequence[str]) -> Tensor:
     """(I, T) number of each tag of each item from 1, 0 for none; tags of all columns together.
 
     A text names several, as `a|b` or `a, b`; a number or a truth value is one tag. The same word
@@ -149,7 +149,7 @@ def tag_codes(tables: Tables, columns: Sequence[str]) -> Tensor:
                 f"architecture.categories: the items have no column '{name}' of tags (there are: "
                 f"{', '.join(known) or 'none'})."
             )
-        found = _tags(items[name])
+        found = _split_tags(items[name])
         _check_kinds(name, found)
         for row, tags in enumerate(found):
             out[row] += [numbers.setdefault((name, tag), len(numbers) + 1) for tag in tags]
@@ -180,7 +180,7 @@ def _check_kinds(name: str, tags: Sequence[Sequence[str]]) -> None:
         )
 
 
-def _tags(column: pl.Series) -> list[list[str]]:
+def _split_tags(column: pl.Series) -> list[list[str]]:
     """The tags of each item, each once, in order.
 
     Raises:

@@ -19,7 +19,7 @@ BLOCK = 1 << 21
 """Similarities that are held at a time, at most; a single item may have as many as the catalog."""
 
 
-def cosine_neighbours(
+def compute_cosine_neighbours(
     matrix: csr_matrix, neighbours: int, shrink: float, block: int = BLOCK
 ) -> csr_matrix:
     """The most similar items of each item, by the cosine of their columns.
@@ -43,14 +43,14 @@ def cosine_neighbours(
     columns = matrix.T.tocsr()
     squares = np.asarray(matrix.astype(np.float64).multiply(matrix).sum(0)).ravel()
     parts = [
-        _top(columns[part] @ matrix, part, squares, neighbours, shrink)
-        for part in _blocks(matrix, columns, block)
+        _select_top(columns[part] @ matrix, part, squares, neighbours, shrink)
+        for part in _iter_blocks(matrix, columns, block)
     ]
     out: csr_matrix = vstack(parts, format="csr", dtype=np.float32)
     return out
 
 
-def _blocks(matrix: csr_matrix, columns: csr_matrix, most: int) -> Iterator[slice]:
+def _iter_blocks(matrix: csr_matrix, columns: csr_matrix, most: int) -> Iterator[slice]:
     """Consecutive items whose similarities together are at most `most`, at least one item.
 
     An item is similar to what its users had: no more than the sum of their lengths.
@@ -67,7 +67,7 @@ def _blocks(matrix: csr_matrix, columns: csr_matrix, most: int) -> Iterator[slic
         start = stop
 
 
-def _top(
+def _select_top(
     products: csr_matrix, part: slice, squares: npt.NDArray[np.float64], k: int, shrink: float
 ) -> csr_matrix:
     """The largest k similarities of each row of products (n, I) of some items with all."""
@@ -91,7 +91,7 @@ def _top(
     return out
 
 
-def ease_weights(matrix: csr_matrix, l2: float, block: int = 1024) -> Floats:
+def compute_ease_weights(matrix: csr_matrix, l2: float, block: int = 1024) -> Floats:
     """The item-item weights that predict a user's items best from the user's other items.
 
     Steck, Embarrassingly Shallow Autoencoders for Sparse Data (WWW 2019), equations 5 to 8: with

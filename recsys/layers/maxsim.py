@@ -61,8 +61,8 @@ def score_lists(
     # Each query's candidates from short to long: then a column's width is near all its lengths.
     theirs, order = second[candidates].sort(dim=1, stable=True)
     candidates = candidates.gather(1, order)
-    starts = _starts(first), _starts(second)
-    parts = list(_blocks(lengths.sum(1), theirs, block))
+    starts = _compute_starts(first), _compute_starts(second)
+    parts = list(_plan_blocks(lengths.sum(1), theirs, block))
     numbers = sum(
         len(rows) * (int(lengths[rows].sum(1).max()) + int(theirs[rows].amax(0).sum()))
         for rows in parts
@@ -70,19 +70,19 @@ def score_lists(
     again = torch.is_grad_enabled() and numbers * asking.values.shape[1] > KEPT and len(parts) > 1
     device, out = asking.values.device, []
     for rows in parts:
-        mine, slot, share = _own(starts[0], lengths[rows], history[rows])
-        theirs_at, widths = _columns(starts[1], theirs[rows], candidates[rows])
+        mine, slot, share = _lay_out_histories(starts[0], lengths[rows], history[rows])
+        theirs_at, widths = _lay_out_candidates(starts[1], theirs[rows], candidates[rows])
         at = upload(rows, device)
         share = share.to(weights.dtype)
         taken = weights[at].gather(1, upload(slot, device)) * upload(share, device)
-        run = partial(_listed, widths=widths)
+        run = partial(_score_block, widths=widths)
         args = asking.values, other.values, upload(mine, device), upload(theirs_at, device), taken
         out.append(checkpoint(run, *args, use_reentrant=False) if again else run(*args))
     back = upload(torch.cat(parts).argsort(), device)
     return torch.cat(out)[back].gather(1, upload(order.argsort(1), device))
 
 
-def score_all(asking: Ragged, other: Ragged, block: int = BLOCK) -> Tensor:
+def score_all_pairs(asking: Ragged, other: Ragged, block: int = BLOCK) -> Tensor:
     """MaxSim of every asking text with every other: (U, N).
 
     Args:
@@ -94,18 +94,18 @@ def score_all(asking: Ragged, other: Ragged, block: int = BLOCK) -> Tensor:
     if not asking.sizes or not other.sizes:
         return values.new_zeros(len(asking.sizes), len(other.sizes))
     columns = max(1, min(_COLUMNS, block // 64))
-    rows = list(_groups(torch.tensor(asking.sizes), max(1, block // columns)))
-    others = list(_groups(torch.tensor(other.sizes), columns))
-    padded = [_padded(asking, texts) for texts in rows]
+    rows = list(_group_texts(torch.tensor(asking.sizes), max(1, block // columns)))
+    others = list(_group_texts(torch.tensor(other.sizes), columns))
+    padded = [_pad_texts(asking, texts) for texts in rows]
     found = []
     for texts in others:
-        keys = _padded(other, texts)[0]
+        keys = _pad_texts(other, texts)[0]
         wide = keys.shape[1]
         bands = []
         for queries, lengths in padded:
             # Tokens first, texts last: the maximum then runs over whole rows of memory.
             products = keys.flatten(0, 1) @ queries.transpose(0, 1).flatten(0, 1).T
-            best = _largest(products.view(len(texts), wide, -1), 1)
+            best = _compute_maximum(products.view(len(texts), wide, -1), 1)
             place = torch.arange(queries.shape[1], device=values.device)[:, None]
             share = (place < lengths).to(best.dtype) / lengths
             bands.append((best.view(len(texts), -1, len(lengths)) * share).sum(1))
@@ -115,7 +115,7 @@ def score_all(asking: Ragged, other: Ragged, block: int = BLOCK) -> Tensor:
     return scores[back[0]][:, back[1]]
 
 
-def _listed(
+def _score_block(
     asking: Tensor, other: Tensor, mine: Tensor, theirs: Tensor, taken: Tensor, widths: list[int]
 ) -> Tensor:
     """Scores (B, C) of a block of queries.
@@ -133,21 +133,21 @@ def _listed(
     for width, same in groupby(widths):  # columns of one width at a time
         count = len(list(same))
         part = products[:, begin : begin + count * width]
-        best.append(_largest(part.view(len(part), count, width, -1), 2))
+        best.append(_compute_maximum(part.view(len(part), count, width, -1), 2))
         begin += count * width
     return (torch.cat(best, dim=1) @ taken[:, :, None]).squeeze(-1)
 
 
-def _largest(x: Tensor, dim: int) -> Tensor:
+def _compute_maximum(x: Tensor, dim: int) -> Tensor:
     """Maximum over a dimension; for backward it keeps one place each and not all that it saw."""
     return x.max(dim).values if torch.is_grad_enabled() and x.requires_grad else x.amax(dim)
 
 
-def _starts(sizes: Tensor) -> Tensor:
+def _compute_starts(sizes: Tensor) -> Tensor:
     return sizes.cumsum(0) - sizes
 
 
-def _blocks(own: Tensor, theirs: Tensor, block: int) -> Iterator[Tensor]:
+def _plan_blocks(own: Tensor, theirs: Tensor, block: int) -> Iterator[Tensor]:
     """Queries of each block (B,), those with few tokens first.
 
     Args:
@@ -168,7 +168,9 @@ def _blocks(own: Tensor, theirs: Tensor, block: int) -> Iterator[Tensor]:
         begin += count
 
 
-def _own(starts: Tensor, lengths: Tensor, history: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _lay_out_histories(
+    starts: Tensor, lengths: Tensor, history: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens of the histories of a block, each (B, M): place, which text of the query, share.
 
     The share is one over the tokens of the text, and zero in the padding, of which there is at
@@ -185,16 +187,18 @@ def _own(starts: Tensor, lengths: Tensor, history: Tensor) -> tuple[Tensor, Tens
     return torch.where(inside, at, 0), slot, share
 
 
-def _columns(starts: Tensor, lengths: Tensor, candidates: Tensor) -> tuple[Tensor, list[int]]:
+def _lay_out_candidates(
+    starts: Tensor, lengths: Tensor, candidates: Tensor
+) -> tuple[Tensor, list[int]]:
     """Places (B, sum of widths) of the tokens of candidates (B, C), and the widths (C,)."""
     widths = lengths.amax(0)
     column = torch.repeat_interleave(torch.arange(len(widths)), widths)
-    step = torch.arange(len(column)) - _starts(widths)[column]
+    step = torch.arange(len(column)) - _compute_starts(widths)[column]
     last = lengths[:, column] - 1
     return starts[candidates][:, column] + torch.minimum(step, last), widths.tolist()
 
 
-def _groups(sizes: Tensor, tokens: int) -> Iterator[Tensor]:
+def _group_texts(sizes: Tensor, tokens: int) -> Iterator[Tensor]:
     """Texts from short to long, in groups of no more padded tokens, or of one text."""
     order = sizes.argsort(stable=True)
     lengths, begin = sizes[order].tolist(), 0
@@ -205,11 +209,11 @@ def _groups(sizes: Tensor, tokens: int) -> Iterator[Tensor]:
     yield order[begin:]
 
 
-def _padded(texts: Ragged, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _pad_texts(texts: Ragged, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Token vectors (N, L, D) of some texts, the last one repeated, and their lengths (N,)."""
     sizes = torch.tensor(texts.sizes)
     lengths = sizes[rows]
     step = torch.arange(int(lengths.max()))
-    at = _starts(sizes)[rows][:, None] + torch.minimum(step, lengths[:, None] - 1)
+    at = _compute_starts(sizes)[rows][:, None] + torch.minimum(step, lengths[:, None] - 1)
     device = texts.values.device
     return F.embedding(upload(at, device), texts.values), upload(lengths, device)

@@ -12,14 +12,14 @@ BLOCK = 32
 """Positions that one product of a decayed sum spans: fewer lose to overhead, more to zeros."""
 
 
-def residual(width: int) -> nn.Linear:
+def make_residual(width: int) -> nn.Linear:
     """A linear map (..., D) -> (..., D) that is zero at first, to be added to its input."""
     out = nn.Linear(width, width, bias=False)
     nn.init.zeros_(out.weight)
     return out
 
 
-class Mix(nn.Module):
+class HistoryPooling(nn.Module):
     """A weighted mean of a history: plain, decaying with the distance, or learned attention.
 
     The attention begins as the decay, and a decay of 0 is the mean.
@@ -48,40 +48,40 @@ class Mix(nn.Module):
             scores the same.
         """
         row, prefix = query.unbind(1)
-        history = _some(history)
+        history = _pad_empty_history(history)
         # In the items' own precision also under autocast: these are sums of many terms.
         with torch.autocast(items.device.type, enabled=False):
             if 0 < len(query) <= len(history):
                 # One query a row: the sums of the other positions would be for nothing.
-                return self._bags(items, history[row], prefix)
+                return self._pool_queries(items, history[row], prefix)
             if self.attend is not None:
                 at = row * (history.shape[1] + 1) + prefix
-                return F.embedding(at, self._attended(items, history).flatten(0, 1))
+                return F.embedding(at, self._attend_prefixes(items, history).flatten(0, 1))
             at = prefix * len(history) + row
-            return F.embedding(at, self._shared(items, history).flatten(0, 1))
+            return F.embedding(at, self._pool_prefixes(items, history).flatten(0, 1))
 
-    def _bags(self, items: Tensor, history: Tensor, prefix: Tensor) -> Tensor:
+    def _pool_queries(self, items: Tensor, history: Tensor, prefix: Tensor) -> Tensor:
         """(U, D), (Q, H), (Q,) -> (Q, D): a weighted sum for each query."""
         place = torch.arange(history.shape[1], device=history.device)
         inside = (place < prefix[:, None]) & (history >= 0)
-        logits = self._decay(prefix, place, items)
+        logits = self._compute_decay(prefix, place, items)
         if self.attend is not None:
-            logits = logits + (_table(items) @ self.attend)[history.clamp(min=0)]
-        weights = _softmax(logits, inside)
+            logits = logits + (_pad_empty_items(items) @ self.attend)[history.clamp(min=0)]
+        weights = _compute_softmax(logits, inside)
         return F.embedding_bag(
-            history.clamp(min=0), _table(items), per_sample_weights=weights, mode="sum"
+            history.clamp(min=0), _pad_empty_items(items), per_sample_weights=weights, mode="sum"
         )
 
-    def _attended(self, items: Tensor, history: Tensor) -> Tensor:
+    def _attend_prefixes(self, items: Tensor, history: Tensor) -> Tensor:
         """(U, D), (B, H) -> (B, H + 1, D): each row has weights of its own."""
-        vectors = F.embedding(history.clamp(min=0), _table(items))
-        prefix, place = _grid(history)
-        logits = self._decay(prefix, place, items)
+        vectors = F.embedding(history.clamp(min=0), _pad_empty_items(items))
+        prefix, place = _make_grid(history)
+        logits = self._compute_decay(prefix, place, items)
         if self.attend is not None:
             logits = logits + (vectors @ self.attend)[:, None, :]
-        return _softmax(logits, place < prefix[:, None]) @ vectors
+        return _compute_softmax(logits, place < prefix[:, None]) @ vectors
 
-    def _shared(self, items: Tensor, history: Tensor) -> Tensor:
+    def _pool_prefixes(self, items: Tensor, history: Tensor) -> Tensor:
         """(U, D), (B, H) -> (H + 1, B, D): all rows have the same weights.
 
         A prefix that reaches into a block is the state before the block, scaled by the weight of
@@ -89,9 +89,11 @@ class Mix(nn.Module):
         than a mean, whatever the sign of the rate. Padding stands at the end, where no prefix
         sees it.
         """
-        prefix, place = _grid(history)
-        weights = _softmax(self._decay(prefix, place, items), place < prefix[:, None])
-        vectors = F.embedding(history.T.clamp(min=0), _table(items)).flatten(1)
+        prefix, place = _make_grid(history)
+        weights = _compute_softmax(
+            self._compute_decay(prefix, place, items), place < prefix[:, None]
+        )
+        vectors = F.embedding(history.T.clamp(min=0), _pad_empty_items(items)).flatten(1)
         parts: list[Tensor] = []
         for begin in range(0, history.shape[1], BLOCK):
             end = min(history.shape[1], begin + BLOCK)
@@ -104,13 +106,13 @@ class Mix(nn.Module):
         states = parts[0] if len(parts) == 1 else torch.cat(parts)
         return states.view(-1, history.shape[0], items.shape[1])
 
-    def _decay(self, prefix: Tensor, place: Tensor, items: Tensor) -> Tensor:
+    def _compute_decay(self, prefix: Tensor, place: Tensor, items: Tensor) -> Tensor:
         """(N,), (H,) -> (N, H) logits by the distance from the end of the prefix."""
         distance = (prefix[:, None] - 1 - place).to(items.dtype)
         return torch.zeros_like(distance) if self.rate is None else -self.rate * distance
 
 
-class Causal(nn.Module):
+class CausalTransformer(nn.Module):
     """A causal Transformer over item vectors, added to their recency mix or alone.
 
     As SASRec (Kang and McAuley, Self-Attentive Sequential Recommendation, ICDM 2018), with norms
@@ -144,19 +146,19 @@ class Causal(nn.Module):
         if width % heads:
             raise ConfigError(
                 f"architecture.attention_heads is {heads}, which does not divide the item "
-                f"vectors' width of {width}; set it to {_divisor(width, heads)}."
+                f"vectors' width of {width}; set it to {_find_divisor(width, heads)}."
             )
         # Item vectors of unit length would be small beside what the layers add.
         self.enter = nn.LayerNorm(width)
         self.positions = nn.Parameter(torch.empty(positions, width).normal_(std=0.02))
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(_Layer(width, heads, dropout) for _ in range(layers))
-        self.close = _Close(width, rate)
+        self.layers = nn.ModuleList(_TransformerLayer(width, heads, dropout) for _ in range(layers))
+        self.close = _HistoryOutput(width, rate)
 
     def forward(self, items: Tensor, history: Tensor, query: Tensor) -> Tensor:
-        """As `Mix.forward`: (U, D), (B, H), (Q, 2) -> (Q, D); zero without a history."""
-        places = _some(history)
-        x = self.enter(F.embedding(places.clamp(min=0), _table(items)))
+        """As `HistoryPooling.forward`: (U, D), (B, H), (Q, 2) -> (Q, D); zero without a history."""
+        places = _pad_empty_history(history)
+        x = self.enter(F.embedding(places.clamp(min=0), _pad_empty_items(items)))
         x = self.dropout(x + self.positions[: places.shape[1]])
         # Padding stands at the end, where no position that is asked for sees it.
         for layer in self.layers:
@@ -165,13 +167,13 @@ class Causal(nn.Module):
         return out
 
 
-class Recurrent(nn.Module):
+class GRUEncoder(nn.Module):
     """Gated recurrent units over item vectors, added to their recency mix or alone.
 
     As GRU4Rec (Hidasi et al., Session-based Recommendations with Recurrent Neural Networks, ICLR
     2016), over item vectors in place of one-hot inputs. Added to the mix, it has an output map
-    that is zero at first, as `Causal` has it. A prefix has the same state in training, where all
-    prefixes of a row share a pass, as when it comes alone.
+    that is zero at first, as `CausalTransformer` has it. A prefix has the same state in training,
+    where all prefixes of a row share a pass, as when it comes alone.
 
     Args:
         width: D, width of an item vector and of the states.
@@ -188,11 +190,15 @@ class Recurrent(nn.Module):
         # One module a layer: dropout between the layers of one draws from a state of its own,
         # which seeds do not reach.
         self.layers = nn.ModuleList(nn.GRU(width, width, batch_first=True) for _ in range(layers))
-        self.close = _Close(width, rate)
+        self.close = _HistoryOutput(width, rate)
 
     def forward(self, items: Tensor, history: Tensor, query: Tensor) -> Tensor:
-        """As `Mix.forward`: (U, D), (B, H), (Q, 2) -> (Q, D); zero without a history."""
-        x = self.dropout(self.enter(F.embedding(_some(history).clamp(min=0), _table(items))))
+        """As `HistoryPooling.forward`: (U, D), (B, H), (Q, 2) -> (Q, D); zero without a history."""
+        x = self.dropout(
+            self.enter(
+                F.embedding(_pad_empty_history(history).clamp(min=0), _pad_empty_items(items))
+            )
+        )
         # Padding stands at the end: the states that are asked for come before it.
         for layer in self.layers:
             x = self.dropout(layer(x)[0])
@@ -200,7 +206,7 @@ class Recurrent(nn.Module):
         return out
 
 
-class _Close(nn.Module):
+class _HistoryOutput(nn.Module):
     """The states of the queries' prefixes, added to the recency mix or alone.
 
     Args:
@@ -211,8 +217,8 @@ class _Close(nn.Module):
     def __init__(self, width: int, rate: float | None) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.mix = None if rate is None else Mix("recency", width, rate)
-        self.out = None if rate is None else residual(width)
+        self.mix = None if rate is None else HistoryPooling("recency", width, rate)
+        self.out = None if rate is None else make_residual(width)
 
     def forward(self, states: Tensor, items: Tensor, history: Tensor, query: Tensor) -> Tensor:
         """(B, H, D), (U, D), (B, H), (Q, 2) -> (Q, D); zero without a history."""
@@ -229,7 +235,7 @@ class _Close(nn.Module):
         return out
 
 
-class _Layer(nn.Module):
+class _TransformerLayer(nn.Module):
     """Causal self-attention and a feed-forward map, each with its norm before and added."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -257,28 +263,28 @@ class _Layer(nn.Module):
         return out
 
 
-def _some(history: Tensor) -> Tensor:
+def _pad_empty_history(history: Tensor) -> Tensor:
     """(B, H) with at least one place, so that every parameter takes part in every step."""
     return history if history.shape[1] else F.pad(history, (0, 1), value=-1)
 
 
-def _table(items: Tensor) -> Tensor:
+def _pad_empty_items(items: Tensor) -> Tensor:
     """(U, D), or a row of zeros where there is no item that a place could point to."""
     return items if len(items) else items.new_zeros(1, items.shape[1])
 
 
-def _grid(history: Tensor) -> tuple[Tensor, Tensor]:
+def _make_grid(history: Tensor) -> tuple[Tensor, Tensor]:
     """Every length of a prefix (H + 1,) and every place (H,) of histories (B, H)."""
     every = torch.arange(history.shape[1] + 1, device=history.device)
     return every, every[:-1]
 
 
-def _softmax(logits: Tensor, inside: Tensor) -> Tensor:
+def _compute_softmax(logits: Tensor, inside: Tensor) -> Tensor:
     """Softmax over the last dimension among `inside`, zero elsewhere and where all is outside."""
     logits = logits.masked_fill(~inside, torch.finfo(logits.dtype).min)
     return logits.softmax(-1).masked_fill(~inside, 0.0)
 
 
-def _divisor(width: int, heads: int) -> int:
+def _find_divisor(width: int, heads: int) -> int:
     """The largest number up to `heads` that divides `width`."""
     return max(n for n in range(1, heads + 1) if width % n == 0)

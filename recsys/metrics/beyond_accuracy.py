@@ -26,29 +26,29 @@ SMOOTHING = 0.01
 """Share of the history's distribution in the smoothed one of the list (Steck 2018, section 3.1)."""
 
 
-def exposure(top: Ints, items: int) -> Ints:
+def count_exposure(top: Ints, items: int) -> Ints:
     """(items,) how often each item of the catalog is recommended."""
     return np.bincount(top[top >= 0], minlength=items)
 
 
-def coverage(shown: Ints) -> float:
+def compute_coverage(shown: Ints) -> float:
     """Share of the catalog that is recommended to anyone.
 
     Herlocker et al., Evaluating Collaborative Filtering Recommender Systems (TOIS 2004).
 
     Args:
-        shown: (I,) as `exposure` gives it.
+        shown: (I,) as `count_exposure` gives it.
     """
     return float((shown > 0).mean())
 
 
-def gini(shown: Ints) -> float:
+def compute_gini(shown: Ints) -> float:
     """Gini coefficient of the exposure: 0 if all items are shown alike, near 1 if one alone is.
 
     Fleder and Hosanagar, Blockbuster Culture's Next Rise or Fall (Management Science 2009).
 
     Args:
-        shown: (I,) as `exposure` gives it.
+        shown: (I,) as `count_exposure` gives it.
     """
     total, n = int(shown.sum()), len(shown)
     if not total:
@@ -57,7 +57,7 @@ def gini(shown: Ints) -> float:
     return float((rank * np.sort(shown).astype(np.float64)).sum() / (n * total))
 
 
-def information(counts: Ints) -> Floats:
+def compute_information(counts: Ints) -> Floats:
     """(I,) bits of surprise: -log2 of each item's share of the training events.
 
     Zhou et al., Solving the apparent diversity-accuracy dilemma (PNAS 2010), with shares of events.
@@ -71,12 +71,12 @@ def information(counts: Ints) -> Floats:
     return out
 
 
-def mean_of(worth: Floats, top: Ints) -> Floats:
+def compute_list_means(worth: Floats, top: Ints) -> Floats:
     """(Q,) mean over each list of what its items are worth (I,): their novelty or popularity."""
-    return _ratio(_sum(worth, top), (top >= 0).sum(1))
+    return _divide(_sum_worth(worth, top), (top >= 0).sum(1))
 
 
-def mean_of_ragged(worth: Floats, owner: Ints, items: Ints, cases: int) -> Floats:
+def compute_ragged_means(worth: Floats, owner: Ints, items: Ints, cases: int) -> Floats:
     """(cases,) the same over histories.
 
     Args:
@@ -86,10 +86,10 @@ def mean_of_ragged(worth: Floats, owner: Ints, items: Ints, cases: int) -> Float
         cases: Q.
     """
     total = np.bincount(owner, worth[items], minlength=cases)
-    return _ratio(total.astype(np.float64), np.bincount(owner, minlength=cases))
+    return _divide(total.astype(np.float64), np.bincount(owner, minlength=cases))
 
 
-def diversity(top: Ints, vectors: csr_matrix) -> Floats:
+def compute_diversity(top: Ints, vectors: csr_matrix) -> Floats:
     """(Q,) 1 minus the mean cosine over all pairs of a list; NaN with fewer than two items.
 
     Ziegler et al., Improving Recommendation Lists Through Topic Diversification (WWW 2005).
@@ -99,14 +99,14 @@ def diversity(top: Ints, vectors: csr_matrix) -> Floats:
         vectors: (I, words) of length 1 or 0; the same for every method that is compared.
     """
     own = np.asarray(vectors.multiply(vectors).sum(1)).ravel()
-    total = (_lists(top, vectors.shape[0]) @ vectors).tocsr()
+    total = (_make_indicators(top, vectors.shape[0]) @ vectors).tocsr()
     # The squared length of a sum is the sum over all pairs, each item with itself included.
-    pairs = np.asarray(total.multiply(total).sum(1)).ravel() - _sum(own, top)
+    pairs = np.asarray(total.multiply(total).sum(1)).ravel() - _sum_worth(own, top)
     size = (top >= 0).sum(1)
-    return 1 - _ratio(pairs.astype(np.float64), size * (size - 1))
+    return 1 - _divide(pairs.astype(np.float64), size * (size - 1))
 
 
-def categories(values: pl.Series) -> list[list[str]]:
+def parse_categories(values: pl.Series) -> list[list[str]]:
     """The categories of each item, each once: those of `a|b` are a and b.
 
     Raises:
@@ -123,11 +123,11 @@ def categories(values: pl.Series) -> list[list[str]]:
     return kinds
 
 
-def shares(kinds: list[list[str]]) -> csr_matrix:
+def compute_category_shares(kinds: list[list[str]]) -> csr_matrix:
     """(I, G) shares of each item's categories, all equal and adding up to 1; none without one.
 
     Args:
-        kinds: As `categories` gives them.
+        kinds: As `parse_categories` gives them.
     """
     from scipy.sparse import csr_matrix
 
@@ -139,7 +139,7 @@ def shares(kinds: list[list[str]]) -> csr_matrix:
     return csr_matrix((part, columns, ends), shape=(len(kinds), len(place)))
 
 
-def calibration(top: Ints, wanted: Floats, categories: csr_matrix) -> Floats:
+def compute_calibration(top: Ints, wanted: Floats, categories: csr_matrix) -> Floats:
     """(Q,) divergence in nats of a list's categories from the history's; 0 is calibrated.
 
     Kullback-Leibler divergence of the history's distribution from the list's, which is smoothed
@@ -149,27 +149,27 @@ def calibration(top: Ints, wanted: Floats, categories: csr_matrix) -> Floats:
     Args:
         top: (Q, k).
         wanted: (Q, G) how much of each category the history holds, in any unit.
-        categories: As `shares` gives them.
+        categories: As `compute_category_shares` gives them.
 
     Returns:
         NaN where the history or the list has no item with a category.
     """
-    given = (_lists(top, categories.shape[0]) @ categories).toarray()
+    given = (_make_indicators(top, categories.shape[0]) @ categories).toarray()
     both = (wanted.sum(1) > 0) & (given.sum(1) > 0)
-    p = _ratio(wanted, wanted.sum(1, keepdims=True))
-    q = (1 - SMOOTHING) * _ratio(given, given.sum(1, keepdims=True)) + SMOOTHING * p
+    p = _divide(wanted, wanted.sum(1, keepdims=True))
+    q = (1 - SMOOTHING) * _divide(given, given.sum(1, keepdims=True)) + SMOOTHING * p
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = np.where(p > 0, p * np.log(p / q), 0.0)
     return np.where(both, parts.sum(1), np.nan)
 
 
-def mean(values: Floats) -> float:
+def compute_mean(values: Floats) -> float:
     """Mean over the cases that define it, NaN where none does."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _lists(top: Ints, items: int) -> csr_matrix:
+def _make_indicators(top: Ints, items: int) -> csr_matrix:
     """(Q, items) 1 for each item of a list."""
     from scipy.sparse import csr_matrix
 
@@ -178,12 +178,12 @@ def _lists(top: Ints, items: int) -> csr_matrix:
     return csr_matrix((np.ones(ends[-1]), top[there], ends), shape=(len(top), items))
 
 
-def _sum(worth: Floats, top: Ints) -> Floats:
+def _sum_worth(worth: Floats, top: Ints) -> Floats:
     out: Floats = np.where(top >= 0, worth[np.maximum(top, 0)], 0.0).sum(1)
     return out
 
 
-def _ratio(part: Floats, whole: Floats | Ints) -> Floats:
+def _divide(part: Floats, whole: Floats | Ints) -> Floats:
     """The quotient, NaN where the divisor is 0."""
     divisor = np.where(whole > 0, whole, 1)
     return np.where(whole > 0, part / divisor, np.nan)

@@ -26,22 +26,22 @@ _SHOWN = 5  # numbers listed in a message before it is cut short
 _CACHED = 1 << 19  # scores that are counted at a time, so that a CPU's cache holds them
 
 
-def metric_names(ks: Sequence[int], auc: bool = True) -> tuple[str, ...]:
-    """The names that `from_lists` and `from_counts` return for these cut-offs, in a fixed order.
+def list_metric_names(ks: Sequence[int], auc: bool = True) -> tuple[str, ...]:
+    """The names of the metrics at these cut-offs, in a fixed order.
 
     Args:
         ks: Cut-offs.
-        auc: Whether `auc` is among them; `from_counts` has it only where it is given sizes.
+        auc: Whether `auc` is among them; `compute_from_counts` has it only where it is given sizes.
 
     Raises:
         ConfigError: A cut-off is not a positive whole number, or is there twice.
     """
-    cuts = _checked_cuts(ks)
+    cuts = _check_cutoffs(ks)
     names = [f"{metric}@{k}" for metric in _CUT_METRICS for k in cuts]
     return (*names, "mrr", "mrr_all", *(("auc",) if auc else ()))
 
 
-def from_counts(
+def compute_from_counts(
     greater: Tensor, equal: Tensor, ks: Sequence[int], size: Tensor | None = None
 ) -> dict[str, Tensor]:
     """Metrics of lists with exactly one positive each, from where that positive stands.
@@ -60,7 +60,7 @@ def from_counts(
         ConfigError: A cut-off is not a positive whole number, or is there twice.
         DataError: Counts are negative, differ in shape or do not fit into the list's size.
     """
-    names = metric_names(ks, auc=size is not None)
+    names = list_metric_names(ks, auc=size is not None)
     _check_counts(greater, equal, size)
     above = greater.long()
     tied = equal.long() + 1
@@ -72,7 +72,7 @@ def from_counts(
         ranks = torch.arange(1, k + 1, dtype=torch.float64, device=greater.device)
         out[f"hr@{k}"] = (end - start).double() / tied
         out[f"recall@{k}"] = out[f"hr@{k}"].clone()
-        for metric, worth in (("ndcg", _discount(ranks)), ("map", ranks.reciprocal())):
+        for metric, worth in (("ndcg", _compute_discount(ranks)), ("map", ranks.reciprocal())):
             prefix = torch.cat([worth.new_zeros(1), worth.cumsum(0)])
             out[f"{metric}@{k}"] = (prefix[end] - prefix[start]) / tied
     first = (above + 1).double()
@@ -88,7 +88,7 @@ def from_counts(
     return {name: out[name] for name in names}
 
 
-def from_lists(
+def compute_from_lists(
     scores: Tensor,
     labels: Tensor,
     valid: Tensor,
@@ -112,9 +112,9 @@ def from_lists(
         ConfigError: A cut-off is not a positive whole number, or is there twice.
         DataError: A valid place holds a NaN score or a label other than 0 and 1, or shapes differ.
     """
-    names = metric_names(ks)
+    names = list_metric_names(ks)
     _check_lists(scores, labels, valid, cases)
-    places = _ranked_places(scores, labels, valid)
+    places = _group_ties(scores, labels, valid)
     positives = (labels.bool() & valid).sum(1).double()
     negatives = valid.sum(1).double() - positives
     ranks = torch.arange(1, scores.shape[1] + 1, dtype=torch.float64, device=scores.device)
@@ -123,15 +123,15 @@ def from_lists(
     # group before it holds one of the remaining m - 1 positives among n - 1 places.
     others = places.offset * (places.group_positives - 1) / (places.group_size - 1).clamp(min=1)
     hits = chance * (places.positives_above + 1 + others)
-    none_yet = _none_yet(places)
+    none_yet = _compute_miss_chance(places)
 
     out: dict[str, Tensor] = {}
     for k in ks:
         ideal_ranks = torch.arange(1, k + 1, dtype=torch.float64, device=scores.device)
-        ideal = _discount(ideal_ranks).cumsum(0)[positives.long().clamp(1, k) - 1]
+        ideal = _compute_discount(ideal_ranks).cumsum(0)[positives.long().clamp(1, k) - 1]
         out[f"hr@{k}"] = 1 - none_yet[:, min(k, scores.shape[1])]
         out[f"recall@{k}"] = chance[:, :k].sum(1) / positives
-        out[f"ndcg@{k}"] = (chance * _discount(ranks))[:, :k].sum(1) / ideal
+        out[f"ndcg@{k}"] = (chance * _compute_discount(ranks))[:, :k].sum(1) / ideal
         out[f"map@{k}"] = (hits / ranks)[:, :k].sum(1) / positives.clamp(max=k)
     out["mrr"] = ((none_yet[:, :-1] - none_yet[:, 1:]) / ranks).sum(1)
     out["mrr_all"] = (chance / ranks).sum(1) / positives
@@ -143,7 +143,7 @@ def from_lists(
     return {name: out[name].masked_fill(undefined, torch.nan) for name in names}
 
 
-def rank_counts(
+def count_ranks(
     scores: Tensor, target: Tensor, mask: Tensor, cases: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Where one target a row stands in a whole catalog, by counting instead of sorting.
@@ -173,7 +173,7 @@ def rank_counts(
     _check_cases(cases, scores.shape[0])
     column = target.long()[:, None]
     outside = (column < 0) | (column >= scores.shape[1])
-    _refuse_cases(
+    _check_none_wrong(
         outside[:, 0],
         cases,
         f"The target is not one of the {scores.shape[1]} columns",
@@ -190,18 +190,18 @@ def rank_counts(
         places = ~mask if not sparse else torch.ones_like(scores, dtype=torch.bool)
         if sparse:
             places[mask[:, 0], mask[:, 1]] = False
-        _refuse_nan(scores, places.scatter(1, column, True), cases)
+        _check_nan(scores, places.scatter(1, column, True), cases)
     rows = scores.shape[0]
     if scores.device.type == "cpu":
         rows = max(1, _CACHED // max(1, scores.shape[1]))
     pieces = zip(torch.split(ranked, rows), torch.split(own, rows), strict=True)
-    greater, equal, size = torch.cat([_count(*piece) for piece in pieces]).unbind(1)
+    greater, equal, size = torch.cat([_count_columns(*piece) for piece in pieces]).unbind(1)
     # The target is equal to itself, unless it is excluded, and always ranked.
     excluded = ranked.gather(1, column)[:, 0].isnan().long()
     return greater, equal - 1 + excluded, size + excluded
 
 
-def _count(ranked: Tensor, own: Tensor) -> Tensor:
+def _count_columns(ranked: Tensor, own: Tensor) -> Tensor:
     """(Q, 3) columns above `own` (Q, 1), equal to it, and ranked at all, which are not NaN.
 
     The flags are floats: summing bools is several times slower on a CPU. Whole numbers stay exact
@@ -215,7 +215,7 @@ def _count(ranked: Tensor, own: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Places:
+class _TiedRanks:
     """What is known of each rank of a list, best first; all (Q, C) float64.
 
     Attributes:
@@ -233,7 +233,7 @@ class _Places:
     positives_above: Tensor
 
 
-def _ranked_places(scores: Tensor, labels: Tensor, valid: Tensor) -> _Places:
+def _group_ties(scores: Tensor, labels: Tensor, valid: Tensor) -> _TiedRanks:
     """Sorts each list and describes its groups of equals; places without candidate come last."""
     # Two stable sorts rather than filling with -inf: -inf is a score that a candidate may have.
     values, order = scores.masked_fill(~valid, 0).sort(dim=1, descending=True, stable=True)
@@ -249,7 +249,7 @@ def _ranked_places(scores: Tensor, labels: Tensor, valid: Tensor) -> _Places:
     hits = torch.zeros_like(group).scatter_add(1, group, positive)
     start = (sizes.cumsum(1) - sizes).gather(1, group)
     rank = torch.arange(scores.shape[1], device=scores.device)
-    return _Places(
+    return _TiedRanks(
         start=start.double(),
         offset=(rank - start).double(),
         group_size=sizes.gather(1, group).double(),
@@ -258,7 +258,7 @@ def _ranked_places(scores: Tensor, labels: Tensor, valid: Tensor) -> _Places:
     )
 
 
-def _none_yet(places: _Places) -> Tensor:
+def _compute_miss_chance(places: _TiedRanks) -> Tensor:
     """(Q, C + 1) probability that the first r ranks hold no positive, r from 0 to C.
 
     Within a group of n with m positives it is the hypergeometric C(n - m, o) / C(n, o) after o
@@ -271,12 +271,12 @@ def _none_yet(places: _Places) -> Tensor:
     return torch.cat([ones, misses.cumprod(1)], dim=1)
 
 
-def _discount(ranks: Tensor) -> Tensor:
+def _compute_discount(ranks: Tensor) -> Tensor:
     """What a positive at each rank (from 1) adds to the discounted cumulative gain."""
     return torch.log2(ranks + 1).reciprocal()
 
 
-def _checked_cuts(ks: Sequence[int]) -> tuple[int, ...]:
+def _check_cutoffs(ks: Sequence[int]) -> tuple[int, ...]:
     """The cut-offs, each a positive whole number and there once."""
     for k in ks:
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
@@ -293,7 +293,7 @@ def _check_counts(greater: Tensor, equal: Tensor, size: Tensor | None) -> None:
     if size is not None:
         _check_shapes("greater", greater, 1, size=(size, greater.shape))
         wrong = wrong | (greater + equal + 1 > size)
-    _refuse_cases(
+    _check_none_wrong(
         wrong,
         None,
         "The counts of higher and equal scores are negative or exceed the list's size",
@@ -307,10 +307,10 @@ def _check_lists(scores: Tensor, labels: Tensor, valid: Tensor, cases: Tensor | 
     _check_bool("valid", valid)
     _check_cases(cases, scores.shape[0])
     graded = (labels != 0) & (labels != 1) & valid
-    _refuse_cases(
+    _check_none_wrong(
         graded.any(1), cases, "A label is neither 0 nor 1", "make graded labels binary beforehand"
     )
-    _refuse_nan(scores, valid, cases)
+    _check_nan(scores, valid, cases)
 
 
 def _check_shapes(
@@ -339,9 +339,9 @@ def _check_cases(cases: Tensor | None, rows: int) -> None:
         raise DataError(f"cases has shape {tuple(cases.shape)}; give one number for {rows} row(s).")
 
 
-def _refuse_nan(scores: Tensor, places: Tensor, cases: Tensor | None) -> None:
+def _check_nan(scores: Tensor, places: Tensor, cases: Tensor | None) -> None:
     """Refuses NaN scores: every comparison with NaN is false, which would look like rank one."""
-    _refuse_cases(
+    _check_none_wrong(
         (scores.isnan() & places).any(1),
         cases,
         "The model gave NaN as a score",
@@ -349,7 +349,7 @@ def _refuse_nan(scores: Tensor, places: Tensor, cases: Tensor | None) -> None:
     )
 
 
-def _refuse_cases(wrong: Tensor, cases: Tensor | None, what: str, remedy: str) -> None:
+def _check_none_wrong(wrong: Tensor, cases: Tensor | None, what: str, remedy: str) -> None:
     """Raises a DataError that names the cases (or rows) where `wrong` (Q,) is True."""
     rows = wrong.nonzero()[:, 0]
     if rows.numel() == 0:

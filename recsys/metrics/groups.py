@@ -20,7 +20,7 @@ _CODE = r"^[+-]?0\d"
 
 
 @dataclass(frozen=True)
-class Part:
+class CaseSlice:
     """Some of the cases.
 
     Attributes:
@@ -32,7 +32,7 @@ class Part:
     mask: Mask
 
 
-def by_column(values: pl.Series, most: int) -> list[Part]:
+def slice_by_column(values: pl.Series, most: int) -> list[CaseSlice]:
     """Parts by what a column of a table holds, whatever type its file gave it.
 
     Numbers, also those written as text, are cut into quantiles whose labels say their ranges; few
@@ -42,21 +42,22 @@ def by_column(values: pl.Series, most: int) -> list[Part]:
         values: (N,) what the column says of each case.
         most: Parts of texts at most.
     """
-    numbers = _numbers(values)
+    numbers = _parse_numbers(values)
     if numbers is None:
-        return by_text(values, most)
+        return slice_by_text(values, most)
     if numbers.drop_nulls().n_unique() > FEW:
-        return by_number(numbers)
+        return slice_by_number(numbers)
     found = numbers.to_numpy()
     # -0.0 is 0, and its name too.
     kinds = [
-        Part(f"{kind + 0.0:.17g}", found == kind) for kind in np.unique(found[~np.isnan(found)])
+        CaseSlice(f"{kind + 0.0:.17g}", found == kind)
+        for kind in np.unique(found[~np.isnan(found)])
     ]
-    missing = Part("none", np.isnan(found))
+    missing = CaseSlice("none", np.isnan(found))
     return [missing, *kinds] if missing.mask.any() else kinds
 
 
-def _numbers(values: pl.Series) -> pl.Series | None:
+def _parse_numbers(values: pl.Series) -> pl.Series | None:
     """(N,) the column as numbers, null where it is empty; None where it holds anything else.
 
     What begins with a nought before another digit is a code: as a number it would lose it.
@@ -73,7 +74,7 @@ def _numbers(values: pl.Series) -> pl.Series | None:
     return None if wrong.any() else numbers
 
 
-def by_number(values: pl.Series, apart: bool = False) -> list[Part]:
+def slice_by_number(values: pl.Series, apart: bool = False) -> list[CaseSlice]:
     """Parts of about equal size, smallest numbers first; equal numbers stay together.
 
     Args:
@@ -86,7 +87,7 @@ def by_number(values: pl.Series, apart: bool = False) -> list[Part]:
     numbers = values.cast(pl.Float64).to_numpy()
     missing = np.isnan(numbers)
     zero = (numbers == 0) & apart
-    first = [Part("none", missing), Part("0 (cold)", zero)]
+    first = [CaseSlice("none", missing), CaseSlice("0 (cold)", zero)]
     rest = ~missing & ~zero
     masks: list[Mask] = []
     if rest.any():
@@ -95,18 +96,18 @@ def by_number(values: pl.Series, apart: bool = False) -> list[Part]:
         place = np.searchsorted(edges, numbers, side="left")
         masks = [rest & (place == at) for at in np.unique(place[rest])]
     spans = [(numbers[mask].min(), numbers[mask].max()) for mask in masks]
-    labels = [_span(low, high, 6) for low, high in spans]
+    labels = [_format_span(low, high, 6) for low, high in spans]
     if len(set(labels)) < len(labels):  # large numbers that differ in their last digits only
-        labels = [_span(low, high, 17) for low, high in spans]
-    found = [*first, *(Part(*pair) for pair in zip(labels, masks, strict=True))]
+        labels = [_format_span(low, high, 17) for low, high in spans]
+    found = [*first, *(CaseSlice(*pair) for pair in zip(labels, masks, strict=True))]
     return [part for part in found if part.mask.any()]
 
 
-def _span(low: float, high: float, digits: int) -> str:
+def _format_span(low: float, high: float, digits: int) -> str:
     return f"{low:.{digits}g}" if low == high else f"{low:.{digits}g} to {high:.{digits}g}"
 
 
-def by_text(values: pl.Series, most: int) -> list[Part]:
+def slice_by_text(values: pl.Series, most: int) -> list[CaseSlice]:
     """The most frequent kinds, and the rest as "other", last; a missing text is "none".
 
     A text names several kinds as `a|b`, and its case then stands in the part of each.
@@ -128,7 +129,7 @@ def by_text(values: pl.Series, most: int) -> list[Part]:
     order = sorted(counts, key=lambda kind: (-counts[kind], kind))
     kept = order if len(order) <= most else order[: most - 1]
     found = [
-        Part(kind, np.array([kind in kinds for kinds in named], dtype=np.bool_)[place])
+        CaseSlice(kind, np.array([kind in kinds for kinds in named], dtype=np.bool_)[place])
         for kind in kept
     ]
     other = np.array([not set(kinds) & set(kept) for kinds in named], dtype=np.bool_)[place]
@@ -137,4 +138,4 @@ def by_text(values: pl.Series, most: int) -> list[Part]:
     if same and other.any():
         other = other | same[0].mask
         found.remove(same[0])
-    return [*found, Part("other", other)] if other.any() else found
+    return [*found, CaseSlice("other", other)] if other.any() else found

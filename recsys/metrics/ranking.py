@@ -36,7 +36,7 @@ class RankingMetrics(Metric):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
-        self.names = _checked_names(names)
+        self.names = _check_names(names)
         shape = (len(SLICES), len(self.names))
         # float64 and int64: float32 stops counting at 16.8 million cases and loses digits before.
         self.add_state("sums", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
@@ -109,7 +109,7 @@ class RankingMetrics(Metric):
                 )
 
 
-def _checked_names(names: Sequence[str]) -> tuple[str, ...]:
+def _check_names(names: Sequence[str]) -> tuple[str, ...]:
     """The names, each there once and none of them one that `compute` uses itself."""
     if not names:
         raise ConfigError("RankingMetrics has no names; give at least one metric.")

@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 from recsys.architectures.cross_encoder import Config
 from recsys.data.batches.user_texts import UserTexts
 from recsys.errors import ConfigError
-from recsys.recommender.base import Parts, Recommender
-from recsys.recommender.flops import pair_lengths
+from recsys.recommender.base import Components, Recommender
+from recsys.recommender.flops import compute_pair_lengths
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 
@@ -24,7 +24,7 @@ class Model(Recommender):
     catalog row, and that of a query its text's token ids, padded with -1.
     """
 
-    def __init__(self, parts: Parts, config: Config) -> None:
+    def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
         width = self.encoder.width
         self.head = nn.Sequential(
@@ -41,7 +41,7 @@ class Model(Recommender):
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """Token ids of the users' texts, (Q, L), -1 at the end of the shorter ones."""
-        texts = self._texts().tokens(batch).split()
+        texts = self._get_user_texts().compose_tokens(batch).split()
         if not texts:
             return torch.empty(0, 0, dtype=torch.long, device=self.device)
         return pad_sequence(texts, batch_first=True, padding_value=-1).to(self.device)
@@ -49,20 +49,20 @@ class Model(Recommender):
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, L), (N,) rows -> (Q, N): a joint pass for every pair."""
         rows = items.expand(len(queries), -1)
-        return self._pairs(queries, rows, torch.ones_like(rows, dtype=torch.bool))
+        return self._score_pairs(queries, rows, torch.ones_like(rows, dtype=torch.bool))
 
-    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+    def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, C): a joint pass for every candidate, and for no other pair."""
         rows = items[batch.candidates.clamp(min=0)]
-        with self.watch.stage("user"):
+        with self.watch.time_stage("user"):
             queries = self.queries(batch, items)
-        return self._pairs(queries, rows, batch.candidates >= 0)
+        return self._score_pairs(queries, rows, batch.candidates >= 0)
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
-        return Scored(scores=self.candidate_scores(batch, self.index(batch.plan)))
+        return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
 
-    def _pairs(self, queries: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
+    def _score_pairs(self, queries: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
         """(Q, L) token ids, (Q, C) catalog rows, (Q, C) which pairs are asked for -> (Q, C)."""
         if self.parts.catalog is None:
             raise ConfigError("cross_encoder needs item tokens, and none were made.")
@@ -71,16 +71,16 @@ class Model(Recommender):
             return torch.zeros(rows.shape, device=self.device)
         # A text goes to the encoder once, in however many pairs it stands.
         unique, right = torch.unique(rows[query, place].cpu(), return_inverse=True)
-        left, items = query.cpu(), self.parts.catalog.tokens(unique)
+        left, items = query.cpu(), self.parts.catalog.gather_tokens(unique)
         inside = queries >= 0
         first = Ragged(queries[inside], tuple(inside.sum(1).tolist()))
         if self.work.counting:
             sizes = (
                 torch.tensor(x.sizes)[at].tolist() for x, at in ((first, left), (items, right))
             )
-            self.work.encode(self.encoder, None, pair_lengths(self.encoder, *sizes))
-        with self.watch.stage("encode"):
-            user, item, whole = self.encoder.pairs(
+            self.work.count_texts(self.encoder, None, compute_pair_lengths(self.encoder, *sizes))
+        with self.watch.time_stage("encode"):
+            user, item, whole = self.encoder.encode_pairs(
                 first.to(self.device), items.to(self.device), left, right
             )
         scores = F.cosine_similarity(user, item, dim=-1) * self.log_scale.exp()
@@ -91,11 +91,11 @@ class Model(Recommender):
         out = torch.zeros(rows.shape, dtype=scores.dtype, device=scores.device)
         return out.index_put((query, place), scores + extra)
 
-    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
+    def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text in place of the user's profile and titles."""
-        return self._texts().with_situation(batch, tokens).values[None].to(self.device)
+        return self._get_user_texts().compose_with_text(batch, tokens).values[None].to(self.device)
 
-    def _texts(self) -> UserTexts:
+    def _get_user_texts(self) -> UserTexts:
         if self.parts.user_texts is None:
             raise ConfigError("cross_encoder needs user texts, and none were made.")
         return self.parts.user_texts

@@ -11,10 +11,14 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.ease import Config
-from recsys.data.training_events import history_matrix, history_rows, past
+from recsys.data.training_events import (
+    gather_history_rows,
+    make_history_matrix,
+    require_interactions,
+)
 from recsys.errors import ConfigError
-from recsys.layers.item_item import ease_weights
-from recsys.recommender.base import Parts, Recommender
+from recsys.layers.item_item import compute_ease_weights
+from recsys.recommender.base import Components, Recommender
 from recsys.runtime.store import Store
 from recsys.types import Batch, ItemBatch, Scored
 
@@ -36,11 +40,13 @@ class Model(Recommender):
 
     needs_history = True
 
-    def __init__(self, parts: Parts, config: Config) -> None:
+    def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
         if not config.l2 > 0:
             raise ConfigError(f"architecture.l2 is {config.l2:g}; set it above 0.")
-        matrix = past(parts.interactions, "ease").matrix(len(parts.texts), binary=True)
+        matrix = require_interactions(parts.interactions, "ease").make_matrix(
+            len(parts.texts), binary=True
+        )
         seen = np.unique(matrix.indices)
         size = len(seen) ** 2 * 4 / 1e9
         if size > config.limit_gb:
@@ -52,7 +58,7 @@ class Model(Recommender):
         self.seen = seen
         self.place = torch.full((len(parts.texts),), -1)
         self.place[torch.from_numpy(seen).long()] = torch.arange(len(seen))
-        self.weights = _kept(matrix[:, seen].tocsr(), config.l2)
+        self.weights = _find_or_build_weights(matrix[:, seen].tocsr(), config.l2)
 
     def index(self, plan: ItemBatch) -> Tensor:
         """Catalog rows, (U,)."""
@@ -60,11 +66,11 @@ class Model(Recommender):
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """Histories as catalog rows in time order, (Q, H), -1 for none."""
-        return history_rows(batch, items)
+        return gather_history_rows(batch, items)
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, H) rows, (N,) rows -> (Q, N)."""
-        had = history_matrix(queries, len(self.place), decay=0.0, binary=True)
+        had = make_history_matrix(queries, len(self.place), decay=0.0, binary=True)
         found = torch.from_numpy(had[:, self.seen] @ self.weights)
         place = self.place[items.cpu()]
         scores = found[:, place.clamp(min=0)].masked_fill(place < 0, 0.0)
@@ -72,20 +78,22 @@ class Model(Recommender):
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
-        return Scored(scores=self.candidate_scores(batch, self.index(batch.plan)))
+        return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
 
 
-def _kept(matrix: csr_matrix, l2: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _find_or_build_weights(
+    matrix: csr_matrix, l2: float
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """The weights of a matrix (users, I), mapped from the store; made where they are missing."""
     digest = hashlib.sha256()
     for part in (matrix.indptr, matrix.indices, matrix.data):
         digest.update(np.ascontiguousarray(part).tobytes())
     key = {"format": 1, "matrix": digest.hexdigest(), "items": matrix.shape[1], "l2": l2}
 
-    def write(folder: Path) -> None:
-        np.save(folder / "weights.npy", ease_weights(matrix, l2))
+    def write_weights(folder: Path) -> None:
+        np.save(folder / "weights.npy", compute_ease_weights(matrix, l2))
 
-    folder = Store().folder("ease", key, write, own=True)
+    folder = Store().get_or_build("ease", key, write_weights, own=True)
     weights: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = np.load(
         folder / "weights.npy", mmap_mode="r"
     )

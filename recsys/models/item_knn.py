@@ -6,9 +6,13 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.item_knn import Config
-from recsys.data.training_events import history_matrix, history_rows, past
-from recsys.layers.item_item import cosine_neighbours
-from recsys.recommender.base import Parts, Recommender
+from recsys.data.training_events import (
+    gather_history_rows,
+    make_history_matrix,
+    require_interactions,
+)
+from recsys.layers.item_item import compute_cosine_neighbours
+from recsys.recommender.base import Components, Recommender
 from recsys.types import Batch, ItemBatch, Scored
 
 
@@ -22,12 +26,14 @@ class Model(Recommender):
 
     needs_history = True
 
-    def __init__(self, parts: Parts, config: Config) -> None:
+    def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
         self.binary, self.recency = config.binary, config.recency
-        matrix = past(parts.interactions, "item_knn").matrix(len(parts.texts), config.binary)
+        matrix = require_interactions(parts.interactions, "item_knn").make_matrix(
+            len(parts.texts), config.binary
+        )
         # Rows are what the history holds, columns what is scored.
-        self.similar = cosine_neighbours(matrix, config.neighbours, config.shrink).T.tocsr()
+        self.similar = compute_cosine_neighbours(matrix, config.neighbours, config.shrink).T.tocsr()
 
     def index(self, plan: ItemBatch) -> Tensor:
         """Catalog rows, (U,)."""
@@ -35,14 +41,14 @@ class Model(Recommender):
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """Histories as catalog rows in time order, (Q, H), -1 for none."""
-        return history_rows(batch, items)
+        return gather_history_rows(batch, items)
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, H) rows, (N,) rows -> (Q, N)."""
-        had = history_matrix(queries, self.similar.shape[0], self.recency, self.binary)
+        had = make_history_matrix(queries, self.similar.shape[0], self.recency, self.binary)
         found = torch.from_numpy((had @ self.similar).toarray())
         return found[:, items.cpu()].to(queries.device)
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
-        return Scored(scores=self.candidate_scores(batch, self.index(batch.plan)))
+        return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))

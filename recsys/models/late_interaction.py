@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recsys.architectures.late_interaction import Config
-from recsys.encoders.cache.token_states import TokenStates
+from recsys.encoders.cache.token_states import TokenStateCache
 from recsys.errors import ConfigError
-from recsys.layers.maxsim import score_all, score_lists
-from recsys.layers.user_encoders import residual
-from recsys.recommender.base import Parts, Recommender
+from recsys.layers.maxsim import score_all_pairs, score_lists
+from recsys.layers.user_encoders import make_residual
+from recsys.recommender.base import Components, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored, upload
 
 _SAMPLE = 512  # texts whose tokens say which directions a projection keeps
@@ -34,12 +34,12 @@ class Model(Recommender):
 
     needs_history = True
 
-    def __init__(self, parts: Parts, config: Config) -> None:
+    def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
         if parts.catalog is None:
             raise ConfigError("late_interaction needs item tokens, and none were made.")
         self.titles = config.titles
-        self.states = TokenStates(
+        self.states = TokenStateCache(
             self.encoder, parts.catalog, parts.prefix, config.special_tokens, config.keep_gb
         )
         if parts.ranking == "catalog" and not self.states.fits:
@@ -61,9 +61,11 @@ class Model(Recommender):
             self.project = nn.Linear(self.encoder.width, width, bias=False)
             rows = torch.linspace(0, len(parts.texts) - 1, min(_SAMPLE, len(parts.texts))).long()
             with torch.no_grad():
-                self.project.weight.copy_(_directions(self.states.of(rows).values, width))
-        self.item_head = residual(width) if config.heads else None
-        self.user_head = residual(width) if config.heads else None
+                self.project.weight.copy_(
+                    _compute_directions(self.states.encode_rows(rows).values, width)
+                )
+        self.item_head = make_residual(width) if config.heads else None
+        self.user_head = make_residual(width) if config.heads else None
         self.rate = nn.Parameter(torch.tensor(float(config.recency)))
         # The logarithm of 1 / temperature, as in CLIP (Radford et al., ICML 2021).
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
@@ -75,12 +77,12 @@ class Model(Recommender):
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, titles) catalog rows of the last titles, the latest first, -1 for none."""
-        places = self._places(batch)
+        places = self._locate_titles(batch)
         if not len(items):
             return torch.full_like(places, -1)
         return torch.where(places >= 0, items[places.clamp(min=0)], -1)
 
-    def _places(self, batch: Batch) -> Tensor:
+    def _locate_titles(self, batch: Batch) -> Tensor:
         """(Q, titles) places in the plan of the last titles, the latest first, -1 for none."""
         row, prefix = batch.query.unbind(1)
         history = F.pad(batch.history, (0, 1), value=-1)  # one place at least
@@ -97,31 +99,31 @@ class Model(Recommender):
         if not len(present):
             return torch.zeros(len(queries), len(items), device=queries.device)
         with torch.autocast(queries.device.type, enabled=False):
-            asking = self._finish(self._of(present), self.user_head)
+            asking = self._project(self._encode_rows(present), self.user_head)
             # (Q, titles' numbers): what each title counts for in each query.
             at = upload((where - (len(titles) - len(present))).clamp(min=0), queries.device)
-            weights = self._weights(queries >= 0)
+            weights = self._compute_weights(queries >= 0)
             share = weights.new_zeros(len(queries), len(present)).scatter_add(1, at, weights)
             found = []
             for rows in torch.split(items.cpu(), _ITEMS):
-                other = self._finish(self._of(rows), self.item_head)
+                other = self._project(self._encode_rows(rows), self.item_head)
                 self._count_products(sum(asking.sizes) * sum(other.sizes), asking)
-                found.append(share @ score_all(asking, other))
+                found.append(share @ score_all_pairs(asking, other))
             return torch.cat(found, dim=1) * self.log_scale.exp()
 
-    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+    def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, C): each user's tokens with those of its own candidates."""
         host, plan = batch.at_host, batch.plan
         if not self.states.keeps:
             self._count(plan, self.encoder, self.parts.prefix)
-        with self.watch.stage("encode"):
-            states = self.states.of(plan.rows)
+        with self.watch.time_stage("encode"):
+            states = self.states.encode_rows(plan.rows)
         with torch.autocast(states.values.device.type, enabled=False):
-            asking = self._finish(states, self.user_head)
-            other = asking if self.item_head is None else self._finish(states, self.item_head)
-            with self.watch.stage("user"):
-                places = self._places(host)
-                weights = self._weights(upload(places >= 0, states.values.device))
+            asking = self._project(states, self.user_head)
+            other = asking if self.item_head is None else self._project(states, self.item_head)
+            with self.watch.time_stage("user"):
+                places = self._locate_titles(host)
+                weights = self._compute_weights(upload(places >= 0, states.values.device))
                 scores = score_lists(asking, other, places, weights, host.candidates)
         if self.work.counting and len(plan.rows):
             sizes = torch.tensor(states.sizes)
@@ -132,31 +134,31 @@ class Model(Recommender):
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
-        return Scored(scores=self.candidate_scores(batch, self.index(batch.plan)))
+        return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
 
-    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
+    def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text as the only title of a history, (1, titles)."""
-        self._asked = self.states.text(tokens.to(self.device))
+        self._asked = self.states.encode_text(tokens.to(self.device))
         out = torch.full((1, self.titles), -1, device=self.device)
         out[0, 0] = len(self.parts.texts)
         return out
 
-    def _of(self, rows: Tensor) -> Ragged:
+    def _encode_rows(self, rows: Tensor) -> Ragged:
         """Token states of ascending catalog rows, of which the last may be the text asked for."""
         if self._asked is None or not len(rows) or int(rows[-1]) < len(self.parts.texts):
-            return self.states.of(rows)
-        known = self.states.of(rows[:-1])
+            return self.states.encode_rows(rows)
+        known = self.states.encode_rows(rows[:-1])
         values = torch.cat([known.values, self._asked.values.to(known.values.device)])
         return Ragged(values, known.sizes + self._asked.sizes)
 
-    def _weights(self, present: Tensor) -> Tensor:
+    def _compute_weights(self, present: Tensor) -> Tensor:
         """(Q, titles) weights that sum to 1, or are all 0 where no title is present."""
         distance = torch.arange(present.shape[1], device=present.device, dtype=torch.float32)
         logits = (-self.rate * distance).expand(present.shape)
         logits = logits.masked_fill(~present, torch.finfo(logits.dtype).min)
         return logits.softmax(-1).masked_fill(~present, 0.0)
 
-    def _finish(self, states: Ragged, head: nn.Module | None) -> Ragged:
+    def _project(self, states: Ragged, head: nn.Module | None) -> Ragged:
         """Token vectors of unit length: projected where asked, plus a residual head."""
         x = states.values if self.project is None else self.project(states.values)
         x = F.normalize(x, dim=-1)
@@ -171,7 +173,7 @@ class Model(Recommender):
             self.work.flops += 2.0 * passes * products * asking.values.shape[1]
 
 
-def _directions(states: Tensor, width: int) -> Tensor:
+def _compute_directions(states: Tensor, width: int) -> Tensor:
     """(width, D) directions that keep most of the products of unit states (T, D).
 
     The first principal ones of the second moment, not centred: products are what is kept.

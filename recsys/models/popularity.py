@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.popularity import Config
-from recsys.data.training_events import DAY, past
+from recsys.data.training_events import DAY, require_interactions
 from recsys.errors import ConfigError
-from recsys.recommender.base import Parts, Recommender
+from recsys.recommender.base import Components, Recommender
 from recsys.types import Batch, ItemBatch, Scored
 
 
@@ -21,7 +21,7 @@ class Model(Recommender):
         ConfigError: Times are needed and the data has none, or the days are 0.
     """
 
-    def __init__(self, parts: Parts, config: Config) -> None:
+    def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
         self.weights = parts.counts.float()
         if config.kind == "reversed":
@@ -29,7 +29,7 @@ class Model(Recommender):
         elif config.kind == "equal":
             self.weights = torch.zeros_like(self.weights)
         elif config.kind != "all_time":
-            self.weights = _by_age(parts, config.kind, config.days)
+            self.weights = _weigh_by_age(parts, config.kind, config.days)
 
     def index(self, plan: ItemBatch) -> Tensor:
         """How popular the items are, (U, 1)."""
@@ -48,9 +48,9 @@ class Model(Recommender):
         return Scored(scores=self.index(batch.plan)[:, 0][batch.candidates.clamp(min=0)])
 
 
-def _by_age(parts: Parts, kind: Literal["recent", "decay"], days: float) -> Tensor:
+def _weigh_by_age(parts: Components, kind: Literal["recent", "decay"], days: float) -> Tensor:
     """(I,) float32: the training events of each item by their age."""
-    events = past(parts.interactions, "popularity")
+    events = require_interactions(parts.interactions, "popularity")
     if events.times is None:
         raise ConfigError(
             f"architecture.kind={kind} needs times, and the interactions have only an order; name "

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.tfidf import Config
-from recsys.data.columns.words import words
-from recsys.data.training_events import history_matrix, history_rows
-from recsys.recommender.base import Parts, Recommender
+from recsys.data.columns.words import split_words
+from recsys.data.training_events import gather_history_rows, make_history_matrix
+from recsys.recommender.base import Components, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 
@@ -23,7 +23,7 @@ class Model(Recommender):
 
     needs_history = True
 
-    def __init__(self, parts: Parts, config: Config) -> None:
+    def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
         self.written = parts.written if config.user == "text" else None
         self.needs_history = self.written is None
@@ -33,7 +33,7 @@ class Model(Recommender):
 
         # Any run of word characters is a word: titles are full of model numbers and "3".
         vectorizer = TfidfVectorizer(
-            sublinear_tf=config.sublinear, tokenizer=words, token_pattern=None
+            sublinear_tf=config.sublinear, tokenizer=split_words, token_pattern=None
         )
         self.vectorizer = vectorizer
         self.vectors = vectorizer.fit_transform(parts.texts).astype(np.float32).tocsr()
@@ -45,12 +45,14 @@ class Model(Recommender):
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """The history's mean or the text's own weights, dense, (Q, words); zero where unknown."""
         if self.written is not None:
-            return self._weights(self.written.texts(batch)).to(batch.users.device)
-        rows = history_rows(batch, items)
+            return self._compute_weights(self.written.compose_plain_texts(batch)).to(
+                batch.users.device
+            )
+        rows = gather_history_rows(batch, items)
         if self.last:
             final = (rows >= 0).sum(1, keepdim=True) - 1
             rows = rows.gather(1, final.clamp(min=0))
-        weights = history_matrix(rows, self.vectors.shape[0], self.decay, binary=False)
+        weights = make_history_matrix(rows, self.vectors.shape[0], self.decay, binary=False)
         total = np.maximum(np.asarray(weights.sum(1)), np.finfo(np.float32).tiny)
         mean = (weights @ self.vectors).toarray() / total
         return torch.from_numpy(mean).to(batch.users.device)
@@ -62,17 +64,19 @@ class Model(Recommender):
         if self.needs_history:
             return scores
         wordless = ~queries.any(1, keepdim=True)
-        return torch.where(wordless, self.popularity().to(scores)[items.to(scores.device)], scores)
+        return torch.where(
+            wordless, self.get_popularity().to(scores)[items.to(scores.device)], scores
+        )
 
-    def _weights(self, texts: list[str]) -> Tensor:
+    def _compute_weights(self, texts: list[str]) -> Tensor:
         """(Q, words) term weights of texts, on the host."""
         rows = self.vectorizer.transform(texts).astype(np.float32)
         return torch.from_numpy(rows.toarray())
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
-        return Scored(scores=self.candidate_scores(batch, self.index(batch.plan)))
+        return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
 
-    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
+    def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The term weights of the text itself, (1, words)."""
-        return self._weights([text])
+        return self._compute_weights([text])

@@ -12,16 +12,16 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.architectures.two_tower import Config
 from recsys.data.batches.user_texts import UserTexts
-from recsys.data.context import Context
+from recsys.data.context import ContextEmbedding
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
-from recsys.layers.item_embeddings import SPREAD, Ids, Tags, own_products
-from recsys.layers.user_encoders import Causal, Mix, Recurrent, residual
-from recsys.recommender.base import Parts, Recommender
+from recsys.layers.item_embeddings import SPREAD, ItemEmbedding, TagEmbedding, compute_own_products
+from recsys.layers.user_encoders import CausalTransformer, GRUEncoder, HistoryPooling, make_residual
+from recsys.recommender.base import Components, Recommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 
-class _Pairs(nn.Module):
+class _PairMLP(nn.Module):
     """An MLP on the concatenation of both vectors; its last layer is zero at first."""
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -49,7 +49,7 @@ class Model(Recommender):
     towers an item's representation is two vectors: as an item, and as part of a history.
     """
 
-    def __init__(self, parts: Parts, config: Config) -> None:
+    def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
         self.from_text = config.user == "text"
         self.needs_history = not self.from_text
@@ -57,42 +57,48 @@ class Model(Recommender):
         self.by_text, count = config.reads_tokens, len(parts.texts)
         self.width = width = self.encoder.vector_width if self.by_text else config.width
         separate = config.towers == "separate"
-        self._user_encoder = _second(self.encoder) if separate else None
+        self._user_encoder = _copy_encoder(self.encoder) if separate else None
         keeps = separate and parts.prefix is not None and not self.from_text
         self._user_prefix = (
-            parts.prefix.of(self._user_encoder)
+            parts.prefix.share_with(self._user_encoder)
             if keeps and parts.prefix is not None and self._user_encoder is not None
             else None
         )
         spread = 0.0 if self.by_text else SPREAD
-        self.ids = None if config.item == "text" else Ids(count, width, spread)
-        self.tags = None if parts.tags is None else Tags(parts.tags, width)
+        self.ids = None if config.item == "text" else ItemEmbedding(count, width, spread)
+        self.tags = None if parts.tags is None else TagEmbedding(parts.tags, width)
         adds = bool(parts.situations) and config.context_as == "embedding"
-        self.context = Context(parts.situations, width) if adds else None
-        self.item_head = residual(width) if config.heads else None
-        self.user_head = residual(width) if config.heads else None
-        self.mix = None if self.from_text else _history_encoder(config, width, parts.max_history)
+        self.context = ContextEmbedding(parts.situations, width) if adds else None
+        self.item_head = make_residual(width) if config.heads else None
+        self.user_head = make_residual(width) if config.heads else None
+        self.mix = (
+            None if self.from_text else _make_history_encoder(config, width, parts.max_history)
+        )
         self.unit = config.score != "dot"
         # The logarithm of 1 / temperature, as in CLIP (Radford et al., ICML 2021).
         start = torch.tensor(-math.log(config.temperature))
         self.log_scale = nn.Parameter(start) if self.unit else None
-        self.pairs = _Pairs(width, config.hidden) if config.score == "mlp" else None
+        self.pairs = _PairMLP(width, config.hidden) if config.score == "mlp" else None
 
     def index(self, plan: ItemBatch) -> Tensor:
         """(U, D), or (U, 2 D) where histories have an encoder of their own."""
-        added = self._learned(plan.items)
+        added = self._embed_rows(plan.items)
         if self.by_text:
-            vectors = self._finish(self._meant(self.encode_items(plan)), self.item_head, added)
+            vectors = self._apply_head(
+                self._normalize_encoded(self.encode_items(plan)), self.item_head, added
+            )
         elif added is None:
             raise RuntimeError("items without texts have learned vectors")
         else:
-            vectors = self._finish(added, self.item_head)
+            vectors = self._apply_head(added, self.item_head)
         if self._user_encoder is None or self.from_text:
             return vectors
-        own = self._meant(self.encode_items(plan, self._user_encoder, self._user_prefix))
-        return torch.cat([vectors, self._finish(own, None, added)], dim=-1)
+        own = self._normalize_encoded(
+            self.encode_items(plan, self._user_encoder, self._user_prefix)
+        )
+        return torch.cat([vectors, self._apply_head(own, None, added)], dim=-1)
 
-    def _learned(self, rows: Tensor) -> Tensor | None:
+    def _embed_rows(self, rows: Tensor) -> Tensor | None:
         """(U, D) what is learned of catalog rows and their tags, or None."""
         parts = [learned(rows) for learned in (self.ids, self.tags) if learned is not None]
         return torch.stack(parts).sum(0) if parts else None
@@ -100,13 +106,13 @@ class Model(Recommender):
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """User vectors, (Q, D)."""
         if self.mix is None:
-            users = self._encode_users(self._texts().tokens(batch))
-            return self._in_context(users, batch)
+            users = self._encode_users(self._get_user_texts().compose_tokens(batch))
+            return self._add_context(users, batch)
         vectors = items[:, -self.width :]
-        users = self._finish(self.mix(vectors, batch.history, batch.query), self.user_head)
-        return self._in_context(users, batch, batch.query[:, 1] > 0)
+        users = self._apply_head(self.mix(vectors, batch.history, batch.query), self.user_head)
+        return self._add_context(users, batch, batch.query[:, 1] > 0)
 
-    def _in_context(self, users: Tensor, batch: Batch, known: Tensor | None = None) -> Tensor:
+    def _add_context(self, users: Tensor, batch: Batch, known: Tensor | None = None) -> Tensor:
         """Adds to user vectors (Q, D) what is known of the queries, or of those in `known` (Q,)."""
         if self.context is None:
             return users
@@ -115,7 +121,7 @@ class Model(Recommender):
         # Without a history the popular items answer; a zero vector has no length to divide by.
         return changed if known is None else torch.where(known[:, None], changed, users)
 
-    def _texts(self) -> UserTexts:
+    def _get_user_texts(self) -> UserTexts:
         if self.parts.user_texts is None:
             raise ConfigError("architecture.user=text needs user texts, and none were made.")
         return self.parts.user_texts
@@ -124,18 +130,18 @@ class Model(Recommender):
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
         if self.parts.user_vectors is not None:
             # A second tower shares what does not train.
-            vectors, made = self.parts.user_vectors.of(tokens)
-            self.work.encode(encoder, None, encoder.lengths(made))
-            return self._finish(self._meant(vectors), self.user_head)
+            vectors, made = self.parts.user_vectors.encode(tokens)
+            self.work.count_texts(encoder, None, encoder.compute_lengths(made))
+            return self._apply_head(self._normalize_encoded(vectors), self.user_head)
         moved = tokens.to(self.device)
-        self.work.encode(encoder, None, encoder.lengths(tokens.sizes))
-        return self._finish(self._meant(encoder(moved, query=True)), self.user_head)
+        self.work.count_texts(encoder, None, encoder.compute_lengths(tokens.sizes))
+        return self._apply_head(self._normalize_encoded(encoder(moved, query=True)), self.user_head)
 
-    def _meant(self, x: Tensor) -> Tensor:
+    def _normalize_encoded(self, x: Tensor) -> Tensor:
         """Encoded texts as those who made the model compare them; a cosine needs no such step."""
         return F.normalize(x.float(), dim=-1) if self.encoder.unit and not self.unit else x
 
-    def _finish(self, x: Tensor, head: nn.Module | None, added: Tensor | None = None) -> Tensor:
+    def _apply_head(self, x: Tensor, head: nn.Module | None, added: Tensor | None = None) -> Tensor:
         """Adds what is learned, then a residual head; unit length for a cosine; fp32."""
         x = x.float()
         x = F.normalize(x, dim=-1) if self.unit else x
@@ -152,20 +158,20 @@ class Model(Recommender):
         # In fp32 also under autocast: rounded to bf16, thousands of items would tie.
         with torch.autocast(queries.device.type, enabled=False):
             # The factor goes to the few queries: on the scores it is a pass over the catalog.
-            scores = self._scaled(queries.float()) @ vectors.float().T
+            scores = self._scale(queries.float()) @ vectors.float().T
         if self.pairs is None:
             return scores
-        return scores + self._paired(self.pairs, queries, vectors, None)
+        return scores + self._score_pairs(self.pairs, queries, vectors, None)
 
-    def _paired(
-        self, pairs: _Pairs, queries: Tensor, items: Tensor, places: Tensor | None
+    def _score_pairs(
+        self, pairs: _PairMLP, queries: Tensor, items: Tensor, places: Tensor | None
     ) -> Tensor:
         """What the MLP says of queries (Q, D) with items (U, D): (Q, U), or (Q, C) at places."""
         width = len(items) if places is None else places.shape[1]
         # The hidden layer of all pairs is large: a few million numbers at a time.
         block = max(1, (1 << 22) // max(1, width * pairs.out.in_features))
 
-        def some(asked: Tensor, at: Tensor | None) -> Tensor:
+        def score_block(asked: Tensor, at: Tensor | None) -> Tensor:
             out: Tensor = pairs(asked[:, None], items[None] if at is None else items[at])
             return out
 
@@ -176,31 +182,31 @@ class Model(Recommender):
         parts = list(zip(asked, own, strict=True))
         once = len(parts) == 1 or not torch.is_grad_enabled()
         extra = [
-            some(*part)
+            score_block(*part)
             if once
-            else checkpoint(some, *part, use_reentrant=False, preserve_rng_state=False)
+            else checkpoint(score_block, *part, use_reentrant=False, preserve_rng_state=False)
             for part in parts
         ]
         return torch.cat(extra)
 
-    def _scaled(self, values: Tensor) -> Tensor:
+    def _scale(self, values: Tensor) -> Tensor:
         """Scores, or the queries of a product, by the learned inverse temperature."""
         return values if self.log_scale is None else values * self.log_scale.exp()
 
     def forward(self, batch: Batch) -> Scored:
         """Query and item vectors of the plan, and the scores of the candidates."""
         # A user from a text is made of tokens: no vector of the history is asked for.
-        items = self.index(batch.plan.candidates() if self.from_text else batch.plan)
-        with self.watch.stage("user"):
+        items = self.index(batch.plan.select_candidates() if self.from_text else batch.plan)
+        with self.watch.time_stage("user"):
             queries = self.queries(batch, items)
         vectors, places = items[:, : self.width], batch.candidates.clamp(min=0)
         with torch.autocast(queries.device.type, enabled=False):
-            scores = self._scaled(own_products(queries.float(), vectors.float(), places))
+            scores = self._scale(compute_own_products(queries.float(), vectors.float(), places))
         if self.pairs is not None:
-            scores = scores + self._paired(self.pairs, queries, vectors, places)
+            scores = scores + self._score_pairs(self.pairs, queries, vectors, places)
         return Scored(scores=scores, queries=queries, items=items)
 
-    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
+    def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text in place of profile and titles, or as the only item of a history.
 
         Raises:
@@ -211,25 +217,27 @@ class Model(Recommender):
                 "architecture.item=id reads no texts; give user= or history= in place of text=."
             )
         if self.mix is None:
-            asked = self._texts().with_situation(batch, tokens)
-            return self._in_context(self._encode_users(asked), batch)
+            asked = self._get_user_texts().compose_with_text(batch, tokens)
+            return self._add_context(self._encode_users(asked), batch)
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
-        vector = self._meant(encoder(tokens.to(self.device), query=True))
+        vector = self._normalize_encoded(encoder(tokens.to(self.device), query=True))
         head = self.item_head if self._user_encoder is None else None
-        item, first = self._finish(vector, head), torch.zeros(1, 1, dtype=torch.long)
+        item, first = self._apply_head(vector, head), torch.zeros(1, 1, dtype=torch.long)
         only = torch.tensor([[0, 1]])
         mixed = self.mix(item, first.to(self.device), only.to(self.device))
-        return self._in_context(self._finish(mixed, self.user_head), batch)
+        return self._add_context(self._apply_head(mixed, self.user_head), batch)
 
 
-def _history_encoder(config: Config, width: int, longest: int) -> Mix | Causal | Recurrent:
+def _make_history_encoder(
+    config: Config, width: int, longest: int
+) -> HistoryPooling | CausalTransformer | GRUEncoder:
     """What turns a history's item vectors into the user's."""
     rate = config.recency if config.mix else None
     if config.history == "gru":
-        return Recurrent(width, config.layers, config.dropout, rate)
+        return GRUEncoder(width, config.layers, config.dropout, rate)
     if config.history != "causal":
-        return Mix(config.history, width, config.recency)
-    return Causal(
+        return HistoryPooling(config.history, width, config.recency)
+    return CausalTransformer(
         width,
         longest,
         layers=config.layers,
@@ -239,7 +247,7 @@ def _history_encoder(config: Config, width: int, longest: int) -> Mix | Causal |
     )
 
 
-def _second(encoder: Encoder) -> Encoder:
+def _copy_encoder(encoder: Encoder) -> Encoder:
     """A copy of an encoder that shares what does not train."""
     shared: dict[int, object] = {id(p): p for p in encoder.parameters() if not p.requires_grad}
     return copy.deepcopy(encoder, shared)

@@ -7,19 +7,27 @@ from typing import TYPE_CHECKING, ClassVar
 
 from recsys import lazy
 from recsys.errors import ConfigError
-from recsys.losses import Asks, Draws, Surroundings, candidate_items, need, pair_loss, query_users
+from recsys.losses import (
+    NegativeSpec,
+    ObjectiveConfig,
+    ObjectiveContext,
+    compute_pair_loss,
+    get_candidate_items,
+    get_query_users,
+    require_output,
+)
 from recsys.types import Batch, Loss, Scored
 
 if TYPE_CHECKING:
     import torch
     import torch.nn.functional as F
 else:
-    torch = lazy.module("torch")
-    F = lazy.module("torch.nn.functional")
+    torch = lazy.import_lazily("torch")
+    F = lazy.import_lazily("torch.nn.functional")
 
 
 @dataclass
-class Config(Asks):
+class Config(ObjectiveConfig):
     """Settings of the binary cross-entropy."""
 
     needs: ClassVar[str] = "scores"
@@ -34,9 +42,9 @@ class Config(Asks):
     )
 
     @property
-    def draws(self) -> Draws:
+    def draws(self) -> NegativeSpec:
         """The negatives that it asks for."""
-        return Draws(self.negatives)
+        return NegativeSpec(self.negatives)
 
 
 class Objective:
@@ -54,7 +62,7 @@ class Objective:
             raise ConfigError(f"objective.negatives is {negatives}; use 0 or more")
         self.drawn = negatives > 0
 
-    def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
+    def __call__(self, scored: Scored, batch: Batch, around: ObjectiveContext) -> Loss:
         """Sum and count over the pairs with a case and a candidate.
 
         A drawn negative that is a known positive of the user is left out; an observed label
@@ -68,16 +76,16 @@ class Objective:
         Raises:
             ConfigError: The architecture gives no scores.
         """
-        scores = need(scored.scores, "bce", "scores of candidates", "objective in_batch")
-        items = candidate_items(batch)
+        scores = require_output(scored.scores, "bce", "scores of candidates", "objective in_batch")
+        items = get_candidate_items(batch)
         valid = items >= 0
         if self.drawn:
-            known = around.known_each(query_users(batch), items)
+            known = around.is_known_each(get_query_users(batch), items)
             drop = known & (batch.labels == 0)
             # Column 0 is what was observed, whatever the user thought of the item elsewhere.
             drop = torch.cat([torch.zeros_like(drop[:, :1]), drop[:, 1:]], dim=1)
             valid = valid & ~drop
-        return pair_loss(
+        return compute_pair_loss(
             lambda clean: F.binary_cross_entropy_with_logits(
                 clean, batch.labels.to(clean.dtype), reduction="none"
             ),

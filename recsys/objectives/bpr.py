@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING
 
 from recsys import lazy
 from recsys.losses import (
-    Drawn,
+    ObjectiveContext,
+    SampledObjectiveConfig,
     Sampling,
-    Surroundings,
     check_negatives,
-    need,
-    pair_loss,
-    target_and_negatives,
+    compute_pair_loss,
+    require_output,
+    select_target_and_negatives,
 )
 from recsys.types import Batch, Loss, Scored
 
 if TYPE_CHECKING:
     import torch.nn.functional as F
 else:
-    F = lazy.module("torch.nn.functional")
+    F = lazy.import_lazily("torch.nn.functional")
 
 
 @dataclass
-class Config(Drawn):
+class Config(SampledObjectiveConfig):
     """Settings of the pairwise ranking loss."""
 
 
@@ -45,7 +45,7 @@ class Objective:
     def __init__(self, negatives: int, sampling: Sampling) -> None:
         check_negatives(negatives, sampling)
 
-    def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
+    def __call__(self, scored: Scored, batch: Batch, around: ObjectiveContext) -> Loss:
         """Sum and count over the pairs of a target and a negative.
 
         Known positives of the user, and repeats of the target, are no negatives.
@@ -58,9 +58,11 @@ class Objective:
         Raises:
             ConfigError: The architecture gives no scores.
         """
-        scores = need(scored.scores, "bpr", "scores of candidates", "another one")
-        target, negative = target_and_negatives(batch, around)
+        scores = require_output(scored.scores, "bpr", "scores of candidates", "another one")
+        target, negative = select_target_and_negatives(batch, around)
         # A target that must not count may have any score, also NaN: it is left out before.
         own = scores[:, :1].masked_fill(~target[:, None], 0.0)
         margin = own - scores[:, 1:]
-        return pair_loss(lambda clean: F.softplus(-clean), margin, negative, batch.importance)
+        return compute_pair_loss(
+            lambda clean: F.softplus(-clean), margin, negative, batch.importance
+        )

@@ -11,18 +11,25 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recsys import lazy
 from recsys.errors import ConfigError
-from recsys.losses import Asks, Surroundings, candidate_items, check_share, need, weighed
+from recsys.losses import (
+    ObjectiveConfig,
+    ObjectiveContext,
+    check_share,
+    get_candidate_items,
+    require_output,
+    weigh_loss,
+)
 from recsys.types import Batch, Loss, Scored, upload
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
-    torch = lazy.module("torch")
+    torch = lazy.import_lazily("torch")
 
 
 @dataclass
-class Config(Asks):
+class Config(ObjectiveConfig):
     """Settings of the full softmax."""
 
     needs: ClassVar[str] = "table"
@@ -86,7 +93,7 @@ class Objective:
         self._of: Tensor | None = None
         self._rows = torch.empty(0, dtype=torch.long)
 
-    def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
+    def __call__(self, scored: Scored, batch: Batch, around: ObjectiveContext) -> Loss:
         """Sum over the queries that have a case and a target among the items; others don't count.
 
         Args:
@@ -98,17 +105,19 @@ class Objective:
             ConfigError: The architecture gives no query vectors or no table.
         """
         other = "objective sampled_softmax or bce"
-        queries = need(scored.queries, "full_softmax", "query vectors", other)
-        target = candidate_items(batch)[:, 0]
-        rows = torch.split(self._items(around), self.chunk)
+        queries = require_output(scored.queries, "full_softmax", "query vectors", other)
+        target = get_candidate_items(batch)[:, 0]
+        rows = torch.split(self._list_items(around), self.chunk)
         # One chunk of kept vectors is held anyway; encoded texts would be held with their states.
         if len(rows) == 1 and not self.encodes:
-            found = [self._chunk(queries, rows[0], target, batch, around)]
+            found = [self._compute_chunk(queries, rows[0], target, batch, around)]
         else:
             from torch.utils.checkpoint import checkpoint
 
             found = [
-                checkpoint(self._chunk, queries, part, target, batch, around, use_reentrant=False)
+                checkpoint(
+                    self._compute_chunk, queries, part, target, batch, around, use_reentrant=False
+                )
                 for part in rows
             ]
         parts, own, sums, counts, has = (torch.stack(list(x)) for x in zip(*found, strict=True))
@@ -119,22 +128,22 @@ class Objective:
             spread = whole - sums.sum(0) / rivals.clamp(min=1)
             loss = (1 - self.smoothing) * loss + self.smoothing * spread
         counted = has.any(0) & (rivals > 1)
-        return weighed(loss, counted, batch.importance)
+        return weigh_loss(loss, counted, batch.importance)
 
-    def _items(self, around: Surroundings) -> Tensor:
+    def _list_items(self, around: ObjectiveContext) -> Tensor:
         """(N,) catalog rows of the softmax, on the host; looked up once a training."""
         if self._of is not around.seen:
             every = torch.ones_like(around.seen) if self.over == "catalog" else around.seen
             self._rows, self._of = every.cpu().nonzero()[:, 0], around.seen
         return self._rows
 
-    def _chunk(
+    def _compute_chunk(
         self,
         queries: Tensor,
         rows: Tensor,
         target: Tensor,
         batch: Batch,
-        around: Surroundings,
+        around: ObjectiveContext,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What the softmax needs of some items.
 
@@ -164,7 +173,7 @@ class Objective:
         own = target[:, None] == items
         keep = (target >= 0)[:, None].expand_as(own)
         if self.mask_known:
-            known = around.known(batch.users, items)[batch.query[:, 0].clamp(min=0)]
+            known = around.is_known(batch.users, items)[batch.query[:, 0].clamp(min=0)]
             keep = keep & (own | ~known)
         # the value is replaced before any arithmetic: 0 * NaN in backward would be NaN
         clean = torch.where(keep, logits, 0.0)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from recsys import lazy
 from recsys.errors import ConfigError
 from recsys.losses import (
-    Drawn,
-    Draws,
+    NegativeSpec,
+    ObjectiveContext,
+    SampledObjectiveConfig,
     Sampling,
-    Surroundings,
     check_negatives,
     check_share,
-    need,
-    pair_loss,
-    target_and_negatives,
+    compute_pair_loss,
+    require_output,
+    select_target_and_negatives,
 )
 from recsys.types import Batch, Loss, Scored
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     import torch.nn.functional as F
     from torch import Tensor
 else:
-    torch = lazy.module("torch")
-    F = lazy.module("torch.nn.functional")
+    torch = lazy.import_lazily("torch")
+    F = lazy.import_lazily("torch.nn.functional")
 
 
 @dataclass
-class Config(Drawn):
+class Config(SampledObjectiveConfig):
     """Settings of the generalised binary cross-entropy."""
 
     calibration: float = field(
@@ -54,10 +54,10 @@ class Config(Drawn):
         _check_uniform(self.sampling, self.calibration)
 
     @property
-    def draws(self) -> Draws:
+    def draws(self) -> NegativeSpec:
         """The negatives that it asks for; it counts on their being drawn among all items."""
         corrects = f"objective.calibration={self.calibration:g}" if self.calibration else None
-        return Draws(self.negatives, self.sampling, corrects)
+        return NegativeSpec(self.negatives, self.sampling, corrects)
 
 
 def _check_uniform(sampling: str, calibration: float) -> None:
@@ -89,7 +89,7 @@ class Objective:
         self.negatives = negatives
         self.calibration = check_share("objective.calibration", calibration)
 
-    def power(self, items: Tensor) -> Tensor:
+    def compute_power(self, items: Tensor) -> Tensor:
         """() beta, the power of the target's probability.
 
         alpha ((1 - 1 / alpha) t + 1 / alpha) of the paper is 1 - t (1 - alpha). The sampling rate
@@ -101,7 +101,7 @@ class Objective:
         alpha = (self.negatives / (items - 1).clamp(min=1)).clamp(max=1)
         return 1 - self.calibration * (1 - alpha)
 
-    def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
+    def __call__(self, scored: Scored, batch: Batch, around: ObjectiveContext) -> Loss:
         """Sum and count over targets and negatives, each counting once.
 
         Known positives of the user, and repeats of the target, are no negatives.
@@ -114,14 +114,14 @@ class Objective:
         Raises:
             ConfigError: The architecture gives no scores.
         """
-        scores = need(scored.scores, "gbce", "scores of candidates", "objective in_batch")
-        target, negative = target_and_negatives(batch, around)
-        power = self.power(around.seen.sum())
+        scores = require_output(scored.scores, "gbce", "scores of candidates", "objective in_batch")
+        target, negative = select_target_and_negatives(batch, around)
+        power = self.compute_power(around.seen.sum())
 
-        def each(clean: Tensor) -> Tensor:
+        def compute_losses(clean: Tensor) -> Tensor:
             # log(sigmoid(s)^beta) is beta log sigmoid(s): nothing is raised, nothing overflows
             own = power.to(clean.dtype) * F.softplus(-clean[:, :1])
             return torch.cat([own, F.softplus(clean[:, 1:])], dim=1)
 
         valid = torch.cat([target[:, None], negative], dim=1)
-        return pair_loss(each, scores, valid, batch.importance)
+        return compute_pair_loss(compute_losses, scores, valid, batch.importance)

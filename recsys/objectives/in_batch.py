@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, ClassVar
 from recsys import lazy
 from recsys.errors import ConfigError
 from recsys.losses import (
-    Asks,
-    Draws,
-    Surroundings,
-    candidate_items,
+    NegativeSpec,
+    ObjectiveConfig,
+    ObjectiveContext,
     check_share,
-    need,
-    softmax_loss,
-    target_and_negatives,
+    compute_softmax_loss,
+    get_candidate_items,
+    require_output,
+    select_target_and_negatives,
 )
 from recsys.types import Batch, Loss, Scored
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 else:
-    torch = lazy.module("torch")
+    torch = lazy.import_lazily("torch")
 
 WHOLE, BLOCK = 1 << 22, 1 << 20
 """Logits that stay in one piece, and logits of a block where there are more of them.
@@ -42,7 +42,7 @@ decides, and one that gives all back (205 MB) paid for it with half as much time
 
 
 @dataclass
-class Config(Asks):
+class Config(ObjectiveConfig):
     """Settings of the in-batch softmax."""
 
     needs: ClassVar[str] = "queries"
@@ -73,9 +73,9 @@ class Config(Asks):
     )
 
     @property
-    def draws(self) -> Draws:
+    def draws(self) -> NegativeSpec:
         """A query's own negatives; what is drawn among all items, the batch has already."""
-        return Draws(self.negatives, drawable=False)
+        return NegativeSpec(self.negatives, drawable=False)
 
 
 class Objective:
@@ -108,7 +108,7 @@ class Objective:
             raise ConfigError(f"objective.negatives is {negatives}; use 0 or more")
         self.negatives = negatives
 
-    def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
+    def __call__(self, scored: Scored, batch: Batch, around: ObjectiveContext) -> Loss:
         """Sum over the local queries that have a case and a target; others are not counted.
 
         The user's other known positives are no negatives. On several ranks every rank must call
@@ -124,10 +124,10 @@ class Objective:
             ConfigError: The architecture gives no vectors.
         """
         other = "objective sampled_softmax or bce"
-        queries = need(scored.queries, "in_batch", "query vectors", other)
-        items = need(scored.items, "in_batch", "item vectors", other)
-        mine = candidate_items(batch)[:, 0].contiguous()
-        own, vectors = _positives(batch, mine, items)
+        queries = require_output(scored.queries, "in_batch", "query vectors", other)
+        items = require_output(scored.items, "in_batch", "item vectors", other)
+        mine = get_candidate_items(batch)[:, 0].contiguous()
+        own, vectors = _select_positives(batch, mine, items)
         pool, vectors = around.gather(own), around.gather(vectors)
         # What stands on several ranks is masked but once: a shape that depends on values would
         # cost a wait for the device.
@@ -138,18 +138,18 @@ class Objective:
         correction: Tensor | None = None
         if self.logq:
             draws = (around.gather(mine) >= 0).sum()
-            correction = self.logq * around.log_inclusion(pool, draws)
-        size = self._size(len(queries), len(pool))
+            correction = self.logq * around.compute_log_inclusion(pool, draws)
+        size = self._compute_block_size(len(queries), len(pool))
         # looked up by user, not by query: a user with many queries is searched once
         known = torch.empty(len(batch.users), len(pool), dtype=torch.bool, device=pool.device)
         for place, users in zip(
             torch.split(known, size), torch.split(batch.users, size), strict=True
         ):
-            place.copy_(around.known(users, pool))
+            place.copy_(around.is_known(users, pool))
         rows = batch.query[:, 0].clamp(min=0)
-        alone, beside = self._own(scored, batch, around, ordered)
+        alone, beside = self._score_own_negatives(scored, batch, around, ordered)
 
-        def part(at: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+        def compute_block(at: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
             logits = around.score(asked, vectors)
             if correction is not None:
                 logits = logits - correction
@@ -160,13 +160,13 @@ class Objective:
                 logits = torch.cat([logits, alone[at]], dim=1)
                 keep = torch.cat([keep, beside[at]], dim=1)
             weight = None if batch.importance is None else batch.importance[at]
-            loss = softmax_loss(logits, target[at], keep, self.smoothing, weight)
+            loss = compute_softmax_loss(logits, target[at], keep, self.smoothing, weight)
             return loss.total, loss.count
 
-        return _sum(part, queries, size)
+        return _sum_blocks(compute_block, queries, size)
 
-    def _own(
-        self, scored: Scored, batch: Batch, around: Surroundings, pool: Tensor
+    def _score_own_negatives(
+        self, scored: Scored, batch: Batch, around: ObjectiveContext, pool: Tensor
     ) -> tuple[Tensor | None, Tensor]:
         """Scores (Q, n) of a query's own negatives, or None, and which of them count (Q, n).
 
@@ -183,15 +183,17 @@ class Objective:
         """
         if not self.negatives:
             return None, batch.case.new_zeros((len(batch.case), 0), dtype=torch.bool)
-        scores = need(scored.scores, "in_batch", "scores of candidates", "objective full_softmax")
-        _, counted = target_and_negatives(batch, around)
-        items = candidate_items(batch)[:, 1:].contiguous()
+        scores = require_output(
+            scored.scores, "in_batch", "scores of candidates", "objective full_softmax"
+        )
+        _, counted = select_target_and_negatives(batch, around)
+        items = get_candidate_items(batch)[:, 1:].contiguous()
         if len(pool):
             place = torch.searchsorted(pool, items).clamp(max=len(pool) - 1)
             counted = counted & (pool[place] != items)
         return scores[:, 1:], counted
 
-    def _size(self, queries: int, pool: int) -> int:
+    def _compute_block_size(self, queries: int, pool: int) -> int:
         """Queries of a block, at least 1."""
         asked = self.chunk
         if asked is None:
@@ -199,7 +201,7 @@ class Objective:
         return asked or max(1, queries)
 
 
-def _positives(batch: Batch, mine: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+def _select_positives(batch: Batch, mine: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     """Catalog rows (N,) and vectors (N, D) of this rank's positives; -1 for none.
 
     Where targets are the only candidates the loader has told the unique ones apart: with every
@@ -218,7 +220,7 @@ def _positives(batch: Batch, mine: Tensor, items: Tensor) -> tuple[Tensor, Tenso
     return torch.where(shown[:unique], batch.plan.items[:unique], -1), items[:unique]
 
 
-def _sum(
+def _sum_blocks(
     part: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], queries: Tensor, size: int
 ) -> Loss:
     """Total and count over blocks of queries; where there are several, each is made twice.

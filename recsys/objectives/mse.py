@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from recsys.losses import Asks, Surroundings, candidate_items, need, pair_loss
+from recsys.losses import (
+    ObjectiveConfig,
+    ObjectiveContext,
+    compute_pair_loss,
+    get_candidate_items,
+    require_output,
+)
 from recsys.types import Batch, Loss, Scored
 
 
 @dataclass
-class Config(Asks):
+class Config(ObjectiveConfig):
     """Settings of the squared error: none."""
 
     needs: ClassVar[str] = "scores"
@@ -20,7 +26,7 @@ class Config(Asks):
 class Objective:
     """Squared error on the observed weights."""
 
-    def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
+    def __call__(self, scored: Scored, batch: Batch, around: ObjectiveContext) -> Loss:
         """Sum and count over the pairs with a case and a candidate.
 
         A weight is what a score is to be here, and not how much its pair counts.
@@ -33,9 +39,9 @@ class Objective:
         Raises:
             ConfigError: The architecture gives no scores.
         """
-        scores = need(scored.scores, "mse", "scores of candidates", "objective in_batch")
-        return pair_loss(
+        scores = require_output(scored.scores, "mse", "scores of candidates", "objective in_batch")
+        return compute_pair_loss(
             lambda clean: (clean - batch.weight.to(clean.dtype)) ** 2,
             scores,
-            candidate_items(batch) >= 0,
+            get_candidate_items(batch) >= 0,
         )

@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING
 from recsys import lazy
 from recsys.errors import ConfigError
 from recsys.losses import (
-    Drawn,
-    Draws,
+    NegativeSpec,
+    ObjectiveContext,
+    SampledObjectiveConfig,
     Sampling,
-    Surroundings,
-    candidate_items,
     check_negatives,
     check_share,
-    need,
-    softmax_loss,
-    target_and_negatives,
+    compute_softmax_loss,
+    get_candidate_items,
+    require_output,
+    select_target_and_negatives,
 )
 from recsys.types import Batch, Loss, Scored
 
 if TYPE_CHECKING:
     import torch
 else:
-    torch = lazy.module("torch")
+    torch = lazy.import_lazily("torch")
 
 
 @dataclass
-class Config(Drawn):
+class Config(SampledObjectiveConfig):
     """Settings of the sampled softmax."""
 
     logq: float = field(
@@ -44,10 +44,10 @@ class Config(Drawn):
     )
 
     @property
-    def draws(self) -> Draws:
+    def draws(self) -> NegativeSpec:
         """The negatives that it asks for; logq counts on how they are drawn."""
         corrects = f"objective.logq={self.logq:g}" if self.logq else None
-        return Draws(self.negatives, self.sampling, corrects)
+        return NegativeSpec(self.negatives, self.sampling, corrects)
 
 
 class Objective:
@@ -79,7 +79,7 @@ class Objective:
         self.logq = check_share("objective.logq", logq)
         self.smoothing = check_share("objective.label_smoothing", label_smoothing, below_one=True)
 
-    def __call__(self, scored: Scored, batch: Batch, around: Surroundings) -> Loss:
+    def __call__(self, scored: Scored, batch: Batch, around: ObjectiveContext) -> Loss:
         """Sum over the queries with a case, a target and at least one negative left.
 
         Known positives of the user, and repeats of the target, are no negatives.
@@ -92,12 +92,14 @@ class Objective:
         Raises:
             ConfigError: The architecture gives no scores.
         """
-        scores = need(scored.scores, "sampled_softmax", "scores of candidates", "another one")
+        scores = require_output(
+            scored.scores, "sampled_softmax", "scores of candidates", "another one"
+        )
         if self.logq:
             # one draw: the number of draws shifts all columns alike and drops out
-            rows = candidate_items(batch).clamp(min=0)
+            rows = get_candidate_items(batch).clamp(min=0)
             scores = scores - self.logq * around.log_share[rows]
-        target, negative = target_and_negatives(batch, around)
+        target, negative = select_target_and_negatives(batch, around)
         keep = torch.cat([target[:, None], negative], dim=1)
         first = torch.zeros_like(batch.case)
-        return softmax_loss(scores, first, keep, self.smoothing, batch.importance)
+        return compute_softmax_loss(scores, first, keep, self.smoothing, batch.importance)

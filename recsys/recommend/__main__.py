@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from recsys.runtime import command
 
-command.listen(__name__)
+command.exit_on_interrupt(__name__)
 
 import sys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from recsys import printable
 from recsys.config.compose import nearest
 from recsys.errors import ConfigError, RecsysError
-from recsys.runtime.counts import read_count
+from recsys.runtime.counts import parse_count
 from recsys.trained.run import load
 
 ASKS = ("user", "history", "text")
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE, HELP, sep="\n")
         return 0
     try:
-        for line in recommend(_words(argv)):
+        for line in recommend(_parse_words(argv)):
             print(line)
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _words(argv: Sequence[str]) -> dict[str, str]:
+def _parse_words(argv: Sequence[str]) -> dict[str, str]:
     """The words as given: an id such as 007 must stay text."""
     out = {}
     for word in argv:
@@ -77,7 +77,7 @@ def _words(argv: Sequence[str]) -> dict[str, str]:
         parts = out.get(ask, "-").split(",") if ask == "history" else [out.get(ask, "-")]
         if not all(part.strip() for part in parts):
             raise ConfigError(f"{ask}= names no {what}; {remedy}.")
-    if read_count(out.get("k", "10"), least=1) is None:
+    if parse_count(out.get("k", "10"), least=1) is None:
         raise ConfigError(f"k is '{out['k']}'; give a whole number from 1.")
     return out
 
@@ -101,10 +101,12 @@ def recommend(words: dict[str, str]) -> list[str]:
     query = Query(words.get("user"), history, words.get("text"))
     found = run.answer([query], int(words.get("k", "10")), words.get("at", "now"), context)
     return [
-        printable.line(f"{row['rank']:>3}  {row['score']:8.4f}  {row['item']:<12}  {row['title']}")
+        printable.escape_line(
+            f"{row['rank']:>3}  {row['score']:8.4f}  {row['item']:<12}  {row['title']}"
+        )
         for row in found.iter_rows(named=True)
     ]
 
 
 if __name__ == "__main__":
-    command.command(main)
+    command.run_command(main)

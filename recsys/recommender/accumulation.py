@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 
-def whole(trainer: lp.Trainer, batches: int) -> bool:
+def is_step_end(trainer: lp.Trainer, batches: int) -> bool:
     """Whether an optimiser step ends with the epoch's first so many batches."""
     return batches % trainer.accumulate_grad_batches == 0 or batches == trainer.num_training_batches
 
 
-class Window:
+class AccumulationWindow:
     """What the batches of an optimiser step have added up to so far, over all ranks.
 
     The step is that of one batch with all their queries: the sum of their losses over the count of
@@ -45,14 +45,14 @@ class Window:
         """
         self.complete = ends
         if begins or self.sums is None:
-            self.sums, self._unit, self._parts = sums, _divisor(sums[1]), 1
+            self.sums, self._unit, self._parts = sums, _clamp_count(sums[1]), 1
         else:
             self.sums, self._parts = self.sums + sums, self._parts + 1
 
     @property
     def loss(self) -> Tensor | None:
         """() mean loss of what was counted so far, or None before a batch."""
-        return None if self.sums is None else self.sums[0] / _divisor(self.sums[1])
+        return None if self.sums is None else self.sums[0] / _clamp_count(self.sums[1])
 
     @property
     def unit(self) -> Tensor:
@@ -73,7 +73,7 @@ class Window:
         """
         if self.sums is None or self._parts == 1:
             return None
-        return self.unit / _divisor(self.sums[1])
+        return self.unit / _clamp_count(self.sums[1])
 
     @torch.no_grad()
     def rescale(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -85,6 +85,6 @@ class Window:
             torch._foreach_mul_(gradients, share)
 
 
-def _divisor(count: Tensor) -> Tensor:
+def _clamp_count(count: Tensor) -> Tensor:
     """() the count, or 1 where nothing counts: the sum is 0 then."""
     return torch.where(count > 0, count, torch.ones_like(count))

@@ -12,21 +12,21 @@ from torch import Tensor
 
 from recsys.data.batches.catalog import Catalog
 from recsys.data.batches.datamodule import RecDataModule
-from recsys.data.batches.user_texts import UserTexts, WrittenUsers
-from recsys.data.splits.availability import Windows
+from recsys.data.batches.user_texts import PlainUserTexts, UserTexts
+from recsys.data.splits.availability import AvailabilityWindows
 from recsys.data.training_events import Interactions
-from recsys.encoders.cache.frozen_layers import PrefixCache
-from recsys.encoders.cache.text_vectors import TextVectors
-from recsys.encoders.cache.vectors import FrozenVectors
+from recsys.encoders.cache.frozen_layers import FrozenLayerCache
+from recsys.encoders.cache.text_vectors import TextVectorCache
+from recsys.encoders.cache.vectors import FrozenVectorCache
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.pretrained.sentence_transformers import Following
+from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec
 from recsys.errors import ConfigError, DataError
 from recsys.evaluation.evaluator import Evaluator, Ranking
-from recsys.losses import Surroundings
-from recsys.recommender.accumulation import Window, whole
-from recsys.recommender.flops import Work
-from recsys.recommender.optim import Named, Optimise, diverged
-from recsys.recommender.parameters import ENCODERS, TABLE, Trained
+from recsys.losses import ObjectiveContext
+from recsys.recommender.accumulation import AccumulationWindow, is_step_end
+from recsys.recommender.flops import FlopCounter
+from recsys.recommender.optim import Named, Optimise, make_divergence_error
+from recsys.recommender.parameters import ENCODERS, TABLE, TrainableModule
 from recsys.runs.result_file import BEFORE, ZERO_SHOT
 from recsys.runtime.progress import track
 from recsys.runtime.stopwatch import Stopwatch
@@ -34,7 +34,7 @@ from recsys.types import Batch, ItemBatch, Loss, Ragged, Scored, Tuned, upload
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """What the assembler hands to an architecture; none of it is a config object.
 
     Attributes:
@@ -72,28 +72,28 @@ class Parts:
     encoder: Encoder | None
     tuned: Tuned | None
     user_texts: UserTexts | None
-    prefix: PrefixCache | None
-    objective: Callable[[Scored, Batch, Surroundings], Loss] | None
-    around: Callable[[Callable[[Tensor, Tensor], Tensor]], Surroundings] | None
+    prefix: FrozenLayerCache | None
+    objective: Callable[[Scored, Batch, ObjectiveContext], Loss] | None
+    around: Callable[[Callable[[Tensor, Tensor], Tensor]], ObjectiveContext] | None
     optimise: Optimise | None
     ranking: Ranking
     ks: tuple[int, ...]
     mask_history: bool
     max_history: int
     l2_sp: float = 0.0
-    vectors: FrozenVectors | None = None
+    vectors: FrozenVectorCache | None = None
     interactions: Interactions | None = None
     label: str = ""
     tags: Tensor | None = None
     situations: Mapping[str, int] = field(default_factory=dict)
     schedule_steps: int | None = None
-    windows: Windows | None = None
-    written: WrittenUsers | None = None
-    user_vectors: TextVectors | None = None
-    following: Following | None = None
+    windows: AvailabilityWindows | None = None
+    written: PlainUserTexts | None = None
+    user_vectors: TextVectorCache | None = None
+    following: EmbeddingSpec | None = None
 
 
-class Recommender(Trained, abc.ABC):
+class Recommender(TrainableModule, abc.ABC):
     """Base of every architecture, which adds `index`, `queries`, `score` and `forward`.
 
     Attributes:
@@ -110,11 +110,11 @@ class Recommender(Trained, abc.ABC):
     needs_history = False
     starts_as_encoder = True
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Components) -> None:
         super().__init__(parts.tuned, parts.l2_sp)
         self.parts = parts
-        self.work, self.watch = Work(), Stopwatch(on=False)
-        self.window = Window()
+        self.work, self.watch = FlopCounter(), Stopwatch(on=False)
+        self.window = AccumulationWindow()
         self.validated: dict[str, float] = {}
         self._encoder = parts.encoder
         self.evaluator = Evaluator(
@@ -125,7 +125,7 @@ class Recommender(Trained, abc.ABC):
             parts.label,
             parts.windows,
         )
-        self._around: Surroundings | None = None
+        self._around: ObjectiveContext | None = None
         self._kept: Tensor | None = None
 
     @property
@@ -158,11 +158,11 @@ class Recommender(Trained, abc.ABC):
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """Scores of every query with every item, (Q, N)."""
 
-    def text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
+    def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """What a free text asks for, in place of a user.
 
         Args:
-            batch: One query without history, as `Examples.serve` makes it.
+            batch: One query without history, as `Examples.make_serving_batch` makes it.
             text: The text.
             tokens: Its raw token ids, one text.
 
@@ -178,7 +178,10 @@ class Recommender(Trained, abc.ABC):
 
     @final
     def encode_items(
-        self, plan: ItemBatch, encoder: Encoder | None = None, prefix: PrefixCache | None = None
+        self,
+        plan: ItemBatch,
+        encoder: Encoder | None = None,
+        prefix: FrozenLayerCache | None = None,
     ) -> Tensor:
         """(U, D) pooled texts of a plan's items, each encoded once.
 
@@ -197,11 +200,11 @@ class Recommender(Trained, abc.ABC):
             encoder, prefix = self.encoder, self.parts.prefix
         if self.parts.tuned is None or self.parts.tuned.trained:
             self._count(plan, encoder, prefix)
-            with self.watch.stage("encode"):
+            with self.watch.time_stage("encode"):
                 return self._encode(plan.rows, encoder, prefix)
         # A second tower shares what does not train: its vectors are the same.
         if self.parts.vectors is not None:
-            return self.parts.vectors.lookup(plan.items)
+            return self.parts.vectors.look_up(plan.items)
         if self._kept is None:
             with torch.no_grad():
                 rows = torch.arange(len(self.parts.texts), device=self.device)
@@ -209,19 +212,19 @@ class Recommender(Trained, abc.ABC):
             self._kept = torch.cat(blocks)
         return self._kept[plan.items]
 
-    def _count(self, plan: ItemBatch, encoder: Encoder, prefix: PrefixCache | None) -> None:
+    def _count(self, plan: ItemBatch, encoder: Encoder, prefix: FrozenLayerCache | None) -> None:
         """Counts the texts of a plan, where training reads them."""
         if self.work.counting and self.parts.catalog is not None:
-            sizes = plan.sizes or self.parts.catalog.sizes(plan.rows)
-            self.work.encode(encoder, prefix, encoder.lengths(sizes))
+            sizes = plan.sizes or self.parts.catalog.count_tokens(plan.rows)
+            self.work.count_texts(encoder, prefix, encoder.compute_lengths(sizes))
 
-    def _encode(self, rows: Tensor, encoder: Encoder, prefix: PrefixCache | None) -> Tensor:
+    def _encode(self, rows: Tensor, encoder: Encoder, prefix: FrozenLayerCache | None) -> Tensor:
         """(U, D) pooled texts of catalog rows (U,)."""
         if prefix is not None:
-            return prefix.vectors(rows)
+            return prefix.compute_vectors(rows)
         if self.parts.catalog is None:
             raise ConfigError(f"{type(self).__module__} needs item tokens, and none were made.")
-        vectors: Tensor = encoder(self.parts.catalog.tokens(rows.cpu(), self.device))
+        vectors: Tensor = encoder(self.parts.catalog.gather_tokens(rows.cpu(), self.device))
         return vectors
 
     @final
@@ -247,19 +250,19 @@ class Recommender(Trained, abc.ABC):
         """This rank's share of the loss, which the window brings to the count of the whole step."""
         if self.parts.objective is None:
             raise ConfigError(f"{type(self).__module__} does not train.")
-        loss = self.parts.objective(self(batch), batch, self.surroundings())
+        loss = self.parts.objective(self(batch), batch, self.get_objective_context())
         world, parts = self.trainer.world_size, self.trainer.accumulate_grad_batches
         sums = torch.stack([loss.total.detach().float(), loss.count.detach().float()])
         if world > 1:
             torch.distributed.all_reduce(sums)
-        self.window.add(sums, batch_idx % parts == 0, whole(self.trainer, batch_idx + 1))
+        self.window.add(sums, batch_idx % parts == 0, is_step_end(self.trainer, batch_idx + 1))
         # DDP averages gradients over ranks and Lightning divides by the batches of a full window;
         # the factor turns both into a sum.
         mean = loss.total * (world * parts) / self.window.unit
         if not self.parts.l2_sp or not self.window.complete:
             return mean
-        stepped = (name for named in self.stepped().values() for name, _ in named)
-        pull = self.pull(name for name in stepped if not name.startswith(TABLE)) * parts
+        stepped = (name for named in self.get_stepped_roles().values() for name, _ in named)
+        pull = self.compute_l2_sp(name for name in stepped if not name.startswith(TABLE)) * parts
         # It counts once a step, whatever the step's gradients are brought to.
         share = self.window.share
         return mean + (pull if share is None else pull / share)
@@ -270,7 +273,7 @@ class Recommender(Trained, abc.ABC):
         self.window.rescale(self.parameters())
 
     @final
-    def surroundings(self) -> Surroundings:
+    def get_objective_context(self) -> ObjectiveContext:
         """The world as the objective sees it, on this device; made at the first call.
 
         Raises:
@@ -279,25 +282,25 @@ class Recommender(Trained, abc.ABC):
         if self.parts.around is None:
             raise ConfigError(f"{type(self).__module__} does not train.")
         if self._around is None:
-            around = replace(self.parts.around(self._counted_score), table=self._item_vectors)
+            around = replace(self.parts.around(self._score_and_count), table=self._index_rows)
             self._around = around.to(self.device)
         return self._around
 
     @final
-    def _item_vectors(self, rows: Tensor) -> Tensor:
+    def _index_rows(self, rows: Tensor) -> Tensor:
         """`index` of catalog rows (N,) that lie on the host, as an objective asks for it."""
         return self.index(ItemBatch(upload(rows, self.device), (), host=rows))
 
     @final
-    def _counted_score(self, queries: Tensor, items: Tensor) -> Tensor:
+    def _score_and_count(self, queries: Tensor, items: Tensor) -> Tensor:
         """`score`, as an objective asks for it."""
-        self.work.product(queries, items)
+        self.work.count_product(queries, items)
         return self.score(queries, items)
 
     @final
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own loose type)
         """AdamW by role and its schedule, stepped once an optimiser step."""
-        optimizer, scheduler = self.make_optimizer(self.stepped())
+        optimizer, scheduler = self.make_optimizer(self.get_stepped_roles())
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -310,11 +313,13 @@ class Recommender(Trained, abc.ABC):
             raise ConfigError(f"{type(self).__module__} does not train.")
         tuned = self.parts.tuned
         own = {f"{e}{n}" for e in ENCODERS for n in tuned.no_decay} if tuned else set()
-        flat = {k for k, p in self.trained().items() if p.ndim < 2 or "norm" in k.lower()}
-        return self.parts.optimise(roles, frozenset(own | flat), self.planned_steps())
+        flat = {
+            k for k, p in self.get_trained_parameters().items() if p.ndim < 2 or "norm" in k.lower()
+        }
+        return self.parts.optimise(roles, frozenset(own | flat), self.count_planned_steps())
 
     @final
-    def planned_steps(self) -> int:
+    def count_planned_steps(self) -> int:
         """Optimiser steps that the schedule is laid out for: of the whole training, if not told.
 
         The Trainer's own estimate would begin to read the data before the counters of a run that
@@ -325,11 +330,11 @@ class Recommender(Trained, abc.ABC):
         trainer = self.trainer
         data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
         epochs = trainer.max_epochs or 1
-        return data.steps(epochs, trainer.accumulate_grad_batches, trainer.max_steps)
+        return data.count_steps(epochs, trainer.accumulate_grad_batches, trainer.max_steps)
 
     # Evaluation
 
-    def candidate_scores(self, batch: Batch, items: Tensor) -> Tensor:
+    def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, C) scores of the candidates from the representations of the plan's items.
 
         An architecture that scores pairs one by one scores only those.
@@ -337,7 +342,7 @@ class Recommender(Trained, abc.ABC):
         scores = self.score(self.queries(batch, items), items)
         return scores.gather(1, batch.candidates.clamp(min=0))
 
-    def popularity(self) -> Tensor:
+    def get_popularity(self) -> Tensor:
         """(I,) what a query without history is answered with, where only the history counts."""
         return self.parts.counts.to(self.device).float()
 
@@ -352,7 +357,7 @@ class Recommender(Trained, abc.ABC):
 
     @final
     @torch.no_grad()
-    def top(
+    def select_top(
         self,
         batch: Batch,
         k: int,
@@ -364,7 +369,7 @@ class Recommender(Trained, abc.ABC):
         """The best unseen items of a single query.
 
         Args:
-            batch: One query, as `Examples.serve` makes it.
+            batch: One query, as `Examples.make_serving_batch` makes it.
             k: How many; fewer come back where the items are exhausted.
             seen: Catalog rows to leave out.
             query: (1, ...) its representation, or None to make it from the batch.
@@ -385,7 +390,7 @@ class Recommender(Trained, abc.ABC):
             items = self.index(ItemBatch(pool, ()))
         scores = self.score(query, items)[0]
         if self.needs_history and asked and not int(batch.query[0, 1]):
-            scores = self.popularity()[pool]
+            scores = self.get_popularity()[pool]
         scores = scores.masked_fill(torch.isin(pool, seen.to(pool.device)), -torch.inf)
         unseen = int((scores > -torch.inf).sum())
         values, places = scores.topk(min(k, unseen))
@@ -410,7 +415,9 @@ class Recommender(Trained, abc.ABC):
                 raise
             # The same cases could be ranked before the first step: training has done it.
             what = f"the validation cannot be ranked ({str(error).rstrip('.')})"
-            raise diverged(what, self.trainer.global_step, self.trainer.optimizers) from None
+            raise make_divergence_error(
+                what, self.trainer.global_step, self.trainer.optimizers
+            ) from None
 
     @final
     def on_validation_epoch_end(self) -> None:

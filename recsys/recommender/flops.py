@@ -33,15 +33,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from recsys.encoders.cache.frozen_layers import PrefixCache
+from recsys.encoders.cache.frozen_layers import FrozenLayerCache
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.layers import LINEAR, attentions, layer_stack
+from recsys.encoders.layers import LINEAR, find_layer_stack, list_attentions
 from recsys.encoders.peft.prefix_attention import PrefixAttention
 from recsys.types import Ragged
 
 
 @dataclass(frozen=True)
-class Rate:
+class FlopRate:
     """Operations of an encoder in training: `token` L + `square` L^2 for a text of L tokens.
 
     Attributes:
@@ -58,7 +58,7 @@ class Rate:
 
 
 @dataclass
-class Work:
+class FlopCounter:
     """What training has read and computed on this rank.
 
     Attributes:
@@ -72,9 +72,11 @@ class Work:
     texts: int = 0
     tokens: int = 0
     flops: float = 0.0
-    _rates: dict[tuple[nn.Module, bool, bool], Rate] = field(default_factory=dict, repr=False)
+    _rates: dict[tuple[nn.Module, bool, bool], FlopRate] = field(default_factory=dict, repr=False)
 
-    def encode(self, encoder: Encoder, prefix: PrefixCache | None, lengths: Sequence[int]) -> None:
+    def count_texts(
+        self, encoder: Encoder, prefix: FrozenLayerCache | None, lengths: Sequence[int]
+    ) -> None:
         """Counts texts that are encoded now.
 
         Args:
@@ -85,14 +87,14 @@ class Work:
         if not self.counting or not lengths:
             return
         tokens = sum(lengths)
-        rate = self.rate(encoder, prefix)
+        rate = self.get_rate(encoder, prefix)
         self.texts += len(lengths)
         self.tokens += tokens
         self.flops += rate.token * tokens + rate.square * sum(n * n for n in lengths)
         if rate.call:
-            self.flops += rate.call * sum(1 for _ in encoder.plan(lengths))
+            self.flops += rate.call * sum(1 for _ in encoder.plan_micro_batches(lengths))
 
-    def rate(self, encoder: Encoder, prefix: PrefixCache | None) -> Rate:
+    def get_rate(self, encoder: Encoder, prefix: FrozenLayerCache | None) -> FlopRate:
         """What a text costs this encoder, with or without gradients as they are asked for now."""
         key = (encoder, prefix is not None, torch.is_grad_enabled())
         if key not in self._rates:
@@ -101,26 +103,28 @@ class Work:
             self.counting = counting
         return self._rates[key]
 
-    def product(self, queries: Tensor, items: Tensor) -> None:
+    def count_product(self, queries: Tensor, items: Tensor) -> None:
         """Counts a product of vectors (Q, D) with vectors (N, D) or wider."""
         if self.counting and queries.ndim == items.ndim == 2:
             passes = 1 + 2 * (torch.is_grad_enabled() and queries.requires_grad)
             self.flops += 2.0 * passes * len(queries) * len(items) * queries.shape[1]
 
-    def linear(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def count_linear(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         """Counts a pass through a linear map; a forward hook."""
         if self.counting:
-            self.flops += _passes(module, args[0]) * (args[0].numel() // args[0].shape[-1])
+            self.flops += _compute_linear_flops(module, args[0]) * (
+                args[0].numel() // args[0].shape[-1]
+            )
 
 
-def _passes(module: nn.Module, x: Tensor) -> float:
+def _compute_linear_flops(module: nn.Module, x: Tensor) -> float:
     """Operations of a linear map for a row of its input (..., D), forward and backward."""
     weight = module.get_parameter("weight")
     backward = x.requires_grad + weight.requires_grad if torch.is_grad_enabled() else 0
     return 2.0 * weight.numel() * (1 + backward)
 
 
-def heads(root: nn.Module, encoders: tuple[str, ...]) -> list[nn.Module]:
+def find_heads(root: nn.Module, encoders: tuple[str, ...]) -> list[nn.Module]:
     """The linear maps of a recommender that are no part of an encoder.
 
     Args:
@@ -131,14 +135,16 @@ def heads(root: nn.Module, encoders: tuple[str, ...]) -> list[nn.Module]:
     return [m for name, m in named if isinstance(m, LINEAR) and not name.startswith(encoders)]
 
 
-def pair_lengths(encoder: Encoder, first: Iterable[int], second: Iterable[int]) -> list[int]:
-    """Tokens of joint passes over pairs of texts with so many raw tokens; see `Encoder.pairs`."""
+def compute_pair_lengths(
+    encoder: Encoder, first: Iterable[int], second: Iterable[int]
+) -> list[int]:
+    """Tokens of joint passes over pairs of texts of so many raw tokens: `Encoder.encode_pairs`."""
     s = encoder.specials
     extra = len(s.prefix) + len(s.separators) + len(s.suffix)
     return [min(a + b + extra, encoder.max_length) for a, b in zip(first, second, strict=True)]
 
 
-def probe(encoder: Encoder, prefix: PrefixCache | None) -> Rate:
+def probe(encoder: Encoder, prefix: FrozenLayerCache | None) -> FlopRate:
     """Reads off one pass over one text which maps run and where gradients pass.
 
     Dropout is off, so that nothing is drawn; nothing is left behind.
@@ -149,16 +155,16 @@ def probe(encoder: Encoder, prefix: PrefixCache | None) -> Rate:
     """
     seen: list[tuple[nn.Module, float, int, bool]] = []
 
-    def note(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def record_pass(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         x = args[0]
         rows = x.numel() // x.shape[-1]
-        seen.append((module, _passes(module, x), rows, x.requires_grad))
+        seen.append((module, _compute_linear_flops(module, x), rows, x.requires_grad))
 
     # What makes a prefix runs once a pass, whatever the tokens.
     prefixed = [m for m in encoder.model.modules() if isinstance(m, PrefixAttention)]
     apart = {m for attention in prefixed for m in attention.prefix.modules()}
     maps = [m for m in encoder.model.modules() if isinstance(m, LINEAR) and m not in apart]
-    handles = [m.register_forward_hook(note) for m in maps]
+    handles = [m.register_forward_hook(record_pass) for m in maps]
     was = encoder.training
     encoder.eval()
     try:
@@ -166,12 +172,12 @@ def probe(encoder: Encoder, prefix: PrefixCache | None) -> Rate:
         if prefix is None:
             encoder(Ragged(torch.zeros(4, dtype=torch.long, device=device), (4,)))
         else:
-            prefix.vectors(torch.zeros(1, dtype=torch.long, device=device))
+            prefix.compute_vectors(torch.zeros(1, dtype=torch.long, device=device))
     finally:
         encoder.train(was)
         for handle in handles:
             handle.remove()
-    layers = list(layer_stack(encoder.model)[1])
+    layers = list(find_layer_stack(encoder.model)[1])
     inside = {m for layer in layers for m in layer.modules()}
     # A map outside of the layers may see one vector a text, not one a token.
     positions = next((rows for m, _, rows, _ in seen if m in inside), 0)
@@ -185,33 +191,35 @@ def probe(encoder: Encoder, prefix: PrefixCache | None) -> Rate:
     gradient = {m: wanted for m, _, _, wanted in seen}
     times = Counter(m for m, _, _, _ in seen)  # a layer may be used again
     attended = [
-        _attention(layer, encoder.width, gradient) * min(ran, default=0)
+        _compute_attention_flops(layer, encoder.width, gradient) * min(ran, default=0)
         for layer in layers
         for ran in [[times[m] for m in layer.modules() if m in times]]
     ]
     learned = [
         sum(m.length for m in layer.modules() if isinstance(m, PrefixAttention)) for layer in layers
     ]
-    bare = sum(_bare(layer, gradient) for layer in layers)
-    return Rate(
+    bare = sum(_compute_parameter_flops(layer, gradient) for layer in layers)
+    return FlopRate(
         token=sum(flops for _, flops in of_tokens)
         + bare
-        + sum(_again(layer, gradient) for layer in layers)
+        + sum(_compute_repeated_flops(layer, gradient) for layer in layers)
         + sum(a * n for a, n in zip(attended, learned, strict=True)),
         square=sum(attended),
         call=call,
-        shapes=tuple(_shape(m) for m, _ in of_tokens),
+        shapes=tuple(_get_shape(m) for m, _ in of_tokens),
     )
 
 
-def _shape(module: nn.Module) -> tuple[int, int]:
+def _get_shape(module: nn.Module) -> tuple[int, int]:
     """Input and output width of a linear map."""
     one, two = module.get_parameter("weight").shape
     # transformers' Conv1D keeps its weight the other way round
     return (two, one) if isinstance(module, nn.Linear) else (one, two)
 
 
-def _attention(layer: nn.Module, width: int, gradient: dict[nn.Module, bool]) -> float:
+def _compute_attention_flops(
+    layer: nn.Module, width: int, gradient: dict[nn.Module, bool]
+) -> float:
     """Operations of a layer's attention by L^2; zero where the layer does not run.
 
     Args:
@@ -223,26 +231,26 @@ def _attention(layer: nn.Module, width: int, gradient: dict[nn.Module, bool]) ->
     if not own:
         return 0.0
     heads_width, backward = width, any(gradient[m] for m in own)
-    owners = [layer.get_submodule(name) for name in attentions(layer)]
-    maps = [m for c in owners for m in _pretrained(c) if m in gradient]
+    owners = [layer.get_submodule(name) for name in list_attentions(layer)]
+    maps = [m for c in owners for m in _find_pretrained(c) if m in gradient]
     if len(owners) == 1 and maps:
         # The last map of an attention reads what the heads gave.
-        heads_width, backward = _shape(maps[-1])[0], gradient[maps[-1]]
+        heads_width, backward = _get_shape(maps[-1])[0], gradient[maps[-1]]
     return 4.0 * heads_width * (3 if backward else 1)
 
 
-def _bare(layer: nn.Module, gradient: dict[nn.Module, bool]) -> float:
+def _compute_parameter_flops(layer: nn.Module, gradient: dict[nn.Module, bool]) -> float:
     """Operations a token of the maps that an attention holds as plain parameters (XLNet)."""
     ran = [m for m in layer.modules() if m in gradient]
     if not ran:
         return 0.0
-    inner = [m for name in attentions(layer) for m in layer.get_submodule(name).modules()]
+    inner = [m for name in list_attentions(layer) for m in layer.get_submodule(name).modules()]
     maps = [p for m in inner if not isinstance(m, LINEAR) for p in m.parameters(recurse=False)]
     passes = any(gradient[m] for m in ran)
     return sum(2.0 * p.numel() * (1 + passes + p.requires_grad) for p in maps if p.ndim == 3)
 
 
-def _again(layer: nn.Module, gradient: dict[nn.Module, bool]) -> float:
+def _compute_repeated_flops(layer: nn.Module, gradient: dict[nn.Module, bool]) -> float:
     """Operations a token of the pretrained maps that run again, on an input with dropout (DoRA)."""
     from peft.tuners.lora import LoraLayer
 
@@ -257,7 +265,7 @@ def _again(layer: nn.Module, gradient: dict[nn.Module, bool]) -> float:
     return out
 
 
-def _pretrained(module: nn.Module) -> Iterator[nn.Module]:
+def _find_pretrained(module: nn.Module) -> Iterator[nn.Module]:
     """Linear maps in order, without those that PEFT put beside or behind one of them."""
     if isinstance(module, LINEAR):
         yield module
@@ -265,4 +273,4 @@ def _pretrained(module: nn.Module) -> Iterator[nn.Module]:
     children = dict(module.named_children())
     base = children.get("base_layer")
     for child in children.values() if base is None else [base]:
-        yield from _pretrained(child)
+        yield from _find_pretrained(child)

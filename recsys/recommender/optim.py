@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from recsys.errors import ConfigError, Diverged
+from recsys.errors import ConfigError, DivergenceError
 
 Named = Sequence[tuple[str, nn.Parameter]]
 
@@ -17,7 +17,7 @@ Optimise = Callable[[Mapping[str, Named], frozenset[str], int], tuple[Any, Any]]
 """Makes optimiser and schedule from parameters by role, names without decay, steps."""
 
 
-def groups(
+def make_parameter_groups(
     roles: Mapping[str, Named], rates: Mapping[str, float], decay: float, no_decay: frozenset[str]
 ) -> list[dict[str, object]]:
     """Parameter groups, two a role: with and without weight decay.
@@ -48,7 +48,7 @@ def groups(
     return out
 
 
-def factor(step: int, steps: int, warmup: float, schedule: str) -> float:
+def compute_lr_factor(step: int, steps: int, warmup: float, schedule: str) -> float:
     """Share of the learning rate at a step.
 
     Args:
@@ -66,7 +66,7 @@ def factor(step: int, steps: int, warmup: float, schedule: str) -> float:
     return 1.0 - done if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def adamw(
+def make_adamw(
     parameter_groups: list[dict[str, object]],
     betas: tuple[float, float],
     steps: int,
@@ -82,12 +82,12 @@ def adamw(
     # gradients under mixed precision. Without the offer gradients are unscaled before the clip.
     optimizer._step_supports_amp_scaling = False
     scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: factor(step, steps, warmup, schedule)
+        optimizer, lambda step: compute_lr_factor(step, steps, warmup, schedule)
     )
     return optimizer, scheduler
 
 
-def optimiser(
+def bind_optimiser(
     rates: Mapping[str, float],
     decay: float,
     betas: tuple[float, float],
@@ -97,14 +97,16 @@ def optimiser(
     """Binds everything an optimiser needs but the parameters and the number of steps."""
 
     def make(roles: Mapping[str, Named], plain: frozenset[str], steps: int) -> tuple[Any, Any]:
-        return adamw(groups(roles, rates, decay, plain), betas, steps, warmup, schedule)
+        return make_adamw(
+            make_parameter_groups(roles, rates, decay, plain), betas, steps, warmup, schedule
+        )
 
     return make
 
 
-def diverged(
+def make_divergence_error(
     what: str, step: int, optimizers: Sequence[torch.optim.Optimizer], trained: bool = True
-) -> Diverged:
+) -> DivergenceError:
     """The end of a training that went wrong, with the rates that it went wrong at.
 
     Args:
@@ -115,7 +117,7 @@ def diverged(
         trained: Whether it was seen after an update of a weight; before, no rate is to blame.
     """
     if not trained:
-        return Diverged(
+        return DivergenceError(
             f"{what} at step {step}, before any weight was trained, so that no learning rate is to "
             "blame; check the weights of encoder.model (a damaged file) and the event weights of "
             "the data, or set trainer.precision=fp32."
@@ -126,7 +128,7 @@ def diverged(
         for group in optimizer.param_groups
     }
     listed = ", ".join(f"{role} {rate}" for role, rate in rates.items())
-    return Diverged(
+    return DivergenceError(
         f"{what} at step {step}, with learning rates {listed or 'unknown'}: training has diverged; "
         "lower optimizer.lr (or encoder_lr, head_lr, table_lr), raise optimizer.warmup, or set "
         "optimizer.clip=1."

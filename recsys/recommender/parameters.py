@@ -25,7 +25,7 @@ TABLE = "table."
 """Where an item table lies, which trains but is no part of what is kept in the end."""
 
 
-class Trained(lp.LightningModule):
+class TrainableModule(lp.LightningModule):
     """Base of the recommender: what of it trains.
 
     Args:
@@ -46,24 +46,24 @@ class Trained(lp.LightningModule):
         self.strict_loading = False
 
     @final
-    def trained(self) -> dict[str, nn.Parameter]:
+    def get_trained_parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter that trains, by name: what a checkpoint to go on from holds."""
         return {k: p for k, p in self.named_parameters() if p.requires_grad}
 
     @final
-    def kept(self) -> dict[str, nn.Parameter]:
+    def get_saved_parameters(self) -> dict[str, nn.Parameter]:
         """What is left of them when training is over: all but an item table."""
-        return {k: p for k, p in self.trained().items() if not k.startswith(TABLE)}
+        return {k: p for k, p in self.get_trained_parameters().items() if not k.startswith(TABLE)}
 
     @final
-    def roles(self) -> dict[str, Named]:
+    def group_by_role(self) -> dict[str, Named]:
         """Trained parameters by role: pretrained weights, added parameters, heads, item table."""
         tuned = self._tuned
         added = {f"{e}{n}" for e in ENCODERS for n in tuned.added} if tuned else set()
         out: dict[str, list[tuple[str, nn.Parameter]]] = {
             role: [] for role in ("encoder", "tuned", "head", "table")
         }
-        for name, p in self.trained().items():
+        for name, p in self.get_trained_parameters().items():
             rest = "table" if name.startswith(TABLE) else "head"
             inside = name.startswith(ENCODERS)
             role = "tuned" if name in added else "encoder" if inside else rest
@@ -71,29 +71,31 @@ class Trained(lp.LightningModule):
         return {k: v for k, v in out.items()}
 
     @final
-    def distilled(self) -> dict[str, Named]:
-        """The part of `roles` that follows an item table: the items' encoder."""
+    def get_distilled_roles(self) -> dict[str, Named]:
+        """The part of `group_by_role` that follows an item table: the items' encoder."""
         if self.table is None:
             return {}
         own = ENCODERS[0]
-        return {k: [x for x in v if x[0].startswith(own)] for k, v in self.roles().items()}
+        return {k: [x for x in v if x[0].startswith(own)] for k, v in self.group_by_role().items()}
 
     @final
-    def stepped(self) -> dict[str, Named]:
-        """The part of `roles` that every optimiser step moves: the rest of it."""
-        other = {name for named in self.distilled().values() for name, _ in named}
-        return {k: [x for x in v if x[0] not in other] for k, v in self.roles().items()}
+    def get_stepped_roles(self) -> dict[str, Named]:
+        """The part of `group_by_role` that every optimiser step moves: the rest of it."""
+        other = {name for named in self.get_distilled_roles().values() for name, _ in named}
+        return {k: [x for x in v if x[0] not in other] for k, v in self.group_by_role().items()}
 
     @final
-    def pull(self, names: Iterable[str]) -> Tensor:
+    def compute_l2_sp(self, names: Iterable[str]) -> Tensor:
         """L2-SP of named parameters: to zero for the maps that a method added, else to the start.
 
         A head that is zero at first, a temperature or a magnitude has its start for an anchor.
         """
         tuned = self._tuned
-        added = self.roles()["tuned"] if tuned is not None and tuned.anchor == "zero" else []
+        added = (
+            self.group_by_role()["tuned"] if tuned is not None and tuned.anchor == "zero" else []
+        )
         zero = {name for name, p in added if p.ndim > 1}
-        own = self.trained()
+        own = self.get_trained_parameters()
         terms = [
             (own[name] if name in zero else own[name] - self._start[name]).square().sum()
             for name in names
@@ -106,7 +108,7 @@ class Trained(lp.LightningModule):
         if stage == "fit":
             # A pretrained model comes in evaluation mode, and the Trainer leaves modes as they are.
             self.train()
-            self._start = {k: p.detach().clone() for k, p in self.trained().items()}
+            self._start = {k: p.detach().clone() for k, p in self.get_trained_parameters().items()}
 
     @final
     def on_fit_start(self) -> None:
@@ -115,18 +117,18 @@ class Trained(lp.LightningModule):
 
     @final
     @torch.no_grad()
-    def distances(self) -> dict[str, Tensor]:
+    def compute_distances(self) -> dict[str, Tensor]:
         """Euclidean distance from the start by role, () each; nothing waits for the device."""
         return {
             role: torch.stack([(p - self._start[k]).float().norm() for k, p in named]).norm()
-            for role, named in self.roles().items()
+            for role, named in self.group_by_role().items()
             if named
         }
 
     @final
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves only what trained in a checkpoint."""
-        state, own = checkpoint["state_dict"], self.trained()
+        state, own = checkpoint["state_dict"], self.get_trained_parameters()
         checkpoint["state_dict"] = {k: v for k, v in state.items() if k in own}
 
     @final
@@ -136,12 +138,12 @@ class Trained(lp.LightningModule):
         Raises:
             ConfigError: It is of another architecture or tuning method.
         """
-        self._check_names(checkpoint["state_dict"].keys(), self.trained(), "resume")
+        self._check_names(checkpoint["state_dict"].keys(), self.get_trained_parameters(), "resume")
 
     @final
     def save_trained(self, path: Path) -> None:
         """Writes only what trained, heads included, as safetensors."""
-        state = {k: p.detach().cpu().contiguous() for k, p in self.kept().items()}
+        state = {k: p.detach().cpu().contiguous() for k, p in self.get_saved_parameters().items()}
         write_atomic(path, save(state))
 
     @final
@@ -152,7 +154,7 @@ class Trained(lp.LightningModule):
             ConfigError: The file is damaged, or belongs to another architecture or tuning method.
         """
         try:
-            state, own = load_file(path), self.kept()
+            state, own = load_file(path), self.get_saved_parameters()
         except (OSError, SafetensorError, ValueError):
             raise ConfigError(f"{path} is missing or damaged; run fit again.") from None
         self._check_names(state.keys(), own, str(path))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from recsys.errors import Diverged, OutOfMemory
-from recsys.runs.folder import ENDED, Leave
+from recsys.errors import DivergenceError, OutOfMemoryError
+from recsys.runs.folder import ENDED, Interrupted
 
 SHORT = (
     "can't allocate memory",  # torch's allocator on the host
@@ -23,7 +23,7 @@ SHORT = (
 
 
 @dataclass(frozen=True)
-class State:
+class FailureState:
     """What Weights & Biases is told of a run that ends without a result.
 
     Attributes:
@@ -34,12 +34,12 @@ class State:
     state: str
     reason: str
 
-    def figures(self) -> Mapping[str, str]:
+    def make_summary(self) -> Mapping[str, str]:
         """As entries of a run's summary."""
         return {"trial/state": self.state, "trial/reason": self.reason}
 
 
-def short_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory could not be had, on a device or on the host."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
@@ -47,7 +47,7 @@ def short_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_told() -> Iterator[None]:
+def raise_out_of_memory() -> Iterator[None]:
     """Turns what Python and torch raise without memory into one sentence.
 
     Raises:
@@ -56,17 +56,17 @@ def memory_told() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not short_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         lines = str(error).splitlines()
         said = f" ({lines[0].rstrip('.')})" if lines else ""
-        raise OutOfMemory(
+        raise OutOfMemoryError(
             f"the memory does not suffice{said}; lower trainer.batch_size, trainer.batch_tokens or "
             "evaluation.batch_size, or set encoder.checkpoint_chunks=true."
         ) from None
 
 
-def state(error: BaseException, folder: Path) -> State | None:
+def find_failure_state(error: BaseException, folder: Path) -> FailureState | None:
     """What is to be said of a run that an error or a signal ends; None for nothing.
 
     Args:
@@ -74,13 +74,13 @@ def state(error: BaseException, folder: Path) -> State | None:
         folder: Its folder, where who sends a signal may say before in `ended.json` what it means:
             `{"state": "pruned", "reason": "..."}`.
     """
-    if isinstance(error, Diverged | OutOfMemory):
-        return State("failed", str(error))
-    if not isinstance(error, Leave) or not (folder / ENDED).is_file():
+    if isinstance(error, DivergenceError | OutOfMemoryError):
+        return FailureState("failed", str(error))
+    if not isinstance(error, Interrupted) or not (folder / ENDED).is_file():
         return None
     try:
         told = json.loads((folder / ENDED).read_text(encoding="utf-8"))
-        return State(str(told["state"]), str(told["reason"]))
+        return FailureState(str(told["state"]), str(told["reason"]))
     except (OSError, ValueError, TypeError, KeyError):
         print(f"{folder / ENDED} cannot be read: it is not told on", file=sys.stderr)
         return None

@@ -21,11 +21,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from recsys.config.compose import Run, nearest, stored
+from recsys.config.compose import RunConfig, nearest, read_config
 from recsys.errors import ConfigError, DataError
-from recsys.runtime.excluded_time import Spent
+from recsys.runtime.excluded_time import Elapsed
 from recsys.runtime.files import write_atomic
-from recsys.runtime.ranks import FOLDER, number, rank
+from recsys.runtime.ranks import FOLDER, get_rank, read_env_number
 
 NEUTRAL = (
     "checkpoint.every_minutes",
@@ -51,7 +51,7 @@ ENDED = "ended.json"
 """What a signal means, written into the folder before it is sent: `{"state", "reason"}`."""
 
 
-def last_run(output: str, complete: bool) -> Path:
+def find_last_run(output: str, complete: bool) -> Path:
     """The newest run in a folder.
 
     Args:
@@ -67,14 +67,14 @@ def last_run(output: str, complete: bool) -> Path:
     runs = [path.parent for place in places for path in Path(output).glob(place)]
     fitting = [run for run in runs if (run / "result.json").is_file() is complete]
     if not complete:
-        fitting = [run for run in fitting if not busy(run)]
+        fitting = [run for run in fitting if not is_busy(run)]
     if not fitting:
         kind = "complete run" if complete else "run to go on with"
         raise ConfigError(f"last: there is no {kind} in {output}.")
     return max(fitting, key=lambda run: ((run / "config.yaml").stat().st_mtime, run.name))
 
 
-def new_folder(output: str, name: str, content: str, file: str = CONFIG) -> Path:
+def make_folder(output: str, name: str, content: str, file: str = CONFIG) -> Path:
     """Makes a folder of its own with its first file; an existing one is never used again.
 
     Args:
@@ -101,7 +101,7 @@ def new_folder(output: str, name: str, content: str, file: str = CONFIG) -> Path
 
 
 @contextmanager
-def locked(folder: Path, file: str = CONFIG) -> Iterator[None]:
+def lock_folder(folder: Path, file: str = CONFIG) -> Iterator[None]:
     """Keeps a folder to this process; the system lets go of it however the process ends.
 
     The lock is on the folder's first file, which is never written again.
@@ -118,18 +118,18 @@ def locked(folder: Path, file: str = CONFIG) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"{folder}: the run cannot be opened ({error.strerror}).") from None
     with held:
-        for wait in (0.1, 0.1, None):  # a look by `busy` lasts no longer
+        for wait in (0.1, 0.1, None):  # a look by `is_busy` lasts no longer
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if wait is None:
-                    raise _still_runs(folder) from None
+                    raise _make_running_error(folder) from None
                 time.sleep(wait)
         yield
 
 
-def busy(folder: Path) -> bool:
+def is_busy(folder: Path) -> bool:
     """Whether a process trains or tests in a run's folder."""
     with (folder / "config.yaml").open("rb") as file:
         try:
@@ -139,11 +139,11 @@ def busy(folder: Path) -> bool:
     return False
 
 
-def _still_runs(folder: Path) -> ConfigError:
+def _make_running_error(folder: Path) -> ConfigError:
     return ConfigError(f"{folder}: the run is still running; wait for its end, or stop it first.")
 
 
-def reopen(name: str, words: Sequence[str]) -> tuple[Run, Path]:
+def reopen(name: str, words: Sequence[str]) -> tuple[RunConfig, Path]:
     """The run that `resume=name` means.
 
     Args:
@@ -165,17 +165,19 @@ def reopen(name: str, words: Sequence[str]) -> tuple[Run, Path]:
                 f"{key} cannot change when a run goes on; start a new run for that."
                 f"{nearest(key, NEUTRAL)}"
             )
-    folder = last_run(output, complete=False) if name == "last" else Path(name)
-    run = stored(folder / "config.yaml", [word for word in words if not word.startswith("output=")])
+    folder = find_last_run(output, complete=False) if name == "last" else Path(name)
+    run = read_config(
+        folder / "config.yaml", [word for word in words if not word.startswith("output=")]
+    )
     if (folder / "result.json").is_file():
         raise ConfigError(f"{folder}: the run is finished; start a new one to train again.")
     _check_unchanged(folder)
-    if busy(folder):  # told before torch is loaded; the lock itself comes later
-        raise _still_runs(folder)
+    if is_busy(folder):  # told before torch is loaded; the lock itself comes later
+        raise _make_running_error(folder)
     return run, folder
 
 
-def config_checksum(folder: Path) -> str:
+def compute_config_checksum(folder: Path) -> str:
     """SHA-256 of the configuration that lies in a run's folder."""
     return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
 
@@ -186,8 +188,8 @@ def _check_unchanged(folder: Path) -> None:
     Raises:
         ConfigError: The file was edited; its weights would be of two configurations.
     """
-    start = Start.read(folder)
-    if start is not None and start.config and start.config != config_checksum(folder):
+    start = RunState.read(folder)
+    if start is not None and start.config and start.config != compute_config_checksum(folder):
         raise ConfigError(
             f"{folder / CONFIG} has changed since the run began, so that what is trained would be "
             "of two configurations; undo the change, or start a new run."
@@ -195,7 +197,7 @@ def _check_unchanged(folder: Path) -> None:
 
 
 @dataclass
-class Start:
+class RunState:
     """What a run knows before it trains and must not make again: `start.json` in its folder.
 
     Attributes:
@@ -225,21 +227,21 @@ class Start:
     config: str = ""
 
     @property
-    def spent(self) -> Spent:
+    def spent(self) -> Elapsed:
         """Time of all attempts."""
-        return Spent(self.seconds, self.cpu_seconds)
+        return Elapsed(self.seconds, self.cpu_seconds)
 
     @spent.setter
-    def spent(self, time: Spent) -> None:
+    def spent(self, time: Elapsed) -> None:
         self.seconds, self.cpu_seconds = time.seconds, time.cpu_seconds
 
     @property
-    def beside(self) -> Spent:
+    def beside(self) -> Elapsed:
         """What of it was no cost of the method."""
-        return Spent(self.beside_seconds, self.beside_cpu_seconds)
+        return Elapsed(self.beside_seconds, self.beside_cpu_seconds)
 
     @beside.setter
-    def beside(self, time: Spent) -> None:
+    def beside(self, time: Elapsed) -> None:
         self.beside_seconds, self.beside_cpu_seconds = time.seconds, time.cpu_seconds
 
     def write(self, folder: Path) -> None:
@@ -251,7 +253,7 @@ class Start:
         write_atomic(folder / "start.json", json.dumps(asdict(self), indent=2) + "\n")
 
     @staticmethod
-    def read(folder: Path) -> Start | None:
+    def read(folder: Path) -> RunState | None:
         """The stored start, or None where the run had not come so far.
 
         Raises:
@@ -261,19 +263,21 @@ class Start:
         if not path.is_file():
             return None
         try:
-            start = Start(**json.loads(path.read_text(encoding="utf-8")))
+            start = RunState(**json.loads(path.read_text(encoding="utf-8")))
         # No JSON, no text, or not these keys.
         except (OSError, ValueError, TypeError, RecursionError):
             start = None
         if start is None or any(
-            type(getattr(start, f.name)) is not type(getattr(Start("", ""), f.name))
-            for f in fields(Start)
+            type(getattr(start, f.name)) is not type(getattr(RunState("", ""), f.name))
+            for f in fields(RunState)
         ):
             raise ConfigError(f"{path} is damaged or of another version; start a new run.")
         return start
 
 
-def inherited(environment: Mapping[str, str] = os.environ) -> tuple[Run, Path] | None:
+def find_inherited_run(
+    environment: Mapping[str, str] = os.environ,
+) -> tuple[RunConfig, Path] | None:
     """The run that a launching process handed to this one, or None in the launching process.
 
     Raises:
@@ -281,8 +285,8 @@ def inherited(environment: Mapping[str, str] = os.environ) -> tuple[Run, Path] |
     """
     if FOLDER in environment:
         folder = Path(environment[FOLDER])
-        return stored(folder / "config.yaml"), folder
-    if number("WORLD_SIZE", 1, environment) > 1:
+        return read_config(folder / "config.yaml"), folder
+    if read_env_number("WORLD_SIZE", 1, environment) > 1:
         raise ConfigError(
             "WORLD_SIZE is set by another launcher; start one process with trainer.devices=N, "
             "which starts the others."
@@ -290,18 +294,18 @@ def inherited(environment: Mapping[str, str] = os.environ) -> tuple[Run, Path] |
     return None
 
 
-class Leave(SystemExit):
+class Interrupted(SystemExit):
     """Ends the process after a signal, with exit code 128 + signal (0 on ranks other than 0).
 
     A launcher that sees a rank end with another code kills the first one.
     """
 
     def __init__(self, signum: int) -> None:
-        super().__init__(128 + signum if rank() == 0 else 0)
+        super().__init__(128 + signum if get_rank() == 0 else 0)
         self.name = signal.Signals(signum).name
 
 
-class Signals:
+class SignalHandler:
     """Holds SIGTERM and SIGINT while a run lasts.
 
     While it trains, a signal is only noted: the run leaves when its state can be saved. At other
@@ -317,7 +321,7 @@ class Signals:
         self.training = False
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
-    def __enter__(self) -> Signals:
+    def __enter__(self) -> SignalHandler:
         # Python lets only the main thread handle signals; elsewhere the host program does.
         if threading.current_thread() is threading.main_thread():
             self._before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -329,7 +333,7 @@ class Signals:
             signal.signal(signum, handler)
 
     @contextmanager
-    def not_swallowed(self) -> Iterator[None]:
+    def raise_interruption(self) -> Iterator[None]:
         """Leaves where a signal came and a library made another error of that.
 
         Raises:
@@ -338,17 +342,17 @@ class Signals:
         try:
             yield
         except Exception:
-            if self.received and not self.training and rank() == 0:
-                raise Leave(self.received) from None
+            if self.received and not self.training and get_rank() == 0:
+                raise Interrupted(self.received) from None
             raise
 
     def arm(self) -> None:
         """Takes the signals (again: a Trainer puts its own handler in between)."""
         for signum in self._before:
-            signal.signal(signum, self._note)
+            signal.signal(signum, self._handle)
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
         again = self.received == signum == signal.SIGINT
         self.received = signum
-        if rank() == 0 and (again or not self.training):
-            raise Leave(signum)
+        if get_rank() == 0 and (again or not self.training):
+            raise Interrupted(signum)

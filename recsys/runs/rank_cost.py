@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from recsys.runtime.excluded_time import Spent
+from recsys.runtime.excluded_time import Elapsed
 from recsys.runtime.files import write_atomic
 
 
@@ -33,23 +33,23 @@ class RankCost:
     peak_mb: float = 0.0
 
     @staticmethod
-    def of(spent: Spent, beside: Spent, peak_mb: float) -> RankCost:
+    def from_measurements(spent: Elapsed, beside: Elapsed, peak_mb: float) -> RankCost:
         """From what was measured."""
         times = (spent.seconds, spent.cpu_seconds, beside.seconds, beside.cpu_seconds)
         return RankCost(*times, peak_mb=peak_mb)
 
     @property
-    def spent(self) -> Spent:
+    def spent(self) -> Elapsed:
         """Time of all its processes."""
-        return Spent(self.seconds, self.cpu_seconds)
+        return Elapsed(self.seconds, self.cpu_seconds)
 
     @property
-    def beside(self) -> Spent:
+    def beside(self) -> Elapsed:
         """What of it was no cost of the method."""
-        return Spent(self.beside_seconds, self.beside_cpu_seconds)
+        return Elapsed(self.beside_seconds, self.beside_cpu_seconds)
 
 
-def _path(folder: Path, rank: int) -> Path:
+def _get_path(folder: Path, rank: int) -> Path:
     return folder / "log" / f"rank-{rank}.json"
 
 
@@ -59,18 +59,18 @@ def write(folder: Path, rank: int, cost: RankCost) -> None:
     Raises:
         DataError: The disk is full.
     """
-    write_atomic(_path(folder, rank), json.dumps(asdict(cost), indent=1) + "\n")
+    write_atomic(_get_path(folder, rank), json.dumps(asdict(cost), indent=1) + "\n")
 
 
 def read(folder: Path, rank: int) -> RankCost | None:
     """What a rank had noted last; None where it has not come so far, or the note is damaged."""
     try:
-        return RankCost(**json.loads(_path(folder, rank).read_text(encoding="utf-8")))
+        return RankCost(**json.loads(_get_path(folder, rank).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def others(folder: Path, devices: int) -> list[RankCost]:
+def read_others(folder: Path, devices: int) -> list[RankCost]:
     """The notes of all ranks but the first, as far as they are there."""
     found = (read(folder, rank) for rank in range(1, devices))
     return [cost for cost in found if cost is not None]

@@ -29,7 +29,7 @@ FIGURES = ("test", "floors", "slices", "beyond", "validation", "train")
 
 def encode_result(result: Mapping[str, object]) -> str:
     """The text of the file."""
-    return json.dumps(without_nan(result), indent=2, allow_nan=False) + "\n"
+    return json.dumps(replace_nan(result), indent=2, allow_nan=False) + "\n"
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -51,22 +51,22 @@ def read_result(folder: Path) -> dict[str, Any]:
         content = None
     if not isinstance(content, dict):
         raise DataError(f"{path} is damaged; run fit again.")
-    return {k: _with_nan(v) if k in FIGURES else v for k, v in content.items()}
+    return {k: _restore_nan(v) if k in FIGURES else v for k, v in content.items()}
 
 
-def without_nan(value: object) -> object:
+def replace_nan(value: object) -> object:
     """A value as strict JSON has it: `None` for each number that is not finite."""
     if isinstance(value, Mapping):
-        return {str(name): without_nan(part) for name, part in value.items()}
+        return {str(name): replace_nan(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(part) for part in value]
+        return [replace_nan(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _with_nan(value: object) -> object:
+def _restore_nan(value: object) -> object:
     """A value with NaN for each `None`."""
     if isinstance(value, Mapping):
-        return {name: _with_nan(part) for name, part in value.items()}
+        return {name: _restore_nan(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_with_nan(part) for part in value]
+        return [_restore_nan(part) for part in value]
     return math.nan if value is None else value

@@ -13,10 +13,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.config.schema import Evaluation
+from recsys.config.schema import EvaluationOptions
 from recsys.data.tables import Tables
 from recsys.errors import DataError
-from recsys.evaluation.evaluator import cutoffs
+from recsys.evaluation.evaluator import list_cutoffs
 from recsys.runs.result_file import RESULT, encode_result
 from recsys.runtime.files import write_atomic
 
@@ -27,7 +27,7 @@ SPREAD = ("mean", "standard deviation", "lowest", "highest")
 """Columns of the table of several seeds."""
 
 
-def gather(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+def gather_rows(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     """The rows of all ranks; every rank must call it. In one process it is the identity."""
     if not torch.distributed.is_initialized():
         return rows
@@ -36,7 +36,7 @@ def gather(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     return [row for part in parts for row in part]
 
 
-def cases_frame(rows: Sequence[Mapping[str, Tensor]], tables: Tables) -> pl.DataFrame:
+def make_cases_frame(rows: Sequence[Mapping[str, Tensor]], tables: Tables) -> pl.DataFrame:
     """One row a case, with the user's own ids: every k and slice can be recomputed from it."""
     if not rows:
         raise DataError("the test part has no case; choose another split.")
@@ -48,7 +48,7 @@ def cases_frame(rows: Sequence[Mapping[str, Tensor]], tables: Tables) -> pl.Data
     )
 
 
-def write(folder: Path, result: Mapping[str, object], cases: pl.DataFrame | None) -> None:
+def write_result(folder: Path, result: Mapping[str, object], cases: pl.DataFrame | None) -> None:
     """Writes `cases.parquet`, then `result.json`, whose presence says that the run is complete.
 
     Args:
@@ -66,7 +66,7 @@ def write(folder: Path, result: Mapping[str, object], cases: pl.DataFrame | None
     write_atomic(folder / RESULT, encode_result(result))
 
 
-def columns(options: Evaluation) -> list[str]:
+def list_columns(options: EvaluationOptions) -> list[str]:
     """Metrics of the closing table: those at the monitor's cut-off, and the monitor, by slice.
 
     Args:
@@ -85,7 +85,7 @@ def columns(options: Evaluation) -> list[str]:
     return [*names, f"warm/{monitor}", f"cold/{monitor}"]
 
 
-def title(options: Evaluation) -> str:
+def format_title(options: EvaluationOptions) -> str:
     """What was ranked, above the closing table."""
     ranked = {
         "catalog": "among all items",
@@ -99,32 +99,32 @@ def title(options: Evaluation) -> str:
     return f"{part}, in percent{named}; {options.protocol}: {ranked[options.protocol]}"
 
 
-def head(name: str, options: Evaluation) -> str:
+def format_head(name: str, options: EvaluationOptions) -> str:
     """A metric's name in a table whose title says the label once: cut off, heads would be alike."""
     return name.replace(options.label, "") if options.label else name
 
 
-def shown(options: Evaluation) -> list[str]:
-    """Metrics of the closing table: as `columns`, with every cut-off that was asked for."""
-    names = columns(options)
-    cut = [f"{options.label}{name}@{k}" for k in cutoffs(options) for name in ("hr", "ndcg")]
+def list_shown(options: EvaluationOptions) -> list[str]:
+    """Metrics of the closing table: as `list_columns`, with every cut-off that was asked for."""
+    names = list_columns(options)
+    cut = [f"{options.label}{name}@{k}" for k in list_cutoffs(options) for name in ("hr", "ndcg")]
     rest = [name for name in names if name not in cut]
     if options.protocol == "impressions":  # AUC comes first there
         return [*rest[:2], *cut, *rest[2:]]
     return [*cut, *rest]
 
 
-def show(table: Mapping[str, Mapping[str, float]], options: Evaluation) -> None:
+def print_results(table: Mapping[str, Mapping[str, float]], options: EvaluationOptions) -> None:
     """Prints the closing table: this run beside its floors or its start, in percent.
 
     A row a metric: there may be many cut-offs, and the names of methods are few.
     """
     from rich.console import Console
 
-    console, names = Console(), shown(options)
+    console, names = Console(), list_shown(options)
     # Lists have six methods beside each other in the 80 columns of a log.
-    room = console.width - max(len(head(name, options)) for name in names)
-    out = _plain_table()
+    room = console.width - max(len(format_head(name, options)) for name in names)
+    out = _make_plain_table()
     out.add_column("", no_wrap=True)
     for row in table:
         name = break_name(row, room // max(len(table), 1) - 1)
@@ -132,8 +132,8 @@ def show(table: Mapping[str, Mapping[str, float]], options: Evaluation) -> None:
     for name in names:
         values = [metrics[name] for metrics in table.values()]
         cells = ("-" if value != value else f"{100 * value:.2f}" for value in values)
-        out.add_row(head(name, options), *cells)
-    print(f"\n{title(options)}")  # above a narrow table it would be broken
+        out.add_row(format_head(name, options), *cells)
+    print(f"\n{format_title(options)}")  # above a narrow table it would be broken
     console.print(out)
 
 
@@ -152,7 +152,7 @@ def break_name(name: str, most: int) -> str:
     return "\n".join(lines)
 
 
-def _plain_table() -> Table:
+def _make_plain_table() -> Table:
     """A table of the terminal without lines beside its columns, as all tables of a run are."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
@@ -160,7 +160,7 @@ def _plain_table() -> Table:
     return Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
 
 
-def show_beyond(measures: Mapping[str, object], options: Evaluation) -> None:
+def print_beyond(measures: Mapping[str, object], options: EvaluationOptions) -> None:
     """Prints this run's measures beyond accuracy, under the closing table.
 
     Args:
@@ -176,8 +176,8 @@ def show_beyond(measures: Mapping[str, object], options: Evaluation) -> None:
     print(f"beyond accuracy, at {k}: {', '.join(shown)}")
 
 
-def show_spread(
-    tests: Sequence[Mapping[str, float]], options: Evaluation, seedless: bool = False
+def print_spread(
+    tests: Sequence[Mapping[str, float]], options: EvaluationOptions, seedless: bool = False
 ) -> None:
     """Prints the metrics of several seeds: mean and standard deviation, in percent.
 
@@ -190,14 +190,14 @@ def show_spread(
 
     heads = ["", "value"] if seedless else ["", *SPREAD]
     seeds = "no seeds: deterministic" if seedless else f"{len(tests)} seeds"
-    out = _plain_table()
+    out = _make_plain_table()
     for name in heads:
         out.add_column(name, justify="right" if name else "left")
-    for name in shown(options):
+    for name in list_shown(options):
         values = np.array([100 * test[name] for test in tests])
         spread = f"{values.std(ddof=1):.2f}" if len(values) > 1 else "-"
         cells = [f"{values.mean():.2f}", spread, f"{values.min():.2f}", f"{values.max():.2f}"]
         told = ("-" if cell == "nan" else cell for cell in cells[: len(heads) - 1])
-        out.add_row(head(name, options), *told)
-    print(f"\n{title(options)}; {seeds}")
+        out.add_row(format_head(name, options), *told)
+    print(f"\n{format_title(options)}; {seeds}")
     Console().print(out)

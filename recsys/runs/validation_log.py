@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.errors import DataError
-from recsys.runtime.files import full_disk, write_atomic
+from recsys.runtime.files import translate_write_errors, write_atomic
 
 if TYPE_CHECKING:
-    from recsys.data.batches.batching import Plan
+    from recsys.data.batches.batching import BatchPlan
 
 FILE = "validations.jsonl"
 """File of a run's folder: a line a validation, that before the first step included."""
 
 
-class Validations:
+class ValidationLog:
     """The lines of a run's validations, in order; each is there whole the moment it is written.
 
     A line is a JSON object: `step` (optimiser steps done), `epoch` (passes over the training
@@ -37,7 +37,7 @@ class Validations:
             DataError: The disk is full.
         """
         line = json.dumps({"step": step, "epoch": epoch, "value": value, "seconds": seconds})
-        with full_disk(self.path), self.path.open("ab", buffering=0) as file:
+        with translate_write_errors(self.path), self.path.open("ab", buffering=0) as file:
             file.write(f"{line}\n".encode())
 
     def rewind(self, step: int) -> None:
@@ -62,7 +62,7 @@ class Validations:
 
 
 @dataclass(frozen=True)
-class Line:
+class ValidationRecord:
     """A validation that a run has told.
 
     Attributes:
@@ -78,18 +78,20 @@ class Line:
     seconds: float
 
 
-def told(path: Path) -> list[Line]:
+def read_validations(path: Path) -> list[ValidationRecord]:
     """The validations of a file that a run may be writing, whole lines only; none without it."""
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8")
-    return [Line(**json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [
+        ValidationRecord(**json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()
+    ]
 
 
-def epochs_of(plan: Plan, batches: int) -> float:
+def compute_epochs(plan: BatchPlan, batches: int) -> float:
     """Passes over the training queries that so many batches make, from the first one on."""
     epoch = 0
-    while batches and batches >= plan.length(epoch):
-        batches -= plan.length(epoch)
+    while batches and batches >= plan.count_batches(epoch):
+        batches -= plan.count_batches(epoch)
         epoch += 1
-    return epoch + (batches / plan.length(epoch) if batches else 0.0)
+    return epoch + (batches / plan.count_batches(epoch) if batches else 0.0)

@@ -33,17 +33,17 @@ _folder: Path | None = None
 _interrupted = False
 
 
-def listen(name: str) -> None:
+def exit_on_interrupt(name: str) -> None:
     """Ends a command by Ctrl-C with a sentence while its modules load; the first thing it does.
 
     Args:
         name: Of the module that asks; one that is imported does nothing.
     """
     if name == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _leave)
+        signal.signal(signal.SIGINT, _exit_at_once)
 
 
-def _leave(signum: int = 0, frame: FrameType | None = None) -> NoReturn:
+def _exit_at_once(signum: int = 0, frame: FrameType | None = None) -> NoReturn:
     """Ends the process at once: what a library does while Python ends may change the exit code."""
     print("stopped by SIGINT", file=sys.stderr)
     sys.stdout.flush()
@@ -51,20 +51,20 @@ def _leave(signum: int = 0, frame: FrameType | None = None) -> NoReturn:
     os._exit(INTERRUPTED)
 
 
-def _note(signum: int, frame: FrameType | None) -> None:
+def _raise_interrupt(signum: int, frame: FrameType | None) -> None:
     """Raises as Python does, and keeps in mind that it did: some libraries swallow it."""
     global _interrupted
     _interrupted = True
     raise KeyboardInterrupt
 
 
-def leave_reports_in(folder: Path) -> None:
+def set_report_folder(folder: Path) -> None:
     """Says where the file of an error that nobody foresaw is to lie: in the run's folder."""
     global _folder
     _folder = folder
 
 
-def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
+def run_command(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Runs a command with the words of the process, and ends the process with its exit code.
 
     A reader of the output that has gone (as in `| head`) ends nothing: what is printed is lost
@@ -74,29 +74,29 @@ def command(main: Callable[[Sequence[str]], int]) -> NoReturn:
     Args:
         main: The command.
     """
-    sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
-    if signal.getsignal(signal.SIGINT) in (_leave, signal.default_int_handler):
-        signal.signal(signal.SIGINT, _note)
+    sys.stdout, sys.stderr = _wrap_stream(sys.stdout), _wrap_stream(sys.stderr)
+    if signal.getsignal(signal.SIGINT) in (_exit_at_once, signal.default_int_handler):
+        signal.signal(signal.SIGINT, _raise_interrupt)
     words = sys.argv[1:]
     try:
         code = main(words)
     except KeyboardInterrupt:
-        _leave()
+        _exit_at_once()
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.code
     except Exception as error:
         if _interrupted:
-            _leave()
+            _exit_at_once()
         told = describe_file_error(error) if isinstance(error, OSError) else None
-        print(f"error: {told or _sentence(error, words)}", file=sys.stderr)
+        print(f"error: {told or _describe_error(error, words)}", file=sys.stderr)
         code = UNFORESEEN if told is None else RecsysError.code
         if isinstance(error, OSError) and error.errno in FULL:
             code = OUTSIDE
     sys.exit(code)
 
 
-class _Pipe(io.FileIO):
+class _TolerantPipe(io.FileIO):
     """A file descriptor that outlives its reader: without one, it writes to nowhere."""
 
     def write(self, data: object) -> int:
@@ -109,19 +109,19 @@ class _Pipe(io.FileIO):
             return len(memoryview(data).cast("B"))  # type: ignore[arg-type]
 
 
-def _lasting(stream: TextIO) -> TextIO:
-    """The same stream, line by line, through `_Pipe` and in the signs that its encoding has."""
+def _wrap_stream(stream: TextIO) -> TextIO:
+    """The same stream, line by line, through `_TolerantPipe`, in the signs of its encoding."""
     if stream is None:  # closed by who started the command
         return open(os.devnull, "w", encoding="utf-8")
     stream.flush()
-    codecs.register_error("recsys", _in_ascii)
-    raw = _Pipe(stream.fileno(), "w", closefd=False)
+    codecs.register_error("recsys", _replace_with_ascii)
+    raw = _TolerantPipe(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
         io.BufferedWriter(raw), stream.encoding, errors="recsys", line_buffering=True
     )
 
 
-def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+def _replace_with_ascii(error: UnicodeError) -> tuple[str, int]:
     """What stands for signs that an encoding lacks: their like in ASCII, else a question mark."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -134,7 +134,7 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     return out, error.end
 
 
-def _sentence(error: Exception, words: Sequence[str]) -> str:
+def _describe_error(error: Exception, words: Sequence[str]) -> str:
     """What is told of an error that nobody foresaw; its traceback goes into a file."""
     import traceback
 
@@ -142,17 +142,17 @@ def _sentence(error: Exception, words: Sequence[str]) -> str:
     if len(reason) > 300:
         reason = f"{reason[:300]} ..."
     try:
-        path = _write(_report(error, words))
+        path = _write_report(_format_report(error, words))
     except OSError:
         traceback.print_exception(error)
-        return f"{without_secrets(reason)} (not foreseen: please report it with what stands above)"
+        return f"{mask_secrets(reason)} (not foreseen: please report it with what stands above)"
     return (
-        f"{without_secrets(reason)} (not foreseen: please report it with the file {path}, which "
+        f"{mask_secrets(reason)} (not foreseen: please report it with the file {path}, which "
         "holds the traceback)"
     )
 
 
-def _write(text: str) -> Path:
+def _write_report(text: str) -> Path:
     """Writes a report into the run's folder, or else among temporary files.
 
     Raises:
@@ -174,7 +174,7 @@ def _write(text: str) -> Path:
     return Path(name)
 
 
-def _report(error: Exception, words: Sequence[str]) -> str:
+def _format_report(error: Exception, words: Sequence[str]) -> str:
     """Command, versions and traceback."""
     import platform
     import shlex
@@ -183,19 +183,19 @@ def _report(error: Exception, words: Sequence[str]) -> str:
 
     spec = sys.modules["__main__"].__spec__
     name = "recsys" if spec is None else spec.name.removesuffix(".__main__")
-    shown = [_without_secret(word) for word in words]
+    shown = [_mask_secret(word) for word in words]
     lines = [
         time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         f"command: python -m {name} {shlex.join(shown)}",
         f"python {platform.python_version()}, {platform.platform()}",
-        *(f"{library} {_version(library)}" for library in _LIBRARIES),
+        *(f"{library} {_find_version(library)}" for library in _LIBRARIES),
         "",
         "".join(traceback.format_exception(error)),
     ]
-    return without_secrets("\n".join(lines))
+    return mask_secrets("\n".join(lines))
 
 
-def _version(library: str) -> str:
+def _find_version(library: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -204,12 +204,12 @@ def _version(library: str) -> str:
         return "not installed"
 
 
-def _without_secret(word: str) -> str:
+def _mask_secret(word: str) -> str:
     key = word.partition("=")[0]
     return f"{key}=***" if key in _SECRET_WORDS else word
 
 
-def without_secrets(text: str) -> str:
+def mask_secrets(text: str) -> str:
     """A text without passwords in addresses and without the key of Weights & Biases."""
     import re
 

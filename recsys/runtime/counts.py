@@ -6,7 +6,7 @@ LARGEST = 2**31 - 1
 """What every library takes for a number of things; more is a slip of the hand."""
 
 
-def read_count(word: str, least: int = 0, most: int = LARGEST) -> int | None:
+def parse_count(word: str, least: int = 0, most: int = LARGEST) -> int | None:
     """The whole number that a word is, or None.
 
     `str.isdigit` takes superscripts and digits of any script, and `int` thousands of digits.

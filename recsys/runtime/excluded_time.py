@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Spent:
+class Elapsed:
     """Time of this process.
 
     Attributes:
@@ -27,31 +27,31 @@ class Spent:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
-    def plus(self, other: Spent) -> Spent:
+    def add(self, other: Elapsed) -> Elapsed:
         """The sum."""
-        return Spent(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
+        return Elapsed(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
 
-    def minus(self, other: Spent) -> Spent:
+    def subtract(self, other: Elapsed) -> Elapsed:
         """The difference."""
-        return Spent(self.seconds - other.seconds, self.cpu_seconds - other.cpu_seconds)
+        return Elapsed(self.seconds - other.seconds, self.cpu_seconds - other.cpu_seconds)
 
 
-def now() -> Spent:
+def read_clocks() -> Elapsed:
     """Readings of both clocks; their difference to later ones is what was spent."""
-    return Spent(time.monotonic(), time.process_time())
+    return Elapsed(time.monotonic(), time.process_time())
 
 
-_total = Spent()
+_total = Elapsed()
 _open = False
-_command: Spent | None = None
-_kept: dict[Path, Spent | None] = {}
+_command: Elapsed | None = None
+_kept: dict[Path, Elapsed | None] = {}
 _IMPORTED = time.monotonic()
 
 YOUNG = 120.0
 """Seconds; a command that says to be older when it begins was something else before."""
 
 
-def _process_began() -> float:
+def _find_process_start() -> float:
     """When this process began, by the monotonic clock; where that is not told, this import."""
     try:
         stat = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
@@ -62,33 +62,33 @@ def _process_began() -> float:
     return time.monotonic() - age if 0 <= age < YOUNG else _IMPORTED
 
 
-def command_began() -> None:
+def mark_command_start() -> None:
     """Lets the next run begin where this process began, for a command that makes one run."""
     global _command
-    _command = Spent(_process_began(), 0.0)
+    _command = Elapsed(_find_process_start(), 0.0)
 
 
-def begin() -> Spent:
+def begin_run() -> Elapsed:
     """The clocks where a run begins: now, or where its command began; nothing is in use yet."""
     global _command
-    found, _command = _command or now(), None
+    found, _command = _command or read_clocks(), None
     _kept.clear()
     return found
 
 
-def ready(began: Spent) -> Spent:
+def exclude_startup(began: Elapsed) -> Elapsed:
     """Counts all since a run began as spent beside it: starting Python, imports, configuration.
 
     Returns:
         What that was.
     """
     global _total
-    found = now().minus(began)
-    _total = _total.plus(found)
+    found = read_clocks().subtract(began)
+    _total = _total.add(found)
     return found
 
 
-def use(folder: Path, made: Spent | None) -> None:
+def record_build(folder: Path, made: Elapsed | None) -> None:
     """Notes what building a folder took that runs share, whichever run built it.
 
     Args:
@@ -99,34 +99,34 @@ def use(folder: Path, made: Spent | None) -> None:
     _kept[folder] = made
 
 
-def kept() -> Spent | None:
+def compute_build_time() -> Elapsed | None:
     """What building all that took that this run reads and others share; None if not all is known.
 
     It is what the method would have cost on a machine that had nothing, beside its own cost.
     """
-    out = Spent()
+    out = Elapsed()
     for made in _kept.values():
         if made is None:
             return None
-        out = out.plus(made)
+        out = out.add(made)
     return out
 
 
 @contextmanager
-def beside() -> Iterator[None]:
+def excluded_time() -> Iterator[None]:
     """Counts what happens within as spent beside the method; once, where one is in another."""
     global _total, _open
     if _open:
         yield
         return
-    began, _open = now(), True
+    began, _open = read_clocks(), True
     try:
         yield
     finally:
         _open = False
-        _total = _total.plus(now().minus(began))
+        _total = _total.add(read_clocks().subtract(began))
 
 
-def spent() -> Spent:
+def get_excluded_total() -> Elapsed:
     """All that this process has spent beside its methods so far."""
     return _total

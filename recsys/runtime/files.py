@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from recsys.errors import FULL, DataError, DiskFull, describe_file_error
+from recsys.errors import FULL, DataError, DiskFullError, describe_file_error
 
 _ABOVE = (errno.ENOENT, errno.EEXIST)  # no folder can be made where the path says
 _CUT = re.compile(r"\d+ requested and \d+ written")
@@ -19,13 +19,13 @@ _LONGEST = 200  # bytes kept of a name, so that one of 255 has room for what sta
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
-def aside(path: Path) -> Path:
+def make_temporary_path(path: Path) -> Path:
     """A new hidden name beside `path`, so that a rename never crosses file systems."""
     name = path.name.encode()[:_LONGEST].decode(errors="ignore")
     return path.with_name(f".{name}.{uuid.uuid4().hex}.tmp")
 
 
-def clear_asides(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Removes what writers that were killed have left half-written in a folder and below.
 
     Only for who holds the folder alone: the file of a writer at work looks the same.
@@ -36,7 +36,7 @@ def clear_asides(folder: Path) -> None:
 
 
 @contextmanager
-def full_disk(path: Path) -> Iterator[None]:
+def translate_write_errors(path: Path) -> Iterator[None]:
     """Turns a full disk, and whatever else keeps `path` from being written, into a sentence.
 
     Raises:
@@ -51,7 +51,7 @@ def full_disk(path: Path) -> Iterator[None]:
         cut = err.errno is None and _CUT.search(str(err)) is not None
         if err.errno in FULL or cut:
             limit = ", or files may not be so large (ulimit -f)" if cut else ""
-            raise DiskFull(
+            raise DiskFullError(
                 f"{path} could not be written because the disk or the quota is full{limit}; "
                 "free some space or choose another folder"
             ) from err
@@ -93,8 +93,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         DataError: The disk is full; nothing is left behind and an old file stands.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    temporary = aside(path)
-    with full_disk(path):
+    temporary = make_temporary_path(path)
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as handle:
@@ -110,7 +110,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def open_atomic_folder(path: Path) -> Iterator[Path]:
     """Gives an empty folder to fill; it becomes `path`, whole, when the block ends well.
 
     Args:
@@ -122,8 +122,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         DataError: The disk is full, or `path` exists already; nothing is left behind.
     """
-    temporary = aside(path)
-    with full_disk(path):
+    temporary = make_temporary_path(path)
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # not mkdtemp: it would close the folder to everyone else who shares the disk
         temporary.mkdir()

@@ -19,19 +19,19 @@ NAMES: dict[Asked, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 }
 
 
-def accelerator(asked: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "gpu"]:
+def choose_accelerator(asked: Literal["auto", "cpu", "gpu"]) -> Literal["cpu", "gpu"]:
     """Where to train; auto is the GPU where CUDA finds one, else the CPU."""
     if asked != "auto":
         return asked
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
-def gpus() -> int:
+def count_gpus() -> int:
     """How many GPUs the Trainer can use here."""
     return torch.cuda.device_count() or int(torch.backends.mps.is_available())
 
 
-def precision(asked: Asked, accelerator: str) -> Chosen:
+def choose_precision(asked: Asked, accelerator: str) -> Chosen:
     """The precision to train in; auto is bf16-mixed on a GPU that has it, else fp32.
 
     A CPU without bf16 instructions is 10 to 25 times slower in bf16, so auto never picks it there.
@@ -42,7 +42,9 @@ def precision(asked: Asked, accelerator: str) -> Chosen:
     return "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def compiled(asked: Literal["off", "auto", "on"], accelerator: str) -> Literal["off", "on"]:
+def choose_compilation(
+    asked: Literal["off", "auto", "on"], accelerator: str
+) -> Literal["off", "on"]:
     """Whether to compile the encoder's layers; auto does on a GPU.
 
     On a CPU it gains nothing: products of matrices bound the step, and they stay as they are.

@@ -18,7 +18,7 @@ PACE = 0.02
 _STATM = Path("/proc/self/statm")
 
 
-def anonymous_mb() -> float | None:
+def read_anonymous_mb() -> float | None:
     """Anonymous memory of this process now, in MiB, or None where the system does not tell.
 
     What is resident, less what is shared with files: memory maps of caches do not count.
@@ -30,7 +30,7 @@ def anonymous_mb() -> float | None:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-class Sampler:
+class MemoryMonitor:
     """Looks at the memory of this process, from a thread of its own, while it is entered.
 
     A peak that is shorter than the pace may be missed, and one within an operation of Python that
@@ -51,12 +51,12 @@ class Sampler:
 
     def sample(self) -> None:
         """Looks once."""
-        self.peak = max(self.peak, anonymous_mb() or 0.0)
+        self.peak = max(self.peak, read_anonymous_mb() or 0.0)
 
-    def __enter__(self) -> Sampler:
+    def __enter__(self) -> MemoryMonitor:
         self._ended.clear()
-        if anonymous_mb() is not None:
-            self._thread = threading.Thread(target=self._look, name="memory", daemon=True)
+        if read_anonymous_mb() is not None:
+            self._thread = threading.Thread(target=self._poll, name="memory", daemon=True)
             self._thread.start()
         return self
 
@@ -67,6 +67,6 @@ class Sampler:
                 self._thread.join(timeout=1)
         self.sample()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         while not self._ended.wait(self._pace):
             self.sample()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from recsys.runtime.ranks import rank
+from recsys.runtime.ranks import get_rank
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -22,20 +22,20 @@ SHORT = 5.0
 """Seconds below which a task is not worth a line."""
 
 
-def say(text: str) -> None:
+def print_status(text: str) -> None:
     """One line on what is being done."""
-    if rank() == 0:
-        heard()
+    if get_rank() == 0:
+        mark_output()
         print(text, file=sys.stderr, flush=True)
 
 
-def heard() -> None:
+def mark_output() -> None:
     """Notes that something was said, so that the next line on how far it is can wait."""
     global _said
     _said = time.monotonic()
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time as a person says it, such as 40 s, 3 min or 2 h 10 min."""
     if seconds < 59.5:
         return f"{seconds:.0f} s"
@@ -43,7 +43,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-class Task:
+class ProgressTask:
     """Something of known length that is being done; this one shows nothing.
 
     Args:
@@ -58,25 +58,25 @@ class Task:
 
     def advance(self, count: int = 1) -> None:
         """So many more are done."""
-        self.to(self.done + count)
+        self.advance_to(self.done + count)
 
-    def to(self, done: int, note: Callable[[], str] | None = None) -> None:
+    def advance_to(self, done: int, note: Callable[[], str] | None = None) -> None:
         """So many are done by now; a note is asked for, where it is shown, for the time left."""
         self.done = done
-        self.show(note or self._left)
+        self.show(note or self._format_remaining)
 
     def show(self, note: Callable[[], str]) -> None:
         """Shows how far it is."""
 
-    def _left(self) -> str:
+    def _format_remaining(self) -> str:
         """The time that is left at the pace until now."""
         if not 0 < self.done < self.total:
             return ""
         each = (time.monotonic() - self._began) / self.done
-        return f"left {duration(each * (self.total - self.done))}"
+        return f"left {format_duration(each * (self.total - self.done))}"
 
 
-class _Lines(Task):
+class _LineTask(ProgressTask):
     """Writes a line when none has been written for a while."""
 
     def show(self, note: Callable[[], str]) -> None:
@@ -85,10 +85,10 @@ class _Lines(Task):
             return
         share = f"{self.done:,} of {self.total:,} {self.unit} ({self.done / self.total:.0%})"
         said = note()
-        say(f"{self.what}: {share}{', ' if said else ''}{said}")
+        print_status(f"{self.what}: {share}{', ' if said else ''}{said}")
 
 
-class _Bar(Task):
+class _BarTask(ProgressTask):
     """A bar beside others."""
 
     def __init__(self, what: str, total: int, unit: str, bars: Progress) -> None:
@@ -105,7 +105,7 @@ _bars: Progress | None = None
 
 
 @contextmanager
-def track(what: str, total: int, unit: str, show: bool = True) -> Iterator[Task]:
+def track(what: str, total: int, unit: str, show: bool = True) -> Iterator[ProgressTask]:
     """Shows how far something is while it lasts, on the first rank.
 
     Args:
@@ -117,20 +117,20 @@ def track(what: str, total: int, unit: str, show: bool = True) -> Iterator[Task]
     Yields:
         To be told what is done.
     """
-    if not show or rank() != 0 or total < 1:
-        yield Task(what, total, unit)
-    elif not _on_terminal():
-        yield _Lines(what, total, unit)
+    if not show or get_rank() != 0 or total < 1:
+        yield ProgressTask(what, total, unit)
+    elif not _is_on_terminal():
+        yield _LineTask(what, total, unit)
     else:
-        with _shown() as bars:
-            bar = _Bar(what, total, unit, bars)
+        with _open_bars() as bars:
+            bar = _BarTask(what, total, unit, bars)
             try:
                 yield bar
             finally:
                 bars.remove_task(bar.id)
 
 
-def _on_terminal() -> bool:
+def _is_on_terminal() -> bool:
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -138,7 +138,7 @@ def _on_terminal() -> bool:
 
 
 @contextmanager
-def _shown() -> Iterator[Progress]:
+def _open_bars() -> Iterator[Progress]:
     """The bars of this process, which are on one screen: a bar within another joins it."""
     global _bars
     if _bars is not None:

@@ -36,17 +36,17 @@ GRACE = 10.0
 """Seconds in which the first rank may end by itself after another one has left its note."""
 
 
-def leave_note(folder: Path, error: RecsysError) -> None:
+def write_rank_error(folder: Path, error: RecsysError) -> None:
     """Tells the first rank what ended another one."""
     write_atomic(folder / NOTE, json.dumps({"code": error.code, "message": str(error)}))
 
 
-def clear_note(folder: Path) -> None:
+def clear_rank_error(folder: Path) -> None:
     """Forgets the note of an attempt before."""
     (folder / NOTE).unlink(missing_ok=True)
 
 
-def read_note(folder: Path) -> RecsysError | None:
+def read_rank_error(folder: Path) -> RecsysError | None:
     """What ended another rank, or None."""
     path = folder / NOTE
     if not path.is_file():
@@ -56,7 +56,7 @@ def read_note(folder: Path) -> RecsysError | None:
 
 
 @contextmanager
-def others_told(folder: Path) -> Iterator[None]:
+def raise_rank_error(folder: Path) -> Iterator[None]:
     """Puts what ended another rank in place of the broken connection that the first one sees.
 
     Raises:
@@ -66,7 +66,7 @@ def others_told(folder: Path) -> Iterator[None]:
         yield
     except RuntimeError:
         until = time.monotonic() + 5
-        while (note := read_note(folder)) is None and time.monotonic() < until:
+        while (note := read_rank_error(folder)) is None and time.monotonic() < until:
             time.sleep(0.1)
         if note is None:
             raise
@@ -74,7 +74,7 @@ def others_told(folder: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostRank:
     """A rank that will not come back, in a sentence.
 
     Attributes:
@@ -86,7 +86,7 @@ class Lost:
     code: int
 
 
-class Waits:
+class StoppedRankTimer:
     """How long each rank has been stopped (SIGSTOP, a debugger), by looks at a steady pace.
 
     Looks are counted and no clock is read: where the whole run was stopped, nobody looked.
@@ -100,7 +100,7 @@ class Waits:
         self.pace, self.tell = pace, tell
         self._looks: dict[int, int] = {}
 
-    def look(self, number: int, pid: int) -> Lost | None:
+    def poll(self, number: int, pid: int) -> LostRank | None:
         """Looks at one rank.
 
         Args:
@@ -117,7 +117,7 @@ class Waits:
             self.tell(f"{who} is stopped, and the run waits for it; continue it: kill -CONT {pid}")
         if now * self.pace < STOPPED_LIMIT:
             return None
-        return Lost(f"{who} has been stopped for {STOPPED_LIMIT / 60:.0f} minutes", 1)
+        return LostRank(f"{who} has been stopped for {STOPPED_LIMIT / 60:.0f} minutes", 1)
 
 
 def is_stopped(pid: int) -> bool:
@@ -134,17 +134,17 @@ def is_stopped(pid: int) -> bool:
     return state[:1] in ("T", "t")
 
 
-def describe_end(number: int, process: subprocess.Popen[bytes]) -> Lost | None:
+def describe_end(number: int, process: subprocess.Popen[bytes]) -> LostRank | None:
     """What ended a rank without a note, or None where it runs or left as it should."""
     code = process.poll()
     if not code:
         return None
     who = f"rank {number} (process {process.pid})"
     if code > 0:
-        return Lost(f"{who} ended with code {code}, for the reason that it has printed", 1)
+        return LostRank(f"{who} ended with code {code}, for the reason that it has printed", 1)
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     why = ", which the system sends where memory runs out" if -code == signal.SIGKILL else ""
-    return Lost(f"{who} was killed by {name}{why}", 128 - code)
+    return LostRank(f"{who} was killed by {name}{why}", 128 - code)
 
 
 def disarm_launcher() -> None:
@@ -158,7 +158,7 @@ def disarm_launcher() -> None:
             thread._child_processes = []  # type: ignore[attr-defined]
 
 
-class Lookout:
+class RankErrorWatcher:
     """Ends the first rank where it waits for a rank that is gone, and hears nothing.
 
     That is one that has left a note, one that was killed, and one that has been stopped for long.
@@ -178,28 +178,28 @@ class Lookout:
     ) -> None:
         self.folder, self.close, self.ranks = folder, close, ranks
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
-    def __enter__(self) -> Lookout:
+    def __enter__(self) -> RankErrorWatcher:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
 
-    def _look(self) -> None:
-        waits = Waits(PACE, lambda line: print(line, file=sys.stderr, flush=True))
+    def _poll(self) -> None:
+        waits = StoppedRankTimer(PACE, lambda line: print(line, file=sys.stderr, flush=True))
         while not self._ended.wait(PACE):
             disarm_launcher()
-            note = read_note(self.folder)
+            note = read_rank_error(self.folder)
             if note is not None:
                 if not self._ended.wait(GRACE):
                     self._end(note, str(note), note.code)
                 return
             for number, process in enumerate(self.ranks(), start=1):
-                lost = describe_end(number, process) or waits.look(number, process.pid)
+                lost = describe_end(number, process) or waits.poll(number, process.pid)
                 # Its note may have come between the two looks.
-                if lost is None or read_note(self.folder) is not None:
+                if lost is None or read_rank_error(self.folder) is not None:
                     continue
                 self._end(
                     RecsysError(lost.message),

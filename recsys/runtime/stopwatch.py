@@ -46,30 +46,30 @@ class Stopwatch:
         """
         self._stack, self._mark = [START], at
 
-    def set_out(self) -> None:
+    def end_startup(self) -> None:
         """Ends the stage `start`; what no other stage takes from here on is `other`."""
         if self.on and self._stack:
-            self._take()
+            self._add_elapsed()
             self._stack[0] = OTHER
 
     def push(self, stage: str) -> None:
         """Enters a stage."""
         if self.on and self._stack:
-            self._take()
+            self._add_elapsed()
             self._stack.append(EVALUATION if self._stack[-1] == EVALUATION else stage)
 
     def pop(self) -> None:
         """Comes back to the stage before."""
         if self.on and len(self._stack) > 1:
-            self._take()
+            self._add_elapsed()
             self._stack.pop()
 
-    def stage(self, name: str) -> AbstractContextManager[None]:
+    def time_stage(self, name: str) -> AbstractContextManager[None]:
         """A context that is one stage."""
-        return self._within(name) if self.on else _NOTHING
+        return self._enter_stage(name) if self.on else _NOTHING
 
     @contextmanager
-    def _within(self, name: str) -> Iterator[None]:
+    def _enter_stage(self, name: str) -> Iterator[None]:
         self.push(name)
         try:
             yield
@@ -81,13 +81,13 @@ class Stopwatch:
         """The stage that runs now, or None before the beginning."""
         return self._stack[-1] if self._stack else None
 
-    def seconds(self) -> dict[str, float]:
+    def get_seconds(self) -> dict[str, float]:
         """Seconds by stage up to now."""
         if self.on and self._stack:
-            self._take()
+            self._add_elapsed()
         return dict(self._seconds)
 
-    def _take(self) -> None:
+    def _add_elapsed(self) -> None:
         if self.wait is not None:
             self.wait()
         now = time.monotonic()

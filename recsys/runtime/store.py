@@ -14,8 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from recsys.errors import DataError
-from recsys.runtime.excluded_time import Spent, beside, now, use
-from recsys.runtime.files import aside, atomic_folder, full_disk, write_atomic
+from recsys.runtime.excluded_time import Elapsed, excluded_time, read_clocks, record_build
+from recsys.runtime.files import (
+    make_temporary_path,
+    open_atomic_folder,
+    translate_write_errors,
+    write_atomic,
+)
 
 KEY_FILE = "key.json"
 FILES_FILE = "files.json"
@@ -25,7 +30,7 @@ BUILT = "built.json"
 """In each folder: the seconds and CPU seconds that building it took."""
 
 
-def default_root() -> Path:
+def get_default_root() -> Path:
     """The folder of the store: RECSYS_CACHE where it is set, else ~/.cache/recsys.
 
     Raises:
@@ -42,19 +47,19 @@ def default_root() -> Path:
         ) from None
 
 
-def canonical(parts: Mapping[str, object]) -> str:
+def format_key(parts: Mapping[str, object]) -> str:
     """The one JSON text of a key, whatever the order of its parts.
 
     Raises:
         DataError: A part is no JSON value, so that it could not be told from another.
     """
-    _check(parts, "key")
+    _check_value(parts, "key")
     return json.dumps(
         parts, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
     )
 
 
-def _check(value: object, where: str) -> None:
+def _check_value(value: object, where: str) -> None:
     """Refuses what JSON would change silently (a number as a key) or could not hold.
 
     Raises:
@@ -64,10 +69,10 @@ def _check(value: object, where: str) -> None:
         for name, part in value.items():
             if not isinstance(name, str):
                 raise DataError(f"{where} holds the name {name!r}; use a text as its name")
-            _check(part, f"{where}.{name}")
+            _check_value(part, f"{where}.{name}")
     elif isinstance(value, list | tuple):
         for place, part in enumerate(value):
-            _check(part, f"{where}[{place}]")
+            _check_value(part, f"{where}[{place}]")
     elif isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
         raise DataError(f"{where} is {value}, which cannot be part of a key; use a finite number")
     elif not (value is None or isinstance(value, str | int | float)):
@@ -85,17 +90,17 @@ class Store:
     aside and the first rename wins: where a disk has no locks, work is done twice and no harm.
 
     Args:
-        root: Where the folders lie; None means `default_root()`.
+        root: Where the folders lie; None means `get_default_root()`.
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = default_root() if root is None else Path(root)
+        self.root = get_default_root() if root is None else Path(root)
 
-    def folder(
+    def get_or_build(
         self,
         kind: str,
         key_parts: Mapping[str, object],
-        build: Callable[[Path], Spent | None],
+        build: Callable[[Path], Elapsed | None],
         own: bool = False,
     ) -> Path:
         """The folder of a content, built first where it does not stand yet.
@@ -115,39 +120,43 @@ class Store:
         """
         if not kind or kind != Path(kind).name or kind.startswith("."):
             raise DataError(f"store kind {kind!r} is no plain folder name; use letters and digits")
-        key = canonical(dict(key_parts))
+        key = format_key(dict(key_parts))
         path = self.root / kind / hashlib.sha256(key.encode("utf-8")).hexdigest()
         fresh = self._fill(path, key, build, own)
         # What is a cost of this run already must not count a second time.
-        use(path, Spent() if own and fresh else read_built(path))
+        record_build(path, Elapsed() if own and fresh else read_build_time(path))
         return path
 
-    def _fill(self, path: Path, key: str, build: Callable[[Path], Spent | None], own: bool) -> bool:
+    def _fill(
+        self, path: Path, key: str, build: Callable[[Path], Elapsed | None], own: bool
+    ) -> bool:
         """Builds a folder where it does not stand; whether this process built it."""
-        if _whole(path, key):
+        if _is_intact(path, key):
             return False
         self._make_root()
-        with nullcontext() if own else beside(), _alone(path):
-            if _whole(path, key):
+        with nullcontext() if own else excluded_time(), _hold_lock(path):
+            if _is_intact(path, key):
                 return False
-            _clear(path, key)
+            _remove_damaged(path, key)
             try:
-                with atomic_folder(path) as fresh:
-                    began = now()
+                with open_atomic_folder(path) as fresh:
+                    began = read_clocks()
                     before = build(fresh)
-                    spent = now().minus(began)
+                    spent = read_clocks().subtract(began)
                     # What was taken over from another folder has cost its part of that one.
-                    spent = spent if before is None else spent.plus(before)
-                    write_atomic(fresh / FILES_FILE, json.dumps(listed(fresh), indent=1))
-                    _write_built(fresh, spent)
+                    spent = spent if before is None else spent.add(before)
+                    write_atomic(fresh / FILES_FILE, json.dumps(list_files(fresh), indent=1))
+                    _write_build_time(fresh, spent)
                     write_atomic(fresh / KEY_FILE, key)
             except DataError:
                 # another process was faster: its folder is as good as ours
-                if not _whole(path, key):
+                if not _is_intact(path, key):
                     raise
         return True
 
-    def like(self, kind: str, key_parts: Mapping[str, object], part: str) -> list[tuple[Path, str]]:
+    def find_similar(
+        self, kind: str, key_parts: Mapping[str, object], part: str
+    ) -> list[tuple[Path, str]]:
         """Whole folders of a kind whose keys differ in one part alone, the newest first.
 
         Args:
@@ -159,13 +168,13 @@ class Store:
             Each folder, and the part in its key.
         """
         found = []
-        asked = {k: v for k, v in json.loads(canonical(dict(key_parts))).items() if k != part}
+        asked = {k: v for k, v in json.loads(format_key(dict(key_parts))).items() if k != part}
         for path in (self.root / kind).glob(f"[0-9a-f]*/{KEY_FILE}"):
             try:
                 text = path.read_text(encoding="utf-8")
                 key = json.loads(text)
                 other = key.pop(part)
-                if key == asked and isinstance(other, str) and _whole(path.parent, text):
+                if key == asked and isinstance(other, str) and _is_intact(path.parent, text):
                     found.append((path.stat().st_mtime, path.parent, other))
             except (OSError, ValueError, KeyError, AttributeError, RecursionError):
                 continue  # another process takes it away, or it is damaged
@@ -178,7 +187,7 @@ class Store:
             DataError: It cannot be made.
         """
         try:
-            with full_disk(self.root):
+            with translate_write_errors(self.root):
                 self.root.mkdir(parents=True, exist_ok=True)
         except DataError as error:
             raise DataError(
@@ -186,44 +195,44 @@ class Store:
             ) from error
 
 
-def _write_built(folder: Path, spent: Spent) -> None:
+def _write_build_time(folder: Path, spent: Elapsed) -> None:
     """Notes what building a folder took."""
     write_atomic(folder / BUILT, json.dumps(asdict(spent)) + "\n")
 
 
-def read_built(folder: Path) -> Spent | None:
+def read_build_time(folder: Path) -> Elapsed | None:
     """What building a folder took; None where it was built before that was noted."""
     try:
-        return Spent(**json.loads((folder / BUILT).read_text(encoding="utf-8")))
+        return Elapsed(**json.loads((folder / BUILT).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _hold_lock(path: Path) -> Iterator[None]:
     """Lets one builder of a folder in at a time, and clears away what dead builders left."""
-    with full_disk(path):
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    lock = _lock_of(path)
+    lock = _make_lock_path(path)
     try:
-        handle = _take(lock, wait=False)
+        handle = _acquire_lock(lock, wait=False)
     except BlockingIOError:
         print(f"another process builds this {path.parent.name}: waiting for it", file=sys.stderr)
-        handle = _take(lock, wait=True)
+        handle = _acquire_lock(lock, wait=True)
     try:
         if handle is not None:
-            _sweep(path)
+            _remove_leftovers(path)
         yield
     finally:
         if handle is not None:
-            _let_go(lock, handle)
+            _release_lock(lock, handle)
 
 
-def _lock_of(path: Path) -> Path:
+def _make_lock_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
 
 
-def _take(lock: Path, wait: bool) -> int | None:
+def _acquire_lock(lock: Path, wait: bool) -> int | None:
     """The descriptor of a lock file that is now ours.
 
     Args:
@@ -260,14 +269,14 @@ def _take(lock: Path, wait: bool) -> int | None:
                 os.close(handle)
 
 
-def _let_go(lock: Path, handle: int) -> None:
+def _release_lock(lock: Path, handle: int) -> None:
     """Removes a lock file while it is still held, so that no waiting process keeps to it."""
     with suppress(OSError):
         lock.unlink()
     os.close(handle)
 
 
-def _sweep(path: Path) -> None:
+def _remove_leftovers(path: Path) -> None:
     """Removes what builders that died left beside `path`, whose lock we hold.
 
     A builder holds the lock of its folder while it works aside: what nobody holds is dead.
@@ -278,15 +287,15 @@ def _sweep(path: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
             continue
         try:
-            handle = _take(_lock_of(whose), wait=False)
+            handle = _acquire_lock(_make_lock_path(whose), wait=False)
         except BlockingIOError:
             continue
         if handle is not None:
             shutil.rmtree(left, ignore_errors=True)
-            _let_go(_lock_of(whose), handle)
+            _release_lock(_make_lock_path(whose), handle)
 
 
-def _whole(path: Path, key: str) -> bool:
+def _is_intact(path: Path, key: str) -> bool:
     """Whether `path` stands, says that it is `key`, and has its files as they were written.
 
     The key is written last, so that all was there then; what a disk or a user has cut or emptied
@@ -295,12 +304,12 @@ def _whole(path: Path, key: str) -> bool:
     try:
         if (path / KEY_FILE).read_text(encoding="utf-8") != key:
             return False
-        return bool(json.loads((path / FILES_FILE).read_bytes()) == listed(path))
+        return bool(json.loads((path / FILES_FILE).read_bytes()) == list_files(path))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return False
 
 
-def listed(path: Path) -> dict[str, list[int | str]]:
+def list_files(path: Path) -> dict[str, list[int | str]]:
     """The files of a folder by their names in it: size in bytes and checksum of the beginning."""
     out: dict[str, list[int | str]] = {}
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
@@ -312,21 +321,21 @@ def listed(path: Path) -> dict[str, list[int | str]]:
     return out
 
 
-def _clear(path: Path, key: str) -> None:
+def _remove_damaged(path: Path, key: str) -> None:
     """Takes away a damaged folder (one that lost its key) so that it can be built again."""
-    taken = aside(path)
+    taken = make_temporary_path(path)
     try:
         path.rename(taken)
     except FileNotFoundError:
         return
     # between our look and our rename another process may have put a whole one in place
-    if _whole(taken, key):
+    if _is_intact(taken, key):
         try:
             taken.rename(path)
             return
         except OSError:
             # a third process has put its own there, equal to this one
-            if not _whole(path, key):
+            if not _is_intact(path, key):
                 raise
     if taken.is_dir():
         shutil.rmtree(taken, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recsys.runtime import command
 
-command.listen(__name__)
+command.exit_on_interrupt(__name__)
 
 
 import sys
@@ -15,7 +15,7 @@ from pathlib import Path
 from recsys.errors import ConfigError, RecsysError
 from recsys.sweep import parsing, record
 from recsys.sweep.command import expand_resume, find_newest, run_to_end
-from recsys.sweep.definition import PRUNERS, SAMPLERS, Keys
+from recsys.sweep.definition import PRUNERS, SAMPLERS, SweepOptions
 
 USAGE = """usage: python -m recsys.sweep sweep=NAME [key=value ...]
        python -m recsys.sweep resume=FOLDER|last [trials=N] [workers=N]
@@ -54,13 +54,13 @@ def main(argv: Sequence[str]) -> int:
 def format_usage() -> str:
     """What --help prints."""
     lines = [USAGE]
-    for f in fields(Keys):
+    for f in fields(SweepOptions):
         default = "null" if f.default is None else str(f.default).lower()
         lines.append(f"  {f.name + '=' + default:<24}{f.metadata['help']}")
     lines += ["", "All other keys are those of a run: see python -m recsys.fit --help.", ""]
     lines += ["sweeps:"]
-    for name in parsing.names():
-        first = parsing.find(name).read_text(encoding="utf-8").splitlines()[0]
+    for name in parsing.list_sweeps():
+        first = parsing.find_sweep_file(name).read_text(encoding="utf-8").splitlines()[0]
         lines.append(f"  {name:<22}{first.removeprefix('#').strip()}")
     for title, known in (("samplers", SAMPLERS), ("pruners", PRUNERS)):
         lines += ["", f"{title}:"]
@@ -78,16 +78,16 @@ def _show_sweep(what: str, words: Sequence[str]) -> int:
     if len(words) > 1 and not all("=" in word for word in words):
         raise ConfigError(f"{what} takes one folder, or the words of the sweep's command.")
     if words and all("=" in word for word in words):
-        folder = parsing.read(words).folder
+        folder = parsing.read_definition(words).folder
     else:
         folder = Path(words[0]) if words else find_newest("runs")
-    sweep = record.load(folder)
+    sweep = record.read_record(folder)
     if what == "status":
-        status.show(sweep, details=detailed)
+        status.print_status(sweep, details=detailed)
     else:
-        print(f"page: {page.write(sweep)}")
+        print(f"page: {page.write_page(sweep)}")
     return 0
 
 
 if __name__ == "__main__":
-    command.command(main)
+    command.run_command(main)

@@ -14,8 +14,8 @@ from recsys.config.yaml_file import write_words
 from recsys.errors import ConfigError, make_error
 from recsys.runtime.files import write_atomic
 from recsys.sweep import parsing, record
-from recsys.sweep.definition import Definition
-from recsys.sweep.record import Sweep
+from recsys.sweep.definition import SweepDefinition
+from recsys.sweep.record import SweepRecord
 
 COMMAND = "command.json"
 """The words of the command, in the sweep's folder, by which `resume=` goes on."""
@@ -34,7 +34,7 @@ class SweepResult:
     """
 
     folder: Path
-    sweep: Sweep
+    sweep: SweepRecord
 
     @property
     def commands(self) -> Mapping[str, str]:
@@ -59,7 +59,7 @@ class SweepResult:
         from recsys.compare.report import table
         from recsys.sweep.report import tables
 
-        return "\n".join(table.page(tables.methods(self.sweep)))
+        return "\n".join(table.render_html(tables.make_method_table(self.sweep)))
 
 
 def run_sweep(*words: str, **keys: object) -> SweepResult:
@@ -84,12 +84,12 @@ def run_sweep(*words: str, **keys: object) -> SweepResult:
     code = run_to_end(asked)
     if code == 128 + SIGINT:
         raise KeyboardInterrupt
-    folder = parsing.read(asked).folder
+    folder = parsing.read_definition(asked).folder
     if code:
         raise make_error(
             code, f"{folder}: the sweep ended with code {code}; what it printed says why."
         )
-    return SweepResult(folder, record.load(folder))
+    return SweepResult(folder, record.read_record(folder))
 
 
 def find_newest(output: str) -> Path:
@@ -133,7 +133,7 @@ def expand_resume(words: Sequence[str]) -> list[str]:
     if "output" not in given:  # it was told from another folder, or has moved
         found = [word for word in found if not word.startswith("output=")]
         found.append(f"output={folder.parent}")
-    if parsing.read(found).folder.resolve() != folder.resolve():
+    if parsing.read_definition(found).folder.resolve() != folder.resolve():
         raise ConfigError(_explain_change(folder, before, sorted(given)))
     return found
 
@@ -147,7 +147,7 @@ def _explain_change(folder: Path, before: Sequence[str], given: Sequence[str]) -
         given: Keys of the words that were added now.
     """
     asked = dict(word.partition("=")[::2] for word in before)
-    path, kept = parsing.find(asked["sweep"]), folder / "sweep.yaml"
+    path, kept = parsing.find_sweep_file(asked["sweep"]), folder / "sweep.yaml"
     if kept.is_file() and path.read_bytes() != kept.read_bytes():
         return (
             f"{path} was edited since {folder} began, whose trials cannot stand beside those of "
@@ -161,31 +161,31 @@ def _explain_change(folder: Path, before: Sequence[str], given: Sequence[str]) -
 def run_to_end(words: Sequence[str]) -> int:
     """Runs a sweep to its end."""
     from recsys.sweep import samplers
-    from recsys.sweep.running.driver import Driver
-    from recsys.sweep.running.studies import left_out
-    from recsys.sweep.space import plans
+    from recsys.sweep.running.driver import SweepDriver
+    from recsys.sweep.running.studies import describe_left_out
+    from recsys.sweep.space import make_plans
 
-    definition = parsing.read(words)
-    found = plans(definition)
-    samplers.check(definition)
+    definition = parsing.read_definition(words)
+    found = make_plans(definition)
+    samplers.check_options(definition)
     folder = definition.folder
     _check_storage(folder, definition)
     _make_folder(folder, words, definition)
     print(f"sweep: {folder}", flush=True)
-    searched = {d.key(plan.method) for plan in found.values() for d in plan.space}
+    searched = {d.get_key(plan.method) for plan in found.values() for d in plan.space}
     for key in sorted(searched & {word.partition("=")[0] for word in words}):
         print(f"{key} is searched; the command's value of it is not used.", flush=True)
-    for sentence in left_out(found):
+    for sentence in describe_left_out(found):
         print(sentence, flush=True)
     print(
         "each trial has a line here when it ends (meanwhile: python -m recsys.sweep status "
         f"{folder})",
         flush=True,
     )
-    return Driver(definition, found, lambda text: print(text, flush=True)).run()
+    return SweepDriver(definition, found, lambda text: print(text, flush=True)).run()
 
 
-def _check_storage(folder: Path, definition: Definition) -> None:
+def _check_storage(folder: Path, definition: SweepDefinition) -> None:
     """Refuses to begin anew in one storage what another one has the trials of.
 
     Raises:
@@ -203,7 +203,7 @@ def _check_storage(folder: Path, definition: Definition) -> None:
         )
 
 
-def _make_folder(folder: Path, words: Sequence[str], definition: Definition) -> None:
+def _make_folder(folder: Path, words: Sequence[str], definition: SweepDefinition) -> None:
     """Makes the folder with the command and the sweep's file.
 
     The URL of a database is left out: it may hold a password.
@@ -217,5 +217,5 @@ def _make_folder(folder: Path, words: Sequence[str], definition: Definition) -> 
     kept = [make_absolute(word) for word in words if not word.startswith("storage=")]
     write_atomic(folder / COMMAND, json.dumps(kept, indent=1) + "\n")
     asked = dict(word.partition("=")[::2] for word in words)
-    path = parsing.find(asked["sweep"])
+    path = parsing.find_sweep_file(asked["sweep"])
     write_atomic(folder / "sweep.yaml", path.read_text(encoding="utf-8"))

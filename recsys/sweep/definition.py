@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from recsys.config.compose import Run, to_node
+from recsys.config.compose import RunConfig, make_node
 from recsys.config.schema import option
 from recsys.config.yaml_file import Node
-from recsys.sweep.record import Objective, Value
+from recsys.sweep.record import SweepObjective, Value
 
 ALONE = "all"
 """The method's name where a sweep has no `methods`."""
@@ -51,7 +51,7 @@ TUNES = ("tpe", "gp", "cmaes")
 
 
 @dataclass(frozen=True)
-class Dimension:
+class SearchDimension:
     """One axis of the search space.
 
     Attributes:
@@ -76,13 +76,13 @@ class Dimension:
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     instead: Mapping[str, str] = field(default_factory=dict)
 
-    def key(self, method: str) -> str:
+    def get_key(self, method: str) -> str:
         """The configuration key that it sets in a method."""
         return self.instead.get(method, self.name)
 
 
 @dataclass
-class Keys:
+class SweepOptions:
     """The keys of a sweep's command and file, beside those of a run."""
 
     sweep: str | None = option(None, "name of a file in sweeps/, without .yaml, or a path")
@@ -105,7 +105,7 @@ class Keys:
 
 
 @dataclass(frozen=True)
-class Budget:
+class MethodBudget:
     """What each method may use; whatever ends first.
 
     Attributes:
@@ -118,7 +118,7 @@ class Budget:
     hours: float | None = None
     epochs: int | None = None
 
-    def text(self) -> str:
+    def describe(self) -> str:
         """The budget in words."""
         parts = [
             f"{value:g} {f.name}"
@@ -129,7 +129,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Plug:
+class PluginConfig:
     """A sampler or pruner by name, with its options."""
 
     name: str
@@ -137,7 +137,7 @@ class Plug:
 
 
 @dataclass(frozen=True)
-class Definition:
+class SweepDefinition:
     """A sweep as it was asked for.
 
     Attributes:
@@ -164,11 +164,11 @@ class Definition:
     name: str
     words: tuple[str, ...]
     methods: Mapping[str, tuple[str, ...]]
-    space: tuple[Dimension, ...]
-    objectives: tuple[Objective, ...]
-    sampler: Plug
-    pruner: Plug
-    budget: Budget
+    space: tuple[SearchDimension, ...]
+    objectives: tuple[SweepObjective, ...]
+    sampler: PluginConfig
+    pruner: PluginConfig
+    budget: MethodBudget
     seeds: int = 1
     final_seeds: int = 3
     seed: int = 0
@@ -180,7 +180,7 @@ class Definition:
     some: bool = False
     details: bool = False
 
-    def digest(self) -> str:
+    def compute_digest(self) -> str:
         """Eight letters that tell sweeps apart whose trials cannot stand in one study.
 
         The budget, the closing runs, workers, storage and logs may change when a sweep goes on.
@@ -189,9 +189,9 @@ class Definition:
             self.name,
             self.words,
             {name: list(words) for name, words in self.methods.items()},
-            [_plain(dimension) for dimension in self.space],
-            [_told(objective) for objective in self.objectives],
-            [_plain(self.sampler), _plain(self.pruner), self.seeds, self.seed],
+            [_make_node(dimension) for dimension in self.space],
+            [_format_objective(objective) for objective in self.objectives],
+            [_make_node(self.sampler), _make_node(self.pruner), self.seeds, self.seed],
         ]
         if any(dimension.instead for dimension in self.space):
             parts.append("a method's study names the keys that are set in it")  # did not before
@@ -200,21 +200,21 @@ class Definition:
     @property
     def folder(self) -> Path:
         """The sweep's folder: the same command finds it again."""
-        return Path(self.output) / f"{self.name}-{self.digest()}"
+        return Path(self.output) / f"{self.name}-{self.compute_digest()}"
 
 
-def _told(objective: Objective) -> str:
+def _format_objective(objective: SweepObjective) -> str:
     """An objective's name, and its direction where that is not the one to be expected."""
     expected = "maximize" if objective.name == VALIDATION else "minimize"
     name, direction = objective.name, objective.direction
     return name if direction == expected else f"{direction} {name}"
 
 
-def _plain(value: object) -> Node:
+def _make_node(value: object) -> Node:
     return {f.name: getattr(value, f.name) for f in fields(cast(Any, value))}
 
 
-def flat(run: Run) -> dict[str, Value]:
+def flatten_run(run: RunConfig) -> dict[str, Value]:
     """A run's configuration by dotted key; an axis has its choice's name."""
     out: dict[str, Value] = {}
 
@@ -227,5 +227,5 @@ def flat(run: Run) -> dict[str, Value]:
                 if key == "name":
                     out[prefix.removesuffix(".")] = value
 
-    walk(to_node(run), "")
+    walk(make_node(run), "")
     return out

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import cast
 
-from recsys.config.compose import Run, nearest
+from recsys.config.compose import RunConfig, nearest
 from recsys.config.shipped import (
     find_file,
     find_folders,
@@ -24,13 +24,13 @@ from recsys.sweep.definition import (
     PRUNERS,
     SAMPLERS,
     VALIDATION,
-    Budget,
-    Definition,
-    Dimension,
-    Keys,
-    Plug,
+    MethodBudget,
+    PluginConfig,
+    SearchDimension,
+    SweepDefinition,
+    SweepOptions,
 )
-from recsys.sweep.record import Objective, Value
+from recsys.sweep.record import SweepObjective, Value
 
 MOST = 1_000_000
 """Largest number of trials, epochs, seeds or workers: more is a slip of the hand."""
@@ -43,12 +43,12 @@ FILE_KEYS = (
 )
 
 
-def names() -> list[str]:
+def list_sweeps() -> list[str]:
     """Names of the sweeps of the working folder and of those that are shipped, sorted."""
     return list_names(find_folders("sweep"))
 
 
-def find(name: str) -> Path:
+def find_sweep_file(name: str) -> Path:
     """The file of a sweep.
 
     Raises:
@@ -57,50 +57,60 @@ def find(name: str) -> Path:
     return find_file("sweep", name, find_folders("sweep"), Path())
 
 
-def read(words: Sequence[str]) -> Definition:
+def read_definition(words: Sequence[str]) -> SweepDefinition:
     """The sweep that the words of a command ask for; what needs a composed run is not checked.
 
     Args:
-        words: `key=value` words: those of `Keys`, the rest are of the run.
+        words: `key=value` words: those of `SweepOptions`, the rest are of the run.
 
     Raises:
         ConfigError: A word or a line of the file is wrong.
     """
-    asked, base = _split(words)
+    asked, base = _split_options(words)
     if asked.sweep is None:
-        raise ConfigError(f"name a sweep, as in sweep=smoke (there are: {', '.join(names())}).")
-    path = find(asked.sweep)
+        raise ConfigError(
+            f"name a sweep, as in sweep=smoke (there are: {', '.join(list_sweeps())})."
+        )
+    path = find_sweep_file(asked.sweep)
     content = read_mapping(path)
     for key in content:
         if key not in FILE_KEYS:
             raise ConfigError(
                 f"{path}: '{key}' is no key of a sweep.{nearest(str(key), FILE_KEYS)}"
             )
-    seed, output, tracking, rest = _set_apart(base)
-    experiment = _text(content.get("experiment"), path, "experiment")
+    seed, output, tracking, rest = _split_run_words(base)
+    experiment = _parse_text(content.get("experiment"), path, "experiment")
     if is_path(experiment):  # as it leads from the sweep's file, where trials may not run
         experiment = str(find_file("experiment", experiment, (), path.parent).absolute())
-    methods = _methods(content.get("methods", {}), path)
+    methods = _parse_methods(content.get("methods", {}), path)
     if asked.methods is not None:
-        methods = _some(methods, asked.methods.split(","), path)
+        methods = _select_methods(methods, asked.methods.split(","), path)
     given = {word.partition("=")[0] for word in rest}
-    own = [w for w in _words(content.get("with", {}), path, "with") if w.split("=")[0] not in given]
+    own = [
+        w
+        for w in _parse_words(content.get("with", {}), path, "with")
+        if w.split("=")[0] not in given
+    ]
     if "experiment" not in given:
         own.insert(0, f"experiment={experiment}")
-    budget = _budget(content.get("budget", {}), path)
+    budget = _parse_budget(content.get("budget", {}), path)
     if any(value is not None for value in (asked.trials, asked.hours, asked.epochs)):
-        budget = Budget(asked.trials, asked.hours, asked.epochs)
-    found = Definition(
+        budget = MethodBudget(asked.trials, asked.hours, asked.epochs)
+    found = SweepDefinition(
         name=path.stem,
         words=(*own, *rest),
         methods=methods,
-        space=_space(content.get("space"), path),
-        objectives=_objectives(content.get("objectives", {VALIDATION: "maximize"}), path),
-        sampler=_plug(asked.sampler or content.get("sampler", "tpe"), SAMPLERS, path, "sampler"),
-        pruner=_plug(asked.pruner or content.get("pruner", "none"), PRUNERS, path, "pruner"),
+        space=_parse_space(content.get("space"), path),
+        objectives=_parse_objectives(content.get("objectives", {VALIDATION: "maximize"}), path),
+        sampler=_parse_plugin(
+            asked.sampler or content.get("sampler", "tpe"), SAMPLERS, path, "sampler"
+        ),
+        pruner=_parse_plugin(
+            asked.pruner or content.get("pruner", "none"), PRUNERS, path, "pruner"
+        ),
         budget=budget,
-        seeds=asked.seeds or _count(content.get("seeds", 1), path, "seeds", 1),
-        final_seeds=_count(content.get("final_seeds", 3), path, "final_seeds", 0)
+        seeds=asked.seeds or _parse_count(content.get("seeds", 1), path, "seeds", 1),
+        final_seeds=_parse_count(content.get("final_seeds", 3), path, "final_seeds", 0)
         if asked.final_seeds is None
         else asked.final_seeds,
         seed=seed,
@@ -112,29 +122,29 @@ def read(words: Sequence[str]) -> Definition:
         some=asked.methods is not None,
         details=asked.details,
     )
-    _check(found, path)
+    _check_definition(found, path)
     return found
 
 
-def _split(words: Sequence[str]) -> tuple[Keys, list[str]]:
+def _split_options(words: Sequence[str]) -> tuple[SweepOptions, list[str]]:
     """The sweep's own keys, and the words of the run."""
-    own = {f.name: f for f in fields(Keys)}
-    asked, rest = Keys(), []
+    own = {f.name: f for f in fields(SweepOptions)}
+    asked, rest = SweepOptions(), []
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"'{word}' is not of the form key=value, as in optimizer.lr=3e-4.")
         if key not in own:
-            if "." not in key and key not in {f.name for f in fields(Run)}:
-                known = [*own, *(f.name for f in fields(Run))]
+            if "." not in key and key not in {f.name for f in fields(RunConfig)}:
+                known = [*own, *(f.name for f in fields(RunConfig))]
                 raise ConfigError(f"'{key}' is no key of a sweep or a run.{nearest(key, known)}")
             rest.append(make_absolute(word))
             continue
-        setattr(asked, key, _typed(key, value, own[key].metadata["least"]))
+        setattr(asked, key, _parse_option(key, value, own[key].metadata["least"]))
     return asked, rest
 
 
-def _set_apart(words: Sequence[str]) -> tuple[int, str, list[str], list[str]]:
+def _split_run_words(words: Sequence[str]) -> tuple[int, str, list[str], list[str]]:
     """Seed, output and the words on tracking, which are no part of the question; and the rest."""
     seed, output = 0, "runs"
     tracking: list[str] = []
@@ -142,7 +152,7 @@ def _set_apart(words: Sequence[str]) -> tuple[int, str, list[str], list[str]]:
     for word in words:
         key, _, value = word.partition("=")
         if key == "seed":
-            seed = _whole(value, "seed")
+            seed = _parse_integer(value, "seed")
             if seed > SEEDS:
                 raise ConfigError(f"seed is {value}; set it to {SEEDS} or less.")
         elif key == "output":
@@ -152,10 +162,10 @@ def _set_apart(words: Sequence[str]) -> tuple[int, str, list[str], list[str]]:
     return seed, output, tracking, rest
 
 
-def _typed(key: str, value: str, least: float | None) -> Value:
-    """A value of one of `Keys`."""
+def _parse_option(key: str, value: str, least: float | None) -> Value:
+    """A value of one of `SweepOptions`."""
     if key in ("trials", "epochs", "seeds", "final_seeds", "workers"):
-        number: float = _whole(value, key)
+        number: float = _parse_integer(value, key)
     elif key == "hours":
         try:
             number = float(value)
@@ -172,46 +182,46 @@ def _typed(key: str, value: str, least: float | None) -> Value:
     if least is not None and not number >= least:
         raise ConfigError(f"{key} is {value}; set it to {least:g} or more.")
     if number > MOST:
-        raise ConfigError(f"{key} is {_shown(value)}; set it to {MOST} or less.")
+        raise ConfigError(f"{key} is {_shorten(value)}; set it to {MOST} or less.")
     return number
 
 
-def _whole(value: str, key: str) -> int:
+def _parse_integer(value: str, key: str) -> int:
     if not (value.isascii() and value.isdigit()):
         raise ConfigError(f"{key} is '{value}'; set it to a whole number.")
     if len(value.lstrip("0")) > len(str(SEEDS)):  # also more than Python reads at all
-        raise ConfigError(f"{key} is {_shown(value)}; set it to {SEEDS} or less.")
+        raise ConfigError(f"{key} is {_shorten(value)}; set it to {SEEDS} or less.")
     return int(value)
 
 
-def _shown(value: object) -> str:
+def _shorten(value: object) -> str:
     """A value in a sentence, cut where it is long."""
     text = str(value)
     return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"
 
 
-def _text(value: object, path: Path, key: str) -> str:
+def _parse_text(value: object, path: Path, key: str) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{path}: {key} names an experiment, as in {key}: lora_two_tower.")
     return value
 
 
-def _count(value: object, path: Path, key: str, least: int) -> int:
+def _parse_count(value: object, path: Path, key: str, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{path}: {key} is {value!r}; set it to a whole number from {least} on.")
     if value > MOST:
-        raise ConfigError(f"{path}: {key} is {_shown(value)}; set it to {MOST} or less.")
+        raise ConfigError(f"{path}: {key} is {_shorten(value)}; set it to {MOST} or less.")
     return value
 
 
-def _words(node: object, path: Path, key: str) -> list[str]:
+def _parse_words(node: object, path: Path, key: str) -> list[str]:
     """Words of a mapping, nested or dotted."""
     if not isinstance(node, dict):
         raise ConfigError(f"{path}: {key} is a mapping of keys to values, not {node!r}.")
     out: list[str] = []
     for name, value in node.items():
         if isinstance(value, dict):
-            out += [f"{name}.{word}" for word in _words(value, path, f"{key}.{name}")]
+            out += [f"{name}.{word}" for word in _parse_words(value, path, f"{key}.{name}")]
         else:
             top = key == "with" or (key.startswith("methods.") and key.count(".") == 1)
             if top and name in ("seed", "output"):
@@ -220,11 +230,12 @@ def _words(node: object, path: Path, key: str) -> list[str]:
     return out
 
 
-def _methods(node: object, path: Path) -> dict[str, tuple[str, ...]]:
+def _parse_methods(node: object, path: Path) -> dict[str, tuple[str, ...]]:
     if not isinstance(node, dict):
         raise ConfigError(f"{path}: methods is a mapping of names to keys, not {node!r}.")
     found = {
-        str(name): tuple(_words(value, path, f"methods.{name}")) for name, value in node.items()
+        str(name): tuple(_parse_words(value, path, f"methods.{name}"))
+        for name, value in node.items()
     }
     for name in found:
         if not name.replace("_", "").replace("-", "").isalnum():
@@ -234,7 +245,7 @@ def _methods(node: object, path: Path) -> dict[str, tuple[str, ...]]:
     return found or {ALONE: ()}
 
 
-def _some(
+def _select_methods(
     methods: Mapping[str, tuple[str, ...]], asked: Sequence[str], path: Path
 ) -> dict[str, tuple[str, ...]]:
     for name in asked:
@@ -243,8 +254,8 @@ def _some(
     return {name: words for name, words in methods.items() if name in asked}
 
 
-def _budget(node: object, path: Path) -> Budget:
-    known = [f.name for f in fields(Budget)]
+def _parse_budget(node: object, path: Path) -> MethodBudget:
+    known = [f.name for f in fields(MethodBudget)]
     if not isinstance(node, dict) or set(node) - set(known):
         raise ConfigError(f"{path}: budget is a mapping with some of {', '.join(known)}.")
     for key, value in node.items():
@@ -254,11 +265,13 @@ def _budget(node: object, path: Path) -> Budget:
         if not 0 < value < math.inf:
             raise ConfigError(f"{path}: budget.{key} is {value!r}; set it above 0.")
         if value > MOST:
-            raise ConfigError(f"{path}: budget.{key} is {_shown(value)}; set it to {MOST} or less.")
-    return Budget(**node)
+            raise ConfigError(
+                f"{path}: budget.{key} is {_shorten(value)}; set it to {MOST} or less."
+            )
+    return MethodBudget(**node)
 
 
-def _plug(node: object, known: Mapping[str, str], path: Path, key: str) -> Plug:
+def _parse_plugin(node: object, known: Mapping[str, str], path: Path, key: str) -> PluginConfig:
     """A name, or a mapping with `name` and options; the options are checked where it is made."""
     content = {"name": node} if isinstance(node, str) else node
     if not isinstance(content, dict) or not isinstance(content.get("name"), str):
@@ -266,10 +279,10 @@ def _plug(node: object, known: Mapping[str, str], path: Path, key: str) -> Plug:
     name = content["name"]
     if name not in known:
         raise ConfigError(f"{key}: '{name}' is not known.{nearest(name, known)}")
-    return Plug(name, {k: v for k, v in content.items() if k != "name"})
+    return PluginConfig(name, {k: v for k, v in content.items() if k != "name"})
 
 
-def _objectives(node: object, path: Path) -> tuple[Objective, ...]:
+def _parse_objectives(node: object, path: Path) -> tuple[SweepObjective, ...]:
     known = [VALIDATION, *(f"cost.{name}" for name in COSTS)]
     if not isinstance(node, dict) or not 1 <= len(node) <= 2:
         raise ConfigError(
@@ -283,17 +296,17 @@ def _objectives(node: object, path: Path) -> tuple[Objective, ...]:
             raise ConfigError(
                 f"{path}: objectives.{name} is {direction!r}; set it to maximize or minimize."
             )
-    return tuple(Objective(name, name, direction) for name, direction in node.items())
+    return tuple(SweepObjective(name, name, direction) for name, direction in node.items())
 
 
 _DIMENSION = ("low", "high", "log", "type", "points", "choices", "when", "instead")
 
 
-def _space(node: object, path: Path) -> tuple[Dimension, ...]:
+def _parse_space(node: object, path: Path) -> tuple[SearchDimension, ...]:
     if not isinstance(node, dict) or not node:
         raise ConfigError(f"{path}: space maps each key to low and high, or to choices.")
-    found = {str(name): _dimension(str(name), value, path) for name, value in node.items()}
-    ordered: dict[str, Dimension] = {}
+    found = {str(name): _parse_dimension(str(name), value, path) for name, value in node.items()}
+    ordered: dict[str, SearchDimension] = {}
     while len(ordered) < len(found):
         ready = [
             d
@@ -307,7 +320,7 @@ def _space(node: object, path: Path) -> tuple[Dimension, ...]:
     return tuple(ordered.values())
 
 
-def _dimension(name: str, node: object, path: Path) -> Dimension:
+def _parse_dimension(name: str, node: object, path: Path) -> SearchDimension:
     where = f"{path}: space.{name}"
     if not isinstance(node, dict):
         raise ConfigError(f"{where} is a mapping with low and high, or with choices.")
@@ -316,17 +329,17 @@ def _dimension(name: str, node: object, path: Path) -> Dimension:
             raise ConfigError(f"{where}: '{key}' is no key of it.{nearest(str(key), _DIMENSION)}")
     when = {
         str(key): tuple(value) if isinstance(value, list) else (value,)
-        for key, value in _mapping(node.get("when", {}), f"{where}.when").items()
+        for key, value in _parse_mapping(node.get("when", {}), f"{where}.when").items()
     }
-    instead = {str(k): str(v) for k, v in _mapping(node.get("instead", {}), where).items()}
+    instead = {str(k): str(v) for k, v in _parse_mapping(node.get("instead", {}), where).items()}
     if "choices" in node:
         choices = node["choices"]
         if not isinstance(choices, list) or not choices or set(node) & {"low", "high", "log"}:
             raise ConfigError(f"{where}: choices is a list of values, without low, high and log.")
         if any(isinstance(value, list | dict) for value in choices):
             raise ConfigError(f"{where}: each of the choices is a number, a text, true or null.")
-        return Dimension(name, "choice", choices=tuple(choices), when=when, instead=instead)
-    low, high = _number(node, "low", where), _number(node, "high", where)
+        return SearchDimension(name, "choice", choices=tuple(choices), when=when, instead=instead)
+    low, high = _parse_number(node, "low", where), _parse_number(node, "high", where)
     log = node.get("log", False)
     if not isinstance(log, bool) or (log and not low > 0) or not low < high:
         raise ConfigError(f"{where}: low is below high, and above 0 where log is true.")
@@ -336,24 +349,24 @@ def _dimension(name: str, node: object, path: Path) -> Dimension:
         raise ConfigError(f"{where}.type is float, or int with low and high that are whole.")
     points = node.get("points")
     if points is not None:
-        points = _count(points, path, f"space.{name}.points", 2)
-    return Dimension(name, kind, log, low, high, points, when=when, instead=instead)
+        points = _parse_count(points, path, f"space.{name}.points", 2)
+    return SearchDimension(name, kind, log, low, high, points, when=when, instead=instead)
 
 
-def _number(node: Node, key: str, where: str) -> int | float:
+def _parse_number(node: Node, key: str, where: str) -> int | float:
     value = node.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ConfigError(f"{where}.{key} is {value!r}; set it to a number.")
     return value
 
 
-def _mapping(node: object, where: str) -> Node:
+def _parse_mapping(node: object, where: str) -> Node:
     if not isinstance(node, dict):
         raise ConfigError(f"{where} is a mapping of keys, not {node!r}.")
     return cast(Node, node)
 
 
-def _check(found: Definition, path: Path) -> None:
+def _check_definition(found: SweepDefinition, path: Path) -> None:
     """What parts of a definition ask of each other."""
     for tag in (f"sweep={found.name}", *(f"method={name}" for name in found.methods)):
         if len(tag) > 64:
@@ -383,11 +396,11 @@ def _check(found: Definition, path: Path) -> None:
         for d in found.space:
             if d.kind != "choice" and d.points is None:
                 raise ConfigError(f"{path}: space.{d.name} needs `points` for a grid.")
-    elif found.budget == Budget():
+    elif found.budget == MethodBudget():
         raise ConfigError(f"{path}: budget is missing, as in budget: {{trials: 16}}.")
     for d in found.space:
         for method in d.instead:
-            if method not in found.methods and method not in _methods(
+            if method not in found.methods and method not in _parse_methods(
                 read_mapping(path).get("methods", {}), path
             ):
                 raise ConfigError(

@@ -21,7 +21,7 @@ Value = float | int | str | bool | None
 
 
 @dataclass(frozen=True)
-class Axis:
+class SearchAxis:
     """A dimension of the search space, as pictures need it.
 
     Attributes:
@@ -44,7 +44,7 @@ class Axis:
     methods: tuple[str, ...]
     keys: Mapping[str, str] = field(default_factory=dict)
 
-    def key(self, method: str) -> str:
+    def get_key(self, method: str) -> str:
         """The configuration key that it sets in a method."""
         return self.keys.get(method, self.name)
 
@@ -56,7 +56,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Objective:
+class SweepObjective:
     """What is made best.
 
     Attributes:
@@ -71,7 +71,7 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialRecord:
     """One trial: a run, or a run for each of several seeds.
 
     Attributes:
@@ -112,7 +112,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class SweepRecord:
     """A sweep as it stands.
 
     Attributes:
@@ -135,11 +135,11 @@ class Sweep:
     name: str
     folder: Path
     methods: tuple[str, ...]
-    axes: tuple[Axis, ...]
-    objectives: tuple[Objective, ...]
+    axes: tuple[SearchAxis, ...]
+    objectives: tuple[SweepObjective, ...]
     budget: str
     planned: int | None
-    trials: tuple[Trial, ...]
+    trials: tuple[TrialRecord, ...]
     finals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tests: Mapping[str, tuple[Mapping[str, float], ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -147,35 +147,37 @@ class Sweep:
     floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
 
-    def of(self, method: str, *states: State) -> list[Trial]:
+    def select_trials(self, method: str, *states: State) -> list[TrialRecord]:
         """The trials of a method in some states, by number; all of them without a state."""
         return [t for t in self.trials if t.method == method and (not states or t.state in states)]
 
-    def best(self, method: str) -> Trial | None:
+    def find_best(self, method: str) -> TrialRecord | None:
         """The best complete trial of a method by the first objective; the earliest of equals."""
-        found = self.of(method, "complete")
+        found = self.select_trials(method, "complete")
         sign = -1.0 if self.objectives[0].direction == "maximize" else 1.0
         return min(found, key=lambda t: (sign * t.objectives[0], t.number), default=None)
 
-    def set_keys(self, trial: Trial) -> dict[str, Value]:
+    def get_key_values(self, trial: TrialRecord) -> dict[str, Value]:
         """The values of a trial by the keys that were set in its method."""
-        keys = {axis.name: axis.key(trial.method) for axis in self.axes}
+        keys = {axis.name: axis.get_key(trial.method) for axis in self.axes}
         return {keys.get(name, name): value for name, value in trial.values.items()}
 
-    def own(self, method: str) -> Sweep:
+    def select_method(self, method: str) -> SweepRecord:
         """One method by itself, with the keys that are set in it as names of the axes."""
         return replace(
             self,
             axes=tuple(
-                replace(axis, name=axis.key(method), methods=(method,), keys={})
+                replace(axis, name=axis.get_key(method), methods=(method,), keys={})
                 for axis in self.axes
                 if method in axis.methods
             ),
-            trials=tuple(replace(t, values=self.set_keys(t)) for t in self.of(method)),
+            trials=tuple(
+                replace(t, values=self.get_key_values(t)) for t in self.select_trials(method)
+            ),
         )
 
 
-def save(sweep: Sweep) -> None:
+def write_record(sweep: SweepRecord) -> None:
     """Writes `sweep.json` whole.
 
     Raises:
@@ -186,7 +188,7 @@ def save(sweep: Sweep) -> None:
     write_atomic(sweep.folder / FILE, json.dumps(node, indent=1) + "\n")
 
 
-def load(folder: Path) -> Sweep:
+def read_record(folder: Path) -> SweepRecord:
     """A sweep from its folder.
 
     Raises:
@@ -197,13 +199,13 @@ def load(folder: Path) -> Sweep:
         raise ConfigError(f"{folder} is no sweep's folder: {FILE} is missing.")
     try:
         node = json.loads(path.read_text(encoding="utf-8"))
-        return Sweep(
-            **{f.name: node[f.name] for f in fields(Sweep) if f.name in _PLAIN},
+        return SweepRecord(
+            **{f.name: node[f.name] for f in fields(SweepRecord) if f.name in _PLAIN},
             folder=folder,
             methods=tuple(node["methods"]),
-            axes=tuple(_axis(each) for each in node["axes"]),
-            objectives=tuple(Objective(**each) for each in node["objectives"]),
-            trials=tuple(_trial(each) for each in node["trials"]),
+            axes=tuple(_parse_axis(each) for each in node["axes"]),
+            objectives=tuple(SweepObjective(**each) for each in node["objectives"]),
+            trials=tuple(_parse_trial(each) for each in node["trials"]),
             finals={name: tuple(runs) for name, runs in node["finals"].items()},
             tests={name: tuple(tests) for name, tests in node["tests"].items()},
             notes=tuple(node["notes"]),
@@ -217,12 +219,14 @@ def load(folder: Path) -> Sweep:
 _PLAIN = ("name", "budget", "planned", "common")
 
 
-def _axis(node: dict[str, Any]) -> Axis:
-    return Axis(**{**node, "choices": tuple(node["choices"]), "methods": tuple(node["methods"])})
+def _parse_axis(node: dict[str, Any]) -> SearchAxis:
+    return SearchAxis(
+        **{**node, "choices": tuple(node["choices"]), "methods": tuple(node["methods"])}
+    )
 
 
-def _trial(node: dict[str, Any]) -> Trial:
-    return Trial(
+def _parse_trial(node: dict[str, Any]) -> TrialRecord:
+    return TrialRecord(
         **{
             **node,
             "values": dict(node["values"]),
@@ -237,7 +241,7 @@ def _trial(node: dict[str, Any]) -> Trial:
     )
 
 
-def sorted_trials(trials: Sequence[Trial], methods: Sequence[str]) -> tuple[Trial, ...]:
+def sort_trials(trials: Sequence[TrialRecord], methods: Sequence[str]) -> tuple[TrialRecord, ...]:
     """Trials by method, in the methods' order, and number."""
     place = {method: at for at, method in enumerate(methods)}
     return tuple(sorted(trials, key=lambda t: (place[t.method], t.number)))

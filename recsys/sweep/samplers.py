@@ -28,9 +28,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recsys.config.compose import nearest
 from recsys.errors import ConfigError
-from recsys.sweep.definition import TUNES, Definition, Plug
+from recsys.sweep.definition import TUNES, PluginConfig, SweepDefinition
 from recsys.sweep.record import Value
-from recsys.sweep.space import Plan, at
+from recsys.sweep.space import SearchPlan, get_value_at
 
 Index = Callable[[Study, FrozenTrial], int]
 """Tells a trial's place in the design of its study."""
@@ -45,7 +45,7 @@ OF_PRUNERS: Mapping[str, Mapping[str, float]] = {
 """Options of samplers and pruners, with the least value of each."""
 
 
-class Seeded(BaseSampler):
+class SeededSampler(BaseSampler):
     """A sampler for each trial.
 
     Args:
@@ -58,7 +58,7 @@ class Seeded(BaseSampler):
         self._make, self._seed, self._index = make, seed, index
         self._own: dict[int, BaseSampler] = {}
 
-    def _of(self, study: Study, trial: FrozenTrial) -> BaseSampler:
+    def _get_sampler(self, study: Study, trial: FrozenTrial) -> BaseSampler:
         if trial.number not in self._own:
             key = [self._seed, self._index(study, trial)]
             seed = int(np.random.SeedSequence(key).generate_state(1)[0])
@@ -69,13 +69,13 @@ class Seeded(BaseSampler):
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """As the trial's sampler."""
-        return self._of(study, trial).infer_relative_search_space(study, trial)
+        return self._get_sampler(study, trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """As the trial's sampler, which draws by the trial's number: that is its place here."""
-        own, placed = self._of(study, trial), copy.copy(trial)
+        own, placed = self._get_sampler(study, trial), copy.copy(trial)
         placed.number = self._index(study, trial)
         return own.sample_relative(study, placed, search_space)
 
@@ -87,13 +87,13 @@ class Seeded(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:  # noqa: ANN401 - Optuna's own loose type
         """As the trial's sampler."""
-        return self._of(study, trial).sample_independent(
+        return self._get_sampler(study, trial).sample_independent(
             study, trial, param_name, param_distribution
         )
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """As the trial's sampler."""
-        self._of(study, trial).before_trial(study, trial)
+        self._get_sampler(study, trial).before_trial(study, trial)
 
     def after_trial(
         self,
@@ -103,11 +103,11 @@ class Seeded(BaseSampler):
         values: Sequence[float] | None,
     ) -> None:
         """As the trial's sampler, which is not needed any more."""
-        self._of(study, trial).after_trial(study, trial, state, values)
+        self._get_sampler(study, trial).after_trial(study, trial, state, values)
         del self._own[trial.number]
 
 
-class Design(BaseSampler):
+class DesignSampler(BaseSampler):
     """Values that were laid down before the first trial.
 
     Args:
@@ -148,7 +148,9 @@ class Design(BaseSampler):
         return self._values(self._index(study, trial))[self._dimension[param_name]]
 
 
-def sobol(definition: Definition, plan: Plan) -> Callable[[int], dict[str, Value]]:
+def make_sobol_design(
+    definition: SweepDefinition, plan: SearchPlan
+) -> Callable[[int], dict[str, Value]]:
     """Points of a scrambled Sobol sequence over all dimensions of the sweep.
 
     A dimension has the same column in every method, whatever else the method searches, so that
@@ -159,40 +161,44 @@ def sobol(definition: Definition, plan: Plan) -> Callable[[int], dict[str, Value
     names = sorted(d.name for d in definition.space)
     known: list[Any] = []
 
-    def values(index: int) -> dict[str, Value]:
+    def get_values(index: int) -> dict[str, Value]:
         if index >= len(known):
             count = 1 << index.bit_length()  # the sequence is balanced at powers of two
             engine = qmc.Sobol(
                 len(names), scramble=True, rng=np.random.default_rng(definition.seed)
             )
             known[:] = engine.random(count)
-        return {d.name: at(d, float(known[index][names.index(d.name)])) for d in plan.space}
+        return {
+            d.name: get_value_at(d, float(known[index][names.index(d.name)])) for d in plan.space
+        }
 
-    return values
+    return get_values
 
 
-def grid(definition: Definition, plan: Plan) -> Callable[[int], dict[str, Value]]:
+def make_grid_design(
+    definition: SweepDefinition, plan: SearchPlan
+) -> Callable[[int], dict[str, Value]]:
     """The combinations of a method in a seeded order, so that a part of them covers the range."""
-    combinations = plan.grid()
+    combinations = plan.list_combinations()
     order = np.random.default_rng(definition.seed).permutation(len(combinations))
     return lambda index: combinations[int(order[index])]
 
 
-def sampler(definition: Definition, plan: Plan, index: Index) -> BaseSampler:
+def make_sampler(definition: SweepDefinition, plan: SearchPlan, index: Index) -> BaseSampler:
     """The sampler of a method's study.
 
     Raises:
         ConfigError: An option is unknown, or has a value that cannot be.
     """
-    options = _options(
+    options = _parse_options(
         definition.sampler, {name: {"startup": 1} for name in ("tpe", "gp", "cmaes")}
     )
     startup, several = int(options.get("startup", 10)), definition.workers > 1
     name = definition.sampler.name
     if name == "sobol":
-        return Design(sobol(definition, plan), plan.names(), index)
+        return DesignSampler(make_sobol_design(definition, plan), plan.get_study_names(), index)
     if name == "grid":
-        return Design(grid(definition, plan), plan.names(), index)
+        return DesignSampler(make_grid_design(definition, plan), plan.get_study_names(), index)
 
     def make(seed: int) -> BaseSampler:
         if name == "tpe":
@@ -211,10 +217,10 @@ def sampler(definition: Definition, plan: Plan, index: Index) -> BaseSampler:
 
     # Which of Optuna's parts are experimental is no news that a user can act on.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    return Seeded(make, definition.seed, index)
+    return SeededSampler(make, definition.seed, index)
 
 
-def pruner(definition: Definition, plan: Plan) -> BasePruner:
+def make_pruner(definition: SweepDefinition, plan: SearchPlan) -> BasePruner:
     """The pruner of a method's study: it compares trials of that method only.
 
     Its steps are validations: 0 before training, then one an epoch; or the seeds of a trial.
@@ -222,7 +228,7 @@ def pruner(definition: Definition, plan: Plan) -> BasePruner:
     Raises:
         ConfigError: An option is unknown, or has a value that cannot be.
     """
-    options = _options(definition.pruner, OF_PRUNERS)
+    options = _parse_options(definition.pruner, OF_PRUNERS)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     if definition.pruner.name == "median":
         return MedianPruner(
@@ -248,14 +254,14 @@ def pruner(definition: Definition, plan: Plan) -> BasePruner:
     return NopPruner()
 
 
-def check(definition: Definition) -> None:
+def check_options(definition: SweepDefinition) -> None:
     """Refuses wrong options, and a sampler whose package is missing, before anything starts.
 
     Raises:
         ConfigError: One of them.
     """
-    _options(definition.sampler, OF_SAMPLERS)
-    _options(definition.pruner, OF_PRUNERS)
+    _parse_options(definition.sampler, OF_SAMPLERS)
+    _parse_options(definition.pruner, OF_PRUNERS)
     if definition.sampler.name == "cmaes":
         try:
             importlib.import_module("cmaes")
@@ -265,7 +271,9 @@ def check(definition: Definition) -> None:
             ) from None
 
 
-def _options(plug: Plug, known: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def _parse_options(
+    plug: PluginConfig, known: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
     """The options of a sampler or pruner, each a number from its least value on."""
     mine = known.get(plug.name, {})
     found: dict[str, float] = {}

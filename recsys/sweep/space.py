@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from recsys.config.compose import AXES, Run, compose, nearest
-from recsys.config.inactive import meaningless
+from recsys.config.compose import AXES, RunConfig, compose, nearest
+from recsys.config.inactive import explain_inactivity
 from recsys.config.yaml_file import as_word
 from recsys.errors import ConfigError
-from recsys.sweep.definition import VALIDATION, Definition, Dimension, flat
-from recsys.sweep.record import Axis, Objective, Value
+from recsys.sweep.definition import VALIDATION, SearchDimension, SweepDefinition, flatten_run
+from recsys.sweep.record import SearchAxis, SweepObjective, Value
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -33,7 +33,7 @@ OWN = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """What a method searches.
 
     Attributes:
@@ -46,11 +46,11 @@ class Plan:
 
     method: str
     words: tuple[str, ...]
-    run: Run
-    space: tuple[Dimension, ...]
+    run: RunConfig
+    space: tuple[SearchDimension, ...]
     dropped: Mapping[str, str]
 
-    def applies(self, dimension: Dimension, values: Mapping[str, Value]) -> bool:
+    def is_applicable(self, dimension: SearchDimension, values: Mapping[str, Value]) -> bool:
         """Whether a dimension has a value beside those chosen before it."""
         names = {d.name for d in self.space}
         return all(
@@ -61,65 +61,65 @@ class Plan:
     def suggest(self, trial: Trial) -> dict[str, Value]:
         """The values of a trial by dimension, asked for in the space's order."""
         values: dict[str, Value] = {}
-        names = self.names()
+        names = self.get_study_names()
         for d in self.space:
-            if not self.applies(d, values):
+            if not self.is_applicable(d, values):
                 continue
             name = names[d.name]
             if d.kind == "choice":
                 values[d.name] = trial.suggest_categorical(name, d.choices)
             elif d.kind == "int":
-                low, high = _ends(d)
+                low, high = _get_bounds(d)
                 values[d.name] = trial.suggest_int(name, int(low), int(high), log=d.log)
             else:
-                values[d.name] = trial.suggest_float(name, *_ends(d), log=d.log)
+                values[d.name] = trial.suggest_float(name, *_get_bounds(d), log=d.log)
         return values
 
-    def names(self) -> dict[str, str]:
+    def get_study_names(self) -> dict[str, str]:
         """What each dimension is called in this method's study: the key that it sets there.
 
         Its own name, where several set one key, each under a condition.
         """
-        keys = [d.key(self.method) for d in self.space]
+        keys = [d.get_key(self.method) for d in self.space]
         return {
             d.name: key if keys.count(key) == 1 else d.name
             for d, key in zip(self.space, keys, strict=True)
         }
 
-    def trial_words(self, values: Mapping[str, Value]) -> list[str]:
+    def make_trial_words(self, values: Mapping[str, Value]) -> list[str]:
         """The words of a run with these values."""
-        keys = {d.name: d.key(self.method) for d in self.space}
+        keys = {d.name: d.get_key(self.method) for d in self.space}
         return [*self.words, *(f"{keys[name]}={as_word(value)}" for name, value in values.items())]
 
-    def command(self, values: Mapping[str, Value], seed: int) -> str:
+    def format_command(self, values: Mapping[str, Value], seed: int) -> str:
         """What trains a run with these values, tested at its end, for a shell."""
-        words = [*self.trial_words(values), f"seed={seed}"]
+        words = [*self.make_trial_words(values), f"seed={seed}"]
         return shlex.join(["python", "-m", "recsys.fit", *words])
 
-    def grid(self) -> list[dict[str, Value]]:
+    def list_combinations(self) -> list[dict[str, Value]]:
         """Every combination, each once: conditions leave some of the product out."""
         out: list[dict[str, Value]] = []
-        for chosen in itertools.product(*(levels(d) for d in self.space)):
+        for chosen in itertools.product(*(list_levels(d) for d in self.space)):
             values: dict[str, Value] = {}
             for d, value in zip(self.space, chosen, strict=True):
-                if self.applies(d, values):
+                if self.is_applicable(d, values):
                     values[d.name] = value
             if values not in out:
                 out.append(values)
         return out
 
 
-def _ends(d: Dimension) -> tuple[float, float]:
+def _get_bounds(d: SearchDimension) -> tuple[float, float]:
     if d.low is None or d.high is None:
         raise ValueError(f"{d.name} is no number.")
     return d.low, d.high
 
 
-def at(d: Dimension, share: float) -> Value:
+def get_value_at(d: SearchDimension, share: float) -> Value:
     """The value of a dimension at a share of its range, from 0 to below 1."""
     if d.kind == "choice":
         return d.choices[min(int(share * len(d.choices)), len(d.choices) - 1)]
-    low, high = _ends(d)
+    low, high = _get_bounds(d)
     if d.kind == "int":
         if d.log:  # each whole number has the part of the scale around it
             value = (low - 0.5) * ((high + 0.5) / (low - 0.5)) ** share
@@ -129,12 +129,12 @@ def at(d: Dimension, share: float) -> Value:
     return float(min(max(value, low), high))
 
 
-def levels(d: Dimension) -> list[Value]:
+def list_levels(d: SearchDimension) -> list[Value]:
     """The values of a dimension in a grid, each once."""
     if d.kind == "choice":
         return list(d.choices)
     count = d.points or 2
-    low, high = _ends(d)
+    low, high = _get_bounds(d)
     shares = [place / (count - 1) for place in range(count)]
     found = [low * (high / low) ** s if d.log else low + (high - low) * s for s in shares]
     if d.kind == "int":
@@ -142,35 +142,37 @@ def levels(d: Dimension) -> list[Value]:
     return [low, *found[1:-1], high]
 
 
-def plans(definition: Definition) -> dict[str, Plan]:
+def make_plans(definition: SweepDefinition) -> dict[str, SearchPlan]:
     """The plan of each method, every value at the ends of its range composed once.
 
     Raises:
         ConfigError: A key is unknown in every method, a value is refused, a condition names what
             is not there, or methods would be compared on different cases.
     """
-    bases = {name: _base(definition, name) for name in definition.methods}
+    bases = {name: _compose_base(definition, name) for name in definition.methods}
     _check_common(bases)
     errors: dict[str, dict[str, str]] = {d.name: {} for d in definition.space}
-    found: dict[str, Plan] = {}
+    found: dict[str, SearchPlan] = {}
     for method, (words, run) in bases.items():
-        there, dropped = flat(run), dict[str, str]()
+        there, dropped = flatten_run(run), dict[str, str]()
         # What means nothing with one choice of an axis may with another that the space has.
-        chosen = any(d.key(method) in AXES for d in definition.space)
-        kept: list[Dimension] = []
+        chosen = any(d.get_key(method) in AXES for d in definition.space)
+        kept: list[SearchDimension] = []
         for d in definition.space:
             _check_key(d, method)
-            reason = _unmet(d, there, definition, bases)
+            reason = _find_unmet_condition(d, there, definition, bases)
             if not chosen:
-                reason = reason or meaningless(run, d.key(method))
+                reason = reason or explain_inactivity(run, d.get_key(method))
             if reason:
                 dropped[d.name] = reason
             else:
                 kept.append(d)
-        if not _fits(kept, method, words):
+        if not _can_compose(kept, method, words):
             for d in list(kept):
                 try:
-                    _try(d, method, [*words, *_conditions(d, definition.space, method)])
+                    _compose_ends(
+                        d, method, [*words, *_list_condition_words(d, definition.space, method)]
+                    )
                 except ConfigError as error:
                     errors[d.name][method] = dropped[d.name] = str(error)
                     kept.remove(d)
@@ -181,13 +183,13 @@ def plans(definition: Definition) -> dict[str, Plan]:
             if gone:
                 kept.remove(d)
                 dropped[d.name] = f"it waits for {gone[0]}"
-        _check_twice(kept, method)
-        found[method] = Plan(method, tuple(words), run, tuple(kept), dropped)
+        _check_duplicates(kept, method)
+        found[method] = SearchPlan(method, tuple(words), run, tuple(kept), dropped)
     _check_space(definition, found, errors)
     return found
 
 
-def _base(definition: Definition, method: str) -> tuple[list[str], Run]:
+def _compose_base(definition: SweepDefinition, method: str) -> tuple[list[str], RunConfig]:
     """The words and the run that a method's trials start from."""
     words = [*definition.words, *definition.methods[method], *definition.tracking]
     try:
@@ -204,12 +206,12 @@ def _base(definition: Definition, method: str) -> tuple[list[str], Run]:
     return words, run
 
 
-def _check_common(bases: Mapping[str, tuple[list[str], Run]]) -> None:
+def _check_common(bases: Mapping[str, tuple[list[str], RunConfig]]) -> None:
     """Every method has the same data and cases."""
     name, (_, first) = next(iter(bases.items()))
-    wanted = {k: v for k, v in flat(first).items() if k.startswith(SHARED)}
+    wanted = {k: v for k, v in flatten_run(first).items() if k.startswith(SHARED)}
     for other, (_, run) in bases.items():
-        there = {k: v for k, v in flat(run).items() if k.startswith(SHARED)}
+        there = {k: v for k, v in flatten_run(run).items() if k.startswith(SHARED)}
         unlike = [k for k in {**wanted, **there} if there.get(k) != wanted.get(k)]
         unlike = [k for k in unlike if k != "evaluation.batch_size"]
         if unlike:
@@ -221,84 +223,92 @@ def _check_common(bases: Mapping[str, tuple[list[str], Run]]) -> None:
             )
 
 
-def _check_key(d: Dimension, method: str) -> None:
-    key = d.key(method)
+def _check_key(d: SearchDimension, method: str) -> None:
+    key = d.get_key(method)
     if key.startswith(OWN) or key.startswith(SHARED):
         why = "is set by the sweep" if key.startswith(OWN) else "would change what is ranked"
         raise ConfigError(f"space.{d.name}: {key} {why}; leave it out of the space.")
 
 
-def _unmet(
-    d: Dimension,
+def _find_unmet_condition(
+    d: SearchDimension,
     there: Mapping[str, Value],
-    definition: Definition,
-    bases: Mapping[str, tuple[list[str], Run]],
+    definition: SweepDefinition,
+    bases: Mapping[str, tuple[list[str], RunConfig]],
 ) -> str:
     """Which condition on the configuration a method does not meet."""
     names = {other.name for other in definition.space}
     for key, wanted in d.when.items():
         if key in names:
             continue
-        if all(key not in flat(run) for _, run in bases.values()):
+        if all(key not in flatten_run(run) for _, run in bases.values()):
             raise ConfigError(f"space.{d.name}.when: {key} is not a key.{nearest(key, there)}")
         if there.get(key) not in wanted:
             return f"{key} is {as_word(there.get(key))}"
     return ""
 
 
-def _fits(space: Sequence[Dimension], method: str, words: Sequence[str]) -> bool:
+def _can_compose(space: Sequence[SearchDimension], method: str, words: Sequence[str]) -> bool:
     """Whether every value at an end composes, all dimensions at once: composing takes a while."""
     ends = [d.choices if d.kind == "choice" else (d.low, d.high) for d in space]
     try:
         for k in range(max((len(values) for values in ends), default=0)):
             chosen = [values[min(k, len(values) - 1)] for values in ends]
             pairs = zip(space, chosen, strict=True)
-            compose([*words, *(f"{d.key(method)}={as_word(value)}" for d, value in pairs)])
+            compose([*words, *(f"{d.get_key(method)}={as_word(value)}" for d, value in pairs)])
     except ConfigError:
         return False
     return True
 
 
-def _try(d: Dimension, method: str, words: Sequence[str]) -> None:
+def _compose_ends(d: SearchDimension, method: str, words: Sequence[str]) -> None:
     """Composes a run with the ends of a dimension, or with each choice."""
     values = d.choices if d.kind == "choice" else (d.low, d.high)
     for value in values:
-        compose([*words, f"{d.key(method)}={as_word(value)}"])
+        compose([*words, f"{d.get_key(method)}={as_word(value)}"])
 
 
-def _conditions(d: Dimension, space: Sequence[Dimension], method: str) -> list[str]:
+def _list_condition_words(
+    d: SearchDimension, space: Sequence[SearchDimension], method: str
+) -> list[str]:
     """Words with which a dimension that waits for others applies."""
     out: list[str] = []
     for other in space:
         if other.name in d.when:
             wanted = as_word(d.when[other.name][0])
-            out += [*_conditions(other, space, method), f"{other.key(method)}={wanted}"]
+            out += [
+                *_list_condition_words(other, space, method),
+                f"{other.get_key(method)}={wanted}",
+            ]
     return out
 
 
-def _check_twice(space: Sequence[Dimension], method: str) -> None:
+def _check_duplicates(space: Sequence[SearchDimension], method: str) -> None:
     """Refuses two dimensions that set one key whatever else is chosen."""
     names = {d.name for d in space}
     first: dict[str, str] = {}
     for d in space:
         if names & set(d.when):
             continue
-        other = first.setdefault(d.key(method), d.name)
+        other = first.setdefault(d.get_key(method), d.name)
         if other != d.name:
             raise ConfigError(
-                f"space.{d.name} and space.{other} both set {d.key(method)} in method {method}; "
+                f"space.{d.name} and space.{other} both set {d.get_key(method)} in method "
+                f"{method}; "
                 "leave one of them out there, by `when` or `instead`."
             )
 
 
 def _check_space(
-    definition: Definition, found: Mapping[str, Plan], errors: Mapping[str, Mapping[str, str]]
+    definition: SweepDefinition,
+    found: Mapping[str, SearchPlan],
+    errors: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Refuses what no method takes; a key of an axis may be unknown in some."""
     for d in definition.space:
         takers = [plan for plan in found.values() if d.name not in plan.dropped]
         for method, error in errors[d.name].items():
-            of_axis = any(d.key(method).startswith(f"{axis}.") for axis in AXES)
+            of_axis = any(d.get_key(method).startswith(f"{axis}.") for axis in AXES)
             known = takers or definition.some
             if not known or not of_axis or "is not a known key" not in error:
                 raise ConfigError(f"space.{d.name} in method {method}: {error}")
@@ -313,10 +323,12 @@ def _check_space(
             raise ConfigError(f"method {plan.method} has nothing to search.")
 
 
-def axes(definition: Definition, found: Mapping[str, Plan]) -> tuple[Axis, ...]:
+def make_axes(
+    definition: SweepDefinition, found: Mapping[str, SearchPlan]
+) -> tuple[SearchAxis, ...]:
     """The search space as pictures need it."""
     return tuple(
-        Axis(
+        SearchAxis(
             name=d.name,
             kind=d.kind,
             log=d.log,
@@ -327,7 +339,7 @@ def axes(definition: Definition, found: Mapping[str, Plan]) -> tuple[Axis, ...]:
             keys={
                 method: name
                 for method in methods
-                if (name := found[method].names()[d.name]) != d.name
+                if (name := found[method].get_study_names()[d.name]) != d.name
             },
         )
         for d in definition.space
@@ -335,10 +347,14 @@ def axes(definition: Definition, found: Mapping[str, Plan]) -> tuple[Axis, ...]:
     )
 
 
-def objectives(definition: Definition, found: Mapping[str, Plan]) -> tuple[Objective, ...]:
+def make_objectives(
+    definition: SweepDefinition, found: Mapping[str, SearchPlan]
+) -> tuple[SweepObjective, ...]:
     """The objectives with the monitored metric's name."""
     monitor = next(iter(found.values())).run.evaluation.monitor
     return tuple(
-        Objective(o.name, f"validation {monitor}" if o.name == VALIDATION else o.name, o.direction)
+        SweepObjective(
+            o.name, f"validation {monitor}" if o.name == VALIDATION else o.name, o.direction
+        )
         for o in definition.objectives
     )

@@ -9,12 +9,12 @@ from rich.text import Text
 
 from recsys import printable
 from recsys.compare.report import table
-from recsys.sweep.record import UNSEARCHED, Sweep
+from recsys.sweep.record import UNSEARCHED, SweepRecord
 from recsys.sweep.report import sentences, tables
 
 
-def show(
-    sweep: Sweep, compared: Sequence[str], details: bool, console: Console | None = None
+def print_summary(
+    sweep: SweepRecord, compared: Sequence[str], details: bool, console: Console | None = None
 ) -> None:
     """Prints what a sweep found.
 
@@ -26,26 +26,35 @@ def show(
     """
     console = console or Console()
     console.print()
-    say(console, sentences.verdict(sweep), "bold")
+    print_sentence(console, sentences.describe_verdict(sweep), "bold")
     for sentence in compared if details else compared[:1]:
-        say(console, sentence)
-    table.rich(tables.brief(sweep), console)
+        print_sentence(console, sentence)
+    table.print_table(tables.make_brief_table(sweep), console)
     if details:
-        whole = (tables.tests(sweep), tables.near(sweep), tables.failed(sweep))
-        for found in (tables.methods(sweep), *whole):
+        whole = (
+            tables.make_test_table(sweep),
+            tables.make_sensitivity_table(sweep),
+            tables.make_failure_table(sweep),
+        )
+        for found in (tables.make_method_table(sweep), *whole):
             if found is not None:
-                table.rich(found, console)
-    for sentence in (*sentences.edges(sweep), *(sentences.sensitive(sweep) if details else ())):
-        say(console, f"- {sentence}")
-    commands(console, sweep, details)
+                table.print_table(found, console)
+    for sentence in (
+        *sentences.describe_edges(sweep),
+        *(sentences.describe_sensitivity(sweep) if details else ()),
+    ):
+        print_sentence(console, f"- {sentence}")
+    print_commands(console, sweep, details)
     for note in sweep.notes:
         if details or UNSEARCHED not in note:  # which the sweep said when it began, too
-            say(console, f"note: {note}")
+            print_sentence(console, f"note: {note}")
     if not details:
-        say(console, "details=true prints every table, and the command of every method.", "dim")
+        print_sentence(
+            console, "details=true prints every table, and the command of every method.", "dim"
+        )
 
 
-def commands(console: Console, sweep: Sweep, every: bool) -> None:
+def print_commands(console: Console, sweep: SweepRecord, every: bool) -> None:
     """Prints what trains the best trial again, in one line each, to be copied.
 
     Args:
@@ -53,14 +62,14 @@ def commands(console: Console, sweep: Sweep, every: bool) -> None:
         sweep: As it stands.
         every: For each method; else for the one whose best trial is best.
     """
-    top = sentences.leader(sweep)
+    top = sentences.find_leader(sweep)
     for method, command in sweep.commands.items():
         if every or method == top:
-            say(console, f"\nto train the best of {method} again:")
-            console.print(Text(printable.line(command)), soft_wrap=True)
+            print_sentence(console, f"\nto train the best of {method} again:")
+            console.print(Text(printable.escape_line(command)), soft_wrap=True)
 
 
-def say(console: Console, sentence: str, style: str = "") -> None:
+def print_sentence(console: Console, sentence: str, style: str = "") -> None:
     """Prints a sentence, broken between words; nothing in it is taken for markup."""
     lead = "\n" if sentence.startswith("\n") else ""
-    console.print(Text(lead + printable.line(sentence.lstrip("\n")), style=style))
+    console.print(Text(lead + printable.escape_line(sentence.lstrip("\n")), style=style))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from recsys.config.compose import compose
-from recsys.data.batches.rows import Lists
+from recsys.data.batches.rows import CandidateLists
 from recsys.testing.contract import LISTS, Contract, find_objective, learn_by_heart
 from recsys.testing.objectives import make_batch
 from recsys.types import Batch
@@ -35,8 +35,8 @@ class ArchitectureContract(Contract):
         model, examples = made.recommender.eval(), made.examples
         lists = made.datamodule.lists[TEST]
 
-        def batch(of: Lists) -> Batch:
-            return examples.batch(examples.list_rows(of), made.datamodule.sizes)
+        def batch(of: CandidateLists) -> Batch:
+            return examples.make_batch(examples.make_list_rows(of), made.datamodule.sizes)
 
         together, alone = batch(lists), batch(_take(lists, slice(3, 4)))
         order = np.random.default_rng(0).permutation(9)
@@ -47,7 +47,7 @@ class ArchitectureContract(Contract):
             assert torch.allclose(model(alone).scores[0], want, atol=1e-4)
             assert torch.allclose(model(mixed).scores[0], want[order], atol=1e-4)
             items = model.index(together.plan)
-            assert torch.allclose(model.candidate_scores(together, items)[3], want, atol=1e-4)
+            assert torch.allclose(model.score_candidates(together, items)[3], want, atol=1e-4)
             own = model.index(alone.plan)
             every = model.score(model.queries(alone, own), own)
             assert torch.allclose(every[0][alone.candidates[0]], want, atol=1e-4)
@@ -62,7 +62,7 @@ class ArchitectureContract(Contract):
         assert learn_by_heart(made.recommender.eval(), batch, 6e-3) < 0.02
 
 
-def _take(lists: Lists, where: slice, order: np.ndarray | None = None) -> Lists:
+def _take(lists: CandidateLists, where: slice, order: np.ndarray | None = None) -> CandidateLists:
     """Some of the cases, with their candidates in another order."""
     places = np.arange(lists.candidates.shape[1]) if order is None else order
     return type(lists)(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recsys.assembly import build
 from recsys.assembly.build import Assembly
-from recsys.config.compose import choices, compose
+from recsys.config.compose import compose, list_choices
 from recsys.recommender.base import Recommender
 from recsys.testing.shop import make_shop_words, write_encoder, write_shop
 from recsys.types import Batch
@@ -83,7 +83,7 @@ def find_objective(architecture: Sequence[str]) -> str:
     """
     gives = compose(architecture).architecture.gives
     need = "queries" if "queries" in gives else "scores"
-    found = {name: compose([f"objective={name}"]).objective for name in choices("objective")}
+    found = {name: compose([f"objective={name}"]).objective for name in list_choices("objective")}
     fitting = [n for n, o in found.items() if o.needs == need and not o.reads_labels]
     return f"objective={fitting[-1]}"
 
@@ -97,7 +97,7 @@ def take_batch(made: Assembly) -> Batch:
 def compute_loss(model: Recommender, batch: Batch) -> Tensor:
     """The mean loss of a batch."""
     assert model.parts.objective is not None
-    loss = model.parts.objective(model(batch), batch, model.surroundings())
+    loss = model.parts.objective(model(batch), batch, model.get_objective_context())
     return loss.total / loss.count
 
 
@@ -113,7 +113,7 @@ def learn_by_heart(model: Recommender, batch: Batch, rate: float, steps: int = 4
     Returns:
         The loss as a share of the first one.
     """
-    optimizer = torch.optim.Adam(model.trained().values(), lr=rate)
+    optimizer = torch.optim.Adam(model.get_trained_parameters().values(), lr=rate)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)
     first = compute_loss(model, batch).item()
     share = 1.0

@@ -53,9 +53,9 @@ def make_batch(made: Assembly, negatives: int) -> Batch:
         negatives: Drawn for each query; 0 for none.
     """
     examples = made.examples
-    rows = examples.train_rows("last", np.sort(examples.epoch("last", 1, 0, 0))[:6])
-    drawn = examples.negatives(rows, negatives, "uniform", 0, 0) if negatives else None
-    return examples.batch(rows, made.datamodule.sizes, drawn)
+    rows = examples.make_train_rows("last", np.sort(examples.sample_epoch("last", 1, 0, 0))[:6])
+    drawn = examples.sample_negatives(rows, negatives, "uniform", 0, 0) if negatives else None
+    return examples.make_batch(rows, made.datamodule.sizes, drawn)
 
 
 def check_in_batch(made: Assembly, batch: Batch) -> None:
@@ -82,9 +82,9 @@ def check_lists(made: Assembly, batch: Batch) -> None:
     model = made.recommender
     with torch.no_grad():
         items = model.index(batch.plan)
-        own = model.candidate_scores(batch, items)
+        own = model.score_candidates(batch, items)
     rows = batch.plan.items[batch.candidates.clamp(min=0)]
-    liked = model.surroundings().known_each(batch.users, rows)
+    liked = model.get_objective_context().is_known_each(batch.users, rows)
     liked[:, 0] = False
     own = own.masked_fill(liked | (batch.candidates < 0), -torch.inf)
     assert (own.argmax(1) == 0).all()

@@ -39,7 +39,7 @@ class SourceContract(Contract):
 
     def test_tables_have_ids_texts_and_known_items(self, source: list[str]) -> None:
         """Ids are texts, each item once and with a text; events name users and items of these."""
-        tables = prepare.tables(compose_data(source).data)
+        tables = prepare.load_tables(compose_data(source).data)
         events, items, users = tables.interactions, tables.items, tables.users
         assert events.height
         assert items["item"].dtype == users["user"].dtype == pl.String
@@ -51,7 +51,7 @@ class SourceContract(Contract):
 
     def test_it_reads_the_same_twice(self, source: list[str]) -> None:
         """The fingerprint of the data, by which runs are compared, must not change by itself."""
-        one, two = (prepare.tables(compose_data(source).data) for _ in range(2))
+        one, two = (prepare.load_tables(compose_data(source).data) for _ in range(2))
         assert one.interactions.equals(two.interactions)
         assert one.items.equals(two.items)
         assert one.users.equals(two.users)
@@ -63,7 +63,7 @@ class SourceContract(Contract):
         assert describe([word.replace("data.source=", "source=") for word in source]) == 0
         assert "users" in capsys.readouterr().out
         words = [*source, "architecture=popularity", f"output={tmp_path / 'runs'}"]
-        events = prepare.tables(compose_data(source).data).interactions
+        events = prepare.load_tables(compose_data(source).data).interactions
         if "rating" in events.columns and (events["rating"] == 0).any():
             words.append("data.positive_from=1")  # what was shown and not clicked is not liked
         assert fit(words) == 0

@@ -46,15 +46,15 @@ class TuningContract(Contract):
         with torch.no_grad():
             start = model(batch).scores
         before = {k: v.detach().clone() for k, v in model.named_parameters()}
-        optimizer = torch.optim.SGD(model.trained().values(), lr=0.05)
+        optimizer = torch.optim.SGD(model.get_trained_parameters().values(), lr=0.05)
         for _ in range(2):  # what is zero at first moves its partner in the second step
             optimizer.zero_grad()
             compute_loss(model, batch).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         changed = {k for k, v in model.named_parameters() if not torch.equal(v, before[k])}
         assert changed
-        assert changed <= set(model.trained())
-        assert all(p.grad is not None for p in model.trained().values())
+        assert changed <= set(model.get_trained_parameters())
+        assert all(p.grad is not None for p in model.get_trained_parameters().values())
         model.save_trained(tmp_path / "x.safetensors")
         again = self.assemble(*words).recommender.eval()
         again.load_trained(tmp_path / "x.safetensors")

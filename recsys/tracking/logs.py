@@ -22,12 +22,12 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from recsys.config.compose import nearest
-from recsys.errors import ConfigError, DataError, Unreachable
-from recsys.runs.failures import State
-from recsys.runtime.excluded_time import beside
+from recsys.errors import ConfigError, DataError, UnreachableError
+from recsys.runs.failures import FailureState
+from recsys.runtime.excluded_time import excluded_time
 from recsys.runtime.files import write_atomic
-from recsys.tracking.wandb_files import last_step
-from recsys.tracking.wandb_run import COUNTED, FAILED, Place, begin, figures
+from recsys.tracking.wandb_files import read_last_step
+from recsys.tracking.wandb_run import COUNTED, FAILED, WandbRunInfo, make_summary, open_run
 
 FLUSH_SECONDS = 30.0
 
@@ -76,7 +76,7 @@ class CsvLog(Logger):
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.save()
 
-    def rows(self) -> list[tuple[int, dict[str, float]]]:
+    def list_rows(self) -> list[tuple[int, dict[str, float]]]:
         """Step and values of each row, in the order in which they were logged."""
         return [
             (int(row["step"]), {name: float(row[name]) for name in row if name != "step"})
@@ -145,7 +145,7 @@ MODES: Mapping[str, Mode] = {
 """Values of WANDB_MODE."""
 
 
-def wandb_mode(asked: Literal["auto", Mode]) -> Mode:
+def choose_wandb_mode(asked: Literal["auto", Mode]) -> Mode:
     """online, offline or off: what `auto` means here.
 
     `WANDB_MODE` decides where it is set; else a key in `WANDB_API_KEY` or in the netrc file means
@@ -164,10 +164,10 @@ def wandb_mode(asked: Literal["auto", Mode]) -> Mode:
                 f"the environment variable WANDB_MODE is '{mode}'.{nearest(mode, MODES)}"
             )
         return MODES[mode]
-    return "online" if os.environ.get("WANDB_API_KEY") or _in_netrc() else "offline"
+    return "online" if os.environ.get("WANDB_API_KEY") or _has_netrc_key() else "offline"
 
 
-def _in_netrc() -> bool:
+def _has_netrc_key() -> bool:
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
     try:
@@ -192,18 +192,20 @@ class WandbLog(Logger):
 
     def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any]) -> None:
         super().__init__()
-        with beside():
+        with excluded_time():
             import wandb
 
         self.folder, self._open = folder, True
         self.offline = config["tracking"]["wandb"] == "offline"
         try:
-            with beside():
-                self._known = last_step(folder, run_id)
-                self.run = begin(folder, run_id, self.offline, Place.of(config, folder), config)
+            with excluded_time():
+                self._known = read_last_step(folder, run_id)
+                self.run = open_run(
+                    folder, run_id, self.offline, WandbRunInfo.from_config(config, folder), config
+                )
         except wandb.Error as error:
             reason = str(error).splitlines()[0]
-            raise Unreachable(
+            raise UnreachableError(
                 f"tracking.wandb: the run cannot be opened ({reason}); set tracking.wandb=offline."
             ) from None
         if not self.offline and self.run.resumed:
@@ -224,11 +226,11 @@ class WandbLog(Logger):
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Sends the values of a step; counts of undefined cases stay in the CSV file."""
-        with beside():
+        with excluded_time():
             shown = {k: v for k, v in metrics.items() if k != "epoch" and COUNTED not in k}
             self.run.log(shown, step=step)
 
-    def catch_up(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+    def send_missed_rows(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Sends rows of before a stop that never reached Weights & Biases.
 
         A process that is killed loses what its client had not written yet.
@@ -285,13 +287,13 @@ class WandbLog(Logger):
         names = [name for name in next(iter(table.values())) if COUNTED not in name]
         rows = [[row, *(metrics[name] for name in names)] for row, metrics in table.items()]
         self.run.log({"closing table": wandb.Table(columns=["run", *names], data=rows)})
-        self.run.summary.update(figures(result))
+        self.run.summary.update(make_summary(result))
         if artifact is not None:
             files = wandb.Artifact(f"{self.folder.name}-best", type="model")
             files.add_file(str(artifact))
             self.run.log_artifact(files)
 
-    def close(self, code: int, state: State | None = None) -> None:
+    def close(self, code: int, state: FailureState | None = None) -> None:
         """Closes the run, once; without it the last rows would be lost.
 
         The service that writes the file goes on after `finish`; only its end says that all is on
@@ -306,16 +308,16 @@ class WandbLog(Logger):
         if self._open:
             self._open = False
             if state is not None:
-                self.run.summary.update(dict(state.figures()))
+                self.run.summary.update(dict(state.make_summary()))
             self.run.finish(exit_code=code)
             wandb.teardown(exit_code=code)
 
-    def sync_line(self) -> str:
+    def describe_sync(self) -> str:
         """How to send an offline run."""
         return f"wandb: offline; send it with: wandb sync {self.folder / 'wandb'}/offline-run-*"
 
 
-def tensorboard(folder: Path) -> TensorBoardLogger:
+def make_tensorboard_logger(folder: Path) -> TensorBoardLogger:
     """Files for TensorBoard in the run's folder.
 
     Raises:

@@ -19,7 +19,7 @@ BLOCK = 32768
 FULL, FIRST, LAST = 1, 2, 4
 
 
-def attempts(folder: Path, run_id: str) -> list[Path]:
+def list_attempts(folder: Path, run_id: str) -> list[Path]:
     """The folders that the processes of a run have left, oldest first.
 
     Args:
@@ -31,17 +31,17 @@ def attempts(folder: Path, run_id: str) -> list[Path]:
     return sorted(found, key=lambda path: path.name.removeprefix("offline-"))
 
 
-def files(folder: Path, name: str) -> list[Path]:
+def list_files(folder: Path, name: str) -> list[Path]:
     """The files that a run left in its folder, one a process, oldest first.
 
     Args:
         folder: Of the run.
         name: Its id.
     """
-    return [path / f"run-{name}.wandb" for path in attempts(folder, name)]
+    return [path / f"run-{name}.wandb" for path in list_attempts(folder, name)]
 
 
-def last_step(folder: Path, run_id: str) -> int:
+def read_last_step(folder: Path, run_id: str) -> int:
     """The last step whose row lies in the files of a run; -1 where none does.
 
     A process that was killed has written whole blocks of its file only.
@@ -51,15 +51,15 @@ def last_step(folder: Path, run_id: str) -> int:
         run_id: Of the run.
     """
     last = -1
-    for path in files(folder, run_id):
+    for path in list_files(folder, run_id):
         with suppress(DataError):  # killed before it wrote the head of its file
-            for record in records(path):
+            for record in read_records(path):
                 if record.WhichOneof("record_type") == "history":
                     last = max(last, record.history.step.num)
     return last
 
 
-def records(path: Path) -> Iterator[Record]:
+def read_records(path: Path) -> Iterator[Record]:
     """The records of a `.wandb` file, up to a torn end.
 
     The file is a header of 7 bytes and a log in LevelDB's format: blocks of 32 KiB of chunks, each

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.config.compose import AXES
-from recsys.tracking.wandb_files import attempts
+from recsys.tracking.wandb_files import list_attempts
 
 if TYPE_CHECKING:
     import wandb
@@ -32,7 +32,7 @@ FAILED = "tracking.json"
 
 
 @dataclass(frozen=True)
-class Place:
+class WandbRunInfo:
     """Where a run stands among others.
 
     Attributes:
@@ -50,7 +50,7 @@ class Place:
     kind: str
 
     @staticmethod
-    def of(config: Mapping[str, Any], folder: Path) -> Place:
+    def from_config(config: Mapping[str, Any], folder: Path) -> WandbRunInfo:
         """The place of a run, from its resolved configuration and its folder."""
         tracking, names = config["tracking"], dict[str, str]()
         for axis in AXES:
@@ -60,7 +60,7 @@ class Place:
             if "name" in node:  # a baseline has no tuning and no objective
                 names[axis] = str(node["name"])
         tags = [f"{axis}={name}" for axis, name in names.items()]
-        return Place(
+        return WandbRunInfo(
             project=tracking["project"],
             group=str(tracking["group"] or config["experiment"] or names["architecture"]),
             tags=tuple(dict.fromkeys([*tags, *tracking["tags"]])),
@@ -70,7 +70,7 @@ class Place:
 
 
 @contextmanager
-def _without_words() -> Iterator[None]:
+def _hide_arguments() -> Iterator[None]:
     """Hides the command's words, which Weights & Biases would send on: one may be a password."""
     words, sys.argv[1:] = sys.argv[1:], []
     try:
@@ -79,8 +79,8 @@ def _without_words() -> Iterator[None]:
         sys.argv[1:] = words
 
 
-def begin(
-    folder: Path, run_id: str, offline: bool, place: Place, config: Mapping[str, Any]
+def open_run(
+    folder: Path, run_id: str, offline: bool, place: WandbRunInfo, config: Mapping[str, Any]
 ) -> wandb.Run:
     """Opens a run, or goes on with it where its id is known.
 
@@ -101,7 +101,7 @@ def begin(
 
     keep_order(folder, run_id)
     labels = config.get("tracking", {}).get("labels", {})
-    with _without_words():
+    with _hide_arguments():
         run = wandb.init(
             dir=str(folder),
             id=run_id,
@@ -137,7 +137,7 @@ def keep_order(folder: Path, run_id: str) -> None:
         run_id: Of the run.
     """
     latest = datetime.now() - timedelta(seconds=1)
-    for path in reversed(attempts(folder, run_id)):
+    for path in reversed(list_attempts(folder, run_id)):
         mode, stamp = path.name.removesuffix(f"-{run_id}").rsplit("-", 1)
         try:
             begun = datetime.strptime(stamp, STAMP)
@@ -149,7 +149,7 @@ def keep_order(folder: Path, run_id: str) -> None:
         latest = begun - timedelta(seconds=1)
 
 
-def figures(result: Mapping[str, Any]) -> dict[str, Any]:
+def make_summary(result: Mapping[str, Any]) -> dict[str, Any]:
     """What the summary of a run holds of its result, by key.
 
     The validation's metrics are those of the validation that decided; of the monitored one, which
@@ -179,7 +179,7 @@ def flatten(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return out
 
 
-def unsent(folder: Path) -> str:
+def find_unsent_reason(folder: Path) -> str:
     """Why the end of a run did not reach Weights & Biases; empty where it did.
 
     Args:

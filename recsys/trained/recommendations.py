@@ -17,14 +17,14 @@ from torch import Tensor
 
 from recsys.assembly import build, hard_negatives, protocols
 from recsys.data.columns.times import parse_times
-from recsys.data.splits.availability import Windows
+from recsys.data.splits.availability import AvailabilityWindows
 from recsys.data.tables import IdMap, Tables
 from recsys.errors import ConfigError, DataError
 from recsys.types import Batch, Ragged
 
 if TYPE_CHECKING:
     from recsys.assembly.build import Assembly
-    from recsys.config.compose import Run
+    from recsys.config.compose import RunConfig
     from recsys.recommender.base import Recommender
 
 BEST = Path("checkpoints", "best.safetensors")
@@ -71,7 +71,7 @@ class Suggester:
         fingerprint: Of the data that it was trained on.
     """
 
-    def __init__(self, folder: Path, run: Run, fingerprint: str) -> None:
+    def __init__(self, folder: Path, run: RunConfig, fingerprint: str) -> None:
         self.folder, self.run, self.fingerprint = folder, run, fingerprint
         self._made: Assembly | None = None
 
@@ -95,7 +95,7 @@ class Suggester:
         """
         moment = parse_moment(at)
         made = self._assemble(queries)
-        situation, notes = made.situations.ask(moment, context)
+        situation, notes = made.situations.encode_context(moment, context)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
         closed = self._find_closed(at, moment)
@@ -113,7 +113,7 @@ class Suggester:
             self._check_ids(tables, queries)
 
         # Who ranked for training may be gone.
-        made = build.assemble(hard_negatives.without_hard(self.run), check)
+        made = build.assemble(hard_negatives.drop_hard_negatives(self.run), check)
         if self.run.architecture.trains:
             made.recommender.load_trained(self.folder / BEST)
         self._made = made
@@ -146,10 +146,10 @@ class Suggester:
         """
         assert self._made is not None
         items = self._made.tables.items
-        windows = Windows.of(items)
+        windows = AvailabilityWindows.from_items(items)
         if windows is None:
             return torch.empty(0, dtype=torch.long)
-        closed = windows.closed(moment)
+        closed = windows.list_unavailable(moment)
         if len(closed) == len(items):
             raise DataError(
                 f"no item can be had at={at}: each is before its available_from or past its "
@@ -168,9 +168,11 @@ class Suggester:
             # propose.
             size = max(k, self.run.evaluation.candidates)
             pool = _propose(made, query, batch, left_out, size)
-            scores, rows = made.recommender.top(batch, k, left_out, asked, pool)
+            scores, rows = made.recommender.select_top(batch, k, left_out, asked, pool)
         else:
-            scores, rows = made.recommender.top(batch, k, left_out, asked, items=self._catalog)
+            scores, rows = made.recommender.select_top(
+                batch, k, left_out, asked, items=self._catalog
+            )
         found = rows.cpu().numpy()
         items = made.tables.items["item"].cast(pl.String)
         return pl.DataFrame(
@@ -185,7 +187,7 @@ class Suggester:
         )
 
 
-def check_data(run: Run, folder: Path, same: bool) -> None:
+def check_data(run: RunConfig, folder: Path, same: bool) -> None:
     """Says that the data is another, or raises where what was learned belongs to its rows.
 
     A model that reads nothing but texts ranks a new item as it ranked those of the test that
@@ -212,10 +214,10 @@ def find_rows(tables: Tables, query: Query) -> tuple[int, list[int]]:
         DataError: An id is unknown.
     """
     if query.user is not None:
-        return IdMap(tables.users["user"].to_list(), "user").row(query.user), []
+        return IdMap(tables.users["user"].to_list(), "user").get_row(query.user), []
     if query.history is not None:
         items = IdMap(tables.items["item"].to_list(), "item")
-        return -1, items.rows(list(query.history)).tolist()
+        return -1, items.get_rows(list(query.history)).tolist()
     return -1, []
 
 
@@ -230,7 +232,7 @@ def parse_moment(moment: str) -> int:
     return int(parse_times(pl.Series("at", [moment]), "at=")[0])
 
 
-def _describe_sample(run: Run, query: Query) -> str:
+def _describe_sample(run: RunConfig, query: Query) -> str:
     """A sentence on the part of the data that the run keeps, where an unknown id may be left out.
 
     It begins with a blank; empty where everything is kept.
@@ -247,14 +249,14 @@ def _make_batch(
 ) -> tuple[Batch, Tensor, Tensor | None]:
     """One query in its situation, the rows it has seen, and its representation if a text asks."""
     if query.text is not None:
-        batch = made.examples.serve(np.empty(0, dtype=np.int64))
+        batch = made.examples.make_serving_batch(np.empty(0, dtype=np.int64))
         batch = replace(batch, situation=situation)
         asked = _encode_text(made.recommender, made, batch, query.text)
         return batch, torch.empty(0, dtype=torch.long), asked
     user, given = find_rows(made.tables, query)
-    had = np.asarray(given, dtype=np.int64) if user < 0 else made.examples.history(user)
-    seen = had if user < 0 else made.examples.seen(user)
-    batch = replace(made.examples.serve(had, user), situation=situation)
+    had = np.asarray(given, dtype=np.int64) if user < 0 else made.examples.list_history(user)
+    seen = had if user < 0 else made.examples.list_seen(user)
+    batch = replace(made.examples.make_serving_batch(had, user), situation=situation)
     return batch, torch.from_numpy(seen), None
 
 
@@ -263,17 +265,17 @@ def _encode_text(recommender: Recommender, made: Assembly, batch: Batch, text: s
     ids = made.tokenize([text])[0] if made.tokenize is not None else []
     tokens = Ragged(torch.tensor(ids, dtype=torch.long), (len(ids),))
     with torch.no_grad():
-        return recommender.eval().text_query(batch, text, tokens)
+        return recommender.eval().make_text_query(batch, text, tokens)
 
 
 def _propose(made: Assembly, query: Query, batch: Batch, seen: Tensor, size: int) -> Tensor:
     """Catalog rows that popularity and tfidf put first, in turn, without repeats."""
     proposals = []
     for name in protocols.FLOORS:
-        maker = build.floor(name, made.parts)
+        maker = build.make_baseline(name, made.parts)
         asks = name == "tfidf" and query.text is not None
         asked = _encode_text(maker, made, batch, str(query.text)) if asks else None
-        proposals.append(maker.top(batch, size, seen, asked)[1])
+        proposals.append(maker.select_top(batch, size, seen, asked)[1])
     length = min(len(rows) for rows in proposals)
     turns = torch.stack([rows[:length] for rows in proposals], dim=1).flatten().tolist()
     return torch.tensor(list(dict.fromkeys(turns))[:size])

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.config.compose import Run, choice_name, stored
+from recsys.config.compose import RunConfig, get_choice_name, read_config
 from recsys.errors import ConfigError
-from recsys.runs.folder import CONFIG, last_run
+from recsys.runs.folder import CONFIG, find_last_run
 from recsys.runs.result_file import RESULT, read_result
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ class TrainedRun:
     """
 
     folder: Path
-    config: Run
+    config: RunConfig
     result: Mapping[str, Any]
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.config = folder, stored(folder / CONFIG)
+        self.folder, self.config = folder, read_config(folder / CONFIG)
         if not (folder / RESULT).is_file():
             raise ConfigError(f"{folder}: the run is not complete, {RESULT} is missing.")
         self.result = read_result(folder)
@@ -56,7 +56,7 @@ class TrainedRun:
     @property
     def name(self) -> str:
         """Its experiment, else its architecture."""
-        return self.config.experiment or choice_name(self.config.architecture)
+        return self.config.experiment or get_choice_name(self.config.architecture)
 
     def recommend(
         self,
@@ -166,7 +166,7 @@ def load(run: str | Path, output: str | Path = "runs") -> TrainedRun:
         ConfigError: There is no such run, or it is not complete.
         DataError: Its result is damaged.
     """
-    return TrainedRun(last_run(str(output), complete=True) if run == "last" else Path(run))
+    return TrainedRun(find_last_run(str(output), complete=True) if run == "last" else Path(run))
 
 
 def _make_queries(

@@ -18,8 +18,8 @@ import numpy as np
 from recsys.config.yaml_file import write_words
 from recsys.errors import ConfigError, make_error
 from recsys.fit.command import find_run, find_seeds, fit
-from recsys.fit.seeds import Plan
-from recsys.runs.folder import Leave
+from recsys.fit.seeds import SeedPlan
+from recsys.runs.folder import Interrupted
 from recsys.runtime.parent import tie_child
 from recsys.trained.run import TrainedRun, render_table
 
@@ -45,8 +45,8 @@ class TrainedSeeds:
     runs: Mapping[int, TrainedRun]
 
     def __init__(self, folder: Path) -> None:
-        plan = Plan.read(folder)
-        begun = plan.runs()
+        plan = SeedPlan.read(folder)
+        begun = plan.find_runs()
         missing = [seed for seed in plan.seeds if seed not in begun]
         if missing:
             raise ConfigError(f"{folder}: seed {missing[0]} has not begun; resume it first.")
@@ -105,7 +105,7 @@ def train(*words: str, **keys: object) -> TrainedRun | TrainedSeeds:
 
     Raises:
         RecsysError: As the command would end: `ConfigError` and `DataError` for what cannot be
-            used, `Diverged`, `OutOfMemory`, `DiskFull`.
+            used, `DivergenceError`, `OutOfMemoryError`, `DiskFullError`.
         KeyboardInterrupt: It was interrupted; its state is saved where it trained, and what it
             printed says how to go on.
     """
@@ -121,7 +121,7 @@ def train(*words: str, **keys: object) -> TrainedRun | TrainedSeeds:
         return TrainedRun(made)
     try:
         return TrainedRun(fit(run, folder))
-    except Leave as leave:
+    except Interrupted as leave:
         if leave.name != signal.SIGINT.name:
             raise
         raise KeyboardInterrupt from None

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from recsys.data.batches.datamodule import RecDataModule
 from recsys.errors import ConfigError, DataError
-from recsys.recommender.accumulation import whole
+from recsys.recommender.accumulation import is_step_end
 from recsys.recommender.base import Recommender
-from recsys.recommender.optim import diverged
-from recsys.runs.validation_log import Validations, epochs_of
-from recsys.runtime.ranks import rank
+from recsys.recommender.optim import make_divergence_error
+from recsys.runs.validation_log import ValidationLog, compute_epochs
+from recsys.runtime.ranks import get_rank
 from recsys.types import Batch
 
 
-class Best(Callback):
+class BestCheckpoint(Callback):
     """Keeps the trained parameters of the best validation, or of the last one.
 
     Metrics are compared as Lightning rounds them, to single precision, as early stopping does: the
@@ -54,7 +54,7 @@ class Best(Callback):
         path: Path,
         monitor: str,
         pick: Literal["best", "last"],
-        lines: Validations,
+        lines: ValidationLog,
         seconds: Callable[[], float],
         tell: Callable[[lp.Trainer, Mapping[str, float], int, bool], None],
     ) -> None:
@@ -67,7 +67,7 @@ class Best(Callback):
         self.last: float | None = None
         self.seen: int | None = None
 
-    def offer(self, trainer: lp.Trainer, recommender: Recommender, step: int) -> None:
+    def update(self, trainer: lp.Trainer, recommender: Recommender, step: int) -> None:
         """Compares the last validation with the best and saves if it is to be kept.
 
         Raises:
@@ -77,7 +77,9 @@ class Best(Callback):
         value, metrics = float(trainer.callback_metrics[self.monitor]), recommender.validated
         exact = metrics[self.monitor.removeprefix("val/")]
         if math.isnan(value) and step:
-            raise diverged(f"{self.monitor} has no value any more", step, trainer.optimizers)
+            raise make_divergence_error(
+                f"{self.monitor} has no value any more", step, trainer.optimizers
+            )
         if math.isnan(value):
             raise DataError(
                 f"{self.monitor} is defined for no case of the validation, so that no checkpoint "
@@ -86,7 +88,7 @@ class Best(Callback):
             )
         kept = self.pick == "last" or self.value is None or value > self.value
         if trainer.is_global_zero:
-            self.lines.add(step, trained_epochs(trainer), exact, self.seconds())
+            self.lines.add(step, count_trained_epochs(trainer), exact, self.seconds())
             self.tell(trainer, metrics, step, kept)
         self.first = self.first or metrics
         self.last, self.seen = exact, step
@@ -100,7 +102,12 @@ class Best(Callback):
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Offers a validation of the training loop."""
         if trainer.state.fn == "fit" and isinstance(pl_module, Recommender):
-            self.offer(trainer, pl_module, trainer.global_step)
+            self.update(trainer, pl_module, trainer.global_step)
+
+    @property
+    def state_key(self) -> str:
+        """Its name in a saved state, which is part of the format."""
+        return "Best"
 
     def state_dict(self) -> dict[str, Any]:
         """The best value and its step, and what the first and the last validation found."""
@@ -119,11 +126,11 @@ class Best(Callback):
             )
         for name, value in state_dict.items():
             setattr(self, name, value)
-        if rank() == 0:
+        if get_rank() == 0:
             self.lines.rewind(-1 if self.seen is None else self.seen)
 
 
-class BatchSeed(Callback):
+class BatchSeeder(Callback):
     """Seeds torch for each batch, so that dropout does not depend on where a run was stopped.
 
     Args:
@@ -147,7 +154,7 @@ class BatchSeed(Callback):
             torch.manual_seed(seed)
 
 
-def _no_loss() -> Tensor:
+def _make_zero_sums() -> Tensor:
     """(2,) sum and count of no losses."""
     return torch.zeros(2, dtype=torch.float64)
 
@@ -156,7 +163,7 @@ ROWS = 10
 """Steps between two rows of the log where nothing else is asked for, and the least of its rows."""
 
 
-class Watch(Callback):
+class TrainingLog(Callback):
     """Logs loss, learning rate, gradient norm and distance from the start by role.
 
     Rows are written here and not by the Trainer: it would write the row of a step only after the
@@ -182,9 +189,9 @@ class Watch(Callback):
         self._row: dict[str, Tensor] = {}
         # Sum and count of the losses of the last whole epoch and of what came after it; they stay
         # on the losses' device.
-        self._whole, self._since = _no_loss(), _no_loss()
+        self._whole, self._since = _make_zero_sums(), _make_zero_sums()
 
-    def loss(self) -> float | None:
+    def compute_loss(self) -> float | None:
         """Mean of all losses counted in the last epoch, or None where nothing was trained.
 
         A training that ends within an epoch has the whole one before it counted as well.
@@ -192,8 +199,13 @@ class Watch(Callback):
         total, count = (self._whole.cpu() + self._since.cpu()).tolist()
         return float(total) / count if count else None
 
+    @property
+    def state_key(self) -> str:
+        """Its name in a saved state, which is part of the format."""
+        return "Watch"
+
     def state_dict(self) -> dict[str, Any]:
-        """The sums behind `loss`, and the distances."""
+        """The sums behind `compute_loss`, and the distances."""
         return {
             "loss_sums": [sums.tolist() for sums in (self._whole, self._since)],
             "distance": self.distance,
@@ -234,7 +246,7 @@ class Watch(Callback):
             f"lr/{group['name'].partition('/')[0]}": torch.tensor(group["lr"])
             for group in optimizer.param_groups
         }
-        for role, named in pl_module.roles().items():
+        for role, named in pl_module.group_by_role().items():
             norms = [p.grad.float().norm() for _, p in named if p.grad is not None]
             if norms:
                 self._row[f"grad_norm/{role}"] = torch.stack(norms).norm()
@@ -252,23 +264,23 @@ class Watch(Callback):
         Raises:
             Diverged: The loss is not finite.
         """
-        if not isinstance(pl_module, Recommender) or not whole(trainer, batch_idx + 1):
+        if not isinstance(pl_module, Recommender) or not is_step_end(trainer, batch_idx + 1):
             return
         sums, step_loss = pl_module.window.sums, pl_module.train_loss
         if sums is None or step_loss is None:
             return
         self._since = self._since.to(sums.device) + sums.double()
         if batch_idx + 1 == trainer.num_training_batches:
-            self._whole, self._since = self._since, _no_loss()
+            self._whole, self._since = self._since, _make_zero_sums()
         if trainer.global_step % self.every or not trainer.is_global_zero:
             return
         row = {"train/loss": step_loss, **self._row}
-        row |= {f"distance/{role}": value for role, value in pl_module.distances().items()}
+        row |= {f"distance/{role}": value for role, value in pl_module.compute_distances().items()}
         self._write(trainer, row)
         loss = float(row["train/loss"])
         if not math.isfinite(loss):
             # The loss of the first step is that of the start.
-            raise diverged(
+            raise make_divergence_error(
                 f"the loss is {loss}",
                 trainer.global_step,
                 trainer.optimizers,
@@ -278,7 +290,7 @@ class Watch(Callback):
     def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Measures how far training has come from its start."""
         if isinstance(pl_module, Recommender):
-            self.distance = {k: float(value) for k, value in pl_module.distances().items()}
+            self.distance = {k: float(value) for k, value in pl_module.compute_distances().items()}
 
     def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Refuses to validate what cannot be ranked by.
@@ -286,18 +298,18 @@ class Watch(Callback):
         Raises:
             Diverged: The loss or a parameter is not finite.
         """
-        if trainer.global_step and isinstance(pl_module, Recommender) and not finite(pl_module):
-            raise diverged(NOT_FINITE, trainer.global_step, trainer.optimizers)
+        if trainer.global_step and isinstance(pl_module, Recommender) and not is_finite(pl_module):
+            raise make_divergence_error(NOT_FINITE, trainer.global_step, trainer.optimizers)
 
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Writes the validation metrics."""
-        self._part(trainer, "val/", {"seconds": torch.tensor(self.seconds())})
+        self._write_part(trainer, "val/", {"seconds": torch.tensor(self.seconds())})
 
     def on_test_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Writes the test metrics."""
-        self._part(trainer, "test/", {})
+        self._write_part(trainer, "test/", {})
 
-    def _part(self, trainer: lp.Trainer, prefix: str, more: Mapping[str, Tensor]) -> None:
+    def _write_part(self, trainer: lp.Trainer, prefix: str, more: Mapping[str, Tensor]) -> None:
         found = trainer.callback_metrics.items()
         row = {name: value for name, value in found if name.startswith(prefix)}
         self._write(trainer, {**row, **more})
@@ -312,16 +324,16 @@ NOT_FINITE = "the loss or a trained parameter is not finite"
 
 
 @torch.no_grad()
-def finite(recommender: Recommender) -> bool:
+def is_finite(recommender: Recommender) -> bool:
     """Whether the last loss and all trained parameters are finite; waits for the device."""
-    loss, trained = recommender.train_loss, recommender.trained().values()
+    loss, trained = recommender.train_loss, recommender.get_trained_parameters().values()
     # One number a parameter: infinities of both signs sum to NaN.
     sums = [parameter.detach().float().sum() for parameter in trained]
     fine = not sums or bool(torch.stack(sums).isfinite().all())
     return fine and (loss is None or bool(loss.isfinite()))
 
 
-def trained_epochs(trainer: lp.Trainer) -> float:
+def count_trained_epochs(trainer: lp.Trainer) -> float:
     """Passes over the training queries until now, with fractions, over all stops."""
     data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
-    return epochs_of(data.plan, trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+    return compute_epochs(data.plan, trainer.fit_loop.epoch_loop.batch_progress.total.ready)

@@ -12,10 +12,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from recsys.encoders.layers import LINEAR, layer_stack, passes
+from recsys.encoders.layers import LINEAR, count_passes, find_layer_stack
 from recsys.errors import ConfigError
 from recsys.recommender.base import Recommender
-from recsys.recommender.flops import heads
+from recsys.recommender.flops import find_heads
 from recsys.recommender.parameters import ENCODERS
 from recsys.types import Batch
 
@@ -24,7 +24,7 @@ COUNTS = "counts"
 
 
 @dataclass
-class Counts:
+class TrainingCounts:
     """What training has read and computed.
 
     Attributes:
@@ -43,20 +43,22 @@ class Counts:
     references: float = 0.0
     unique: float = 0.0
 
-    def plus(self, other: Counts) -> Counts:
+    def add(self, other: TrainingCounts) -> TrainingCounts:
         """The sum."""
-        return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Counts)))
+        return TrainingCounts(
+            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(TrainingCounts))
+        )
 
-    def over_ranks(self, device: torch.device) -> Counts:
+    def sum_over_ranks(self, device: torch.device) -> TrainingCounts:
         """The sum over all ranks; every rank must call it."""
         if not torch.distributed.is_initialized():
             return self
         values = torch.tensor(list(asdict(self).values()), dtype=torch.float64, device=device)
         torch.distributed.all_reduce(values)
-        return Counts(*values.tolist())
+        return TrainingCounts(*values.tolist())
 
 
-class Meter(Callback):
+class CostMeter(Callback):
     """Counts what training reads and computes, over all stops and ranks.
 
     The counts lie in the checkpoint to go on from, so that a stopped run counts as one that was
@@ -68,36 +70,36 @@ class Meter(Callback):
 
     def __init__(self, full: bool) -> None:
         self.full = full
-        self._before = Counts()
-        self._own = Counts()
+        self._before = TrainingCounts()
+        self._own = TrainingCounts()
         self._model: Recommender | None = None
         self._device = torch.device("cpu")
         self._handles: list[RemovableHandle] = []
 
-    def total(self) -> Counts:
+    def compute_total(self) -> TrainingCounts:
         """Over all stops and ranks; every rank must call it."""
         own = self._own
         if self._model is not None:
             work = self._model.work
-            own = own.plus(Counts(texts=work.texts, tokens=work.tokens, flops=work.flops))
-        return self._before.plus(own.over_ranks(self._device))
+            own = own.add(TrainingCounts(texts=work.texts, tokens=work.tokens, flops=work.flops))
+        return self._before.add(own.sum_over_ranks(self._device))
 
     def on_fit_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Listens to the linear maps."""
         if not isinstance(pl_module, Recommender):
             return
         self._model, self._device = pl_module, trainer.strategy.root_device
-        for module in heads(pl_module, ENCODERS):
-            self._handles.append(module.register_forward_hook(pl_module.work.linear))
-        for encoder in _encoders(pl_module) if self.full else ():
+        for module in find_heads(pl_module, ENCODERS):
+            self._handles.append(module.register_forward_hook(pl_module.work.count_linear))
+        for encoder in _find_encoders(pl_module) if self.full else ():
             # The last layer always runs, and its first map sees every position once.
-            stack = layer_stack(encoder)[1]
+            stack = find_layer_stack(encoder)[1]
             first = next(m for m in stack[-1].modules() if isinstance(m, LINEAR))
             # ... a pass: a layer that is used again sees them as often.
-            places = partial(self._places, passes(encoder) // len(stack))
+            places = partial(self._count_positions, count_passes(encoder) // len(stack))
             self._handles.append(first.register_forward_hook(places))
 
-    def _places(
+    def _count_positions(
         self, times: int, module: nn.Module, args: tuple[Tensor, ...], output: Tensor
     ) -> None:
         x, model = args[0], self._model
@@ -106,31 +108,31 @@ class Meter(Callback):
 
     def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Begins to count."""
-        self._count(True)
+        self._set_counting(True)
 
     def on_before_backward(
         self, trainer: lp.Trainer, pl_module: lp.LightningModule, loss: Tensor
     ) -> None:
         """Does not count what backward computes a second time."""
-        self._count(False)
+        self._set_counting(False)
 
     def on_after_backward(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Goes on to count."""
-        self._count(True)
+        self._set_counting(True)
 
     def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Does not count a validation."""
-        self._count(False)
+        self._set_counting(False)
 
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Goes on to count."""
-        self._count(trainer.state.fn == "fit")
+        self._set_counting(trainer.state.fn == "fit")
 
     def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Ends the count."""
-        self._count(False)
+        self._set_counting(False)
 
-    def _count(self, counting: bool) -> None:
+    def _set_counting(self, counting: bool) -> None:
         if self._model is not None:
             self._model.work.counting = counting
 
@@ -153,7 +155,7 @@ class Meter(Callback):
         self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Adds the counts; on every rank."""
-        checkpoint[COUNTS] = asdict(self.total())
+        checkpoint[COUNTS] = asdict(self.compute_total())
 
     def on_load_checkpoint(
         self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]
@@ -167,10 +169,10 @@ class Meter(Callback):
             raise ConfigError(
                 "the saved state was written by another version of recsys; begin a new run."
             )
-        self._before = Counts(**checkpoint[COUNTS])
+        self._before = TrainingCounts(**checkpoint[COUNTS])
 
 
-def _encoders(model: Recommender) -> list[nn.Module]:
+def _find_encoders(model: Recommender) -> list[nn.Module]:
     """The transformers models of a recommender's encoders."""
     named = dict(model.named_modules())
     names = [f"{encoder}model" for encoder in ENCODERS]

@@ -18,19 +18,19 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from recsys.config.compose import choice_name
+from recsys.config.compose import get_choice_name
 from recsys.errors import ConfigError
-from recsys.recommender.accumulation import whole
+from recsys.recommender.accumulation import is_step_end
 from recsys.recommender.base import Recommender
 from recsys.types import Batch, ItemBatch
 
 if TYPE_CHECKING:
-    from recsys.config.compose import Run
+    from recsys.config.compose import RunConfig
 
 EVERY_STEP, HALF_EPOCH = "every_step", "half_epoch"
 
 
-def phase(updates: str, steps: int) -> int:
+def count_phase_steps(updates: str, steps: int) -> int:
     """Optimiser steps between two updates of the encoder.
 
     Args:
@@ -55,13 +55,13 @@ def phase(updates: str, steps: int) -> int:
     )
 
 
-def check(run: Run) -> None:
+def check_item_table(run: RunConfig) -> None:
     """Refuses runs in which a table would be wrong or of no use.
 
     Raises:
         ConfigError: Several processes, fp16, nothing to distil, or no item vectors.
     """
-    if not phase(run.trainer.encoder_updates, 1):
+    if not count_phase_steps(run.trainer.encoder_updates, 1):
         return
     asked = f"trainer.encoder_updates={run.trainer.encoder_updates}"
     if run.trainer.devices > 1:
@@ -74,7 +74,7 @@ def check(run: Run) -> None:
             f"{asked} does not scale losses as fp16-mixed needs it; set trainer.precision to "
             "bf16-mixed or fp32."
         )
-    if choice_name(run.tuning) == "frozen":
+    if get_choice_name(run.tuning) == "frozen":
         raise ConfigError(
             f"{asked} distils the encoder, and tuning=frozen trains none of it; choose another "
             "tuning or trainer.encoder_updates=every_step."
@@ -82,25 +82,26 @@ def check(run: Run) -> None:
     if not run.architecture.reads_item_vectors:
         raise ConfigError(
             f"{asked} needs an architecture with item vectors, and "
-            f"{choice_name(run.architecture)} has none; set trainer.encoder_updates=every_step."
+            f"{get_choice_name(run.architecture)} has none; set trainer.encoder_updates=every_step."
         )
 
 
-def check_reading(run: Run) -> None:
+def check_catalog_encoding(run: RunConfig) -> None:
     """Refuses to encode the whole catalog in every step, unless it was asked for.
 
     Raises:
         ConfigError: The objective reads all item vectors, and the encoder that makes them trains.
     """
-    if run.objective.needs != "table" or choice_name(run.tuning) == "frozen":
+    if run.objective.needs != "table" or get_choice_name(run.tuning) == "frozen":
         return
     if run.trainer.encoder_updates != EVERY_STEP:
         return
     if not run.objective.encodes_catalog:
-        name = choice_name(run.objective)
+        name = get_choice_name(run.objective)
         raise ConfigError(
             f"objective {name} reads the vectors of all items in every step, and tuning "
-            f"{choice_name(run.tuning)} changes the encoder that makes them; set tuning=frozen, "
+            f"{get_choice_name(run.tuning)} changes the encoder that makes them; set "
+            "tuning=frozen, "
             "trainer.encoder_updates=half_epoch, or objective.encode_catalog=true to encode the "
             "whole catalog in every step."
         )
@@ -149,13 +150,13 @@ class ItemTable(nn.Module):
         self.moved.zero_()
 
     @torch.no_grad()
-    def changed(self) -> Tensor:
+    def find_moved(self) -> Tensor:
         """Catalog rows that have moved, in order."""
         return self.moved.any(dim=1).nonzero()[:, 0]
 
 
 @torch.no_grad()
-def encoded(recommender: Recommender, block: int = 1024) -> Tensor:
+def encode_all_items(recommender: Recommender, block: int = 1024) -> Tensor:
     """(I, D) vectors of all items from the encoder, in evaluation mode, a block at a time."""
     was = recommender.training
     recommender.eval()
@@ -165,7 +166,7 @@ def encoded(recommender: Recommender, block: int = 1024) -> Tensor:
     return torch.cat(out).float()
 
 
-class Distill(Callback):
+class ItemTableDistillation(Callback):
     """Trains with an item table and brings the encoder after it at the end of each phase.
 
     A phase ends after so many optimiser steps and with each epoch, before its validation:
@@ -215,14 +216,19 @@ class Distill(Callback):
     def on_fit_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Fills the table, or takes up what a stopped run had."""
         model = cast(Recommender, pl_module)
-        self._optimizer, self._schedule = model.make_optimizer(model.distilled())
+        self._optimizer, self._schedule = model.make_optimizer(model.get_distilled_roles())
         if self._loaded is None:
             with trainer.precision_plugin.train_step_context():
-                self.table.refresh(encoded(model))
+                self.table.refresh(encode_all_items(model))
             return
         self.optimizer.load_state_dict(self._loaded["optimizer"])
         self.table.set_base(self._loaded["base"])  # the moves are in the recommender's own state
         self._began, self._loaded = self._loaded["began"], None
+
+    @property
+    def state_key(self) -> str:
+        """Its name in a saved state, which is part of the format."""
+        return "Distill"
 
     def state_dict(self) -> dict[str, Any]:
         """The encoder's optimiser, the table's base and when the phase began."""
@@ -246,17 +252,17 @@ class Distill(Callback):
     ) -> None:
         """Ends a phase where one is due."""
         done, step = batch_idx + 1, trainer.global_step
-        if not whole(trainer, done):
+        if not is_step_end(trainer, done):
             return
         # Lightning counts the batches of an epoch as a float, for those without an end.
         batches = int(trainer.num_training_batches)
-        length = phase(self.updates, -(-batches // trainer.accumulate_grad_batches))
+        length = count_phase_steps(self.updates, -(-batches // trainer.accumulate_grad_batches))
         ends = done == batches or 0 <= trainer.max_steps <= step
         if ends or step - self._began >= length:
             self._end_phase(trainer, cast(Recommender, pl_module))
 
     def _end_phase(self, trainer: lp.Trainer, model: Recommender) -> None:
-        rows = self.table.changed()
+        rows = self.table.find_moved()
         wanted = self.table(rows).detach()
         before = self.table.moved.detach()[rows].square().sum()
         scale = self.table.scale.clone()
@@ -266,8 +272,8 @@ class Distill(Callback):
         self._distill(trainer, model, rows)
         model.train(was)
         with trainer.precision_plugin.train_step_context():
-            self.table.refresh(encoded(model))
-        self._forget(trainer.optimizers[0])
+            self.table.refresh(encode_all_items(model))
+        self._reset_momentum(trainer.optimizers[0])
         self._began = trainer.global_step
         left = ((self.table.base[rows] - wanted) / scale).square().sum()
         row = {
@@ -288,29 +294,29 @@ class Distill(Callback):
 
     def _distill(self, trainer: lp.Trainer, model: Recommender, rows: Tensor) -> None:
         """One pass over rows (N,): squared error in units of the table, a mean over items."""
-        named = [pair for part in model.distilled().values() for pair in part]
-        for parts in self._plan(model, rows, trainer.global_step):
+        named = [pair for part in model.get_distilled_roles().values() for pair in part]
+        for parts in self._plan_steps(model, rows, trainer.global_step):
             count = sum(len(part) for part in parts)
             for part in parts:
                 with trainer.precision_plugin.train_step_context():
                     vectors = model.encode_items(ItemBatch(part, ()))
                 error = (vectors.float() - self.table(part).detach()) / self.table.scale
-                with model.watch.stage("backward"):
+                with model.watch.time_stage("backward"):
                     torch.autograd.backward(error.square().sum() / count)
-            with model.watch.stage("optimiser"):
+            with model.watch.time_stage("optimiser"):
                 if model.parts.l2_sp:
-                    torch.autograd.backward(model.pull(name for name, _ in named))
+                    torch.autograd.backward(model.compute_l2_sp(name for name, _ in named))
                 if self.clip:
                     nn.utils.clip_grad_norm_([p for _, p in named], self.clip)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
 
-    def _plan(self, model: Recommender, rows: Tensor, step: int) -> list[list[Tensor]]:
+    def _plan_steps(self, model: Recommender, rows: Tensor, step: int) -> list[list[Tensor]]:
         """Whole micro-batches in random order, so many to a step that it has enough items."""
         if model.parts.catalog is None:
             raise RuntimeError("an item table needs item tokens")
-        lengths = model.encoder.lengths(model.parts.catalog.sizes(rows.cpu()))
-        parts = [rows[list(part)] for part in model.encoder.plan(lengths)]
+        lengths = model.encoder.compute_lengths(model.parts.catalog.count_tokens(rows.cpu()))
+        parts = [rows[list(part)] for part in model.encoder.plan_micro_batches(lengths)]
         seed = np.random.SeedSequence([self.seed, step]).generate_state(1)[0]
         order = torch.randperm(len(parts), generator=torch.Generator().manual_seed(int(seed)))
         out: list[list[Tensor]] = []
@@ -323,7 +329,7 @@ class Distill(Callback):
             size += len(parts[i])
         return out
 
-    def _forget(self, optimizer: torch.optim.Optimizer) -> None:
+    def _reset_momentum(self, optimizer: torch.optim.Optimizer) -> None:
         """Ends the table's momentum with the phase; the size of its gradients is still known.
 
         Else rows that no step reads would go on moving, and each phase would distil them all.

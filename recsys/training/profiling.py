@@ -21,7 +21,7 @@ from recsys.recommender.base import Recommender
 from recsys.runtime.files import write_atomic
 from recsys.runtime.hardware import Asked
 from recsys.runtime.stopwatch import EVALUATION, OTHER, STAGES, STEP, Stopwatch
-from recsys.training.cost import Counts
+from recsys.training.cost import TrainingCounts
 
 GEMM_SECONDS = 0.15
 """How long a shape is measured for, at least."""
@@ -37,7 +37,7 @@ DTYPES: dict[Asked, torch.dtype] = {
 """What matrices are multiplied in."""
 
 
-class Stages(Profiler):
+class StageProfiler(Profiler):
     """Hands the Trainer's own actions to the stopwatch.
 
     Args:
@@ -50,20 +50,20 @@ class Stages(Profiler):
 
     def start(self, action_name: str) -> None:
         """Enters the stage of an action, if it is one."""
-        stage = stage_of(action_name)
+        stage = find_stage(action_name)
         if stage is not None:
             self.watch.push(stage)
 
     def stop(self, action_name: str) -> None:
         """Leaves it."""
-        if stage_of(action_name) is not None:
+        if find_stage(action_name) is not None:
             self.watch.pop()
 
     def describe(self) -> None:
         """Nothing: the run tells at its end."""
 
 
-def stage_of(action: str) -> str | None:
+def find_stage(action: str) -> str | None:
     """The stage of an action of Lightning's Trainer, or None where it is part of another.
 
     An optimiser's step encloses the step's loss and backward pass, which take their own time; the
@@ -81,7 +81,7 @@ def stage_of(action: str) -> str | None:
     return None
 
 
-class Profile(Callback):
+class ProfilingCallback(Callback):
     """Takes the time of evaluations and measures the device's peak; the first callback.
 
     Args:
@@ -96,21 +96,21 @@ class Profile(Callback):
     def __init__(self, watch: Stopwatch, precision: Asked) -> None:
         self.watch, self.dtype = watch, DTYPES[precision]
         self.peak: float | None = None
-        self.gemms: list[Gemm] = []
+        self.gemms: list[GemmRate] = []
 
     def setup(self, trainer: lp.Trainer, pl_module: lp.LightningModule, stage: str) -> None:
         """Gives the recommender the stopwatch."""
         if isinstance(pl_module, Recommender):
             pl_module.watch = self.watch
-        self.watch.wait = waiting(trainer.strategy.root_device)
+        self.watch.wait = get_synchronizer(trainer.strategy.root_device)
 
     def on_fit_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Measures the peak on the shapes that a step multiplies."""
         model = cast(Recommender, pl_module)
         with trainer.precision_plugin.train_step_context():
-            rate = model.work.rate(model.encoder, model.parts.prefix)
+            rate = model.work.get_rate(model.encoder, model.parts.prefix)
         rows, device = model.encoder.chunk_tokens, trainer.strategy.root_device
-        peak, self.gemms = gemm_peak(rate.shapes, rows, self.dtype, device)
+        peak, self.gemms = measure_gemm_peak(rate.shapes, rows, self.dtype, device)
         self.peak = peak or None
 
     def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
@@ -131,7 +131,7 @@ class Profile(Callback):
 
 
 @dataclass(frozen=True)
-class Gemm:
+class GemmRate:
     """The best rate of one matrix product.
 
     Attributes:
@@ -145,9 +145,9 @@ class Gemm:
     gflops: float
 
 
-def gemm_peak(
+def measure_gemm_peak(
     shapes: Sequence[tuple[int, int]], rows: int, dtype: torch.dtype, device: torch.device
-) -> tuple[float, list[Gemm]]:
+) -> tuple[float, list[GemmRate]]:
     """The rate at which the device multiplies matrices of a model's shapes, and nothing else.
 
     The best of many repetitions counts, because other programs may share the device. Nothing is
@@ -162,22 +162,22 @@ def gemm_peak(
     Returns:
         10^9 operations a second over all maps together (0 without any), and by shape.
     """
-    wait = waiting(device)
-    found: list[Gemm] = []
+    wait = get_synchronizer(device)
+    found: list[GemmRate] = []
     operations, seconds = 0.0, 0.0
     for (inputs, outputs), times in Counter(shapes).items():
         x = torch.full((rows, inputs), 0.5, dtype=dtype, device=device)
         weight = torch.full((outputs, inputs), 0.5, dtype=dtype, device=device)
-        best = _best(x, weight, wait)
+        best = _measure_seconds(x, weight, wait)
         once = 2.0 * rows * inputs * outputs
-        found.append(Gemm(inputs, outputs, once / best / 1e9))
+        found.append(GemmRate(inputs, outputs, once / best / 1e9))
         operations += times * once
         seconds += times * best
     return (operations / seconds / 1e9 if seconds else 0.0), found
 
 
 @torch.no_grad()
-def _best(x: Tensor, weight: Tensor, wait: Callable[[], None] | None) -> float:
+def _measure_seconds(x: Tensor, weight: Tensor, wait: Callable[[], None] | None) -> float:
     """Least seconds of x (N, D) times the transposed weight (E, D)."""
     best, until, rounds = math.inf, time.monotonic() + GEMM_SECONDS, 0
     while rounds < GEMM_ROUNDS or time.monotonic() < until:
@@ -191,15 +191,15 @@ def _best(x: Tensor, weight: Tensor, wait: Callable[[], None] | None) -> float:
     return best
 
 
-def waiting(device: torch.device) -> Callable[[], None] | None:
+def get_synchronizer(device: torch.device) -> Callable[[], None] | None:
     """Waits for a device that works behind the host's back; None for one that does not."""
     if device.type == "cuda":
         return lambda: torch.cuda.synchronize(device)
     return torch.mps.synchronize if device.type == "mps" else None
 
 
-def figures(
-    seconds: Mapping[str, float], counts: Counts, peak: float | None, devices: int
+def compute_profile(
+    seconds: Mapping[str, float], counts: TrainingCounts, peak: float | None, devices: int
 ) -> dict[str, float | None]:
     """What a profile says, by the names that it has everywhere; None where nothing was measured.
 
@@ -216,18 +216,18 @@ def figures(
     step = sum(seconds[stage] for stage in STEP)
     passes = sum(seconds[stage] for stage in ("encode", "user", "loss", "backward"))
 
-    def share(part: float, whole: float) -> float | None:
+    def compute_share(part: float, whole: float) -> float | None:
         return part / whole if whole else None
 
     return {
         **{f"{stage}_seconds": seconds[stage] for stage in STAGES},
         "step_seconds": step,
-        "texts_per_second": share(counts.texts, step),
-        "tokens_per_second": share(counts.tokens, step),
-        "padding_share": share(counts.positions - counts.tokens, counts.positions),
-        "unique_share": share(counts.unique, counts.references),
+        "texts_per_second": compute_share(counts.texts, step),
+        "tokens_per_second": compute_share(counts.tokens, step),
+        "padding_share": compute_share(counts.positions - counts.tokens, counts.positions),
+        "unique_share": compute_share(counts.unique, counts.references),
         "gemm_peak_gflops": peak,
-        "utilisation": share(counts.flops, devices * passes * 1e9 * (peak or 0.0)),
+        "utilisation": compute_share(counts.flops, devices * passes * 1e9 * (peak or 0.0)),
         "device_peak_mb": (
             torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
         ),
@@ -235,13 +235,16 @@ def figures(
 
 
 def write(
-    folder: Path, found: Mapping[str, float | None], counts: Counts, gemms: Sequence[Gemm]
+    folder: Path,
+    found: Mapping[str, float | None],
+    counts: TrainingCounts,
+    gemms: Sequence[GemmRate],
 ) -> None:
     """Writes `profile.json`, whole or not at all.
 
     Args:
         folder: Of the run.
-        found: What `figures` gave.
+        found: What `compute_profile` gave.
         counts: Over all ranks.
         gemms: The peak by shape.
 
@@ -261,7 +264,7 @@ def show(found: Mapping[str, float | None]) -> None:
     """Prints where the time went.
 
     Args:
-        found: What `figures` gave.
+        found: What `compute_profile` gave.
     """
     from rich.console import Console
     from rich.table import Table

@@ -15,18 +15,18 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from recsys.errors import ConfigError
-from recsys.recommender.accumulation import whole
+from recsys.recommender.accumulation import is_step_end
 from recsys.recommender.base import Recommender
-from recsys.recommender.optim import diverged
-from recsys.runs.failures import short_of_memory
-from recsys.runs.folder import Leave, Signals
+from recsys.recommender.optim import make_divergence_error
+from recsys.runs.failures import is_out_of_memory
+from recsys.runs.folder import Interrupted, SignalHandler
 from recsys.runtime.files import write_atomic
 from recsys.tracking.logs import CsvLog, WandbLog
-from recsys.training.callbacks import NOT_FINITE, finite
+from recsys.training.callbacks import NOT_FINITE, is_finite
 from recsys.types import Batch
 
 
-class WholeFile(CheckpointIO):
+class AtomicCheckpointIO(CheckpointIO):
     """Checkpoints that are whole or absent, and that are read as data, never as code."""
 
     def save_checkpoint(
@@ -55,7 +55,7 @@ class WholeFile(CheckpointIO):
         try:
             loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
-            if short_of_memory(error):
+            if is_out_of_memory(error):
                 raise
             raise ConfigError(
                 f"{path} is damaged; delete it and give the same resume= again to train the run "
@@ -72,7 +72,7 @@ STOPPED = "stopped_early"
 """Key of a checkpoint: whether early stopping had ended the training."""
 
 
-class Save(Checkpoint):
+class ResumeCheckpoint(Checkpoint):
     """Saves the state to go on from every so often and when a signal came; the last callback.
 
     It acts only where Lightning can come back to exactly: after a whole optimiser step that no
@@ -89,7 +89,7 @@ class Save(Checkpoint):
     """
 
     def __init__(
-        self, path: Path, minutes: float, signals: Signals, saved: Callable[[], None]
+        self, path: Path, minutes: float, signals: SignalHandler, saved: Callable[[], None]
     ) -> None:
         self.path, self.minutes, self.signals, self.saved = path, minutes, signals, saved
         self.seconds = 0.0
@@ -97,13 +97,18 @@ class Save(Checkpoint):
         self._saved = time.monotonic()
         self._points = 0
 
-    def total_seconds(self) -> float:
+    def get_total_seconds(self) -> float:
         """Time trained in all, validations not counted."""
         return self.seconds + (0.0 if self._began is None else time.monotonic() - self._began)
 
+    @property
+    def state_key(self) -> str:
+        """Its name in a saved state, which is part of the format."""
+        return "Save"
+
     def state_dict(self) -> dict[str, Any]:
         """The time trained so far."""
-        return {"seconds": self.total_seconds()}
+        return {"seconds": self.get_total_seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Adds to the time trained before."""
@@ -128,7 +133,7 @@ class Save(Checkpoint):
             logger.rewind(checkpoint["global_step"])
         for tracked in trainer.loggers:
             if isinstance(tracked, WandbLog) and csv:
-                tracked.catch_up(csv[0].rows())
+                tracked.send_missed_rows(csv[0].list_rows())
 
     def on_train_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Starts the clock; from here on a signal waits for a whole step."""
@@ -138,7 +143,7 @@ class Save(Checkpoint):
 
     def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Stops the clock, and takes the signals back from the Trainer."""
-        self.seconds, self._began = self.total_seconds(), None
+        self.seconds, self._began = self.get_total_seconds(), None
         self.signals.arm()
 
     def on_test_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
@@ -147,8 +152,8 @@ class Save(Checkpoint):
 
     def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Saves, so that a stop in the test trains nothing again; then a signal need not wait."""
-        self.seconds, self._began = self.total_seconds(), None
-        self._point(trainer, ended=True)
+        self.seconds, self._began = self.get_total_seconds(), None
+        self._save_if_due(trainer, ended=True)
         self.signals.training = False
 
     def on_train_batch_end(
@@ -162,18 +167,18 @@ class Save(Checkpoint):
         """Acts after a whole step, unless a validation comes next."""
         done = batch_idx + 1
         # Validation comes at the end of each epoch.
-        if whole(trainer, done) and done != trainer.num_training_batches:
+        if is_step_end(trainer, done) and done != trainer.num_training_batches:
             self._points += 1
             # Asking a GPU costs a wait; several ranks must all ask or none.
             often = trainer.world_size == 1 or trainer.strategy.root_device.type == "cpu"
             if often or self._points % 10 == 0:
-                self._point(trainer)
+                self._save_if_due(trainer)
 
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Acts after a validation of the training loop."""
         if trainer.state.fn == "fit":
             self._began = time.monotonic()
-            self._point(trainer)
+            self._save_if_due(trainer)
 
     def write(self, trainer: lp.Trainer) -> None:
         """Saves the log, then the state; on every rank.
@@ -187,18 +192,18 @@ class Save(Checkpoint):
         self.saved()
         self._saved = time.monotonic()
 
-    def _point(self, trainer: lp.Trainer, ended: bool = False) -> None:
+    def _save_if_due(self, trainer: lp.Trainer, ended: bool = False) -> None:
         signum, save = self.signals.received, time.monotonic() - self._saved > 60 * self.minutes
         if trainer.world_size > 1:
             flags = torch.tensor([float(signum), float(save)], device=trainer.strategy.root_device)
             torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
             signum, save = int(flags[0]), bool(flags[1])
         if signum or save or ended:
-            self._write_sound(trainer, signum)
+            self._write_if_finite(trainer, signum)
         if signum:
-            raise Leave(signum)
+            raise Interrupted(signum)
 
-    def _write_sound(self, trainer: lp.Trainer, signum: int) -> None:
+    def _write_if_finite(self, trainer: lp.Trainer, signum: int) -> None:
         """Saves a state that is worth going on from.
 
         Raises:
@@ -206,7 +211,7 @@ class Save(Checkpoint):
                 last checkpoint stands.
         """
         model = cast(Recommender, trainer.lightning_module)
-        if finite(model):
+        if is_finite(model):
             self.write(trainer)
         elif not signum:
-            raise diverged(NOT_FINITE, trainer.global_step, trainer.optimizers)
+            raise make_divergence_error(NOT_FINITE, trainer.global_step, trainer.optimizers)

@@ -37,32 +37,37 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """
     from transformers.activations import ACT2FN
 
-    from recsys.encoders.layers import chosen, feed_writer, layer_stack, writers
+    from recsys.encoders.layers import (
+        find_feed_forward_output,
+        find_layer_stack,
+        find_output_linears,
+        select_layers,
+    )
     from recsys.encoders.peft.bottleneck import BottleneckConfig
-    from recsys.encoders.peft.injection import inject
+    from recsys.encoders.peft.injection import inject_method
 
-    span = chosen(encoder.model, cfg.layers)
-    _check(cfg)
+    span = select_layers(encoder.model, cfg.layers)
+    _check_config(cfg)
     if cfg.width < 1:
         raise ConfigError(f"tuning.width is {cfg.width}; set it to 1 or more.")
     if cfg.activation not in ACT2FN:
         raise ConfigError(
             f"tuning.activation is {cfg.activation!r}; choose one of {', '.join(sorted(ACT2FN))}."
         )
-    path, stack = layer_stack(encoder.model)
+    path, stack = find_layer_stack(encoder.model)
     names: list[str] = []
     for i in span:
         both = cfg.placement == "houlsby"
-        places = writers(stack[i]) if both else (feed_writer(stack[i]),)
+        places = find_output_linears(stack[i]) if both else (find_feed_forward_output(stack[i]),)
         names += [f"{path}.{i}.{place}" for place in places]
     settings = BottleneckConfig(
         width=cfg.width, activation=cfg.activation, dropout=cfg.dropout, target_modules=names
     )
-    added = inject(encoder, settings, "tuning=adapter")
+    added = inject_method(encoder, settings, "tuning=adapter")
     return encoder.train_only(added, added, "zero")
 
 
-def _check(cfg: Config) -> None:
+def _check_config(cfg: Config) -> None:
     if cfg.placement not in ("houlsby", "pfeiffer"):
         raise ConfigError(f"tuning.placement is {cfg.placement!r}; choose houlsby or pfeiffer.")
     if not 0 <= cfg.dropout < 1:

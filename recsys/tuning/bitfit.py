@@ -33,15 +33,15 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     Raises:
         ConfigError: A value is out of its range, or the model has no such biases.
     """
-    from recsys.encoders.layers import chosen, layer_of
+    from recsys.encoders.layers import compute_parameter_depths, select_layers
 
     if cfg.terms not in ("all", "query_and_feedforward"):
         raise ConfigError(f"tuning.terms is {cfg.terms!r}; choose all or query_and_feedforward.")
-    span = chosen(encoder.model, cfg.layers)
-    depths = layer_of(encoder.model)
+    span = select_layers(encoder.model, cfg.layers)
+    depths = compute_parameter_depths(encoder.model)
     biases = {n for n, depth in depths.items() if depth >= span.start and n.endswith(".bias")}
     if cfg.terms == "query_and_feedforward":
-        wanted = _subset(encoder, span)
+        wanted = _list_subset_biases(encoder, span)
         if wanted <= biases:
             biases = wanted
         elif biases:
@@ -57,15 +57,18 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     return encoder.train_only({f"model.{name}" for name in biases}, (), "pretrained")
 
 
-def _subset(encoder: Encoder, span: range) -> set[str]:
+def _list_subset_biases(encoder: Encoder, span: range) -> set[str]:
     """Biases of the queries and of the feed-forward's first map."""
-    from recsys.encoders.layers import layer_stack
-    from recsys.encoders.projections import projection, widener
+    from recsys.encoders.layers import find_layer_stack
+    from recsys.encoders.projections import find_feed_forward_input, find_projection
 
-    path, stack = layer_stack(encoder.model)
+    path, stack = find_layer_stack(encoder.model)
     method = "tuning.terms=query_and_feedforward"
     return {
         f"{path}.{i}.{name}.bias"
         for i in span
-        for name in (projection(stack[i], "query", method), widener(stack[i], method))
+        for name in (
+            find_projection(stack[i], "query", method),
+            find_feed_forward_input(stack[i], method),
+        )
     }

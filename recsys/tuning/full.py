@@ -30,16 +30,16 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     Raises:
         ConfigError: `layers` is no such number or word, or embeddings go with the last N.
     """
-    from recsys.encoders.layers import chosen, layer_of
+    from recsys.encoders.layers import compute_parameter_depths, select_layers
 
-    first = chosen(encoder.model, cfg.layers).start
+    first = select_layers(encoder.model, cfg.layers).start
     if cfg.embeddings and first > 0:
         raise ConfigError(
             f"tuning.embeddings is true with tuning.layers={cfg.layers}, which would leave frozen "
             'layers in the middle; set tuning.layers to "all" or tuning.embeddings to false.'
         )
     lowest = -1 if cfg.embeddings else first
-    depths = layer_of(encoder.model)
+    depths = compute_parameter_depths(encoder.model)
     trained = {f"model.{name}" for name, depth in depths.items() if depth >= lowest}
     trained |= {f"dense.{name}" for name, _ in encoder.dense.named_parameters()}
     return encoder.train_only(trained, (), "pretrained")

@@ -30,19 +30,19 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """
     from peft import IA3Config
 
-    from recsys.encoders.layers import chosen, feed_writer, layer_stack
-    from recsys.encoders.peft.injection import inject, merger
-    from recsys.encoders.projections import projection
+    from recsys.encoders.layers import find_feed_forward_output, find_layer_stack, select_layers
+    from recsys.encoders.peft.injection import inject_method, make_merger
+    from recsys.encoders.projections import find_projection
 
-    span = chosen(encoder.model, cfg.layers)
-    path, stack = layer_stack(encoder.model)
+    span = select_layers(encoder.model, cfg.layers)
+    path, stack = find_layer_stack(encoder.model)
     attention: list[str] = []
     inner: list[str] = []
     for i in span:
-        pair = [projection(stack[i], kind, "tuning=ia3") for kind in ("key", "value")]
+        pair = [find_projection(stack[i], kind, "tuning=ia3") for kind in ("key", "value")]
         attention += [f"{path}.{i}.{name}" for name in pair]
         # The last map of the feed-forward reads its inner activation.
-        inner.append(f"{path}.{i}.{feed_writer(stack[i])}")
+        inner.append(f"{path}.{i}.{find_feed_forward_output(stack[i])}")
     settings = IA3Config(target_modules=[*attention, *inner], feedforward_modules=inner)
-    added = inject(encoder, settings, "tuning=ia3")
-    return encoder.train_only(added, added, "pretrained", merger(encoder), no_decay=added)
+    added = inject_method(encoder, settings, "tuning=ia3")
+    return encoder.train_only(added, added, "pretrained", make_merger(encoder), no_decay=added)

@@ -41,14 +41,19 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     from peft import LoraConfig
     from torch import nn
 
-    from recsys.encoders.layers import attention_linears, chosen, layer_stack, linears
-    from recsys.encoders.peft.injection import inject, merge
-    from recsys.encoders.peft.lora_linear import LowRank
+    from recsys.encoders.layers import (
+        find_layer_stack,
+        list_attention_linears,
+        list_linears,
+        select_layers,
+    )
+    from recsys.encoders.peft.injection import inject_method, merge_method
+    from recsys.encoders.peft.lora_linear import FusedLoraLinear
 
-    span = chosen(encoder.model, cfg.layers)
-    _check(cfg, encoder.width)
-    path, stack = layer_stack(encoder.model)
-    inside = attention_linears if cfg.targets == "attention" else linears
+    span = select_layers(encoder.model, cfg.layers)
+    _check_config(cfg, encoder.width)
+    path, stack = find_layer_stack(encoder.model)
+    inside = list_attention_linears if cfg.targets == "attention" else list_linears
     # Full names: PEFT matches by suffix, and a short one also hits other maps.
     names = [f"{path}.{i}.{name}" for i in span for name in inside(stack[i])]
     settings = LoraConfig(
@@ -59,12 +64,12 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
         use_rslora=cfg.rslora,
         target_modules=names,
     )
-    settings._register_custom_module({nn.Linear: LowRank})
-    added = inject(encoder, settings, "tuning=lora")
-    return encoder.train_only(added, added, "zero", lambda: merge(encoder))
+    settings._register_custom_module({nn.Linear: FusedLoraLinear})
+    added = inject_method(encoder, settings, "tuning=lora")
+    return encoder.train_only(added, added, "zero", lambda: merge_method(encoder))
 
 
-def _check(cfg: Config, width: int) -> None:
+def _check_config(cfg: Config, width: int) -> None:
     if not 1 <= cfg.rank <= width:
         raise ConfigError(
             f"tuning.rank is {cfg.rank}; set it from 1 to {width}, this encoder's width, above "

@@ -47,39 +47,39 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """
     import torch
 
-    from recsys.encoders.layers import chosen
+    from recsys.encoders.layers import select_layers
     from recsys.encoders.peft import injection
-    from recsys.encoders.peft.methods import settings
+    from recsys.encoders.peft.methods import make_peft_config
 
-    span = chosen(encoder.model, cfg.layers)
+    span = select_layers(encoder.model, cfg.layers)
     method = cfg.method.lower()  # PEFT itself writes some in capitals
-    chosen_settings = settings(method, cfg.options, _targets(encoder, cfg, span))
-    before = injection.states(encoder)
-    added = injection.inject(encoder, chosen_settings, f"tuning.method={method}")
+    chosen_settings = make_peft_config(method, cfg.options, _list_targets(encoder, cfg, span))
+    before = injection.compute_probe_states(encoder)
+    added = injection.inject_method(encoder, chosen_settings, f"tuning.method={method}")
     return encoder.train_only(
         added,
         added,
         "pretrained",
-        injection.merger(encoder),
-        identical=torch.equal(injection.states(encoder), before),
-        no_decay=injection.scales(encoder, added),
+        injection.make_merger(encoder),
+        identical=torch.equal(injection.compute_probe_states(encoder), before),
+        no_decay=injection.select_scales(encoder, added),
     )
 
 
-def _targets(encoder: Encoder, cfg: Config, span: range) -> list[str]:
+def _list_targets(encoder: Encoder, cfg: Config, span: range) -> list[str]:
     """Full names of the modules to tune: PEFT matches by suffix, and a short one hits others."""
-    from recsys.encoders.layers import attention_linears, layer_stack, linears
+    from recsys.encoders.layers import find_layer_stack, list_attention_linears, list_linears
     from recsys.encoders.peft.methods import NORMS
-    from recsys.encoders.projections import norms
+    from recsys.encoders.projections import list_norms
 
     if cfg.targets not in ("auto", "attention", "linear"):
         raise ConfigError(f"tuning.targets is {cfg.targets!r}; choose auto, attention or linear.")
-    inside = attention_linears if cfg.targets == "attention" else linears
+    inside = list_attention_linears if cfg.targets == "attention" else list_linears
     if cfg.method.lower() in NORMS:
         if cfg.targets != "auto":
             raise ConfigError(
                 f"tuning.targets is {cfg.targets}, and {cfg.method} tunes norms; set it to auto."
             )
-        inside = norms
-    path, stack = layer_stack(encoder.model)
+        inside = list_norms
+    path, stack = find_layer_stack(encoder.model)
     return [f"{path}.{i}.{name}" for i in span for name in inside(stack[i])]

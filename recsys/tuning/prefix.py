@@ -55,17 +55,21 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
         ConfigError: A value is out of its range, or the model's attention takes no keys and values
             from outside.
     """
-    from recsys.encoders.layers import chosen, layer_stack
-    from recsys.encoders.peft.prefix_attention import PrefixAttention, attention, observed
+    from recsys.encoders.layers import find_layer_stack, select_layers
+    from recsys.encoders.peft.prefix_attention import (
+        PrefixAttention,
+        find_attention,
+        record_keys_values,
+    )
 
-    span = chosen(encoder.model, cfg.layers)
-    _check(encoder, cfg)
-    path, stack = layer_stack(encoder.model)
-    names = [attention(stack[i], encoder.model) for i in span]
+    span = select_layers(encoder.model, cfg.layers)
+    _check_config(encoder, cfg)
+    path, stack = find_layer_stack(encoder.model)
+    names = [find_attention(stack[i], encoder.model) for i in span]
     text = cfg.length if cfg.start == "tokens" else 1
-    pairs = observed(encoder.model, span, _tokens(encoder, text))
+    pairs = record_keys_values(encoder.model, span, _sample_tokens(encoder, text))
     for i, name, (keys, values) in zip(span, names, pairs, strict=True):
-        prefix = _encoder(cfg, keys, values, len(encoder.specials.prefix))
+        prefix = _make_prefix_encoder(cfg, keys, values, len(encoder.specials.prefix))
         wrapped = PrefixAttention(
             stack[i].get_submodule(name), prefix, cfg.length, heads=keys.shape[1]
         )
@@ -77,7 +81,7 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     return encoder.train_only(added, added, "pretrained", identical=False, no_decay=plain)
 
 
-def _check(encoder: Encoder, cfg: Config) -> None:
+def _check_config(encoder: Encoder, cfg: Config) -> None:
     if cfg.length < 1:
         raise ConfigError(f"tuning.length is {cfg.length}; set it to 1 or more.")
     if cfg.projection is not None and cfg.projection < 1:
@@ -102,7 +106,7 @@ def _check(encoder: Encoder, cfg: Config) -> None:
         )
 
 
-def _tokens(encoder: Encoder, length: int) -> Tensor:
+def _sample_tokens(encoder: Encoder, length: int) -> Tensor:
     """(1, L) a text of so many random tokens with its special tokens, or of one token."""
     import torch
 
@@ -115,7 +119,7 @@ def _tokens(encoder: Encoder, length: int) -> Tensor:
     return ids[None].to(table.weight.device)
 
 
-def _encoder(cfg: Config, keys: Tensor, values: Tensor, skipped: int) -> nn.Module:
+def _make_prefix_encoder(cfg: Config, keys: Tensor, values: Tensor, skipped: int) -> nn.Module:
     """What holds or makes the keys and values of one layer, as PEFT has it.
 
     Args:

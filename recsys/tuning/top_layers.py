@@ -31,12 +31,12 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     Raises:
         ConfigError: `layers` is no number from 1 to the encoder's depth.
     """
-    from recsys.encoders.layers import chosen, layer_of
+    from recsys.encoders.layers import compute_parameter_depths, select_layers
 
     if not isinstance(cfg.layers, int):
         raise ConfigError(f"tuning.layers is {cfg.layers!r}; write a number from 1 on.")
-    first = chosen(encoder.model, cfg.layers).start
+    first = select_layers(encoder.model, cfg.layers).start
     end = encoder.depth + 1 if cfg.norm else encoder.depth
-    depths = layer_of(encoder.model)
+    depths = compute_parameter_depths(encoder.model)
     trained = {f"model.{name}" for name, depth in depths.items() if first <= depth < end}
     return encoder.train_only(trained, (), "pretrained")

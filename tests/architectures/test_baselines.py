@@ -11,10 +11,10 @@ from scipy.sparse import csr_matrix
 from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.splits.methods import TRAIN, Split
-from recsys.data.training_events import DAY, Interactions, history_matrix
+from recsys.data.training_events import DAY, Interactions, make_history_matrix
 from recsys.errors import ConfigError, DataError
 from recsys.fit.__main__ import main
-from recsys.layers.item_item import cosine_neighbours, ease_weights
+from recsys.layers.item_item import compute_cosine_neighbours, compute_ease_weights
 from recsys.recommend.__main__ import main as recommend
 
 BASELINES = {
@@ -66,7 +66,7 @@ def test_neighbours_equal_a_naive_loop_whatever_the_block(k, shrink):
         matrix = counts(seed)
         want = naive_neighbours(matrix, k, shrink)
         for block in (1, 17, 1 << 20):
-            got = cosine_neighbours(csr_matrix(matrix), k, shrink, block).toarray()
+            got = compute_cosine_neighbours(csr_matrix(matrix), k, shrink, block).toarray()
             np.testing.assert_allclose(got, want, atol=1e-6)
 
 
@@ -77,19 +77,19 @@ def test_ease_equals_the_inverse_whatever_the_block(l2):
     want = -inverse / np.diag(inverse)
     np.fill_diagonal(want, 0)
     for block in (1, 4, 1024):
-        got = ease_weights(csr_matrix(matrix, dtype=np.float32), l2, block)
+        got = compute_ease_weights(csr_matrix(matrix, dtype=np.float32), l2, block)
         np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_ease_that_cannot_be_inverted_says_so():
     with pytest.raises(DataError, match=r"raise it"):
-        ease_weights(csr_matrix(counts(0), dtype=np.float32), 0.0)
+        compute_ease_weights(csr_matrix(counts(0), dtype=np.float32), 0.0)
 
 
 def test_histories_fade_and_repeat():
     rows = torch.tensor([[4, 2, 4], [7, -1, -1], [-1, -1, -1]])
-    summed = history_matrix(rows, 9, 0.5, binary=False).toarray()
-    latest = history_matrix(rows, 9, 0.5, binary=True).toarray()
+    summed = make_history_matrix(rows, 9, 0.5, binary=False).toarray()
+    latest = make_history_matrix(rows, 9, 0.5, binary=True).toarray()
     step = np.exp(-0.5)
     assert summed[0, [2, 4]] == pytest.approx([step, 1 + step**2])
     assert latest[0, [2, 4]] == pytest.approx([step, 1])
@@ -122,7 +122,7 @@ def test_a_case_is_scored_from_its_history(shop_words, name):
         np.fill_diagonal(weights, 0)
     rate = 0.0 if name == "ease" else config.recency
     cases = split.cases(2)[:20]
-    batch = made.examples.batch(made.examples.case_rows(cases), made.datamodule.sizes)
+    batch = made.examples.batch(made.examples.make_case_rows(cases), made.datamodule.sizes)
     got = model.score(model.queries(batch, model.index(batch.plan)), torch.arange(30))
     for case, row in zip(cases, got.numpy(), strict=True):
         had = split.item[split.history(case)][-3:]
@@ -145,7 +145,7 @@ def test_what_is_held_out_changes_nothing(shop_words, name):
         item=np.where(held, 29 - split.item, split.item).astype(np.int32),
         time=np.where(held, split.time + 1000 * DAY, split.time),
     )
-    own, poisoned = (Interactions.of(s, np.arange(40)) for s in (split, other))
+    own, poisoned = (Interactions.from_split(s, np.arange(40)) for s in (split, other))
     before = np.flatnonzero(~held)
     want = set(zip(split.user()[before].tolist(), split.item[before].tolist(), strict=True))
     assert set(zip(own.users.tolist(), own.items.tolist(), strict=True)) == want
@@ -164,14 +164,14 @@ def test_what_is_held_out_changes_nothing(shop_words, name):
 def test_only_users_that_train_teach_item_knn(shop_words):
     made = assembled(shop_words, "architecture=item_knn", "data.train_users=7")
     events = made.recommender.parts.interactions
-    users, items = made.examples.train_pairs()
+    users, items = made.examples.get_train_pairs()
     assert len(set(users.tolist())) == 7
     chosen = events.users[events.chosen].tolist(), events.items[events.chosen].tolist()
     assert sorted(zip(*chosen, strict=True)) == sorted(
         zip(users.tolist(), items.tolist(), strict=True)
     )
     assert len(events.users) == int(made.recommender.parts.counts.sum()) > len(users)
-    matrix = events.matrix(30, binary=False)
+    matrix = events.make_matrix(30, binary=False)
     assert matrix.shape == (7, 30)
     assert matrix.sum() == len(users)
 
@@ -250,12 +250,12 @@ def test_the_commands_run_them(shop_words, tmp_path, capsys, name):
 def test_candidates_are_scored_as_the_catalog_is(shop_words, name):
     lists = ["evaluation.protocol=candidates", "evaluation.candidates=9"]
     made = assembled(shop_words, *BASELINES[name], *lists)
-    model, rows = made.recommender, made.examples.list_rows(made.datamodule.lists[2])
+    model, rows = made.recommender, made.examples.make_list_rows(made.datamodule.lists[2])
     batch = made.examples.batch(rows, made.datamodule.sizes)
     every = model.score(model.queries(batch, model.index(batch.plan)), model.index_catalog())
     want = every.gather(1, batch.plan.items[batch.candidates])
     assert torch.allclose(model(batch).scores, want)
-    assert torch.allclose(model.candidate_scores(batch, model.index(batch.plan)), want)
+    assert torch.allclose(model.score_candidates(batch, model.index(batch.plan)), want)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_what_makes_no_sense_is_refused(shop_words, words, sentence):
 def test_no_training_event_is_told(shop_words):
     made = assembled(shop_words, "architecture=item_knn")
     split: Split = made.split
-    empty = Interactions.of(
+    empty = Interactions.from_split(
         dataclasses.replace(split, role=np.full_like(split.role, 2)), np.arange(0)
     )
     parts = dataclasses.replace(made.recommender.parts, interactions=empty)

@@ -8,13 +8,13 @@ import torch
 
 from recsys.assembly import build
 from recsys.config.compose import compose
-from recsys.encoders.cache.frozen_layers import PrefixCache
+from recsys.encoders.cache.frozen_layers import FrozenLayerCache
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluator import Evaluator
 from recsys.fit.__main__ import main
-from recsys.layers.maxsim import score_all, score_lists
+from recsys.layers.maxsim import score_all_pairs, score_lists
 from recsys.recommend.__main__ import main as recommend
-from recsys.recommender.optim import adamw
+from recsys.recommender.optim import make_adamw
 from recsys.types import ItemBatch, Ragged
 
 LATE = ["architecture=late_interaction", "objective=sampled_softmax"]
@@ -86,7 +86,7 @@ def test_lists_and_their_gradients_are_those_of_a_double_loop(monkeypatch, block
 def test_all_pairs_and_their_gradients_are_those_of_a_double_loop(block):
     asking, other = texts(11, 3), texts(13, 4)
     want = torch.stack([torch.stack([one(x, y) for y in other.split()]) for x in asking.split()])
-    got = score_all(asking, other, block)
+    got = score_all_pairs(asking, other, block)
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
     leaves = [asking.values, other.values]
     slopes = torch.randn(11, 13, dtype=torch.float64)
@@ -97,8 +97,8 @@ def test_all_pairs_and_their_gradients_are_those_of_a_double_loop(block):
 
 def test_no_text_at_all():
     empty, some = Ragged(torch.zeros(0, 5), ()), texts(3, 0)
-    assert score_all(empty, some).shape == (0, 3)
-    assert score_all(some, empty).shape == (3, 0)
+    assert score_all_pairs(empty, some).shape == (0, 3)
+    assert score_all_pairs(some, empty).shape == (3, 0)
     none = torch.zeros(2, 0, dtype=torch.long)
     assert score_lists(some, some, none - 1, torch.zeros(2, 0), none).shape == (2, 0)
 
@@ -152,7 +152,7 @@ def test_kept_states_change_nothing(shop_words, tuning, specials):
     words += ["tuning.layers=1"] if tuning == "lora" else []
     kept = assembled(shop_words, *words)
     plain = assembled(shop_words, *words, "encoder.cache=false", "architecture.keep_gb=0", *LISTS)
-    assert isinstance(kept.recommender.parts.prefix, PrefixCache)
+    assert isinstance(kept.recommender.parts.prefix, FrozenLayerCache)
     assert plain.recommender.parts.prefix is None
     assert kept.recommender.parts.vectors is None
     batch = some_batch(kept)
@@ -176,7 +176,7 @@ def test_an_evaluation_encodes_an_item_once_and_again_after_a_step(shop_words, m
         counted.append(len(tokens))
         return plain(tokens)
 
-    monkeypatch.setattr(model.encoder, "states", watched)
+    monkeypatch.setattr(model.encoder, "compute_states", watched)
     batches = list(made.datamodule.val_dataloader())
     for _ in range(2):
         model.evaluate(batches)
@@ -198,7 +198,7 @@ def test_validations_see_what_the_steps_between_them_did(shop_words, cache):
     model, batches = made.recommender, list(made.datamodule.val_dataloader())
     model.evaluate(batches)
     groups = [{"params": list(model.trained().values()), "lr": 0.1}]
-    optimizer, _ = adamw(groups, (0.9, 0.99), 10, 0.0, "constant")
+    optimizer, _ = make_adamw(groups, (0.9, 0.99), 10, 0.0, "constant")
     for _ in range(2):
         model.train()(some_batch(made)).scores.square().sum().backward()
         optimizer.step()
@@ -220,7 +220,7 @@ def test_a_frozen_encoder_is_not_asked_in_training(shop_words, monkeypatch):
     def never(*args):
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(model.states, "_make", never)
+    monkeypatch.setattr(model.states, "_compute_rows", never)
     model.train()(batch).scores.sum().backward()
     assert all(p.grad is not None for p in model.trained().values())
 
@@ -240,7 +240,7 @@ def test_lists_and_all_pairs_say_the_same_of_every_protocol(shop_words):
     whole = ItemBatch(torch.cat([plan, rest]), ())
     lists = dataclasses.replace(batch, plan=whole, candidates=place.expand(len(scores), -1))
     with torch.no_grad():
-        torch.testing.assert_close(model.candidate_scores(lists, whole.items), scores)
+        torch.testing.assert_close(model.score_candidates(lists, whole.items), scores)
     assert isinstance(model.evaluator, Evaluator)
 
 

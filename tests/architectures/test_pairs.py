@@ -5,13 +5,13 @@ import torch
 
 from recsys.assembly import build
 from recsys.config.compose import compose
-from recsys.encoders.pairs import Pairing, span_means
-from recsys.encoders.special_tokens import Specials
+from recsys.encoders.pairs import PairLayout, compute_span_means
+from recsys.encoders.special_tokens import SpecialTokens
 from recsys.types import Ragged
 
-BERT = Specials((2,), (3,), (3,), 0)
-ROBERTA = Specials((5,), (6, 6), (6,), 1)
-PLAIN = Specials((), (), (), 9)
+BERT = SpecialTokens((2,), (3,), (3,), 0)
+ROBERTA = SpecialTokens((5,), (6, 6), (6,), 1)
+PLAIN = SpecialTokens((), (), (), 9)
 
 
 def ragged(sizes, first):
@@ -37,14 +37,14 @@ def test_the_layout_is_that_by_hand(specials, longest):
     left, right = (
         x.flatten() for x in torch.meshgrid(torch.arange(4), torch.arange(5), indexing="ij")
     )
-    pairing = Pairing(first, second, left, right, specials, longest)
+    pairing = PairLayout(first, second, left, right, specials, longest)
     want = [
         by_hand(first.split()[a], second.split()[b], specials, longest)
         for a, b in zip(left, right, strict=True)
     ]
     assert pairing.lengths == [len(ids) for ids, _ in want]
     rows = tuple(r for r in (3, 19, 0, 7, 12, 6, 11) if want[r][0])
-    index, kind = pairing.places(rows)
+    index, kind = pairing.compute_places(rows)
     width = max(len(want[r][0]) for r in rows)
     ids = pairing.table[index].tolist()
     for place, row in enumerate(rows):
@@ -56,7 +56,7 @@ def test_the_layout_is_that_by_hand(specials, longest):
 def test_means_are_over_their_own_tokens():
     states = torch.randn(2, 6, 3)
     kind = torch.tensor([[2, 0, 0, 2, 1, 2], [2, 2, 1, 2, -1, -1]])
-    first, second, whole = span_means(states, kind)
+    first, second, whole = compute_span_means(states, kind)
     assert torch.allclose(first[0], states[0, 1:3].mean(0))
     assert not first[1].any()
     assert torch.allclose(second, torch.stack([states[0, 4], states[1, 2]]))
@@ -81,9 +81,9 @@ def test_a_step_is_one_call_that_holds_each_text_once(made, monkeypatch):
         calls.append(arguments)
         return inner(*arguments)
 
-    monkeypatch.setattr(model.encoder, "pairs", noted)
+    monkeypatch.setattr(model.encoder, "encode_pairs", noted)
     with torch.no_grad():
-        model.candidate_scores(batch, model.index(batch.plan))
+        model.score_candidates(batch, model.index(batch.plan))
     ((users, items, left, right),) = calls
     assert len(users) == len(batch.query) == 40
     assert len(left) == len(right) == 40 * 9

@@ -76,7 +76,7 @@ def test_a_text_is_enough_for_a_query(told, name, queries):
         pytest.skip("refused for its cost")
     words = [*told, *TEXT[name], f"data.queries={queries}"]
     made = build.assemble(compose(words))
-    user, first = made.split.user(), made.split.offsets[:-1]
+    user, first = made.split.compute_user_rows(), made.split.offsets[:-1]
     train = np.flatnonzero(made.split.role == TRAIN)
     silent = [e for e in train if e in first and made.tables.users["text"][int(user[e])] == ""]
     assert len(silent) == 3
@@ -86,13 +86,13 @@ def test_a_text_is_enough_for_a_query(told, name, queries):
     # Each of them is asked in some epoch of `random`, and in each of `all`.
     asked = set()
     for epoch in range(40 if queries == "random" else 1):
-        rows = made.examples.train_rows(queries, made.datamodule.order(epoch))
+        rows = made.examples.make_train_rows(queries, made.datamodule.make_epoch_order(epoch))
         asked |= set(rows.event.tolist())
     alone = set(first.tolist()) - set(silent)
     assert (alone <= asked) if queries != "last" else not alone & asked
-    batch = made.datamodule.train_batch(made.datamodule.order(0)[:6], 0)
+    batch = made.datamodule.make_train_batch(made.datamodule.make_epoch_order(0)[:6], 0)
     loss = made.recommender.parts.objective(
-        made.recommender(batch), batch, made.recommender.surroundings()
+        made.recommender(batch), batch, made.recommender.get_objective_context()
     )
     assert torch.isfinite(loss.total)
 
@@ -111,7 +111,7 @@ def test_what_says_nothing_does_not_train_and_is_counted(told, shop, tmp_path):
     history = build.assemble(compose([*words, "tuning=lora"]))
     text = build.assemble(compose([*words, *TEXT["two_tower"]]))
     for made in (history, text):
-        role, user, first = made.split.role, made.split.user(), made.split.offsets[:-1]
+        role, user, first = made.split.role, made.split.compute_user_rows(), made.split.offsets[:-1]
         has = np.unique(user[role == TRAIN])
         trains = np.unique(user[made.examples._train])
         notes = " ".join(made.split.notes)
@@ -153,17 +153,17 @@ def composed(made, event):
 def test_the_floor_reads_what_the_model_reads(told, name):
     """Scores of the tfidf beside a run are cosines of the composed texts, as sklearn has them."""
     made = build.assemble(compose([*told, *TEXT[name]]))
-    floor = build.floor("tfidf", made.parts).eval()
+    floor = build.make_baseline("tfidf", made.parts).eval()
     events = np.sort(np.concatenate([made.split.offsets[:-1], made.split.offsets[1:] - 1]))
-    batch = made.examples.batch(made.examples.case_rows(events), made.datamodule.sizes)
+    batch = made.examples.make_batch(made.examples.make_case_rows(events), made.datamodule.sizes)
     texts = [composed(made, event) for event in events]
-    assert made.parts.written.texts(batch) == texts
+    assert made.parts.written.compose_plain_texts(batch) == texts
     assert texts.count("") == 3
     vectors = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+")
     items = vectors.fit_transform(made.parts.texts)
     want = (vectors.transform(texts) @ items.T).toarray()
     wordless = [not text for text in texts]
-    want[wordless] = made.examples.train_counts()
+    want[wordless] = made.examples.count_train_items()
     got = floor.score(floor.queries(batch, batch.plan.items), floor.index_catalog())
     np.testing.assert_allclose(got.numpy(), want, rtol=1e-5, atol=1e-6)
     assert not floor.needs_history
@@ -187,13 +187,15 @@ def test_lists_and_hard_negatives_of_a_text_run(told):
         assert (one.candidates == other.candidates).all()
     hard = ["data.negatives=hard", "data.hard_top=4", "objective=bpr", "objective.negatives=2"]
     made = build.assemble(compose([*told, *TEXT["two_tower"], *hard]))
-    floor = build.floor("tfidf", made.parts).eval()
+    floor = build.make_baseline("tfidf", made.parts).eval()
     first = made.split.offsets[3]
-    batch = made.examples.batch(made.examples.case_rows(np.array([first])), made.datamodule.sizes)
+    batch = made.examples.make_batch(
+        made.examples.make_case_rows(np.array([first])), made.datamodule.sizes
+    )
     scores = floor.score(floor.queries(batch, batch.plan.items), floor.index_catalog())[0]
     (mined,) = made.examples._hard[made.examples._at == first]
     allowed = np.ones(len(scores), dtype=bool)
-    user = made.split.user()
+    user = made.split.compute_user_rows()
     allowed[made.split.item[(user == 3) & (made.split.role == TRAIN)]] = False
     best = np.sort(scores.numpy()[allowed])[::-1][:4]
     np.testing.assert_allclose(scores.numpy()[mined], best)

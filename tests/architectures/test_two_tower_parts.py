@@ -38,7 +38,7 @@ def assembled(words, *more):
 
 def batch_of(made, size=6):
     examples = made.examples
-    rows = examples.train_rows("all", np.sort(examples.epoch("all", 1, 0, 0))[:size])
+    rows = examples.make_train_rows("all", np.sort(examples.epoch("all", 1, 0, 0))[:size])
     return examples.batch(rows, made.datamodule.sizes)
 
 
@@ -98,12 +98,12 @@ def test_they_train_are_saved_and_come_back(words, tmp_path, name):
     optimizer = torch.optim.SGD(model.trained().values(), lr=0.5)
     for _ in range(2):
         optimizer.zero_grad()
-        loss = model.parts.objective(model(batch), batch, model.surroundings())
+        loss = model.parts.objective(model(batch), batch, model.get_objective_context())
         (loss.total / loss.count).backward()
         optimizer.step()
     # What has no gradient would stop DDP.
     assert all(p.grad is not None for p in model.trained().values())
-    assert {id(p) for p in learned(model)} <= {id(p) for _, p in model.roles()["head"]}
+    assert {id(p) for p in learned(model)} <= {id(p) for _, p in model.group_by_role()["head"]}
     model.save_trained(tmp_path / "x.safetensors")
     again = assembled(words, *KINDS[name], "architecture.history=attention", "seed=5").recommender
     again.load_trained(tmp_path / "x.safetensors")
@@ -122,12 +122,12 @@ def test_a_query_is_the_same_alone_and_in_company(words, name, history):
     model, examples, sizes = perturbed(made.recommender), made.examples, made.datamodule.sizes
     if history != "recency":
         torch.nn.init.normal_(model.mix.close.out.weight)
-    rows = examples.train_rows("all", np.arange(6))
+    rows = examples.make_train_rows("all", np.arange(6))
     batch = examples.batch(rows, sizes)
     with torch.no_grad():
         want = model(batch)
         for at, event in enumerate(rows.event.tolist()):
-            alone = examples.batch(examples.train_rows("last", np.array([event])), sizes)
+            alone = examples.batch(examples.make_train_rows("last", np.array([event])), sizes)
             assert torch.allclose(model(alone).queries[0], want.queries[at], atol=1e-5)
             assert torch.allclose(model(alone).scores[0, 0], want.scores[at, 0], atol=1e-4)
 
@@ -158,10 +158,10 @@ def test_what_training_never_shows_keeps_its_start(words, name, objective):
     before = model.ids.vectors.detach().clone()
     optimizer = torch.optim.AdamW([model.ids.vectors], lr=0.1, weight_decay=0.0)
     examples = made.examples
-    cold = torch.from_numpy(examples.train_counts() == 0)
+    cold = torch.from_numpy(examples.count_train_items() == 0)
     # A seventh of the users leaves some items out: those stand for all that training never shows.
     shown = torch.zeros(30, dtype=torch.bool)
-    rows = examples.train_rows("last", np.sort(examples.epoch("last", 1, 0, 0))[:2])
+    rows = examples.make_train_rows("last", np.sort(examples.epoch("last", 1, 0, 0))[:2])
     drawn = examples.negatives(rows, 2, "uniform", 0, 0) if objective == "bce" else None
     batch = examples.batch(rows, made.datamodule.sizes, drawn)
     shown[batch.plan.items] = True
@@ -169,7 +169,7 @@ def test_what_training_never_shows_keeps_its_start(words, name, objective):
         shown |= ~cold
     for _ in range(2):
         optimizer.zero_grad()
-        model.parts.objective(model(batch), batch, model.surroundings()).total.backward()
+        model.parts.objective(model(batch), batch, model.get_objective_context()).total.backward()
         optimizer.step()
     moved = (model.ids.vectors.detach() != before).any(1)
     assert moved.any()
@@ -199,7 +199,7 @@ def test_tags_are_the_mean_of_their_vectors(words):
 def test_context_is_that_of_the_targets_event(words):
     made = assembled(words, *CONTEXT)
     split, frame = made.split, made.tables.interactions
-    rows = made.examples.train_rows("all", np.arange(4))
+    rows = made.examples.make_train_rows("all", np.arange(4))
     known = made.examples.batch(rows, made.datamodule.sizes).situation
     moments = frame["time"].gather(split.row[rows.event]).cast(int).to_numpy() // 1000
     import datetime

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recsys.assembly import build, hard_negatives
-from recsys.config.compose import compose, to_yaml
-from recsys.data.batches.hard_negatives import HardExamples, hard_count
+from recsys.config.compose import compose, format_config
+from recsys.data.batches.hard_negatives import HardNegativeExamples, count_hard_negatives
 from recsys.data.splits.methods import TRAIN
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
@@ -45,7 +45,7 @@ def mined(made):
 
 def drawn(made, epoch=0, part=slice(None)):
     """Negatives as catalog rows, a row each, by user and target."""
-    batch = made.datamodule.train_batch(made.datamodule.order(epoch)[part], epoch)
+    batch = made.datamodule.make_train_batch(made.datamodule.order(epoch)[part], epoch)
     rows = batch.plan.items[batch.candidates.clamp(min=0)].masked_fill(batch.candidates < 0, -1)
     return {
         (user, items[0]): items[1:]
@@ -83,9 +83,9 @@ def test_best_goes_by_score_then_by_column_and_ends_where_nothing_is_left():
     scores[0] = -torch.inf
     want = scores.argsort(dim=1, descending=True, stable=True)[:, :25]
     want = want.masked_fill(scores.gather(1, want) == -torch.inf, -1)
-    assert torch.equal(hard_negatives.best(scores, 25), want)
-    assert hard_negatives.best(scores, 60).shape == (50, 60)
-    assert torch.equal(hard_negatives.best(scores, 60)[:, :25], want)
+    assert torch.equal(hard_negatives.select_best(scores, 25), want)
+    assert hard_negatives.select_best(scores, 60).shape == (50, 60)
+    assert torch.equal(hard_negatives.select_best(scores, 60)[:, :25], want)
 
 
 def rewritten(shop, folder, change):
@@ -140,7 +140,7 @@ def test_mining_changes_no_weight_and_happens_once(shop_words, monkeypatch, caps
     plain = assembled([*shop_words, *HARD[2:]], "architecture.history=causal")
     first = assembled(words)
     assert "80 queries are ranked once" in capsys.readouterr().err
-    monkeypatch.setattr(hard_negatives, "_blocks", None)
+    monkeypatch.setattr(hard_negatives, "_rank_blocks", None)
     second = assembled(words)
     for made in (first, second):
         for name, value in plain.recommender.state_dict().items():
@@ -161,10 +161,10 @@ def test_the_last_query_alone_is_mined_where_no_other_is_asked(shop_words):
 def test_too_few_hard_items_are_filled_with_drawn_ones(shop_words):
     made = assembled(shop_words, *HARD)
     examples = made.examples
-    assert isinstance(examples, HardExamples)
+    assert isinstance(examples, HardNegativeExamples)
     few = np.full((len(mined(made)), 6), -1, dtype=np.int32)
     few[:, 0] = mined(made)[:, 0]
-    examples.take(examples.asked("random"), few)
+    examples.set_hard_negatives(examples.list_target_events("random"), few)
     plain = drawn(assembled(shop_words, *HARD[2:]))
     for key, items in drawn(made).items():
         assert items[1:] == plain[key][1:]
@@ -174,7 +174,7 @@ def test_too_few_hard_items_are_filled_with_drawn_ones(shop_words):
     ("n", "share", "count"), [(4, 0.5, 2), (1, 0.5, 1), (5, 0.5, 3), (4, 0.1, 0), (3, 1, 3)]
 )
 def test_half_a_hard_negative_is_rounded_up(n, share, count):
-    assert hard_count(n, share) == count
+    assert count_hard_negatives(n, share) == count
 
 
 def fitted(words, output, *more):
@@ -212,9 +212,9 @@ def test_a_run_ranks_with_its_weights_and_its_histories(shop_words, finished):
     for place, scores in enumerate(trained):
         row = torch.from_numpy(mined(made)[place].astype(np.int64))
         event = int(made.examples.asked("random")[place])
-        _, out = made.examples.forbidden(np.array([event]))
+        _, out = made.examples.list_excluded_items(np.array([event]))
         scores[torch.from_numpy(out)] = -torch.inf
-        able = torch.from_numpy(made.examples.pool("uniform"))
+        able = torch.from_numpy(made.examples.get_pool("uniform"))
         best = scores[able].sort(descending=True).values[:6]
         assert torch.allclose(scores[row], best, atol=1e-5)
 
@@ -223,7 +223,7 @@ def test_a_run_ranks_with_its_weights_and_its_histories(shop_words, finished):
 def model_ranks(made, event):
     model = made.recommender
     at = np.array([event])
-    batch = made.examples.batch(made.examples.case_rows(at), np.zeros(30, dtype=np.int64))
+    batch = made.examples.batch(made.examples.make_case_rows(at), np.zeros(30, dtype=np.int64))
     items = model.index_catalog()
     return model.score(model.queries(batch, items[batch.plan.items]), items)[0]
 
@@ -277,7 +277,7 @@ def test_a_joint_encoder_cannot_rank_the_catalog(shop_words, finished):
     """Its configuration says so; nothing of it is loaded."""
     lists = ["evaluation.protocol=candidates", "evaluation.candidates=5", "tuning=frozen"]
     run = compose([*shop_words, "architecture=cross_encoder", "objective=bce", *lists])
-    (finished / "config.yaml").write_text(to_yaml(run))
+    (finished / "config.yaml").write_text(format_config(run))
     folder = finished
     with pytest.raises(ConfigError, match="cannot score the whole catalog"):
         assembled(shop_words, *HARD, f"data.hard_from={folder}")
@@ -320,10 +320,10 @@ def test_the_other_objectives_take_hard_negatives(shop_words, words):
     made = assembled(shop_words, *HARD[:3], *words)
     model, batch = made.recommender, next(iter(made.datamodule.train_dataloader()))
     with torch.no_grad():
-        loss = model.parts.objective(model(batch), batch, model.surroundings())
+        loss = model.parts.objective(model(batch), batch, model.get_objective_context())
     assert int(loss.count) > 0
     fewer = dataclasses.replace(batch, candidates=batch.candidates.clone())
     fewer.candidates[:, 1] = -1  # the first hard one
     with torch.no_grad():
-        less = model.parts.objective(model(fewer), fewer, model.surroundings())
+        less = model.parts.objective(model(fewer), fewer, model.get_objective_context())
     assert float(less.total) < float(loss.total)

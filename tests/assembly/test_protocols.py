@@ -13,21 +13,25 @@ from sklearn.metrics import ndcg_score, roc_auc_score
 from transformers import AutoTokenizer
 
 from recsys.assembly import build, protocols
-from recsys.compare.measures.slices import parts as compared_parts
+from recsys.compare.measures.slices import slice_cases as compared_parts
 from recsys.config.compose import compose
-from recsys.config.schema import Evaluation
+from recsys.config.schema import EvaluationOptions
 from recsys.data.batches.examples import TEST, TRAIN, Examples
-from recsys.data.batches.impressions import ShownExamples, impression_lists, left_out
-from recsys.data.batches.negatives import tie_order
-from recsys.data.batches.sampled_lists import sampled_lists
+from recsys.data.batches.impressions import (
+    ImpressionExamples,
+    count_impressions,
+    make_impression_lists,
+)
+from recsys.data.batches.negatives import compute_tie_order
+from recsys.data.batches.sampled_lists import make_sampled_lists
 from recsys.data.splits import methods
-from recsys.data.splits.history import Past
+from recsys.data.splits.history import CaseHistories
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError, DataError
 from recsys.evaluation import beyond_accuracy, slices
 from recsys.evaluation.evaluator import Evaluator
 from recsys.fit.__main__ import main
-from recsys.metrics.functional import from_lists
+from recsys.metrics.functional import compute_from_lists
 from recsys.runs import results
 from tests.evaluation.test_evaluator import COUNTS, Given, batch, ranked
 
@@ -70,7 +74,7 @@ ROWS = [
 
 def made(rows=ROWS):
     found = tables(rows)
-    return found, methods.make(found, "given", positive_from=1)
+    return found, methods.make_split(found, "given", positive_from=1)
 
 
 def names(found, rows):
@@ -80,8 +84,8 @@ def names(found, rows):
 def test_a_history_ends_before_the_impression():
     found, split = made()
     examples = Examples(split, 5, max_history=9)
-    rows = examples.case_rows(split.cases(TRAIN))
-    work = examples.batch(rows, np.zeros(5, dtype=np.int64), with_seen=True)
+    rows = examples.make_case_rows(split.cases(TRAIN))
+    work = examples.make_batch(rows, np.zeros(5, dtype=np.int64), with_seen=True)
     plan = work.plan.items
     read = [
         (names(found, plan[h[h >= 0]]), names(found, plan[c])[0])
@@ -94,32 +98,34 @@ def test_a_history_ends_before_the_impression():
 
 def test_lists_of_impressions_and_what_is_left_out():
     found, split = made()
-    lists = impression_lists(split, TEST)
+    lists = make_impression_lists(split, TEST)
     assert [names(found, row) for row in lists.candidates] == [["e", "a", "b"], ["e", "d"]]
     assert lists.labels.tolist() == [[1, 0, 1], [1, 0, 0]]
-    assert left_out(split, TEST) == (4, 1, 1)
-    past = Past(split)
-    assert past.lengths(lists.at).tolist() == [4, 2]
-    owner, items = past.items(lists.at)
+    assert count_impressions(split, TEST) == (4, 1, 1)
+    past = CaseHistories(split)
+    assert past.count_events(lists.at).tolist() == [4, 2]
+    owner, items = past.list_items(lists.at)
     assert owner.tolist() == [0, 0, 0, 0, 1, 1]
     assert names(found, items) == ["a", "b", "d", "c", "a", "d"]
     with pytest.raises(ConfigError, match="no impression of validation"):
-        impression_lists(split, 1)
+        make_impression_lists(split, 1)
 
 
 def test_negatives_are_what_was_shown_and_not_clicked():
     found, split = made()
-    examples = ShownExamples(split, 5, max_history=9)
-    at = examples.epoch("random", 6, seed=0, epoch=0)
+    examples = ImpressionExamples(split, 5, max_history=9)
+    at = examples.sample_epoch("random", 6, seed=0, epoch=0)
     # c was clicked beside nothing, a and v's a have no history.
     assert {found.items["item"][int(split.item[e])] for e in at} == {"b", "d"}
-    rows = examples.train_rows("random", np.unique(at))
-    drawn = examples.negatives(rows, 3, "uniform", 0, 0)
+    rows = examples.make_train_rows("random", np.unique(at))
+    drawn = examples.sample_negatives(rows, 3, "uniform", 0, 0)
     assert [sorted(names(found, row)) for row in drawn] == [["c", "e"], ["c", "e"]]
-    few = [examples.negatives(rows, 1, "uniform", 0, e)[0, 0] for e in range(20)]
+    few = [examples.sample_negatives(rows, 1, "uniform", 0, e)[0, 0] for e in range(20)]
     assert set(names(found, few)) == {"c", "e"}
-    alone = examples.negatives(examples.train_rows("random", at[:1]), 1, "uniform", 0, 7)
-    whole = examples.negatives(examples.train_rows("random", at), 1, "uniform", 0, 7)
+    alone = examples.sample_negatives(
+        examples.make_train_rows("random", at[:1]), 1, "uniform", 0, 7
+    )
+    whole = examples.sample_negatives(examples.make_train_rows("random", at), 1, "uniform", 0, 7)
     assert alone[0] == whole[0]
 
 
@@ -127,22 +133,22 @@ def test_what_is_no_impression_is_refused():
     cut = [*ROWS[:5], ("u", "d", 9, 0, "1", "test"), *ROWS[5:]]
     split = made(cut)[1]
     with pytest.raises(ConfigError, match="one impression into two parts"):
-        impression_lists(split, TEST)
+        make_impression_lists(split, TEST)
     torn = [*ROWS, ("u", "a", 5, 0, "8", "test"), ("u", "a", 6, 0, "9", "test")]
     torn += [("u", "c", 7, 0, "8", "test")]
     with pytest.raises(DataError, match="have others between them"):
-        impression_lists(made(torn)[1], TEST)
+        make_impression_lists(made(torn)[1], TEST)
     found = tables(ROWS)
     plain = Tables(found.interactions.drop("impression"), found.items, found.users)
     with pytest.raises(ConfigError, match="no column 'impression'"):
-        left_out(methods.make(plain, "given", positive_from=1), TEST)
+        count_impressions(methods.make_split(plain, "given", positive_from=1), TEST)
 
 
 def test_an_impression_worked_by_hand_and_by_sklearn():
     """Clicks at ranks 2 and 4 of 6, as the `evaluate.py` of MIND counts them."""
     scores = torch.tensor([[0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4]])
     labels = torch.tensor([[0.0, 1, 0, 1, 0, 0], [1.0, 0, 0, 0, 0, 1]])
-    found = from_lists(scores, labels, torch.ones(2, 6, dtype=torch.bool), (5, 10))
+    found = compute_from_lists(scores, labels, torch.ones(2, 6, dtype=torch.bool), (5, 10))
     assert found["auc"][0] == pytest.approx(5 / 8)
     assert found["mrr_all"][0] == pytest.approx((1 / 2 + 1 / 4) / 2)
     ideal = 1 + 1 / math.log2(3)
@@ -176,17 +182,17 @@ def test_sampled_lists_hold_the_target_and_other_unseen_items():
     examples = Examples(split, size, max_history=9)
     at = split.cases(TEST)
     for by in ("uniform", "popularity"):
-        lists = sampled_lists(examples, at, 8, by, mask_history=True)
+        lists = make_sampled_lists(examples, at, 8, by, mask_history=True)
         assert lists.candidates.shape == (30, 9)
         assert (lists.candidates[:, 0] == split.item[at]).all()
         assert lists.labels.sum(1).tolist() == [1] * 30
         for event, row in zip(at, lists.candidates, strict=True):
             assert len(set(row.tolist())) == 9
             assert not set(row.tolist()) & set(split.item[split.history(int(event))].tolist())
-        part = sampled_lists(examples, at[7:9], 8, by, mask_history=True)
+        part = make_sampled_lists(examples, at[7:9], 8, by, mask_history=True)
         assert (part.candidates == lists.candidates[7:9]).all()
     with pytest.raises(ConfigError, match="has only"):
-        sampled_lists(examples, at, size - 2, "uniform", mask_history=True)
+        make_sampled_lists(examples, at, size - 2, "uniform", mask_history=True)
 
 
 def test_popular_negatives_come_as_often_as_training_shows_them():
@@ -195,12 +201,12 @@ def test_popular_negatives_come_as_often_as_training_shows_them():
     rows += [(f"u{n}", "c", 2, 1, None, "test") for n in range(400)]
     split = made([*rows, ("w", "d", 1, 0, None, "train")])[1]
     examples = Examples(split, 4, max_history=9)
-    lists = sampled_lists(examples, split.cases(TEST), 1, "popularity", mask_history=False)
+    lists = make_sampled_lists(examples, split.cases(TEST), 1, "popularity", mask_history=False)
     drawn = np.bincount(lists.candidates[:, 1], minlength=4) / 400
     assert drawn[0] == pytest.approx(0.75, abs=0.07)
     assert drawn[1] == pytest.approx(0.25, abs=0.07)
     assert drawn[2:].tolist() == [0, 0]
-    lists = sampled_lists(examples, split.cases(TEST), 1, "uniform", mask_history=False)
+    lists = make_sampled_lists(examples, split.cases(TEST), 1, "uniform", mask_history=False)
     drawn = np.bincount(lists.candidates[:, 1], minlength=4) / 400
     assert drawn[[0, 1, 3]] == pytest.approx([1 / 3] * 3, abs=0.08)
 
@@ -215,16 +221,16 @@ def test_the_best_items_are_unseen_and_nothing_else_changes():
     evaluator.step(Given(torch.tensor(scores)), work)
     assert evaluator.end() == pytest.approx(want, nan_ok=True)
     (row,) = evaluator.rows
-    case, top = beyond_accuracy.take([row])
+    case, top = beyond_accuracy.take_top([row])
     assert case.tolist() == [0, 1]
     assert top.tolist() == [[3, 2, 1], [0, 1, -1]]
     assert {k: v.tolist() for k, v in row.items()} == {k: v.tolist() for k, v in plain.items()}
-    assert beyond_accuracy.take([row]) is None
+    assert beyond_accuracy.take_top([row]) is None
 
 
 def test_tiers_by_cumulated_events():
     counts = np.array([50, 30, 10, 5, 5, 0])  # above them lie 0, 50, 80, 90 and 90 of 100
-    assert slices.tiers(counts).tolist() == ["head", "mid", "tail", "tail", "tail", "cold"]
+    assert slices.assign_tiers(counts).tolist() == ["head", "mid", "tail", "tail", "tail", "cold"]
 
 
 def result_of(words):
@@ -305,11 +311,11 @@ def test_sampled_metrics_say_so_everywhere(shop_words, capsys):
 
 
 def test_a_table_says_the_label_of_sampled_metrics_once(capsys):
-    options = Evaluation("sampled", sampled_negatives=19, sampled_by="popularity")
+    options = EvaluationOptions("sampled", sampled_negatives=19, sampled_by="popularity")
     options.monitor = "sampled19popular-ndcg@10"
-    row = {name: 0.1234 for name in results.columns(options)}
-    results.show({"step 0": row}, options)
-    results.show_spread([row, row], options)
+    row = {name: 0.1234 for name in results.list_columns(options)}
+    results.print_results({"step 0": row}, options)
+    results.print_spread([row, row], options)
     said = capsys.readouterr().out
     assert "…" not in said
     for name in ("hr@10", "ndcg@10", "mrr", "auc", "warm/ndcg@10", "cold/ndcg@10"):
@@ -319,11 +325,11 @@ def test_a_table_says_the_label_of_sampled_metrics_once(capsys):
 
 def test_the_tables_of_a_run_are_plain_and_break_no_word(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    options = Evaluation("candidates")
-    row = {name: 0.1234 for name in results.shown(options)}
+    options = EvaluationOptions("candidates")
+    row = {name: 0.1234 for name in results.list_shown(options)}
     names = ["frozen_two_tower", "zero-shot", "popularity", "popularity_recent", "tfidf", "knn"]
-    results.show(dict.fromkeys(names, row), options)
-    results.show_spread([row, row], options)
+    results.print_results(dict.fromkeys(names, row), options)
+    results.print_spread([row, row], options)
     said = capsys.readouterr().out
     assert all(part in said.split() for part in ("two_tower", "zero-shot", "popularity", "recent"))
     assert max(map(len, said.splitlines())) <= 80
@@ -339,7 +345,7 @@ def test_rarest_first_is_popularity_turned_round(shop_words):
     assert back["ties"].to_list() == forth["ties"].to_list()
     assert "target" not in result["slices"]  # every list holds its target by itself
     put = forth["rank"] == forth["rank"].max()
-    parts = slices.means(forth.with_columns(inserted=put), ["mrr"], "", [])["target"]
+    parts = slices.compute_slice_means(forth.with_columns(inserted=put), ["mrr"], "", [])["target"]
     assert {name: part["cases"] for name, part in parts.items()} == {
         "proposed": (~put).sum(),
         "put in": put.sum(),
@@ -352,17 +358,21 @@ def test_lists_that_tell_the_target_by_their_making_are_told(shop_words, capsys)
     floors = result_of([*lists, *shop_words])[0]["floors"]
     assert set(floors) == {"popularity", "tfidf", protocols.REVERSED, "chance", "zero-shot"}
     rare, best = floors[protocols.REVERSED], max(floors[name]["mrr"] for name in protocols.FLOORS)
-    said = protocols.telling(floors, "mrr")
+    said = protocols.describe_rarity_bias(floors, "mrr")
     assert (said is None) == (rare["mrr"] <= best)
-    told = protocols.telling({**floors, protocols.REVERSED: {"mrr": best + 0.01}}, "mrr")
+    told = protocols.describe_rarity_bias(
+        {**floors, protocols.REVERSED: {"mrr": best + 0.01}}, "mrr"
+    )
     assert told is not None
     assert "rarest items first" in told
-    assert protocols.telling({**floors, protocols.REVERSED: {"mrr": best}}, "mrr") is None
+    assert (
+        protocols.describe_rarity_bias({**floors, protocols.REVERSED: {"mrr": best}}, "mrr") is None
+    )
     none = {**floors, "tfidf": {"mrr": math.nan}, "popularity": {"mrr": math.nan}}
-    assert protocols.telling(none, "mrr") is None
+    assert protocols.describe_rarity_bias(none, "mrr") is None
     known = {name: floors[name] for name in protocols.FLOORS}
-    assert protocols.telling(known, "mrr") is None
-    printed = protocols.telling(floors, "ndcg@10")
+    assert protocols.describe_rarity_bias(known, "mrr") is None
+    printed = protocols.describe_rarity_bias(floors, "ndcg@10")
     assert printed is None or printed in capsys.readouterr().out
 
 
@@ -451,7 +461,7 @@ def test_impressions_are_trained_on_and_ranked(tiny_bert, tmp_path):
     assert set(result["slices"]["category"]) == {"red", "blue", "green", "black"}
     assert {"auc", "mrr_all", "ndcg@5", "ndcg@10"} < set(result["slices"]["item"]["warm"])
     options = compose(words).evaluation
-    assert results.columns(options)[:4] == ["auc", "mrr_all", "ndcg@5", "ndcg@10"]
+    assert results.list_columns(options)[:4] == ["auc", "mrr_all", "ndcg@5", "ndcg@10"]
 
 
 def test_the_real_sample_of_mind_from_end_to_end(tiny_bytes, tmp_path, capsys):
@@ -491,14 +501,16 @@ def listed(words, size, *more):
 
 def proposals(made, event, mask):
     """What each floor proposes for a case by its own scores, equals by popularity, by hand."""
-    counts = made.examples.train_counts()
+    counts = made.examples.count_train_items()
     drawn = np.random.default_rng(4).permutation(len(counts))
     user = made.split.user()[event]
     had = made.split.item[made.split.offsets[user] : event]
-    batch = made.examples.batch(made.examples.case_rows(np.array([event])), made.datamodule.sizes)
+    batch = made.examples.batch(
+        made.examples.make_case_rows(np.array([event])), made.datamodule.sizes
+    )
     out = []
     for name in ("popularity", "tfidf"):
-        floor = build.floor(name, made.parts).eval()
+        floor = build.make_baseline(name, made.parts).eval()
         items = floor.index_catalog()
         scores = floor.score(floor.queries(batch, items[batch.plan.items]), items)[0].tolist()
         order = sorted(
@@ -534,7 +546,7 @@ def test_chance_on_short_lists_is_that_of_their_own_sizes(shop_words, monkeypatc
     """What says nothing of items reaches hits in proportion to how long each list is."""
     monkeypatch.setenv("RECSYS_CACHE", shop_words[-1].partition("=")[2] + "/cache")
     made = listed(shop_words, 30, "evaluation.mask_history=true", "evaluation.k=[10]")
-    floor = build.floor("popularity", made.parts)
+    floor = build.make_baseline("popularity", made.parts)
     floor.score = lambda queries, items: torch.zeros(len(queries), len(items))
     found = floor.evaluate(made.datamodule.cases(TEST))
     assert found["hr@10"] == pytest.approx(10 / 26)
@@ -552,10 +564,10 @@ def test_who_has_no_history_is_proposed_what_is_popular(shop_words, shop, tmp_pa
     words += [f"data.source.interactions={tmp_path / 'parts.csv'}", "data.split=given"]
     made = listed(words, 6, "evaluation.monitor=hr@10")
     lists = made.datamodule.lists[TEST]
-    counts = made.examples.train_counts()
+    counts = made.examples.count_train_items()
     new = lists.at == made.split.offsets[made.split.user()[lists.at]]
     assert 0 < new.sum() < len(new)
-    order = tie_order(counts)
+    order = compute_tie_order(counts)
     assert (np.diff(counts[order]) <= 0).all()
     for row, put in zip(lists.candidates[new], lists.inserted[new], strict=True):
         assert row[: 6 - put].tolist() == order[: 6 - put].tolist()

@@ -13,14 +13,14 @@ import pytest
 from recsys.boards import offline_run, specification, workspaces
 from recsys.boards import push as pushing
 from recsys.boards.__main__ import main as push
-from recsys.boards.specification import Board, Key, Panel, Runs, Section
+from recsys.boards.specification import BoardSpec, LoggedKey, PanelSpec, RunSet, SectionSpec
 from recsys.compare.__main__ import main
 from recsys.compare.report import page, wandb_report
 from recsys.config.yaml_file import read_mapping
 from recsys.errors import ConfigError, DataError
 from recsys.fit.__main__ import main as fit
 from recsys.tracking import wandb_files
-from recsys.tracking.wandb_run import Place, figures
+from recsys.tracking.wandb_run import WandbRunInfo, make_summary
 from tests.compare import samples
 
 
@@ -77,9 +77,9 @@ def same(left, right):
 
 
 def test_what_was_logged_offline_is_what_the_result_says(runs):
-    run = offline_run.load(folder(runs, "lora"))
+    run = offline_run.read_logged_run(folder(runs, "lora"))
     result = json.loads((folder(runs, "lora") / "result.json").read_text())
-    told = figures(result)
+    told = make_summary(result)
     for part in ("test", "floors", "slices"):
         assert result[part]
     wrong = {key for key, value in told.items() if not same(run.summary[key], value)}
@@ -95,7 +95,7 @@ def test_what_was_logged_offline_is_what_the_result_says(runs):
     assert not [key for key in everywhere if "undefined/" in key or "validation/metrics" in key]
     assert (run.kind, run.name) == ("fit", folder(runs, "lora").name)
     assert run.exit == 0
-    rows = offline_run.rows(folder(runs, "lora") / "log" / "metrics.csv")
+    rows = offline_run.read_rows(folder(runs, "lora") / "log" / "metrics.csv")
     for step, row in rows:
         sent = {k: v for each in run.history if each["_step"] == step for k, v in each.items()}
         mine = {k: v for k, v in row.items() if v == v and "undefined/" not in k}
@@ -103,9 +103,9 @@ def test_what_was_logged_offline_is_what_the_result_says(runs):
 
 
 def test_place_and_configuration_are_those_of_the_run(runs):
-    run = offline_run.load(folder(runs, "lora"))
+    run = offline_run.read_logged_run(folder(runs, "lora"))
     config = read_mapping(folder(runs, "lora") / "config.yaml")
-    place = Place.of(config, folder(runs, "lora"))
+    place = WandbRunInfo.from_config(config, folder(runs, "lora"))
     assert (place.project, place.group, place.tags) == (run.project, run.group, run.tags)
     assert (place.name, place.kind) == (run.name, run.kind)
     assert run.project == "shop"
@@ -114,33 +114,35 @@ def test_place_and_configuration_are_those_of_the_run(runs):
 
 
 def test_an_online_run_without_its_files_has_the_same_keys(runs, tmp_path):
-    offline = offline_run.load(folder(runs, "lora"))
+    offline = offline_run.read_logged_run(folder(runs, "lora"))
     copy = tmp_path / "copy"
     shutil.copytree(folder(runs, "lora"), copy)
     shutil.rmtree(copy / "wandb")
     with pytest.raises(ConfigError, match="lacks the run's offline files"):
-        offline_run.load(copy)
+        offline_run.read_logged_run(copy)
     text = (copy / "config.yaml").read_text()
     (copy / "config.yaml").write_text(text.replace("wandb: offline", "wandb: online"))
-    found = offline_run.load(copy)
+    found = offline_run.read_logged_run(copy)
     assert found.keys == offline.keys - {"closing table"}
     ours = {key for key in offline.summary if not key.startswith("_")} - {"closing table"}
     assert set(found.summary) == {*ours, "_step"}
     assert all(same(found.summary[k], offline.summary[k]) for k in ours if k.startswith("cost/"))
     (copy / "config.yaml").write_text(text.replace("wandb: offline", "wandb: 'off'"))
     with pytest.raises(ConfigError, match=r"tracking\.wandb=off"):
-        offline_run.load(copy)
+        offline_run.read_logged_run(copy)
 
 
 def test_a_torn_file_is_read_up_to_the_tear(runs, tmp_path):
-    (whole,) = wandb_files.files(folder(runs, "lora"), offline_run.run_id(folder(runs, "lora")))
-    full = list(wandb_files.records(whole))
+    (whole,) = wandb_files.list_files(
+        folder(runs, "lora"), offline_run.read_run_id(folder(runs, "lora"))
+    )
+    full = list(wandb_files.read_records(whole))
     data = whole.read_bytes()
     torn = tmp_path / "torn.wandb"
     counts = []
     for share in (0.3, 0.6, 0.9):
         torn.write_bytes(data[: int(share * len(data))])
-        counts.append(len(list(wandb_files.records(torn))))
+        counts.append(len(list(wandb_files.read_records(torn))))
     assert 0 < counts[0] < counts[1] < counts[2] < len(full)
     torn.write_bytes(data[:7])
     with pytest.raises(DataError, match="killed early"):
@@ -160,18 +162,18 @@ def test_records_that_cross_blocks_are_put_together(tmp_path):
     run.log({"long": text, "after": 1})
     run.finish()
     wandb.teardown()
-    found = offline_run.replay(wandb_files.files(tmp_path, "long"))
+    found = offline_run.replay(wandb_files.list_files(tmp_path, "long"))
     assert found.summary["long"] == text
     assert found.summary["after"] == 1
 
 
 def test_every_key_of_a_comparison_exists_in_its_runs(runs, compared):
-    found = specification.load(compared)
-    ran = [offline_run.load(folder(runs, name)) for name in ("popularity", "lora")]
-    specification.check(found, ran)
+    found = specification.read_board(compared)
+    ran = [offline_run.read_logged_run(folder(runs, name)) for name in ("popularity", "lora")]
+    specification.check_board(found, ran)
     panels = [panel for section in found.sections for panel in section.panels]
     assert {panel.kind for panel in panels} == {"bar", "scatter", "line", "comparer"}
-    names = {key.name for key in found.shown()}
+    names = {key.name for key in found.list_keys()}
     assert {"val/ndcg@10", "train/loss", "lr/tuned", "distance/tuned"} <= names
     assert {"test/ndcg@10", "cost/cpu_seconds"} <= names
     assert [each.ids for each in found.runs] == [(run.id,) for run in ran]
@@ -197,7 +199,7 @@ def test_a_comparison_sends_neither_users_nor_items(compared, tmp_path):
         for at, name in enumerate(("frozen", "lora"))
     ]
     found = samples.compared(folders, slices=("cold", "brand"))
-    whole = page.markdown(found)
+    whole = page.render_markdown(found)
     sent = [wandb_report._markdown(wandb_report._quality(found))]
     sent += [wandb_report._findings(found).text, wandb_report._held(found)]
     assert re.search(r"\| u\d+ \|", whole)
@@ -210,49 +212,56 @@ def test_a_comparison_sends_neither_users_nor_items(compared, tmp_path):
 @pytest.mark.parametrize(
     ("key", "told"),
     [
-        (Key("summary", "test/nothing"), "none of its runs logged summary test/nothing"),
-        (Key("history", "cost/cpu_seconds"), "none of its runs logged history cost/cpu_seconds"),
-        (Key("config", "tuning.nothing"), "none of its runs logged config tuning.nothing"),
+        (LoggedKey("summary", "test/nothing"), "none of its runs logged summary test/nothing"),
+        (
+            LoggedKey("history", "cost/cpu_seconds"),
+            "none of its runs logged history cost/cpu_seconds",
+        ),
+        (LoggedKey("config", "tuning.nothing"), "none of its runs logged config tuning.nothing"),
     ],
 )
 def test_a_key_that_no_run_has_is_an_error(runs, key, told):
-    run = offline_run.load(folder(runs, "lora"))
-    every = Runs("all", ids=(run.id,))
-    section = Section("one", "", ("all",), (Panel("bar", "bar", (key,)),))
-    made = Board("title", "shop", "", every, (every,), (), (section,))
+    run = offline_run.read_logged_run(folder(runs, "lora"))
+    every = RunSet("all", ids=(run.id,))
+    section = SectionSpec("one", "", ("all",), (PanelSpec("bar", "bar", (key,)),))
+    made = BoardSpec("title", "shop", "", every, (every,), (), (section,))
     with pytest.raises(ValueError, match=told):
-        specification.check(made, [run])
-    good = Section("one", "", ("all",), (Panel("bar", "bar", (Key("summary", "test/mrr"),)),))
-    specification.check(Board("title", "shop", "", every, (every,), (), (good,)), [run])
-    other = Runs("all", ids=(run.id, "another"))
+        specification.check_board(made, [run])
+    good = SectionSpec(
+        "one", "", ("all",), (PanelSpec("bar", "bar", (LoggedKey("summary", "test/mrr"),)),)
+    )
+    specification.check_board(BoardSpec("title", "shop", "", every, (every,), (), (good,)), [run])
+    other = RunSet("all", ids=(run.id, "another"))
     with pytest.raises(ValueError, match="not those of the specification"):
-        specification.check(Board("title", "shop", "", other, (other,), (), (good,)), [run])
+        specification.check_board(
+            BoardSpec("title", "shop", "", other, (other,), (), (good,)), [run]
+        )
 
 
 def test_a_specification_is_read_as_it_was_written(compared, tmp_path, capsys):
-    found = specification.load(compared)
-    specification.save(found, tmp_path)
-    assert specification.load(tmp_path) == found
-    assert specification.load(tmp_path, "team").entity == "team"
+    found = specification.read_board(compared)
+    specification.write_board(found, tmp_path)
+    assert specification.read_board(tmp_path) == found
+    assert specification.read_board(tmp_path, "team").entity == "team"
     (tmp_path / "wandb.json").write_text("{")
     with pytest.raises(ConfigError, match="damaged"):
-        specification.load(tmp_path)
+        specification.read_board(tmp_path)
     with pytest.raises(ConfigError, match=r"wandb\.json is missing; make it with"):
-        specification.load(tmp_path / "none")
+        specification.read_board(tmp_path / "none")
 
 
 def test_the_workspace_is_built_and_read_again_without_a_connection(compared, no_network):
     import wandb_workspaces.workspaces as ws
     from wandb_workspaces.workspaces import internal
 
-    found = specification.load(compared)
-    model = workspaces.workspace(found, "team")._to_model()
+    found = specification.read_board(compared)
+    model = workspaces.make_workspace(found, "team")._to_model()
     text = model.model_dump_json(by_alias=True, exclude_none=True)
     again = ws.Workspace._from_model(internal.View.model_validate_json(text))
     assert again._to_model().model_dump_json(by_alias=True, exclude_none=True) == text
     assert (again.entity, again.project, again.name) == ("team", "shop", found.title)
     assert [section.name for section in again.sections] == [s.title for s in found.sections]
-    for key in found.shown():
+    for key in found.list_keys():
         assert key.name in text
     assert '"architecture.value.name"' in text
     assert all(run in text for run in found.workspace.ids)
@@ -262,8 +271,8 @@ def test_the_report_is_built_and_read_again_without_a_connection(compared, no_ne
     import wandb_workspaces.reports.v2 as wr
     from wandb_workspaces.reports.v2 import internal
 
-    found = specification.load(compared)
-    model = workspaces.report(found, "team")._to_model()
+    found = specification.read_board(compared)
+    model = workspaces.make_report(found, "team")._to_model()
     text = model.model_dump_json(by_alias=True, exclude_none=True)
     node = json.loads(text)
     node["spec"] = json.dumps(node["spec"])  # as the service gives it
@@ -281,8 +290,8 @@ def test_the_report_is_built_and_read_again_without_a_connection(compared, no_ne
 def test_signs_in_a_filter_are_not_taken_for_operators():
     from wandb_workspaces import expr
 
-    runs = Runs("some", group="a='b' <c>", tags=("tuning=lora", "sweep=x"), ids=("1", "2"))
-    tree = expr.filters_tree_to_v2(expr.expr_to_filters(workspaces.condition(runs)))
+    runs = RunSet("some", group="a='b' <c>", tags=("tuning=lora", "sweep=x"), ids=("1", "2"))
+    tree = expr.filters_tree_to_v2(expr.expr_to_filters(workspaces.format_filter(runs)))
     found = [(leaf["key"]["name"], leaf["op"], leaf["value"]) for leaf in tree["filters"]]
     assert found == [
         ("group", "=", "a='b' <c>"),
@@ -315,7 +324,7 @@ def test_a_push_saves_the_workspace_and_the_report(compared, monkeypatch, capsys
     import wandb_workspaces.workspaces as ws
 
     saved = []
-    monkeypatch.setattr(pushing, "ready", lambda: None)
+    monkeypatch.setattr(pushing, "check_ready", lambda: None)
     monkeypatch.setattr(wandb, "Api", lambda timeout: type("Api", (), {"default_entity": "me"}))
     for kind in (ws.Workspace, wr.Report):
         monkeypatch.setattr(kind, "save", lambda self: saved.append(self) or self)
@@ -352,19 +361,19 @@ def test_a_wrong_word_of_boards_is_told(word, capsys):
 
 
 def test_runs_of_several_projects_are_refused(runs):
-    run = offline_run.load(folder(runs, "lora"))
-    other = offline_run.Logged("x", "x", "fit", "other", "g", (), {}, (), {}, 0)
+    run = offline_run.read_logged_run(folder(runs, "lora"))
+    other = offline_run.LoggedRun("x", "x", "fit", "other", "g", (), {}, (), {}, 0)
     paths = {folder(runs, "lora"): run, folder(runs, "popularity"): other}
     with pytest.raises(ConfigError, match=r"'shop' at Weights & Biases and .* in 'other'"):
-        specification.only_project(paths)
+        specification.find_project(paths)
 
 
 def test_methods_of_the_same_choices_are_told_apart_by_what_differs(runs):
-    from recsys.compare.finished_runs import load
+    from recsys.compare.finished_runs import read_run
     from recsys.compare.methods import Method
 
-    one, other = load(folder(runs, "lora")), load(folder(runs, "lora"))
+    one, other = read_run(folder(runs, "lora")), read_run(folder(runs, "lora"))
     other.config["optimizer"]["lr"] = 0.5
-    ran = [offline_run.load(folder(runs, "lora"))]
+    ran = [offline_run.read_logged_run(folder(runs, "lora"))]
     found = wandb_report._telling([Method("a", (one,)), Method("b", (other,))], ran)
     assert found == ("optimizer.lr",)

@@ -8,10 +8,10 @@ import polars as pl
 
 from recsys.compare import methods
 from recsys.compare.__main__ import main
-from recsys.compare.analysis import analyse
-from recsys.compare.finished_runs import load
-from recsys.compare.outcome import Question
-from recsys.config.compose import compose, to_yaml
+from recsys.compare.analysis import compare_methods
+from recsys.compare.finished_runs import read_run
+from recsys.compare.outcome import ComparisonSettings
+from recsys.config.compose import compose, format_config
 from recsys.runs import results
 from recsys.runtime.files import write_atomic
 
@@ -41,7 +41,7 @@ def cases(ranks, users=USERS):
 
 @functools.cache
 def config(*words):
-    return to_yaml(compose(words))
+    return format_config(compose(words))
 
 
 def leave(root, name, words, frame, edit=lambda result: None):
@@ -69,7 +69,7 @@ def leave(root, name, words, frame, edit=lambda result: None):
         "code": {},
     }
     edit(result)
-    results.write(folder, result, frame)
+    results.write_result(folder, result, frame)
     return folder
 
 
@@ -81,13 +81,13 @@ def ranks(seed, shift=0.0, count=USERS, common=7):
 
 
 def question(**changes):
-    base = Question("ndcg@10", "frozen two_tower", None, "comparison", 0.95, ())
+    base = ComparisonSettings("ndcg@10", "frozen two_tower", None, "comparison", 0.95, ())
     return dataclasses.replace(base, **changes)
 
 
 def compared(folders, **changes):
-    found = methods.methods([load(folder) for folder in folders])
-    return analyse(found, question(**changes))
+    found = methods.group_runs([read_run(folder) for folder in folders])
+    return compare_methods(found, question(**changes))
 
 
 def error_of(words, capsys):

@@ -12,7 +12,7 @@ import pytest
 from recsys.assembly import build
 from recsys.compare.__main__ import main
 from recsys.compare.command import FILES
-from recsys.compare.measures.case_values import per_case
+from recsys.compare.measures.case_values import compute_per_case
 from recsys.config.compose import compose
 from recsys.fit.__main__ import main as fit
 
@@ -146,7 +146,7 @@ def test_slices_cover_all_cases_once(found):
 
 def test_a_case_knows_how_often_training_shows_its_target(runs, words):
     made = build.assemble(compose([*words, "tuning=frozen", "encoder.cache=false"]))
-    counts = dict(zip(made.tables.items["item"], made.examples.train_counts(), strict=True))
+    counts = dict(zip(made.tables.items["item"], made.examples.count_train_items(), strict=True))
     for path in runs.glob("*/*/cases.parquet"):
         frame = pl.read_parquet(path)
         assert frame["popularity"].to_list() == [counts[item] for item in frame["target"]]
@@ -323,11 +323,11 @@ def test_lists_of_one_positive_are_told_by_their_rank(words, tmp_path, monkeypat
 
 def test_values_of_a_case_are_expectations_over_equals(runs):
     """Popularity has many equals: a half rank would be wrong at the cut-off."""
-    from recsys.compare.finished_runs import load
+    from recsys.compare.finished_runs import read_run
 
     (folder,) = (runs / "popularity").glob("*")
-    run = load(folder)
+    run = read_run(folder)
     assert run.cases["ties"].max() > 0
-    got = per_case(run, "hr@5")
+    got = compute_per_case(run, "hr@5")
     above, tied = run.cases["rank"].to_numpy() - 1, run.cases["ties"].to_numpy() + 1
     assert got == pytest.approx(np.clip((5 - above) / tied, 0, 1), abs=1e-12)

@@ -10,11 +10,11 @@ import pytest
 
 from recsys.compare import methods
 from recsys.compare.__main__ import main
-from recsys.compare.analysis import analyse
-from recsys.compare.finished_runs import find, load
+from recsys.compare.analysis import compare_methods
+from recsys.compare.finished_runs import find_runs, read_run
 from recsys.compare.measures import slices
 from recsys.compare.report import sentences
-from recsys.compare.statistics.contrasts import holm
+from recsys.compare.statistics.contrasts import adjust_holm
 from recsys.runtime.files import write_atomic
 from tests.compare.samples import TWO, USERS, cases, compared, error_of, leave, question, ranks
 
@@ -165,11 +165,11 @@ def test_runs_are_found_in_folders_of_seeds_beside_others(tmp_path):
     for place in places:
         write_atomic(tmp_path / place / "config.yaml", "")
     inside = [tmp_path / place for place in sorted(places)]
-    assert find([str(tmp_path)]) == find([f"{tmp_path}/*"]) == inside
-    assert find([f"{tmp_path}/lora/[1]"]) == inside[1:2]
+    assert find_runs([str(tmp_path)]) == find_runs([f"{tmp_path}/*"]) == inside
+    assert find_runs([f"{tmp_path}/lora/[1]"]) == inside[1:2]
     odd = tmp_path / "[1]"  # a glob that would not match itself
     write_atomic(odd / "config.yaml", "")
-    assert find([str(odd)]) == [odd]
+    assert find_runs([str(odd)]) == [odd]
 
 
 def test_holm_is_applied_within_the_family(tmp_path):
@@ -183,18 +183,18 @@ def test_holm_is_applied_within_the_family(tmp_path):
     ]
     found = compared(folders, margin=3.0)
     raw = [difference.found.p for difference in found.differences]
-    assert [d.p_holm for d in found.differences] == holm(raw)
+    assert [d.p_holm for d in found.differences] == adjust_holm(raw)
     assert [d.p_holm for d in found.differences] != raw
     tests = [difference.found.equivalent for difference in found.differences]
-    assert [d.equivalent_holm for d in found.differences] == holm(tests)
+    assert [d.equivalent_holm for d in found.differences] == adjust_holm(tests)
 
 
 def test_a_planted_difference_is_told_with_its_side(pair, planted):
-    (text,) = sentences.write(planted)[:1]
+    (text,) = sentences.describe_comparison(planted)[:1]
     assert text.startswith("lora two_tower is better than frozen two_tower by ")
     assert "one contrast" in text
     back = compared(pair, baseline="lora two_tower")
-    (text,) = sentences.write(back)[:1]
+    (text,) = sentences.describe_comparison(back)[:1]
     assert text.startswith("frozen two_tower is worse than lora two_tower by ")
 
 
@@ -218,7 +218,7 @@ def test_many_contrasts_are_summed_up_first(planted):
     ]
     rows = [dataclasses.replace(planted.rows[0], label=d.label) for d in several]
     many = dataclasses.replace(planted, differences=several, rows=[*planted.rows, *rows])
-    first, *rest = sentences.write(many)
+    first, *rest = sentences.describe_comparison(many)
     assert first.endswith(
         "better: d (+4.00), a (+2.00); worse: c (-3.00); within the margin: e (+0.10); "
         "not shown to differ: f (+2.00), b (+0.50)."
@@ -228,8 +228,8 @@ def test_many_contrasts_are_summed_up_first(planted):
     assert not any("Holm over" in text for text in rest), "the first sentence has said it"
     assert "p = .200 after Holm" in rest[5]
     few = dataclasses.replace(many, differences=several[:4])
-    assert sentences.write(few)[0].startswith("a ")
-    assert "Holm over the 4 contrasts" in sentences.write(few)[0]
+    assert sentences.describe_comparison(few)[0].startswith("a ")
+    assert "Holm over the 4 contrasts" in sentences.describe_comparison(few)[0]
 
 
 def test_no_difference_is_not_called_equality(tmp_path):
@@ -239,14 +239,14 @@ def test_no_difference_is_not_called_equality(tmp_path):
         for seed in range(2)
         for r in [ranks(seed + offset)]
     ]
-    found = methods.methods([load(folder) for folder in folders])
-    (text,) = sentences.write(analyse(found, question()))[:1]
+    found = methods.group_runs([read_run(folder) for folder in folders])
+    (text,) = sentences.describe_comparison(compare_methods(found, question()))[:1]
     assert "is not shown to differ from" in text
     assert "in about 80 % of repetitions or more" in text
     assert "equal" not in text.replace("equally", "")
-    (text,) = sentences.write(analyse(found, question(margin=20.0)))[:1]
+    (text,) = sentences.describe_comparison(compare_methods(found, question(margin=20.0)))[:1]
     assert "differ by less than 20 points of ndcg@10 (equivalence, p" in text
-    (text,) = sentences.write(analyse(found, question(margin=0.01)))[:1]
+    (text,) = sentences.describe_comparison(compare_methods(found, question(margin=0.01)))[:1]
     assert "nor to be within 0.01 points of it" in text
 
 
@@ -255,12 +255,12 @@ def test_one_seed_speaks_of_models_only(tmp_path):
         leave(tmp_path, name, [*TWO, f"tuning={name}"], cases(ranks(at, shift)))
         for at, (name, shift) in enumerate((("frozen", 0.0), ("lora", 1.0)))
     ]
-    (text,) = sentences.write(compared(folders))[:1]
+    (text,) = sentences.describe_comparison(compared(folders))[:1]
     assert "holds for the trained models at hand, not for the methods" in text
     assert "(one seed of lora two_tower and frozen two_tower)" in text
     more = ["tuning=lora", "seed=1"]
     folders.append(leave(tmp_path, "more", [*TWO, *more], cases(ranks(5, 1.0))))
-    (text,) = sentences.write(compared(folders))[:1]
+    (text,) = sentences.describe_comparison(compared(folders))[:1]
     assert "One seed of frozen two_tower: its spread over seeds is taken from other" in text
 
 
@@ -272,7 +272,7 @@ def test_a_claim_needs_interval_and_corrected_test(planted, low, p, told):
     (difference,) = planted.differences
     contrast = dataclasses.replace(difference.found, difference=0.02, low=low, high=0.04, p=p)
     changed = dataclasses.replace(difference, found=contrast, p_holm=p)
-    (text,) = sentences.write(dataclasses.replace(planted, differences=[changed]))[:1]
+    (text,) = sentences.describe_comparison(dataclasses.replace(planted, differences=[changed]))[:1]
     assert ("is better than" in text) is told
     assert ("is not shown to differ" in text) is not told
 
@@ -291,10 +291,10 @@ def test_the_cost_stands_in_the_sentence(tmp_path, mine, base, text):
 
     a = leave(tmp_path, "a", [*TWO, "tuning=frozen"], cases(ranks(0)), seconds(base))
     b = leave(tmp_path, "b", [*TWO, "tuning=lora"], cases(ranks(1)), seconds(mine))
-    assert text in sentences.write(compared([a, b]))[0]
+    assert text in sentences.describe_comparison(compared([a, b]))[0]
     c = leave(tmp_path, "c", [*TWO, "tuning=full", "trainer.threads=3"], cases(ranks(1)))
     found = compared([a, c])
-    assert "CPU seconds" not in " ".join(sentences.write(found))
+    assert "CPU seconds" not in " ".join(sentences.describe_comparison(found))
     assert any("Seconds may not be compared" in note for note in found.notes)
 
 
@@ -412,7 +412,7 @@ def test_metrics_that_a_case_keeps_need_no_rank(tmp_path):
 
 def test_the_length_of_a_history_is_not_cut_by_what_the_method_reads():
     frame = cases(ranks(0)).with_columns(past=pl.col("case"), history=pl.lit(3))
-    assert [part.label for part in slices.parts(frame, "history")] == [
+    assert [part.label for part in slices.slice_cases(frame, "history")] == [
         "0 to 37",
         "38 to 74",
         "75 to 112",

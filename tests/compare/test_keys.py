@@ -8,15 +8,15 @@ import pytest
 from safetensors.torch import load_file
 
 from recsys.compare import methods
-from recsys.compare.finished_runs import load
-from recsys.compare.keys import HELD, METHOD, NEUTRAL, TRAINING, within
+from recsys.compare.finished_runs import read_run
+from recsys.compare.keys import HELD, METHOD, NEUTRAL, TRAINING, is_within
 from recsys.config.compose import AXES
-from recsys.config.schema import Run
+from recsys.config.schema import RunConfig
 from recsys.fit.__main__ import main as fit
 from tests.compare.samples import TWO, cases, leave, ranks
 
 
-def keys(group=Run, prefix=""):
+def keys(group=RunConfig, prefix=""):
     """The keys of the schema; an axis is one, whatever its choices have."""
     for field in dataclasses.fields(group):
         name = prefix + field.name
@@ -32,8 +32,8 @@ def test_every_key_of_the_schema_is_in_one_table():
     unknown = [key for key in keys() if key not in tables]
     assert unknown == [], "say in recsys/compare/keys.py whether it changes a weight or a rank"
     assert sorted(tables) == sorted(keys())
-    assert [key for key in keys() if within(key, TRAINING)]
-    assert all(any(within(key, [name]) for key in keys()) for name in TRAINING)
+    assert [key for key in keys() if is_within(key, TRAINING)]
+    assert all(any(is_within(key, [name]) for key in keys()) for name in TRAINING)
     assert all(neutral.reason for neutral in NEUTRAL.values())
 
 
@@ -42,7 +42,7 @@ def found(tmp_path, left, right, base=TWO):
         leave(tmp_path, name, [*base, *words, f"seed={at}"], cases(ranks(at)))
         for at, (name, words) in enumerate({"a": left, "b": right}.items())
     ]
-    return [method.label for method in methods.methods([load(run) for run in runs])]
+    return [method.label for method in methods.group_runs([read_run(run) for run in runs])]
 
 
 @pytest.mark.parametrize(
@@ -62,14 +62,14 @@ def test_a_key_that_changes_what_is_kept_makes_two_methods(tmp_path, key, left, 
     assert found(tmp_path / "trained", *words) == [
         f"lora two_tower {key}={value}" for value in (left, right)
     ]
-    if within(key, ("checkpoint", "evaluation.max_cases", "data.sample_seed")):
+    if is_within(key, ("checkpoint", "evaluation.max_cases", "data.sample_seed")):
         # Nothing is picked where nothing trains.
         one = leave(tmp_path, "floor", ["architecture=popularity"], cases(ranks(0)))
-        run = load(one)
+        run = read_run(one)
         group, _, name = key.partition(".")
         other = {**run.config, group: {**run.config[group], name: right}}
         changed = dataclasses.replace(run, config=other)
-        assert methods.identity(run) == methods.identity(changed)
+        assert methods.make_identity(run) == methods.make_identity(changed)
 
 
 def test_neutral_keys_change_no_weight_and_no_rank(shop_base, tmp_path, monkeypatch):

@@ -6,14 +6,14 @@ import pytest
 
 from recsys.compare import methods
 from recsys.compare.__main__ import main
-from recsys.compare.finished_runs import find, load
-from recsys.compare.short_names import shortened
+from recsys.compare.finished_runs import find_runs, read_run
+from recsys.compare.short_names import make_short_names
 from tests.compare.samples import TWO, cases, compared, error_of, leave, ranks
 
 
 def labels(tmp_path, *runs):
     folders = [leave(tmp_path, f"r{at}", words, cases(ranks(0))) for at, words in enumerate(runs)]
-    return [method.label for method in methods.methods([load(folder) for folder in folders])]
+    return [method.label for method in methods.group_runs([read_run(folder) for folder in folders])]
 
 
 def test_a_label_is_the_experiment(tmp_path):
@@ -56,7 +56,7 @@ def test_an_encoder_is_what_its_checksum_says(tmp_path):
               cases(ranks(at)), checksum(value))
         for at, (model, value) in enumerate([("a/x", "1"), ("b/x", "1"), ("c/y", "2")])
     ]  # fmt: skip
-    found = methods.methods([load(folder) for folder in runs])
+    found = methods.group_runs([read_run(folder) for folder in runs])
     assert [method.label for method in found] == [
         "lora two_tower encoder.model=x",
         "lora two_tower encoder.model=y",
@@ -218,9 +218,9 @@ def test_a_mistake_in_the_names_is_one_sentence(three, tmp_path, monkeypatch, ca
 
 def test_the_baseline_is_a_label_or_a_folder_however_it_is_written(three, monkeypatch):
     monkeypatch.chdir(three)
-    found = methods.methods([load(folder) for folder in find(["lora-*", "full-0"])])
+    found = methods.group_runs([read_run(folder) for folder in find_runs(["lora-*", "full-0"])])
     for name in ("full two_tower", "full-0", "./full-0/", str(three / "full-0")):
-        assert methods.choose(name, found) is found[1]
+        assert methods.choose_method(name, found) is found[1]
 
 
 def test_short_names_are_those_of_a_sweep(tmp_path):
@@ -229,7 +229,9 @@ def test_short_names_are_those_of_a_sweep(tmp_path):
             leave(tmp_path / place, f"r{at}", words, cases(ranks(0)))
             for at, words in enumerate(runs)
         ]
-        return list(shortened(methods.methods([load(folder) for folder in folders])).values())
+        return list(
+            make_short_names(methods.group_runs([read_run(folder) for folder in folders])).values()
+        )
 
     two, lora = "experiment=frozen_two_tower", "experiment=lora_two_tower"
     causal, cross = "experiment=causal_two_tower", "experiment=lora_cross_encoder"
@@ -251,13 +253,13 @@ def test_a_baseline_is_found_by_what_only_it_is_called(tmp_path, capsys):
     lora = "experiment=lora_two_tower"
     runs = [[lora, "tuning=frozen"], [lora], [lora, "tuning=full", "tracking.tags=[method=whole]"]]
     folders = [leave(tmp_path, f"r{at}", words, cases(ranks(at))) for at, words in enumerate(runs)]
-    found = methods.methods([load(folder) for folder in folders])
-    assert methods.choose("frozen", found) is found[0]
-    assert methods.choose("lora", found) is found[1]
-    assert methods.choose("whole", found) is methods.choose("full", found) is found[2]
+    found = methods.group_runs([read_run(folder) for folder in folders])
+    assert methods.choose_method("frozen", found) is found[0]
+    assert methods.choose_method("lora", found) is found[1]
+    assert methods.choose_method("whole", found) is methods.choose_method("full", found) is found[2]
     untouched = leave(tmp_path, "r9", ["experiment=zero_shot"], cases(ranks(9)))
-    found = methods.methods([load(folder) for folder in [*folders, untouched]])
-    assert methods.choose("frozen", found).runs[0].folder == folders[0]
+    found = methods.group_runs([read_run(folder) for folder in [*folders, untouched]])
+    assert methods.choose_method("frozen", found).runs[0].folder == folders[0]
     error = error_of([*folders, "baseline=lora_two_tower"], capsys)
     assert "'lora_two_tower' may be several methods: lora_two_tower tuning=frozen;" in error
     assert "Did you mean 'frozen'?" in error_of([*folders, "baseline=frozne"], capsys)

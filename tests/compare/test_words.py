@@ -6,7 +6,7 @@ import pytest
 
 from recsys.compare.__main__ import format_usage, main
 from recsys.compare.report import page, sentences, table, tables
-from recsys.compare.report.table import Table
+from recsys.compare.report.table import TextTable
 from tests.compare.samples import TWO, cases, compared, error_of, leave, ranks
 
 
@@ -50,29 +50,31 @@ def test_an_interval_that_leaves_out_zero_beside_no_finding_names_the_correction
     contrast = dataclasses.replace(first.found, difference=0.02, low=0.001, high=0.04, p=0.04)
     several = [dataclasses.replace(first, found=contrast, p_holm=0.08), second]
     changed = dataclasses.replace(found, differences=several)
-    text = sentences.write(changed)[0]
+    text = sentences.describe_comparison(changed)[0]
     assert "is not shown to differ" in text
     assert "of this contrast alone and leaves out 0, but the test corrected for 2 contrasts" in text
-    drawn = tables.differences(changed)
+    drawn = tables.make_differences_table(changed)
     assert "not shown to differ after Holm" in drawn.rows[0]
     assert "it may leave out 0 where Holm over 2 contrasts does not reject" in drawn.note
     within = dataclasses.replace(contrast, low=-0.001, p=0.06)
     changed = dataclasses.replace(
         found, differences=[dataclasses.replace(first, found=within, p_holm=0.12), second]
     )
-    assert "corrected for 2 contrasts" not in sentences.write(changed)[0]
-    assert "not shown to differ" in tables.differences(changed).rows[0]
+    assert "corrected for 2 contrasts" not in sentences.describe_comparison(changed)[0]
+    assert "not shown to differ" in tables.make_differences_table(changed).rows[0]
 
 
 def test_latex_has_minus_signs_labels_and_tables_no_wider_than_the_page(two):
-    narrow = Table("a-b at -1", ["run-2", "x"], [["lora-8 20-11", "-0.5 (-.2 to 3)"], ["-", "-"]])
-    text = "\n".join(table.latex(narrow))
+    narrow = TextTable(
+        "a-b at -1", ["run-2", "x"], [["lora-8 20-11", "-0.5 (-.2 to 3)"], ["-", "-"]]
+    )
+    text = "\n".join(table.render_latex(narrow))
     assert "a-b at $-$1" in text
     assert r"lora-8 20-11 & $-$0.5 ($-$.2 to 3) \\" in text
     assert r"- & - \\" in text
     assert "resizebox" not in text
     wide = dataclasses.replace(narrow, rows=[["x" * 90, "1"]], name="slices-item.kind")
-    text = "\n".join(table.latex(wide))
+    text = "\n".join(table.render_latex(wide))
     start, end = text.index(r"\resizebox{\linewidth}{!}{%"), text.index(r"\end{tabular}}")
     assert start < text.index(r"\begin{tabular}") < end
     assert r"\label{tab:slices-item-kind}" in text
@@ -80,7 +82,7 @@ def test_latex_has_minus_signs_labels_and_tables_no_wider_than_the_page(two):
 
 
 def test_the_document_of_tables_holds_slices_and_no_users(two):
-    text = page.latex(compared(two, slices=("history",)))
+    text = page.render_latex(compared(two, slices=("history",)))
     labels = ("quality", "differences", "cost", "slices-history")
     assert all(rf"\label{{tab:{name}}}" in text for name in labels)
     assert "graphicx" in text

@@ -4,9 +4,15 @@ import time
 
 import pytest
 
-from recsys.config.compose import choice_name, compose, experiments, stored, to_yaml
-from recsys.config.help import help_text
-from recsys.config.inactive import notes
+from recsys.config.compose import (
+    compose,
+    format_config,
+    get_choice_name,
+    list_experiments,
+    read_config,
+)
+from recsys.config.help import format_help
+from recsys.config.inactive import find_inactive_settings
 from recsys.errors import ConfigError
 from recsys.runtime import hardware
 
@@ -30,10 +36,10 @@ def test_precedence_is_defaults_then_experiment_then_command_line(tmp_path):
 def test_a_name_replaces_a_node_and_a_key_amends_it(tmp_path):
     (tmp_path / "mine.yaml").write_text("tuning:\n  name: lora\n  rank: 3\n  alpha: 5\n")
     amended = compose(["experiment=mine", "tuning.rank=7"], tmp_path).tuning
-    assert (choice_name(amended), amended.rank, amended.alpha) == ("lora", 7, 5.0)
+    assert (get_choice_name(amended), amended.rank, amended.alpha) == ("lora", 7, 5.0)
     replaced = compose(["experiment=mine", "tuning.width=9", "tuning=adapter"], tmp_path).tuning
-    assert (choice_name(replaced), replaced.width) == ("adapter", 9)
-    assert choice_name(compose(["tuning=full"]).tuning) == "full"
+    assert (get_choice_name(replaced), replaced.width) == ("adapter", 9)
+    assert get_choice_name(compose(["tuning=full"]).tuning) == "full"
 
 
 def test_a_name_alone_replaces_and_a_mapping_amends(tmp_path):
@@ -90,10 +96,10 @@ def house(tmp_path, monkeypatch):
 def test_a_module_outside_is_a_choice_by_its_import_path(house, tmp_path):
     name = house(OWN)
     run = compose([f"tuning={name}", "tuning.depth=2", "tuning.alpha=4"])
-    assert choice_name(run.tuning) == name
+    assert get_choice_name(run.tuning) == name
     assert (run.tuning.rank, run.tuning.depth, run.tuning.alpha) == (5, 2, 4.0)
-    (tmp_path / "config.yaml").write_text(to_yaml(run))
-    again = stored(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(format_config(run))
+    again = read_config(tmp_path / "config.yaml")
     assert type(again.tuning) is type(run.tuning)
     assert again == run
 
@@ -136,16 +142,16 @@ def test_odd_names_are_refused(name):
 
 def test_a_damaged_stored_configuration_is_refused(tmp_path):
     path = tmp_path / "config.yaml"
-    text = to_yaml(compose(["tuning=adapter"]))
+    text = format_config(compose(["tuning=adapter"]))
     path.write_text(text)
-    assert to_yaml(stored(path)) == text
+    assert format_config(read_config(path)) == text
     lines = text.splitlines(keepends=True)
     damaged = ["".join(lines[:n]).encode() for n in range(0, len(lines) - 7, 5)]
     damaged += [b"\xff\xfe\x00", b"- 1\n", b"data: {\n", text.replace(": ", " ", 1).encode()]
     for content in damaged:
         path.write_bytes(content)
         with pytest.raises(ConfigError, match=r"config\.yaml") as caught:
-            stored(path)
+            read_config(path)
         assert "\n" not in str(caught.value)
 
 
@@ -203,7 +209,7 @@ def test_one_sentence_names_the_key_and_the_remedy(words, parts):
     ],
 )
 def test_what_changes_nothing_is_told(words, said):
-    assert [note.split()[0] for note in notes(compose(words))] == said
+    assert [note.split()[0] for note in find_inactive_settings(compose(words))] == said
 
 
 def test_experiments_that_extend_each_other_are_refused(tmp_path):
@@ -212,18 +218,18 @@ def test_experiments_that_extend_each_other_are_refused(tmp_path):
     assert "circle" in refused("experiment=a", folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", experiments())
+@pytest.mark.parametrize("name", list_experiments())
 def test_every_experiment_composes_and_its_print_composes_to_the_same(name, tmp_path):
     run = compose([f"experiment={name}"])
-    text = to_yaml(run).replace(f"experiment: {name}\n", "")
+    text = format_config(run).replace(f"experiment: {name}\n", "")
     (tmp_path / "again.yaml").write_text(text)
     again = compose(["experiment=again"], tmp_path)
     again.experiment = name
-    assert to_yaml(again) == to_yaml(run)
+    assert format_config(again) == format_config(run)
 
 
 def test_help_names_every_choice():
-    text = help_text("fit")
+    text = format_help("fit")
     for word in ("lora", "adapter", "two_tower", "in_batch", "movielens", "optimizer.lr=0.0003"):
         assert word in text
 
@@ -277,14 +283,14 @@ def test_a_model_that_waits_is_found_and_another_name_is_not():
 
 
 def test_compile_is_decided_by_the_accelerator(monkeypatch):
-    assert hardware.compiled("auto", "cpu") == "off"
-    assert hardware.compiled("off", "gpu") == "off"
+    assert hardware.choose_compilation("auto", "cpu") == "off"
+    assert hardware.choose_compilation("off", "gpu") == "off"
     monkeypatch.setattr(hardware.shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler"):
-        hardware.compiled("on", "cpu")
+        hardware.choose_compilation("on", "cpu")
     monkeypatch.setattr(hardware.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="triton"):
-        hardware.compiled("auto", "gpu")
+        hardware.choose_compilation("auto", "gpu")
 
 
 @pytest.mark.parametrize(
@@ -309,7 +315,7 @@ def test_another_word_for_a_value_is_stored_as_the_value(tmp_path):
     ):
         run = compose(words, tmp_path)
         assert run.architecture.history == "causal"
-        assert "transformer" not in to_yaml(run)
+        assert "transformer" not in format_config(run)
     assert "transformer" in refused("architecture.user=transformer")
     assert "'causal'" in refused("architecture.history=transformers")
 
@@ -340,5 +346,7 @@ def test_a_choice_without_settings_says_so():
 
 
 def test_every_line_of_the_help_parts_its_key_from_its_words():
-    lines = [line for line in help_text("fit").splitlines() if line.startswith("  encoder.model=")]
+    lines = [
+        line for line in format_help("fit").splitlines() if line.startswith("  encoder.model=")
+    ]
     assert lines[0].split()[0] == f"encoder.model={compose([]).encoder.model}"

@@ -7,9 +7,9 @@ import typing
 import polars as pl
 import pytest
 
-from recsys.config.compose import AXES, choices, compose, compose_data
-from recsys.config.ranges import may_be_empty
-from recsys.config.schema import Run
+from recsys.config.compose import AXES, compose, compose_data, list_choices
+from recsys.config.ranges import can_be_empty
+from recsys.config.schema import RunConfig
 from recsys.data import prepare
 from recsys.errors import ConfigError
 
@@ -26,9 +26,9 @@ def keys():
             elif kind is str or (str in typing.get_args(kind) and field.default is None):
                 yield words, f"{prefix}{field.name}", field, kind
 
-    yield from walk(Run, "", [])
+    yield from walk(RunConfig, "", [])
     for axis, package in AXES.items():
-        for name in choices(axis):
+        for name in list_choices(axis):
             config = importlib.import_module(f"{package}.{name}").Config
             yield from walk(config, f"{axis}.", [f"{axis}={name}"])
 
@@ -45,7 +45,7 @@ def set_to(words, key, typed):
 
 @pytest.mark.parametrize(("words", "key", "field", "kind"), KEYS)
 def test_nothing_null_and_quotes_are_one(words, key, field, kind):
-    if kind is str and may_be_empty(field):
+    if kind is str and can_be_empty(field):
         assert {set_to(words, key, typed) for typed in ("", "null", "''", '""', "~")} == {""}
     elif kind is str:
         for typed in ("", "null"):
@@ -58,7 +58,7 @@ def test_nothing_null_and_quotes_are_one(words, key, field, kind):
 
 
 def test_what_says_that_it_may_be_empty_is_no_small_part():
-    empty = {key for _, key, field, kind in keys() if kind is str and may_be_empty(field)}
+    empty = {key for _, key, field, kind in keys() if kind is str and can_be_empty(field)}
     said = ("time", "rating", "weight", "review", "users", "user_text")
     assert {f"data.source.{name}" for name in said} <= empty
     assert "output" not in empty
@@ -82,7 +82,7 @@ def test_a_table_without_times_is_read(typed, shop):
             *("data.source.item_text='{name}'", "data.split=leave_one_out"),
         ]
     )
-    tables, split = prepare.prepare(run.data)
+    tables, split = prepare.prepare_data(run.data)
     assert "time" not in tables.interactions.columns
     assert tables.interactions["when"].dtype == pl.String
     assert split.time is None

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from recsys.config.compose import compose, stored, to_yaml
-from recsys.config.yaml_file import as_word, bared, shielded
+from recsys.config.compose import compose, format_config, read_config
+from recsys.config.yaml_file import as_word, shield, unshield
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.recommend.__main__ import main as recommend
@@ -31,14 +31,14 @@ def test_a_text_comes_back_as_it_was(text, tmp_path):
         ]
     )
     path = tmp_path / "config.yaml"
-    path.write_text(to_yaml(run), encoding="utf-8")
-    for found in (run, stored(path), compose([f"output={as_word(text)}"])):
+    path.write_text(format_config(run), encoding="utf-8")
+    for found in (run, read_config(path), compose([f"output={as_word(text)}"])):
         assert found.output == text
-    for found in (run, stored(path)):
+    for found in (run, read_config(path)):
         assert found.data.source.item_text == text
         assert found.tracking.tags == [text]
         assert found.data.event_types == {text: 2.0}
-    assert bared(shielded({text: [text, 1]})) == {text: [text, 1]}
+    assert unshield(shield({text: [text, 1]})) == {text: [text, 1]}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_sweep_file_holds_data(tmp_path):
         "space:\n  optimizer.lr: {low: 1e-5, high: 1e-3, log: true}\n"
         "sampler: random\nbudget: {trials: 1}\n"
     )
-    found = parsing.read([f"sweep={tmp_path / 'made.yaml'}", f"output={tmp_path}"])
+    found = parsing.read_definition([f"sweep={tmp_path / 'made.yaml'}", f"output={tmp_path}"])
     shared = ["data.source=tables", *found.words, *found.tracking]
     texts = {name: compose([*shared, *words]) for name, words in found.methods.items()}
     assert texts["a"].data.source.item_text == "{name} ${price}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recsys.config.compose import compose, experiments
+from recsys.config.compose import compose, list_experiments
 from recsys.config.shipped import find_shipped, list_names
 from recsys.errors import ConfigError
 from recsys.fit.seeds import planned
@@ -26,7 +26,7 @@ def refused(*words):
 
 def test_an_experiment_of_the_working_folder_comes_before_a_shipped_one(here):
     (here / "experiments" / "mine.yaml").write_text("extends: lora_two_tower\nseed: 5\n")
-    assert {"mine", "lora_two_tower"} <= set(experiments())
+    assert {"mine", "lora_two_tower"} <= set(list_experiments())
     run = compose(["experiment=mine", "optimizer.lr=0.5"])
     shipped = compose(["experiment=lora_two_tower"])
     assert (run.seed, run.optimizer.lr, run.tuning) == (5, 0.5, shipped.tuning)
@@ -66,23 +66,23 @@ def test_errors_name_where_was_looked(here):
     (here / "own.yaml").write_text("extends: own.yaml\n")
     assert "circle: own -> own" in refused("experiment=own.yaml")
     with pytest.raises(ConfigError, match=r"Looked in sweeps and .*/sweeps; .* sweep=my/own.yaml"):
-        parsing.read(["sweep=smok"])
+        parsing.read_definition(["sweep=smok"])
 
 
 def test_a_sweep_of_the_working_folder_and_one_by_its_path_name_experiments_of_ones_own(here):
     space = "space: {optimizer.lr: {low: 0.1, high: 0.2}}\nbudget: {trials: 1}\n"
     (here / "sweeps" / "mine.yaml").write_text(f"experiment: own\n{space}")
     (here / "experiments" / "own.yaml").write_text("extends: lora_two_tower\nseed: 3\n")
-    assert {"mine", "smoke"} <= set(parsing.names())
-    definition = parsing.read(["sweep=mine"])
+    assert {"mine", "smoke"} <= set(parsing.list_sweeps())
+    definition = parsing.read_definition(["sweep=mine"])
     assert definition.name == "mine"
     assert compose(definition.words).seed == 3
     (here / "far").mkdir()
     (here / "far" / "their.yaml").write_text(f"experiment: near.yaml\n{space}")
     with pytest.raises(ConfigError, match=r"far/near.yaml is missing"):
-        parsing.read(["sweep=far/their.yaml"])
+        parsing.read_definition(["sweep=far/their.yaml"])
     (here / "far" / "near.yaml").write_text("extends: lora_two_tower\nseed: 4\n")
-    definition = parsing.read(["sweep=far/their.yaml"])
+    definition = parsing.read_definition(["sweep=far/their.yaml"])
     assert definition.name == "their"
     assert compose(definition.words).seed == 4
 

@@ -9,9 +9,9 @@ import pytest
 
 from recsys.config.compose import compose_data
 from recsys.data.columns.times import parse_times
-from recsys.data.readers.templates import joined, plain
+from recsys.data.readers.templates import join_values, strip_markup
 from recsys.data.sources import goodreads, movielens, online_retail, tables
-from recsys.data.tables import Tables, check
+from recsys.data.tables import Tables, check_tables
 from recsys.errors import ConfigError, DataError
 from tests.data.samples import lines, make, packed
 
@@ -135,7 +135,7 @@ def test_a_weight_below_zero_is_refused():
     items, users = pl.DataFrame({"item": ["i"], "text": ["a"]}), pl.DataFrame({"user": ["u"]})
     users = users.with_columns(text=pl.lit(""))
     with pytest.raises(DataError, match="x: interactions: row 2 has the weight -1"):
-        check(Tables(events, items, users), "x")
+        check_tables(Tables(events, items, users), "x")
 
 
 def test_a_template_without_quotes_says_how_to_quote_it():
@@ -245,9 +245,9 @@ def test_quotes_of_a_csv_are_no_part_of_a_title(tmp_path):
     ],
 )
 def test_markup_goes_with_the_blanks_and_commas_it_leaves(value, text):
-    found = plain(value)
+    found = strip_markup(value)
     assert (None if found is None else " ".join(found.split())) == text
-    assert joined(["a", ["b", None, "a"], {"c": 1}]) == "a, b, c: 1"
+    assert join_values(["a", ["b", None, "a"], {"c": 1}]) == "a, b, c: 1"
 
 
 def test_mind_says_which_times_are_made_up(tmp_path):

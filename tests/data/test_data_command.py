@@ -13,11 +13,17 @@ import pytest
 from recsys.config.compose import compose_data
 from recsys.data import prepare
 from recsys.data.__main__ import main
-from recsys.data.describe import describe, describe_split, estimate, rated, repeated
-from recsys.data.readers.tabular import delimited, table
+from recsys.data.describe import (
+    describe_split,
+    describe_tables,
+    estimate_tokens,
+    find_repeats,
+    warn_of_ratings,
+)
+from recsys.data.readers.tabular import read_delimited, read_table
 from recsys.data.sources import tables as own_tables
-from recsys.data.splits.methods import TEST, everything, leave_one_out, time_split
-from recsys.data.tables import Tables, fingerprint
+from recsys.data.splits.methods import TEST, collect_events, leave_one_out, split_by_time
+from recsys.data.tables import Tables, compute_fingerprint
 from recsys.errors import DataError
 from tests.data.samples import MAKERS, make
 
@@ -60,9 +66,9 @@ def test_every_source_is_described_written_and_read_back_equal(name, tmp_path, c
         for w in asked
     ]
     run = compose_data([f"data.{w}" for w in full])
-    first = prepare.tables(run.data)
+    first = prepare.load_tables(run.data)
     again = own_tables.load(own_tables.Config(path=str(out)))
-    assert fingerprint(again) == fingerprint(first)
+    assert compute_fingerprint(again) == compute_fingerprint(first)
     assert again.interactions.equals(first.interactions)
     assert again.items.equals(first.items)
     assert again.users.equals(first.users)
@@ -93,7 +99,7 @@ def test_reviews_are_not_written_into_texts_so_that_no_target_reads_its_own(tmp_
     assert f"{out} was described with data.user_reviews=2; repeat them" in second
     assert figures(first) == figures(second)
     assert len(figures(first)) > 8
-    made = [prepare.prepare(compose_data(each).data) for each in (full(asked), told.split())]
+    made = [prepare.prepare_data(compose_data(each).data) for each in (full(asked), told.split())]
     texts = [tables.users["text"].to_list() for tables, _ in made]
     assert texts[0] == texts[1]
     assert texts[0][0] == "review 0 0 review 0 5"
@@ -226,8 +232,8 @@ def test_figures_are_their_definitions():
     found = frame(
         rows, {"x": "same &amp; text", "y": "same &amp; text", "z": "新聞 a-b", "08": "w"}
     )
-    made = everything(found)
-    said = describe(found, made, estimate, 3)
+    made = collect_events(found)
+    said = describe_tables(found, made, estimate_tokens, 3)
     values = dict(said.rows)
     assert values["users"] == "2 (2 with interactions)"
     assert values["items"] == "4 (3 with interactions)"
@@ -237,7 +243,7 @@ def test_figures_are_their_definitions():
     assert values["span"] == "1970-01-01 to 1970-01-04 (3 days)"
     assert values["same text as another"] == "50.0% of items"
     assert values["events of a user"] == "3 / 3 / 3 / 4 / 4 / 4"
-    assert estimate(found.items["text"]).tolist() == [5, 5, 5, 1]
+    assert estimate_tokens(found.items["text"]).tolist() == [5, 5, 5, 1]
     for part in ("HTML entities", "begin with 0", "same text", "share their time", "1970-01-01"):
         assert any(part in sentence for sentence in said.warnings)
     split = leave_one_out(found)
@@ -260,11 +266,11 @@ def test_the_same_event_twice_is_told_from_a_repeat():
         ("b", "y", 6),
     ]
     found = frame(rows, {"x": "a", "y": "b"})
-    said = describe(found, everything(found), estimate, 9)
+    said = describe_tables(found, collect_events(found), estimate_tokens, 9)
     assert dict(said.rows)["same user, item and time"] == "16.7% of interactions, 1"
     assert any("1 interactions have user, item and time" in each for each in said.warnings)
     once = frame([rows[n] for n in (0, 1, 3, 4, 5)], {"x": "a", "y": "b"})
-    said = describe(once, everything(once), estimate, 9)
+    said = describe_tables(once, collect_events(once), estimate_tokens, 9)
     assert dict(said.rows)["same user, item and time"] == "0.0% of interactions, 0"
     assert not any("user, item and time" in each for each in said.warnings)
 
@@ -275,7 +281,9 @@ def test_the_same_events_against_a_slow_oracle(seed):
     rows = [(f"u{u}", f"i{i}", int(t)) for u, i, t in rng.integers(0, 4, (90, 3))]
     found = frame(rows, {f"i{i}": "x" for i in range(4)})
     (said,) = [
-        v for k, v in describe(found, everything(found), estimate, 9).rows if "same user" in k
+        v
+        for k, v in describe_tables(found, collect_events(found), estimate_tokens, 9).rows
+        if "same user" in k
     ]
     assert said.endswith(f" {len(rows) - len(set(rows))}")
 
@@ -288,17 +296,17 @@ def test_ratings_that_differ_and_all_count_are_warned_of():
         )
         for name, each in {"differ": [1.0, 4.0], "same": [4.0, 4.0]}.items()
     }
-    assert "from 1 to 4: data.positive_from" in rated(ratings["differ"], None)[0]
-    assert not rated(ratings["differ"], 3)
-    assert not rated(ratings["same"], None)
-    assert not rated(found, None)
+    assert "from 1 to 4: data.positive_from" in warn_of_ratings(ratings["differ"], None)[0]
+    assert not warn_of_ratings(ratings["differ"], 3)
+    assert not warn_of_ratings(ratings["same"], None)
+    assert not warn_of_ratings(found, None)
 
 
 @pytest.mark.parametrize("moment", [-62_200_000_000_000, 1_400_000_000_000_000])
 def test_moments_outside_of_any_calendar_are_shown(moment):
     """Year -2 and year 46334: a mistake in the data is described, not crashed on."""
     found = frame([("a", "x", moment), ("a", "y", 1_400_000_000_000)], {"x": "a", "y": "b"})
-    said = describe(found, everything(found), estimate, 9)
+    said = describe_tables(found, collect_events(found), estimate_tokens, 9)
     assert any("are some of them missing, or in another unit?" in each for each in said.warnings)
     assert ("46334-" if moment > 0 else "-002-") in dict(said.rows)["span"]
 
@@ -308,7 +316,10 @@ def test_windows_are_described():
     items = found.items.with_columns(available_until=pl.Series([None, None, 7]))
     found = Tables(found.interactions, items, found.users)
     assert (
-        dict(describe(found, everything(found), estimate, 9).rows)["items with a window"][0] == "1"
+        dict(describe_tables(found, collect_events(found), estimate_tokens, 9).rows)[
+            "items with a window"
+        ][0]
+        == "1"
     )
     said = describe_split(leave_one_out(found), 3)
     assert dict(said.rows)["test: outside their window"] == "100.0% of targets"
@@ -338,12 +349,12 @@ def test_what_a_split_does_to_a_set_is_warned_of():
     """Users of one moment each: by time all test users are new, and ties decide who is last."""
     rows = [(f"u{u}", item, 1_400_000_000_000 + u) for u in range(20) for item in "xyz"]
     found = frame(rows, {"x": "a", "y": "b", "z": "c"})
-    by_time = describe_split(time_split(found), 3)
+    by_time = describe_split(split_by_time(found), 3)
     assert any("asks for cold users" in sentence for sentence in by_time.warnings)
     last = describe_split(leave_one_out(found), 3)
     assert any("order in the file decides" in sentence for sentence in last.warnings)
     no_time = Tables(found.interactions.drop("time"), found.items, found.users)
-    said = describe(no_time, everything(no_time), estimate, 64)
+    said = describe_tables(no_time, collect_events(no_time), estimate_tokens, 64)
     assert any("a time split cannot be made" in sentence for sentence in said.warnings)
 
 
@@ -351,13 +362,13 @@ def test_repeats_against_a_slow_oracle():
     rng = np.random.default_rng(0)
     rows = [(f"u{u}", f"i{i}", int(t)) for u, i, t in rng.integers(0, 8, (200, 3))]
     found = frame(rows, {f"i{i}": "x" for i in range(8)})
-    made = everything(found)
+    made = collect_events(found)
     seen, want = set(), []
-    for user, item in zip(made.user(), made.item, strict=True):
+    for user, item in zip(made.compute_user_rows(), made.item, strict=True):
         want.append((user, item) in seen)
         seen.add((user, item))
-    assert repeated(made, 8).tolist() == want
-    at = leave_one_out(found).cases(TEST)
+    assert find_repeats(made, 8).tolist() == want
+    at = leave_one_out(found).list_cases(TEST)
     assert len(at)
 
 
@@ -365,17 +376,20 @@ def test_repeats_against_a_slow_oracle():
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_streamed_and_whole_files_give_the_same(tmp_path, ends, mark):
     rows = ["id,n,text", '007,1.5,"a, ""b"" é"', "8,,", "9,2,x"]
-    raw = (mark + ends.join(rows) + ends).encode()
+    raw = (mark + ends.join(rows) + ends).count_texts()
     (tmp_path / "x.csv").write_bytes(raw)
     (tmp_path / "x.csv.gz").write_bytes(gzip.compress(raw))
-    plain, packed = table(tmp_path / "x.csv"), table(tmp_path / "x.csv.gz")
+    plain, packed = read_table(tmp_path / "x.csv"), read_table(tmp_path / "x.csv.gz")
     assert plain.equals(packed)
     assert plain.rows() == [("007", "1.5", 'a, "b" é'), ("8", None, None), ("9", "2", "x")]
     (tmp_path / "y.csv").write_bytes(raw.replace(b"8,,", b"8,3,"))
-    numbers = table(tmp_path / "y.csv", numeric=("n", "none"))
+    numbers = read_table(tmp_path / "y.csv", numeric=("n", "none"))
     assert numbers["n"].to_list() == [1.5, 3.0, 2.0]
-    kept = table(tmp_path / "x.csv", numeric=("n",))
+    kept = read_table(tmp_path / "x.csv", numeric=("n",))
     assert kept.equals(plain)  # a gap: the column stays as it is, for a message to quote
-    tabs = (mark + ends.join(["a\t'b\"", "c\td"]) + ends).encode()
+    tabs = (mark + ends.join(["a\t'b\"", "c\td"]) + ends).count_texts()
     (tmp_path / "x.tsv").write_bytes(tabs)
-    assert delimited(tmp_path / "x.tsv", "\t", ["p", "q"]).rows() == [("a", "'b\""), ("c", "d")]
+    assert read_delimited(tmp_path / "x.tsv", "\t", ["p", "q"]).rows() == [
+        ("a", "'b\""),
+        ("c", "d"),
+    ]

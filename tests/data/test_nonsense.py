@@ -10,9 +10,9 @@ from recsys.config.compose import compose, compose_data
 from recsys.data import prepare
 from recsys.data.__main__ import main
 from recsys.data.columns.times import parse_times
-from recsys.data.describe import describe, estimate
+from recsys.data.describe import describe_tables, estimate_tokens
 from recsys.data.sources import jsonl
-from recsys.data.splits.methods import everything
+from recsys.data.splits.methods import collect_events
 from recsys.errors import ConfigError, DataError
 from recsys.fit.__main__ import main as fit
 
@@ -88,12 +88,12 @@ def test_unlikely_times_are_told_by_a_run_as_by_the_command(tmp_path, capsys):
     assert main(["source=tables", *asked]) == 0
     sentence = "times begin on 1970-01-01, before 1995: are some of them missing"
     assert f"warning: {sentence}" in capsys.readouterr().out
-    _, split = prepare.prepare(compose_data(words(asked)).data)
+    _, split = prepare.prepare_data(compose_data(words(asked)).data)
     assert sum(sentence in note for note in split.notes) == 1
     good = write(tmp_path, [1_600_000_000 + n for n in range(30)])
-    tables, split = prepare.prepare(compose_data(words(good)).data)
+    tables, split = prepare.prepare_data(compose_data(words(good)).data)
     assert not any("times begin" in note for note in split.notes)
-    told = describe(tables, everything(tables), estimate, 64).warnings
+    told = describe_tables(tables, collect_events(tables), estimate_tokens, 64).warnings
     assert not any("times begin" in warning for warning in told)
 
 
@@ -112,7 +112,7 @@ def test_weights_of_which_none_counts_or_no_sum_holds_are_refused(weights, more,
         frame = pl.read_csv(tmp_path / "e.csv").with_columns(event=pl.lit("a"))
         frame.write_csv(tmp_path / "e.csv")
     with pytest.raises(DataError, match=said):
-        prepare.tables(compose_data(words(asked, *more)).data)
+        prepare.load_tables(compose_data(words(asked, *more)).data)
 
 
 def test_labels_need_something_that_is_not_liked(tmp_path, capsys, monkeypatch):
@@ -149,7 +149,7 @@ def test_a_column_that_comes_twice_is_refused(tmp_path):
     path = tmp_path / "e.csv"
     path.write_text(path.read_text().replace("user,item,time", "user,item,item"))
     with pytest.raises(DataError, match=r"e.csv has the column 'item' twice"):
-        prepare.tables(compose_data(words(asked, "data.source.time=")).data)
+        prepare.load_tables(compose_data(words(asked, "data.source.time=")).data)
     path.write_text(path.read_text().replace("item,item", "item,other"))
     with pytest.raises(ConfigError, match="no column 'time'"):
-        prepare.tables(compose_data(words(asked)).data)
+        prepare.load_tables(compose_data(words(asked)).data)

@@ -13,9 +13,9 @@ import pytest
 
 from recsys.data.__main__ import main
 from recsys.data.readers import jsonl, tabular
-from recsys.errors import DataError, describe_file_error, system_told
+from recsys.errors import DataError, describe_file_error, raise_file_error
 from recsys.fit.__main__ import main as fit
-from recsys.runtime.files import aside, full_disk, write_atomic
+from recsys.runtime.files import make_temporary_path, translate_write_errors, write_atomic
 from recsys.runtime.store import Store
 
 LONG = "x" * 300
@@ -95,20 +95,23 @@ def test_what_this_user_may_not_is_one_sentence(words, tmp_path, capsys):
 def test_each_refusal_names_the_path_and_a_remedy(number, part, tmp_path):
     error = OSError(number, os.strerror(number), str(tmp_path / "a"))
     assert str(tmp_path / "a") in describe_file_error(error)
-    with pytest.raises(DataError, match=part), system_told():
+    with pytest.raises(DataError, match=part), raise_file_error():
         raise error
-    with pytest.raises(DataError, match=part), full_disk(tmp_path / "a"):
+    with pytest.raises(DataError, match=part), translate_write_errors(tmp_path / "a"):
         raise OSError(number, os.strerror(number))
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(2, "no", "x"), BrokenPipeError(32, "gone")])
 def test_what_may_be_our_own_mistake_passes(error):
-    with pytest.raises(type(error)), system_told():
+    with pytest.raises(type(error)), raise_file_error():
         raise error
 
 
 def test_numpy_tells_a_full_disk_without_a_number(tmp_path):
-    with pytest.raises(DataError, match=r"could not be written .*ulimit -f"), full_disk(tmp_path):
+    with (
+        pytest.raises(DataError, match=r"could not be written .*ulimit -f"),
+        translate_write_errors(tmp_path),
+    ):
         raise OSError("4096 requested and 1024 written")
 
 
@@ -130,7 +133,7 @@ def test_a_name_of_255_bytes_is_written(tmp_path):
     assert len(os.fsencode(path.name)) == 255
     write_atomic(path, "whole")
     assert path.read_text() == "whole"
-    assert len(os.fsencode(aside(path).name)) <= 255
+    assert len(os.fsencode(make_temporary_path(path).name)) <= 255
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
@@ -157,11 +160,11 @@ def test_a_damaged_folder_of_the_store_is_built_again(name, damage, tmp_path):
 
     calls = []
     store = Store(tmp_path)
-    path = store.folder("kind", {"a": 1}, build)
-    assert store.folder("kind", {"a": 1}, build) == path
+    path = store.get_or_build("kind", {"a": 1}, build)
+    assert store.get_or_build("kind", {"a": 1}, build) == path
     assert len(calls) == 1
     damage(path / name)
-    assert store.folder("kind", {"a": 1}, build) == path
+    assert store.get_or_build("kind", {"a": 1}, build) == path
     assert len(calls) == 2
     assert np.load(path / "a.npy").sum() == 4950
     assert json.loads((path / "deep" / "b.json").read_text()) == {}
@@ -173,22 +176,22 @@ def test_json_of_any_depth_is_one_sentence(depth, tmp_path):
     deep = "[" * depth + "]" * depth
     (tmp_path / "x.json").write_text(f'{{"a": {deep}}}\n')
     with pytest.raises(DataError, match=r"x.json: line 1 holds no JSON object"):
-        jsonl.records(tmp_path / "x.json", {"a": jsonl.text("a")})
+        jsonl.read_records(tmp_path / "x.json", {"a": jsonl.make_text_column("a")})
     (tmp_path / "y.json").write_text(f"({deep}, )\n".replace("[", "(").replace("]", ")"))
     with pytest.raises(DataError, match=r"y.json: line 1 holds no JSON object"):
-        list(jsonl.objects(tmp_path / "y.json"))
+        list(jsonl.read_objects(tmp_path / "y.json"))
     (tmp_path / "x.jsonl").write_text(f'{{"a": {deep}}}\n')
     if depth > 150:
         with pytest.raises(DataError, match=r"x.jsonl cannot be read"):
-            tabular.table(tmp_path / "x.jsonl")
+            tabular.read_table(tmp_path / "x.jsonl")
         with pytest.raises(DataError, match=r"x.json is no JSON"):
-            tabular.by_id(tmp_path / "x.json")
+            tabular.read_json_by_id(tmp_path / "x.json")
 
 
 @pytest.mark.parametrize("value", ["²", "٣²", "9" * 400, "1_0"])
 def test_what_looks_like_a_number_is_told(value, tmp_path):
     if value.startswith("9"):
-        assert tabular.numbers(pl.Series("n", [value]), "f").is_infinite().all()
+        assert tabular.parse_numbers(pl.Series("n", [value]), "f").is_infinite().all()
         return
     with pytest.raises(DataError, match=rf"row 1 of column 'n' holds '{value}'"):
-        tabular.numbers(pl.Series("n", [value]), "f")
+        tabular.parse_numbers(pl.Series("n", [value]), "f")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.data.columns.times import parse_times
-from recsys.data.readers.templates import fill
-from recsys.data.tables import IdMap, Tables, check, fingerprint, limit
+from recsys.data.readers.templates import fill_template
+from recsys.data.tables import IdMap, Tables, check_tables, compute_fingerprint, limit_tables
 from recsys.errors import ConfigError, DataError
 
 GOLDEN = "b16abb6e9fa9623458af9cad3b042ad9f1854582f17bdc663aac911d0dd0c263"
@@ -27,20 +27,20 @@ def small() -> Tables:
 
 def test_good_tables_pass_unchanged() -> None:
     tables = small()
-    assert check(tables, "x") is tables
+    assert check_tables(tables, "x") is tables
 
 
 def test_an_unknown_item_is_named_with_user_and_row() -> None:
     t = small()
     bad = t.interactions.with_columns(item=pl.Series(["01", "zz", "1"]))
     with pytest.raises(DataError, match=r"row 2 \(user 'u1', item 'zz'\).*unknown item"):
-        check(Tables(bad, t.items, t.users), "x")
+        check_tables(Tables(bad, t.items, t.users), "x")
 
 
 def test_an_unknown_user_is_named() -> None:
     t = small()
     with pytest.raises(DataError, match=r"row 3 \(user 'u2'.*unknown user"):
-        check(Tables(t.interactions, t.items, t.users.head(1)), "x")
+        check_tables(Tables(t.interactions, t.items, t.users.head(1)), "x")
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_an_unknown_user_is_named() -> None:
 def test_bad_items_are_refused_in_one_sentence(items: pl.DataFrame, message: str) -> None:
     t = small()
     with pytest.raises(DataError, match=message):
-        check(Tables(t.interactions, items, t.users), "x")
+        check_tables(Tables(t.interactions, items, t.users), "x")
 
 
 def test_a_rating_that_is_not_finite_is_refused() -> None:
     t = small()
     bad = t.interactions.with_columns(rating=pl.Series([1.0, float("nan"), 2.0]))
     with pytest.raises(DataError, match="row 2 has no usable value in column 'rating'"):
-        check(Tables(bad, t.items, t.users), "x")
+        check_tables(Tables(bad, t.items, t.users), "x")
 
 
 def test_seconds_milliseconds_text_and_datetimes_agree() -> None:
@@ -95,9 +95,9 @@ def test_microseconds_are_refused() -> None:
 
 def test_the_fingerprint_changes_with_every_part_and_not_with_chunks() -> None:
     t = small()
-    base = fingerprint(t)
+    base = compute_fingerprint(t)
     chunked = pl.concat([t.interactions.head(1), t.interactions.tail(2)], rechunk=False)
-    assert fingerprint(Tables(chunked, t.items, t.users)) == base
+    assert compute_fingerprint(Tables(chunked, t.items, t.users)) == base
     others = [
         Tables(t.interactions.reverse(), t.items, t.users),
         Tables(t.interactions.cast({"time": pl.Int32}), t.items, t.users),
@@ -108,28 +108,28 @@ def test_the_fingerprint_changes_with_every_part_and_not_with_chunks() -> None:
         Tables(t.interactions.with_columns(time=pl.Series([3, None, 2])), t.items, t.users),
         Tables(t.interactions.with_columns(time=pl.Series([3, 0, 2])), t.items, t.users),
     ]
-    assert len({base, *(fingerprint(o) for o in others)}) == 9
+    assert len({base, *(compute_fingerprint(o) for o in others)}) == 9
 
 
 def test_the_fingerprint_of_a_known_table_stays() -> None:
     # Golden: a change here orphans every prepared data set and run on disk.
-    assert fingerprint(small()) == GOLDEN
+    assert compute_fingerprint(small()) == GOLDEN
 
 
 @given(st.lists(st.text(), unique=True))
 def test_ids_come_back(ids: list[str]) -> None:
     ids_map = IdMap(ids, "item")
-    assert ids_map.names(ids_map.rows(reversed(ids)).tolist()) == ids[::-1]
+    assert ids_map.get_names(ids_map.get_rows(reversed(ids)).tolist()) == ids[::-1]
 
 
 def test_an_unknown_id_names_the_nearest() -> None:
     with pytest.raises(DataError, match="No item has the id 'B0012'; the nearest is 'B0011'"):
-        IdMap(["A7", "B0011"], "item").row("B0012")
+        IdMap(["A7", "B0011"], "item").get_row("B0012")
     with pytest.raises(DataError) as caught:  # a number that looks alike is another one
-        IdMap(["A7", "916"], "user").row("196")
+        IdMap(["A7", "916"], "user").get_row("196")
     assert str(caught.value) == "No user has the id '196'."
     with pytest.raises(DataError, match="row -1"):
-        IdMap(["A7"], "item").names([-1])
+        IdMap(["A7"], "item").get_names([-1])
 
 
 def test_limit_keeps_whole_users_and_the_most_used_items() -> None:
@@ -139,15 +139,15 @@ def test_limit_keeps_whole_users_and_the_most_used_items() -> None:
         pl.DataFrame({"item": [f"i{i}" for i in range(9)], "text": ["x"] * 9}),
         pl.DataFrame({"user": [f"u{u}" for u in range(20)], "text": [""] * 20}),
     )
-    few = limit(t, 7, None, seed=1)
+    few = limit_tables(t, 7, None, seed=1)
     assert few.users.height == 7
     assert few.items.height == 9
     for user, count in few.interactions["user"].value_counts().iter_rows():
         assert count == int(user[1:]) % 5 + 1
-    assert limit(t, 7, None, seed=1).users.equals(few.users)
-    assert not limit(t, 7, None, seed=2).users.equals(few.users)
-    assert limit(t, None, 2, seed=1).items["item"].to_list() == ["i0", "i1"]
-    assert limit(t, None, None, seed=1).interactions.equals(t.interactions)
+    assert limit_tables(t, 7, None, seed=1).users.equals(few.users)
+    assert not limit_tables(t, 7, None, seed=2).users.equals(few.users)
+    assert limit_tables(t, None, 2, seed=1).items["item"].to_list() == ["i0", "i1"]
+    assert limit_tables(t, None, None, seed=1).interactions.equals(t.interactions)
 
 
 @pytest.mark.parametrize(
@@ -169,17 +169,17 @@ def test_limit_keeps_whole_users_and_the_most_used_items() -> None:
 )
 def test_fill(row: tuple[str | None, ...], template: str, want: str) -> None:
     schema = {"a": pl.String, "b": pl.String, "c": pl.String}
-    assert fill(pl.DataFrame([row], schema, orient="row"), template).to_list() == [want]
+    assert fill_template(pl.DataFrame([row], schema, orient="row"), template).to_list() == [want]
 
 
 def test_fill_joins_lists_and_takes_numbers() -> None:
     frame = pl.DataFrame({"year": [1995], "genres": [["Crime", "Drama"]]})
-    assert fill(frame, "{year}: {genres}").to_list() == ["1995: Crime, Drama"]
+    assert fill_template(frame, "{year}: {genres}").to_list() == ["1995: Crime, Drama"]
 
 
 def test_fill_names_the_nearest_column() -> None:
     with pytest.raises(ConfigError, match=r"no column 'titel'.*did you mean 'title'.*title, year"):
-        fill(pl.DataFrame({"title": ["a"], "year": [1]}), "{titel}")
+        fill_template(pl.DataFrame({"title": ["a"], "year": [1]}), "{titel}")
     for template in ("{title", "{title:>9}", "{title!r}", "{}"):
         with pytest.raises(ConfigError, match="template"):
-            fill(pl.DataFrame({"title": ["a"]}), template)
+            fill_template(pl.DataFrame({"title": ["a"]}), template)

@@ -5,7 +5,7 @@ import typing
 
 import pytest
 
-from recsys.config.compose import AXES, Run, choices, experiments
+from recsys.config.compose import AXES, RunConfig, list_choices, list_experiments
 from recsys.config.shipped import find_shipped
 from tests.docs.test_chapters import load_hook
 
@@ -26,8 +26,11 @@ def keys(schema, prefix=""):
 def test_every_key_has_a_row_and_a_help():
     rows = [line for line in reference.configuration().splitlines() if line.startswith("| `")]
     assert [row.split("`")[1] for row in rows] == sorted(
-        keys(Run),
-        key=lambda key: ("." in key, list(dataclasses.asdict(Run())).index(key.split(".")[0])),
+        keys(RunConfig),
+        key=lambda key: (
+            "." in key,
+            list(dataclasses.asdict(RunConfig())).index(key.split(".")[0]),
+        ),
     )
     assert all(row.rstrip(" |").split(" | ")[-1].strip() for row in rows)
 
@@ -43,7 +46,7 @@ def test_a_row_says_default_values_and_range():
 @pytest.mark.parametrize("axis", AXES)
 def test_every_choice_has_a_part_with_its_options(axis):
     page = reference.choices(axis)
-    for name, summary in choices(axis).items():
+    for name, summary in list_choices(axis).items():
         part = page.partition(f"### `{name}` ")[2].partition("\n### ")[0]
         assert summary.replace("<", "&lt;") in part
         assert (f"| `{axis}." in part) != ("No options of its own." in part)
@@ -51,7 +54,7 @@ def test_every_choice_has_a_part_with_its_options(axis):
 
 def test_every_shipped_file_has_a_part():
     made = reference.experiments()
-    assert [name for name in experiments() if f"`experiment={name}`" not in made] == []
+    assert [name for name in list_experiments() if f"`experiment={name}`" not in made] == []
     names = [path.stem for path in find_shipped("sweep").glob("*.yaml")]
     assert [name for name in names if f"`sweep={name}`" not in reference.sweeps()] == []
     assert "[`lora_two_tower`](experiments.md#lora_two_tower)" in reference.choices("tuning")

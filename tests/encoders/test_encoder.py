@@ -23,9 +23,9 @@ from transformers import (
     RobertaModel,
 )
 
-from recsys.encoders.encoder import Encoder, Specials
-from recsys.encoders.layers import layer_stack, writers
-from recsys.encoders.pretrained.load import load
+from recsys.encoders.encoder import Encoder, SpecialTokens
+from recsys.encoders.layers import find_layer_stack, find_output_linears
+from recsys.encoders.pretrained.load import load_encoder
 from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.errors import ConfigError
 from recsys.types import Ragged
@@ -58,7 +58,7 @@ FAMILIES = {
     "llama": lambda: LlamaModel(LlamaConfig(**SIZES)),
     "qwen3": lambda: Qwen3Model(Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8)),
 }
-SPECIALS = Specials(prefix=(1,), separators=(2,), suffix=(2,), pad=0)
+SPECIALS = SpecialTokens(prefix=(1,), separators=(2,), suffix=(2,), pad=0)
 
 
 def tiny(family: str, pooling: str = "mean", budget: int = 24) -> Encoder:
@@ -83,7 +83,7 @@ def wrapped(raw: torch.Tensor) -> torch.Tensor:
 def test_states_and_vectors_equal_the_model_called_text_by_text(family: str) -> None:
     encoder = tiny(family).eval()
     tokens = texts(5, 0, 30, 1, 12, 5)
-    states = encoder.states(tokens)
+    states = encoder.compute_states(tokens)
     vectors = encoder(tokens)
     assert states.sizes == (7, 2, 20, 3, 14, 7)
     for raw, got, vector in zip(tokens.split(), states.split(), vectors, strict=True):
@@ -112,13 +112,13 @@ def test_the_order_of_the_texts_does_not_matter() -> None:
     encoder = tiny("bert").eval()
     tokens = texts(9, 2, 17, 4)
     order = [2, 0, 3, 1]
-    moved = Ragged.of([tokens.split()[i] for i in order])
+    moved = Ragged.from_sequences([tokens.split()[i] for i in order])
     torch.testing.assert_close(encoder(moved), encoder(tokens)[order], atol=1e-6, rtol=1e-6)
 
 
 def test_chunks_keep_to_the_budget_and_hold_every_text_once() -> None:
     encoder = tiny("bert", budget=24)
-    chunks = list(encoder.chunks(texts(9, 2, 30, 4, 4, 1)))
+    chunks = list(encoder.make_micro_batches(texts(9, 2, 30, 4, 4, 1)))
     assert sorted(row for chunk in chunks for row in chunk.rows) == [0, 1, 2, 3, 4, 5]
     assert all(chunk.ids.numel() <= 24 or len(chunk.rows) == 1 for chunk in chunks)
     assert len(chunks) < 6
@@ -126,18 +126,18 @@ def test_chunks_keep_to_the_budget_and_hold_every_text_once() -> None:
 
 def test_an_empty_text_without_specials_has_one_state_and_no_text_gives_no_row() -> None:
     torch.manual_seed(0)
-    encoder = Encoder(FAMILIES["qwen3"](), Specials((), (), (), 0), "mean", 20).eval()
+    encoder = Encoder(FAMILIES["qwen3"](), SpecialTokens((), (), (), 0), "mean", 20).eval()
     out = encoder(texts(0, 3))
     assert out.shape == (2, 32)
     assert out.isfinite().all()
-    assert encoder.states(texts(0, 3)).sizes == (1, 3)
+    assert encoder.compute_states(texts(0, 3)).sizes == (1, 3)
     assert encoder(texts()).shape == (0, 32)
-    assert encoder.states(texts()).values.shape == (0, 32)
+    assert encoder.compute_states(texts()).values.shape == (0, 32)
 
 
 def test_poolings_match_their_definition() -> None:
     tokens = texts(5, 1, 12)
-    states = tiny("bert").eval().states(tokens).split()
+    states = tiny("bert").eval().compute_states(tokens).split()
     for name, want in {
         "cls": torch.stack([s[0] for s in states]),
         "last": torch.stack([s[-1] for s in states]),
@@ -156,7 +156,7 @@ def test_frozen_layers_stay_in_eval_mode() -> None:
     encoder = tiny("bert")
     encoder.lowest_trained = 2
     encoder.train()
-    _, stack = layer_stack(encoder.model)
+    _, stack = find_layer_stack(encoder.model)
     assert not any(m.training for layer in stack[:2] for m in layer.modules())
     assert all(m.training for m in stack[2].modules())
     assert not any(m.training for m in encoder.model.embeddings.modules())
@@ -177,16 +177,16 @@ def test_frozen_layers_stay_in_eval_mode() -> None:
     ],
 )
 def test_writers_are_found(family: str, want: tuple[str, str]) -> None:
-    assert writers(layer_stack(tiny(family).model)[1][0]) == want
+    assert find_output_linears(find_layer_stack(tiny(family).model)[1][0]) == want
 
 
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match="exactly one stack"):
-        layer_stack(nn.Sequential(nn.Linear(2, 2)))
-    layer = layer_stack(tiny("bert").model)[1][0]
+        find_layer_stack(nn.Sequential(nn.Linear(2, 2)))
+    layer = find_layer_stack(tiny("bert").model)[1][0]
     del layer.intermediate, layer.output
     with pytest.raises(ConfigError, match="no feed-forward"):
-        writers(layer)
+        find_output_linears(layer)
     with pytest.raises(ConfigError, match="choose mean"):
         tiny("bert", "sum")
     with pytest.raises(ConfigError, match="no token for the text"):
@@ -211,8 +211,8 @@ def tokenizer(template: bool) -> PreTrainedTokenizerFast:
 
 
 def test_special_tokens_are_read_off_the_tokenizer() -> None:
-    assert Specials.of(tokenizer(True)) == Specials((1,), (2, 2), (2,), 0)
-    assert Specials.of(tokenizer(False)) == Specials((), (), (), 0)
+    assert SpecialTokens.from_tokenizer(tokenizer(True)) == SpecialTokens((1,), (2, 2), (2,), 0)
+    assert SpecialTokens.from_tokenizer(tokenizer(False)) == SpecialTokens((), (), (), 0)
 
 
 @pytest.fixture
@@ -225,37 +225,37 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_loads_without_pooler_and_with_its_checksum(folder: Path) -> None:
     good = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    encoder = load(str(folder), sha256=good, pooling="mean", max_length=16)
+    encoder = load_encoder(str(folder), sha256=good, pooling="mean", max_length=16)
     assert not any("pooler" in name for name, _ in encoder.named_parameters())
-    assert encoder.specials == Specials((1,), (2, 2), (2,), 0)
+    assert encoder.specials == SpecialTokens((1,), (2, 2), (2,), 0)
     assert (encoder.width, encoder.depth) == (32, 3)
     reference = BertModel.from_pretrained(folder).eval()
     ids = load_tokenizer(str(folder))("red car", add_special_tokens=False)["input_ids"]
-    got = encoder.eval().states(Ragged(torch.tensor(ids), (2,))).values
+    got = encoder.eval().compute_states(Ragged(torch.tensor(ids), (2,))).values
     want = reference(input_ids=torch.tensor([[1, *ids, 2]])).last_hidden_state[0]
     torch.testing.assert_close(got, want)
     with pytest.raises(ConfigError, match="expected 00"):
-        load(str(folder), sha256="00", pooling="mean", max_length=16)
+        load_encoder(str(folder), sha256="00", pooling="mean", max_length=16)
     with pytest.raises(ConfigError, match="remove the revision"):
-        load(str(folder), "main", pooling="mean", max_length=16)
+        load_encoder(str(folder), "main", pooling="mean", max_length=16)
 
 
 def test_missing_things_are_named(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     with pytest.raises(ConfigError, match="pip install no-such-package"):
-        load("package:no_such_package/model", pooling="mean", max_length=16)
+        load_encoder("package:no_such_package/model", pooling="mean", max_length=16)
     with pytest.raises(ConfigError, match="no folder"):
-        load(str(folder / "nothing"), pooling="mean", max_length=16)
+        load_encoder(str(folder / "nothing"), pooling="mean", max_length=16)
     weights = folder / "model.safetensors"
     tensors = load_file(weights)
     tensors.pop("encoder.layer.1.output.dense.weight")
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(ConfigError, match="lack 1 parameters"):
-        load(str(folder), pooling="mean", max_length=16)
+        load_encoder(str(folder), pooling="mean", max_length=16)
     weights.unlink()
     with pytest.raises(ConfigError, match="has no weights"):
-        load(str(folder), pooling="mean", max_length=16)
+        load_encoder(str(folder), pooling="mean", max_length=16)
 
 
 @pytest.mark.skipif(
@@ -265,14 +265,14 @@ def test_minilm_knows_which_titles_are_alike() -> None:
     words = load_tokenizer(MINILM)
     titles = ["Star Wars: A New Hope", "The Empire Strikes Back", "Chocolate cake recipes"]
     ids = [torch.tensor(words(t, add_special_tokens=False)["input_ids"]) for t in titles]
-    encoder = load(MINILM, pooling="mean", max_length=64).eval()
+    encoder = load_encoder(MINILM, pooling="mean", max_length=64).eval()
     assert (encoder.width, encoder.depth) == (384, 6)
-    assert encoder.specials == Specials((101,), (102,), (102,), 0)
+    assert encoder.specials == SpecialTokens((101,), (102,), (102,), 0)
     with torch.no_grad():
-        unit = nn.functional.normalize(encoder(Ragged.of(ids)), dim=1)
+        unit = nn.functional.normalize(encoder(Ragged.from_sequences(ids)), dim=1)
     assert unit[0] @ unit[1] > unit[0] @ unit[2] + 0.2
     with pytest.raises(ConfigError, match="checksum 53aa51"):
-        load(MINILM, sha256="0" * 64, pooling="mean", max_length=64)
+        load_encoder(MINILM, sha256="0" * 64, pooling="mean", max_length=64)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
@@ -284,7 +284,7 @@ def test_compiled_layers_give_the_same_vectors_gradients_and_names():
 
     def run():
         encoder.zero_grad()
-        vectors = encoder(Ragged.of(texts))
+        vectors = encoder(Ragged.from_sequences(texts))
         vectors.square().sum().backward()
         return vectors.detach(), [
             p.grad.clone() for p in encoder.parameters() if p.grad is not None

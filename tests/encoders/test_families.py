@@ -30,7 +30,7 @@ def tiny(family: str) -> Encoder:
 @each_family
 def test_states_equal_the_model_called_text_by_text(family):
     encoder, tokens = tiny(family), texts(5, 0, 30, 1, 12, 5)
-    for raw, got in zip(tokens.split(), encoder.states(tokens).split(), strict=True):
+    for raw, got in zip(tokens.split(), encoder.compute_states(tokens).split(), strict=True):
         want = encoder.model(input_ids=wrapped(raw)).last_hidden_state[0]
         torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
@@ -58,20 +58,20 @@ def test_every_method_starts_where_the_encoder_is_and_moves_what_it_trains(famil
 
 def test_a_layer_that_is_used_again_is_tuned_as_a_whole_or_not_at_all():
     model = albert()
-    assert layers.layer_stack(model)[0] == "encoder.albert_layer_groups"
-    assert (len(layers.layer_stack(model)[1]), layers.passes(model)) == (1, 3)
-    assert layers.chosen(model, "all") == layers.chosen(model, 3) == range(1)
+    assert layers.find_layer_stack(model)[0] == "encoder.albert_layer_groups"
+    assert (len(layers.find_layer_stack(model)[1]), layers.count_passes(model)) == (1, 3)
+    assert layers.select_layers(model, "all") == layers.select_layers(model, 3) == range(1)
     with pytest.raises(ConfigError, match=r"tuned apart; set tuning\.layers=3, which"):
-        layers.chosen(model, 2)
+        layers.select_layers(model, 2)
     with pytest.raises(ConfigError, match="passes 1 layer 3 times"):
         lora.apply(tiny("albert"), lora.Config(layers=1))
     with pytest.raises(ConfigError, match=r"tuning\.layers is 2"):
         top_layers.apply(tiny("albert"), top_layers.Config())
     with pytest.raises(ConfigError, match="has 3 layers"):
-        layers.chosen(model, 4)
+        layers.select_layers(model, 4)
     two = AlbertModel(AlbertConfig(**SIZES | {"num_hidden_layers": 4}, num_hidden_groups=2))
     with pytest.raises(ConfigError, match="passes 2 layers 4 times"):
-        layers.chosen(two, 2)
+        layers.select_layers(two, 2)
 
 
 def test_operations_of_a_layer_count_as_often_as_it_runs():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from recsys.data.batches.examples import NOTHING
-from recsys.errors import Diverged
+from recsys.errors import DivergenceError
 from recsys.evaluation.evaluator import Evaluator
 from recsys.types import Batch, ItemBatch
 
@@ -15,7 +15,7 @@ class Given:
     def __init__(self, scores, needs_history=False):
         self.scores, self.needs_history = scores, needs_history
 
-    def popularity(self):
+    def get_popularity(self):
         return torch.tensor([5.0, 0, 1, 2])
 
     def index_catalog(self):
@@ -27,7 +27,7 @@ class Given:
     def score(self, queries, items):
         return self.scores[queries][:, items]
 
-    def candidate_scores(self, batch, items):
+    def score_candidates(self, batch, items):
         return self.scores.gather(1, items[batch.candidates.clamp(min=0)])
 
 
@@ -121,5 +121,5 @@ def test_a_collapse_stops_a_training_but_not_what_came_before_it():
             evaluator.start(same)
     with pytest.warns(UserWarning, match="nearly the same vector"):
         evaluator.start(same, may_stop=True)
-    with pytest.raises(Diverged, match="twice in a row"):
+    with pytest.raises(DivergenceError, match="twice in a row"):
         evaluator.start(same, may_stop=True)

@@ -94,10 +94,12 @@ def test_two_towers_begin_at_the_zero_shot_cosine(words, tuning):
     plan = batch.plan.items
     for q in range(5):
         had = plan[batch.history[q][batch.history[q] >= 0]]
-        texts = [model.encoder(made.recommender.parts.catalog.tokens(i[None]))[0] for i in had]
+        texts = [
+            model.encoder(made.recommender.parts.catalog.gather_tokens(i[None]))[0] for i in had
+        ]
         unit = [t / t.norm() for t in texts]
         user = torch.stack(unit).mean(0)
-        target = model.encoder(model.parts.catalog.tokens(plan[batch.candidates[q]]))[0]
+        target = model.encoder(model.parts.catalog.gather_tokens(plan[batch.candidates[q]]))[0]
         want = torch.cosine_similarity(user, target, dim=0) / 0.05
         assert scores[q] == pytest.approx(want.item(), rel=1e-4)
 
@@ -223,11 +225,13 @@ def test_a_kept_prefix_gives_the_same_scores_and_gradients(words, tuning, layers
         model = made.recommender.eval()
         with torch.no_grad():
             generator = torch.Generator().manual_seed(0)
-            for p in model.trained().values():
+            for p in model.get_trained_parameters().values():
                 p.add_(0.05 * torch.randn(p.shape, generator=generator))
         loss = model.parts.objective(model(batch), batch, model.parts.around(model.score))
         loss.total.backward()
-        grads.append((loss.total.detach(), [p.grad for p in model.trained().values()]))
+        grads.append(
+            (loss.total.detach(), [p.grad for p in model.get_trained_parameters().values()])
+        )
     assert torch.allclose(grads[0][0], grads[1][0], rtol=1e-5)
     for one, two in zip(grads[0][1], grads[1][1], strict=True):
         assert torch.allclose(one, two, rtol=1e-4, atol=1e-5)
@@ -257,8 +261,8 @@ def test_a_user_without_history_gets_what_is_popular(words):
     popular = build.assemble(compose([*words, "architecture=popularity"]))
     empty = np.empty(0, dtype=np.int64)
     none = torch.empty(0, dtype=torch.long)
-    _, rows = made.recommender.top(made.examples.serve(empty), 30, none)
-    _, wanted = popular.recommender.top(popular.examples.serve(empty), 30, none)
+    _, rows = made.recommender.select_top(made.examples.make_serving_batch(empty), 30, none)
+    _, wanted = popular.recommender.select_top(popular.examples.make_serving_batch(empty), 30, none)
     counts = made.recommender.parts.counts
     assert counts[rows].tolist() == counts[wanted].tolist()
     assert counts[rows[0]] == counts.max()

@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recsys.config.schema import Evaluation
+from recsys.config.schema import EvaluationOptions
 from recsys.fit import remarks
 from recsys.fit.__main__ import main
 from recsys.runs import results
-from recsys.runs.validation_log import Line
+from recsys.runs.validation_log import ValidationRecord
 
 CASES = pl.DataFrame({"cold": [True, False, True, False]})
 
@@ -27,18 +27,26 @@ def test_a_run_below_its_start_or_a_baseline_is_told_also_for_cold_items():
         "reversed popularity": metrics(0.9, 0.9),
         "zero-shot": metrics(0.02, 0.06),
     }
-    assert remarks.below("ndcg@10", metrics(0.03, 0.031), floors, "zero-shot", CASES) == [
+    assert remarks.describe_shortfalls(
+        "ndcg@10", metrics(0.03, 0.031), floors, "zero-shot", CASES
+    ) == [
         "caution: ndcg@10 of 3.00 is below popularity 4.40.",
         "caution: ndcg@10 of 3.10 for the 2 cold test cases is below its own start (zero-shot) "
         "6.00.",
     ]
-    assert remarks.below("ndcg@10", metrics(0.05, 0.06), floors, "zero-shot", CASES) == []
+    assert (
+        remarks.describe_shortfalls("ndcg@10", metrics(0.05, 0.06), floors, "zero-shot", CASES)
+        == []
+    )
     without = {"popularity": metrics(0.01, math.nan)}
-    assert remarks.below("ndcg@10", metrics(0.02, math.nan), without, "zero-shot", CASES) == []
+    assert (
+        remarks.describe_shortfalls("ndcg@10", metrics(0.02, math.nan), without, "zero-shot", CASES)
+        == []
+    )
 
 
 def validations(*values):
-    return [Line(step, float(step), value, 0.0) for step, value in enumerate(values)]
+    return [ValidationRecord(step, float(step), value, 0.0) for step, value in enumerate(values)]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +67,7 @@ def test_whether_training_should_have_gone_on_is_told(values, most, pick, said):
     run = SimpleNamespace(
         trainer=SimpleNamespace(epochs=5, max_steps=most), checkpoint=SimpleNamespace(pick=pick)
     )
-    assert remarks.training(run, validations(*values)) == ([] if said is None else [said])
+    assert remarks.describe_training(run, validations(*values)) == ([] if said is None else [said])
 
 
 def test_a_result_says_what_its_table_says(shop_words, tmp_path, capsys):
@@ -105,12 +113,12 @@ def test_the_chance_of_lists_stands_beside_them(shop_words, tmp_path):
 
 
 def test_every_cut_off_has_a_row_and_the_monitor_its_parts():
-    shown = results.shown(Evaluation(k=[5, 10, 20], monitor="ndcg@20"))
+    shown = results.list_shown(EvaluationOptions(k=[5, 10, 20], monitor="ndcg@20"))
     assert shown == [
         *("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20"),
         *("mrr", "warm/ndcg@20", "cold/ndcg@20"),
     ]
-    lists = results.shown(Evaluation(k=[10], protocol="impressions", monitor="auc"))
+    lists = results.list_shown(EvaluationOptions(k=[10], protocol="impressions", monitor="auc"))
     assert lists[:6] == ["auc", "mrr_all", "hr@5", "ndcg@5", "hr@10", "ndcg@10"]
 
 

@@ -17,7 +17,7 @@ from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.recommender.base import Recommender
 from recsys.runs import results
-from recsys.runs.folder import busy, locked
+from recsys.runs.folder import is_busy, lock_folder
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_stop_after_training_trains_nothing_again(words, tmp_path, monkeypatch
         if place == "in the test":
             break_at(patch, "test_step", 2, terminate)  # the first is of the encoder as it is
         else:
-            patch.setattr(results, "cases_frame", lambda *_: terminate())
+            patch.setattr(results, "make_cases_frame", lambda *_: terminate())
         assert main([*words, f"output={tmp_path / 'runs'}"]) == 143
     folder = only(tmp_path)
     with monkeypatch.context() as patch:
@@ -205,20 +205,20 @@ def test_cost_adds_up_over_stops(words, tmp_path, monkeypatch):
 def test_a_run_in_use_is_left_alone(words, tmp_path, capsys, monkeypatch):
     seen = []
     with monkeypatch.context() as patch:
-        break_at(patch, "training_step", 2, lambda: seen.append(busy(only(tmp_path))))
+        break_at(patch, "training_step", 2, lambda: seen.append(is_busy(only(tmp_path))))
         break_at(patch, "training_step", 3, terminate)
         assert main([*words, f"output={tmp_path / 'runs'}"]) == 143
     folder = only(tmp_path)
     assert seen == [True]
-    assert not busy(folder)
+    assert not is_busy(folder)
     last = ["resume=last", f"output={tmp_path / 'runs'}"]
-    with locked(folder):
+    with lock_folder(folder):
         capsys.readouterr()
         assert main([f"resume={folder}"]) == 2
         assert "still running" in capsys.readouterr().err
         assert main(last) == 2
         assert "no run to go on with" in capsys.readouterr().err
-        with pytest.raises(ConfigError, match="still running"), locked(folder):
+        with pytest.raises(ConfigError, match="still running"), lock_folder(folder):
             pass
     assert main(last) == 0
 
@@ -228,7 +228,7 @@ def test_a_run_in_use_is_left_alone(words, tmp_path, capsys, monkeypatch):
 )
 def test_a_damaged_start_is_a_sentence(words, tmp_path, capsys, monkeypatch, content):
     with monkeypatch.context() as patch:
-        patch.setattr(build, "floor", lambda *_: terminate())
+        patch.setattr(build, "make_baseline", lambda *_: terminate())
         assert main([*words, f"output={tmp_path / 'runs'}"]) == 143
     folder = only(tmp_path)
     (folder / "start.json").write_text(content, encoding="latin-1")
@@ -261,7 +261,7 @@ def test_a_crash_before_the_first_checkpoint_begins_again(words, tmp_path, monke
             main([*words, f"output={tmp_path / 'runs'}"])
     with monkeypatch.context() as patch:
         # What is known of the start is not made again.
-        patch.setattr(build, "floor", None)
+        patch.setattr(build, "make_baseline", None)
         assert main([f"resume={only(tmp_path)}"]) == 0
     assert outcome(only(tmp_path)) == expected
 
@@ -272,7 +272,7 @@ def test_a_checkpoint_holds_only_what_trains(words, tmp_path, monkeypatch):
         main([*words, "tuning=lora", "tuning.layers=1", f"output={tmp_path / 'runs'}"])
     kept = torch.load(only(tmp_path) / "checkpoints" / "last.ckpt", weights_only=True)
     made = build.assemble(compose([*words, "tuning=lora", "tuning.layers=1"]))
-    assert kept["state_dict"].keys() == made.recommender.trained().keys()
+    assert kept["state_dict"].keys() == made.recommender.get_trained_parameters().keys()
 
 
 def test_a_signal_before_training_leaves_at_once(words, tmp_path, capsys, monkeypatch):

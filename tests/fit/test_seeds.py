@@ -3,11 +3,11 @@ import shutil
 
 import pytest
 
-from recsys.config.compose import compose, stored, to_yaml
+from recsys.config.compose import compose, format_config, read_config
 from recsys.fit import __main__ as fit
 from recsys.fit import seeds
 from recsys.fit.__main__ import main
-from recsys.runs.folder import locked, new_folder
+from recsys.runs.folder import lock_folder, make_folder
 from recsys.runtime.ranks import FOLDER
 
 
@@ -26,18 +26,18 @@ def test_seeds_run_one_after_the_other_and_only_what_is_missing_runs_again(words
     assert main([*words, "seed=4", "seeds=2"]) == 0
     shown = capfd.readouterr().out
     folder = folder_of(tmp_path)
-    runs = seeds.Plan.read(folder).runs()
+    runs = seeds.SeedPlan.read(folder).find_runs()
     assert sorted(runs) == [4, 5]
-    assert all(seeds.finished(run) for run in runs.values())
-    group = {stored(run / "config.yaml").tracking.group for run in runs.values()}
+    assert all(seeds.is_finished(run) for run in runs.values())
+    group = {read_config(run / "config.yaml").tracking.group for run in runs.values()}
     assert group == {folder.name}
     test = json.loads((runs[4] / "result.json").read_text())["test"]
     assert f"{100 * test['ndcg@10']:.2f}" in shown
     before = (runs[4] / "result.json").stat().st_mtime_ns
     shutil.rmtree(runs[5])
     assert main(["resume=last", f"output={tmp_path / 'runs'}"]) == 0
-    again = seeds.Plan.read(folder).runs()
-    assert seeds.finished(again[5])
+    again = seeds.SeedPlan.read(folder).find_runs()
+    assert seeds.is_finished(again[5])
     assert again[5] != runs[5]
     assert (again[4], (again[4] / "result.json").stat().st_mtime_ns) == (runs[4], before)
 
@@ -61,9 +61,9 @@ def test_a_seed_that_ends_badly_ends_the_command_with_its_code(words, tmp_path, 
 
 def test_a_rank_goes_on_with_the_run_that_it_is_told(words, tmp_path, monkeypatch):
     """Its command says `last` too, but the run is busy by then: the first process has it."""
-    folder = new_folder(str(tmp_path / "runs"), "one", to_yaml(compose(words)))
+    folder = make_folder(str(tmp_path / "runs"), "one", format_config(compose(words)))
     monkeypatch.setenv(FOLDER, str(folder))
-    with locked(folder):
+    with lock_folder(folder):
         assert fit.find_seeds(["resume=last", f"output={tmp_path / 'runs'}"], planning=True) is None
 
 

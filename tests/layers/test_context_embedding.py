@@ -12,7 +12,7 @@ from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.batches.examples import VAL
 from recsys.data.batches.user_texts import UserTexts
-from recsys.data.context import UNKNOWN, Situations, situations
+from recsys.data.context import UNKNOWN, ContextFeatures, make_context_features
 from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
@@ -57,7 +57,7 @@ def device_of(made, event):
 
 def by_training(made, event):
     """The batch of a training query at an event."""
-    return made.examples.batch(made.examples.train_rows("last", event), made.datamodule.sizes)
+    return made.examples.batch(made.examples.make_train_rows("last", event), made.datamodule.sizes)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,7 +96,7 @@ def test_of_what_is_unknown_nothing_is_said(words):
     event = np.flatnonzero(made.situations.codes["device"] == UNKNOWN)
     # Missing in training, and a value that only the test has.
     assert {device_of(made, e) for e in event} == {"", "watch"}
-    batch = made.examples.batch(made.examples.case_rows(event), made.datamodule.sizes)
+    batch = made.examples.batch(made.examples.make_case_rows(event), made.datamodule.sizes)
     found = made.recommender.parts.user_texts.tokens(batch)
     want = plain.recommender.parts.user_texts.tokens(batch)
     assert found.sizes == want.sizes
@@ -128,14 +128,14 @@ def test_training_test_and_recommendation_compose_the_same_tokens(words, tmp_pat
     made = assembled(*words)
     compose_texts, examples = made.recommender.parts.user_texts, made.examples
     ids = made.tables.items["item"].to_list()
-    noted, inner = [], UserTexts.tokens
+    noted, inner = [], UserTexts.compose_tokens
 
     def note(self, batch):
         noted.append(inner(self, batch))
         return noted[-1]
 
-    monkeypatch.setattr(UserTexts, "tokens", note)
-    whole = examples.train_rows("all", np.arange(2))
+    monkeypatch.setattr(UserTexts, "compose_tokens", note)
+    whole = examples.make_train_rows("all", np.arange(2))
     together = dict(
         zip(
             whole.event.tolist(),
@@ -145,7 +145,7 @@ def test_training_test_and_recommendation_compose_the_same_tokens(words, tmp_pat
     )
     for event in (2, 3, 4):  # of the first user: trained, validated, tested
         at = np.array([event])
-        case = examples.batch(examples.case_rows(at), made.datamodule.sizes, with_seen=True)
+        case = examples.batch(examples.make_case_rows(at), made.datamodule.sizes, with_seen=True)
         want = inner(compose_texts, by_training(made, at)).values
         assert torch.equal(inner(compose_texts, case).values, want)
         assert event > 2 or torch.equal(together[event], want)
@@ -163,22 +163,22 @@ def test_a_free_text_is_read_in_its_situation(words, tiny_bytes, kind):
     batch = made.examples.serve(np.empty(0, dtype=np.int64))
     ids = torch.tensor(made.tokenize(["red lamp"])[0])
     free = Ragged(ids, (len(ids),))
-    assert texts(tokens.with_situation(batch, free), tiny_bytes) == ["red lamp"]
+    assert texts(tokens.compose_with_text(batch, free), tiny_bytes) == ["red lamp"]
     batch.situation.update(made.situations.ask(7 * 3_600_000, {"device": "desk"})[0])
     want = "device: desk;hour: 7;red lamp"
-    assert texts(tokens.with_situation(batch, free), tiny_bytes) == [want]
+    assert texts(tokens.compose_with_text(batch, free), tiny_bytes) == [want]
     model = made.recommender.eval()
     with torch.no_grad():
-        query = model.text_query(batch, "red lamp", free)
+        query = model.make_text_query(batch, "red lamp", free)
     if kind == "cross_encoder":
         assert query.tolist() == [made.tokenize([want])[0]]
     else:
-        assert torch.allclose(query, model._encode_users(tokens.with_situation(batch, free)))
+        assert torch.allclose(query, model._encode_users(tokens.compose_with_text(batch, free)))
 
 
 def test_codes_are_said_in_words(words):
     made = assembled(*words, *TOWER, ASTEXT, "architecture.context=[weekday,hour]")
-    pieces = made.situations.pieces()
+    pieces = made.situations.format_codes()
     day = 86_400_000
     for moment in (0, 3 * day, 1_600_000_000_000, 1_714_999_999_999):
         codes, notes = made.situations.ask(moment, {})
@@ -187,7 +187,7 @@ def test_codes_are_said_in_words(words):
         assert pieces["hour"][int(codes["hour"])] == f"hour: {when.hour}"
         assert notes == ()
     assert pieces["hour"][UNKNOWN] == ""
-    said = Situations({}, {"device_type": ("", "smart  phone", " ")}).pieces()
+    said = ContextFeatures({}, {"device_type": ("", "smart  phone", " ")}).format_codes()
     assert said == {"device_type": ["", "device type: smart phone", ""]}
 
 
@@ -196,10 +196,10 @@ def test_an_own_column_of_hours_is_a_column(words):
     frame = made.tables.interactions
     hours = pl.Series("hour", ["night" if i % 2 else "noon" for i in range(frame.height)])
     tables = dataclasses.replace(made.tables, interactions=frame.with_columns(hours))
-    found = situations(tables, made.split, ["hour"], ())
+    found = make_context_features(tables, made.split, ["hour"], ())
     assert found.clock == frozenset()
     assert found.values == {"hour": ("", "night", "noon")}
-    assert found.ask(0, {"hour": "noon"})[0]["hour"].tolist() == [2]
+    assert found.encode_context(0, {"hour": "noon"})[0]["hour"].tolist() == [2]
 
 
 def test_tags_are_read_as_words_where_the_items_text_names_them(words):

@@ -11,7 +11,7 @@ from recsys.config.compose import compose
 from recsys.data.batches.examples import NOTHING
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
-from recsys.layers.user_encoders import Causal, Mix, Recurrent
+from recsys.layers.user_encoders import CausalTransformer, GRUEncoder, HistoryPooling
 from recsys.recommend.__main__ import main as recommend
 
 KINDS = ["mean", "recency", "attention"]
@@ -45,7 +45,7 @@ def some(lengths, width=16, items=30, seed=0):
 
 
 def mix_of(kind, rate=0.3, width=16):
-    mix = Mix(kind, width, rate)
+    mix = HistoryPooling(kind, width, rate)
     if mix.attend is not None:
         torch.nn.init.normal_(mix.attend, generator=torch.Generator().manual_seed(1))
     return mix
@@ -88,7 +88,7 @@ def test_one_query_a_row_is_as_many(kind):
 def causal(**options):
     torch.manual_seed(0)
     given = {"layers": 2, "heads": 4, "dropout": 0.2, "rate": 0.3} | options
-    out = Causal(16, 20, **given)
+    out = CausalTransformer(16, 20, **given)
     return out.eval()
 
 
@@ -101,7 +101,7 @@ def trained_causal(**options):
 
 def recurrent(**options):
     torch.manual_seed(0)
-    return Recurrent(16, **({"layers": 2, "dropout": 0.2, "rate": 0.3} | options)).eval()
+    return GRUEncoder(16, **({"layers": 2, "dropout": 0.2, "rate": 0.3} | options)).eval()
 
 
 def trained_recurrent(**options):
@@ -129,7 +129,7 @@ def encoders():
 )
 def test_learned_encoders_begin_as_the_recency_mix(start, trained):
     items, history, query = some([9, 3, 0, 12])
-    want = Mix("recency", 16, 0.3)(items, history, query)
+    want = HistoryPooling("recency", 16, 0.3)(items, history, query)
     assert torch.equal(start()(items, history, query), want)
     assert not torch.allclose(trained()(items, history, query), want, atol=0.1)
 
@@ -235,7 +235,7 @@ def test_autocast_keeps_the_sums_exact(encoder):
         got = encoder(items, history, query)
     assert got.dtype == torch.float32
     assert torch.isfinite(got).all()
-    exact = isinstance(encoder, Mix)
+    exact = isinstance(encoder, HistoryPooling)
     assert torch.allclose(got, want, atol=1e-6 if exact else 0.2)
 
 
@@ -297,13 +297,13 @@ def test_a_text_asks_as_a_history_of_one_item(shop_words, kind):
         torch.nn.init.normal_(model.mix.close.out.weight)
     import numpy as np
 
-    batch = made.examples.serve(np.array([4]))
+    batch = made.examples.make_serving_batch(np.array([4]))
     text = made.recommender.parts.texts[4]
-    tokens = model.parts.catalog.tokens(torch.tensor([4]))
+    tokens = model.parts.catalog.gather_tokens(torch.tensor([4]))
     with torch.no_grad():
         want = model.queries(batch, model.index(batch.plan))
-        nothing = made.examples.serve(np.empty(0, dtype=np.int64))
-        assert torch.allclose(model.text_query(nothing, text, tokens), want, atol=1e-5)
+        nothing = made.examples.make_serving_batch(np.empty(0, dtype=np.int64))
+        assert torch.allclose(model.make_text_query(nothing, text, tokens), want, atol=1e-5)
         assert not model.queries(nothing, model.index(nothing.plan)).any()
     assert len(nothing.seen) == len(NOTHING)
 

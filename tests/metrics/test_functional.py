@@ -13,7 +13,12 @@ from torch import Tensor
 from torchmetrics.functional.retrieval import retrieval_hit_rate, retrieval_normalized_dcg
 
 from recsys.errors import ConfigError, DataError
-from recsys.metrics.functional import from_counts, from_lists, metric_names, rank_counts
+from recsys.metrics.functional import (
+    compute_from_counts,
+    compute_from_lists,
+    count_ranks,
+    list_metric_names,
+)
 
 KS = (1, 2, 3, 10)
 
@@ -53,7 +58,7 @@ def one(values: dict[str, Tensor], row: int = 0) -> dict[str, float]:
 
 
 def lists(scores: Tensor, labels: Tensor, ks: tuple[int, ...] = KS) -> dict[str, Tensor]:
-    return from_lists(scores, labels, torch.ones_like(scores, dtype=torch.bool), ks)
+    return compute_from_lists(scores, labels, torch.ones_like(scores, dtype=torch.bool), ks)
 
 
 candidate = st.tuples(st.sampled_from([-2.0, -1.0, 0.0, 0.5, math.inf, -math.inf]), st.booleans())
@@ -72,7 +77,7 @@ def test_lists_equal_the_mean_over_all_orders_whatever_stands_in_invalid_places(
     rng.shuffle(places)
     scores, labels, valid = (torch.tensor([column]) for column in zip(*places, strict=True))
     want = oracle([s for s, _ in real], [int(label) for _, label in real], KS)
-    got = one(from_lists(scores, labels.long(), valid, KS))
+    got = one(compute_from_lists(scores, labels.long(), valid, KS))
     assert got == pytest.approx(want, abs=1e-12, nan_ok=True)
 
 
@@ -112,13 +117,13 @@ def test_counts_lists_and_full_catalog_agree(levels: int) -> None:
     assert mask.gather(1, target[:, None]).any()
     valid = (~mask).scatter(1, target[:, None], True)
     labels = torch.zeros(200, 50).scatter(1, target[:, None], 1.0)
-    greater, equal, size = rank_counts(scores, target, mask)
+    greater, equal, size = count_ranks(scores, target, mask)
     pairs = mask.nonzero().repeat(2, 1)  # an exclusion may be told twice
-    for found, same in zip(rank_counts(scores, target, pairs), (greater, equal, size), strict=True):
+    for found, same in zip(count_ranks(scores, target, pairs), (greater, equal, size), strict=True):
         assert torch.equal(found, same)
-    by_count = from_counts(greater, equal, KS, size)
-    by_list = from_lists(scores, labels, valid, KS)
-    assert tuple(by_count) == tuple(by_list) == metric_names(KS)
+    by_count = compute_from_counts(greater, equal, KS, size)
+    by_list = compute_from_lists(scores, labels, valid, KS)
+    assert tuple(by_count) == tuple(by_list) == list_metric_names(KS)
     assert torch.equal(size, valid.sum(1))
     for name, value in by_count.items():
         assert value.dtype == torch.float64
@@ -126,10 +131,10 @@ def test_counts_lists_and_full_catalog_agree(levels: int) -> None:
 
 
 def test_constant_scores_are_worth_a_random_order() -> None:
-    greater, equal, size = rank_counts(
+    greater, equal, size = count_ranks(
         torch.zeros(1, 1000), torch.tensor([7]), torch.zeros(1, 1000, dtype=torch.bool)
     )
-    got = one(from_counts(greater, equal, (10,), size))
+    got = one(compute_from_counts(greater, equal, (10,), size))
     assert got["hr@10"] == pytest.approx(0.01)
     assert got["auc"] == 0.5
     assert got["mrr"] == pytest.approx(sum(1 / r for r in range(1, 1001)) / 1000)
@@ -144,7 +149,7 @@ def test_negative_scores_keep_their_positives() -> None:
 
 
 def test_deep_rank_in_a_large_catalog_keeps_its_digits() -> None:
-    got = from_counts(torch.tensor([10**7]), torch.tensor([0]), (10,))
+    got = compute_from_counts(torch.tensor([10**7]), torch.tensor([0]), (10,))
     assert got["mrr"].item() == 1 / (10**7 + 1)
     assert "auc" not in got
 
@@ -157,7 +162,7 @@ def test_one_item_and_all_positive_have_no_auc_but_perfect_ranks() -> None:
         for k in KS:
             assert got.pop(f"recall@{k}") == pytest.approx(min(k, count) / count)
         assert got == pytest.approx(dict.fromkeys(got, 1.0))
-    alone = from_counts(torch.tensor([0]), torch.tensor([0]), KS, torch.tensor([1]))
+    alone = compute_from_counts(torch.tensor([0]), torch.tensor([0]), KS, torch.tensor([1]))
     assert alone["auc"].isnan().all()
 
 
@@ -165,7 +170,7 @@ def test_one_item_and_all_positive_have_no_auc_but_perfect_ranks() -> None:
 def test_a_case_without_positive_is_undefined(columns: int) -> None:
     nothing = torch.zeros(2, columns)
     for valid in (torch.zeros(2, columns).bool(), torch.ones(2, columns).bool()):
-        got = from_lists(nothing, nothing, valid, KS)
+        got = compute_from_lists(nothing, nothing, valid, KS)
         assert all(value.shape == (2,) and value.isnan().all() for value in got.values())
 
 
@@ -180,36 +185,36 @@ def test_nan_score_names_its_cases() -> None:
     everything = torch.ones(3, 4, dtype=torch.bool)
     cases = torch.tensor([70, 81, 92])
     with pytest.raises(DataError, match=r"NaN.* case 81, 92;"):
-        from_lists(scores, torch.eye(3, 4), everything, KS, cases)
+        compute_from_lists(scores, torch.eye(3, 4), everything, KS, cases)
     with pytest.raises(DataError, match=r"NaN.* row 1, 2;"):
-        rank_counts(scores, torch.zeros(3).long(), ~everything)
+        count_ranks(scores, torch.zeros(3).long(), ~everything)
     hidden = scores.isnan()
     hidden[2] = False  # a masked NaN is no column that is ranked; the target's own always is
     with pytest.raises(DataError, match=r"NaN.* case 92;"):
-        rank_counts(scores, torch.zeros(3).long(), hidden, cases)
+        count_ranks(scores, torch.zeros(3).long(), hidden, cases)
     with pytest.raises(DataError, match=r"NaN.* case 92;"):
-        rank_counts(scores, torch.zeros(3).long(), hidden.nonzero(), cases)
+        count_ranks(scores, torch.zeros(3).long(), hidden.nonzero(), cases)
     with pytest.raises(DataError, match=r"NaN.* case 92;"):
-        rank_counts(scores, torch.zeros(3).long(), everything, cases)
+        count_ranks(scores, torch.zeros(3).long(), everything, cases)
 
 
 def test_bad_input_is_refused() -> None:
     scores, valid = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)
     with pytest.raises(DataError, match="neither 0 nor 1"):
-        from_lists(scores, torch.full((2, 3), 2), valid, KS)
+        compute_from_lists(scores, torch.full((2, 3), 2), valid, KS)
     with pytest.raises(DataError, match="labels has shape"):
-        from_lists(scores, torch.zeros(2, 4), valid, KS)
+        compute_from_lists(scores, torch.zeros(2, 4), valid, KS)
     with pytest.raises(DataError, match=r"torch\.bool"):
-        from_lists(scores, scores, valid.long(), KS)
+        compute_from_lists(scores, scores, valid.long(), KS)
     with pytest.raises(DataError, match="not one of the 3 columns in row 1;"):
-        rank_counts(scores, torch.tensor([0, 3]), ~valid)
+        count_ranks(scores, torch.tensor([0, 3]), ~valid)
     with pytest.raises(DataError, match="exceed"):
-        from_counts(torch.tensor([2]), torch.tensor([1]), KS, torch.tensor([3]))
+        compute_from_counts(torch.tensor([2]), torch.tensor([1]), KS, torch.tensor([3]))
     with pytest.raises(DataError, match="negative"):
-        from_counts(torch.tensor([-1]), torch.tensor([1]), KS)
+        compute_from_counts(torch.tensor([-1]), torch.tensor([1]), KS)
 
 
 @pytest.mark.parametrize("ks", [(0,), (5, 5), (2.0,), (True,)])
 def test_bad_cut_offs_are_refused(ks: tuple) -> None:
     with pytest.raises(ConfigError, match=r"cut-off"):
-        metric_names(ks)
+        list_metric_names(ks)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys.metrics.functional import from_counts
+from recsys.metrics.functional import compute_from_counts
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SPEED = BENCHMARKS / "speed" / "results" / "sasrec-ml-100k.json"
@@ -29,7 +29,7 @@ def test_ranks_give_the_figures_of_recbole(cases, said):
     above, equal = torch.tensor(cases["greater"]), torch.tensor(cases["equal"])
     assert len(above) == 943
     assert (above < 10).sum() > 30, "so many hits that the figures say something"
-    found = from_counts(above, equal, [10])
+    found = compute_from_counts(above, equal, [10])
     assert {"hit@10", "ndcg@10"} <= set(said)
     for name, value in said.items():
         assert found[NAMES[name]].mean().item() == pytest.approx(value, abs=1e-6), name

@@ -11,7 +11,7 @@ from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
-from recsys.layers.item_embeddings import own_products
+from recsys.layers.item_embeddings import compute_own_products
 from recsys.types import Batch
 
 LOSSES = {
@@ -50,7 +50,7 @@ def assembled(words, *more):
     made = build.assemble(compose([*words, *more]))
     torch.manual_seed(1)
     with torch.no_grad():  # away from heads of zero, behind which nothing learns
-        for name, p in made.recommender.trained().items():
+        for name, p in made.recommender.get_trained_parameters().items():
             if "encoder" not in name or "lora_B" in name:
                 p.add_(0.1 * torch.randn_like(p))
     return made
@@ -59,7 +59,7 @@ def assembled(words, *more):
 def outcome(model, batch):
     """Sum, count and gradients by name."""
     model.eval().zero_grad()  # no dropout, which other passes would draw anew
-    loss = model.parts.objective(model(batch), batch, model.surroundings())
+    loss = model.parts.objective(model(batch), batch, model.get_objective_context())
     loss.total.backward()
     own = model.trained().items()
     return loss.total.item(), int(loss.count), {k: 0 if p.grad is None else p.grad for k, p in own}
@@ -71,17 +71,17 @@ def test_all_positions_are_as_the_queries_one_by_one(shop_words, name):
     together = assembled(shop_words, "data.queries=all", *RUNS[name])
     apart = assembled(shop_words, "data.queries=random", *RUNS[name])
     users = together.datamodule.order(3)[:7]
-    rows = together.examples.train_rows("all", users)
+    rows = together.examples.make_train_rows("all", users)
     owner = together.split.user()
     asked = together.examples.asked("all") if "hard" in name else together.examples._train
     assert sorted(rows.event) == [e for e in asked if owner[e] in set(users)]
     total, count, gradients = outcome(
-        together.recommender, together.datamodule.train_batch(users, 3)
+        together.recommender, together.datamodule.make_train_batch(users, 3)
     )
     sums = {k: torch.zeros_like(p) for k, p in apart.recommender.trained().items()}
     alone = []
     for event in rows.event:
-        one = outcome(apart.recommender, apart.datamodule.train_batch(np.array([event]), 3))
+        one = outcome(apart.recommender, apart.datamodule.make_train_batch(np.array([event]), 3))
         alone.append(one[:2])
         for key in sums:
             sums[key] += one[2][key]
@@ -94,7 +94,7 @@ def test_all_positions_are_as_the_queries_one_by_one(shop_words, name):
 
 def test_a_filler_of_all_positions_counts_for_nothing(shop_words):
     made = assembled(shop_words, "data.queries=all", *RUNS["sasrec-gbce"])
-    batch = made.datamodule.train_batch(made.datamodule.order(0)[:1], 0)
+    batch = made.datamodule.make_train_batch(made.datamodule.order(0)[:1], 0)
     assert len(batch.case) > 1
     filler = dataclasses.replace(batch, case=torch.full_like(batch.case, -1))
     total, count, gradients = outcome(made.recommender, filler)
@@ -106,7 +106,7 @@ def test_a_labelled_window_leaves_out_what_began_before_it(shop_words):
     """A history of one event: of a user's targets, those whose own histories it holds."""
     made = assembled(shop_words, "data.queries=all", "data.max_history=2", *RUNS["labelled-bce"])
     examples = made.examples
-    rows = examples.train_rows("all", np.sort(made.datamodule.order(0)))
+    rows = examples.make_train_rows("all", np.sort(made.datamodule.order(0)))
     first = examples._first[rows.user][rows.row]
     before = examples._before[rows.event]
     assert (rows.prefix >= 0).all()
@@ -123,11 +123,11 @@ def test_own_products_are_those_of_the_picked_vectors(q, width):
     items = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
     places = torch.randint(6, (q, width))
     places[:, 1:2] = places[:, :1]
-    got = own_products(queries, items, places)
+    got = compute_own_products(queries, items, places)
     want = (items[places] * queries[:, None]).sum(-1)
     assert torch.allclose(got, want)
     with torch.no_grad():
-        assert torch.allclose(own_products(queries, items, places), want)
+        assert torch.allclose(compute_own_products(queries, items, places), want)
     out = torch.randn(q, width, dtype=torch.float64)
     for ours, theirs in zip(
         torch.autograd.grad(got, (queries, items), out),
@@ -137,7 +137,7 @@ def test_own_products_are_those_of_the_picked_vectors(q, width):
         assert torch.allclose(ours, theirs)
     for fixed in (queries.detach(), items), (queries, items.detach()):
         leaf = next(x for x in fixed if x.requires_grad)
-        (alone,) = torch.autograd.grad(own_products(*fixed, places), leaf, out)
+        (alone,) = torch.autograd.grad(compute_own_products(*fixed, places), leaf, out)
         (want_alone,) = torch.autograd.grad((items[places] * queries[:, None]).sum(-1), leaf, out)
         assert torch.allclose(alone, want_alone)
 
@@ -163,7 +163,7 @@ def test_a_step_holds_no_vector_for_each_negative(shop_words, score):
     words = ["architecture.item=id", "tuning=frozen", "architecture.width=64"]
     more = ["objective=gbce", "objective.negatives=200", f"architecture.score={score}"]
     made = assembled(shop_words, *words, *more, "architecture.hidden=64", "data.queries=all")
-    batch = repeated(made.datamodule.train_batch(made.datamodule.order(0), 0), 12)
+    batch = repeated(made.datamodule.make_train_batch(made.datamodule.order(0), 0), 12)
     asked = batch.candidates.numel()
     with Largest() as largest:
         outcome(made.recommender, batch)

@@ -134,7 +134,7 @@ def test_an_observed_negative_counts_as_its_event_weighs(typed):
     words = ["objective=bce", "data.targets=labelled", "data.positive_from=3"]
     types = "data.event_types={view: 1, buy: 3}"
     made = build.assemble(compose([*typed, *words, "data.source.rating=stars", types]))
-    batch = made.datamodule.train_batch(made.examples._train, 0)
+    batch = made.datamodule.make_train_batch(made.examples._train, 0)
     weight = made.split.weight[made.examples._train]
     assert set(weight) == {1, 3}
     assert {0.0, 1.0} == set(batch.labels[:, 0].tolist())

@@ -8,7 +8,7 @@ import torch
 from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.batches.examples import Examples
-from recsys.data.batches.impressions import ShownExamples
+from recsys.data.batches.impressions import ImpressionExamples
 from recsys.data.splits.methods import Split
 
 USERS, ITEMS = 400, 40
@@ -84,20 +84,20 @@ def test_an_item_stands_in_the_pool_as_often_as_logq_assumes(
     """Counted in the batches that the loader plans."""
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path))
     made = assembled(files, tiny_bert, *QUERIES[name])
-    around = made.recommender.surroundings()
+    around = made.recommender.get_objective_context()
     found, assumed = np.zeros(ITEMS), np.zeros(ITEMS)
     every = torch.arange(ITEMS)
     for epoch in range(40 if name != "some_users" else 80):
         for at in made.datamodule.plan.batches(epoch):
-            targets = made.examples.train_rows(made.datamodule.queries, at).candidates[:, 0]
+            targets = made.examples.make_train_rows(made.datamodule.queries, at).candidates[:, 0]
             found[np.unique(targets)] += 1
-            assumed += around.log_inclusion(every, len(targets)).double().exp().numpy()
+            assumed += around.compute_log_inclusion(every, len(targets)).double().exp().numpy()
     often = found > 60  # else chance would decide
     assert often.sum() > ITEMS / 2
     # Draws are without replacement, and a user's targets differ: an eighth is allowed for that.
     assert np.abs(np.log(found[often] / assumed[often])).max() < np.log(1.125)
     # The share of the positives, which is what was taken before, is something else.
-    _, items = made.examples.train_pairs()
+    _, items = made.examples.get_train_pairs()
     share = np.bincount(items, minlength=ITEMS) / len(items)
     plain = np.exp(around.log_miss.double().numpy())
     if name != "some_users":
@@ -112,17 +112,17 @@ def test_negatives_by_frequency_are_drawn_as_often_as_logq_assumes(
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path))
     more = ["objective=sampled_softmax", "objective.sampling=frequency", "objective.logq=1"]
     made = assembled(files, tiny_bert, *more, "objective.negatives=16", "data.queries=last")
-    share = made.recommender.surroundings().log_share.double().exp().numpy()
+    share = made.recommender.get_objective_context().log_share.double().exp().numpy()
     assert share.sum() == pytest.approx(1)
     data = made.datamodule
     found, missing = np.zeros(ITEMS), np.zeros(ITEMS)
     for epoch in range(12):
-        rows = made.examples.train_rows("last", data.order(epoch))
+        rows = made.examples.make_train_rows("last", data.order(epoch))
         drawn = made.examples.negatives(rows, data.negatives, data.sampling, data.seed, epoch)
         found += np.bincount(drawn[drawn >= 0], minlength=ITEMS)
         # A draw of the target itself is left out.
         missing += np.bincount(rows.candidates[:, 0], minlength=ITEMS)
-    possible = len(made.examples.train_rows("last", data.order(0)).row) * 12 - missing
+    possible = len(made.examples.make_train_rows("last", data.order(0)).row) * 12 - missing
     often = found > 400
     assert often.sum() > ITEMS / 2
     ratio = found[often] / (possible[often] * data.negatives * share[often])
@@ -157,7 +157,7 @@ def made_split(bought, shown=False):
 def test_expected_targets_are_those_of_real_epochs(kind, queries):
     split = made_split(events(), shown=kind in ("shown", "labelled"))
     if kind == "shown":
-        examples = ShownExamples(split, ITEMS, 4)
+        examples = ImpressionExamples(split, ITEMS, 4)
     elif kind == "labelled":
         examples = Examples(split, ITEMS, 4, targets="labelled")
     elif kind == "one_user":
@@ -167,10 +167,10 @@ def test_expected_targets_are_those_of_real_epochs(kind, queries):
     epochs = 300 if queries == "random" else 2
     found = np.zeros(ITEMS)
     for epoch in range(epochs):
-        at = examples.epoch(queries, 3, seed=0, epoch=epoch)
-        targets = examples.train_rows(queries, at).candidates[:, 0]
+        at = examples.sample_epoch(queries, 3, seed=0, epoch=epoch)
+        targets = examples.make_train_rows(queries, at).candidates[:, 0]
         found += np.bincount(targets, minlength=ITEMS)
-    expected = examples.target_counts(queries, 3) * epochs
+    expected = examples.count_targets(queries, 3) * epochs
     assert expected.sum() == pytest.approx(found.sum())
     if queries == "random":
         assert np.abs(found - expected).max() < 5 * np.sqrt(expected.max())
@@ -187,7 +187,8 @@ def test_what_is_cold_and_popular_is_still_the_datas(files, tiny_bert, tmp_path,
     ]
     assert torch.equal(*counts)
     seen = [
-        assembled(files, tiny_bert, *QUERIES[q]).recommender.surroundings().seen for q in QUERIES
+        assembled(files, tiny_bert, *QUERIES[q]).recommender.get_objective_context().seen
+        for q in QUERIES
     ]
     assert torch.equal(seen[0], seen[1])
     assert seen[0].sum() >= seen[3].sum()

@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from recsys.assembly import build
-from recsys.config.compose import compose, to_node
+from recsys.config.compose import compose, make_node
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
-from recsys.losses import Surroundings
+from recsys.losses import ObjectiveContext
 from recsys.objectives import bce, bpr, full_softmax, gbce
 from recsys.types import Batch, ItemBatch, Scored
 
@@ -30,7 +30,7 @@ def world(table=None):
     pairs = {(int(draw.integers(USERS)), int(draw.integers(ITEMS - 2))) for _ in range(25)}
     pairs |= {(0, i) for i in range(ITEMS - 2)}
     users, items = torch.tensor(sorted(pairs)).T
-    around = Surroundings.of(users, items, ITEMS, dot)
+    around = ObjectiveContext.from_positives(users, items, ITEMS, dot)
     return replace(around, table=table), pairs
 
 
@@ -115,7 +115,9 @@ def test_gbce_is_finite_where_probabilities_are_not():
     assert torch.isfinite(loss.total)
     assert torch.isfinite(scores.grad).all()
     everything = gbce.Objective(999, "uniform", 1.0)
-    assert float(everything.power(torch.tensor(11))) == 1  # no more than all items are drawn
+    assert (
+        float(everything.compute_power(torch.tensor(11))) == 1
+    )  # no more than all items are drawn
 
 
 def vectors(seed=0):
@@ -176,7 +178,9 @@ def test_full_softmax_keeps_no_logits_for_backward():
 
     def held(items):
         base = torch.randn(items, 2)
-        around = Surroundings.of(torch.zeros(items).long(), torch.arange(items), items, score)
+        around = ObjectiveContext.from_positives(
+            torch.zeros(items).long(), torch.arange(items), items, score
+        )
         around = replace(around, table=lambda rows: base[rows])
         queries = torch.randn(Q, 2, requires_grad=True)
         kept.clear()
@@ -240,14 +244,14 @@ def test_what_is_drawn_is_set_alike(name):
     words = [f"objective={name}", "objective.negatives=7", "objective.sampling=frequency"]
     words += ["objective.calibration=0"] if name == "gbce" else []
     run = compose(words)
-    assert list(to_node(run)["objective"].items())[:3] == [
+    assert list(make_node(run)["objective"].items())[:3] == [
         ("name", name), ("negatives", 7), ("sampling", "frequency"),
     ]  # fmt: skip
     for word in ("negatives=many", "sampling=often", "negative=3"):
         with pytest.raises(ConfigError, match=rf"objective\.{word.split('=')[0]}"):
             compose([f"objective={name}", f"objective.{word}"])
     objective = importlib.import_module(f"recsys.objectives.{name}").Objective
-    own = {k: v for k, v in to_node(run)["objective"].items() if k != "name"}
+    own = {k: v for k, v in make_node(run)["objective"].items() if k != "name"}
     with pytest.raises(ConfigError, match="negatives is 0; use at least 1"):
         objective(**(own | {"negatives": 0}))
     with pytest.raises(ConfigError, match="sampling is 'often'"):
@@ -306,12 +310,12 @@ def test_the_table_is_the_index_with_its_gradient(shop_words, words):
     model = made.recommender.eval()  # no dropout, which two passes would draw anew
     batch = next(iter(made.datamodule.train_dataloader()))
     with torch.no_grad():  # a first step away from heads of zero, behind which nothing learns
-        for name, p in model.trained().items():
+        for name, p in model.get_trained_parameters().items():
             if "head" in name or "lora_B" in name:
                 p.normal_(std=0.05)
-    objective, names = model.parts.objective, sorted(model.trained())
-    own = [model.trained()[name] for name in names]
-    loss = objective(model(batch), batch, model.surroundings())
+    objective, names = model.parts.objective, sorted(model.get_trained_parameters())
+    own = [model.get_trained_parameters()[name] for name in names]
+    loss = objective(model(batch), batch, model.get_objective_context())
     got = torch.autograd.grad(loss.total, own)
     every = torch.arange(30)
     logits = model.score(model(batch).queries, model.index(ItemBatch(every, ())))

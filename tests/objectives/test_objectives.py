@@ -13,7 +13,7 @@ import torch.multiprocessing as tmp_mp
 from torch import Tensor
 
 from recsys.errors import ConfigError, DataError
-from recsys.losses import Surroundings
+from recsys.losses import ObjectiveContext
 from recsys.objectives import bce, in_batch, mse, sampled_softmax
 from recsys.types import Batch, ItemBatch, Scored
 
@@ -24,11 +24,11 @@ def _dot(queries: Tensor, items: Tensor) -> Tensor:
     return queries @ items.T
 
 
-def _around() -> tuple[Surroundings, list[tuple[int, int]]]:
+def _around() -> tuple[ObjectiveContext, list[tuple[int, int]]]:
     made = np.random.default_rng(3)
     pairs = [(int(made.integers(N_USERS)), int(made.integers(N_ITEMS - 1))) for _ in range(40)]
     users, items = torch.tensor(pairs).T
-    return Surroundings.of(users, items, N_ITEMS, _dot), pairs
+    return ObjectiveContext.from_positives(users, items, N_ITEMS, _dot), pairs
 
 
 def _batch(seed: int, n_query: int = 9, n_candidates: int = 5) -> Batch:
@@ -290,7 +290,7 @@ def test_undefined_scores_of_absent_candidates_reach_no_gradient() -> None:
 
 
 def test_repeated_target_is_no_negative_of_itself() -> None:
-    around = Surroundings.of(torch.tensor([5]), torch.tensor([0]), N_ITEMS, _dot)
+    around = ObjectiveContext.from_positives(torch.tensor([5]), torch.tensor([0]), N_ITEMS, _dot)
     batch = _batch(0, 3)
     batch.candidates[:, 0] = torch.tensor([1, 1, 2])
     made = _vectors(batch)
@@ -304,21 +304,25 @@ def test_repeated_target_is_no_negative_of_itself() -> None:
 def test_known_and_inclusion_against_a_set() -> None:
     around, pairs = _around()
     users, items = torch.tensor([0, 5, -1, 3, 1]), torch.tensor([-1, 0, 11, 4, 10])
-    got = around.known(users, items)
+    got = around.is_known(users, items)
     want = [[(int(u), int(i)) in set(pairs) for i in items] for u in users]
     assert got.tolist() == want
     assert got.any()
     # user 1 with item -1 has the key of user 0 with the last item
-    last = Surroundings.of(torch.tensor([0]), torch.tensor([N_ITEMS - 1]), N_ITEMS, _dot)
-    assert not last.known(torch.tensor([1]), torch.tensor([-1])).any()
+    last = ObjectiveContext.from_positives(
+        torch.tensor([0]), torch.tensor([N_ITEMS - 1]), N_ITEMS, _dot
+    )
+    assert not last.is_known(torch.tensor([1]), torch.tensor([-1])).any()
     assert around.seen.tolist() == [any(i == n for _, i in pairs) for n in range(N_ITEMS)]
-    rare = Surroundings.of(
+    rare = ObjectiveContext.from_positives(
         torch.zeros(1_000_000, dtype=torch.int64),
         torch.cat([torch.ones(1), torch.zeros(999_999)]).long(),
         2,
         _dot,
     )
-    assert float(rare.log_inclusion(torch.tensor([1]), 3)) == pytest.approx(np.log(3e-6), rel=1e-6)
+    assert float(rare.compute_log_inclusion(torch.tensor([1]), 3)) == pytest.approx(
+        np.log(3e-6), rel=1e-6
+    )
 
 
 def _half(batch: Batch, scored: Scored, part: slice, rank: int) -> tuple[Scored, Batch]:
@@ -405,4 +409,4 @@ def test_bad_settings_and_missing_vectors_are_one_sentence() -> None:
     with pytest.raises(ConfigError, match="mse needs scores"):
         mse.Objective()(_vectors(batch), batch, around)
     with pytest.raises(DataError, match="outside the 3 items"):
-        Surroundings.of(torch.tensor([0]), torch.tensor([3]), 3, _dot)
+        ObjectiveContext.from_positives(torch.tensor([0]), torch.tensor([3]), 3, _dot)

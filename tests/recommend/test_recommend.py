@@ -7,7 +7,7 @@ from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.batches.examples import TEST
 from recsys.fit.__main__ import main
-from recsys.recommend.__main__ import _words
+from recsys.recommend.__main__ import _parse_words
 from recsys.recommend.__main__ import main as recommend
 from recsys.trained.recommendations import parse_moment
 
@@ -121,7 +121,7 @@ def test_a_cross_encoder_is_asked_in_a_context(trained, tiny_bytes, capsys):
 
 
 def test_a_context_is_a_column_a_word(capsys):
-    assert _words(["run=x", "user=1", "context.device=a:b,c"])["context.device"] == "a:b,c"
+    assert _parse_words(["run=x", "user=1", "context.device=a:b,c"])["context.device"] == "a:b,c"
     assert recommend(["run=x", "user=1", "context=device:phone"]) == 2
     assert "as in context.device=phone" in capsys.readouterr().err
 
@@ -160,7 +160,7 @@ def test_the_moment_is_now_where_none_is_given(trained, monkeypatch):
     words, _ = trained("architecture.context=[hour]")
     made = build.assemble(compose(words))
     monkeypatch.setattr("time.time", lambda: 5 * 3600.0)
-    codes, _ = made.situations.ask(parse_moment("now"), {})
+    codes, _ = made.situations.encode_context(parse_moment("now"), {})
     assert codes["hour"].tolist() == [6]
     assert codes["hour"].dtype == torch.long
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recsys.data.batches.batching import ByTokens, Plan
+from recsys.data.batches.batching import BatchPlan, TokenBudgetPlan
 from recsys.data.batches.datamodule import RecDataModule
 from recsys.fit.__main__ import main
-from recsys.recommender.accumulation import Window
+from recsys.recommender.accumulation import AccumulationWindow
 
 # Losses without interaction in the batch, and what else acts once a step.
 OBJECTIVES = {
@@ -87,24 +87,24 @@ def test_accumulated_batches_step_as_one_large_batch(words, tmp_path, objective)
     assert_same(large, fitted(words, tmp_path / "cut", *cut), steps=10)
 
 
-class Joined(Plan):
+class Joined(BatchPlan):
     """Every so many batches of another plan as one."""
 
     def __init__(self, plan, parts):
         super().__init__(plan.order)
         self.plan, self.parts = plan, parts
 
-    def length(self, epoch):
+    def count_batches(self, epoch):
         return -(-self.plan.length(epoch) // self.parts)
 
-    def batches(self, epoch):
+    def make_batches(self, epoch):
         found = self.plan.batches(epoch)
         return [np.concatenate(found[i : i + self.parts]) for i in range(0, len(found), self.parts)]
 
-    def before(self, epoch):
-        return sum(self.length(earlier) for earlier in range(epoch))
+    def count_earlier_batches(self, epoch):
+        return sum(self.count_batches(earlier) for earlier in range(epoch))
 
-    def steps(self, epochs, accumulate, most):
+    def count_steps(self, epochs, accumulate, most):
         return self.plan.steps(epochs, self.parts, most)
 
 
@@ -117,10 +117,10 @@ def test_accumulated_batches_of_tokens_step_as_one_large_batch(words, tmp_path, 
         return Joined(plans[-1], 3)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RecDataModule, "plan", property(joined))
+        patch.setattr(RecDataModule, "plan_micro_batches", property(joined))
         large = fitted(words, tmp_path / "large")
-    assert isinstance(plans[0], ByTokens)
-    lengths = [plans[0].length(epoch) for epoch in range(2)]
+    assert isinstance(plans[0], TokenBudgetPlan)
+    lengths = [plans[0].count_batches(epoch) for epoch in range(2)]
     assert any(length % 3 for length in lengths)
     assert min(lengths) > 3
     cut = fitted(words, tmp_path / "cut", "trainer.accumulate=3")
@@ -128,7 +128,7 @@ def test_accumulated_batches_of_tokens_step_as_one_large_batch(words, tmp_path, 
 
 
 def test_gradients_are_brought_to_the_count_of_the_window():
-    window, p = Window(), torch.nn.Parameter(torch.zeros(2))
+    window, p = AccumulationWindow(), torch.nn.Parameter(torch.zeros(2))
     assert window.loss is None
     for parts in ([(6.0, 3.0)], [(0.0, 0.0), (4.0, 2.0)], [(2.0, 4.0), (6.0, 1.0), (0.0, 0.0)]):
         p.grad = torch.zeros(2)
@@ -147,6 +147,6 @@ def test_gradients_are_brought_to_the_count_of_the_window():
 
 def test_a_window_of_small_weights_is_no_window_of_one():
     """Counts may be weights: only a count of nothing is replaced."""
-    window = Window()
+    window = AccumulationWindow()
     window.add(torch.tensor([0.02, 0.01]), begins=True, ends=True)
     assert float(window.loss) == pytest.approx(2.0)

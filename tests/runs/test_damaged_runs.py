@@ -16,11 +16,11 @@ from recsys.boards import offline_run
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.recommend.__main__ import main as recommend
-from recsys.runtime.files import clear_asides, write_atomic
+from recsys.runtime.files import remove_temporary_files, write_atomic
 from recsys.tracking import wandb_run
-from recsys.tracking.wandb_files import files, last_step
+from recsys.tracking.wandb_files import list_files, read_last_step
 from recsys.tracking.wandb_run import keep_order
-from recsys.training.resume import WholeFile
+from recsys.training.resume import AtomicCheckpointIO
 from tests.fit.test_resume import Crash, break_at, crash, only, outcome, straight, terminate, words
 from tests.sweep.running.test_trial_ends import at_step, not_a_number
 
@@ -118,7 +118,7 @@ def test_a_configuration_that_was_edited_is_refused(stopped, capsys):
 def test_a_kill_right_after_a_checkpoint_loses_no_row_of_the_log(words, tmp_path, monkeypatch):
     words = [*words, "checkpoint.every_minutes=0"]
     expected = straight(words, tmp_path)
-    write, calls = WholeFile.save_checkpoint, []
+    write, calls = AtomicCheckpointIO.save_checkpoint, []
 
     def save(self, checkpoint, path, storage_options=None):
         write(self, checkpoint, path, storage_options)
@@ -127,7 +127,7 @@ def test_a_kill_right_after_a_checkpoint_loses_no_row_of_the_log(words, tmp_path
             raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(WholeFile, "save_checkpoint", save)
+        patch.setattr(AtomicCheckpointIO, "save_checkpoint", save)
         with pytest.raises(Crash):
             main([*words, f"output={tmp_path / 'runs'}"])
     assert main([f"resume={only(tmp_path)}"]) == 0
@@ -146,7 +146,7 @@ def test_what_killed_writers_left_goes_when_the_run_goes_on(stopped, tmp_path):
 
 def test_files_that_are_whole_are_no_leftovers(tmp_path):
     write_atomic(tmp_path / "a" / "x.json", "{}")
-    clear_asides(tmp_path)
+    remove_temporary_files(tmp_path)
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["x.json"]
 
 
@@ -174,15 +174,17 @@ def test_rows_that_a_kill_took_from_weights_and_biases_are_sent_again(words, tmp
     ended = subprocess.run(command, start_new_session=True, check=False, timeout=200)
     assert ended.returncode == -signal.SIGKILL
     folder = only(tmp_path)
-    name = offline_run.run_id(folder)
-    assert last_step(folder, name) < 5, "the test needs rows that were lost"
+    name = offline_run.read_run_id(folder)
+    assert read_last_step(folder, name) < 5, "the test needs rows that were lost"
     assert main([f"resume={folder}"]) == 0
-    rows = [row for row in offline_run.load(folder).history if "train/loss" in row]
+    rows = [row for row in offline_run.read_logged_run(folder).history if "train/loss" in row]
     log = pl.read_csv(folder / "log" / "metrics.csv").drop_nulls("train/loss")
     assert [row["_step"] for row in rows] == log["step"].to_list() == list(range(1, 15))
     assert [row["train/loss"] for row in rows] == pytest.approx(log["train/loss"].to_list())
     values = [
-        row["val/ndcg@10"] for row in offline_run.load(folder).history if "val/ndcg@10" in row
+        row["val/ndcg@10"]
+        for row in offline_run.read_logged_run(folder).history
+        if "val/ndcg@10" in row
     ]
     assert len(values) == 3
 
@@ -201,7 +203,7 @@ def test_files_of_the_future_are_sent_before_what_comes_next(tmp_path, monkeypat
         attempt(one)
     keep_order(tmp_path, "abc")
     attempt(datetime.now())
-    found = files(tmp_path, "abc")
+    found = list_files(tmp_path, "abc")
     assert [path.read_text() for path in found][:3] == [one.isoformat() for one in begun]
     assert found[-1].parent.name.split("-")[2] >= base.strftime(wandb_run.STAMP)
 
@@ -253,7 +255,7 @@ def test_a_result_is_json_that_any_reader_takes(finished):
     text = (finished / "result.json").read_text()
     result = json.loads(text, parse_constant=refuse)
     assert result["test"]["cold/ndcg@10"] is None, "the shop has no cold case"
-    assert os.path.getsize(finished / "result.json") == len(text.encode())
+    assert os.path.getsize(finished / "result.json") == len(text.count_texts())
 
 
 @pytest.mark.parametrize("count", ["²", "٣", "9" * 5000, "1.5", "0", ""])
@@ -264,9 +266,9 @@ def test_a_count_that_is_none_is_told(finished, capsys, count):
 
 
 def test_the_ranks_of_another_launcher_are_counted_in_numbers_only():
-    from recsys.runtime.ranks import number
+    from recsys.runtime.ranks import read_env_number
 
-    assert number("WORLD_SIZE", 1, {}) == 1
-    assert number("WORLD_SIZE", 1, {"WORLD_SIZE": "3"}) == 3
+    assert read_env_number("WORLD_SIZE", 1, {}) == 1
+    assert read_env_number("WORLD_SIZE", 1, {"WORLD_SIZE": "3"}) == 3
     with pytest.raises(ConfigError, match="unset it"):
-        number("WORLD_SIZE", 1, {"WORLD_SIZE": "²"})
+        read_env_number("WORLD_SIZE", 1, {"WORLD_SIZE": "²"})

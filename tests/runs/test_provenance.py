@@ -46,10 +46,10 @@ def test_changes_of_the_code_are_told_and_no_others(checkout, name, dirty):
     if name:
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text("# changed\n")
-    assert provenance.commit() == {"commit": head, "dirty": dirty}
+    assert provenance.find_commit() == {"commit": head, "dirty": dirty}
 
 
 def test_outside_a_checkout_nothing_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
-    assert provenance.commit() == {}
+    assert provenance.find_commit() == {}

@@ -167,9 +167,9 @@ def test_where_there_is_no_run_yet_the_file_is_a_temporary_one(tmp_path, monkeyp
 def test_a_name_that_no_file_can_have_is_one_sentence(monkeypatch, capsys, module, words):
     main = importlib.import_module(f"{module}.__main__").main
     monkeypatch.setattr(sys, "argv", [module, *words])
-    monkeypatch.setattr(guard, "_lasting", lambda stream: stream)  # that of the test runner
+    monkeypatch.setattr(guard, "_wrap_stream", lambda stream: stream)  # that of the test runner
     with pytest.raises(SystemExit) as end:
-        guard.command(main)
+        guard.run_command(main)
     error = capsys.readouterr().err
     assert end.value.code == 2, error
     assert error.startswith("error: ")

@@ -22,17 +22,17 @@ def burn(seconds):
 
 
 def spent(work):
-    before = excluded_time.spent()
+    before = excluded_time.get_excluded_total()
     work()
-    return excluded_time.spent().minus(before)
+    return excluded_time.get_excluded_total().subtract(before)
 
 
 def test_what_is_within_is_counted_once_and_the_rest_not():
     def work():
         burn(0.1)
-        with excluded_time.beside():
+        with excluded_time.excluded_time():
             burn(0.05)
-            with excluded_time.beside():
+            with excluded_time.excluded_time():
                 burn(0.05)
         burn(0.1)
 
@@ -43,7 +43,7 @@ def test_what_is_within_is_counted_once_and_the_rest_not():
 
 def test_an_error_ends_the_count():
     def work():
-        with pytest.raises(KeyError), excluded_time.beside():
+        with pytest.raises(KeyError), excluded_time.excluded_time():
             raise KeyError
         burn(0.1)
 
@@ -53,21 +53,21 @@ def test_an_error_ends_the_count():
 @pytest.mark.parametrize(("own", "low", "high"), [(False, 0.1, 0.3), (True, 0.0, 0.05)])
 def test_what_runs_share_is_no_cost_of_one_but_its_own_work_is(tmp_path, own, low, high):
     store = Store(tmp_path)
-    first = spent(lambda: store.folder("made", {"a": 1}, lambda folder: burn(0.1), own))
+    first = spent(lambda: store.get_or_build("made", {"a": 1}, lambda folder: burn(0.1), own))
     assert low <= first.cpu_seconds < high
-    again = spent(lambda: store.folder("made", {"a": 1}, lambda folder: burn(0.1), own))
+    again = spent(lambda: store.get_or_build("made", {"a": 1}, lambda folder: burn(0.1), own))
     assert again.cpu_seconds < 0.05
 
 
 def test_floors_and_the_start_are_no_cost_of_a_method(shop_words, tmp_path, monkeypatch):
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
-    floor = build.floor
+    floor = build.make_baseline
 
     def slow(name, parts):
         burn(0.5)
         return floor(name, parts)
 
-    monkeypatch.setattr(build, "floor", slow)
+    monkeypatch.setattr(build, "make_baseline", slow)
     assert main([*shop_words, "tuning=frozen"]) == 0
     (result,) = (tmp_path / "runs").glob("*/result.json")
     cost = json.loads(result.read_text())["cost"]
@@ -87,9 +87,9 @@ def test_what_runs_share_is_known_to_each_of_them_and_counts_once(tmp_path):
     store = Store(tmp_path)
 
     def used(own):
-        excluded_time.begin()
-        folder = store.folder("made", {"own": own}, lambda folder: burn(0.1), own)
-        return folder, excluded_time.kept()
+        excluded_time.begin_run()
+        folder = store.get_or_build("made", {"own": own}, lambda folder: burn(0.1), own)
+        return folder, excluded_time.compute_build_time()
 
     for own in (False, True):
         folder, first = used(own)
@@ -97,8 +97,10 @@ def test_what_runs_share_is_known_to_each_of_them_and_counts_once(tmp_path):
         assert (first.cpu_seconds < 0.01) is own
         assert 0.1 <= used(own)[1].cpu_seconds < 0.3
         used(own)
-        store.folder("made", {"own": own}, lambda folder: None, own)
-        assert excluded_time.kept().cpu_seconds < 0.3, "one folder, however often it is asked for"
+        store.get_or_build("made", {"own": own}, lambda folder: None, own)
+        assert excluded_time.compute_build_time().cpu_seconds < 0.3, (
+            "one folder, however often it is asked for"
+        )
         (folder / "built.json").unlink()
         assert used(own)[1] is None, "of a version that noted nothing"
 

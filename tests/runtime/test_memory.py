@@ -9,7 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from recsys.assembly import build
 from recsys.config.compose import compose
-from recsys.data.batches.catalog import Catalog, _gather
+from recsys.data.batches.catalog import Catalog, _gather_slices
 from recsys.errors import ConfigError, DataError
 from recsys.objectives import in_batch
 from recsys.runtime.store import Store
@@ -102,11 +102,11 @@ def test_evaluation_recomputes_nothing(words):
         return x * x
 
     x = torch.ones(3, requires_grad=True)
-    encoder.eval().recomputed(part, x).sum().backward()
+    encoder.eval().run_checkpointed(part, x).sum().backward()
     with torch.no_grad():
-        encoder.train().recomputed(part, x)
+        encoder.train().run_checkpointed(part, x)
     assert len(calls) == 2
-    encoder.recomputed(part, x).sum().backward()
+    encoder.run_checkpointed(part, x).sum().backward()
     assert len(calls) == 4
 
 
@@ -184,7 +184,7 @@ def test_the_mlp_holds_one_block_of_hidden_units(words):
         scores = model.score(queries, items)
     assert max(held) < 90 * 400 * 4  # the hidden layer would be 90 x 400 x 256
     # Of equal order, as the scores are large: the factor goes to the queries first.
-    products = model._scaled(queries) @ items.T
+    products = model._scale(queries) @ items.T
     torch.testing.assert_close(scores, products + every)
     weight = torch.randn(90, 400)
     (got,) = torch.autograd.grad((scores * weight).sum(), queries)
@@ -200,7 +200,7 @@ def test_a_block_below_zero_is_refused():
 @pytest.fixture
 def catalog(tmp_path):
     texts = ["a bb ccc", "", "dd", "a a a a", "ccc"]
-    return Catalog.build(
+    return Catalog.from_texts(
         texts, lambda t: [[*map(len, x.split())] for x in t], "k", Store(tmp_path), 9
     )
 
@@ -209,11 +209,13 @@ def catalog(tmp_path):
 def test_tokens_gathered_on_a_device_are_those_of_the_files(catalog, rows):
     rows = torch.tensor(rows, dtype=torch.long)
     want = catalog.tokens(rows)
-    got = _gather(catalog.resident(torch.device("cpu")), *catalog._lengths(rows))
+    got = _gather_slices(catalog.get_device_ids(torch.device("cpu")), *catalog._locate_rows(rows))
     assert got.sizes == want.sizes
     assert got.values.dtype == want.values.dtype
     assert torch.equal(got.values, want.values)
-    assert catalog.resident(torch.device("cpu")) is catalog.resident(torch.device("cpu"))
+    assert catalog.get_device_ids(torch.device("cpu")) is catalog.get_device_ids(
+        torch.device("cpu")
+    )
 
 
 def test_a_device_is_not_asked_for_what_the_host_knew(catalog):
@@ -232,12 +234,12 @@ def test_a_moved_batch_keeps_what_texts_are_gathered_by(words):
     made = build.assemble(compose([*words, "architecture=two_tower", "architecture.user=text"]))
     batch = next(iter(made.datamodule.train_dataloader()))
     texts = made.recommender.parts.user_texts
-    want = texts.tokens(batch)
+    want = texts.compose_tokens(batch)
     moved = batch.to(torch.device("meta"))
     assert moved.history.device.type == "meta"
     assert moved.at_host is batch
     assert moved.plan.rows is batch.plan.items
-    assert torch.equal(texts.tokens(moved).values, want.values)
+    assert torch.equal(texts.compose_tokens(moved).values, want.values)
     assert moved.to(torch.device("meta")).at_host is batch
     # On the CPU nothing is copied or kept twice.
     same = batch.to(torch.device("cpu"))

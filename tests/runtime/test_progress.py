@@ -16,7 +16,7 @@ from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.fit import progress_bars
 from recsys.fit.__main__ import main
-from recsys.fit.progress_bars import Bar, Course, header, validation_line
+from recsys.fit.progress_bars import ProgressBar, RemainingTime, describe_run, format_validation
 from recsys.runtime import progress
 
 
@@ -27,7 +27,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: at[0]))
     monkeypatch.setattr(progress_bars, "time", SimpleNamespace(monotonic=lambda: at[0]))
     monkeypatch.setattr(progress, "_said", 0.0)
-    monkeypatch.setattr(progress, "_on_terminal", lambda: False)
+    monkeypatch.setattr(progress, "_is_on_terminal", lambda: False)
     return at
 
 
@@ -50,7 +50,7 @@ def test_what_is_short_or_has_just_been_told_has_no_line(clock, capsys):
         task.advance()
     with progress.track("test", 4, "batches") as task:
         clock[0] += 40
-        progress.heard()
+        progress.mark_output()
         task.advance()
     assert capsys.readouterr().err == ""
 
@@ -60,7 +60,7 @@ def test_what_is_short_or_has_just_been_told_has_no_line(clock, capsys):
     [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (3570, "1 h 0 min"), (7800, "2 h 10 min")],
 )
 def test_a_duration_is_said_as_people_do(seconds, text):
-    assert progress.duration(seconds) == text
+    assert progress.format_duration(seconds) == text
 
 
 def trainer(step, *, batches=10, epochs=4, most=-1, accumulate=1):
@@ -80,41 +80,43 @@ def trainer(step, *, batches=10, epochs=4, most=-1, accumulate=1):
 
 
 def test_the_time_left_is_that_of_training_validations_and_test(clock):
-    course = Course(tests=True)
-    course.took("test", 7.0)
-    assert course.left(trainer(0)) is None
+    course = RemainingTime(tests=True)
+    course.add_pass("test", 7.0)
+    assert course.estimate_seconds(trainer(0)) is None
     course.begin(0)
-    assert course.left(trainer(0)) is None
+    assert course.estimate_seconds(trainer(0)) is None
     clock[0] = 20.0
-    course.took("val", 5.0)
+    course.add_pass("val", 5.0)
     # 15 s for 10 steps, 30 to go; three validations; the test
-    assert course.left(trainer(10)) == pytest.approx(45 + 3 * 5 + 7)
-    assert course.left(trainer(10, most=15)) == pytest.approx(7.5 + 5 + 7)
-    assert course.left(trainer(40)) == pytest.approx(7)
-    untested = Course(tests=False)
+    assert course.estimate_seconds(trainer(10)) == pytest.approx(45 + 3 * 5 + 7)
+    assert course.estimate_seconds(trainer(10, most=15)) == pytest.approx(7.5 + 5 + 7)
+    assert course.estimate_seconds(trainer(40)) == pytest.approx(7)
+    untested = RemainingTime(tests=False)
     untested.begin(0)
-    assert untested.left(trainer(40)) == 0
+    assert untested.estimate_seconds(trainer(40)) == 0
 
 
 def test_a_run_that_goes_on_is_timed_from_where_it_goes_on(clock):
-    course = Course(tests=False)
+    course = RemainingTime(tests=False)
     course.begin(30)
     clock[0] = 4.0
-    assert course.left(trainer(32)) == pytest.approx(16)
+    assert course.estimate_seconds(trainer(32)) == pytest.approx(16)
 
 
 def test_a_validation_line_says_epoch_total_cold_best_and_time():
     found = {"ndcg@10": 0.0613, "cold/ndcg@10": 0.012}
-    said = validation_line(trainer(20), "ndcg@10", found, 20, True, 180.0)
+    said = format_validation(trainer(20), "ndcg@10", found, 20, True, 180.0)
     assert said == "epoch 2/4  val ndcg@10 6.13 (best)  cold 1.20  left 3 min"
     found["cold/ndcg@10"] = math.nan
-    assert validation_line(trainer(0), "ndcg@10", found, 0, True, None) == "start  val ndcg@10 6.13"
-    said = validation_line(trainer(15, most=15), "ndcg@10", found, 15, False, 0.4)
+    assert (
+        format_validation(trainer(0), "ndcg@10", found, 0, True, None) == "start  val ndcg@10 6.13"
+    )
+    said = format_validation(trainer(15, most=15), "ndcg@10", found, 15, False, 0.4)
     assert said == "step 15/15  val ndcg@10 6.13  left 0 s"
 
 
 def test_the_bar_draws_now_and_then_and_after_the_last_batch(monkeypatch, clock):
-    made, drawn = Bar(Course(tests=True)), []
+    made, drawn = ProgressBar(RemainingTime(tests=True)), []
     made._steps = SimpleNamespace(to=lambda done, note: drawn.append(done))
     for batch, at in enumerate(np.arange(1000.0, 1000.3, 0.03)):
         clock[0] = float(at)
@@ -124,10 +126,10 @@ def test_the_bar_draws_now_and_then_and_after_the_last_batch(monkeypatch, clock)
 
 def test_the_bar_shows_the_last_loss(shop_words):
     model = build.assemble(compose([*shop_words, "tuning=frozen"])).recommender
-    made = Bar(Course(tests=True))
-    assert made._note(trainer(0), model) == ""
+    made = ProgressBar(RemainingTime(tests=True))
+    assert made._format_note(trainer(0), model) == ""
     model.window.add(torch.tensor([2.46912, 2.0]), begins=True, ends=True)
-    assert made._note(trainer(0), model) == "loss 1.2346"
+    assert made._format_note(trainer(0), model) == "loss 1.2346"
 
 
 def test_a_log_has_a_header_and_one_line_a_validation(shop_words, capsys):
@@ -175,7 +177,9 @@ def test_the_header_tells_users_that_are_left_without_events(shop_words):
     made = build.assemble(run)
     active = made.tables.interactions["user"].n_unique()
     assert active < made.tables.users.height == 40
-    assert header(run, made)[0].startswith(f"data: 40 users ({active} with events), 12 items, ")
+    assert describe_run(run, made)[0].startswith(
+        f"data: 40 users ({active} with events), 12 items, "
+    )
 
 
 def test_what_does_not_train_has_no_notes_on_training(shop_words):

@@ -11,7 +11,7 @@ import pytest
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 
 from recsys.runtime import rank_errors
-from recsys.runtime.rank_errors import Lookout, Waits, describe_end, is_stopped
+from recsys.runtime.rank_errors import RankErrorWatcher, StoppedRankTimer, describe_end, is_stopped
 from tests.fit.test_ddp import start, words
 
 
@@ -62,7 +62,7 @@ def test_the_launcher_does_not_kill_the_first_rank_before_it_can_say_why(sleeper
     gone.wait()
     observer = _ChildProcessObserver(sleeper.pid, [gone], sleep_period=2)
     observer.start()
-    with Lookout(tmp_path, lambda error: None, lambda: []):
+    with RankErrorWatcher(tmp_path, lambda error: None, lambda: []):
         observer.join(timeout=20)
     assert not observer.is_alive()
     assert sleeper.poll() is None
@@ -70,11 +70,11 @@ def test_the_launcher_does_not_kill_the_first_rank_before_it_can_say_why(sleeper
 
 def test_a_rank_that_is_stopped_is_told_and_then_given_up(sleeper):
     said = []
-    waits = Waits(pace=5.0, tell=said.append)
+    waits = StoppedRankTimer(pace=5.0, tell=said.append)
     assert not is_stopped(sleeper.pid)
     sleeper.send_signal(signal.SIGSTOP)
     wait_for(lambda: is_stopped(sleeper.pid), sleeper)
-    looks = [waits.look(1, sleeper.pid) for _ in range(int(rank_errors.STOPPED_LIMIT / 5))]
+    looks = [waits.poll(1, sleeper.pid) for _ in range(int(rank_errors.STOPPED_LIMIT / 5))]
     assert said == [
         f"rank 1 (process {sleeper.pid}) is stopped, and the run waits for it; continue it: "
         f"kill -CONT {sleeper.pid}"
@@ -84,17 +84,17 @@ def test_a_rank_that_is_stopped_is_told_and_then_given_up(sleeper):
 
 
 def test_a_rank_that_goes_on_is_waited_for_anew(sleeper):
-    waits = Waits(pace=rank_errors.STOPPED_LIMIT / 2, tell=lambda line: None)
+    waits = StoppedRankTimer(pace=rank_errors.STOPPED_LIMIT / 2, tell=lambda line: None)
     sleeper.send_signal(signal.SIGSTOP)
     wait_for(lambda: is_stopped(sleeper.pid), sleeper)
-    assert waits.look(1, sleeper.pid) is None
+    assert waits.poll(1, sleeper.pid) is None
     sleeper.send_signal(signal.SIGCONT)
     wait_for(lambda: not is_stopped(sleeper.pid), sleeper)
-    assert waits.look(1, sleeper.pid) is None
+    assert waits.poll(1, sleeper.pid) is None
     sleeper.send_signal(signal.SIGSTOP)
     wait_for(lambda: is_stopped(sleeper.pid), sleeper)
-    assert waits.look(1, sleeper.pid) is None
-    assert waits.look(1, sleeper.pid) is not None
+    assert waits.poll(1, sleeper.pid) is None
+    assert waits.poll(1, sleeper.pid) is not None
 
 
 @pytest.mark.parametrize(("code", "part"), [(0, None), (7, "code 7")])

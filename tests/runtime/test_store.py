@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import DataError
-from recsys.runtime.files import atomic_folder, write_atomic
-from recsys.runtime.store import Store, canonical, default_root
+from recsys.runtime.files import open_atomic_folder, write_atomic
+from recsys.runtime.store import Store, format_key, get_default_root
 
 KEY = {"a": 1, "b": ["x", 2.5]}
 
@@ -33,7 +33,7 @@ def _race(root: str, barrier: Barrier, number: int, out: mp.SimpleQueue[tuple[st
         raise OSError(errno.ENOLCK, "no locks")
 
     fcntl.flock = none  # in this process only
-    path = Store(Path(root)).folder("kind", KEY, build)
+    path = Store(Path(root)).get_or_build("kind", KEY, build)
     out.put((str(path), (path / "data.txt").read_text()))
 
 
@@ -64,7 +64,7 @@ def _queue(root: str, barrier: Barrier, out: mp.SimpleQueue[tuple[bool, str]]) -
         _fill(folder)
 
     barrier.wait(30)
-    path = Store(Path(root)).folder("kind", KEY, build)
+    path = Store(Path(root)).get_or_build("kind", KEY, build)
     out.put((bool(built), (path / "data.txt").read_text()))
 
 
@@ -88,7 +88,7 @@ def _stall(root: str, key: dict[str, object], pipe: Connection) -> None:
         pipe.send("inside")
         time.sleep(60)
 
-    Store(Path(root)).folder("kind", key, build)
+    Store(Path(root)).get_or_build("kind", key, build)
 
 
 def _stalled(root: Path, key: dict[str, object]) -> mp.process.BaseProcess:
@@ -106,9 +106,9 @@ def test_a_killed_builder_blocks_nobody_and_its_leftovers_go(tmp_path: Path) -> 
     dead.kill()
     dead.join(10)
     assert len(list((tmp_path / "kind").glob(".*.tmp"))) == 2
-    third = Store(tmp_path).folder("kind", {**KEY, "a": 3}, _fill)  # clears up after others
+    third = Store(tmp_path).get_or_build("kind", {**KEY, "a": 3}, _fill)  # clears up after others
     (aside,) = (tmp_path / "kind").glob(".*.tmp")
-    path = Store(tmp_path).folder("kind", KEY, _fill)
+    path = Store(tmp_path).get_or_build("kind", KEY, _fill)
     assert (path / "data.txt").read_text() == "whole" * 1000
     assert aside.is_dir()  # that of the living one
     assert {p.name for p in (tmp_path / "kind").iterdir() if p.name[0] != "."} == {
@@ -118,7 +118,7 @@ def test_a_killed_builder_blocks_nobody_and_its_leftovers_go(tmp_path: Path) -> 
     living.kill()
     living.join(10)
     shutil.rmtree(path)
-    path = Store(tmp_path).folder("kind", KEY, _fill)
+    path = Store(tmp_path).get_or_build("kind", KEY, _fill)
     assert {p.name for p in (tmp_path / "kind").iterdir()} == {path.name, third.name}
 
 
@@ -130,30 +130,30 @@ def test_key_names_the_content_whatever_the_order_and_is_built_once(tmp_path: Pa
         _fill(folder)
 
     store = Store(tmp_path)
-    first = store.folder("kind", KEY, build)
-    assert store.folder("kind", {"b": ["x", 2.5], "a": 1}, build) == first
+    first = store.get_or_build("kind", KEY, build)
+    assert store.get_or_build("kind", {"b": ["x", 2.5], "a": 1}, build) == first
     assert len(calls) == 1
-    assert store.folder("kind", {**KEY, "a": 2}, build) != first
-    assert store.folder("other", KEY, build) != first
+    assert store.get_or_build("kind", {**KEY, "a": 2}, build) != first
+    assert store.get_or_build("other", KEY, build) != first
     assert json.loads((first / "key.json").read_text()) == KEY
 
 
 def test_leftovers_of_a_dead_builder_do_not_hurt(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    name = store.folder("kind", KEY, _fill).name
+    name = store.get_or_build("kind", KEY, _fill).name
     shutil.rmtree(tmp_path / "kind" / name)
     dead = tmp_path / "kind" / f".{name}.0123.tmp"
     dead.mkdir()
     (dead / "data.txt").write_text("par")
-    assert (store.folder("kind", KEY, _fill) / "data.txt").read_text() == "whole" * 1000
+    assert (store.get_or_build("kind", KEY, _fill) / "data.txt").read_text() == "whole" * 1000
 
 
 def test_torn_folder_is_built_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    path = store.folder("kind", KEY, _fill)
+    path = store.get_or_build("kind", KEY, _fill)
     (path / "key.json").unlink()
     (path / "data.txt").write_text("par")
-    assert store.folder("kind", KEY, _fill) == path
+    assert store.get_or_build("kind", KEY, _fill) == path
     assert (path / "data.txt").read_text() == "whole" * 1000
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
@@ -164,7 +164,7 @@ def test_failing_build_leaves_nothing(tmp_path: Path) -> None:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        Store(tmp_path).folder("kind", KEY, build)
+        Store(tmp_path).get_or_build("kind", KEY, build)
     assert not list((tmp_path / "kind").iterdir())
 
 
@@ -179,7 +179,7 @@ def test_full_disk_is_a_sentence_and_leaves_nothing(
         full()
 
     def make() -> None:
-        with atomic_folder(tmp_path / "out") as folder:
+        with open_atomic_folder(tmp_path / "out") as folder:
             build(folder)
 
     with pytest.raises(DataError, match=r"out could not be written.*full"):
@@ -193,10 +193,10 @@ def test_full_disk_is_a_sentence_and_leaves_nothing(
 
 
 def test_atomic_folder_never_replaces_content(tmp_path: Path) -> None:
-    with atomic_folder(tmp_path / "out") as folder:
+    with open_atomic_folder(tmp_path / "out") as folder:
         assert not (tmp_path / "out").exists()
         _fill(folder)
-    with pytest.raises(DataError, match="exists already"), atomic_folder(tmp_path / "out"):
+    with pytest.raises(DataError, match="exists already"), open_atomic_folder(tmp_path / "out"):
         pass
     assert (tmp_path / "out" / "data.txt").stat().st_size == 5000
     assert len(list(tmp_path.iterdir())) == 1
@@ -207,17 +207,17 @@ def test_atomic_folder_never_replaces_content(tmp_path: Path) -> None:
 )
 def test_key_refuses_what_json_would_change(parts: dict[str, object]) -> None:
     with pytest.raises(DataError, match=r"key\.a"):
-        canonical(parts)
+        format_key(parts)
 
 
 @pytest.mark.parametrize("kind", ["", "..", "a/b", ".x"])
 def test_kind_stays_inside_the_store(tmp_path: Path, kind: str) -> None:
     with pytest.raises(DataError, match="kind"):
-        Store(tmp_path).folder(kind, KEY, _fill)
+        Store(tmp_path).get_or_build(kind, KEY, _fill)
 
 
 def test_default_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path))
     assert Store().root == tmp_path
     monkeypatch.delenv("RECSYS_CACHE")
-    assert default_root() == Path.home() / ".cache" / "recsys"
+    assert get_default_root() == Path.home() / ".cache" / "recsys"

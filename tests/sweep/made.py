@@ -4,13 +4,15 @@ import math
 import random
 from pathlib import Path
 
-from recsys.sweep.record import Axis, Objective, Sweep, Trial, sorted_trials
+from recsys.sweep.record import SearchAxis, SweepObjective, SweepRecord, TrialRecord, sort_trials
 
-VALIDATION = Objective("validation", "validation ndcg@10", "maximize")
-SECONDS = Objective("cost.train_seconds", "training time", "minimize")
-LR = Axis("optimizer.lr", "float", True, 1e-5, 1e-2, (), ("full", "lora", "frozen"))
-DECAY = Axis("optimizer.weight_decay", "float", False, 0.0, 0.3, (), ("full", "lora", "frozen"))
-RANK = Axis("tuning.rank", "int", True, 2, 64, (), ("lora",))
+VALIDATION = SweepObjective("validation", "validation ndcg@10", "maximize")
+SECONDS = SweepObjective("cost.train_seconds", "training time", "minimize")
+LR = SearchAxis("optimizer.lr", "float", True, 1e-5, 1e-2, (), ("full", "lora", "frozen"))
+DECAY = SearchAxis(
+    "optimizer.weight_decay", "float", False, 0.0, 0.3, (), ("full", "lora", "frozen")
+)
+RANK = SearchAxis("tuning.rank", "int", True, 2, 64, (), ("lora",))
 AXES = (DECAY, RANK, LR)
 PEAKS = {"full": (6e-5, 0.098, 0.35), "lora": (7e-4, 0.103, 0.9), "frozen": (2e-3, 0.071, 1.4)}
 BEGAN = 1_700_000_000.0
@@ -29,15 +31,15 @@ def trial(method, number, value, *, state="complete", reason="", values=None, **
         **changes,
     }
     objectives = (value,) if state == "complete" else ()
-    return Trial(method, number, state=state, reason=reason, values=values or {},
+    return TrialRecord(method, number, state=state, reason=reason, values=values or {},
                  **{"objectives": objectives, **fields})  # fmt: skip
 
 
 def sweep(folder, trials, *, axes=AXES, objectives=(VALIDATION,), planned=20, **changes):
     methods = tuple(dict.fromkeys(t.method for t in trials)) or ("full",)
     fields = {"methods": methods, "budget": f"{planned} trials", "name": "made", **changes}
-    return Sweep(folder=Path(folder), axes=axes, objectives=objectives, planned=planned,
-                 trials=sorted_trials(trials, fields["methods"]), **fields)  # fmt: skip
+    return SweepRecord(folder=Path(folder), axes=axes, objectives=objectives, planned=planned,
+                 trials=sort_trials(trials, fields["methods"]), **fields)  # fmt: skip
 
 
 def figures_of(method, values, away, value, seconds, rng):
@@ -84,7 +86,7 @@ def realistic(folder, count=20, two=False, tested=True):
                 seconds *= 0.6 + values["tuning.rank"] / 40
             figures = figures_of(method, values, away, value, seconds, rng)
             done = state == "complete"
-            trials.append(Trial(
+            trials.append(TrialRecord(
                 method, number, number, state, reason, values,
                 ((value, seconds) if two else (value,)) if done else (),
                 () if two else reports, figures if done else {}, seconds * (1 if done else 0.4),

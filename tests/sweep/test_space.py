@@ -8,8 +8,8 @@ from recsys.config.compose import parse
 from recsys.config.yaml_file import as_word
 from recsys.errors import ConfigError
 from recsys.sweep import parsing, samplers
-from recsys.sweep.running.leases import index_of
-from recsys.sweep.space import at, levels, plans
+from recsys.sweep.running.leases import get_trial_index
+from recsys.sweep.space import get_value_at, list_levels, make_plans
 
 HEAD = "experiment: lora_two_tower\nbudget: {trials: 4}\n"
 METHODS = "methods:\n  full: {tuning: full}\n  lora: {tuning: lora}\n  frozen: {tuning: frozen}\n"
@@ -33,7 +33,7 @@ def made(tmp_path):
 
 
 def test_each_method_searches_what_means_something_in_it(made):
-    found = plans(parsing.read(made(METHODS + WIDE)))
+    found = make_plans(parsing.read_definition(made(METHODS + WIDE)))
     searched = {name: [d.name for d in plan.space] for name, plan in found.items()}
     assert searched == {
         "full": ["optimizer.lr", "regularization.dropout"],
@@ -41,11 +41,13 @@ def test_each_method_searches_what_means_something_in_it(made):
         "frozen": ["optimizer.lr"],
     }
     assert "no layer of the encoder trains" in found["frozen"].dropped["regularization.dropout"]
-    assert found["frozen"].trial_words({"optimizer.lr": 0.5})[-1] == "optimizer.head_lr=0.5"
+    assert found["frozen"].make_trial_words({"optimizer.lr": 0.5})[-1] == "optimizer.head_lr=0.5"
 
 
 def test_a_key_of_an_axis_that_a_method_does_not_know_is_left_out_there(made):
-    found = plans(parsing.read(made(METHODS + "space:\n  tuning.rank: {choices: [2, 4]}\n")))
+    found = make_plans(
+        parsing.read_definition(made(METHODS + "space:\n  tuning.rank: {choices: [2, 4]}\n"))
+    )
     assert [name for name, plan in found.items() if plan.space] == ["lora"]
 
 
@@ -116,9 +118,9 @@ def test_a_key_of_an_axis_that_a_method_does_not_know_is_left_out_there(made):
 )
 def test_a_mistake_is_refused_before_the_first_trial(made, text, words, parts):
     def check():
-        found = parsing.read([*made(text), *words])
-        plans(found)
-        samplers.check(found)
+        found = parsing.read_definition([*made(text), *words])
+        make_plans(found)
+        samplers.check_options(found)
 
     with pytest.raises(ConfigError) as caught:
         check()
@@ -128,10 +130,10 @@ def test_a_mistake_is_refused_before_the_first_trial(made, text, words, parts):
 
 def test_hyperband_needs_as_many_validations_as_its_first_rung(made):
     text = "space: {optimizer.lr: {low: 0.1, high: 1.0}}\npruner: {name: hyperband, first: 9}\n"
-    definition = parsing.read([*made(text), "trainer.epochs=3"])
-    (plan,) = plans(definition).values()
+    definition = parsing.read_definition([*made(text), "trainer.epochs=3"])
+    (plan,) = make_plans(definition).values()
     with pytest.raises(ConfigError, match="first is 9, and a trial of all has 4"):
-        samplers.pruner(definition, plan)
+        samplers.make_pruner(definition, plan)
 
 
 @pytest.mark.parametrize("base", ["full", "frozen"])
@@ -139,7 +141,7 @@ def test_what_waits_for_a_choice_of_an_axis_is_checked_with_that_choice(made, ba
     text = f"with: {{tuning: {base}}}\nspace:\n  tuning: {{choices: [lora, full]}}\n"
     text += "  tuning.rank: {choices: [2, 4], when: {tuning: lora}}\n"
     text += "  optimizer.lr: {low: 0.001, high: 0.1, when: {tuning: lora}}\n"
-    (plan,) = plans(parsing.read(made(text))).values()
+    (plan,) = make_plans(parsing.read_definition(made(text))).values()
     assert [d.name for d in plan.space] == ["tuning", "tuning.rank", "optimizer.lr"]
 
 
@@ -153,12 +155,19 @@ def test_a_text_is_the_same_text_on_the_command_line(text):
 
 def test_the_folder_is_that_of_the_question_whatever_the_budget(made):
     words = made(WIDE + METHODS)
-    first = parsing.read(words).folder
-    assert parsing.read([*words, "trials=9", "workers=3", "storage=sqlite:///x"]).folder == first
-    assert parsing.read([*words, "seed=1"]).folder != first
-    assert parsing.read([*words, "optimizer.clip=2"]).folder != first
-    up = parsing.read(made(WIDE + METHODS + "objectives: {validation: maximize}\n")).folder
-    down = parsing.read(made(WIDE + METHODS + "objectives: {validation: minimize}\n")).folder
+    first = parsing.read_definition(words).folder
+    assert (
+        parsing.read_definition([*words, "trials=9", "workers=3", "storage=sqlite:///x"]).folder
+        == first
+    )
+    assert parsing.read_definition([*words, "seed=1"]).folder != first
+    assert parsing.read_definition([*words, "optimizer.clip=2"]).folder != first
+    up = parsing.read_definition(
+        made(WIDE + METHODS + "objectives: {validation: maximize}\n")
+    ).folder
+    down = parsing.read_definition(
+        made(WIDE + METHODS + "objectives: {validation: minimize}\n")
+    ).folder
     assert up == first != down
 
 
@@ -171,7 +180,7 @@ def ask(study, plan, lost=False):
     trial = study.ask()
     values = plan.suggest(trial)
     if lost:
-        index = index_of(study, trial)
+        index = get_trial_index(study, trial)
         study.tell(trial, state=TrialState.FAIL)
         attributes = {"retry_of": trial.number, "index": index}
         study.enqueue_trial(trial.params, user_attrs=attributes)
@@ -188,8 +197,8 @@ def test_a_sweep_that_lost_a_trial_and_began_anew_suggests_what_it_would_have(ma
         text += f"sampler: {{name: {name}, startup: 3}}\n"
     else:
         text += f"sampler: {name}\n"
-    definition = parsing.read(made(text))
-    (plan,) = plans(definition).values()
+    definition = parsing.read_definition(made(text))
+    (plan,) = make_plans(definition).values()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.InMemoryStorage()
 
@@ -199,7 +208,7 @@ def test_a_sweep_that_lost_a_trial_and_began_anew_suggests_what_it_would_have(ma
             storage=storage,
             direction="maximize",
             load_if_exists=True,
-            sampler=samplers.sampler(definition, plan, index_of),
+            sampler=samplers.make_sampler(definition, plan, get_trial_index),
         )
 
     whole = study("whole")
@@ -216,12 +225,12 @@ def test_a_grid_has_every_combination_once(made):
     text = "sampler: grid\nspace:\n  tuning.rank: {choices: [2, 4]}\n"
     text += "  tuning.dora: {choices: [false, true], when: {tuning.rank: 4}}\n"
     text += "  optimizer.lr: {low: 1e-4, high: 1e-2, log: true, points: 3}\n"
-    definition = parsing.read(made(text))
-    (plan,) = plans(definition).values()
-    assert len(plan.grid()) == 3 * (1 + 2)
+    definition = parsing.read_definition(made(text))
+    (plan,) = make_plans(definition).values()
+    assert len(plan.list_combinations()) == 3 * (1 + 2)
     (rate,) = [d for d in plan.space if d.name == "optimizer.lr"]
-    assert levels(rate) == pytest.approx([1e-4, 1e-3, 1e-2])
-    design = samplers.grid(definition, plan)
+    assert list_levels(rate) == pytest.approx([1e-4, 1e-3, 1e-2])
+    design = samplers.make_grid_design(definition, plan)
     seen = [tuple(sorted(design(k).items())) for k in range(9)]
     assert len(set(seen)) == 9
 
@@ -229,11 +238,16 @@ def test_a_grid_has_every_combination_once(made):
 def test_shares_of_a_range_reach_both_ends_and_every_choice(made):
     text = "space:\n  optimizer.lr: {low: 1e-4, high: 1e-2, log: true}\n"
     text += "  tuning.rank: {low: 1, high: 4}\n  tuning.layers: {choices: [1, all]}\n"
-    rate, rank, layers = parsing.read(made(text)).space
-    assert at(rate, 0.0) == 1e-4
-    assert at(rate, 0.5) == pytest.approx(1e-3)
-    assert [at(rank, share) for share in (0.0, 0.3, 0.6, 0.999)] == [1, 2, 3, 4]
-    assert [at(layers, share) for share in (0.0, 0.49, 0.5, 0.999)] == [1, 1, "all", "all"]
+    rate, rank, layers = parsing.read_definition(made(text)).space
+    assert get_value_at(rate, 0.0) == 1e-4
+    assert get_value_at(rate, 0.5) == pytest.approx(1e-3)
+    assert [get_value_at(rank, share) for share in (0.0, 0.3, 0.6, 0.999)] == [1, 2, 3, 4]
+    assert [get_value_at(layers, share) for share in (0.0, 0.49, 0.5, 0.999)] == [
+        1,
+        1,
+        "all",
+        "all",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -250,4 +264,4 @@ def test_shares_of_a_range_reach_both_ends_and_every_choice(made):
 )
 def test_numbers_that_cannot_be_meant_are_told(word, sentence):
     with pytest.raises(ConfigError, match=sentence):
-        parsing.read(["sweep=smoke", word])
+        parsing.read_definition(["sweep=smoke", word])

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from recsys.boards import offline_run, specification
-from recsys.config.compose import compose, stored
+from recsys.config.compose import compose, read_config
 from recsys.fit.command import resolve
 from recsys.sweep import __main__ as command
 from recsys.sweep import parsing, record
 from recsys.sweep.report import sentences
 from recsys.sweep.running import driver, finals
-from recsys.sweep.running.launcher_client import Launcher
+from recsys.sweep.running.launcher_client import TrialLauncher
 
 SPY = '''
 import os
@@ -40,7 +40,7 @@ def apply(encoder, cfg):
 @pytest.fixture(scope="module")
 def prepared():
     """One process with the imports for all sweeps of this file."""
-    with Launcher(prepare=True) as launcher:
+    with TrialLauncher(prepare=True) as launcher:
         yield launcher
 
 
@@ -60,14 +60,14 @@ def shared(prepared, monkeypatch):
 
 
 def the_sweep(words):
-    folder = parsing.read(words).folder
-    return folder, record.load(folder)
+    folder = parsing.read_definition(words).folder
+    return folder, record.read_record(folder)
 
 
-@pytest.mark.parametrize("name", parsing.names())
+@pytest.mark.parametrize("name", parsing.list_sweeps())
 def test_every_shipped_sweep_runs_two_trials(name, shared, shop_base, tmp_path, monkeypatch):
     monkeypatch.setattr(finals.page, "write", lambda sweep: sweep.folder / "report.html")
-    methods = list(parsing.read([f"sweep={name}"]).methods)
+    methods = list(parsing.read_definition([f"sweep={name}"]).methods)
     picked = ["lora", "frozen"] if "frozen" in methods else methods[:2]
     words = [f"sweep={name}", *shop_base, f"output={tmp_path}", "trainer.epochs=1"]
     words += [f"trials={2 // len(picked)}", "final_seeds=0", f"methods={','.join(picked)}"]
@@ -76,7 +76,7 @@ def test_every_shipped_sweep_runs_two_trials(name, shared, shop_base, tmp_path, 
     _, found = the_sweep(words)
     assert [t.state for t in found.trials] == ["complete", "complete"], found.trials
     for trial in found.trials:
-        run = stored(found.folder / trial.runs[0] / "config.yaml")
+        run = read_config(found.folder / trial.runs[0] / "config.yaml")
         assert run.evaluation.test is False
         assert not (found.folder / trial.runs[0] / "cases.parquet").exists()
 
@@ -100,7 +100,7 @@ def test_a_sweep_from_its_command_to_its_page(shared, shop_base, tmp_path, capsy
         assert found.tests[method][0] == test
         # As many steps as the trial's best validation says, with a seed that no trial had.
         assert result["validation"]["steps"] == best.figures["validation.step"]
-        assert stored(folder / run / "config.yaml").seed == 1
+        assert read_config(folder / run / "config.yaml").seed == 1
         trial = json.loads((folder / best.runs[0] / "result.json").read_text())
         assert best.objectives == (trial["validation"]["best"],)
         assert "test" not in trial
@@ -111,9 +111,11 @@ def test_a_sweep_from_its_command_to_its_page(shared, shop_base, tmp_path, capsy
 
 def _check_wandb(folder, sweep):
     """Every run reached its end at Weights & Biases, with each key that is plotted."""
-    plan = specification.load(folder)
-    trials = [offline_run.load(folder / trial.runs[0]) for trial in sweep.trials]
-    tested = [offline_run.load(folder / run) for runs in sweep.finals.values() for run in runs]
+    plan = specification.read_board(folder)
+    trials = [offline_run.read_logged_run(folder / trial.runs[0]) for trial in sweep.trials]
+    tested = [
+        offline_run.read_logged_run(folder / run) for runs in sweep.finals.values() for run in runs
+    ]
     assert len(trials) == 4
     assert [run.exit for run in (*trials, *tested)] == [0] * 6
     names = [f"{trial.method} #{trial.number}" for trial in sweep.trials]
@@ -135,7 +137,7 @@ def _check_wandb(folder, sweep):
         assert keys
         shared = {key for key in keys if "rank" not in key.name}  # LoRA's alone
         for run in runs:
-            assert [key for key in shared if not specification.has(run, key)] == []
+            assert [key for key in shared if not specification.has_key(run, key)] == []
     first = panels["Which method, which values"][0]
     assert (first.kind, first.by, first.pick) == ("bar", "method", "max")
     curves = {key.name for panel in panels["Learning curves"] for key in panel.keys}
@@ -149,11 +151,11 @@ def _check_wandb(folder, sweep):
 
 def _check_commands(sweep, said):
     """What is printed trains the same configuration again, and is tested."""
-    assert sweep.commands[sentences.leader(sweep)] in said
+    assert sweep.commands[sentences.find_leader(sweep)] in said
     for method, line in sweep.commands.items():
         python, flag, module, *words = shlex.split(line)
         assert (python, flag, module) == ("python", "-m", "recsys.fit")
-        best = stored(sweep.folder / sweep.best(method).runs[0] / "config.yaml")
+        best = read_config(sweep.folder / sweep.best(method).runs[0] / "config.yaml")
         again = resolve(compose(words))
         assert again.evaluation.test
         again.evaluation.test, again.output, again.tracking = False, best.output, best.tracking

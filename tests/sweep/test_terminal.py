@@ -10,7 +10,7 @@ from rich.console import Console
 
 from recsys.sweep import __main__ as command
 from recsys.sweep import status, terminal
-from recsys.sweep.record import load, save
+from recsys.sweep.record import read_record, write_record
 from recsys.sweep.report import formatting, importance, optuna_study, page, sentences, tables
 from tests.sweep import made
 
@@ -30,32 +30,35 @@ def instead(folder, **changes):
 def test_every_output_names_the_key_that_was_set(tmp_path, capsys):
     sweep = instead(tmp_path)
     best = sweep.best("frozen")
-    rate = f"optimizer.head_lr {formatting.parameter(best.values['optimizer.lr'])}"
-    status.show(sweep)
+    rate = f"optimizer.head_lr {formatting.format_parameter(best.values['optimizer.lr'])}"
+    status.print_status(sweep)
     printed = capsys.readouterr().out
-    line = status.line(sweep, best, 1, made.BEGAN)
+    line = status.format_progress(sweep, best, 1, made.BEGAN)
     status_of = next(row for row in printed.splitlines() if row.startswith("best of frozen"))
     assert rate in status_of
-    for text in (page.page(sweep), page.markdown(sweep)):
+    for text in (page.render_page(sweep), page.render_markdown(sweep)):
         assert rate in text
         assert f"frozen: {rate}" in text or f"| {rate}" in text
-    for sentence in (*sentences.chosen(sweep, "learning rate"), *sentences.sensitive(sweep)):
+    for sentence in (
+        *sentences.describe_choices(sweep, "learning rate"),
+        *sentences.describe_sensitivity(sweep),
+    ):
         if sentence.startswith("frozen: "):
             assert "optimizer.head_lr" in sentence
             assert "optimizer.lr" not in sentence
-    rows = [row for row in tables.near(sweep).rows if row[1] == "frozen"]
+    rows = [row for row in tables.make_sensitivity_table(sweep).rows if row[1] == "frozen"]
     assert [row[0] for row in rows if "lr" in row[0]] == ["optimizer.head_lr"]
-    study = optuna_study.study(sweep, "frozen")
+    study = optuna_study.make_study(sweep, "frozen")
     assert {name for t in study.trials for name in t.params if "lr" in name} == {
         "optimizer.head_lr"
     }
-    assert {n for t in optuna_study.study(sweep, "lora").trials for n in t.params if "lr" in n} == {
-        "optimizer.lr"
-    }
-    if (shares := importance.importances(sweep, "frozen")) is not None:
+    assert {
+        n for t in optuna_study.make_study(sweep, "lora").trials for n in t.params if "lr" in n
+    } == {"optimizer.lr"}
+    if (shares := importance.compute_importances(sweep, "frozen")) is not None:
         assert "optimizer.head_lr" in shares
     lone = replace(sweep, methods=("frozen",), trials=tuple(sweep.of("frozen")))
-    assert f"({rate}" in status.line(lone, best, 1, made.BEGAN)
+    assert f"({rate}" in status.format_progress(lone, best, 1, made.BEGAN)
     assert line
 
 
@@ -76,15 +79,15 @@ def test_the_verdict_sets_the_methods_beside_the_baselines(tmp_path, means, said
     trials = [made.trial(method, 0, 0.1, values=LR) for method in means]
     tests = {method: ({"ndcg@10": mean}, {"ndcg@10": mean}) for method, mean in means.items()}
     sweep = made.sweep(tmp_path, trials, tests=tests, floors=FLOORS)
-    verdict = sentences.verdict(sweep)
+    verdict = sentences.describe_verdict(sweep)
     best = max(means, key=lambda each: means[each])
     start = f"{best} is best on the test: ndcg@10 {100 * means[best]:.2f} percent (2 seeds)"
     assert verdict.startswith(start)
     assert verdict.endswith(f". {said}")
-    page_text = page.page(sweep)
+    page_text = page.render_page(sweep)
     assert f'<p class="verdict">{html.escape(verdict)}</p>' in page_text
-    assert page.markdown(sweep).splitlines()[2] == f"**{verdict}**"
-    assert [row[0] for row in tables.brief(sweep).rows][-2:] == ["popularity", "tfidf"]
+    assert page.render_markdown(sweep).splitlines()[2] == f"**{verdict}**"
+    assert [row[0] for row in tables.make_brief_table(sweep).rows][-2:] == ["popularity", "tfidf"]
 
 
 @pytest.mark.parametrize("details", [False, True])
@@ -94,15 +97,15 @@ def test_the_end_of_a_sweep_fits_eighty_columns(tmp_path, details):
     sweep = instead(tmp_path, floors=FLOORS, commands=commands)
     out = io.StringIO()
     said = ["frozen is not shown to differ from lora.", "The rest of it."]
-    terminal.show(sweep, said, details, Console(file=out, width=80))
+    terminal.print_summary(sweep, said, details, Console(file=out, width=80))
     lines = out.getvalue().splitlines()
     printed = " ".join(out.getvalue().split())
-    assert printed.startswith(f"{sentences.verdict(sweep)} frozen is not shown")
+    assert printed.startswith(f"{sentences.describe_verdict(sweep)} frozen is not shown")
     assert "frozen is not shown to differ from lora." in out.getvalue()
     assert ("The rest of it." in out.getvalue()) == details
     # Whole, so that it can be copied; nothing else is wider, and no column has a letter a line.
     copied = [line for line in lines if line.startswith("python -m")]
-    top = sentences.leader(sweep)
+    top = sentences.find_leader(sweep)
     assert copied == (list(commands.values()) if details else [commands[top]])
     assert max(len(line) for line in lines if line not in copied) <= 80
     assert not any(line.startswith("|") or "| ---" in line for line in lines)
@@ -112,9 +115,9 @@ def test_the_end_of_a_sweep_fits_eighty_columns(tmp_path, details):
 def test_a_failed_closing_is_marked_on_the_page(tmp_path):
     why = "Weights & Biases lacks the end of this run (x)."
     sweep = made.sweep(tmp_path, [made.trial("full", 0, 0.1, warning=why)])
-    save(sweep)
-    assert load(tmp_path).trials[0].warning == why
-    assert html.escape(why) in page.page(sweep)
+    write_record(sweep)
+    assert read_record(tmp_path).trials[0].warning == why
+    assert html.escape(why) in page.render_page(sweep)
 
 
 DAMAGE = [
@@ -129,7 +132,7 @@ DAMAGE = [
 
 @pytest.mark.parametrize("change", DAMAGE)
 def test_a_damaged_record_is_told_in_a_sentence(tmp_path, change, capsys):
-    save(made.realistic(tmp_path, count=2))
+    write_record(made.realistic(tmp_path, count=2))
     path = tmp_path / "sweep.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     for what in ("status", "page"):

@@ -21,11 +21,11 @@ from recsys.fit.__main__ import main
 from recsys.recommender.base import Recommender
 from recsys.recommender.optim import set_dropout
 from recsys.runs import provenance
-from recsys.runs.results import columns, title
-from recsys.runtime.hardware import precision
-from recsys.runtime.memory import Sampler, anonymous_mb
-from recsys.tracking.logs import CsvLog, wandb_mode
-from recsys.tracking.wandb_run import unsent
+from recsys.runs.results import format_title, list_columns
+from recsys.runtime.hardware import choose_precision
+from recsys.runtime.memory import MemoryMonitor, read_anonymous_mb
+from recsys.tracking.logs import CsvLog, choose_wandb_mode
+from recsys.tracking.wandb_run import find_unsent_reason
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_auto_is_online_only_with_a_key(tmp_path, monkeypatch, environment, mode
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     for name, value in environment.items():
         monkeypatch.setenv(name, str(tmp_path / value) if name == "NETRC" else value)
-    assert wandb_mode("auto") == mode
-    assert wandb_mode("off") == "off"
+    assert choose_wandb_mode("auto") == mode
+    assert choose_wandb_mode("off") == "off"
 
 
 def test_an_offline_run_keeps_its_id_says_how_to_sync_and_holds_no_texts(
@@ -126,8 +126,10 @@ def test_a_failed_closing_at_wandb_is_told_and_noted_and_the_result_stands(
     folder, said = only(tmp_path), capsys.readouterr()
     assert (folder / "result.json").is_file()
     assert "warning: Weights & Biases lacks the end of this run ([Errno 2]" in said.err
-    assert unsent(folder).startswith("Weights & Biases lacks the end of this run ([Errno 2]")
-    run = offline_run.load(folder)
+    assert find_unsent_reason(folder).startswith(
+        "Weights & Biases lacks the end of this run ([Errno 2]"
+    )
+    run = offline_run.read_logged_run(folder)
     assert run.exit == 1
     assert "validation/best" not in run.summary
 
@@ -170,18 +172,18 @@ def test_early_stopping_ends_a_run_that_gains_nothing(words, tmp_path):
 
 
 def test_auto_precision_is_bf16_only_on_a_gpu_that_has_it(monkeypatch):
-    assert precision("auto", "cpu") == "fp32"
-    assert precision("fp16-mixed", "gpu") == "fp16-mixed"
+    assert choose_precision("auto", "cpu") == "fp32"
+    assert choose_precision("fp16-mixed", "gpu") == "fp16-mixed"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
-    assert precision("auto", "gpu") == "bf16-mixed"
-    assert precision("auto", "cpu") == "fp32"
+    assert choose_precision("auto", "gpu") == "bf16-mixed"
+    assert choose_precision("auto", "cpu") == "fp32"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    assert precision("auto", "gpu") == "fp32"
+    assert choose_precision("auto", "gpu") == "fp32"
 
 
 def test_memory_is_the_largest_of_samples_and_no_map_counts(tmp_path):
-    memory = Sampler(pace=3600)
+    memory = MemoryMonitor(pace=3600)
     memory.sample()
     low = memory.peak
     block = bytearray(os.urandom(1 << 20)) * 200
@@ -193,10 +195,10 @@ def test_memory_is_the_largest_of_samples_and_no_map_counts(tmp_path):
     assert memory.peak == high
     # A file that is mapped and read is resident, and no memory of the process.
     (tmp_path / "states").write_bytes(bytes(400 << 20))
-    before = anonymous_mb()
+    before = read_anonymous_mb()
     states = np.memmap(tmp_path / "states", mode="r")
     assert int(states.sum()) == 0
-    assert anonymous_mb() < before + 20
+    assert read_anonymous_mb() < before + 20
 
 
 def test_a_peak_between_the_steps_is_seen(words, tmp_path, monkeypatch):
@@ -210,7 +212,7 @@ def test_a_peak_between_the_steps_is_seen(words, tmp_path, monkeypatch):
         return inner(self, *args)
 
     monkeypatch.setattr(Recommender, "training_step", step)
-    memory = Sampler(pace=3600)
+    memory = MemoryMonitor(pace=3600)
     memory.sample()
     assert main([*words, "trainer.max_steps=2"]) == 0
     cost = json.loads((only(tmp_path) / "result.json").read_text())["cost"]
@@ -228,16 +230,21 @@ def test_a_result_names_encoder_split_and_lists(words, tmp_path, tiny_bert):
     own = {"model": str(tiny_bert), "revision": None, "sha256": weights}
     assert own.items() <= result["encoder"].items()
     made = build.assemble(compose(asked))
-    assert result["data"].items() >= provenance.data(made.split, made.datamodule.lists).items()
+    assert (
+        result["data"].items()
+        >= provenance.compute_data_digests(made.split, made.datamodule.lists).items()
+    )
     assert result["test"]["cases"] == 40
     assert result["test"]["undefined/auc"] == 0
     role = made.split.role.copy()
     role[0] = TEST
     other = dataclasses.replace(made.split, role=role)
-    assert provenance.data(other, {})["roles_sha256"] != result["data"]["roles_sha256"]
+    assert (
+        provenance.compute_data_digests(other, {})["roles_sha256"] != result["data"]["roles_sha256"]
+    )
     lists = made.datamodule.lists[TEST]
     swapped = dataclasses.replace(lists, candidates=lists.candidates[:, ::-1])
-    found = provenance.data(made.split, {TEST: swapped})["lists_sha256"]["test"]
+    found = provenance.compute_data_digests(made.split, {TEST: swapped})["lists_sha256"]["test"]
     assert found != result["data"]["lists_sha256"]["test"]
 
 
@@ -264,8 +271,8 @@ def test_a_result_names_encoder_split_and_lists(words, tmp_path, tiny_bert):
 )
 def test_the_closing_table_follows_protocol_and_monitor(asked, names, heading):
     options = compose(asked).evaluation
-    assert columns(options) == names
-    assert heading in title(options)
+    assert list_columns(options) == names
+    assert heading in format_title(options)
 
 
 def test_dropout_reaches_modules_and_attention():

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 import recsys
-from recsys.config.yaml_file import read_word, write_words
+from recsys.config.yaml_file import parse_word, write_words
 from recsys.errors import ConfigError, DataError, RecsysError, make_error
 from recsys.fit.__main__ import main as fit
 
@@ -37,7 +37,7 @@ def test_no_public_name_is_that_of_a_module():
 def test_a_keyword_is_the_word_that_the_command_reads(value):
     (word,) = write_words([], {"some.key": value})
     assert word.startswith("some.key=")
-    found = read_word(word.partition("=")[2])
+    found = parse_word(word.partition("=")[2])
     assert found == value
     assert type(found) is type(value)
 

@@ -8,7 +8,7 @@ import torch
 
 from recsys.fit.__main__ import main
 from recsys.recommender import optim
-from recsys.training.callbacks import BatchSeed
+from recsys.training.callbacks import BatchSeeder
 
 
 def trainer_at(epoch):
@@ -19,7 +19,7 @@ def trainer_at(epoch):
 def test_a_batch_is_seeded_by_its_place_and_no_device_is_asked_that_does_not_train(monkeypatch):
     monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU was asked"))
     for batch in range(3):
-        BatchSeed(3).on_train_batch_start(trainer_at(2), None, None, batch)
+        BatchSeeder(3).on_train_batch_start(trainer_at(2), None, None, batch)
         drawn = torch.rand(4)
         key = [3, 2, batch, 1]
         torch.default_generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
@@ -34,7 +34,7 @@ def test_fused_steps_equal_plain_ones():
         p = torch.nn.Parameter(start.clone())
         group = [{"params": [p], "lr": 0.1, "weight_decay": 0.1}]
         if fused:
-            optimizer, _ = optim.adamw(group, (0.9, 0.99), 10, 0.0, "constant")
+            optimizer, _ = optim.make_adamw(group, (0.9, 0.99), 10, 0.0, "constant")
         else:
             optimizer = torch.optim.AdamW(group, betas=(0.9, 0.99), fused=False, foreach=False)
         for step in range(4):

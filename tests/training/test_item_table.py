@@ -18,8 +18,8 @@ from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.recommender.base import Recommender
 from recsys.training import item_table
-from recsys.training.callbacks import BatchSeed
-from recsys.training.item_table import Distill, encoded, phase
+from recsys.training.callbacks import BatchSeeder
+from recsys.training.item_table import ItemTableDistillation, count_phase_steps, encode_all_items
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def words(shop_words, tmp_path, monkeypatch):
 
 
 class Spy(Callback):
-    """What is so after each batch, in front of or behind `Distill`."""
+    """What is so after each batch, in front of or behind `ItemTableDistillation`."""
 
     def __init__(self, distill):
         self.distill, self.moved, self.gaps, self.weights = distill, [], [], []
@@ -38,10 +38,10 @@ class Spy(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         table = self.distill.table
         rows = torch.arange(len(table.base))
-        gap = (table(rows).detach() - encoded(pl_module)).abs().max()
+        gap = (table(rows).detach() - encode_all_items(pl_module)).abs().max()
         self.gaps.append(gap.item())
-        self.moved.append(len(table.changed()))
-        named = pl_module.distilled().values()
+        self.moved.append(len(table.find_moved()))
+        named = pl_module.get_distilled_roles().values()
         self.weights.append(
             torch.cat([p.detach().flatten().clone() for part in named for _, p in part])
         )
@@ -49,7 +49,7 @@ class Spy(Callback):
 
 def trained(words, updates, **options):
     """What held before and after each phase's end."""
-    distill = Distill(updates, 6, 1.0, seed=0)
+    distill = ItemTableDistillation(updates, 6, 1.0, seed=0)
     before, after = Spy(distill), Spy(distill)
     fitted(words, updates, [before, distill, after], **options)
     return before, after
@@ -63,7 +63,7 @@ def fitted(words, updates, callbacks, epochs=2, accumulate=1, max_steps=-1):
         max_epochs=epochs,
         max_steps=max_steps,
         accumulate_grad_batches=accumulate,
-        callbacks=[BatchSeed(0), *callbacks],
+        callbacks=[BatchSeeder(0), *callbacks],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -74,11 +74,15 @@ def fitted(words, updates, callbacks, epochs=2, accumulate=1, max_steps=-1):
 
 
 def test_a_phase_is_read_from_its_option():
-    assert [phase("every_step", 7), phase("half_epoch", 7), phase("half_epoch", 1)] == [0, 4, 1]
-    assert phase("30", 7) == 30
+    assert [
+        count_phase_steps("every_step", 7),
+        count_phase_steps("half_epoch", 7),
+        count_phase_steps("half_epoch", 1),
+    ] == [0, 4, 1]
+    assert count_phase_steps("30", 7) == 30
     for wrong in ("", "0", "-3", "1.5", "epoch", "٣", "²"):
         with pytest.raises(ConfigError, match="encoder_updates"):
-            phase(wrong, 7)
+            count_phase_steps(wrong, 7)
 
 
 REFUSED = [
@@ -114,9 +118,9 @@ def test_every_step_has_no_table(words):
     made = build.assemble(compose([*words, "trainer.encoder_updates=every_step"]))
     model = made.recommender
     assert model.table is None
-    assert not model.distilled()
-    assert model.stepped() == model.roles()
-    assert model.kept().keys() == model.trained().keys()
+    assert not model.get_distilled_roles()
+    assert model.get_stepped_roles() == model.group_by_role()
+    assert model.get_saved_parameters().keys() == model.get_trained_parameters().keys()
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
@@ -131,13 +135,13 @@ def test_before_the_first_step_the_table_is_the_encoder(words, tuning):
         around = model.parts.around(model.score)
         loss = model.parts.objective(model(batch), batch, around)
         loss.total.backward()
-        grads = [p.grad.clone() for _, p in model.roles()["head"]]
+        grads = [p.grad.clone() for _, p in model.group_by_role()["head"]]
         return loss.total.detach(), grads
 
     model.train()
     loss, grads = step()
     table = item_table.ItemTable(len(model.parts.texts), model.encoder.width)
-    table.refresh(encoded(model))
+    table.refresh(encode_all_items(model))
     model.table = table
     assert model.training
     held, own = step()
@@ -147,11 +151,11 @@ def test_before_the_first_step_the_table_is_the_encoder(words, tuning):
     rows = table.moved.grad.any(1).nonzero()[:, 0]
     assert set(rows.tolist()) <= set(batch.plan.items.tolist())
     assert len(rows)
-    assert all(p.grad is None for part in model.distilled().values() for _, p in part)
+    assert all(p.grad is None for part in model.get_distilled_roles().values() for _, p in part)
     # Outside of training it is the encoder that answers.
     with torch.no_grad():
         table.moved.fill_(1.0)
-    everything = encoded(model)
+    everything = encode_all_items(model)
     torch.testing.assert_close(everything, table.base, rtol=0, atol=0)
 
 
@@ -190,14 +194,16 @@ class Teacher(Callback):
 
     def on_train_start(self, trainer, pl_module):
         table, generator = self.distill.table, torch.Generator().manual_seed(0)
-        held = [(p, p.detach().clone()) for v in pl_module.distilled().values() for _, p in v]
+        held = [
+            (p, p.detach().clone()) for v in pl_module.get_distilled_roles().values() for _, p in v
+        ]
         with torch.no_grad():
             for p, _ in held:
                 p.add_(0.03 * torch.randn(p.shape, generator=generator))
-            self.vectors = encoded(pl_module)
+            self.vectors = encode_all_items(pl_module)
             for p, old in held:
                 p.copy_(old)
-        assert torch.equal(encoded(pl_module), table.base)
+        assert torch.equal(encode_all_items(pl_module), table.base)
         self.gaps.append(float((table.base - self.vectors).square().mean()))
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -221,7 +227,7 @@ def test_distillation_brings_the_encoder_to_the_table(words, tuning, cache, rate
         "optimizer.schedule=constant",
         "optimizer.warmup=0",
     ]
-    distill = Distill("2", 6, 1.0, seed=0)
+    distill = ItemTableDistillation("2", 6, 1.0, seed=0)
     teacher = Teacher(distill)
     fitted([*words, *more], "2", [teacher, distill])
     if rate:
@@ -244,9 +250,11 @@ def test_the_log_and_what_is_kept(words, tmp_path):
     best = load_file(folder / "checkpoints" / "best.safetensors")
     assert not any(name.startswith("table") for name in best)
     plain = build.assemble(compose([*words, *more])).recommender
-    assert best.keys() == plain.trained().keys()
+    assert best.keys() == plain.get_trained_parameters().keys()
     cost = json.loads((folder / "result.json").read_text())["cost"]
-    assert cost["trained_parameters"] == sum(p.numel() for p in plain.trained().values())
+    assert cost["trained_parameters"] == sum(
+        p.numel() for p in plain.get_trained_parameters().values()
+    )
     assert cost["parameters"] == sum(p.numel() for p in plain.parameters())
 
 
@@ -309,12 +317,12 @@ def test_an_encoder_of_its_own_for_users_trains_in_every_step(words):
 
     class Users(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            stepped = [x for named in pl_module.stepped().values() for x in named]
+            stepped = [x for named in pl_module.get_stepped_roles().values() for x in named]
             assert not any(name.startswith("_encoder.") for name, _ in stepped)
             users = [p for name, p in stepped if name.startswith("_user_encoder.")]
             weights.append(torch.cat([p.detach().flatten().clone() for p in users]))
 
-    distill = Distill("half_epoch", 6, 1.0, seed=0)
+    distill = ItemTableDistillation("half_epoch", 6, 1.0, seed=0)
     spy = Spy(distill)
     fitted([*words, *more], "half_epoch", [Users(), distill, spy], epochs=1)
     assert all(not torch.equal(a, b) for a, b in itertools.pairwise(weights))
@@ -326,18 +334,20 @@ def test_l2_sp_reaches_each_parameter_once(words):
     made = build.assemble(compose([*words, "regularization.l2_sp=1.0"]))
     model = made.recommender
     model.setup("fit")
-    whole = model.pull(model.trained())
+    whole = model.compute_l2_sp(model.get_trained_parameters())
     model.table = item_table.ItemTable(len(model.parts.texts), model.encoder.width)
     with torch.no_grad():
-        for p in model.trained().values():
+        for p in model.get_trained_parameters().values():
             p.add_(0.5)
     parts = [
         [name for part in named.values() for name, _ in part if not name.startswith("table")]
-        for named in (model.stepped(), model.distilled())
+        for named in (model.get_stepped_roles(), model.get_distilled_roles())
     ]
     assert not set(parts[0]) & set(parts[1])
-    assert set(parts[0]) | set(parts[1]) == set(model.kept())
+    assert set(parts[0]) | set(parts[1]) == set(model.get_saved_parameters())
     assert float(whole) == 0.0
-    apart = sum(float(model.pull(names)) for names in parts)
-    assert apart == pytest.approx(float(model.pull(model.kept())), rel=1e-5)
+    apart = sum(float(model.compute_l2_sp(names)) for names in parts)
+    assert apart == pytest.approx(
+        float(model.compute_l2_sp(model.get_saved_parameters())), rel=1e-5
+    )
     assert apart > 0

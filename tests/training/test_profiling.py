@@ -14,15 +14,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recsys.assembly import build
 from recsys.config.compose import compose
-from recsys.data.batches.loader import EpochBatches, train_loader
-from recsys.encoders.pairs import Pairing
+from recsys.data.batches.loader import EpochBatchSampler, make_train_loader
+from recsys.encoders.pairs import PairLayout
 from recsys.fit.__main__ import main
 from recsys.recommender.base import Recommender
-from recsys.recommender.flops import heads, pair_lengths
+from recsys.recommender.flops import compute_pair_lengths, find_heads
 from recsys.recommender.parameters import ENCODERS
 from recsys.runtime.stopwatch import STAGES, STEP, Stopwatch
 from recsys.training import profiling
-from recsys.training.cost import Counts
+from recsys.training.cost import TrainingCounts
 from recsys.types import Ragged
 
 CROSS = [
@@ -48,12 +48,12 @@ def test_a_stage_takes_its_time_from_the_one_around_it(monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     watch = Stopwatch(True, {"encode": 1000.0})
     watch.begin(0.0)
-    watch.set_out()
-    with watch.stage("loss"), watch.stage("encode"):
+    watch.end_startup()
+    with watch.time_stage("loss"), watch.time_stage("encode"):
         pass
-    with watch.stage("evaluation"), watch.stage("encode"):
+    with watch.time_stage("evaluation"), watch.time_stage("encode"):
         assert watch.current == "evaluation"
-    seconds = watch.seconds()
+    seconds = watch.get_seconds()
     assert seconds == dict.fromkeys(STAGES, 0.0) | {
         "start": 1,
         "loss": (4 - 3) + (16 - 8),
@@ -68,11 +68,11 @@ def test_a_stopwatch_that_is_off_does_nothing(monkeypatch):
     watch = Stopwatch(False)
     watch.begin(0.0)
     monkeypatch.setattr(time, "monotonic", lambda: pytest.fail("it took the time"))
-    with watch.stage("encode"):
+    with watch.time_stage("encode"):
         watch.push("loss")
-        watch.set_out()
+        watch.end_startup()
         watch.pop()
-    assert set(watch.seconds().values()) == {0.0}
+    assert set(watch.get_seconds().values()) == {0.0}
 
 
 @pytest.mark.parametrize("cached", ["true", "false"])
@@ -97,7 +97,7 @@ def test_operations_are_those_that_torch_counts(shop_words, tuning, cached):
     model.encoder.model.set_attn_implementation("eager")  # torch knows no formula for the CPU's
     assert (model.parts.prefix is not None) is (cached == "true" and "layers" in " ".join(tuning))
     batch = next(iter(made.datamodule.train_dataloader()))
-    model.work.rate(model.encoder, model.parts.prefix)
+    model.work.get_rate(model.encoder, model.parts.prefix)
     model.work.counting = True
     # torch has a formula for the product that is added to a copy only, not for that in place.
     in_place = {torch.ops.aten.addmm_: lambda out, a, b, **_: 2 * a[0] * a[1] * b[1]}
@@ -113,8 +113,8 @@ def test_operations_without_gradients_are_the_forward_pass(shop_words):
     made = build.assemble(compose([*shop_words, "tuning=full"]))
     model = made.recommender
     with torch.no_grad():
-        forward = model.work.rate(model.encoder, None)
-    both = model.work.rate(model.encoder, None)
+        forward = model.work.get_rate(model.encoder, None)
+    both = model.work.get_rate(model.encoder, None)
     layer = 4 * 32 * 32 + 2 * 32 * 64
     assert forward.token == 3 * 2 * layer
     assert forward.square == 3 * 4 * 32
@@ -134,9 +134,9 @@ def test_operations_of_heads_and_scores_are_those_that_torch_counts(shop_words, 
     model = made.recommender.train()
     batch = next(iter(made.datamodule.train_dataloader()))
     model.encode_items(batch.plan)
-    for module in heads(model, ENCODERS):
-        module.register_forward_hook(model.work.linear)
-    around = model.parts.around(model._counted_score)
+    for module in find_heads(model, ENCODERS):
+        module.register_forward_hook(model.work.count_linear)
+    around = model.parts.around(model._score_and_count)
     model.work.counting = True
     with FlopCounterMode(display=False) as counter:
         model.parts.objective(model(batch), batch, around).total.backward()
@@ -153,8 +153,8 @@ def test_lengths_of_pairs_are_those_of_the_joint_pass(shop_words):
     first, second = zip(*sizes, strict=True)
     texts = (Ragged(torch.ones(sum(x), dtype=torch.long), x) for x in (first, second))
     each = torch.arange(len(sizes))
-    pairing = Pairing(*texts, each, each, encoder.specials, encoder.max_length)
-    assert pair_lengths(encoder, first, second) == pairing.lengths
+    pairing = PairLayout(*texts, each, each, encoder.specials, encoder.max_length)
+    assert compute_pair_lengths(encoder, first, second) == pairing.lengths
 
 
 def test_a_profile_changes_no_weight_and_no_metric(shop_words, tmp_path, capsys):
@@ -221,8 +221,8 @@ def test_padding_is_what_the_micro_batches_hold_too_much(shop_words, tmp_path, m
 
     from recsys.encoders.encoder import Encoder
 
-    plan = Encoder.plan
-    monkeypatch.setattr(Encoder, "plan", noted)
+    plan = Encoder.plan_micro_batches
+    monkeypatch.setattr(Encoder, "plan_micro_batches", noted)
     asked = ["profile=true", "encoder.cache=false", "trainer.epochs=1", "data.max_history=4"]
     assert main([*shop_words, *more, *asked, "tuning=full"]) == 0
     run, cost = finished(tmp_path / "runs")
@@ -277,7 +277,8 @@ def test_two_processes_count_what_both_of_them_read(shop_words, tmp_path):
     _, cost = finished(tmp_path / "runs")
     data = build.assemble(compose(words)).datamodule
     shares = [
-        list(train_loader(EpochBatches(data.plan, rank, 2), data.train_batch, 0)) for rank in (0, 1)
+        list(make_train_loader(EpochBatchSampler(data.plan, rank, 2), data.make_train_batch, 0))
+        for rank in (0, 1)
     ]
     counts = [sum(len(batch.plan.items) for batch in share) for share in shares]
     assert min(counts) > 0
@@ -289,15 +290,15 @@ def test_two_processes_count_what_both_of_them_read(shop_words, tmp_path):
 
 def test_what_a_profile_says_follows_from_what_was_measured():
     seconds = dict.fromkeys(STAGES, 1.0) | {"data": 4.0, "backward": 2.0}
-    counts = Counts(10, 60, 8e9, positions=80, references=40, unique=10)
-    found = profiling.figures(seconds, counts, peak=2.0, devices=2)
+    counts = TrainingCounts(10, 60, 8e9, positions=80, references=40, unique=10)
+    found = profiling.compute_profile(seconds, counts, peak=2.0, devices=2)
     assert found["step_seconds"] == 10
     assert found["texts_per_second"] == 1
     assert found["tokens_per_second"] == 6
     assert found["padding_share"] == 0.25
     assert found["unique_share"] == 0.25
     assert found["utilisation"] == 8 / (2 * 5 * 2.0)
-    none = profiling.figures(dict.fromkeys(STAGES, 0.0), Counts(), None, 1)
+    none = profiling.compute_profile(dict.fromkeys(STAGES, 0.0), TrainingCounts(), None, 1)
     assert none["utilisation"] is None
     assert none["padding_share"] is None
 
@@ -305,7 +306,7 @@ def test_what_a_profile_says_follows_from_what_was_measured():
 def test_the_peak_is_that_of_all_maps_together():
     before = torch.get_rng_state()
     shapes = [(256, 256), (256, 1024), (256, 256)]
-    peak, found = profiling.gemm_peak(shapes, 64, torch.float32, torch.device("cpu"))
+    peak, found = profiling.measure_gemm_peak(shapes, 64, torch.float32, torch.device("cpu"))
     assert torch.equal(before, torch.get_rng_state())
     assert [(g.inputs, g.outputs) for g in found] == [(256, 256), (256, 1024)]
     rates = [g.gflops for g in found]
@@ -316,10 +317,10 @@ def test_the_peak_is_that_of_all_maps_together():
 
 
 def test_actions_of_the_trainer_have_their_stages():
-    assert profiling.stage_of("[_TrainingEpochLoop].train_dataloader_next") == "data"
-    assert profiling.stage_of("[Strategy]SingleDeviceStrategy.training_step") == "loss"
-    assert profiling.stage_of("[Strategy]DDPStrategy.backward") == "backward"
-    assert profiling.stage_of("[LightningModule]Model.optimizer_step") == "optimiser"
-    assert profiling.stage_of("[Callback]Watch.on_before_optimizer_step") == "other"
-    assert profiling.stage_of("[LightningModule]Model.on_before_optimizer_step") is None
-    assert profiling.stage_of("run_training_batch") is None
+    assert profiling.find_stage("[_TrainingEpochLoop].train_dataloader_next") == "data"
+    assert profiling.find_stage("[Strategy]SingleDeviceStrategy.training_step") == "loss"
+    assert profiling.find_stage("[Strategy]DDPStrategy.backward") == "backward"
+    assert profiling.find_stage("[LightningModule]Model.optimizer_step") == "optimiser"
+    assert profiling.find_stage("[Callback]Watch.on_before_optimizer_step") == "other"
+    assert profiling.find_stage("[LightningModule]Model.on_before_optimizer_step") is None
+    assert profiling.find_stage("run_training_batch") is None

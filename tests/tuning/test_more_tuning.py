@@ -9,10 +9,10 @@ from transformers import DynamicCache
 
 from recsys.assembly import build
 from recsys.config.compose import compose
-from recsys.encoders.cache.frozen_layers import PrefixCache
+from recsys.encoders.cache.frozen_layers import FrozenLayerCache
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.layers import layer_stack
-from recsys.encoders.peft.prefix_attention import PrefixAttention, widened
+from recsys.encoders.layers import find_layer_stack
+from recsys.encoders.peft.prefix_attention import PrefixAttention, widen_mask
 from recsys.errors import ConfigError
 from recsys.recommender import flops
 from recsys.runtime.store import Store
@@ -156,10 +156,10 @@ def test_kept_states_give_the_same_vectors_and_gradients(
     step(encoder)
     encoder.eval()
     texts_ = catalog(tmp_path)
-    cache = PrefixCache.build(encoder, texts_, Store(tmp_path))
+    cache = FrozenLayerCache.build(encoder, texts_, Store(tmp_path))
     weight = torch.randn(len(ROWS), 32, generator=torch.Generator().manual_seed(1))
     found = []
-    for vectors in (encoder(texts_.tokens(ROWS)), cache.vectors(ROWS)):
+    for vectors in (encoder(texts_.gather_tokens(ROWS)), cache.compute_vectors(ROWS)):
         encoder.zero_grad()
         (vectors * weight).sum().backward()
         own = {n: p.grad.clone() for n, p in encoder.named_parameters() if p.grad is not None}
@@ -195,7 +195,7 @@ def test_the_biases_are_those_of_the_paper() -> None:
 def by_hand(encoder: Encoder, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The pretrained model with the same keys and values in a cache of transformers' own."""
     cache, length = DynamicCache(), 0
-    for i, layer in enumerate(layer_stack(encoder.model)[1]):
+    for i, layer in enumerate(find_layer_stack(encoder.model)[1]):
         (module,) = [m for m in layer.modules() if isinstance(m, PrefixAttention)]
         length, table = module.length, module.prefix.embedding.weight
         shaped = table.view(length, 2, module.heads, -1).permute(1, 2, 0, 3)
@@ -288,8 +288,8 @@ def test_keys_that_start_small_do_not_stay_alike(projection: int | None) -> None
 
 def test_masks_are_widened_by_what_every_token_sees() -> None:
     states = torch.zeros(2, 3, 4)
-    assert widened(None, states, 2, causal=False) is None
-    seen = widened(None, states, 2, causal=True)
+    assert widen_mask(None, states, 2, causal=False) is None
+    seen = widen_mask(None, states, 2, causal=True)
     assert seen is not None
     assert seen[0, 0].tolist() == [
         [True, True, True, False, False],
@@ -297,9 +297,9 @@ def test_masks_are_widened_by_what_every_token_sees() -> None:
         [True, True, True, True, True],
     ]
     own = torch.full((2, 1, 3, 3), -5.0)
-    assert widened(own, states, 2, causal=True)[0, 0, 0].tolist() == [0, 0, -5, -5, -5]
+    assert widen_mask(own, states, 2, causal=True)[0, 0, 0].tolist() == [0, 0, -5, -5, -5]
     with pytest.raises(ConfigError, match="sdpa and eager"):
-        widened(torch.ones(2, 3), states, 2, causal=False)
+        widen_mask(torch.ones(2, 3), states, 2, causal=False)
 
 
 def test_learned_keys_count_as_operations() -> None:
@@ -336,8 +336,8 @@ def test_learning_rates_and_decay_go_by_role(shop_words, tmp_path, monkeypatch) 
     def groups(tuning: str, *more: str) -> dict[str, tuple[float, float, int]]:
         words = [f"tuning={tuning}", "optimizer.encoder_lr=0.25", "optimizer.lr=0.5", *more]
         model = build.assemble(compose([*shop_words, *words])).recommender
-        monkeypatch.setattr(type(model), "planned_steps", lambda self: 10)
-        made, _ = model.make_optimizer(model.stepped())
+        monkeypatch.setattr(type(model), "count_planned_steps", lambda self: 10)
+        made, _ = model.make_optimizer(model.get_stepped_roles())
         return {
             g["name"]: (g["initial_lr"], g["weight_decay"], len(g["params"]))
             for g in made.param_groups

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from recsys.config.compose import compose, to_node
+from recsys.config.compose import compose, make_node
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.peft.methods import METHODS, fits, spoken
+from recsys.encoders.peft.methods import METHODS, describe_type, is_of_type
 from recsys.errors import ConfigError
 from recsys.tuning import peft
 from recsys.types import Tuned
@@ -72,23 +72,23 @@ def test_options_of_a_method_are_amended_one_by_one(tmp_path: Path) -> None:
     tuning = compose(["experiment=mine", "tuning.options.r=4"], tmp_path).tuning
     assert asdict(tuning)["options"] == {"r": 4, "d_initial": 0.2}
     run = compose(["experiment=mine"], tmp_path)
-    assert to_node(run)["tuning"]["options"] == {"r": 8, "d_initial": 0.2}
+    assert make_node(run)["tuning"]["options"] == {"r": 8, "d_initial": 0.2}
     bare = compose(["tuning=peft", "tuning.options.r=2", "tuning.method=oft"]).tuning
     assert (bare.method, bare.options) == ("oft", {"r": 2})
 
 
 def test_values_are_checked_against_types() -> None:
-    assert fits(3, int)
-    assert not fits(True, int)
-    assert fits(3, float)
-    assert not fits("3", float)
-    assert fits(None, int | None)
-    assert not fits(None, int)
-    assert fits([1, 2], list[int])
-    assert not fits([1, "x"], list[int])
-    assert fits({"a": 1}, dict)
-    assert spoken(int | None) == "a whole number or null"
-    assert spoken(list[str]) == "a list of a word"
+    assert is_of_type(3, int)
+    assert not is_of_type(True, int)
+    assert is_of_type(3, float)
+    assert not is_of_type("3", float)
+    assert is_of_type(None, int | None)
+    assert not is_of_type(None, int)
+    assert is_of_type([1, 2], list[int])
+    assert not is_of_type([1, "x"], list[int])
+    assert is_of_type({"a": 1}, dict)
+    assert describe_type(int | None) == "a whole number or null"
+    assert describe_type(list[str]) == "a list of a word"
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ from transformers import (
     RobertaModel,
 )
 
-from recsys.encoders.encoder import Encoder, Specials
-from recsys.encoders.layers import layer_stack
+from recsys.encoders.encoder import Encoder, SpecialTokens
+from recsys.encoders.layers import find_layer_stack
 from recsys.encoders.peft import injection
-from recsys.encoders.peft.lora_linear import LowRank
+from recsys.encoders.peft.lora_linear import FusedLoraLinear
 from recsys.errors import ConfigError
 from recsys.tuning import adapter, frozen, full, lora
 from recsys.types import Ragged, Tuned
@@ -53,7 +53,7 @@ FAMILIES = {
     "llama": lambda: LlamaModel(LlamaConfig(**SIZES)),
     "qwen3": lambda: Qwen3Model(Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8)),
 }
-SPECIALS = Specials(prefix=(1,), separators=(2,), suffix=(2,), pad=0)
+SPECIALS = SpecialTokens(prefix=(1,), separators=(2,), suffix=(2,), pad=0)
 
 
 def tiny(family: str, pooling: str = "mean", budget: int = 24) -> Encoder:
@@ -174,7 +174,7 @@ def test_frozen_layers_stay_in_eval_mode(name: str) -> None:
     encoder = tiny("bert")
     tuned = TUNINGS[name][0](encoder)
     encoder.train()
-    for i, layer in enumerate(layer_stack(encoder.model)[1]):
+    for i, layer in enumerate(find_layer_stack(encoder.model)[1]):
         assert {m.training for m in layer.modules()} == {i >= tuned.lowest_layer}
     assert encoder.model.embeddings.dropout.training == (tuned.lowest_layer < 0)
 
@@ -182,9 +182,9 @@ def test_frozen_layers_stay_in_eval_mode(name: str) -> None:
 def test_every_linear_map_of_lora_is_the_fast_one() -> None:
     encoder = tiny("bert")
     lora.apply(encoder, lora.Config(layers=2))
-    maps = [module for _, module in injection.wrapped(encoder)]
+    maps = [module for _, module in injection.list_wrapped_layers(encoder)]
     assert len(maps) == 2 * 6
-    assert all(type(module) is LowRank for module in maps)
+    assert all(type(module) is FusedLoraLinear for module in maps)
 
 
 def test_a_learned_pooling_trains_along_and_is_refused_when_frozen() -> None:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.compare.finished_runs import PastRun
+from recsys.compare.finished_runs import FinishedRun
 from recsys.compare.methods import Method
 from recsys.config.compose import nearest
 from recsys.errors import ConfigError, DataError
-from recsys.runtime.counts import read_count
+from recsys.runtime.counts import parse_count
 
 Array = NDArray[np.float64]
 
@@ -19,34 +19,34 @@ TOLERANCE = 1e-5
 """Largest difference between a mean over rows and the run's own figure: single precision."""
 
 
-def prefix(run: PastRun) -> str:
+def find_prefix(run: FinishedRun) -> str:
     """What stands before each metric of a protocol that samples, as in `sampled100-ndcg@10`."""
     names = [name for name in run.result["test"] if name.endswith("mrr") and "/" not in name]
     return names[0].removesuffix("mrr") if names else ""
 
 
-def cutoff(metric: str, runs: Sequence[PastRun]) -> int:
+def choose_cutoff(metric: str, runs: Sequence[FinishedRun]) -> int:
     """The k of the columns beside a metric: its own, else the runs' first."""
     k = metric.partition("@")[2]
     return int(k) if k else int(runs[0].config["evaluation"]["k"][0])
 
 
-def single(run: PastRun) -> bool:
+def has_single_positives(run: FinishedRun) -> bool:
     """Whether each case has one positive, so that its rank tells every metric."""
     return bool((run.cases["positives"] == 1).all())
 
 
-def check_metric(metric: str, runs: Sequence[PastRun]) -> None:
+def check_metric(metric: str, runs: Sequence[FinishedRun]) -> None:
     """Refuses a metric that cannot be had case by case.
 
     Raises:
         ConfigError: It has no such name, or the rows do not tell it.
     """
-    from recsys.metrics.functional import metric_names
+    from recsys.metrics.functional import list_metric_names
 
-    before = prefix(runs[0])
+    before = find_prefix(runs[0])
     k = metric.partition("@")[2]
-    known = metric_names([read_count(k, least=1) or 10])
+    known = list_metric_names([parse_count(k, least=1) or 10])
     named = [f"{before}{name}" for name in known]
     if before and metric in known:
         raise ConfigError(
@@ -58,7 +58,7 @@ def check_metric(metric: str, runs: Sequence[PastRun]) -> None:
             f"metric: '{metric}' is not a metric of these runs.{nearest(metric, named)}"
         )
     for run in runs:
-        if not told(run, metric):
+        if not has_per_case(run, metric):
             if metric.removeprefix(before) == "auc":
                 why, there = "no AUC is kept", [f"{before}ndcg@10"]
             else:
@@ -74,13 +74,13 @@ def check_metric(metric: str, runs: Sequence[PastRun]) -> None:
 _KEPT = ("auc", "mrr", "mrr_all")
 
 
-def default_metric(runs: Sequence[PastRun]) -> str:
+def choose_default_metric(runs: Sequence[FinishedRun]) -> str:
     """ndcg@10, or auc where the rows do not tell that."""
-    name = f"{prefix(runs[0])}ndcg@10"
-    return name if all(told(run, name) for run in runs) else "auc"
+    name = f"{find_prefix(runs[0])}ndcg@10"
+    return name if all(has_per_case(run, name) for run in runs) else "auc"
 
 
-def told(run: PastRun, metric: str) -> bool:
+def has_per_case(run: FinishedRun, metric: str) -> bool:
     """Whether the rows of a run tell a metric case by case.
 
     They do not where no AUC was kept, and where cases have several positives, of which a row
@@ -88,40 +88,40 @@ def told(run: PastRun, metric: str) -> bool:
 
     Args:
         run: The run.
-        metric: As `per_case` takes it.
+        metric: As `compute_per_case` takes it.
     """
-    name = metric.removeprefix(prefix(run))
-    return name in run.cases.columns or (name != "auc" and single(run))
+    name = metric.removeprefix(find_prefix(run))
+    return name in run.cases.columns or (name != "auc" and has_single_positives(run))
 
 
-def per_case(run: PastRun, metric: str) -> Array | None:
+def compute_per_case(run: FinishedRun, metric: str) -> Array | None:
     """(N,) float64 values in the order of the cases, NaN where undefined.
 
     Args:
         run: The run.
         metric: A name as `recsys.metrics.functional.metric_names` gives them, after the run's
-            `prefix`.
+            `find_prefix`.
 
     Returns:
         None where the rows do not tell the metric.
     """
-    if not told(run, metric):
+    if not has_per_case(run, metric):
         return None
     import torch
 
-    from recsys.metrics.functional import from_counts
+    from recsys.metrics.functional import compute_from_counts
 
-    name = metric.removeprefix(prefix(run))
+    name = metric.removeprefix(find_prefix(run))
     if name in run.cases.columns:
         return run.cases[name].to_numpy().astype(np.float64)
     k = name.partition("@")[2]
     above = torch.from_numpy(run.cases["rank"].to_numpy().astype(np.int64) - 1)
     equal = torch.from_numpy(run.cases["ties"].to_numpy().astype(np.int64))
-    found: Array = from_counts(above, equal, [int(k) if k else 10])[name].numpy()
+    found: Array = compute_from_counts(above, equal, [int(k) if k else 10])[name].numpy()
     return found
 
 
-def table(method: Method, metric: str) -> Array:
+def stack_per_case(method: Method, metric: str) -> Array:
     """(S, N) values of a method's runs, a row a seed.
 
     Raises:
@@ -129,7 +129,7 @@ def table(method: Method, metric: str) -> Array:
     """
     rows = []
     for run in method.runs:
-        values = per_case(run, metric)
+        values = compute_per_case(run, metric)
         if values is None:
             raise ValueError(f"{metric} was not checked")
         said = run.result["test"].get(metric)
@@ -142,7 +142,7 @@ def table(method: Method, metric: str) -> Array:
     return np.stack(rows)
 
 
-def mean(run: PastRun, name: str) -> float | None:
+def compute_mean(run: FinishedRun, name: str) -> float | None:
     """The mean of a metric over a run's cases, or over its warm or cold ones.
 
     From the rows, in double precision; where they do not tell it, from `result.json`.
@@ -155,7 +155,7 @@ def mean(run: PastRun, name: str) -> float | None:
         None where neither file has it, or no case counts.
     """
     part, _, metric = name.rpartition("/")
-    values = per_case(run, metric)
+    values = compute_per_case(run, metric)
     if values is None:
         said = run.result["test"].get(name)
         return None if said is None or np.isnan(said) else float(said)
@@ -166,7 +166,7 @@ def mean(run: PastRun, name: str) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def clusters(run: PastRun) -> NDArray[np.int64]:
+def make_clusters(run: FinishedRun) -> NDArray[np.int64]:
     """(N,) a number a user, in the order of the cases."""
     users = run.cases["user"].cast(str).to_numpy()
     found: NDArray[np.int64] = np.unique(users, return_inverse=True)[1].astype(np.int64)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from recsys.compare.finished_runs import PastRun
-from recsys.compare.keys import of_seconds
+from recsys.compare.finished_runs import FinishedRun
+from recsys.compare.keys import list_timing_keys
 from recsys.compare.methods import Method
 
 MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Cost:
+class CostKind:
     """One kind of cost.
 
     Attributes:
@@ -25,47 +25,47 @@ class Cost:
 
     key: str
     title: str
-    read: Callable[[PastRun], float | None]
+    read: Callable[[FinishedRun], float | None]
     show: Callable[[float], str]
 
 
-def _figure(key: str) -> Callable[[PastRun], float | None]:
-    def read(run: PastRun) -> float | None:
+def _make_figure_reader(key: str) -> Callable[[FinishedRun], float | None]:
+    def read_figure(run: FinishedRun) -> float | None:
         value = run.result["cost"].get(key)
         return None if value is None else float(value)
 
-    return read
+    return read_figure
 
 
-def _of_all(key: str) -> Callable[[PastRun], float | None]:
+def _make_total_reader(key: str) -> Callable[[FinishedRun], float | None]:
     """A figure of all ranks; none in a run of before, which knew that of the first rank only."""
-    read = _figure(key)
+    read = _make_figure_reader(key)
 
-    def complete(run: PastRun) -> float | None:
+    def read_total(run: FinishedRun) -> float | None:
         ranks = run.result["cost"].get("ranks", 1)
         return read(run) if ranks == run.config["trainer"]["devices"] else None
 
-    return complete
+    return read_total
 
 
-def _with_kept(own: str, kept: str) -> Callable[[PastRun], float | None]:
+def _make_kept_reader(own: str, kept: str) -> Callable[[FinishedRun], float | None]:
     """What a method takes on a machine that has nothing of what runs share."""
-    read, shared = _of_all(own), _figure(kept)
+    read, shared = _make_total_reader(own), _make_figure_reader(kept)
 
-    def whole(run: PastRun) -> float | None:
+    def read_with_kept(run: FinishedRun) -> float | None:
         parts = read(run), shared(run)
         return None if parts[0] is None or parts[1] is None else parts[0] + parts[1]
 
-    return whole
+    return read_with_kept
 
 
-def _largest(run: PastRun) -> float | None:
+def _find_largest_rank(run: FinishedRun) -> float | None:
     """Memory of the largest rank, where there are several."""
     several = run.result["cost"].get("ranks", 1) > 1
-    return _of_all("largest_rank_peak_mb_sampled")(run) if several else None
+    return _make_total_reader("largest_rank_peak_mb_sampled")(run) if several else None
 
 
-def _share(run: PastRun) -> float | None:
+def _compute_trained_share(run: FinishedRun) -> float | None:
     """Trained parameters in percent of all; what takes no step trains none."""
     cost = run.result["cost"]
     if run.result.get("validation", {}).get("steps") == 0:
@@ -73,25 +73,25 @@ def _share(run: PastRun) -> float | None:
     return 100 * cost["trained_parameters"] / cost["parameters"] if cost["parameters"] else None
 
 
-def _trained(key: str) -> Callable[[PastRun], float | None]:
+def _make_training_reader(key: str) -> Callable[[FinishedRun], float | None]:
     """A figure of training; what does not train has none, which is not a zero."""
-    read = _figure(key)
+    read = _make_figure_reader(key)
     return lambda run: read(run) if run.trains else None
 
 
-def _cache(run: PastRun) -> float | None:
+def _find_cache_seconds(run: FinishedRun) -> float | None:
     """Seconds of building the kept states or vectors, where this run built them."""
     cache = run.result["cost"].get("cache")
     return float(cache["build_seconds"]) if cache and cache.get("built") else None
 
 
-def _disk(run: PastRun) -> float | None:
+def _measure_disk(run: FinishedRun) -> float | None:
     """MiB of the checkpoint that a run leaves."""
     files = list((run.folder / "checkpoints").glob("*.safetensors"))
     return sum(file.stat().st_size for file in files) / MIB if files else None
 
 
-def plain(value: float) -> str:
+def format_plain(value: float) -> str:
     """Three figures, with k, M, G, T or P for large numbers.
 
     Args:
@@ -101,46 +101,63 @@ def plain(value: float) -> str:
         return "0"
     for limit, sign in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if value >= 0.9995 * limit:
-            return f"{plain(value / (1e3 if sign == 'k' else limit))}{sign}"
+            return f"{format_plain(value / (1e3 if sign == 'k' else limit))}{sign}"
     if value >= 99.95:
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
-def _percent(value: float) -> str:
+def _format_percent(value: float) -> str:
     return f"{value:.2f}" if value else "0"
 
 
 COSTS = (
-    Cost("trained_share", "trained, %", _share, _percent),
-    Cost("tokens", "tokens", _trained("tokens"), plain),
-    Cost("train_flops", "FLOPs", _trained("train_flops"), plain),
-    Cost("train_seconds", "training, s", _trained("train_seconds"), plain),
-    Cost("method_cpu_seconds", "method, CPU s", _of_all("method_cpu_seconds"), plain),
-    Cost(
+    CostKind("trained_share", "trained, %", _compute_trained_share, _format_percent),
+    CostKind("tokens", "tokens", _make_training_reader("tokens"), format_plain),
+    CostKind("train_flops", "FLOPs", _make_training_reader("train_flops"), format_plain),
+    CostKind("train_seconds", "training, s", _make_training_reader("train_seconds"), format_plain),
+    CostKind(
+        "method_cpu_seconds",
+        "method, CPU s",
+        _make_total_reader("method_cpu_seconds"),
+        format_plain,
+    ),
+    CostKind(
         "method_kept_cpu_seconds",
         "with what is kept, CPU s",
-        _with_kept("method_cpu_seconds", "kept_cpu_seconds"),
-        plain,
+        _make_kept_reader("method_cpu_seconds", "kept_cpu_seconds"),
+        format_plain,
     ),
-    Cost("method_seconds", "method, s", _figure("method_seconds"), plain),
-    Cost(
+    CostKind("method_seconds", "method, s", _make_figure_reader("method_seconds"), format_plain),
+    CostKind(
         "method_kept_seconds",
         "with what is kept, s",
-        _with_kept("method_seconds", "kept_seconds"),
-        plain,
+        _make_kept_reader("method_seconds", "kept_seconds"),
+        format_plain,
     ),
-    Cost("seconds", "whole run, s", _figure("seconds"), plain),
-    Cost("cpu_seconds", "CPU, s", _of_all("cpu_seconds"), plain),
-    Cost("cache_build_seconds", "cache building, s", _cache, plain),
-    Cost("peak_mb", "peak memory (sampled), MiB", _of_all("anonymous_peak_mb_sampled"), plain),
-    Cost("largest_rank_peak_mb", "largest process (sampled), MiB", _largest, plain),
-    Cost("device_peak_mb", "peak on the GPU, MiB", _figure("device_peak_mb"), plain),
-    Cost("disk_mb", "on disk, MiB", _disk, plain),
+    CostKind("seconds", "whole run, s", _make_figure_reader("seconds"), format_plain),
+    CostKind("cpu_seconds", "CPU, s", _make_total_reader("cpu_seconds"), format_plain),
+    CostKind("cache_build_seconds", "cache building, s", _find_cache_seconds, format_plain),
+    CostKind(
+        "peak_mb",
+        "peak memory (sampled), MiB",
+        _make_total_reader("anonymous_peak_mb_sampled"),
+        format_plain,
+    ),
+    CostKind(
+        "largest_rank_peak_mb", "largest process (sampled), MiB", _find_largest_rank, format_plain
+    ),
+    CostKind(
+        "device_peak_mb",
+        "peak on the GPU, MiB",
+        _make_figure_reader("device_peak_mb"),
+        format_plain,
+    ),
+    CostKind("disk_mb", "on disk, MiB", _measure_disk, format_plain),
 )
 
 
-def costs(method: Method) -> dict[str, float | None]:
+def compute_costs(method: Method) -> dict[str, float | None]:
     """Mean over a method's runs of each kind of cost, None where no run has it."""
     out: dict[str, float | None] = {}
     for cost in COSTS:
@@ -150,7 +167,7 @@ def costs(method: Method) -> dict[str, float | None]:
 
 
 @dataclass(frozen=True)
-class Basis:
+class CostBasis:
     """By what the methods are set against each other.
 
     Attributes:
@@ -166,7 +183,7 @@ class Basis:
     kept: str = ""
 
 
-def basis(methods: Sequence[Method]) -> Basis:
+def choose_basis(methods: Sequence[Method]) -> CostBasis:
     """One kind of cost for all methods: what each took itself, without floors and tracking.
 
     Args:
@@ -185,7 +202,7 @@ def basis(methods: Sequence[Method]) -> Basis:
     found = _ON_CLOCK if elsewhere else _ON_CPU
     if all(run.result["cost"].get(found.key) is not None for run in runs):
         return found
-    return Basis(
+    return CostBasis(
         "cpu_seconds",
         "CPU seconds",
         "CPU seconds are those of the whole command, with floors, tracking and caches that a run "
@@ -194,11 +211,11 @@ def basis(methods: Sequence[Method]) -> Basis:
     )
 
 
-_ON_CPU = Basis("method_cpu_seconds", "CPU seconds", kept="method_kept_cpu_seconds")
-_ON_CLOCK = Basis("method_seconds", "seconds", kept="method_kept_seconds")
+_ON_CPU = CostBasis("method_cpu_seconds", "CPU seconds", kept="method_kept_cpu_seconds")
+_ON_CLOCK = CostBasis("method_seconds", "seconds", kept="method_kept_seconds")
 
 
-def alike(methods: Sequence[Method]) -> list[str]:
+def find_unlike(methods: Sequence[Method]) -> list[str]:
     """In what the runs' seconds are unlike, so that they may not be compared; empty where not.
 
     What makes a method costs what it costs: only what changes no result is looked at.
@@ -208,24 +225,24 @@ def alike(methods: Sequence[Method]) -> list[str]:
     """
     runs = [run for method in methods for run in method.runs]
     trained = [run for run in runs if run.trains]
-    groups = ((runs, of_seconds("all")), (trained, of_seconds("encoder")))
+    groups = ((runs, list_timing_keys("all")), (trained, list_timing_keys("encoder")))
     unlike = [
         name
         for those, names in groups
         for name in names
-        if len({str(_key(run, name)) for run in those}) > 1
+        if len({str(_find_value(run, name)) for run in those}) > 1
     ]
     for name in ("torch", "cpu"):
         # A run of before the processor was noted may be of any: that is unknown, not unlike.
         said = {run.result.get("versions", {}).get(name) for run in runs}
         unlike += [f"versions.{name}"] if len({str(each) for each in said if each}) > 1 else []
     # The whole command's seconds hold those of the tracking, a method's own do not.
-    if basis(methods).note and len({_key(run, "tracking.wandb") for run in runs}) > 1:
+    if choose_basis(methods).note and len({_find_value(run, "tracking.wandb") for run in runs}) > 1:
         unlike.append("tracking.wandb")
     return unlike
 
 
-def _key(run: PastRun, name: str) -> object:
+def _find_value(run: FinishedRun, name: str) -> object:
     """A value of a run's configuration by its dotted key; None in a run of before the key."""
     node: object = run.config
     for part in name.split("."):

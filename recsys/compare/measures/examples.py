@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.compare.finished_runs import PastRun
-from recsys.config.compose import stored
+from recsys.compare.finished_runs import FinishedRun
+from recsys.config.compose import read_config
 from recsys.data import prepare
-from recsys.data.splits.history import Past
-from recsys.data.tables import fingerprint
+from recsys.data.splits.history import CaseHistories
+from recsys.data.tables import compute_fingerprint
 from recsys.errors import RecsysError
 from recsys.runs.folder import CONFIG
 
@@ -22,7 +22,7 @@ LENGTH = 48
 
 
 @dataclass(frozen=True)
-class Told:
+class CaseText:
     """A case in words.
 
     Attributes:
@@ -34,7 +34,7 @@ class Told:
     history: tuple[tuple[str, str], ...]
 
 
-def short(text: str) -> str:
+def shorten_text(text: str) -> str:
     """The first words of a text on one line, cut between words where one ends early enough."""
     line = " ".join(text.split())
     if len(line) <= LENGTH:
@@ -44,7 +44,9 @@ def short(text: str) -> str:
     return (head if blank and len(head) > LENGTH // 2 else cut).rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def read(run: PastRun, targets: Mapping[int, str]) -> tuple[dict[int, Told], str]:
+def read_case_texts(
+    run: FinishedRun, targets: Mapping[int, str]
+) -> tuple[dict[int, CaseText], str]:
     """Reads the data of a run once, and what it says of some cases.
 
     Args:
@@ -58,20 +60,20 @@ def read(run: PastRun, targets: Mapping[int, str]) -> tuple[dict[int, Told], str
     if not targets:
         return {}, ""
     try:
-        data = stored(run.folder / CONFIG).data
-        tables, split = prepare.prepare(data)
+        data = read_config(run.folder / CONFIG).data
+        tables, split = prepare.prepare_data(data)
     except RecsysError as error:
         return {}, f"Ids only, as the data cannot be loaded: {error}"
-    if fingerprint(tables) != run.result["data"]["fingerprint"]:
+    if compute_fingerprint(tables) != run.result["data"]["fingerprint"]:
         return {}, "Ids only, as the data has changed since the runs."
     texts, items = tables.items["text"], tables.items["item"]
-    past, out = Past(split), {}
+    past, out = CaseHistories(split), {}
     row_of = {str(item): row for row, item in enumerate(items)}
     for case, target in sorted(targets.items()):
-        _, rows = past.items(np.array([case]))
+        _, rows = past.list_items(np.array([case]))
         last = rows[::-1][:LAST].tolist()
-        out[case] = Told(
-            short(texts[row_of[target]]),
-            tuple((str(items[row]), short(texts[row])) for row in last),
+        out[case] = CaseText(
+            shorten_text(texts[row_of[target]]),
+            tuple((str(items[row]), shorten_text(texts[row])) for row in last),
         )
     return out, ""

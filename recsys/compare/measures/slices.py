@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from recsys.compare.finished_runs import PastRun
+from recsys.compare.finished_runs import FinishedRun
 from recsys.config.compose import nearest
 from recsys.errors import ConfigError
-from recsys.metrics.groups import Part, by_column, by_number, by_text
+from recsys.metrics.groups import CaseSlice, slice_by_column, slice_by_number, slice_by_text
 
 DEFAULT = ("cold", "cold_user", "history", "popularity")
 ITEM = "item."
@@ -22,7 +22,9 @@ INSTEAD = {"history": "past"}
 """A column that says the same whatever the method reads: a history is cut at data.max_history."""
 
 
-def columns(runs: Sequence[PastRun], asked: Sequence[str] | None) -> list[tuple[str, pl.DataFrame]]:
+def select_columns(
+    runs: Sequence[FinishedRun], asked: Sequence[str] | None
+) -> list[tuple[str, pl.DataFrame]]:
     """The columns to slice by, each with the cases of the first run that knows it.
 
     Args:
@@ -37,14 +39,14 @@ def columns(runs: Sequence[PastRun], asked: Sequence[str] | None) -> list[tuple[
     for name in DEFAULT if asked is None else asked:
         for wanted in (INSTEAD.get(name, name), name):
             for run in runs:
-                if wanted in _able(run.cases):
+                if wanted in _list_usable(run.cases):
                     found.setdefault(name, run.cases)
         if name not in found and asked is not None:
-            raise ConfigError(_missing(name, runs))
+            raise ConfigError(_describe_missing(name, runs))
     return list(found.items())
 
 
-def _able(frame: pl.DataFrame) -> list[str]:
+def _list_usable(frame: pl.DataFrame) -> list[str]:
     """Columns of some cases that say something of the case alone."""
     return [
         name
@@ -53,9 +55,9 @@ def _able(frame: pl.DataFrame) -> list[str]:
     ]
 
 
-def _missing(name: str, runs: Sequence[PastRun]) -> str:
+def _describe_missing(name: str, runs: Sequence[FinishedRun]) -> str:
     """That no run has a column, and what to do."""
-    known = list(dict.fromkeys(column for run in runs for column in _able(run.cases)))
+    known = list(dict.fromkeys(column for run in runs for column in _list_usable(run.cases)))
     text = f"slices: no run has a column '{name}' of cases to slice by"
     if name in DEFAULT:
         return f"{text}; {runs[0].folder} is of an older version of recsys: run fit again."
@@ -66,7 +68,7 @@ def _missing(name: str, runs: Sequence[PastRun]) -> str:
     )
 
 
-def parts(frame: pl.DataFrame, column: str) -> list[Part]:
+def slice_cases(frame: pl.DataFrame, column: str) -> list[CaseSlice]:
     """The parts of the cases by a column, none empty, together all of them.
 
     Cold cases are apart where the popularity of the target cuts the others.
@@ -76,11 +78,11 @@ def parts(frame: pl.DataFrame, column: str) -> list[Part]:
     if values.dtype == pl.Boolean:
         flags = values.fill_null(False).to_numpy()
         names = ("cold", "warm") if column in ("cold", "cold_user") else ("yes", "no")
-        found = [Part(names[0], flags), Part(names[1], ~flags)]
+        found = [CaseSlice(names[0], flags), CaseSlice(names[1], ~flags)]
     elif column.startswith(ITEM):
-        found = by_column(values, KINDS)
+        found = slice_by_column(values, KINDS)
     elif values.dtype.is_numeric():
-        found = by_number(values, apart=column == "popularity")
+        found = slice_by_number(values, apart=column == "popularity")
     else:
-        found = by_text(values, KINDS)
+        found = slice_by_text(values, KINDS)
     return [part for part in found if part.mask.any()]

@@ -20,7 +20,7 @@ NOTHING = 1e-12
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleCase:
     """One case.
 
     Attributes:
@@ -45,7 +45,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Sides:
+class UserComparison:
     """A method against the baseline, user by user; a user's value is the mean over its cases.
 
     Attributes:
@@ -62,17 +62,17 @@ class Sides:
     better: int
     worse: int
     equal: int
-    gains: list[Example]
-    losses: list[Example]
+    gains: list[ExampleCase]
+    losses: list[ExampleCase]
     note: str = ""
 
 
-def sides(
+def compare_users(
     found: Sequence[Method],
     base: Method,
     values: Mapping[str, Array],
     clusters: NDArray[np.int64],
-) -> list[Sides]:
+) -> list[UserComparison]:
     """Every method but the baseline.
 
     Args:
@@ -82,14 +82,16 @@ def sides(
         clusters: (N,) the user of each case.
     """
     plain = [
-        _side(method, base, values[method.label].mean(0) - values[base.label].mean(0), clusters)
+        _compare_method(
+            method, base, values[method.label].mean(0) - values[base.label].mean(0), clusters
+        )
         for method in found
         if method is not base
     ]
     targets = {e.case: e.target for side in plain for e in (*side.gains, *side.losses)}
-    told, note = reading.read(base.runs[0], targets)
+    told, note = reading.read_case_texts(base.runs[0], targets)
 
-    def titled(examples: list[Example]) -> list[Example]:
+    def add_titles(examples: list[ExampleCase]) -> list[ExampleCase]:
         return [
             replace(each, title=told[each.case].target, history=told[each.case].history)
             if each.case in told
@@ -98,25 +100,27 @@ def sides(
         ]
 
     return [
-        replace(side, gains=titled(side.gains), losses=titled(side.losses), note=note)
+        replace(side, gains=add_titles(side.gains), losses=add_titles(side.losses), note=note)
         for side in plain
     ]
 
 
-def _side(method: Method, base: Method, gain: Array, clusters: NDArray[np.int64]) -> Sides:
+def _compare_method(
+    method: Method, base: Method, gain: Array, clusters: NDArray[np.int64]
+) -> UserComparison:
     defined = ~np.isnan(gain)
     sums = np.bincount(clusters[defined], gain[defined])
     counts = np.bincount(clusters[defined])
     users = sums[counts > 0] / counts[counts > 0]
-    ranks, base_ranks = mean_ranks(method), mean_ranks(base)
+    ranks, base_ranks = compute_mean_ranks(method), compute_mean_ranks(base)
     frame = base.runs[0].cases
 
-    def examples(order: Array) -> list[Example]:
+    def select_examples(order: Array) -> list[ExampleCase]:
         """The first in an order, as long as they say something; equals by the change in rank."""
         change = -np.abs(np.log(ranks / base_ranks))
         places = [at for at in np.lexsort((change, order)) if order[at] < -NOTHING]
         return [
-            Example(
+            ExampleCase(
                 str(frame["user"][int(at)]),
                 str(frame["target"][int(at)]),
                 float(ranks[at]),
@@ -128,17 +132,17 @@ def _side(method: Method, base: Method, gain: Array, clusters: NDArray[np.int64]
         ]
 
     known = np.where(defined, gain, 0.0)
-    return Sides(
+    return UserComparison(
         method.label,
         better=int((users > NOTHING).sum()),
         worse=int((users < -NOTHING).sum()),
         equal=int((np.abs(users) <= NOTHING).sum()),
-        gains=examples(-known),
-        losses=examples(known),
+        gains=select_examples(-known),
+        losses=select_examples(known),
     )
 
 
-def mean_ranks(method: Method) -> Array:
+def compute_mean_ranks(method: Method) -> Array:
     """(N,) rank of the target, mean over runs; among equals the mean of their ranks.
 
     Of a case with several positives it is the rank of the first one.

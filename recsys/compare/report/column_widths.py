@@ -16,7 +16,7 @@ WORDS = 24
 
 
 @dataclass
-class Column:
+class TableColumn:
     """A column of a table as it is laid out.
 
     Attributes:
@@ -30,7 +30,7 @@ class Column:
     most: int
 
 
-def fit(rows: Sequence[Sequence[str]], words: int, room: int) -> list[list[Column]]:
+def fit_columns(rows: Sequence[Sequence[str]], words: int, room: int) -> list[list[TableColumn]]:
     """Lays the columns of a table out in as many blocks as the terminal's width asks for.
 
     A column of numbers is never narrower than its numbers; its head may be cut between words. The
@@ -41,41 +41,41 @@ def fit(rows: Sequence[Sequence[str]], words: int, room: int) -> list[list[Colum
         words: How many columns from the left hold words.
         room: Width of the terminal.
     """
-    first, *others = (_column(rows, at, at < words) for at in range(len(rows[0])))
+    first, *others = (_make_column(rows, at, at < words) for at in range(len(rows[0])))
     first.width = min(first.most, max(first.width, room // 3))
     over = first.width + sum(GAP + column.width for column in others) - room
-    if 0 < over <= first.width - max(NAME, _longest_word(row[0] for row in rows)):
+    if 0 < over <= first.width - max(NAME, _measure_longest_word(row[0] for row in rows)):
         first.width -= over  # a name on two lines rather than a table in two blocks
-    blocks: list[list[Column]] = []
+    blocks: list[list[TableColumn]] = []
     for column in others:
-        if not blocks or _taken(blocks[-1]) + GAP + column.width > room:
-            blocks.append([Column(0, first.width, first.most)])
+        if not blocks or _measure_block(blocks[-1]) + GAP + column.width > room:
+            blocks.append([TableColumn(0, first.width, first.most)])
         blocks[-1].append(column)
     for block in blocks or [[first]]:
         _widen(block, room)
     return blocks or [[first]]
 
 
-def _column(rows: Sequence[Sequence[str]], at: int, words: bool) -> Column:
+def _make_column(rows: Sequence[Sequence[str]], at: int, words: bool) -> TableColumn:
     """A column at its least width."""
     head, *cells = (row[at] for row in rows)
     most = max(map(cell_len, (head, *cells)))
     widest = max(map(cell_len, cells), default=0)
     least = max(min(widest, WORDS) if words else widest, max(map(cell_len, head.split() or [""])))
-    return Column(at, least, most)
+    return TableColumn(at, least, most)
 
 
-def _longest_word(cells: Iterable[str]) -> int:
+def _measure_longest_word(cells: Iterable[str]) -> int:
     return max((cell_len(word) for cell in cells for word in cell.split()), default=0)
 
 
-def _taken(block: Sequence[Column]) -> int:
+def _measure_block(block: Sequence[TableColumn]) -> int:
     return sum(column.width for column in block) + GAP * (len(block) - 1)
 
 
-def _widen(block: Sequence[Column], room: int) -> None:
+def _widen(block: Sequence[TableColumn], room: int) -> None:
     """Gives what is left of the room to the columns that are cut most."""
-    for _ in range(room - _taken(block)):
+    for _ in range(room - _measure_block(block)):
         column = max(block, key=lambda each: each.most - each.width)
         if column.most <= column.width:
             return

@@ -34,13 +34,13 @@ font-size:.875rem}
 """
 
 
-def title(comparison: Comparison) -> str:
+def format_title(comparison: Comparison) -> str:
     """Of the report."""
     count = sum(not row.floor for row in comparison.rows)
     return f"{count} methods by {comparison.question.metric}"
 
 
-def held(comparison: Comparison) -> list[tuple[str, str]]:
+def list_settings(comparison: Comparison) -> list[tuple[str, str]]:
     """What all runs have in common, and how the runs were compared."""
     question = comparison.question
     rows = [(name, str(value)) for name, value in comparison.held.items()]
@@ -53,9 +53,9 @@ def held(comparison: Comparison) -> list[tuple[str, str]]:
     return rows
 
 
-def members(comparison: Comparison) -> table.Table:
+def make_members_table(comparison: Comparison) -> table.TextTable:
     """Which runs each method is made of."""
-    return table.Table(
+    return table.TextTable(
         "Runs",
         ["method", "seed", "folder"],
         [
@@ -67,93 +67,108 @@ def members(comparison: Comparison) -> table.Table:
     )
 
 
-def markdown(comparison: Comparison) -> str:
+def render_markdown(comparison: Comparison) -> str:
     """`report.md`."""
-    safe = printable.markdown
-    lines = [f"# {safe(title(comparison))}", ""]
+    safe = printable.escape_markdown
+    lines = [f"# {safe(format_title(comparison))}", ""]
     lines += [f"**{safe(comparison.verdict)}**", ""] if comparison.verdict else []
     lines += [f"- {safe(sentence)}" for sentence in comparison.sentences]
     lines += ["", *(f"Note: {safe(note)}\n" for note in comparison.notes)]
     lines += ["## Quality and cost", ""]
-    for each in (tables.quality(comparison), tables.cost(comparison), *_beyond(comparison)):
-        lines += table.markdown(each)
+    for each in (
+        tables.make_quality_table(comparison),
+        tables.make_cost_table(comparison),
+        *_make_beyond_tables(comparison),
+    ):
+        lines += table.render_markdown(each)
     if comparison.differences:
-        lines += ["## Differences", "", *table.markdown(tables.differences(comparison))]
+        lines += [
+            "## Differences",
+            "",
+            *table.render_markdown(tables.make_differences_table(comparison)),
+        ]
     if comparison.parts:
         lines += ["## Slices", ""]
-        for each in tables.parts(comparison):
-            lines += table.markdown(each)
+        for each in tables.make_slice_tables(comparison):
+            lines += table.render_markdown(each)
     if comparison.users:
-        lines += ["## Users", "", *table.markdown(tables.users(comparison))]
-        for each in tables.examples(comparison):
-            lines += table.markdown(each)
+        lines += ["## Users", "", *table.render_markdown(tables.make_users_table(comparison))]
+        for each in tables.make_example_tables(comparison):
+            lines += table.render_markdown(each)
     lines += ["## What was held equal", ""]
-    lines += [f"- {safe(name)}: {safe(value)}" for name, value in held(comparison)]
-    return "\n".join([*lines, "", *table.markdown(members(comparison))]).rstrip() + "\n"
+    lines += [f"- {safe(name)}: {safe(value)}" for name, value in list_settings(comparison)]
+    return (
+        "\n".join([*lines, "", *table.render_markdown(make_members_table(comparison))]).rstrip()
+        + "\n"
+    )
 
 
-def latex(comparison: Comparison) -> str:
+def render_latex(comparison: Comparison) -> str:
     """`table.tex`: quality, differences, cost, measures and slices, to be included by a document.
 
     What stands in it of users is left out, with the examples.
     """
-    found = [tables.quality(comparison)]
+    found = [tables.make_quality_table(comparison)]
     if comparison.differences:
-        found.append(tables.differences(comparison))
-    found += [tables.cost(comparison), *_beyond(comparison), *tables.parts(comparison)]
-    lines = [line for each in found for line in table.latex(each)]
+        found.append(tables.make_differences_table(comparison))
+    found += [
+        tables.make_cost_table(comparison),
+        *_make_beyond_tables(comparison),
+        *tables.make_slice_tables(comparison),
+    ]
+    lines = [line for each in found for line in table.render_latex(each)]
     return "\n".join([r"% needs \usepackage{booktabs} and \usepackage{graphicx}", *lines])
 
 
-def _beyond(comparison: Comparison) -> list[table.Table]:
+def _make_beyond_tables(comparison: Comparison) -> list[table.TextTable]:
     """The measures beyond accuracy, where any run looked at them."""
-    found = tables.beyond_accuracy(comparison)
+    found = tables.make_beyond_table(comparison)
     return [] if found is None else [found]
 
 
-def page(comparison: Comparison) -> str:
+def render_html(comparison: Comparison) -> str:
     """`report.html`."""
     lines = [
-        *style.opening(title(comparison), RULES),
+        *style.render_opening(format_title(comparison), RULES),
         *(
-            [f'<p class="verdict">{printable.page(comparison.verdict)}</p>']
+            [f'<p class="verdict">{printable.escape_html(comparison.verdict)}</p>']
             if comparison.verdict
             else []
         ),
         '<ul class="says">',
-        *(f"<li>{printable.page(sentence)}</li>" for sentence in comparison.sentences),
+        *(f"<li>{printable.escape_html(sentence)}</li>" for sentence in comparison.sentences),
         "</ul>",
-        *(f'<p class="note">{printable.page(note)}</p>' for note in comparison.notes),
+        *(f'<p class="note">{printable.escape_html(note)}</p>' for note in comparison.notes),
         "<h2>Quality</h2>",
-        *table.page(tables.quality(comparison)),
-        *_differences(comparison),
+        *table.render_html(tables.make_quality_table(comparison)),
+        *_render_differences(comparison),
         "<h2>Cost</h2>",
-        *_figure(
-            plots.pareto(comparison),
+        *_render_figure(
+            plots.draw_pareto(comparison),
             "Mean with interval over seeds and users. The dashed line joins the Pareto front, in "
             "bold: no other method is both better and cheaper, without what is kept between runs. "
             "Dotted: floors, of which only means are known.",
         ),
-        *table.page(tables.cost(comparison)),
-        *(line for each in _beyond(comparison) for line in table.page(each)),
-        *_curves(comparison),
-        *_slices(comparison),
-        *_users(comparison),
+        *table.render_html(tables.make_cost_table(comparison)),
+        *(line for each in _make_beyond_tables(comparison) for line in table.render_html(each)),
+        *_render_curves(comparison),
+        *_render_slices(comparison),
+        *_render_users(comparison),
         "<h2>What was held equal</h2>",
-        *style.described(held(comparison)),
-        *table.page(members(comparison)),
+        *style.render_definitions(list_settings(comparison)),
+        *table.render_html(make_members_table(comparison)),
         "</body></html>",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _figure(svg: str, caption: str) -> Sequence[str]:
+def _render_figure(svg: str, caption: str) -> Sequence[str]:
     if not svg:
         return []
-    return [f"<figure>{svg}<figcaption>{printable.page(caption)}</figcaption></figure>"]
+    return [f"<figure>{svg}<figcaption>{printable.escape_html(caption)}</figcaption></figure>"]
 
 
-def _differences(comparison: Comparison) -> list[str]:
+def _render_differences(comparison: Comparison) -> list[str]:
     if not comparison.differences:
         return []
     caption = "Difference of the means with interval over seeds and users, not corrected."
@@ -161,33 +176,35 @@ def _differences(comparison: Comparison) -> list[str]:
         caption += f" Shaded: differences within the margin of {comparison.question.margin:g}."
     return [
         "<h2>Differences</h2>",
-        *_figure(plots.forest(comparison), caption),
-        *table.page(tables.differences(comparison)),
+        *_render_figure(plots.draw_forest(comparison), caption),
+        *table.render_html(tables.make_differences_table(comparison)),
     ]
 
 
-def _curves(comparison: Comparison) -> list[str]:
-    drawn = plots.curves(comparison)
+def _render_curves(comparison: Comparison) -> list[str]:
+    drawn = plots.draw_curves(comparison)
     if not drawn:
         return []
     caption = "A line is a run, a dot a validation. Names stand at the height of the mean end."
-    return ["<h2>Learning curves</h2>", *_figure(drawn, caption)]
+    return ["<h2>Learning curves</h2>", *_render_figure(drawn, caption)]
 
 
-def _slices(comparison: Comparison) -> list[str]:
+def _render_slices(comparison: Comparison) -> list[str]:
     if not comparison.parts:
         return []
-    lines = ["<h2>Slices</h2>", plots.legend(comparison)]
-    for drawn, each in zip(plots.parts(comparison), tables.parts(comparison), strict=True):
-        lines += _figure(drawn, "Mean with interval over seeds and users; not corrected.")
-        lines += table.page(each)
+    lines = ["<h2>Slices</h2>", plots.render_legend(comparison)]
+    for drawn, each in zip(
+        plots.draw_slices(comparison), tables.make_slice_tables(comparison), strict=True
+    ):
+        lines += _render_figure(drawn, "Mean with interval over seeds and users; not corrected.")
+        lines += table.render_html(each)
     return lines
 
 
-def _users(comparison: Comparison) -> list[str]:
+def _render_users(comparison: Comparison) -> list[str]:
     if not comparison.users:
         return []
-    lines = ["<h2>Users</h2>", *table.page(tables.users(comparison))]
-    for each in tables.examples(comparison):
-        lines += table.page(each)
+    lines = ["<h2>Users</h2>", *table.render_html(tables.make_users_table(comparison))]
+    for each in tables.make_example_tables(comparison):
+        lines += table.render_html(each)
     return lines

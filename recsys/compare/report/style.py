@@ -38,13 +38,13 @@ DARK = {
 }
 
 
-def _variables(colours: dict[str, str]) -> str:
+def _format_variables(colours: dict[str, str]) -> str:
     return ";".join(f"--{name}:{colour}" for name, colour in colours.items())
 
 
 STYLE = (
-    f":root{{color-scheme:light dark;{_variables(LIGHT)}}}\n"
-    f"@media(prefers-color-scheme:dark){{:root{{{_variables(DARK)}}}}}"
+    f":root{{color-scheme:light dark;{_format_variables(LIGHT)}}}\n"
+    f"@media(prefers-color-scheme:dark){{:root{{{_format_variables(DARK)}}}}}"
     """
 *{box-sizing:border-box}
 body{margin:0 auto;padding:2rem 1.25rem 4rem;max-width:76rem;background:var(--page);
@@ -73,14 +73,14 @@ dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 )
 
 
-def opening(heading: str, rules: str) -> list[str]:
+def render_opening(heading: str, rules: str) -> list[str]:
     """The first lines of a page, up to its heading.
 
     Args:
         heading: Title of the page, as plain text.
         rules: CSS of this page alone.
     """
-    safe = printable.page(heading)
+    safe = printable.escape_html(heading)
     return [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -90,9 +90,10 @@ def opening(heading: str, rules: str) -> list[str]:
     ]
 
 
-def described(rows: list[tuple[str, str]]) -> list[str]:
+def render_definitions(rows: list[tuple[str, str]]) -> list[str]:
     """The lines of a list of names and what they stand for."""
     lines = [
-        f"<dt>{printable.page(name)}</dt><dd>{printable.page(value)}</dd>" for name, value in rows
+        f"<dt>{printable.escape_html(name)}</dt><dd>{printable.escape_html(value)}</dd>"
+        for name, value in rows
     ]
     return ["<dl>", *lines, "</dl>"]

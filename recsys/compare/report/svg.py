@@ -20,12 +20,12 @@ COLOURS = 8
 Box = tuple[float, float, float, float]
 
 
-def width(text: str) -> float:
+def measure_text(text: str) -> float:
     """About how wide a text is."""
     return WIDE * SIZE * len(text)
 
 
-def cut(text: str, room: float) -> str:
+def truncate_text(text: str, room: float) -> str:
     """A text that fits into a width, its middle left out where it is longer."""
     letters = max(5, int(room / (WIDE * SIZE)))
     if len(text) <= letters:
@@ -34,7 +34,7 @@ def cut(text: str, room: float) -> str:
     return f"{text[:left]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - (letters - 1 - left) :]}"
 
 
-def ticks(low: float, high: float, count: int = 6) -> list[float]:
+def compute_ticks(low: float, high: float, count: int = 6) -> list[float]:
     """Round numbers within a span, about as many as asked for."""
     if not high > low:
         return [low]
@@ -46,7 +46,7 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
     return [round(at * step, 12) for at in range(first, last + 1)]
 
 
-def log_ticks(low: float, high: float) -> list[float]:
+def compute_log_ticks(low: float, high: float) -> list[float]:
     """Powers of ten within a span of numbers above zero, with as many multiples as it needs.
 
     Over three powers and more none, else 2 and 5 times each; all nine where that leaves fewer than
@@ -62,7 +62,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Scale:
+class AxisScale:
     """Places of numbers along an axis.
 
     Attributes:
@@ -86,25 +86,25 @@ class Scale:
             value, low, high = math.log(value), math.log(low), math.log(high)
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
-    def ticks(self, count: int = 6) -> list[float]:
+    def compute_ticks(self, count: int = 6) -> list[float]:
         """Round numbers on the axis."""
-        found = log_ticks(self.low, self.high) if self.log else []
-        return found if len(found) > 2 else ticks(self.low, self.high, count)
+        found = compute_log_ticks(self.low, self.high) if self.log else []
+        return found if len(found) > 2 else compute_ticks(self.low, self.high, count)
 
 
-def spanning(
+def make_scale(
     values: Sequence[float], start: float, end: float, *, log: bool = False, room: float = 0.06
-) -> Scale:
+) -> AxisScale:
     """A scale on which all values lie, with some room at both ends."""
     low, high = min(values), max(values)
     if log:
         factor = max((high / low) ** room, 1.25)
-        return Scale(low / factor, high * factor, start, end, log=True)
+        return AxisScale(low / factor, high * factor, start, end, log=True)
     span = (high - low) or abs(high) or 1.0
-    return Scale(low - room * span, high + room * span, start, end)
+    return AxisScale(low - room * span, high + room * span, start, end)
 
 
-def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+def spread_places(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places moved as little as keeps `gap` between them, in their order, within low and high.
 
     Where they do not fit, they are as far apart as there is room.
@@ -125,7 +125,7 @@ def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> 
     return out
 
 
-def overlap(a: Box, b: Box) -> float:
+def compute_overlap(a: Box, b: Box) -> float:
     """Area that two boxes (left, top, right, bottom) share."""
     wide = min(a[2], b[2]) - max(a[0], b[0])
     high = min(a[3], b[3]) - max(a[1], b[1])
@@ -133,7 +133,7 @@ def overlap(a: Box, b: Box) -> float:
 
 
 @dataclass
-class Drawing:
+class SvgDrawing:
     """A drawing in the making.
 
     Attributes:
@@ -148,24 +148,24 @@ class Drawing:
     label: str
     parts: list[str] = field(default_factory=list)
 
-    def line(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
+    def draw_line(self, x1: float, y1: float, x2: float, y2: float, kind: str) -> None:
         """A straight line; `kind` is its class."""
         self.parts.append(
             f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
         )
 
-    def rect(self, x: float, y: float, wide: float, high: float, kind: str) -> None:
+    def draw_rect(self, x: float, y: float, wide: float, high: float, kind: str) -> None:
         """A filled rectangle."""
         self.parts.append(
             f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{high:.1f}"/>'
         )
 
-    def path(self, points: Sequence[tuple[float, float]], kind: str, title: str = "") -> None:
+    def draw_path(self, points: Sequence[tuple[float, float]], kind: str, title: str = "") -> None:
         """A line through points."""
         d = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        self.parts.append(f'<path class="{kind}" d="{d}">{_title(title)}</path>')
+        self.parts.append(f'<path class="{kind}" d="{d}">{_render_title(title)}</path>')
 
-    def text(
+    def draw_text(
         self, x: float, y: float, text: str, kind: str = "", anchor: str = "start", turn: int = 0
     ) -> None:
         """A text whose middle height is at y."""
@@ -173,40 +173,41 @@ class Drawing:
         name = f' class="{kind}"' if kind else ""
         self.parts.append(
             f'<text{name} x="{x:.1f}" y="{y + 0.35 * SIZE:.1f}" text-anchor="{anchor}"{turned}>'
-            f"{printable.page(text)}</text>"
+            f"{printable.escape_html(text)}</text>"
         )
 
-    def mark(self, x: float, y: float, series: int, title: str, size: float = 5.0) -> None:
+    def draw_mark(self, x: float, y: float, series: int, title: str, size: float = 5.0) -> None:
         """The mark of a series, with a text that shows when pointed at."""
         self.parts.append(
-            f'<g class="mark s{series % COLOURS}">{shape(x, y, series, size)}{_title(title)}</g>'
+            f'<g class="mark s{series % COLOURS}">{draw_shape(x, y, series, size)}'
+            f"{_render_title(title)}</g>"
         )
 
-    def frame(self, x: Scale, y: Scale | None, x_title: str, y_title: str = "") -> None:
+    def draw_axes(self, x: AxisScale, y: AxisScale | None, x_title: str, y_title: str = "") -> None:
         """Grid, numbers and titles of the axes; without y only those of x."""
         top, bottom = (y.end, y.start) if y is not None else (4.0, self.high - 40)
-        for value in x.ticks():
+        for value in x.compute_ticks():
             at = x(value)
-            self.line(at, top, at, bottom, "grid")
-            self.text(at, bottom + 13, number(value), "tick", "middle")
-        self.text((x.start + x.end) / 2, bottom + 32, x_title, "title", "middle")
+            self.draw_line(at, top, at, bottom, "grid")
+            self.draw_text(at, bottom + 13, format_number(value), "tick", "middle")
+        self.draw_text((x.start + x.end) / 2, bottom + 32, x_title, "title", "middle")
         if y is not None:
-            for value in y.ticks():
-                self.line(x.start, y(value), x.end, y(value), "grid")
-                self.text(x.start - 7, y(value), number(value), "tick", "end")
-            self.text(13, (y.start + y.end) / 2, y_title, "title", "middle", turn=-90)
+            for value in y.compute_ticks():
+                self.draw_line(x.start, y(value), x.end, y(value), "grid")
+                self.draw_text(x.start - 7, y(value), format_number(value), "tick", "end")
+            self.draw_text(13, (y.start + y.end) / 2, y_title, "title", "middle", turn=-90)
 
     def render(self) -> str:
         """The SVG element."""
         return (
             f'<svg viewBox="0 0 {self.wide:.0f} {self.high:.0f}" role="img" '
-            f'aria-label="{printable.page(self.label)}" style="max-width:{self.wide:.0f}px">'
+            f'aria-label="{printable.escape_html(self.label)}" style="max-width:{self.wide:.0f}px">'
             + "".join(self.parts)
             + "</svg>"
         )
 
 
-def shape(x: float, y: float, series: int, size: float) -> str:
+def draw_shape(x: float, y: float, series: int, size: float) -> str:
     """Circle, square, diamond or triangle."""
     kind = series // COLOURS % 4
     if kind == 0:
@@ -220,11 +221,11 @@ def shape(x: float, y: float, series: int, size: float) -> str:
     return f'<polygon points="{points}"/>'
 
 
-def _title(text: str) -> str:
-    return f"<title>{printable.page(text)}</title>" if text else ""
+def _render_title(text: str) -> str:
+    return f"<title>{printable.escape_html(text)}</title>" if text else ""
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A number at a tick."""
     if value and abs(value) >= 10000:
         for limit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -257,13 +258,13 @@ def place_labels(
     half = SIZE * 0.7
     for at in sorted(range(len(texts)), key=lambda i: (points[i][1], i)):
         x, y = points[at]
-        wide = width(texts[at])
+        wide = measure_text(texts[at])
         found: list[tuple[float, Box, tuple[float, float, str, bool]]] = []
         for rank, (dx, dy, anchor) in enumerate(_PLACES):
             left = {"start": x + dx, "end": x + dx - wide, "middle": x + dx - wide / 2}[anchor]
             box = (left, y + dy - half, left + wide, y + dy + half)
-            outside = (box[2] - box[0]) * (box[3] - box[1]) - overlap(box, inside)
-            cost = 50 * outside + 10 * sum(overlap(box, other) for other in taken) + rank
+            outside = (box[2] - box[0]) * (box[3] - box[1]) - compute_overlap(box, inside)
+            cost = 50 * outside + 10 * sum(compute_overlap(box, other) for other in taken) + rank
             found.append((cost, box, (x + dx, y + dy, anchor, abs(dy) > 20)))
         _, box, out[at] = min(found, key=lambda each: each[0])
         taken.append(box)

@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from recsys import printable
-from recsys.compare.report.column_widths import GAP, Column, fit
+from recsys.compare.report.column_widths import GAP, TableColumn, fit_columns
 
 _LINES = Box("    \n    \n ── \n    \n ── \n ── \n    \n    \n")
 """A line under the head and one between sections, and none beside the columns."""
@@ -23,7 +23,7 @@ PAGE = 85
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A table of texts.
 
     Attributes:
@@ -45,21 +45,23 @@ class Table:
     name: str = ""
 
 
-def rich(table: Table, console: Console) -> None:
+def print_table(table: TextTable, console: Console) -> None:
     """Prints a table as wide as the terminal; nothing in it is taken for markup or acts on it.
 
     A table that is wider is printed in blocks, each with the first column, so that no number is
     cut and no column has a letter a line.
     """
-    console.print(Text(f"\n{printable.line(table.title)}", style="bold"))
-    lines = [[printable.line(cell) for cell in row] for row in (table.head, *table.rows)]
-    for number, block in enumerate(fit(lines, table.words, console.width)):
-        console.print(*([""] if number else []), _block(table, lines, block), sep="\n")
+    console.print(Text(f"\n{printable.escape_line(table.title)}", style="bold"))
+    lines = [[printable.escape_line(cell) for cell in row] for row in (table.head, *table.rows)]
+    for number, block in enumerate(fit_columns(lines, table.words, console.width)):
+        console.print(*([""] if number else []), _make_block(table, lines, block), sep="\n")
     if table.note:
-        console.print(Text(printable.line(table.note), style="dim"))
+        console.print(Text(printable.escape_line(table.note), style="dim"))
 
 
-def _block(table: Table, lines: Sequence[Sequence[str]], columns: Sequence[Column]) -> RichTable:
+def _make_block(
+    table: TextTable, lines: Sequence[Sequence[str]], columns: Sequence[TableColumn]
+) -> RichTable:
     """Some columns of a table, of the widths that were found."""
     out = RichTable(box=_LINES, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
     for column in columns:
@@ -73,72 +75,75 @@ def _block(table: Table, lines: Sequence[Sequence[str]], columns: Sequence[Colum
     return out
 
 
-def markdown(table: Table) -> list[str]:
+def render_markdown(table: TextTable) -> list[str]:
     """The lines of a Markdown table."""
 
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(map(printable.markdown, cells)) + " |"
+    def format_row(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(map(printable.escape_markdown, cells)) + " |"
 
     marks = ["---" if at < table.words else "---:" for at in range(len(table.head))]
-    title, note = printable.markdown(table.title), printable.markdown(table.note)
-    lines = [f"**{title}**", "", line(table.head), "| " + " | ".join(marks) + " |"]
-    lines += [line(row) for row in table.rows]
+    title, note = printable.escape_markdown(table.title), printable.escape_markdown(table.note)
+    lines = [f"**{title}**", "", format_row(table.head), "| " + " | ".join(marks) + " |"]
+    lines += [format_row(row) for row in table.rows]
     return [*lines, "", *([note, ""] if note else [])]
 
 
-def _wide(table: Table) -> bool:
+def _is_wide(table: TextTable) -> bool:
     """Whether a table is wider than a page of text, by its letters."""
     rows = [table.head, *table.rows]
     columns = [max(len(row[at]) for row in rows) for at in range(len(table.head))]
     return sum(columns) + 2 * len(columns) > PAGE
 
 
-def latex(table: Table) -> list[str]:
+def render_latex(table: TextTable) -> list[str]:
     """The lines of a LaTeX table; it needs the packages booktabs and, to fit a page, graphicx."""
 
-    def line(cells: Sequence[str]) -> str:
-        return "    " + " & ".join(printable.latex(cell) for cell in cells) + r" \\"
+    def format_row(cells: Sequence[str]) -> str:
+        return "    " + " & ".join(printable.escape_latex(cell) for cell in cells) + r" \\"
 
     marks = "l" * table.words + "r" * (len(table.head) - table.words)
-    wide = _wide(table)
+    wide = _is_wide(table)
     lines = [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{printable.latex(table.title)}}}",
+        rf"  \caption{{{printable.escape_latex(table.title)}}}",
         *([rf"  \label{{tab:{LABEL.sub('-', table.name)}}}"] if table.name else []),
         *([r"  \resizebox{\linewidth}{!}{%"] if wide else []),
         rf"  \begin{{tabular}}{{{marks}}}",
         r"    \toprule",
-        line(table.head),
+        format_row(table.head),
         r"    \midrule",
     ]
     for number, row in enumerate(table.rows):
         if number in table.rules and number:
             lines.append(r"    \midrule")
-        lines.append(line(row))
+        lines.append(format_row(row))
     lines += [r"    \bottomrule", r"  \end{tabular}" + ("}" if wide else "")]
     if table.note:
-        lines.append(rf"  \par\smallskip{{\footnotesize {printable.latex(table.note)}}}")
+        lines.append(rf"  \par\smallskip{{\footnotesize {printable.escape_latex(table.note)}}}")
     return [*lines, r"\end{table}", ""]
 
 
-def page(table: Table) -> list[str]:
+def render_html(table: TextTable) -> list[str]:
     """The lines of an HTML table that scrolls by itself where it is wide."""
 
-    def cells(tag: str, row: Sequence[str]) -> str:
+    def format_cells(tag: str, row: Sequence[str]) -> str:
         kinds = [' class="word"' if at < table.words else "" for at in range(len(row))]
         return "".join(
-            f"<{tag}{kind}>{printable.page(cell)}</{tag}>"
+            f"<{tag}{kind}>{printable.escape_html(cell)}</{tag}>"
             for kind, cell in zip(kinds, row, strict=True)
         )
 
     lines = [
         '<div class="scroll"><table>',
-        f"<caption><span>{printable.page(table.title)}</span></caption>",
+        f"<caption><span>{printable.escape_html(table.title)}</span></caption>",
     ]
-    lines += [f"<thead><tr>{cells('th', table.head)}</tr></thead>", "<tbody>"]
+    lines += [f"<thead><tr>{format_cells('th', table.head)}</tr></thead>", "<tbody>"]
     for number, row in enumerate(table.rows):
         rule = ' class="rule"' if number in table.rules and number else ""
-        lines.append(f"<tr{rule}>{cells('td', row)}</tr>")
+        lines.append(f"<tr{rule}>{format_cells('td', row)}</tr>")
     lines += ["</tbody></table></div>"]
-    return [*lines, *([f'<p class="note">{printable.page(table.note)}</p>'] if table.note else [])]
+    return [
+        *lines,
+        *([f'<p class="note">{printable.escape_html(table.note)}</p>'] if table.note else []),
+    ]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from recsys.compare.outcome import Comparison, Difference, Row
-from recsys.compare.report.sentences import equivalent, points, shown
-from recsys.compare.short_names import called
+from recsys.compare.outcome import BaselineDifference, Comparison, MethodRow
+from recsys.compare.report.sentences import format_points, is_equivalent, is_significant
+from recsys.compare.short_names import shorten_label
 
 BETTER, WORSE, APART = "better", "worse", "not told apart"
 
 
-def write(comparison: Comparison, names: Mapping[str, str] | None = None) -> str:
+def describe_verdict(comparison: Comparison, names: Mapping[str, str] | None = None) -> str:
     """One to three sentences; differences as they are tested, baselines by the means.
 
     Args:
@@ -19,69 +19,72 @@ def write(comparison: Comparison, names: Mapping[str, str] | None = None) -> str
         names: Short names of methods by their labels; None for the labels.
     """
     brief = names or {}
-    parts = [_contrasts(comparison, brief), _baselines(comparison, brief)]
+    parts = [_describe_contrasts(comparison, brief), _describe_baselines(comparison, brief)]
     return " ".join(part for part in parts if part)
 
 
-def _contrasts(comparison: Comparison, brief: Mapping[str, str]) -> str:
+def _describe_contrasts(comparison: Comparison, brief: Mapping[str, str]) -> str:
     """Which methods differ from the baseline of the contrasts."""
     question = comparison.question
     base = brief.get(question.baseline, question.baseline)
     if not comparison.differences:
         (row, *_) = comparison.rows
         spread = row.metrics.get(question.metric)
-        value = "" if spread is None else f", {points(spread.mean)} {question.metric}"
+        value = "" if spread is None else f", {format_points(spread.mean)} {question.metric}"
         return f"One method: {brief.get(row.label, row.label)}{value}."
     if len(comparison.differences) == 1:
-        return _single(comparison, brief, base)
+        return _describe_contrast(comparison, brief, base)
     groups: dict[str, list[str]] = {}
     for each in sorted(comparison.differences, key=lambda d: -d.found.difference):
-        size = points(each.found.difference, True)
+        size = format_points(each.found.difference, True)
         name = f"{brief.get(each.label, each.label)} ({size})"
-        groups.setdefault(_finding(comparison, each), []).append(name)
+        groups.setdefault(_classify_difference(comparison, each), []).append(name)
     told = "; ".join(f"{finding}: {', '.join(found)}" for finding, found in groups.items())
     return f"By {question.metric}, against {base}: {told}."
 
 
-def _single(comparison: Comparison, brief: Mapping[str, str], base: str) -> str:
+def _describe_contrast(comparison: Comparison, brief: Mapping[str, str], base: str) -> str:
     """What one contrast shows."""
     (difference,) = comparison.differences
-    question, finding = comparison.question, _finding(comparison, difference)
+    question, finding = comparison.question, _classify_difference(comparison, difference)
     name, size = brief.get(difference.label, difference.label), difference.found.difference
     if finding in (BETTER, WORSE):
-        return (
-            f"{name} is {finding} than {base} by {points(abs(size))} points of {question.metric}."
-        )
+        points = format_points(abs(size))
+        return f"{name} is {finding} than {base} by {points} points of {question.metric}."
     if finding == APART:
-        return f"{name} and {base} are not told apart ({points(size, True)} {question.metric})."
-    return f"{name} and {base} are {finding} of {question.metric} ({points(size, True)})."
+        return (
+            f"{name} and {base} are not told apart ({format_points(size, True)} {question.metric})."
+        )
+    return f"{name} and {base} are {finding} of {question.metric} ({format_points(size, True)})."
 
 
-def _finding(comparison: Comparison, difference: Difference) -> str:
-    if shown(difference, comparison.alpha):
+def _classify_difference(comparison: Comparison, difference: BaselineDifference) -> str:
+    if is_significant(difference, comparison.alpha):
         return BETTER if difference.found.difference > 0 else WORSE
-    if equivalent(difference, comparison.alpha):
+    if is_equivalent(difference, comparison.alpha):
         margin = comparison.question.margin
         return f"within {margin:g} point{'' if margin == 1 else 's'}"
     return APART
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     """a; a and b; a, b and c."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _baselines(comparison: Comparison, brief: Mapping[str, str]) -> str:
+def _describe_baselines(comparison: Comparison, brief: Mapping[str, str]) -> str:
     """Which trained methods are above the best of what does not train."""
     metric = comparison.question.metric
-    trained = [(row, mean) for row in comparison.rows if row.trains for mean in _mean(row, metric)]
+    trained = [
+        (row, mean) for row in comparison.rows if row.trains for mean in _find_mean(row, metric)
+    ]
     others = [
-        (row, mean) for row in comparison.rows if not row.trains for mean in _mean(row, metric)
+        (row, mean) for row in comparison.rows if not row.trains for mean in _find_mean(row, metric)
     ]
     if not trained or not others:
         return ""
     best, least = max(others, key=lambda each: each[1])
-    which = f"{called(best.label, brief)} ({points(least)})"
+    which = f"{shorten_label(best.label, brief)} ({format_points(least)})"
     best_of = which if len(others) == 1 else f"the best baseline, {which}"
     above = [row for row, mean in trained if mean > least]
     below = [row for row, mean in trained if mean <= least]
@@ -93,35 +96,38 @@ def _baselines(comparison: Comparison, brief: Mapping[str, str]) -> str:
         who = {1: names[below[0].label], 2: "Neither"}.get(len(below), f"None of the {len(below)}")
         text = f"{who} is{' not' if len(below) == 1 else ''} above {best_of}, by the means"
     else:
-        over, under = (_listed([names[row.label] for row in rows]) for rows in (above, below))
+        over, under = (_join_names([names[row.label] for row in rows]) for rows in (above, below))
         verb = "is" if len(above) == 1 else "are"
-        text = f"{over} {verb} above {best_of}, by the means; {under} {_not(below)}"
+        text = f"{over} {verb} above {best_of}, by the means; {under} {_format_negation(below)}"
     close = [
-        f"{names[row.label]} ({points(row.interval.low)} to {points(row.interval.high)})"
+        f"{names[row.label]} ({format_points(row.interval.low)} to "
+        f"{format_points(row.interval.high)})"
         for row, _ in trained
         if row.interval is not None
         and row.interval.low <= least <= row.interval.high
-        and not _tested(comparison, row, best)
+        and not _is_tested(comparison, row, best)
     ]
     if close:
         percent, s = f"{100 * comparison.question.level:g} %", "s" if len(close) > 1 else ""
         text += (
-            f". The {points(least)} of {called(best.label, brief)} lies within the {percent} "
-            f"interval{s} of {_listed(close)}: not shown to differ by {'these' if s else 'this'}"
+            f". The {format_points(least)} of {shorten_label(best.label, brief)} lies within the "
+            f"{percent} "
+            f"interval{s} of {_join_names(close)}: not shown to differ by "
+            f"{'these' if s else 'this'}"
         )
     return f"{text}."
 
 
-def _tested(comparison: Comparison, row: Row, best: Row) -> bool:
+def _is_tested(comparison: Comparison, row: MethodRow, best: MethodRow) -> bool:
     """Whether a contrast of the two, which is told before, says more than one's interval."""
     return not best.floor and comparison.question.baseline in (row.label, best.label)
 
 
-def _not(rows: Sequence[Row]) -> str:
+def _format_negation(rows: Sequence[MethodRow]) -> str:
     return "is not" if len(rows) == 1 else "are not"
 
 
-def _mean(row: Row, metric: str) -> list[float]:
+def _find_mean(row: MethodRow, metric: str) -> list[float]:
     """The mean of a row, or nothing where it has none."""
     spread = row.metrics.get(metric)
     return [] if spread is None else [spread.mean]

@@ -6,32 +6,32 @@ from collections.abc import Iterable, Sequence
 
 from recsys import printable
 from recsys.boards import specification as board
-from recsys.boards.offline_run import Logged, load
-from recsys.boards.specification import Board, Key, Panel, Runs, Section
-from recsys.compare.measures.case_values import prefix
+from recsys.boards.offline_run import LoggedRun, read_logged_run
+from recsys.boards.specification import BoardSpec, LoggedKey, PanelSpec, RunSet, SectionSpec
+from recsys.compare.measures.case_values import find_prefix
 from recsys.compare.measures.cost import COSTS
-from recsys.compare.methods import Method, identity
+from recsys.compare.methods import Method, make_identity
 from recsys.compare.outcome import Comparison
 from recsys.compare.report import page, table, tables
-from recsys.compare.report.table import Table
+from recsys.compare.report.table import TextTable
 from recsys.config.compose import AXES, Node
 
 OPEN_SLICES = ("cold", "cold_user", "history", "popularity")
 """Slices by numbers of ours: the others would send what stands in a column of the user's."""
 
 
-WHOLE = Key("summary", "cost/cpu_seconds", title="CPU, s")
+WHOLE = LoggedKey("summary", "cost/cpu_seconds", title="CPU, s")
 
 
-def _costs(comparison: Comparison) -> list[Key]:
+def _costs(comparison: Comparison) -> list[LoggedKey]:
     """The seconds that the methods are set against each other by, then the whole command's."""
     names = {cost.key: cost.title for cost in COSTS}
     key = comparison.basis.key
-    own = Key("summary", f"cost/{key}", title=names[key])
+    own = LoggedKey("summary", f"cost/{key}", title=names[key])
     return list(dict.fromkeys((own, WHOLE)))
 
 
-def specification(comparison: Comparison, methods: Sequence[Method], entity: str) -> Board:
+def specification(comparison: Comparison, methods: Sequence[Method], entity: str) -> BoardSpec:
     """The workspace and the report of a comparison; figures and configuration only, no texts.
 
     Args:
@@ -43,11 +43,13 @@ def specification(comparison: Comparison, methods: Sequence[Method], entity: str
         ConfigError: A run was not logged to Weights & Biases, or they lie in several projects.
         DataError: A file of a run is damaged.
     """
-    by_folder = {run.folder: load(run.folder) for method in methods for run in method.runs}
-    project, logged = board.only_project(by_folder), list(by_folder.values())
+    by_folder = {
+        run.folder: read_logged_run(run.folder) for method in methods for run in method.runs
+    }
+    project, logged = board.find_project(by_folder), list(by_folder.values())
     runs = tuple(
         # Of one method, these are the same in all its runs: they join its seeds.
-        Runs(
+        RunSet(
             method.label,
             ids=tuple(by_folder[run.folder].id for run in method.runs),
             by=("architecture.name",),
@@ -55,47 +57,52 @@ def specification(comparison: Comparison, methods: Sequence[Method], entity: str
         for method in methods
     )
     names = tuple(each.name for each in runs)
-    scores = board.known((Key("summary", name) for name in _scores(comparison, methods)), logged)
+    scores = board.select_known_keys(
+        (LoggedKey("summary", name) for name in _scores(comparison, methods)), logged
+    )
     ids = tuple(run.id for run in logged)
-    found = Board(
-        title=f"{page.title(comparison)}: {comparison.question.family}",
+    found = BoardSpec(
+        title=f"{page.format_title(comparison)}: {comparison.question.family}",
         project=project,
         entity=entity,
-        workspace=Runs("compared runs", ids=ids, by=_telling(methods, logged)),
+        workspace=RunSet("compared runs", ids=ids, by=_telling(methods, logged)),
         runs=runs,
-        columns=board.known((*scores, *_costs(comparison)), logged),
+        columns=board.select_known_keys((*scores, *_costs(comparison)), logged),
         sections=(
             _findings(comparison),
-            Section("Quality", _markdown(_quality(comparison)), names, _quality_panels(scores)),
-            Section(
+            SectionSpec("Quality", _markdown(_quality(comparison)), names, _quality_panels(scores)),
+            SectionSpec(
                 "Quality against cost",
-                _markdown([tables.cost(comparison)]),
+                _markdown([tables.make_cost_table(comparison)]),
                 names,
                 _cost_panels(scores, _costs(comparison), logged),
             ),
             *_training(methods, names, logged),
-            Section("Configurations", "", names, (Panel("comparer", "what differs"),)),
-            Section("What was held equal", _held(comparison)),
+            SectionSpec("Configurations", "", names, (PanelSpec("comparer", "what differs"),)),
+            SectionSpec("What was held equal", _held(comparison)),
         ),
     )
-    board.check(found, logged)
+    board.check_board(found, logged)
     return found
 
 
 def _scores(comparison: Comparison, methods: Sequence[Method]) -> list[str]:
     """Keys of the test metrics, that in question first."""
     columns = dict.fromkeys((comparison.question.metric, *comparison.columns))
-    before = prefix(methods[0].runs[0])
+    before = find_prefix(methods[0].runs[0])
     return [f"test/{name if name.startswith(before) else before + name}" for name in columns]
 
 
-def _telling(methods: Sequence[Method], logged: Sequence[Logged]) -> tuple[str, ...]:
+def _telling(methods: Sequence[Method], logged: Sequence[LoggedRun]) -> tuple[str, ...]:
     """Keys of the configuration that tell the methods apart: choices on the axes, if they do."""
-    nodes = [identity(method.runs[0]) for method in methods]
+    nodes = [make_identity(method.runs[0]) for method in methods]
     unlike = dict.fromkeys(key for node in nodes for key in node)
     keys = sorted(unlike, key=lambda key: key.removesuffix(".name") not in AXES)
     told: list[str] = []
-    for key in (key.name for key in board.known((Key("config", key) for key in keys), logged)):
+    for key in (
+        key.name
+        for key in board.select_known_keys((LoggedKey("config", key) for key in keys), logged)
+    ):
         if _kinds(nodes, [*told, key]) > _kinds(nodes, told):
             told.append(key)
     return tuple(told) or ("architecture.name",)
@@ -106,64 +113,64 @@ def _kinds(nodes: Sequence[Node], keys: Sequence[str]) -> int:
     return len({tuple(str(node.get(key)) for key in keys) for node in nodes})
 
 
-def _findings(comparison: Comparison) -> Section:
+def _findings(comparison: Comparison) -> SectionSpec:
     """What the comparison says."""
-    safe = printable.markdown
+    safe = printable.escape_markdown
     lines = [f"**{safe(comparison.verdict)}**", ""] if comparison.verdict else []
     lines += [f"- {safe(sentence)}" for sentence in comparison.sentences]
     lines += ["", *(f"Note: {safe(note)}\n" for note in comparison.notes)]
-    return Section("Findings", "\n".join(lines).strip())
+    return SectionSpec("Findings", "\n".join(lines).strip())
 
 
-def _quality(comparison: Comparison) -> list[Table]:
+def _quality(comparison: Comparison) -> list[TextTable]:
     """Tables of quality, without examples and without what stands in a user's column."""
     columns = list(dict.fromkeys(part.column for part in comparison.parts))
     slices = [
         each
-        for column, each in zip(columns, tables.parts(comparison), strict=True)
+        for column, each in zip(columns, tables.make_slice_tables(comparison), strict=True)
         if column in OPEN_SLICES
     ]
-    differences = [tables.differences(comparison)] if comparison.differences else []
-    users = [tables.users(comparison)] if comparison.users else []
-    return [tables.quality(comparison), *differences, *slices, *users]
+    differences = [tables.make_differences_table(comparison)] if comparison.differences else []
+    users = [tables.make_users_table(comparison)] if comparison.users else []
+    return [tables.make_quality_table(comparison), *differences, *slices, *users]
 
 
-def _markdown(found: Iterable[Table]) -> str:
-    return "\n".join(line for each in found for line in table.markdown(each)).strip()
+def _markdown(found: Iterable[TextTable]) -> str:
+    return "\n".join(line for each in found for line in table.render_markdown(each)).strip()
 
 
-def _quality_panels(scores: Sequence[Key]) -> tuple[Panel, ...]:
-    return tuple(Panel("bar", key.name, (key,)) for key in scores)
+def _quality_panels(scores: Sequence[LoggedKey]) -> tuple[PanelSpec, ...]:
+    return tuple(PanelSpec("bar", key.name, (key,)) for key in scores)
 
 
 def _cost_panels(
-    scores: Sequence[Key], seconds: Sequence[Key], logged: Sequence[Logged]
-) -> tuple[Panel, ...]:
+    scores: Sequence[LoggedKey], seconds: Sequence[LoggedKey], logged: Sequence[LoggedRun]
+) -> tuple[PanelSpec, ...]:
     """The metric in question against each kind of cost."""
     costs = (
         *seconds,
-        Key("summary", "cost/train_seconds"),
-        Key("summary", "cost/trained_parameters"),
+        LoggedKey("summary", "cost/train_seconds"),
+        LoggedKey("summary", "cost/trained_parameters"),
     )
     return tuple(
-        Panel("scatter", f"{scores[0].name} against {cost.name}", (cost, scores[0]))
-        for cost in board.known(costs, logged)
+        PanelSpec("scatter", f"{scores[0].name} against {cost.name}", (cost, scores[0]))
+        for cost in board.select_known_keys(costs, logged)
         if scores
     )
 
 
 def _training(
-    methods: Sequence[Method], names: tuple[str, ...], logged: Sequence[Logged]
-) -> list[Section]:
+    methods: Sequence[Method], names: tuple[str, ...], logged: Sequence[LoggedRun]
+) -> list[SectionSpec]:
     """Curves over optimiser steps, where a run has them."""
     monitors = dict.fromkeys(
         f"val/{run.config['evaluation']['monitor']}" for method in methods for run in method.runs
     )
     panels = curves(monitors, logged)
-    return [Section("Training", "", names, panels)] if panels else []
+    return [SectionSpec("Training", "", names, panels)] if panels else []
 
 
-def curves(monitors: Iterable[str], logged: Sequence[Logged]) -> tuple[Panel, ...]:
+def curves(monitors: Iterable[str], logged: Sequence[LoggedRun]) -> tuple[PanelSpec, ...]:
     """Panels of validation, loss, learning rate and distance from the start, by step.
 
     Args:
@@ -174,13 +181,13 @@ def curves(monitors: Iterable[str], logged: Sequence[Logged]) -> tuple[Panel, ..
     wanted = [name for name in monitors if name in names]
     wanted += [name for name in ("train/loss", "val/loss") if name in names]
     wanted += [name for name in names if name.startswith(("lr/", "distance/", "grad_norm/"))]
-    return tuple(Panel("line", name, (Key("history", name),)) for name in wanted)
+    return tuple(PanelSpec("line", name, (LoggedKey("history", name),)) for name in wanted)
 
 
 def _held(comparison: Comparison) -> str:
     """What the runs have in common."""
     held = (
-        (printable.markdown(name), printable.markdown(value))
-        for name, value in page.held(comparison)
+        (printable.escape_markdown(name), printable.escape_markdown(value))
+        for name, value in page.list_settings(comparison)
     )
     return "\n".join(f"- {name}: {value}" for name, value in held)

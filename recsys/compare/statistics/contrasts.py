@@ -30,8 +30,15 @@ from typing import Literal
 import numpy as np
 
 from recsys.compare.statistics import power
-from recsys.compare.statistics.resampling import Reference, bootstrap, flips
-from recsys.compare.statistics.variance import Array, Clusters, Parts, checked, defined, parts
+from recsys.compare.statistics.resampling import ReferenceDistribution, bootstrap_errors, flip_signs
+from recsys.compare.statistics.variance import (
+    Array,
+    Clusters,
+    VarianceComponents,
+    check_values,
+    compute_components,
+    select_defined,
+)
 from recsys.errors import DataError
 
 ENDS = 1e-4
@@ -41,7 +48,7 @@ FARTHEST = 1e6
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanEstimate:
     """A method's mean over seeds and cases, with its interval.
 
     Attributes:
@@ -96,9 +103,9 @@ class Contrast:
     about: Literal["methods", "models"]
 
 
-def estimate(
+def estimate_mean(
     values: Array, clusters: Clusters, *, level: float = 0.95, draws: int = 2000, seed: int = 0
-) -> Estimate:
+) -> MeanEstimate:
     """A method's mean with an interval from a bootstrap over seeds and users at once.
 
     Args:
@@ -112,17 +119,17 @@ def estimate(
     Raises:
         DataError: Shapes that do not fit, infinite values, or fewer than two users.
     """
-    _options(level, draws, None, None)
-    values, clusters = checked("a", values, clusters)
-    (values,), clusters = defined([values], clusters)
-    source = parts([values], clusters)
-    drawn = bootstrap(source, draws, np.random.default_rng(seed))
+    _check_options(level, draws, None, None)
+    values, clusters = check_values("a", values, clusters)
+    (values,), clusters = select_defined([values], clusters)
+    source = compute_components([values], clusters)
+    drawn = bootstrap_errors(source, draws, np.random.default_rng(seed))
     tail = (1 - level) / 2
     low, high = source.mean + np.quantile(drawn, [tail, 1 - tail]) * np.sqrt(source.variance)
-    return Estimate(source.mean, float(low), float(high), level)
+    return MeanEstimate(source.mean, float(low), float(high), level)
 
 
-def contrast(
+def compute_contrast(
     a: Array,
     b: Array,
     clusters: Clusters,
@@ -144,8 +151,8 @@ def contrast(
         clusters: User of each case, `(N,)`, whole numbers.
         margin: Difference up to which the methods count as equivalent, in the metric's unit.
         seed_variance: Variance of a run's mean, pooled over other methods: stands in for a method
-            with one run (`pooled_seed_variance`).
-        seed_degrees: Its degrees of freedom (`pooled_seed_degrees`); 2 are one method's 3 runs.
+            with one run (`pool_seed_variance`).
+        seed_degrees: Its degrees of freedom (`pool_seed_degrees`); 2 are one method's 3 runs.
         level: Coverage of the interval, 0 to 1.
         size: Error rate of the test that `smallest` speaks of. Of a family of m contrasts it is
             alpha / m: what passes that is rejected by Holm's procedure whatever the others do.
@@ -157,32 +164,32 @@ def contrast(
         DataError: Shapes that do not fit, infinite values, fewer than two users, or an option out
             of its range.
     """
-    _options(level, draws, margin, size)
+    _check_options(level, draws, margin, size)
     if seed_variance is not None and not (seed_variance >= 0 and seed_degrees >= 1):
         raise DataError(
             f"seed_variance={seed_variance} with seed_degrees={seed_degrees}: give a variance of "
             "at least 0 and at least one degree of freedom."
         )
-    a, b = checked("a", a, clusters)[0], checked("b", b, clusters)[0]
-    (a, b), clusters = defined([a, b], np.asarray(clusters))
+    a, b = check_values("a", a, clusters)[0], check_values("b", b, clusters)[0]
+    (a, b), clusters = select_defined([a, b], np.asarray(clusters))
     known = None if seed_variance is None else (seed_variance, seed_degrees)
-    source = parts([a, b], clusters, known)
+    source = compute_components([a, b], clusters, known)
     flipping, repeating = np.random.default_rng(seed).spawn(2)
-    reference = flips(source, draws, flipping)
-    low, high = ends(reference, 1 - level)
+    reference = flip_signs(source, draws, flipping)
+    low, high = compute_interval(reference, 1 - level)
     smallest = None
     if size is not None:
-        extra = power.growth([a, b], clusters, source)
-        smallest = power.smallest(source, size, extra, repeating)
+        extra = power.compute_variance_growth([a, b], clusters, source)
+        smallest = power.compute_detectable_difference(source, size, extra, repeating)
     return Contrast(
         difference=source.mean,
         low=low,
         high=high,
         level=level,
-        p=reference.p(),
-        effect=_effect(source),
+        p=reference.compute_p(),
+        effect=_compute_effect(source),
         smallest=smallest,
-        equivalent=None if margin is None else equivalence(reference, margin),
+        equivalent=None if margin is None else compute_equivalence_p(reference, margin),
         seeds=(a.shape[0], b.shape[0]),
         cases=a.shape[1],
         clusters=source.sizes.size,
@@ -190,7 +197,7 @@ def contrast(
     )
 
 
-def pooled_seed_variance(methods: Sequence[Array]) -> float | None:
+def pool_seed_variance(methods: Sequence[Array]) -> float | None:
     """Variance of a run's mean, pooled over the methods with two or more runs.
 
     Args:
@@ -203,7 +210,7 @@ def pooled_seed_variance(methods: Sequence[Array]) -> float | None:
     Raises:
         DataError: An array that is not `(S, N)`, or without a case.
     """
-    degrees = pooled_seed_degrees(methods)
+    degrees = pool_seed_degrees(methods)
     squares = 0.0
     for values in methods:
         kept = values[:, ~np.isnan(values).any(axis=0)]
@@ -213,8 +220,8 @@ def pooled_seed_variance(methods: Sequence[Array]) -> float | None:
     return squares / degrees if degrees else None
 
 
-def pooled_seed_degrees(methods: Sequence[Array]) -> int:
-    """Degrees of freedom of `pooled_seed_variance`: runs less one, summed over the methods.
+def pool_seed_degrees(methods: Sequence[Array]) -> int:
+    """Degrees of freedom of `pool_seed_variance`: runs less one, summed over the methods.
 
     Raises:
         DataError: An array that is not `(S, N)`.
@@ -227,7 +234,7 @@ def pooled_seed_degrees(methods: Sequence[Array]) -> int:
     return sum(values.shape[0] - 1 for values in methods)
 
 
-def holm(ps: Sequence[float]) -> list[float]:
+def adjust_holm(ps: Sequence[float]) -> list[float]:
     """Adjusted p values of a family of tests (Holm 1979, "A simple sequentially rejective...").
 
     Those at most alpha are rejected with a chance of at most alpha that any is wrong, whatever
@@ -252,7 +259,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def _options(level: float, draws: int, margin: float | None, size: float | None) -> None:
+def _check_options(level: float, draws: int, margin: float | None, size: float | None) -> None:
     """Refuses options out of their range."""
     if not 0 < level < 1:
         raise DataError(f"level={level}: the coverage must lie between 0 and 1, such as 0.95.")
@@ -264,7 +271,7 @@ def _options(level: float, draws: int, margin: float | None, size: float | None)
         raise DataError(f"margin={margin}: the margin of equivalence must be greater than 0.")
 
 
-def ends(reference: Reference, size: float) -> tuple[float, float]:
+def compute_interval(reference: ReferenceDistribution, size: float) -> tuple[float, float]:
     """Lowest and highest true difference that the test does not reject.
 
     Of so few users that no signs of theirs can be rejected, nothing can be left out: then the
@@ -278,12 +285,14 @@ def ends(reference: Reference, size: float) -> tuple[float, float]:
     error = float(np.sqrt(source.variance))
     reach = 4 * error + abs(source.mean)
     return (
-        source.mean - _reach(reference, -1, size, reach, error),
-        source.mean + _reach(reference, 1, size, reach, error),
+        source.mean - _search_end(reference, -1, size, reach, error),
+        source.mean + _search_end(reference, 1, size, reach, error),
     )
 
 
-def _reach(reference: Reference, side: int, size: float, most: float, error: float) -> float:
+def _search_end(
+    reference: ReferenceDistribution, side: int, size: float, most: float, error: float
+) -> float:
     """How far the difference may lie on one side of the observed one without being rejected."""
     from scipy.optimize import brentq
 
@@ -291,22 +300,22 @@ def _reach(reference: Reference, side: int, size: float, most: float, error: flo
     if not error:
         return 0.0
 
-    def kept(distance: float) -> float:
-        p = reference.p(reference.parts.mean + side * distance)
+    def compute_log_ratio(distance: float) -> float:
+        p = reference.compute_p(reference.parts.mean + side * distance)
         return float(np.log(p / size))  # nearly a parabola, where p itself is a bell
 
-    while kept(far) > 0:
+    while compute_log_ratio(far) > 0:
         if far > FARTHEST * error:
             return most
         near, far = far, 2 * far
     # Zero is the difference that everybody looks at: the interval and the test agree on it.
     zero = -side * reference.parts.mean
     if near < zero < far:
-        near, far = (zero, far) if kept(zero) > 0 else (near, zero)
-    return float(brentq(kept, near, far, xtol=ENDS * error, rtol=ENDS))
+        near, far = (zero, far) if compute_log_ratio(zero) > 0 else (near, zero)
+    return float(brentq(compute_log_ratio, near, far, xtol=ENDS * error, rtol=ENDS))
 
 
-def equivalence(reference: Reference, margin: float) -> float:
+def compute_equivalence_p(reference: ReferenceDistribution, margin: float) -> float:
     """Larger p of the tests that the difference is not above -margin, not below margin.
 
     The reference is that of the interval: p is under alpha where the interval of level
@@ -317,11 +326,11 @@ def equivalence(reference: Reference, margin: float) -> float:
         margin: Difference that does not matter, in the metric's unit.
     """
     mean = reference.parts.mean
-    sides = [(reference.p(side * margin) / 2, mean * side < margin) for side in (-1, 1)]
+    sides = [(reference.compute_p(side * margin) / 2, mean * side < margin) for side in (-1, 1)]
     return max(p if within else 1 - p for p, within in sides)
 
 
-def _effect(source: Parts) -> float:
+def _compute_effect(source: VarianceComponents) -> float:
     """Mean of the users' differences over their standard deviation."""
     users = source.totals / source.sizes
     mean, deviation = users.mean(), users.std(ddof=1)

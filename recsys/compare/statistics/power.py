@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.compare.statistics.resampling import pooled_degrees
-from recsys.compare.statistics.variance import Array, Clusters, Parts, Seeds
+from recsys.compare.statistics.resampling import pool_degrees
+from recsys.compare.statistics.variance import Array, Clusters, SeedVariance, VarianceComponents
 
 POWER = 0.8
 REPETITIONS = 128
@@ -27,7 +27,9 @@ NODES = 40  # of a spread's law; half of them in its upper tenth, down to `TAIL`
 TAIL = 1e-6
 
 
-def smallest(parts: Parts, size: float, extra: float, rng: np.random.Generator) -> float:
+def compute_detectable_difference(
+    parts: VarianceComponents, size: float, extra: float, rng: np.random.Generator
+) -> float:
     """The true difference that the test at `size` finds in about 80 % of repetitions or more.
 
     Args:
@@ -47,14 +49,16 @@ def smallest(parts: Parts, size: float, extra: float, rng: np.random.Generator) 
         total = sum(source.spread for source in sources)
         # Satterthwaite's: a doubt of the sum, not a bar that has to hold in every constellation.
         degrees = total**2 / sum(s.spread**2 / s.degrees for s in sources)
-        doubt = _spread_out(degrees, rng)
+        doubt = _sample_chi_squared(degrees, rng)
     for source in sources:
         whole = np.maximum(source.spread / doubt, source.residual)
         true += whole - source.residual
-        shown.append(whole * _spread_out(source.degrees, rng))
+        shown.append(whole * _sample_chi_squared(source.degrees, rng))
     users, found = parts.users, 0.0
     for _ in range(ROUNDS):
-        found = _found(_bars(users, sources, shown, size), np.sqrt(users + true))
+        found = _solve_difference(
+            _compute_thresholds(users, sources, shown, size), np.sqrt(users + true)
+        )
         grown = parts.users + extra * found
         if grown <= 1.02 * users:
             break
@@ -62,7 +66,9 @@ def smallest(parts: Parts, size: float, extra: float, rng: np.random.Generator) 
     return found
 
 
-def growth(methods: list[Array], clusters: Clusters, parts: Parts) -> float:
+def compute_variance_growth(
+    methods: list[Array], clusters: Clusters, parts: VarianceComponents
+) -> float:
     """Variance over users that a method's further hits bring, per unit of the mean.
 
     Args:
@@ -83,7 +89,7 @@ def growth(methods: list[Array], clusters: Clusters, parts: Parts) -> float:
     return float(np.square(totals).sum()) / (mass * float(parts.sizes.sum())) if mass else 0.0
 
 
-def _spread_out(degrees: float, rng: np.random.Generator) -> Array:
+def _sample_chi_squared(degrees: float, rng: np.random.Generator) -> Array:
     """Chi-squared / degrees, one draw from each of `REPETITIONS` equal parts of its law."""
     from scipy.special import gammaincinv
 
@@ -91,7 +97,7 @@ def _spread_out(degrees: float, rng: np.random.Generator) -> Array:
     return np.asarray(gammaincinv(degrees / 2, chances), dtype=np.float64) / (degrees / 2)
 
 
-def _found(bars: Array, deviations: Array) -> float:
+def _solve_difference(bars: Array, deviations: Array) -> float:
     """True difference at which the share `POWER` of the repetitions passes its bar.
 
     A repetition passes where the difference and its normal error lie above the bar.
@@ -106,7 +112,9 @@ def _found(bars: Array, deviations: Array) -> float:
     return high
 
 
-def _bars(users: float, sources: list[Seeds], shown: list[Array], size: float) -> Array:
+def _compute_thresholds(
+    users: float, sources: list[SeedVariance], shown: list[Array], size: float
+) -> Array:
     """Difference from which on the test rejects, by repetition.
 
     Args:
@@ -119,7 +127,7 @@ def _bars(users: float, sources: list[Seeds], shown: list[Array], size: float) -
 
     if not sources:
         return np.full(REPETITIONS, float(erfcinv(size)) * np.sqrt(2 * users))
-    variances, weights = _laws(sources, shown)
+    variances, weights = _compute_variance_laws(sources, shown)
     scale = np.sqrt(2 * (users + variances))
     low, high = np.zeros(REPETITIONS), float(erfcinv(size)) * scale.max(axis=1)
     for _ in range(HALVINGS):
@@ -129,30 +137,33 @@ def _bars(users: float, sources: list[Seeds], shown: list[Array], size: float) -
     return np.asarray(high, dtype=np.float64)
 
 
-def _laws(sources: list[Seeds], shown: list[Array]) -> tuple[Array, Array]:
+def _compute_variance_laws(sources: list[SeedVariance], shown: list[Array]) -> tuple[Array, Array]:
     """Laws of the runs' variance as the test would draw it: nodes by repetition, and weights."""
     residual = sum(source.residual for source in sources)
     total = np.sum(shown, axis=0)
     if len({source.degrees for source in sources}) == 1:
         kinds = [
-            [Seeds(float(spread), 0.0, s.degrees) for s, spread in zip(sources, each, strict=True)]
+            [
+                SeedVariance(float(spread), 0.0, s.degrees)
+                for s, spread in zip(sources, each, strict=True)
+            ]
             for each in np.transpose(shown)
         ]
-        degrees = np.array([pooled_degrees(kind) or sources[0].degrees for kind in kinds])
+        degrees = np.array([pool_degrees(kind) or sources[0].degrees for kind in kinds])
         rounded, place = np.unique(degrees.round(1), return_inverse=True)
-        factors, weights = _nodes(rounded, NODES)
+        factors, weights = _compute_nodes(rounded, NODES)
         return np.maximum(total[:, None] * factors[place] - residual, 0.0), weights
     count = NODES // 3  # two laws are crossed
     laws, weight = [], np.ones(1)
     for source, spread in zip(sources, shown, strict=True):
-        factors, weights = _nodes(np.full(1, source.degrees), count)
+        factors, weights = _compute_nodes(np.full(1, source.degrees), count)
         laws.append(np.maximum(spread[:, None] * factors - source.residual, 0.0))
         weight = np.outer(weight, weights).ravel()
     first, second = laws
     return (first[:, :, None] + second[:, None, :]).reshape(len(first), -1), weight
 
 
-def _nodes(degrees: Array, count: int) -> tuple[Array, Array]:
+def _compute_nodes(degrees: Array, count: int) -> tuple[Array, Array]:
     """Nodes of degrees / chi-squared, `(len(degrees), count)`, and their weights, `(count,)`."""
     from scipy.special import gammaincinv
 

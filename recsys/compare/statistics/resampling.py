@@ -33,15 +33,15 @@ from functools import cached_property
 
 import numpy as np
 
-from recsys.compare.statistics.variance import Array, Parts, Seeds
+from recsys.compare.statistics.variance import Array, SeedVariance, VarianceComponents
 
 BLOCK = 200_000  # weights held at a time: 1.6 MB in float64, which stays in the cache
 COPIED = 4_000  # draws of the runs: several beside each draw of the users, if these are fewer
 TIE = 1e-9  # relative: two statistics closer than this are the same one, rounded
-SHARING = 1.25  # exponent of the shares in `pooled_degrees`
+SHARING = 1.25  # exponent of the shares in `pool_degrees`
 
 
-def pooled_degrees(seeds: Sequence[Seeds]) -> float | None:
+def pool_degrees(seeds: Sequence[SeedVariance]) -> float | None:
     """Degrees of freedom of the sum of the spreads of sources that have as many runs each.
 
     Args:
@@ -57,7 +57,9 @@ def pooled_degrees(seeds: Sequence[Seeds]) -> float | None:
     return float(seeds[0].degrees / sum((s.spread / total) ** SHARING for s in seeds))
 
 
-def runs_drawn(parts: Parts, shape: tuple[int, ...], rng: np.random.Generator) -> Array | None:
+def sample_run_variances(
+    parts: VarianceComponents, shape: tuple[int, ...], rng: np.random.Generator
+) -> Array | None:
     """Variances of the mean through the runs alone, drawn from what the runs tell of them.
 
     Args:
@@ -71,10 +73,10 @@ def runs_drawn(parts: Parts, shape: tuple[int, ...], rng: np.random.Generator) -
     seeds = [source for source in parts.seeds if source.spread > 0]
     if not seeds:
         return None
-    degrees = pooled_degrees(seeds)
+    degrees = pool_degrees(seeds)
     if degrees is not None:
         total = sum(source.spread for source in seeds)
-        seeds = [Seeds(total, sum(source.residual for source in seeds), degrees)]
+        seeds = [SeedVariance(total, sum(source.residual for source in seeds), degrees)]
     out = np.zeros(shape)
     for source in seeds:
         doubt = rng.chisquare(source.degrees, size=shape) / source.degrees
@@ -83,7 +85,7 @@ def runs_drawn(parts: Parts, shape: tuple[int, ...], rng: np.random.Generator) -
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceDistribution:
     """What the studentised difference may be where the true one is known, by random signs.
 
     Attributes:
@@ -93,11 +95,11 @@ class Reference:
         runs: Variances through the runs, `(copies, draws)`; None where runs have no spread.
     """
 
-    parts: Parts
+    parts: VarianceComponents
     sums: Array
     runs: Array | None
 
-    def p(self, true: float = 0.0) -> float:
+    def compute_p(self, true: float = 0.0) -> float:
         """Two-sided p of the observed difference if the true one is `true`.
 
         Without a further difference a user's one is as likely as its negative (Fisher 1935, "The
@@ -113,16 +115,16 @@ class Reference:
         parts = self.parts
         far = abs(parts.mean - true) * (1 - TIE)
         if self.runs is None:
-            errors, deviations = self._users(true)
+            errors, deviations = self._compute_user_errors(true)
             if parts.variance == 0:  # then only a draw without variance can be as far
-                return _share((deviations == 0) & (errors != 0)) if far else 1.0
-            return _share(np.abs(errors) >= far / np.sqrt(parts.variance) * deviations)
+                return _compute_share((deviations == 0) & (errors != 0)) if far else 1.0
+            return _compute_share(np.abs(errors) >= far / np.sqrt(parts.variance) * deviations)
         from scipy.special import erfc
 
         errors, deviations, scale = self._with_runs
         bounds = far / np.sqrt(parts.variance) * deviations
         both = erfc((bounds - errors) / scale) + erfc((bounds + errors) / scale)
-        return _share(both / 2)
+        return _compute_share(both / 2)
 
     @cached_property
     def _with_runs(self) -> tuple[Array, Array, Array]:
@@ -133,11 +135,11 @@ class Reference:
         """
         if self.runs is None:
             raise ValueError("without runs the users' signs are flipped around the hypothesis")
-        errors, deviations = self._users(self.parts.mean)
+        errors, deviations = self._compute_user_errors(self.parts.mean)
         scale = np.sqrt(2 * np.maximum(self.runs, 1e-30 * self.parts.variance))
         return errors, deviations, scale
 
-    def _users(self, around: float) -> tuple[Array, Array]:
+    def _compute_user_errors(self, around: float) -> tuple[Array, Array]:
         """Errors through the users' signs and their deviations with the runs', `(draws,)` each.
 
         Args:
@@ -152,19 +154,25 @@ class Reference:
         return errors, np.sqrt(np.maximum(spread, parts.residual) + parts.runs)
 
 
-def flips(parts: Parts, draws: int, rng: np.random.Generator) -> Reference:
+def flip_signs(
+    parts: VarianceComponents, draws: int, rng: np.random.Generator
+) -> ReferenceDistribution:
     """Signs of the users' differences flipped at random and variances of the runs, drawn."""
     users, totals, sizes = parts.sizes.size, parts.totals, parts.sizes
     columns = np.stack([totals, sizes, totals * sizes, np.square(sizes)], axis=1)
 
-    def signs(rows: int) -> Array:
+    def sample_signs(rows: int) -> Array:
         return 2 * rng.integers(0, 2, size=(rows, users), dtype=np.int8).astype(np.float64) - 1
 
-    sums = np.concatenate([drawn @ columns for drawn in _blocks(signs, draws, users)])
-    return Reference(parts, sums, runs_drawn(parts, (_copies(draws), draws), rng))
+    sums = np.concatenate(
+        [drawn @ columns for drawn in _iterate_blocks(sample_signs, draws, users)]
+    )
+    return ReferenceDistribution(
+        parts, sums, sample_run_variances(parts, (_count_copies(draws), draws), rng)
+    )
 
 
-def bootstrap(parts: Parts, draws: int, rng: np.random.Generator) -> Array:
+def bootstrap_errors(parts: VarianceComponents, draws: int, rng: np.random.Generator) -> Array:
     """Studentised errors of a mean, users drawn with replacement and runs drawn anew, at once.
 
     The variance over users is not computed again from the resample: with rare hits it may have
@@ -173,16 +181,18 @@ def bootstrap(parts: Parts, draws: int, rng: np.random.Generator) -> Array:
     users = parts.sizes.size
     columns = np.stack([parts.centred, parts.sizes], axis=1)
 
-    def weights(rows: int) -> Array:
+    def sample_weights(rows: int) -> Array:
         chosen = rng.integers(0, users, size=(rows, users)) + np.arange(rows)[:, None] * users
         return (
             np.bincount(chosen.ravel(), minlength=rows * users).reshape(rows, users).astype(float)
         )
 
-    sums = np.concatenate([drawn @ columns for drawn in _blocks(weights, draws, users)])
-    shape = (_copies(draws), draws)
+    sums = np.concatenate(
+        [drawn @ columns for drawn in _iterate_blocks(sample_weights, draws, users)]
+    )
+    shape = (_count_copies(draws), draws)
     errors = np.broadcast_to(np.sqrt(users / (users - 1)) * sums[:, 0] / sums[:, 1], shape)
-    runs = runs_drawn(parts, shape, rng)
+    runs = sample_run_variances(parts, shape, rng)
     if runs is not None:
         errors = errors + np.sqrt(runs) * rng.standard_normal(shape)
     doubt = rng.chisquare(users - 1, size=shape) / (users - 1)
@@ -191,18 +201,18 @@ def bootstrap(parts: Parts, draws: int, rng: np.random.Generator) -> Array:
     return np.where(errors == 0, 0.0, out).ravel()
 
 
-def _copies(draws: int) -> int:
+def _count_copies(draws: int) -> int:
     """Draws of the runs beside each draw of the users."""
     return max(1, COPIED // draws)
 
 
-def _share(hits: np.ndarray) -> float:
+def _compute_share(hits: np.ndarray) -> float:
     """Share of the draws, the observed case being one of them."""
     draws = hits.shape[-1]
     return float((hits.mean() * draws + 1) / (draws + 1))
 
 
-def _blocks(make: Callable[[int], Array], draws: int, users: int) -> Iterator[Array]:
+def _iterate_blocks(make: Callable[[int], Array], draws: int, users: int) -> Iterator[Array]:
     """Matrices `(rows, users)` of `draws` rows together, of bounded memory each."""
     step = max(1, BLOCK // users)
     for start in range(0, draws, step):

@@ -34,7 +34,7 @@ ROUNDING = 1e-12  # relative; sums of the same numbers in another order differ b
 
 
 @dataclass(frozen=True)
-class Seeds:
+class SeedVariance:
     """What is known of one method's spread over runs; variances are of the method's mean.
 
     Attributes:
@@ -54,7 +54,7 @@ class Seeds:
 
 
 @dataclass(frozen=True)
-class Parts:
+class VarianceComponents:
     """A mean, or a difference of two means, with the sources of its variance.
 
     Attributes:
@@ -67,7 +67,7 @@ class Parts:
     mean: float
     totals: Array
     sizes: Array
-    seeds: tuple[Seeds, ...]
+    seeds: tuple[SeedVariance, ...]
 
     @property
     def centred(self) -> Array:
@@ -97,7 +97,7 @@ class Parts:
         return self.users + self.runs
 
 
-def checked(name: str, values: Array, clusters: Clusters) -> tuple[Array, Clusters]:
+def check_values(name: str, values: Array, clusters: Clusters) -> tuple[Array, Clusters]:
     """The same arrays as `(S, N)` float64 and `(N,)` integers.
 
     Raises:
@@ -118,7 +118,7 @@ def checked(name: str, values: Array, clusters: Clusters) -> tuple[Array, Cluste
     return values, clusters.astype(np.int64)
 
 
-def defined(methods: Sequence[Array], clusters: Clusters) -> tuple[list[Array], Clusters]:
+def select_defined(methods: Sequence[Array], clusters: Clusters) -> tuple[list[Array], Clusters]:
     """The cases with a value in every run of every method.
 
     Raises:
@@ -134,9 +134,9 @@ def defined(methods: Sequence[Array], clusters: Clusters) -> tuple[list[Array], 
     return [values[:, keep] for values in methods], kept
 
 
-def parts(
+def compute_components(
     methods: Sequence[Array], clusters: Clusters, known: tuple[float, int] | None = None
-) -> Parts:
+) -> VarianceComponents:
     """Sources of variance of one method's mean, or of the first's less the second's.
 
     Args:
@@ -150,15 +150,15 @@ def parts(
         np.array([np.bincount(code, run, sizes.size) for run in values], dtype=np.float64)
         for values in methods
     ]
-    seeds = [_seeds(totals, sizes) for totals in rows if totals.shape[0] > 1]
+    seeds = [_compute_seed_variance(totals, sizes) for totals in rows if totals.shape[0] > 1]
     single = sum(totals.shape[0] == 1 for totals in rows)
     if known is not None and single:  # one figure, whose error both methods share
-        seeds.append(Seeds(single * known[0], 0.0, known[1]))
+        seeds.append(SeedVariance(single * known[0], 0.0, known[1]))
     means = [totals.mean(axis=0) for totals in rows]
     totals = means[0] - means[1] if len(means) == 2 else means[0]
     scale = max(float(np.abs(mean).max()) for mean in means)
     totals = np.where(np.abs(totals) <= ROUNDING * scale, 0.0, totals)
-    return Parts(
+    return VarianceComponents(
         mean=float(totals.sum() / sizes.sum()),
         totals=totals,
         sizes=sizes,
@@ -166,7 +166,7 @@ def parts(
     )
 
 
-def _seeds(totals: Array, sizes: Array) -> Seeds:
+def _compute_seed_variance(totals: Array, sizes: Array) -> SeedVariance:
     """A method's spread over runs from its users' totals, `(S, C)` with S of at least two."""
     runs, users = totals.shape
     means = totals.sum(axis=1) / sizes.sum()
@@ -174,4 +174,4 @@ def _seeds(totals: Array, sizes: Array) -> Seeds:
     error -= error.mean(axis=0)
     cell = float(np.square(error).sum()) / ((runs - 1) * (users - 1))
     residual = cell * users / (runs * sizes.sum() ** 2)
-    return Seeds(float(means.var(ddof=1)) / runs, residual, runs - 1)
+    return SeedVariance(float(means.var(ddof=1)) / runs, residual, runs - 1)

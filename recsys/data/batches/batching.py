@@ -18,7 +18,7 @@ Cut = Callable[[Ints], Ints]
 _WINDOW = 64  # examples that are tried first for a batch; it doubles until one does not fit
 
 
-class Plan(abc.ABC):
+class BatchPlan(abc.ABC):
     """The global batches of every epoch.
 
     Args:
@@ -29,19 +29,19 @@ class Plan(abc.ABC):
         self.order = order
 
     @abc.abstractmethod
-    def length(self, epoch: int) -> int:
+    def count_batches(self, epoch: int) -> int:
         """Number of batches of an epoch."""
 
     @abc.abstractmethod
-    def batches(self, epoch: int) -> list[Ints]:
+    def make_batches(self, epoch: int) -> list[Ints]:
         """The batches of an epoch, each at least one example."""
 
     @abc.abstractmethod
-    def before(self, epoch: int) -> int:
+    def count_earlier_batches(self, epoch: int) -> int:
         """Number of batches of all epochs before this one."""
 
     @abc.abstractmethod
-    def steps(self, epochs: int, accumulate: int, most: int) -> int:
+    def count_steps(self, epochs: int, accumulate: int, most: int) -> int:
         """Optimiser steps of a training; the last one of an epoch may hold fewer batches.
 
         Args:
@@ -51,7 +51,7 @@ class Plan(abc.ABC):
         """
 
 
-class BySize(Plan):
+class FixedSizePlan(BatchPlan):
     """So many examples a batch; every epoch has the same number of batches.
 
     Args:
@@ -64,26 +64,26 @@ class BySize(Plan):
         super().__init__(order)
         self.count, self.size = count, size
 
-    def length(self, epoch: int) -> int:
+    def count_batches(self, epoch: int) -> int:
         """Number of batches of an epoch; nothing is shuffled for it."""
         return -(-self.count // self.size)
 
-    def batches(self, epoch: int) -> list[Ints]:
+    def make_batches(self, epoch: int) -> list[Ints]:
         """The batches of an epoch."""
         order = self.order(epoch)
         return [order[i : i + self.size] for i in range(0, len(order), self.size)]
 
-    def before(self, epoch: int) -> int:
+    def count_earlier_batches(self, epoch: int) -> int:
         """Number of batches of all epochs before this one."""
-        return epoch * self.length(0)
+        return epoch * self.count_batches(0)
 
-    def steps(self, epochs: int, accumulate: int, most: int) -> int:
+    def count_steps(self, epochs: int, accumulate: int, most: int) -> int:
         """Optimiser steps of a training."""
-        steps = -(-self.length(0) // accumulate) * epochs
+        steps = -(-self.count_batches(0) // accumulate) * epochs
         return steps if most < 0 else min(steps, most)
 
 
-class ByTokens(Plan):
+class TokenBudgetPlan(BatchPlan):
     """So many unique tokens a batch; how many batches an epoch has depends on its order.
 
     Args:
@@ -96,34 +96,38 @@ class ByTokens(Plan):
         self.cut = cut
         self._ends: dict[int, Ints] = {}
 
-    def _cut(self, epoch: int) -> Ints:
+    def _cut_epoch(self, epoch: int) -> Ints:
         if epoch not in self._ends:
             self._ends[epoch] = self.cut(self.order(epoch))
         return self._ends[epoch]
 
-    def length(self, epoch: int) -> int:
+    def count_batches(self, epoch: int) -> int:
         """Number of batches of an epoch."""
-        return len(self._cut(epoch))
+        return len(self._cut_epoch(epoch))
 
-    def batches(self, epoch: int) -> list[Ints]:
+    def make_batches(self, epoch: int) -> list[Ints]:
         """The batches of an epoch."""
-        return np.split(self.order(epoch), self._cut(epoch)[:-1]) if self.length(epoch) else []
+        return (
+            np.split(self.order(epoch), self._cut_epoch(epoch)[:-1])
+            if self.count_batches(epoch)
+            else []
+        )
 
-    def before(self, epoch: int) -> int:
+    def count_earlier_batches(self, epoch: int) -> int:
         """Number of batches of all epochs before this one."""
-        return sum(self.length(e) for e in range(epoch))
+        return sum(self.count_batches(e) for e in range(epoch))
 
-    def steps(self, epochs: int, accumulate: int, most: int) -> int:
+    def count_steps(self, epochs: int, accumulate: int, most: int) -> int:
         """Optimiser steps of a training: the sum over its epochs, each of which is cut for it."""
         steps = 0
         for epoch in range(epochs):
             if 0 <= most <= steps:
                 return most
-            steps += -(-self.length(epoch) // accumulate)
+            steps += -(-self.count_batches(epoch) // accumulate)
         return steps if most < 0 else min(steps, most)
 
 
-def token_ends(items: Ints, counts: Ints, costs: Ints, extra: Ints, budget: int) -> Ints:
+def compute_token_ends(items: Ints, counts: Ints, costs: Ints, extra: Ints, budget: int) -> Ints:
     """Ends of consecutive slices whose unique items cost no more than a budget.
 
     A slice is closed when the next example would pass the budget; one that alone passes it makes
@@ -140,7 +144,7 @@ def token_ends(items: Ints, counts: Ints, costs: Ints, extra: Ints, budget: int)
         (S,) one past the last example of each slice, increasing; the last is N.
     """
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    last = _previous(items)
+    last = _find_previous(items)
     cost = costs[items]
     ends: list[int] = []
     begin, window = 0, _WINDOW
@@ -161,7 +165,7 @@ def token_ends(items: Ints, counts: Ints, costs: Ints, extra: Ints, budget: int)
     return np.array(ends, dtype=np.int64)
 
 
-def _previous(items: Ints) -> Ints:
+def _find_previous(items: Ints) -> Ints:
     """(N,) place at which each item stood before, or -1."""
     order = np.argsort(items, kind="stable")
     out = np.full(len(items), -1, dtype=np.int64)

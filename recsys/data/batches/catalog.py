@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recsys.errors import DataError
-from recsys.runtime.progress import say
+from recsys.runtime.progress import print_status
 from recsys.runtime.store import Store
 from recsys.types import Ragged, upload
 
@@ -23,7 +23,7 @@ _CHUNK = 8192  # texts a call: enough to keep a tokenizer's threads busy, little
 _MAX_ID = int(np.iinfo(np.int32).max)
 
 
-def texts_hash(texts: Sequence[str]) -> str:
+def hash_texts(texts: Sequence[str]) -> str:
     """SHA-256 of texts in order; each goes in with its length, so that borders count."""
     digest = hashlib.sha256()
     for text in texts:
@@ -43,7 +43,7 @@ class Catalog:
     two numbers a text.
 
     Args:
-        folder: A folder that `build` made.
+        folder: A folder that `from_texts` made.
 
     Attributes:
         folder: The folder.
@@ -62,7 +62,7 @@ class Catalog:
         return len(self._offsets) - 1
 
     @classmethod
-    def build(
+    def from_texts(
         cls,
         texts: Sequence[str],
         tokenize: Tokenize,
@@ -89,21 +89,21 @@ class Catalog:
             raise DataError(f"max_tokens is {max_tokens}; use at least 1")
         parts = {
             "format": _FORMAT,
-            "texts": texts_hash(texts),
+            "texts": hash_texts(texts),
             "items": len(texts),
             "tokenizer": tokenizer_key,
             "max_tokens": max_tokens,
         }
 
         def write(folder: Path) -> None:
-            say(f"tokenising {len(texts):,} texts")
-            ids, offsets = _encode(texts, tokenize, max_tokens)
+            print_status(f"tokenising {len(texts):,} texts")
+            ids, offsets = _encode_texts(texts, tokenize, max_tokens)
             np.save(folder / "ids.npy", ids)
             np.save(folder / "offsets.npy", offsets)
 
-        return cls(store.folder("catalog", parts, write))
+        return cls(store.get_or_build("catalog", parts, write))
 
-    def _lengths(self, rows: Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _locate_rows(self, rows: Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Start and length, each (U,), of rows (U,).
 
         Raises:
@@ -119,15 +119,15 @@ class Catalog:
         starts = self._offsets[place]
         return starts, self._offsets[place + 1] - starts
 
-    def sizes(self, rows: Tensor) -> tuple[int, ...]:
+    def count_tokens(self, rows: Tensor) -> tuple[int, ...]:
         """Number of raw tokens of each row of `rows` (U,) int64.
 
         Raises:
             DataError: A row lies outside the catalog.
         """
-        return tuple(self._lengths(rows)[1].tolist())
+        return tuple(self._locate_rows(rows)[1].tolist())
 
-    def tokens(self, rows: Tensor, device: torch.device | None = None) -> Ragged:
+    def gather_tokens(self, rows: Tensor, device: torch.device | None = None) -> Ragged:
         """Raw token ids, int64, of the items of `rows` (U,) int64 in that order.
 
         Args:
@@ -137,32 +137,34 @@ class Catalog:
         Raises:
             DataError: A row lies outside the catalog.
         """
-        starts, sizes = self._lengths(rows)
+        starts, sizes = self._locate_rows(rows)
         if device is not None and device.type != "cpu":
-            return _gather(self.resident(device), starts, sizes)
+            return _gather_slices(self.get_device_ids(device), starts, sizes)
         ends = np.cumsum(sizes)
         # place in the flat file = place in the output + how far this item's start is moved
         shift = np.repeat(starts - (ends - sizes), sizes)
         values = self._ids[shift + np.arange(len(shift))].astype(np.int64)
         return Ragged(torch.from_numpy(values), tuple(sizes.tolist()))
 
-    def contents(self) -> Iterator[bytes]:
+    def iter_contents(self) -> Iterator[bytes]:
         """The token ids of each text in order, as bytes that are equal where texts are."""
         for start, end in zip(self._offsets[:-1].tolist(), self._offsets[1:].tolist(), strict=True):
             yield self._ids[start:end].tobytes()
 
-    def share(self, token: int) -> float:
+    def compute_token_share(self, token: int) -> float:
         """Share of one token among those of all texts; 0 where there is none."""
         return float(np.mean(self._ids == token)) if len(self._ids) else 0.0
 
-    def resident(self, device: torch.device) -> Tensor:
+    def get_device_ids(self, device: torch.device) -> Tensor:
         """All token ids, int32, on `device`; copied there at the first call and kept."""
         if device not in self._resident:
             self._resident[device] = torch.from_numpy(np.array(self._ids)).to(device)
         return self._resident[device]
 
 
-def _gather(ids: Tensor, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> Ragged:
+def _gather_slices(
+    ids: Tensor, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+) -> Ragged:
     """Slices of flat ids on a device; nothing in here waits for it.
 
     Args:
@@ -181,7 +183,7 @@ def _gather(ids: Tensor, starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.in
     return Ragged(ids[place].long(), tuple(sizes.tolist()))
 
 
-def _encode(
+def _encode_texts(
     texts: Sequence[str], tokenize: Tokenize, max_tokens: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     """Flat ids (sum of lengths,) and offsets (I + 1,) of the texts.

@@ -12,16 +12,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from recsys.data.batches.batching import BySize, ByTokens, Plan, token_ends
+from recsys.data.batches.batching import (
+    BatchPlan,
+    FixedSizePlan,
+    TokenBudgetPlan,
+    compute_token_ends,
+)
 from recsys.data.batches.examples import TEST, VAL, Examples, Ints, Queries, Sampling
-from recsys.data.batches.loader import EpochBatches, train_loader
-from recsys.data.batches.rows import Lists, Rows
+from recsys.data.batches.loader import EpochBatchSampler, make_train_loader
+from recsys.data.batches.rows import BatchRows, CandidateLists
 from recsys.errors import ConfigError
 from recsys.types import Batch
 
 
-class _Cases(Dataset[Batch]):
-    def __init__(self, module: RecDataModule, rows: Rows, context: dict[str, Tensor]) -> None:
+class _CaseDataset(Dataset[Batch]):
+    def __init__(self, module: RecDataModule, rows: BatchRows, context: dict[str, Tensor]) -> None:
         self.module, self.rows, self.context = module, rows, context
 
     def __len__(self) -> int:
@@ -31,9 +36,11 @@ class _Cases(Dataset[Batch]):
         size = self.module.eval_batch_size
         part = slice(index * size, (index + 1) * size)
         # Cases have one query a row, so that rows and queries are cut alike.
-        fields = {f.name: getattr(self.rows, f.name)[part] for f in dataclasses.fields(Rows)}
+        fields = {f.name: getattr(self.rows, f.name)[part] for f in dataclasses.fields(BatchRows)}
         fields["row"] = fields["row"] - index * size
-        batch = self.module.examples.batch(Rows(**fields), self.module.sizes, with_seen=True)
+        batch = self.module.examples.make_batch(
+            BatchRows(**fields), self.module.sizes, with_seen=True
+        )
         context = {name: column[part] for name, column in self.context.items()}
         return dataclasses.replace(batch, context=context)
 
@@ -74,7 +81,7 @@ class RecDataModule(lp.LightningDataModule):
         costs: Ints,
         eval_batch_size: int,
         seed: int,
-        lists: Mapping[int, Lists],
+        lists: Mapping[int, CandidateLists],
         max_cases: int | None,
         sample_seed: int,
         test: bool,
@@ -91,30 +98,32 @@ class RecDataModule(lp.LightningDataModule):
         self.lists, self.max_cases, self.sample_seed = lists, max_cases, sample_seed
         self.test = test
 
-    def order(self, epoch: int) -> Ints:
+    def make_epoch_order(self, epoch: int) -> Ints:
         """What an epoch trains on, shuffled; the same on every rank."""
-        return self.examples.epoch(self.queries, self.per_user, self.seed, epoch)
+        return self.examples.sample_epoch(self.queries, self.per_user, self.seed, epoch)
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> BatchPlan:
         """The global batches of every epoch."""
         if self.batch_tokens is None:
-            count = self.examples.count(self.queries, self.per_user)
-            return BySize(self.order, count, self.batch_size)
-        return ByTokens(self.order, partial(self._ends, self.batch_tokens))
+            count = self.examples.count_examples(self.queries, self.per_user)
+            return FixedSizePlan(self.make_epoch_order, count, self.batch_size)
+        return TokenBudgetPlan(
+            self.make_epoch_order, partial(self._compute_ends, self.batch_tokens)
+        )
 
-    def _ends(self, budget: int, order: Ints) -> Ints:
+    def _compute_ends(self, budget: int, order: Ints) -> Ints:
         """Ends of the batches of an epoch's order, by tokens."""
-        items, counts, queries = self.examples.texts(self.queries, order)
+        items, counts, queries = self.examples.list_encoded_texts(self.queries, order)
         drawn = 0.0
         if self.negatives:
-            drawn = self.negatives * float(self.costs[self.examples.pool(self.sampling)].mean())
+            drawn = self.negatives * float(self.costs[self.examples.get_pool(self.sampling)].mean())
         extra = np.ceil(queries * drawn).astype(np.int64)
-        return token_ends(items, counts, self.costs, extra, budget)
+        return compute_token_ends(items, counts, self.costs, extra, budget)
 
-    def steps(self, epochs: int, accumulate: int, most: int) -> int:
-        """Optimiser steps of a training, as `Plan.steps`."""
-        return self.plan.steps(epochs, accumulate, most)
+    def count_steps(self, epochs: int, accumulate: int, most: int) -> int:
+        """Optimiser steps of a training, as `BatchPlan.count_steps`."""
+        return self.plan.count_steps(epochs, accumulate, most)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches of this rank; every rank has the same number of steps.
@@ -127,28 +136,30 @@ class RecDataModule(lp.LightningDataModule):
         if self.trainer is not None:
             rank, world = self.trainer.global_rank, self.trainer.world_size
             # Asked later: a run that goes on restores the loop's counters only after this.
-            position = self._position
-        batches = EpochBatches(self.plan, rank, world, position)
-        return train_loader(batches, self.train_batch, self.seed)
+            position = self._find_position
+        batches = EpochBatchSampler(self.plan, rank, world, position)
+        return make_train_loader(batches, self.make_train_batch, self.seed)
 
-    def _position(self) -> tuple[int, int]:
+    def _find_position(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 0
         epoch = self.trainer.current_epoch
         if 0 <= self.trainer.max_steps <= self.trainer.global_step:
             # max_steps ended an epoch early, which counts as done: nothing is read any more.
-            return epoch, self.plan.before(epoch)
+            return epoch, self.plan.count_earlier_batches(epoch)
         return epoch, int(self.trainer.fit_loop.epoch_loop.batch_progress.total.ready)
 
-    def train_batch(self, at: Ints, epoch: int) -> Batch:
+    def make_train_batch(self, at: Ints, epoch: int) -> Batch:
         """The batch of some of an epoch's examples, with the negatives of that epoch."""
-        rows = self.examples.train_rows(self.queries, at)
+        rows = self.examples.make_train_rows(self.queries, at)
         drawn = None
         if self.negatives:
-            drawn = self.examples.negatives(rows, self.negatives, self.sampling, self.seed, epoch)
-        return self.examples.batch(rows, self.sizes, drawn)
+            drawn = self.examples.sample_negatives(
+                rows, self.negatives, self.sampling, self.seed, epoch
+            )
+        return self.examples.make_batch(rows, self.sizes, drawn)
 
-    def cases(self, role: int) -> DataLoader[Batch]:
+    def make_case_loader(self, role: int) -> DataLoader[Batch]:
         """All cases of a role on this rank, each once over all ranks.
 
         A rank that would have none gets one that is not counted: it must take part in the step.
@@ -164,7 +175,7 @@ class RecDataModule(lp.LightningDataModule):
         rank, world = 0, 1
         if self.trainer is not None:
             rank, world = self.trainer.global_rank, self.trainer.world_size
-        lists, at = self.lists.get(role), self.asked(role)
+        lists, at = self.lists.get(role), self.list_case_events(role)
         count = len(at)
         mine = np.array_split(np.arange(count), world)[rank]
         filler = not len(mine)
@@ -172,26 +183,28 @@ class RecDataModule(lp.LightningDataModule):
             mine = np.zeros(1, dtype=np.int64)
         context = {}
         if lists is None:
-            rows = self.examples.case_rows(at[mine])
+            rows = self.examples.make_case_rows(at[mine])
         else:
-            chosen = {f.name: getattr(lists, f.name)[mine] for f in dataclasses.fields(Lists)}
-            rows = self.examples.list_rows(Lists(**chosen))
+            chosen = {
+                f.name: getattr(lists, f.name)[mine] for f in dataclasses.fields(CandidateLists)
+            }
+            rows = self.examples.make_list_rows(CandidateLists(**chosen))
             context["inserted"] = torch.from_numpy(lists.inserted[mine])
         if filler:
             rows = dataclasses.replace(rows, case=np.full(1, -1, dtype=np.int64))
-        return DataLoader(_Cases(self, rows, context), batch_size=None)
+        return DataLoader(_CaseDataset(self, rows, context), batch_size=None)
 
-    def asked(self, role: int) -> Ints:
+    def list_case_events(self, role: int) -> Ints:
         """(N,) events at which the cases of a role are asked, by their numbers."""
         lists = self.lists.get(role)
         if lists is not None:
             return lists.at
-        return self.examples.cases(role, self.max_cases, self.sample_seed)
+        return self.examples.select_cases(role, self.max_cases, self.sample_seed)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation cases."""
-        return self.cases(VAL)
+        return self.make_case_loader(VAL)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Test cases."""
-        return self.cases(TEST)
+        return self.make_case_loader(TEST)

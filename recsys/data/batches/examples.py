@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.data.batches.negatives import drawn, open_then
-from recsys.data.batches.rows import Lists, Rows
-from recsys.data.columns.arrays import ragged, sample
+from recsys.data.batches.negatives import mask_unavailable, sample_from_pool
+from recsys.data.batches.rows import BatchRows, CandidateLists
+from recsys.data.columns.arrays import expand_sizes, sample
 from recsys.data.splits.baskets import Baskets
 from recsys.data.splits.methods import Split
-from recsys.data.splits.targets import Flags, Targets, pick
+from recsys.data.splits.targets import Flags, Targets, select_targets
 from recsys.types import Batch, ItemBatch
 
 Ints = npt.NDArray[np.int64]
@@ -78,7 +78,7 @@ class Examples:
         liked = split.label > 0
         # Events are numbered twice: among all, and among the positive ones.
         self._liked: Ints = np.flatnonzero(liked)
-        self._start: Ints = split.starts()
+        self._start: Ints = split.compute_history_starts()
         self._before: Ints = (np.cumsum(liked) - liked)[self._start]
         # Of events up to here: a basket may go on after another one began.
         self._reach: Ints = np.maximum.accumulate(self._before)
@@ -86,7 +86,7 @@ class Examples:
         self.told: Flags = self._before > self._first[self._user]
         if worded is not None:
             self.told |= worded
-        able, self.notes = pick(split, self.told, targets, profile_events)
+        able, self.notes = select_targets(split, self.told, targets, profile_events)
         # An observed negative counts as weight 0, whatever its event weighs.
         self._weight: Floats = (split.weight * split.label).astype(np.float32)
         chosen: Ints | None = None
@@ -101,12 +101,12 @@ class Examples:
         self._pairs = self._user[own], self._item[own]
         self._pools = {"uniform": np.unique(self._pairs[1]), "frequency": self._pairs[1]}
 
-    def train_weights(self) -> Floats:
+    def get_train_weights(self) -> Floats:
         """(N,) weights of all training targets; an observed negative weighs 0."""
         weights: Floats = self._weight[self._train]
         return weights
 
-    def event_weights(self) -> Floats:
+    def get_event_weights(self) -> Floats:
         """(N,) what the events of all training targets weigh, liked or not."""
         weights: Floats = self.split.weight[self._train]
         return weights
@@ -117,13 +117,13 @@ class Examples:
 
         None where all targets weigh alike, so that a loss is what it is without weights.
         """
-        own = self.event_weights()
+        own = self.get_event_weights()
         if not len(own) or own.min() == own.max():
             return None
         scaled: Floats = (self.split.weight / own.mean(dtype=np.float64)).astype(np.float32)
         return scaled
 
-    def train_counts(self) -> Ints:
+    def count_train_items(self) -> Ints:
         """(I,) how often the training part shows each item as a positive.
 
         Of all users, also those that `train_users` leaves out: what is cold, the floors and the
@@ -132,23 +132,25 @@ class Examples:
         keep = (self.split.role == TRAIN) & (self.split.label > 0)
         return np.bincount(self._item[keep], minlength=self.items)
 
-    def train_pairs(self) -> tuple[Ints, Ints]:
+    def get_train_pairs(self) -> tuple[Ints, Ints]:
         """Users and items of the positive events of the users that train, each (N,)."""
         return self._pairs
 
-    def history(self, user: int) -> Ints:
+    def list_history(self, user: int) -> Ints:
         """All positive events of a user as catalog rows, in time order."""
         return self._item[self._liked[self._first[user] : self._first[user + 1]]]
 
-    def seen(self, user: int) -> Ints:
+    def list_seen(self, user: int) -> Ints:
         """All events of a user, liked or not, as catalog rows."""
         return self._item[self.split.offsets[user] : self.split.offsets[user + 1]]
 
-    def cases(self, role: int, limit: int | None = None, seed: int = 0) -> Ints:
+    def select_cases(self, role: int, limit: int | None = None, seed: int = 0) -> Ints:
         """Positive events held out under `role`, as event numbers; a seeded sample if limited."""
-        return sample(self.split.cases(role), limit, seed)
+        return sample(self.split.list_cases(role), limit, seed)
 
-    def label_lists(self, role: int, limit: int | None = None, seed: int = 0) -> Lists:
+    def make_label_lists(
+        self, role: int, limit: int | None = None, seed: int = 0
+    ) -> CandidateLists:
         """A list a user: the events held out under `role`, each with its label.
 
         The history ends before the first of them, as if all had been shown at that moment.
@@ -160,27 +162,27 @@ class Examples:
         place = np.arange(int(sizes.max(initial=1)))[None, :]
         inside = place < sizes[:, None]
         event = held[np.minimum(first[:, None] + place, max(0, len(held) - 1))]
-        return Lists(
+        return CandidateLists(
             at=held[first],
             candidates=np.where(inside, self._item[event], -1),
             labels=np.where(inside, self.split.label[event], 0).astype(np.float32),
             inserted=np.zeros(len(first), dtype=np.bool_),
         )
 
-    def case_rows(self, at: Ints) -> Rows:
+    def make_case_rows(self, at: Ints) -> BatchRows:
         """One row and one query for each event; the case number is the event's."""
-        return self._single(at, case=at)
+        return self._make_single_rows(at, case=at)
 
-    def list_rows(self, lists: Lists) -> Rows:
-        """As `case_rows`, with the candidates of lists in place of the event's own item."""
+    def make_list_rows(self, lists: CandidateLists) -> BatchRows:
+        """As `make_case_rows`, with the candidates of lists in place of the event's own item."""
         return dataclasses.replace(
-            self._single(lists.at, case=lists.at),
+            self._make_single_rows(lists.at, case=lists.at),
             candidates=lists.candidates,
             labels=lists.labels,
             weight=lists.labels,
         )
 
-    def epoch(self, queries: Queries, per_user: int, seed: int, epoch: int) -> Ints:
+    def sample_epoch(self, queries: Queries, per_user: int, seed: int, epoch: int) -> Ints:
         """What an epoch trains on: event numbers, or users with `queries="all"`.
 
         Args:
@@ -203,15 +205,15 @@ class Examples:
         offset = (rng.random((len(users), per_user)) * counts[:, None]).astype(np.int64)
         return rng.permutation(self._train[(first[:, None] + offset).ravel()])
 
-    def target_counts(self, queries: Queries, per_user: int) -> npt.NDArray[np.float64]:
-        """(I,) how often `epoch` has each item for a target, on average over all epochs.
+    def count_targets(self, queries: Queries, per_user: int) -> npt.NDArray[np.float64]:
+        """(I,) how often `sample_epoch` has each item for a target, on average over all epochs.
 
         That is no share of the positives: a user's last one is a target each time or the only one
         ever, and one of many that are drawn at random comes up rarely.
 
         Args:
-            queries: As in `epoch`.
-            per_user: As in `epoch`.
+            queries: As in `sample_epoch`.
+            per_user: As in `sample_epoch`.
         """
         items, times = self._item[self._train], None
         if queries == "random":
@@ -220,24 +222,26 @@ class Examples:
             )
             times = per_user / counts[owner]
         else:  # the same in every epoch, but for the order
-            items = self.train_rows(queries, self.epoch(queries, per_user, 0, 0)).candidates[:, 0]
+            items = self.make_train_rows(
+                queries, self.sample_epoch(queries, per_user, 0, 0)
+            ).candidates[:, 0]
         return np.bincount(items, times, minlength=self.items).astype(np.float64)
 
-    def train_rows(self, queries: Queries, at: Ints) -> Rows:
+    def make_train_rows(self, queries: Queries, at: Ints) -> BatchRows:
         """The rows of a training batch.
 
         Args:
-            queries: As in `epoch`.
-            at: A slice of what `epoch` returned.
+            queries: As in `sample_epoch`.
+            at: A slice of what `sample_epoch` returned.
         """
         if queries != "all":
-            return self._single(at, case=np.zeros_like(at))
+            return self._make_single_rows(at, case=np.zeros_like(at))
         owner = self._user[self._train]
         first, end = np.searchsorted(owner, at), np.searchsorted(owner, at, side="right")
         # The latest H targets of each user, in one window of history.
         first = np.maximum(first, end - self.max_history)
         sizes = end - first
-        row, place = ragged(sizes)
+        row, place = expand_sizes(sizes)
         event = self._train[first[row] + place]
         stop = self._reach[self._train[end - 1]]
         start = np.maximum(self._first[at], stop - self.max_history)
@@ -246,17 +250,17 @@ class Examples:
         # nothing comes before: then the event is a query as it would be alone.
         keep = (prefix > 0) | ((prefix == 0) & (start == self._first[at])[row])
         row, event, prefix = row[keep], event[keep], prefix[keep]
-        return self._rows(at, start, stop, row, prefix, event, np.zeros_like(row))
+        return self._make_rows(at, start, stop, row, prefix, event, np.zeros_like(row))
 
-    def _single(self, at: Ints, case: Ints) -> Rows:
+    def _make_single_rows(self, at: Ints, case: Ints) -> BatchRows:
         user, stop = self._user[at], self._before[at]
         start = np.maximum(self._first[user], stop - self.max_history)
-        return self._rows(user, start, stop, np.arange(len(at)), stop - start, at, case)
+        return self._make_rows(user, start, stop, np.arange(len(at)), stop - start, at, case)
 
-    def _rows(
+    def _make_rows(
         self, user: Ints, start: Ints, stop: Ints, row: Ints, prefix: Ints, event: Ints, case: Ints
-    ) -> Rows:
-        return Rows(
+    ) -> BatchRows:
+        return BatchRows(
             user=user,
             start=start,
             stop=stop,
@@ -269,12 +273,12 @@ class Examples:
             event=event,
         )
 
-    def count(self, queries: Queries, per_user: int) -> int:
+    def count_examples(self, queries: Queries, per_user: int) -> int:
         """How many examples an epoch has."""
         users = len(np.unique(self._user[self._train]))
         return users * per_user if queries == "random" else users
 
-    def cut(self, queries: Queries) -> tuple[str, ...]:
+    def describe_cut(self, queries: Queries) -> tuple[str, ...]:
         """A sentence on the targets that come before a user's latest H, where that leaves any out.
 
         With `queries="all"` a user's queries are those of one window.
@@ -288,33 +292,33 @@ class Examples:
             f"{self.max_history} of their users (data.max_history), and are left out.",
         )
 
-    def pool(self, sampling: Sampling) -> Ints:
+    def get_pool(self, sampling: Sampling) -> Ints:
         """Catalog rows that negatives are drawn from, all equally likely."""
         pool: Ints = self._pools[sampling]
         return pool
 
-    def texts(self, queries: Queries, at: Ints) -> tuple[Ints, Ints, Ints]:
+    def list_encoded_texts(self, queries: Queries, at: Ints) -> tuple[Ints, Ints, Ints]:
         """What the examples of `at` have encoded, drawn negatives apart.
 
         Args:
-            queries: As in `epoch`.
-            at: What `epoch` returned, or a slice of it.
+            queries: As in `sample_epoch`.
+            at: What `sample_epoch` returned, or a slice of it.
 
         Returns:
             Catalog rows (T,) of the histories and targets, one example after the other; how many
             each example has (N,), repeats included; and how many queries it has (N,).
         """
-        rows = self.train_rows(queries, at)
+        rows = self.make_train_rows(queries, at)
         lengths = rows.stop - rows.start
-        owner, place = ragged(lengths)
+        owner, place = expand_sizes(lengths)
         history = self._item[self._liked[rows.start[owner] + place]]
         owner = np.concatenate([owner, rows.row])
         items = np.concatenate([history, rows.candidates[:, 0]])
         asked = np.bincount(rows.row, minlength=len(at))
         return items[np.argsort(owner, kind="stable")], lengths + asked, asked
 
-    def batch(
-        self, rows: Rows, sizes: Ints, negatives: Ints | None = None, with_seen: bool = False
+    def make_batch(
+        self, rows: BatchRows, sizes: Ints, negatives: Ints | None = None, with_seen: bool = False
     ) -> Batch:
         """Plans the unique items of a step and points everything into the plan.
 
@@ -359,31 +363,31 @@ class Examples:
             labels=torch.from_numpy(labels),
             weight=torch.from_numpy(weight),
             case=torch.from_numpy(rows.case),
-            seen=torch.from_numpy(self._seen_before(rows.case) if with_seen else NOTHING),
-            beside=torch.from_numpy(self.beside(rows.case)) if apart else None,
+            seen=torch.from_numpy(self._list_seen_before(rows.case) if with_seen else NOTHING),
+            beside=torch.from_numpy(self.list_basket_items(rows.case)) if apart else None,
             situation={k: torch.from_numpy(of[rows.event]) for k, of in self.situation.items()},
             importance=weigh,
         )
 
-    def beside(self, case: Ints) -> Ints:
+    def list_basket_items(self, case: Ints) -> Ints:
         """(S, 2) place of a case and catalog row of the other liked items of its basket.
 
         They are no wrong answers: they were chosen at the same moment.
         """
         if self._baskets is None:
             return NOTHING
-        found = self._baskets.beside(np.maximum(case, 0))
+        found = self._baskets.list_basket_items(np.maximum(case, 0))
         return found[case[found[:, 0]] >= 0]
 
-    def _seen_before(self, case: Ints) -> Ints:
+    def _list_seen_before(self, case: Ints) -> Ints:
         """(S, 2) place of a case and catalog row of every earlier event of its user."""
         at = self._start[np.maximum(case, 0)]
         start = self.split.offsets[self._user[at]]
         sizes = np.where(case >= 0, at - start, 0)
-        query, place = ragged(sizes)
+        query, place = expand_sizes(sizes)
         return np.stack([query, self._item[start[query] + place]], axis=1)
 
-    def serve(self, items: Ints, user: int = -1) -> Batch:
+    def make_serving_batch(self, items: Ints, user: int = -1) -> Batch:
         """One query in an unknown situation that sees the last H of these rows; no candidates.
 
         Args:
@@ -407,7 +411,9 @@ class Examples:
             situation={name: torch.zeros(1, dtype=torch.long) for name in self.situation},
         )
 
-    def negatives(self, rows: Rows, n: int, sampling: Sampling, seed: int, epoch: int) -> Ints:
+    def sample_negatives(
+        self, rows: BatchRows, n: int, sampling: Sampling, seed: int, epoch: int
+    ) -> Ints:
         """(Q, n) items seen in training; -1 where the draw is the target or could not be had then.
 
         Args:
@@ -417,5 +423,5 @@ class Examples:
             seed: Of the run.
             epoch: Number of the epoch.
         """
-        out = drawn(self.pool(sampling), rows, n, seed, epoch)
-        return open_then(out, rows, self.split.windows)
+        out = sample_from_pool(self.get_pool(sampling), rows, n, seed, epoch)
+        return mask_unavailable(out, rows, self.split.windows)

@@ -6,19 +6,19 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data.batches.examples import Examples, Queries, Sampling
-from recsys.data.batches.negatives import open_then
-from recsys.data.batches.rows import Rows
-from recsys.data.columns.arrays import Ints, ragged
+from recsys.data.batches.negatives import mask_unavailable
+from recsys.data.batches.rows import BatchRows
+from recsys.data.columns.arrays import Ints, expand_sizes
 from recsys.data.splits.methods import Split
 from recsys.data.splits.targets import Flags, Targets
 
 
-def hard_count(negatives: int, share: float) -> int:
+def count_hard_negatives(negatives: int, share: float) -> int:
     """How many of a query's negatives are hard, a half rounded up."""
     return int(negatives * share + 0.5)
 
 
-class HardExamples(Examples):
+class HardNegativeExamples(Examples):
     """Trains against hard negatives in part; the others are drawn as without them.
 
     Args:
@@ -53,14 +53,14 @@ class HardExamples(Examples):
         self._at: Ints = np.empty(0, dtype=np.int64)
         self._hard: npt.NDArray[np.int32] | None = None
 
-    def asked(self, queries: Queries) -> Ints:
+    def list_target_events(self, queries: Queries) -> Ints:
         """(N,) events, in order, that some epoch may ask about."""
         if queries != "last":
             return self._train
         last: Ints = np.append(np.diff(self._user[self._train]) > 0, True)
         return self._train[last]
 
-    def forbidden(self, at: Ints) -> tuple[Ints, Ints]:
+    def list_excluded_items(self, at: Ints) -> tuple[Ints, Ints]:
         """What is no negative of some queries: their targets, and the user's training positives.
 
         That is what is left out of drawn negatives too. What is held out for validation and test
@@ -75,14 +75,14 @@ class HardExamples(Examples):
         users, items = self._pairs
         owner = self._user[at]
         low = np.searchsorted(users, owner)
-        query, place = ragged(np.searchsorted(users, owner, side="right") - low)
+        query, place = expand_sizes(np.searchsorted(users, owner, side="right") - low)
         every = np.arange(len(at))
         return (
             np.concatenate([query, every]),
             np.concatenate([items[low[query] + place], self._item[at]]),
         )
 
-    def take(self, at: Ints, hard: npt.NDArray[np.int32]) -> None:
+    def set_hard_negatives(self, at: Ints, hard: npt.NDArray[np.int32]) -> None:
         """Takes what was mined.
 
         Args:
@@ -91,7 +91,9 @@ class HardExamples(Examples):
         """
         self._at, self._hard = at, hard
 
-    def negatives(self, rows: Rows, n: int, sampling: Sampling, seed: int, epoch: int) -> Ints:
+    def sample_negatives(
+        self, rows: BatchRows, n: int, sampling: Sampling, seed: int, epoch: int
+    ) -> Ints:
         """(Q, n) as without hard ones, but that hard ones stand in the first places.
 
         They are drawn without replacement from (seed, epoch, user, place, target), so that it does
@@ -109,10 +111,10 @@ class HardExamples(Examples):
         """
         if self._hard is None:
             raise RuntimeError("hard negatives are asked for before they were mined")
-        out = super().negatives(rows, n, sampling, seed, epoch)
-        count = hard_count(n, self.share)
+        out = super().sample_negatives(rows, n, sampling, seed, epoch)
+        count = count_hard_negatives(n, self.share)
         mined = self._hard[np.searchsorted(self._at, rows.event)].astype(np.int64)
-        mined = open_then(mined, rows, self.split.windows)
+        mined = mask_unavailable(mined, rows, self.split.windows)
         for q, (r, prefix) in enumerate(zip(rows.row, rows.prefix, strict=True)):
             target = int(rows.candidates[q, 0])
             # The last number tells this stream from that of the drawn ones.

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from recsys.data.batches.examples import TRAIN, Examples, Sampling
-from recsys.data.batches.rows import Lists, Rows
-from recsys.data.columns.arrays import Ints, ragged, sample
+from recsys.data.batches.rows import BatchRows, CandidateLists
+from recsys.data.columns.arrays import Ints, expand_sizes, sample
 from recsys.data.splits.methods import Split
 from recsys.data.splits.targets import Flags
 from recsys.errors import ConfigError, DataError
@@ -16,7 +16,7 @@ from recsys.errors import ConfigError, DataError
 _PARTS = ("training", "validation", "test")
 
 
-class LeftOut(NamedTuple):
+class ImpressionCounts(NamedTuple):
     """Impressions of a part that say nothing about a ranking.
 
     Attributes:
@@ -30,7 +30,7 @@ class LeftOut(NamedTuple):
     without_negative: int
 
 
-class _Grouped(NamedTuple):
+class _ImpressionGroups(NamedTuple):
     """The impressions of a part, in the order of their first events.
 
     Attributes:
@@ -46,12 +46,12 @@ class _Grouped(NamedTuple):
     positives: Ints
 
 
-def _runs(shown: Ints) -> Ints:
+def _find_runs(shown: Ints) -> Ints:
     """First event of each stretch of events that belong to one impression, or to none."""
     return np.flatnonzero(np.concatenate([[True], shown[1:] != shown[:-1]])[: len(shown)])
 
 
-def _shown(split: Split) -> Ints:
+def _check_impressions(split: Split) -> Ints:
     """(N,) first event of the impression of each event, -1 for none.
 
     Raises:
@@ -64,7 +64,7 @@ def _shown(split: Split) -> Ints:
             "(mind), or another evaluation.protocol and data.negatives."
         )
     shown: Ints = split.shown
-    runs = _runs(shown)
+    runs = _find_runs(shown)
     runs = runs[shown[runs] >= 0]
     # Within a stretch a role is cut where it changes; a later stretch goes on with the first's.
     change = (split.role[1:] != split.role[:-1]) & (shown[1:] == shown[:-1]) & (shown[1:] >= 0)
@@ -85,32 +85,34 @@ def _shown(split: Split) -> Ints:
     return shown
 
 
-def _grouped(split: Split, role: int) -> _Grouped:
-    shown = _shown(split)
+def _group_impressions(split: Split, role: int) -> _ImpressionGroups:
+    shown = _check_impressions(split)
     events = np.flatnonzero((split.role == role) & (shown >= 0))
     owner = shown[events]
-    begins = _runs(owner)
+    begins = _find_runs(owner)
     liked = np.concatenate([[0], np.cumsum(split.label[events] > 0)])
     ends = np.append(begins[1:], len(events)) if len(begins) else begins
-    return _Grouped(events, owner[begins], ends - begins, liked[ends] - liked[begins])
+    return _ImpressionGroups(events, owner[begins], ends - begins, liked[ends] - liked[begins])
 
 
-def left_out(split: Split, role: int) -> LeftOut:
-    """Counts the impressions of a part, and those that `impression_lists` leaves out.
+def count_impressions(split: Split, role: int) -> ImpressionCounts:
+    """Counts the impressions of a part, and those that `make_impression_lists` leaves out.
 
     Raises:
         ConfigError: There are no impressions, or the split cuts one.
         DataError: Events of an impression have others between them.
     """
-    groups = _grouped(split, role)
-    return LeftOut(
+    groups = _group_impressions(split, role)
+    return ImpressionCounts(
         len(groups.first),
         int((groups.positives == 0).sum()),
         int((groups.positives == groups.sizes).sum()),
     )
 
 
-def impression_lists(split: Split, role: int, limit: int | None = None, seed: int = 0) -> Lists:
+def make_impression_lists(
+    split: Split, role: int, limit: int | None = None, seed: int = 0
+) -> CandidateLists:
     """A list an impression, with its labels; the history ends before the impression.
 
     Left out are impressions without a positive and those without a negative.
@@ -125,7 +127,7 @@ def impression_lists(split: Split, role: int, limit: int | None = None, seed: in
         ConfigError: There are no impressions, the split cuts one, or none is left.
         DataError: Events of an impression have others between them.
     """
-    groups = _grouped(split, role)
+    groups = _group_impressions(split, role)
     able = np.flatnonzero((groups.positives > 0) & (groups.positives < groups.sizes))
     if not len(able):
         raise ConfigError(
@@ -135,13 +137,13 @@ def impression_lists(split: Split, role: int, limit: int | None = None, seed: in
     chosen = sample(able, limit, seed)
     start = (np.cumsum(groups.sizes) - groups.sizes)[chosen]
     sizes = groups.sizes[chosen]
-    owner, place = ragged(sizes)
+    owner, place = expand_sizes(sizes)
     event = groups.events[start[owner] + place]
     candidates = np.full((len(chosen), int(sizes.max())), -1, dtype=np.int64)
     candidates[owner, place] = split.item[event]
     labels = np.zeros(candidates.shape, dtype=np.float32)
     labels[owner, place] = split.label[event] > 0
-    return Lists(
+    return CandidateLists(
         at=groups.first[chosen],
         candidates=candidates,
         labels=labels,
@@ -149,7 +151,7 @@ def impression_lists(split: Split, role: int, limit: int | None = None, seed: in
     )
 
 
-class ShownExamples(Examples):
+class ImpressionExamples(Examples):
     """Trains on the clicks of impressions, against what was shown with them and not clicked.
 
     Args:
@@ -187,12 +189,12 @@ class ShownExamples(Examples):
             profile_events=profile_events,
             worded=worded,
         )
-        self._shown = _shown(split)
+        self._shown = _check_impressions(split)
         dull = (split.role == TRAIN) & (split.label <= 0) & (self._shown >= 0)
         self._dull: Ints = np.flatnonzero(dull)
         with_dull = np.zeros(len(dull), dtype=np.bool_)
         with_dull[self._shown[self._dull]] = True
-        self._ends: Ints = np.append(_runs(self._shown)[1:], len(dull))
+        self._ends: Ints = np.append(_find_runs(self._shown)[1:], len(dull))
         # Clicks of which only a history tells were not shown beside anything.
         first = self._shown[self._train]
         beside = (first >= 0) & with_dull[first]
@@ -208,7 +210,9 @@ class ShownExamples(Examples):
                 "shown beside an item without a click; set it to drawn."
             )
 
-    def negatives(self, rows: Rows, n: int, sampling: Sampling, seed: int, epoch: int) -> Ints:
+    def sample_negatives(
+        self, rows: BatchRows, n: int, sampling: Sampling, seed: int, epoch: int
+    ) -> Ints:
         """(Q, n) items of the target's impression without a click; -1 where there are fewer.
 
         Drawn without replacement from (seed, epoch, user, place, target), so that it does not

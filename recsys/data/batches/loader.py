@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from recsys.data.batches.batching import Plan
+from recsys.data.batches.batching import BatchPlan
 from recsys.data.batches.examples import Ints
 from recsys.types import Batch
 
@@ -16,7 +16,7 @@ Make = Callable[[Ints, int], Batch]
 Key = tuple[int, Ints, bool]
 
 
-class EpochBatches:
+class EpochBatchSampler:
     """Epoch number, this rank's slice of each global batch, and whether it only fills a place.
 
     A rank whose share of a batch is empty gets one row of it that is not counted: it must take
@@ -34,7 +34,7 @@ class EpochBatches:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: BatchPlan,
         rank: int,
         world: int,
         position: Callable[[], tuple[int, int]] | None = None,
@@ -49,26 +49,26 @@ class EpochBatches:
 
     def __len__(self) -> int:
         """Batches of the epoch that is read, or of the one that is about to be."""
-        return self.plan.length(self.epoch if self.position is None else self.position()[0])
+        return self.plan.count_batches(self.epoch if self.position is None else self.position()[0])
 
     def __iter__(self) -> Iterator[Key]:
         first, done = 0, 0
         if self.position is not None:
             # A run that goes on begins to read before `set_epoch` is called.
             self.epoch, done = self.position()
-        batches = self.plan.batches(self.epoch)
+        batches = self.plan.make_batches(self.epoch)
         if self.position is not None:
-            first = done - self.plan.before(self.epoch)
+            first = done - self.plan.count_earlier_batches(self.epoch)
         if not 0 <= first <= len(batches):
             raise RuntimeError(f"epoch {self.epoch} cannot begin at batch {first}")
-        return iter([self._share(batch) for batch in batches[first:]])
+        return iter([self._select_share(batch) for batch in batches[first:]])
 
-    def _share(self, batch: Ints) -> Key:
+    def _select_share(self, batch: Ints) -> Key:
         mine = batch[self.rank :: self.world]
         return (self.epoch, mine, False) if len(mine) else (self.epoch, batch[:1], True)
 
 
-class _Train(Dataset[Batch]):
+class _TrainDataset(Dataset[Batch]):
     def __init__(self, make: Make) -> None:
         self.make = make
 
@@ -91,7 +91,7 @@ class TrainLoader(DataLoader[Batch]):
         """Takes nothing."""
 
 
-def train_loader(batches: EpochBatches, make: Make, seed: int) -> TrainLoader:
+def make_train_loader(batches: EpochBatchSampler, make: Make, seed: int) -> TrainLoader:
     """The loader of an epoch's batches.
 
     Args:
@@ -100,7 +100,7 @@ def train_loader(batches: EpochBatches, make: Make, seed: int) -> TrainLoader:
         seed: Of the loader's own generator, so that it takes nothing from torch's.
     """
     return TrainLoader(
-        _Train(make),
+        _TrainDataset(make),
         sampler=batches,
         batch_size=None,
         generator=torch.Generator().manual_seed(seed),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.data.batches.rows import Rows
+from recsys.data.batches.rows import BatchRows
 from recsys.data.columns.arrays import Ints
-from recsys.data.splits.availability import Windows
+from recsys.data.splits.availability import AvailabilityWindows
 
 
-def drawn(pool: Ints, rows: Rows, n: int, seed: int, epoch: int) -> Ints:
+def sample_from_pool(pool: Ints, rows: BatchRows, n: int, seed: int, epoch: int) -> Ints:
     """(Q, n) items of a pool, all equally likely; -1 where the draw is the target.
 
     Drawn from (seed, epoch, user, place, target), so that it does not matter which rank draws.
@@ -28,7 +28,7 @@ def drawn(pool: Ints, rows: Rows, n: int, seed: int, epoch: int) -> Ints:
     return out
 
 
-def tie_order(counts: Ints) -> Ints:
+def compute_tie_order(counts: Ints) -> Ints:
     """(I,) catalog rows in the order in which items with equal scores are taken.
 
     Those come first that training shows more often (I,); equals among them are in an order that is
@@ -40,11 +40,11 @@ def tie_order(counts: Ints) -> Ints:
     return order
 
 
-def open_then(items: Ints, rows: Rows, windows: Windows | None) -> Ints:
+def mask_unavailable(items: Ints, rows: BatchRows, windows: AvailabilityWindows | None) -> Ints:
     """(Q, n) items, -1 in place of those that could not be had when their query was asked.
 
     What has not opened yet, or has closed, was not passed over: it says nothing of a user.
     """
     if windows is None:
         return items
-    return np.where(windows.outside(rows.event[:, None], items), -1, items)
+    return np.where(windows.is_unavailable(rows.event[:, None], items), -1, items)

@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Rows:
+class BatchRows:
     """Rows of a batch: each a window of a user's positive events, with its queries.
 
     Attributes:
@@ -42,7 +42,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Lists:
+class CandidateLists:
     """What is ranked for each case, where it is not the whole catalog.
 
     Attributes:

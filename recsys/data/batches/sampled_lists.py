@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from recsys.data.batches.examples import Examples
-from recsys.data.batches.rows import Lists
+from recsys.data.batches.rows import CandidateLists
 from recsys.data.columns.arrays import Ints
 from recsys.errors import ConfigError
 
@@ -22,7 +22,9 @@ CAUTION = (
 )
 
 
-def sampled_lists(examples: Examples, at: Ints, n: int, by: By, mask_history: bool) -> Lists:
+def make_sampled_lists(
+    examples: Examples, at: Ints, n: int, by: By, mask_history: bool
+) -> CandidateLists:
     """The target and `n` different random items, drawn from the case's number alone.
 
     So every method, seed and process ranks the same lists of a data set. What cannot be had at the
@@ -42,10 +44,10 @@ def sampled_lists(examples: Examples, at: Ints, n: int, by: By, mask_history: bo
     Raises:
         ConfigError: A case has fewer than `n` items to draw from.
     """
-    split, target = examples.split, examples.case_rows(at).candidates[:, 0]
-    starts = split.starts()[at]
+    split, target = examples.split, examples.make_case_rows(at).candidates[:, 0]
+    starts = split.compute_history_starts()[at]
     begins = split.offsets[np.searchsorted(split.offsets, at, side="right") - 1]
-    counts = examples.train_counts().astype(np.float64)
+    counts = examples.count_train_items().astype(np.float64)
     pool: Ints = np.arange(examples.items)
     weight = np.ones(len(pool))
     if by == "popularity":
@@ -55,13 +57,13 @@ def sampled_lists(examples: Examples, at: Ints, n: int, by: By, mask_history: bo
     place[pool] = np.arange(len(pool))
     out = np.empty((len(at), 1 + n), dtype=np.int64)
     out[:, 0] = target
-    beside = examples.beside(at)
+    beside = examples.list_basket_items(at)
     bounds = np.searchsorted(beside[:, 0], np.arange(len(at) + 1))
     for case in range(len(at)):
         had = split.item[begins[case] : starts[case]] if mask_history else split.item[:0]
         had = np.append(had, beside[bounds[case] : bounds[case + 1], 1])
         if split.windows is not None:
-            had = np.append(had, split.windows.closed_in(int(at[case])))
+            had = np.append(had, split.windows.list_unavailable_in(int(at[case])))
         without = place[np.unique(np.append(had, target[case]))]
         without = without[without >= 0]
         if len(pool) - len(without) < n:
@@ -82,4 +84,4 @@ def sampled_lists(examples: Examples, at: Ints, n: int, by: By, mask_history: bo
         out[case, 1:] = pool[drawn]
     labels = np.zeros(out.shape, dtype=np.float32)
     labels[:, 0] = 1
-    return Lists(at, out, labels, np.zeros(len(at), dtype=np.bool_))
+    return CandidateLists(at, out, labels, np.zeros(len(at), dtype=np.bool_))

@@ -19,7 +19,7 @@ from recsys.types import Batch, Ragged
 Piece = TypeVar("Piece")
 
 
-def pieces(
+def collect_pieces(
     batch: Batch,
     titles: Sequence[Piece],
     profiles: Sequence[Piece],
@@ -44,7 +44,7 @@ def pieces(
     return known
 
 
-class WrittenUsers:
+class PlainUserTexts:
     """The same texts as they are written, whole: for those who read words, not tokens.
 
     Args:
@@ -58,12 +58,14 @@ class WrittenUsers:
     ) -> None:
         self.items, self.users, self.context = items, users, context
 
-    def texts(self, batch: Batch) -> list[str]:
+    def compose_plain_texts(self, batch: Batch) -> list[str]:
         """Texts of a batch's queries (Q texts), empty where nothing is known."""
         host = batch.at_host
         titles = [self.items[row] for row in host.plan.items.tolist()]
         profiles = [self.users[row] if row >= 0 else "" for row in host.users.tolist()]
-        return ["; ".join(filter(None, p)) for p in pieces(host, titles, profiles, self.context)]
+        return [
+            "; ".join(filter(None, p)) for p in collect_pieces(host, titles, profiles, self.context)
+        ]
 
 
 class UserTexts:
@@ -98,36 +100,36 @@ class UserTexts:
         }
         self.prompt = torch.tensor(prompt, dtype=torch.long)
 
-    def tokens(self, batch: Batch) -> Ragged:
+    def compose_tokens(self, batch: Batch) -> Ragged:
         """Texts of a batch's queries, on the host, (Q texts)."""
         host = batch.at_host
-        titles = self.catalog.tokens(host.plan.items).split()
-        profiles = self._profiles(host.users)
+        titles = self.catalog.gather_tokens(host.plan.items).split()
+        profiles = self._gather_profiles(host.users)
         at = len(self.context)
         out = []
-        for parts in pieces(host, titles, profiles, self.context):
+        for parts in collect_pieces(host, titles, profiles, self.context):
             whole = self._join(parts)
             # A profile that comes first has it already: the two were tokenised together.
-            out.append(self._led(whole) if at or not len(parts[0]) else whole)
-        return Ragged.of(out) if out else Ragged(torch.empty(0, dtype=torch.long), ())
+            out.append(self._prepend_prompt(whole) if at or not len(parts[0]) else whole)
+        return Ragged.from_sequences(out) if out else Ragged(torch.empty(0, dtype=torch.long), ())
 
-    def with_situation(self, batch: Batch, text: Ragged) -> Ragged:
+    def compose_with_text(self, batch: Batch, text: Ragged) -> Ragged:
         """A text in place of profile and titles, for a batch of one query."""
         host = batch.at_host
         known = [said[int(host.situation[name])] for name, said in self.context.items()]
         whole = self._join([*known, *text.split()])
-        return Ragged.of([self._led(whole) if self.context else whole])
+        return Ragged.from_sequences([self._prepend_prompt(whole) if self.context else whole])
 
-    def _led(self, text: Tensor) -> Tensor:
+    def _prepend_prompt(self, text: Tensor) -> Tensor:
         """A text behind the prompt, cut to the longest length."""
         return torch.cat([self.prompt, text])[: self.max_tokens] if len(self.prompt) else text
 
-    def _profiles(self, users: Tensor) -> list[Tensor]:
+    def _gather_profiles(self, users: Tensor) -> list[Tensor]:
         """The profile of each row, empty for someone unknown (-1)."""
         none = torch.empty(0, dtype=torch.long)
         if self.profiles is None or not len(users):
             return [none] * len(users)
-        known = self.profiles.tokens(users.clamp(min=0)).split()
+        known = self.profiles.gather_tokens(users.clamp(min=0)).split()
         return [t if u >= 0 else none for t, u in zip(known, users.tolist(), strict=True)]
 
     def _join(self, pieces: list[Tensor]) -> Tensor:

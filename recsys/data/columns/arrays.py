@@ -15,7 +15,7 @@ def sample(at: Ints, limit: int | None, seed: int) -> Ints:
     return np.sort(np.random.default_rng([seed, 2]).permutation(at)[:limit])
 
 
-def ragged(sizes: Ints) -> tuple[Ints, Ints]:
+def expand_sizes(sizes: Ints) -> tuple[Ints, Ints]:
     """Owner and place within it, each (sum of sizes,), of ragged elements in a row."""
     owner = np.repeat(np.arange(len(sizes)), sizes)
     return owner, np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)

@@ -10,7 +10,7 @@ _PIECE = 1_000_000  # ids that are looked up at a time
 _SEEDS = 8
 
 
-class Codes:
+class IdLookup:
     """Finds ids in a list of ids, exactly.
 
     A hash of 64 bits proposes the one id that it may be, and the texts are compared. That takes a
@@ -34,7 +34,7 @@ class Codes:
                 return
         raise ValueError("ids are given twice")
 
-    def of(self, names: pl.Series) -> npt.NDArray[np.int32]:
+    def find_rows(self, names: pl.Series) -> npt.NDArray[np.int32]:
         """(N,) row of each of N names, -1 for one that is unknown or missing."""
         out = np.full(len(names), -1, dtype=np.int32)
         if not len(self._ids):

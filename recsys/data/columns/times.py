@@ -41,19 +41,19 @@ def parse_times(column: pl.Series, where: str, years: tuple[int, int] = _YEARS) 
     if column.dtype.is_temporal():
         if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
             moments = column.cast(pl.Datetime("ms")).dt.epoch("ms")
-            return _within(_no_gaps(moments, column, where), column, where, years)
+            return _check_years(_check_no_gaps(moments, column, where), column, where, years)
         raise DataError(f"{where}: column '{column.name}' is {column.dtype}, which is not a time.")
     numbers = column.cast(pl.Float64, strict=False)
     head = numbers.drop_nulls()
     if column.dtype == pl.String and numbers.null_count() > len(column) / 2:
-        values = [_iso(value) for value in column.to_list()]
-        moments = _no_gaps(pl.Series(column.name, values, dtype=pl.Int64), column, where)
-        return _within(moments, column, where, years)
-    numbers = _no_gaps(numbers, column, where)
+        values = [_parse_iso(value) for value in column.to_list()]
+        moments = _check_no_gaps(pl.Series(column.name, values, dtype=pl.Int64), column, where)
+        return _check_years(moments, column, where, years)
+    numbers = _check_no_gaps(numbers, column, where)
     finite = numbers.is_finite()
     if not finite.all():
-        return _no_gaps(numbers.set(~finite, None), column, where)
-    _refuse_other_units(numbers, column, where, years)
+        return _check_no_gaps(numbers.set(~finite, None), column, where)
+    _check_units(numbers, column, where, years)
     middle = abs(float(np.median(head.to_numpy()))) if len(head) else 0.0
     if middle >= _LAST_MS:
         raise DataError(
@@ -61,15 +61,13 @@ def parse_times(column: pl.Series, where: str, years: tuple[int, int] = _YEARS) 
             "milliseconds since 1970; convert it to one of them."
         )
     scale = 1.0 if middle >= _FIRST_MS else 1000.0
-    return _within((numbers * scale).round(), column, where, years)
+    return _check_years((numbers * scale).round(), column, where, years)
 
 
-def _refuse_other_units(
-    numbers: pl.Series, raw: pl.Series, where: str, years: tuple[int, int]
-) -> None:
+def _check_units(numbers: pl.Series, raw: pl.Series, where: str, years: tuple[int, int]) -> None:
     """Refuses numbers that are surely neither seconds nor milliseconds since 1970."""
     if (numbers < 0).any() and years != EVER:
-        row = _first(numbers < 0)
+        row = _find_first(numbers < 0)
         raise DataError(
             f"{where}: row {row + 1} of column '{raw.name}' holds '{raw[row]}', a moment before "
             "1970 when read as seconds; mend or remove the row, or write dates as 1969-12-31."
@@ -82,14 +80,14 @@ def _refuse_other_units(
         )
     values = numbers.to_numpy()
     for shape, below, fewest in _DIGITS:
-        if len(values) >= fewest and _are_dates(values, below):
+        if len(values) >= fewest and _has_date_digits(values, below):
             raise DataError(
                 f"{told} holds dates as {shape}, which are no seconds since 1970; write them as "
                 f"2020-09-13{'T08:30' if below > 1 else ''}."
             )
 
 
-def _are_dates(values: NDArray[np.float64], below: int) -> bool:
+def _has_date_digits(values: NDArray[np.float64], below: int) -> bool:
     """Whether all numbers are dates written as digits, with an hour and minutes at their end."""
     days = values // below
     if not ((values == np.round(values)) & (days >= 19_000_101) & (days <= 22_001_231)).all():
@@ -99,7 +97,7 @@ def _are_dates(values: NDArray[np.float64], below: int) -> bool:
     return bool(((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31) & clock).all())
 
 
-def unlikely(first: int, last: int) -> list[str]:
+def describe_unlikely_times(first: int, last: int) -> list[str]:
     """Sentences on times that no shop or site has had.
 
     Args:
@@ -114,27 +112,30 @@ def unlikely(first: int, last: int) -> list[str]:
     ):
         if odd:
             out.append(
-                f"times {word} on {day(moment)}, {than} {year}: are some of them missing, or in "
+                f"times {word} on {format_day(moment)}, {than} {year}: are some of them missing, "
+                "or in "
                 "another unit?"
             )
     return out
 
 
-def day(moment: int) -> str:
+def format_day(moment: int) -> str:
     """The day of a moment (ms since 1970 UTC), also one that no calendar of Python reaches."""
     return str(np.datetime64(moment, "ms").astype("datetime64[D]"))
 
 
-def _first(mask: pl.Series) -> int:
+def _find_first(mask: pl.Series) -> int:
     return int(mask.fill_null(False).arg_true()[0])
 
 
-def _within(moments: pl.Series, raw: pl.Series, where: str, years: tuple[int, int]) -> pl.Series:
+def _check_years(
+    moments: pl.Series, raw: pl.Series, where: str, years: tuple[int, int]
+) -> pl.Series:
     """Milliseconds as Int64, if they lie in the years."""
     first, last = (datetime(year, 1, 1, tzinfo=UTC).timestamp() * 1000 for year in years)
     odd = (moments < first) | (moments > last + 366 * 86_400_000)
     if odd.any():
-        row = _first(odd)
+        row = _find_first(odd)
         raise DataError(
             f"{where}: row {row + 1} of column '{raw.name}' holds '{raw[row]}', which lies outside "
             f"the years {years[0]} to {years[1]}; mend or remove the row, and give all times in "
@@ -143,7 +144,7 @@ def _within(moments: pl.Series, raw: pl.Series, where: str, years: tuple[int, in
     return moments.cast(pl.Int64)
 
 
-def _iso(value: str | None) -> int | None:
+def _parse_iso(value: str | None) -> int | None:
     """Milliseconds of an ISO text, None where it is none."""
     try:
         moment = datetime.fromisoformat((value or "").strip())
@@ -153,10 +154,10 @@ def _iso(value: str | None) -> int | None:
     return round(moment.timestamp() * 1000)
 
 
-def _no_gaps(parsed: pl.Series, raw: pl.Series, where: str) -> pl.Series:
+def _check_no_gaps(parsed: pl.Series, raw: pl.Series, where: str) -> pl.Series:
     gaps = parsed.is_null()
     if gaps.any():
-        row = _first(gaps)
+        row = _find_first(gaps)
         held = (
             "is empty, or its line is short,"
             if raw[row] is None

@@ -30,7 +30,7 @@ COUNTED = rf"[{_SYLLABIC}]|[^\s{_SYLLABIC}]+"
 character of Chinese and Japanese."""
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of a text in order, each run of word characters being one.
 
     Chinese, Japanese, Thai, Lao, Khmer and Burmese write no blanks between words, so that a run is
@@ -44,11 +44,11 @@ def words(text: str) -> list[str]:
         if match.lastgroup is None:
             found.append(run)
         else:
-            found += _pieces(run, _SIZES[match.lastgroup])
+            found += _make_ngrams(run, _SIZES[match.lastgroup])
     return found
 
 
-def _pieces(run: str, sizes: tuple[int, ...]) -> list[str]:
+def _make_ngrams(run: str, sizes: tuple[int, ...]) -> list[str]:
     """All pieces of a run of the sizes; the run itself where it is shorter than all of them."""
     if len(run) < sizes[0]:
         return [run]

@@ -13,7 +13,7 @@ from typing import Literal, cast
 
 import polars as pl
 
-from recsys.data.readers.templates import joined
+from recsys.data.readers.templates import join_values
 from recsys.errors import DataError, describe_file_error
 
 _HALF = b"\\ud"  # how JSON and Python write one half of a surrogate pair
@@ -22,7 +22,7 @@ _PIECE = 100_000  # lines that are Python objects at one time
 
 
 @dataclass(frozen=True)
-class Key:
+class ColumnSpec:
     """Where a column comes from.
 
     Attributes:
@@ -34,17 +34,17 @@ class Key:
     names: tuple[str, ...]
 
 
-def text(*names: str) -> Key:
+def make_text_column(*names: str) -> ColumnSpec:
     """A column of text."""
-    return Key("text", names)
+    return ColumnSpec("text", names)
 
 
-def number(*names: str) -> Key:
+def make_number_column(*names: str) -> ColumnSpec:
     """A column of numbers."""
-    return Key("number", names)
+    return ColumnSpec("number", names)
 
 
-def records(path: Path, columns: Mapping[str, Key]) -> pl.DataFrame:
+def read_records(path: Path, columns: Mapping[str, ColumnSpec]) -> pl.DataFrame:
     """A table from a plain or .gz file with one object a line.
 
     A line may also be a Python literal, as in the older files of the Amazon and Steam sets.
@@ -64,14 +64,14 @@ def records(path: Path, columns: Mapping[str, Key]) -> pl.DataFrame:
     pieces: list[pl.DataFrame] = []
     rows: dict[str, list[str | float | None]] = {name: [] for name in columns}
     count = 0
-    for place, record in _numbered(path):
+    for place, record in _read_numbered(path):
         count += 1
         for name, key in columns.items():
             value = next((record[n] for n in key.names if n in record), None)
             if key.kind == "text":
-                rows[name].append(joined(value))
+                rows[name].append(join_values(value))
                 continue
-            found = _number(value)
+            found = _parse_number(value)
             if found is None and value not in (None, ""):
                 raise DataError(
                     f"{path}: line {place} has the {name} '{str(value)[:40]}', which is no number; "
@@ -86,17 +86,17 @@ def records(path: Path, columns: Mapping[str, Key]) -> pl.DataFrame:
     return pl.concat([*pieces, pl.DataFrame(rows, schema=kinds)], rechunk=True)
 
 
-def objects(path: Path) -> Iterator[dict[str, object]]:
+def read_objects(path: Path) -> Iterator[dict[str, object]]:
     """The objects of a plain or .gz file, one a line; blank lines do not count.
 
     Raises:
         DataError: The file is missing or damaged, or a line holds no object.
     """
-    for _, found in _numbered(path):
+    for _, found in _read_numbered(path):
         yield found
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+def _read_numbered(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     """Number of the line, from 1, and its object."""
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -106,20 +106,20 @@ def _numbered(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
                         f"{path} holds NUL characters, as UTF-16 does; save it as UTF-8."
                     )
                 if line.strip():
-                    yield place, _object(line, place, path)
+                    yield place, _parse_object(line, place, path)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; put the file there or mend the path.") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(unreadable(path, error)) from error
+        raise DataError(describe_unreadable(path, error)) from error
 
 
-def unreadable(path: Path, error: Exception) -> str:
+def describe_unreadable(path: Path, error: Exception) -> str:
     """The sentence on a file that is there: what the system refuses, else that it is damaged."""
     refused = describe_file_error(error, path) if isinstance(error, OSError) else None
     return refused or f"{path} cannot be read ({error}); fetch it again."
 
 
-def _object(line: bytes, place: int, path: Path) -> dict[str, object]:
+def _parse_object(line: bytes, place: int, path: Path) -> dict[str, object]:
     deep = line.count(b"[") + line.count(b"{") + line.count(b"(") > _DEEPEST
     try:
         found = json.loads(line)
@@ -138,7 +138,7 @@ def _object(line: bytes, place: int, path: Path) -> dict[str, object]:
         raise DataError(
             f"{path}: line {place} holds no JSON object that can be read; mend or remove the line."
         )
-    return cast(dict[str, object], whole(found)) if _HALF in line.lower() else found
+    return cast(dict[str, object], repair_surrogates(found)) if _HALF in line.lower() else found
 
 
 def _check_depth(value: object, left: int = _DEEPEST) -> None:
@@ -151,18 +151,21 @@ def _check_depth(value: object, left: int = _DEEPEST) -> None:
                 _check_depth(each, left - 1)
 
 
-def whole(value: object) -> object:
+def repair_surrogates(value: object) -> object:
     """A value of JSON whose texts can be encoded: half a surrogate pair becomes U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list | tuple):
-        return [whole(each) for each in value]
+        return [repair_surrogates(each) for each in value]
     if isinstance(value, dict):
-        return {str(whole(str(name))): whole(each) for name, each in value.items()}
+        return {
+            str(repair_surrogates(str(name))): repair_surrogates(each)
+            for name, each in value.items()
+        }
     return value
 
 
-def _number(value: object) -> float | None:
+def _parse_number(value: object) -> float | None:
     try:
         return float(value) if isinstance(value, int | float | str) else None
     except (ValueError, OverflowError):

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import polars as pl
 
 from recsys.data.columns.arrays import Ints
-from recsys.data.columns.id_lookup import Codes
-from recsys.data.readers.jsonl import unreadable
+from recsys.data.columns.id_lookup import IdLookup
+from recsys.data.readers.jsonl import describe_unreadable
 from recsys.errors import DataError
 
 _COLUMNS = ("impression", "user", "moment", "history", "shown")
@@ -51,7 +51,7 @@ class Impressions:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _ImpressionBlock:
     """What a block holds, as `Impressions` has it."""
 
     frame: pl.DataFrame
@@ -62,7 +62,7 @@ class _Piece:
     rows: int
 
 
-def read(files: Mapping[str, Path], known: pl.Series, block: int = _BLOCK) -> Impressions:
+def read_behaviors(files: Mapping[str, Path], known: pl.Series, block: int = _BLOCK) -> Impressions:
     """Reads behaviors.tsv of each part; memory holds a block of text and 5 bytes a candidate.
 
     Args:
@@ -75,11 +75,11 @@ def read(files: Mapping[str, Path], known: pl.Series, block: int = _BLOCK) -> Im
         DataError: A file is missing, damaged or empty; a line has other columns, or no number,
             user or time that can be read.
     """
-    codes = Codes(known)
+    codes = IdLookup(known)
     pieces = [
-        _piece(lines, path, before, part, codes)
+        _parse_block(lines, path, before, part, codes)
         for part, path in files.items()
-        for lines, before in _blocks(path, block)
+        for lines, before in _read_blocks(path, block)
     ]
     frame = pl.concat([piece.frame for piece in pieces], rechunk=True)
     return Impressions(
@@ -92,7 +92,7 @@ def read(files: Mapping[str, Path], known: pl.Series, block: int = _BLOCK) -> Im
     )
 
 
-def _blocks(path: Path, size: int) -> Iterator[tuple[bytes, int]]:
+def _read_blocks(path: Path, size: int) -> Iterator[tuple[bytes, int]]:
     """Whole lines of some `size` bytes, and how many lines came before them."""
     rest, before = b"", 0
     try:
@@ -110,14 +110,14 @@ def _blocks(path: Path, size: int) -> Iterator[tuple[bytes, int]]:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; put the file there or mend the path.") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(unreadable(path, error)) from error
+        raise DataError(describe_unreadable(path, error)) from error
     if rest.strip():
         yield rest, before
     elif not before:
         raise DataError(f"{path} is empty; fetch it again.")
 
 
-def _table(lines: bytes, path: Path, before: int) -> pl.DataFrame:
+def _parse_table(lines: bytes, path: Path, before: int) -> pl.DataFrame:
     """Columns of text of some lines.
 
     Raises:
@@ -152,7 +152,7 @@ def _table(lines: bytes, path: Path, before: int) -> pl.DataFrame:
         ) from error
 
 
-def _whole_lines(table: pl.DataFrame, lines: bytes, path: Path, before: int) -> None:
+def _check_whole_lines(table: pl.DataFrame, lines: bytes, path: Path, before: int) -> None:
     """Raises DataError where a line lacks columns; an empty last one only shows nothing."""
     at = table["shown"].is_null().arg_true().to_list()
     texts = lines.split(b"\n") if at else []
@@ -165,10 +165,12 @@ def _whole_lines(table: pl.DataFrame, lines: bytes, path: Path, before: int) -> 
             )
 
 
-def _piece(lines: bytes, path: Path, before: int, part: str, codes: Codes) -> _Piece:
-    table = _table(lines, path, before)
+def _parse_block(
+    lines: bytes, path: Path, before: int, part: str, codes: IdLookup
+) -> _ImpressionBlock:
+    table = _parse_table(lines, path, before)
     time = table["moment"].str.to_datetime(_MOMENT, strict=False, time_unit="ms")
-    _whole_lines(table, lines, path, before)
+    _check_whole_lines(table, lines, path, before)
     for name, column in (
         ("time", time),
         ("user", table["user"]),
@@ -188,15 +190,15 @@ def _piece(lines: bytes, path: Path, before: int, part: str, codes: Codes) -> _P
     )
     # Where the last one has no label none of a test part has: they need not be taken apart.
     frame = frame.filter(pl.col("shown").str.contains(r"-[01]\s*$").fill_null(False))
-    tokens, sizes = _tokens(frame["shown"])
+    tokens, sizes = _split_words(frame["shown"])
     right = (tokens.str.ends_with("-1") | tokens.str.ends_with("-0")).to_numpy()
     if not right.all():
         odd = np.zeros(frame.height, dtype=np.bool_)
         odd[np.repeat(np.arange(len(sizes)), sizes)[~right]] = True
         frame = frame.filter(~odd)
-        tokens, sizes = _tokens(frame["shown"])
-    told, told_sizes, _ = _known(*_tokens(frame["history"]), codes)
-    shown, known_sizes, known = _known(tokens.str.head(-2), sizes, codes)
+        tokens, sizes = _split_words(frame["shown"])
+    told, told_sizes, _ = _select_known(*_split_words(frame["history"]), codes)
+    shown, known_sizes, known = _select_known(tokens.str.head(-2), sizes, codes)
     clicked = tokens.str.ends_with("-1").to_numpy()[known]
     owner = np.repeat(np.arange(len(sizes)), known_sizes)
     clicks = np.bincount(owner[clicked], minlength=len(sizes))
@@ -204,10 +206,10 @@ def _piece(lines: bytes, path: Path, before: int, part: str, codes: Codes) -> _P
     frame = frame.drop("history", "shown").with_columns(
         pl.Series(name, values, dtype=pl.Int64) for name, values in counts.items()
     )
-    return _Piece(frame, told, shown, clicked, len(tokens), table.height)
+    return _ImpressionBlock(frame, told, shown, clicked, len(tokens), table.height)
 
 
-def _tokens(column: pl.Series) -> tuple[pl.Series, Ints]:
+def _split_words(column: pl.Series) -> tuple[pl.Series, Ints]:
     """Words of all texts, one after the other, and how many each text has (S,)."""
     text = column.fill_null("")
     if text.str.contains(r"\s\s|[^\S ]|^\s|\s$").any():
@@ -218,9 +220,9 @@ def _tokens(column: pl.Series) -> tuple[pl.Series, Ints]:
     return words.filter(sizes > 0).explode(), sizes
 
 
-def _known(tokens: pl.Series, sizes: Ints, codes: Codes) -> tuple[Rows, Ints, Flags]:
+def _select_known(tokens: pl.Series, sizes: Ints, codes: IdLookup) -> tuple[Rows, Ints, Flags]:
     """Rows of the known ones of ids, how many each list (S,) has, and which they are (N,)."""
-    rows = codes.of(tokens)
+    rows = codes.find_rows(tokens)
     known: Flags = rows >= 0
     owner = np.repeat(np.arange(len(sizes)), sizes)
     return rows[known], np.bincount(owner[known], minlength=len(sizes)), known

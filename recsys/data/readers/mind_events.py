@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from recsys.data.columns.arrays import Ints, ragged
+from recsys.data.columns.arrays import Ints, expand_sizes
 from recsys.data.readers import tabular
-from recsys.data.readers.jsonl import unreadable
+from recsys.data.readers.jsonl import describe_unreadable
 from recsys.data.readers.mind_behaviors import Impressions
 from recsys.errors import DataError
 
@@ -30,7 +30,7 @@ _PIECE = 100_000  # lists whose indices are in memory at a time
 _Value = TypeVar("_Value", bound=np.generic)
 
 
-def translated(path: Path) -> pl.DataFrame:
+def read_translations(path: Path) -> pl.DataFrame:
     """Item, title and abstract of an xMIND file: .tsv, .tsv.gz or the .zip it comes in.
 
     Raises:
@@ -44,9 +44,9 @@ def translated(path: Path) -> pl.DataFrame:
                     raise DataError(f"{path} holds {len(inside)} files news.tsv; give one of them.")
                 text = archive.read(inside[0]).decode("utf-8-sig")
         except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
-            raise DataError(unreadable(path, error)) from error
+            raise DataError(describe_unreadable(path, error)) from error
     else:
-        text = tabular.content(path)
+        text = tabular.read_file_text(path)
     rows = [line.split("\t") for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
     head, body = rows[0] if rows else [], rows[1:]
     if head[:3] != ["nid", "title", "abstract"]:
@@ -57,7 +57,7 @@ def translated(path: Path) -> pl.DataFrame:
     return frame.unique("item", keep="first", maintain_order=True)
 
 
-def parts(found: Impressions, held_out: float) -> tuple[Impressions, tuple[str, ...]]:
+def assign_parts(found: Impressions, held_out: float) -> tuple[Impressions, tuple[str, ...]]:
     """Decides what is trained on, validated and tested.
 
     Args:
@@ -106,7 +106,7 @@ def parts(found: Impressions, held_out: float) -> tuple[Impressions, tuple[str, 
     return dataclasses.replace(found, frame=labelled), tuple(notes)
 
 
-class _Told(NamedTuple):
+class _HistoryClicks(NamedTuple):
     """Clicks that only histories tell of, sorted by user and time.
 
     Attributes:
@@ -122,19 +122,19 @@ class _Told(NamedTuple):
     role: npt.NDArray[np.int8]
 
 
-def _pick(values: npt.NDArray[_Value], at: Ints, sizes: Ints) -> npt.NDArray[_Value]:
+def _gather_lists(values: npt.NDArray[_Value], at: Ints, sizes: Ints) -> npt.NDArray[_Value]:
     """The elements `at` .. `at + sizes` of all lists in a row; indices for some at a time."""
     ends = np.cumsum(sizes)
     out = np.empty(int(ends[-1]) if len(ends) else 0, dtype=values.dtype)
     for start in range(0, len(at), _PIECE):
         part = slice(start, start + _PIECE)
-        owner, place = ragged(sizes[part])
+        owner, place = expand_sizes(sizes[part])
         first = int(ends[start] - sizes[start])
         out[first : first + len(owner)] = values[at[part][owner] + place]
     return out
 
 
-def _changed(new: npt.NDArray[np.bool_], told: npt.NDArray[np.int32], sizes: Ints) -> Ints:
+def _find_changed(new: npt.NDArray[np.bool_], told: npt.NDArray[np.int32], sizes: Ints) -> Ints:
     """Rows whose history is another than that of the user's impression before.
 
     Args:
@@ -148,13 +148,13 @@ def _changed(new: npt.NDArray[np.bool_], told: npt.NDArray[np.int32], sizes: Int
     alike = np.flatnonzero(~new & ~other)
     for start in range(0, len(alike), _PIECE):
         rows = alike[start : start + _PIECE]
-        owner, place = ragged(sizes[rows])
+        owner, place = expand_sizes(sizes[rows])
         differ = told[at[rows][owner] + place] != told[at[rows - 1][owner] + place]
         other[rows[owner[differ]]] = True
     return np.flatnonzero(other)
 
 
-def _additions(
+def _find_additions(
     frame: pl.DataFrame, told: npt.NDArray[np.int32], found: Impressions, new: Ints, changed: Ints
 ) -> dict[int, tuple[list[int], int, int]]:
     """Row to the clicks that a changed history adds, the time before it, and the part reached.
@@ -163,7 +163,7 @@ def _additions(
     is known already when a later history tells of it.
 
     Args:
-        frame: The impressions, as `events` sorts them.
+        frame: The impressions, as `make_events` sorts them.
         told: Their histories, in that order.
         found: Where the candidates stand.
         new: First impression of each user.
@@ -197,21 +197,21 @@ def _additions(
     return adds
 
 
-def _histories(frame: pl.DataFrame, found: Impressions) -> _Told:
+def _make_history_clicks(frame: pl.DataFrame, found: Impressions) -> _HistoryClicks:
     """The clicks that only histories tell of, in their order.
 
     A history is the same in all of a user's impressions of a part, so that nearly all clicks are
     those of a user's first impression.
 
     Args:
-        frame: The impressions, as `events` sorts them.
+        frame: The impressions, as `make_events` sorts them.
         found: Their histories and candidates.
     """
     sizes = frame["told"].to_numpy()
-    told = _pick(found.told, frame["past"].to_numpy(), sizes)
+    told = _gather_lists(found.told, frame["past"].to_numpy(), sizes)
     new = (frame["user"] != frame["user"].shift(1)).fill_null(True).to_numpy()
-    changed = _changed(new, told, sizes)
-    adds = _additions(frame, told, found, np.flatnonzero(new), changed)
+    changed = _find_changed(new, told, sizes)
+    adds = _find_additions(frame, told, found, np.flatnonzero(new), changed)
     counts = np.where(new, sizes, 0)
     before, role = np.zeros_like(counts), np.zeros(len(counts), dtype=np.int8)
     for row, (fresh, earlier, reached) in adds.items():
@@ -223,13 +223,13 @@ def _histories(frame: pl.DataFrame, found: Impressions) -> _Told:
         at = int(ends[row] - sizes[row])
         told[at : at + len(fresh)] = fresh
         keep[at : at + len(fresh)] = True
-    owner, place = ragged(counts)
+    owner, place = expand_sizes(counts)
     time = frame["time"].to_numpy()
     moment = np.maximum(before[owner], (time - counts)[owner] + place)
-    return _Told(owner.astype(np.int32), told[keep], moment, role[owner])
+    return _HistoryClicks(owner.astype(np.int32), told[keep], moment, role[owner])
 
 
-def _usable(found: Impressions, need_history: bool) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def _select_usable(found: Impressions, need_history: bool) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """The impressions that can be ranked, sorted by user and time, and what was left out."""
     frame, notes = found.frame, []
     rows = len(found.shown)
@@ -254,7 +254,9 @@ def _usable(found: Impressions, need_history: bool) -> tuple[pl.DataFrame, tuple
     return kept.sort("user", "time", maintain_order=True), tuple(notes)
 
 
-def _invented(told: _Told, frame: pl.DataFrame, events: int) -> tuple[str, ...]:
+def _describe_invented_times(
+    told: _HistoryClicks, frame: pl.DataFrame, events: int
+) -> tuple[str, ...]:
     """Which events have a made-up time, and how many of them train in spite of a late one."""
     if not len(told.row):
         return ()
@@ -270,13 +272,13 @@ def _invented(told: _Told, frame: pl.DataFrame, events: int) -> tuple[str, ...]:
     )[: 2 if late else 1]
 
 
-def events(
+def make_events(
     found: Impressions, known: pl.Series, need_history: bool
 ) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
     """Single events of impressions and histories, with news that have a text.
 
     Args:
-        found: The impressions, with `split` as `parts` decides.
+        found: The impressions, with `split` as `assign_parts` decides.
         known: Ids of the news that have a text.
         need_history: Also leave out impressions without such a news item in the history.
 
@@ -284,13 +286,15 @@ def events(
         user, item, time, rating (1 click, 0 none), impression (null: of a history), split; the
         users; and what was left out.
     """
-    frame, notes = _usable(found, need_history)
-    told = _histories(frame, found)
+    frame, notes = _select_usable(found, need_history)
+    told = _make_history_clicks(frame, found)
     begin, size = (frame[name].to_numpy() for name in ("begin", "size"))
     row = np.repeat(np.arange(frame.height, dtype=np.int32), size)
     both = np.concatenate([told.row, row])
-    news = np.concatenate([told.news, _pick(found.shown, begin, size)])
-    liked = np.concatenate([np.ones(len(told.row), np.bool_), _pick(found.clicked, begin, size)])
+    news = np.concatenate([told.news, _gather_lists(found.shown, begin, size)])
+    liked = np.concatenate(
+        [np.ones(len(told.row), np.bool_), _gather_lists(found.clicked, begin, size)]
+    )
     none = pl.repeat(None, len(told.row), dtype=pl.UInt32, eager=True)
     columns = {
         "user": frame["user"].gather(both),
@@ -304,6 +308,6 @@ def events(
             np.concatenate([told.role, np.repeat(frame["role"].to_numpy(), size)])
         ),
     }
-    notes = (*notes, *_invented(told, frame, len(both)))
+    notes = (*notes, *_describe_invented_times(told, frame, len(both)))
     first = pl.concat([frame["user"].gather(np.unique(told.row)), frame["user"]])
-    return pl.DataFrame(columns), tabular.users_of(pl.DataFrame({"user": first})), notes
+    return pl.DataFrame(columns), tabular.make_users(pl.DataFrame({"user": first})), notes

@@ -17,7 +17,7 @@ from typing import Literal, cast
 
 import polars as pl
 
-from recsys.data.readers.jsonl import unreadable, whole
+from recsys.data.readers.jsonl import describe_unreadable, repair_surrogates
 from recsys.data.tables import check_interactions
 from recsys.errors import ConfigError, DataError
 
@@ -52,7 +52,7 @@ class Dialect:
     quoting: Quoting = "auto"
 
 
-def find(folder: Path, *names: str) -> Path:
+def find_file(folder: Path, *names: str) -> Path:
     """The first of the names that the folder holds.
 
     Raises:
@@ -64,7 +64,7 @@ def find(folder: Path, *names: str) -> Path:
     raise DataError(f"{folder} holds no {' or '.join(names)}; put the file there or mend the path.")
 
 
-def folder(path: str, what: str) -> Path:
+def check_folder(path: str, what: str) -> Path:
     """The folder of `data.source.path`.
 
     Args:
@@ -81,7 +81,7 @@ def folder(path: str, what: str) -> Path:
     return Path(path)
 
 
-def content(path: Path, latin: bool = False, encoding: str = "") -> str:
+def read_file_text(path: Path, latin: bool = False, encoding: str = "") -> str:
     """Text of a plain or .gz file without byte-order mark, lines ended by a single newline.
 
     Args:
@@ -95,11 +95,11 @@ def content(path: Path, latin: bool = False, encoding: str = "") -> str:
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
-        return _decoded(raw, latin, encoding).removeprefix("\ufeff").replace("\r\n", "\n")
+        return _decode(raw, latin, encoding).removeprefix("\ufeff").replace("\r\n", "\n")
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; put the file there or mend the path.") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(unreadable(path, error)) from error
+        raise DataError(describe_unreadable(path, error)) from error
     except UnicodeError as error:
         at = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         raise DataError(
@@ -108,7 +108,7 @@ def content(path: Path, latin: bool = False, encoding: str = "") -> str:
         ) from error
 
 
-def _decoded(raw: bytes, latin: bool, encoding: str) -> str:
+def _decode(raw: bytes, latin: bool, encoding: str) -> str:
     if not encoding:
         encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8")
     try:
@@ -119,7 +119,7 @@ def _decoded(raw: bytes, latin: bool, encoding: str) -> str:
         return raw.decode("latin-1")
 
 
-def delimited(
+def read_delimited(
     path: Path,
     separator: str,
     names: Sequence[str] | None = None,
@@ -148,10 +148,10 @@ def delimited(
             have one name.
     """
     if len(separator) == 1 and path.suffix != ".gz" and not (encoding or escaped):
-        streamed = _streamed(path, separator, names, quoted, numeric)
+        streamed = _stream_delimited(path, separator, names, quoted, numeric)
         if streamed is not None:
-            return _once(streamed, path)
-    text = content(path, latin, encoding)
+            return _check_unique_columns(streamed, path)
+    text = read_file_text(path, latin, encoding)
     if "\0" in text[:_HEAD]:
         raise DataError(
             f"{path} holds NUL characters: it is no text, or UTF-16 without its mark; save it as "
@@ -173,11 +173,11 @@ def delimited(
             infer_schema=False,
         )
     except pl.exceptions.PolarsError as error:
-        raise DataError(_odd_line(path, text, separator, names, quoted)) from error
-    return _once(frame, path)
+        raise DataError(_describe_odd_line(path, text, separator, names, quoted)) from error
+    return _check_unique_columns(frame, path)
 
 
-def _once(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
+def _check_unique_columns(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The frame, if no two columns of the file have one name."""
     for name in frame.columns:
         again = _AGAIN.fullmatch(name)
@@ -186,7 +186,7 @@ def _once(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     return frame
 
 
-def _odd_line(
+def _describe_odd_line(
     path: Path, text: str, separator: str, names: Sequence[str] | None, quoted: bool
 ) -> str:
     """The sentence on the first line that has another number of columns than it should."""
@@ -209,10 +209,10 @@ def _odd_line(
     return f"{path} is no table of columns; check its separators and quotes."
 
 
-def _streamed(
+def _stream_delimited(
     path: Path, separator: str, names: Sequence[str] | None, quoted: bool, numeric: Sequence[str]
 ) -> pl.DataFrame | None:
-    """As `delimited`; None where the file cannot be read so, and the other way names the reason."""
+    """As `read_delimited`; None where the file cannot be read so: the other names the reason."""
     try:
         with path.open("rb") as file:
             if b"\0" in file.read(_HEAD):
@@ -235,7 +235,7 @@ def _streamed(
         return None
 
 
-def table(
+def read_table(
     path: Path, numeric: Sequence[str] = (), latin: bool = False, dialect: Dialect | None = None
 ) -> pl.DataFrame:
     """A .csv, .tsv, .jsonl or .parquet file, the first three also as .gz.
@@ -253,7 +253,7 @@ def table(
         quoting = how.quoting
         if quoting == "auto":
             quoting = "doubled" if kind == ".csv" else "none"
-        return delimited(
+        return read_delimited(
             path,
             how.separator or _SEPARATORS[kind],
             quoted=quoting != "none",
@@ -267,20 +267,20 @@ def table(
     try:
         if kind == ".parquet":
             return pl.read_parquet(path)
-        return pl.read_ndjson(io.BytesIO(content(path).encode()), infer_schema_length=None)
+        return pl.read_ndjson(io.BytesIO(read_file_text(path).encode()), infer_schema_length=None)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise DataError(f"{path} cannot be read ({reason}); check the file.") from error
 
 
-def by_id(path: Path) -> dict[str, dict[str, object]]:
+def read_json_by_id(path: Path) -> dict[str, dict[str, object]]:
     """A plain or .gz JSON file with one object that holds an object of fields for each id.
 
     Raises:
         DataError: The file is missing, damaged or of another form.
     """
     try:
-        found = json.loads(content(path))
+        found = json.loads(read_file_text(path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is no JSON ({error}); fetch it again.") from error
     if not isinstance(found, dict) or not found:
@@ -288,7 +288,7 @@ def by_id(path: Path) -> dict[str, dict[str, object]]:
     for name, fields in found.items():
         if not isinstance(fields, dict):
             raise DataError(f"{path}: '{name}' holds no object of fields; mend or remove it.")
-    return cast(dict[str, dict[str, object]], whole(found))
+    return cast(dict[str, dict[str, object]], repair_surrogates(found))
 
 
 def check_share(held_out: float, missing: Sequence[str]) -> None:
@@ -308,7 +308,7 @@ def check_share(held_out: float, missing: Sequence[str]) -> None:
         )
 
 
-def ids(column: pl.Series, where: str) -> pl.Series:
+def parse_ids(column: pl.Series, where: str) -> pl.Series:
     """Ids as text, exactly as the file has them, without blanks around them.
 
     Raises:
@@ -319,7 +319,7 @@ def ids(column: pl.Series, where: str) -> pl.Series:
     return column.cast(pl.String).str.strip_chars()
 
 
-def numbers(column: pl.Series, where: str) -> pl.Series:
+def parse_numbers(column: pl.Series, where: str) -> pl.Series:
     """A column as Float64.
 
     Raises:
@@ -339,7 +339,7 @@ def numbers(column: pl.Series, where: str) -> pl.Series:
     return out
 
 
-def users_of(interactions: pl.DataFrame) -> pl.DataFrame:
+def make_users(interactions: pl.DataFrame) -> pl.DataFrame:
     """A users table without texts, in order of first appearance."""
     names = interactions["user"].unique(maintain_order=True)
     return pl.DataFrame({"user": names, "text": pl.Series([""] * len(names), dtype=pl.String)})
@@ -354,7 +354,7 @@ def split_year(items: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def described(
+def drop_undescribed(
     events: pl.DataFrame, items: pl.DataFrame, source: str, where: str | Path
 ) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
     """Leaves out items that come twice or have no text, and what was done with such items.

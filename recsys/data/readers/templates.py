@@ -39,7 +39,7 @@ _BLANK_BEFORE = re.compile(r"\s+([,.;])")
 _EMPTY_PARTS = re.compile(r",(\s*,)+")
 
 
-def joined(value: object, between: str = ", ", once: bool = True) -> str | None:
+def join_values(value: object, between: str = ", ", once: bool = True) -> str | None:
     """A value as text, nothing for nothing.
 
     Args:
@@ -50,13 +50,16 @@ def joined(value: object, between: str = ", ", once: bool = True) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list | tuple | dict):
-        return between.join(dict.fromkeys(_leaves(value)) if once else _leaves(value)) or None
+        return (
+            between.join(dict.fromkeys(_iter_leaves(value)) if once else _iter_leaves(value))
+            or None
+        )
     return str(value)
 
 
-def plain(value: object, between: str = ", ", once: bool = True) -> str | None:
-    """A value as `joined` gives it, without markup, and the blanks and commas that it leaves."""
-    text = joined(value, between, once)
+def strip_markup(value: object, between: str = ", ", once: bool = True) -> str | None:
+    """A value as `join_values` gives it, without markup and the blanks and commas it leaves."""
+    text = join_values(value, between, once)
     if text is None or "<" not in text:
         return text
     bare = _MARKUP.sub(" ", text)
@@ -66,18 +69,18 @@ def plain(value: object, between: str = ", ", once: bool = True) -> str | None:
     return bare.removesuffix(",") or None
 
 
-def _leaves(value: object) -> Iterator[str]:
+def _iter_leaves(value: object) -> Iterator[str]:
     """The texts in lists of any depth."""
     if isinstance(value, list | tuple):
         for each in value:
-            yield from _leaves(each)
+            yield from _iter_leaves(each)
     elif isinstance(value, dict):
         yield from (f"{name}: {each}" for name, each in value.items())
     elif value is not None and value != "":
         yield str(value)
 
 
-def _parsed(template: str) -> list[tuple[str, str | None, str | None, str | None]]:
+def _parse_template(template: str) -> list[tuple[str, str | None, str | None, str | None]]:
     """Literal text, the name after it, its format and its conversion, in order.
 
     Raises:
@@ -89,7 +92,7 @@ def _parsed(template: str) -> list[tuple[str, str | None, str | None, str | None
         raise ConfigError(f"The text template '{template}' cannot be read: {error}.") from error
 
 
-def likely(name: str, known: Sequence[str]) -> str:
+def suggest_column(name: str, known: Sequence[str]) -> str:
     """A clause with the column that is meant, where one is alike, and all that there are."""
     plain = {column.casefold(): column for column in known}
     asked = name.casefold()
@@ -100,10 +103,10 @@ def likely(name: str, known: Sequence[str]) -> str:
     return f"{hint} Known columns: {', '.join(known) or 'none'}."
 
 
-def _parts(template: str, known: list[str]) -> list[tuple[str, str | None]]:
+def _split_template(template: str, known: list[str]) -> list[tuple[str, str | None]]:
     """Pairs of literal text and the column after it (None at the end)."""
     out: list[tuple[str, str | None]] = []
-    for literal, name, spec, conversion in _parsed(template):
+    for literal, name, spec, conversion in _parse_template(template):
         if spec or conversion:
             raise ConfigError(
                 f"The text template '{template}' has a format after '{name}'; give the name only."
@@ -111,7 +114,7 @@ def _parts(template: str, known: list[str]) -> list[tuple[str, str | None]]:
         if name is not None and name not in known:
             raise ConfigError(
                 f"The text template '{template}' names no column '{name}' of the table"
-                f"{likely(name, known)}"
+                f"{suggest_column(name, known)}"
             )
         out.append((literal, name))
     if template.strip() and not any(name for _, name in out):
@@ -124,7 +127,7 @@ def _parts(template: str, known: list[str]) -> list[tuple[str, str | None]]:
     return out
 
 
-def _words(column: pl.Series) -> list[str]:
+def _clean_column(column: pl.Series) -> list[str]:
     """A column as clean text, with the gap mark for missing and blank values."""
     if isinstance(column.dtype, pl.List):
         column = column.cast(pl.List(pl.String)).list.join(", ", ignore_nulls=True)
@@ -132,7 +135,7 @@ def _words(column: pl.Series) -> list[str]:
     return [" ".join(value.split()) or _GAP for value in values]
 
 
-def _tidied(text: str) -> str:
+def _tidy(text: str) -> str:
     """A filled template without its gaps and what they leave."""
     before = None
     while _GAP in text and before != text:
@@ -143,7 +146,7 @@ def _tidied(text: str) -> str:
     return _BLANKS.sub(" ", text).strip()
 
 
-def fill(frame: pl.DataFrame, template: str, barred: Sequence[str] = ()) -> pl.Series:
+def fill_template(frame: pl.DataFrame, template: str, barred: Sequence[str] = ()) -> pl.Series:
     """Fills a template such as "{title} ({year}). {genres}" for each row.
 
     HTML entities become characters. A missing value takes its brackets, its comma, its blanks, and
@@ -160,27 +163,29 @@ def fill(frame: pl.DataFrame, template: str, barred: Sequence[str] = ()) -> pl.S
     Raises:
         ConfigError: The template is malformed, or names no column, or one that is not there.
     """
-    parts = _parts(template, frame.columns)
+    parts = _split_template(template, frame.columns)
     frame = frame.with_columns(
         pl.col(name).str.replace_all("|", ", ", literal=True)
         for name in barred
         if name in frame.columns
     )
-    columns = {name: _words(frame[name]) for _, name in parts if name is not None}
+    columns = {name: _clean_column(frame[name]) for _, name in parts if name is not None}
     texts = []
     for row in range(frame.height):
         values = [columns[name][row] if name is not None else "" for _, name in parts]
         if _GAP in values:
             values = [v if v in ("", _GAP) else f"{_VALUE}{v}{_VALUE}" for v in values]
         text = "".join(literal + value for (literal, _), value in zip(parts, values, strict=True))
-        texts.append(_tidied(text))
+        texts.append(_tidy(text))
     return pl.Series("text", texts, dtype=pl.String)
 
 
-def names(template: str) -> list[str]:
+def list_template_columns(template: str) -> list[str]:
     """The columns that a template names, each once.
 
     Raises:
         ConfigError: The template is malformed.
     """
-    return list(dict.fromkeys(name for _, name, _, _ in _parsed(template) if name is not None))
+    return list(
+        dict.fromkeys(name for _, name, _, _ in _parse_template(template) if name is not None)
+    )

@@ -17,9 +17,9 @@ import polars as pl
 
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import jsonl, tabular
-from recsys.data.readers.jsonl import number, text
-from recsys.data.readers.templates import fill, plain
-from recsys.data.tables import Tables, check
+from recsys.data.readers.jsonl import make_number_column, make_text_column
+from recsys.data.readers.templates import fill_template, strip_markup
+from recsys.data.tables import Tables, check_tables
 from recsys.errors import DataError
 
 _WHAT = (
@@ -27,20 +27,20 @@ _WHAT = (
     "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/"
 )
 _REVIEWS = {
-    "user": text("user_id", "reviewerID"),
-    "item": text("parent_asin", "asin"),
-    "time": number("timestamp", "unixReviewTime"),
-    "rating": number("rating", "overall"),
-    "review": text("text", "reviewText"),
+    "user": make_text_column("user_id", "reviewerID"),
+    "item": make_text_column("parent_asin", "asin"),
+    "time": make_number_column("timestamp", "unixReviewTime"),
+    "rating": make_number_column("rating", "overall"),
+    "review": make_text_column("text", "reviewText"),
 }
 _META = {
-    "item": text("parent_asin", "asin"),
-    "title": text("title"),
-    "brand": text("store", "brand"),
-    "category": text("main_category", "main_cat"),
-    "categories": text("categories", "category"),
-    "description": text("description"),
-    "features": text("features", "feature"),
+    "item": make_text_column("parent_asin", "asin"),
+    "title": make_text_column("title"),
+    "brand": make_text_column("store", "brand"),
+    "category": make_text_column("main_category", "main_cat"),
+    "categories": make_text_column("categories", "category"),
+    "description": make_text_column("description"),
+    "features": make_text_column("features", "feature"),
 }
 _KINDS = (".json", ".jsonl", ".csv", ".tsv")
 
@@ -79,14 +79,14 @@ class Config:
     )
 
 
-def _pick(folder: Path, name: str, products: bool) -> Path:
+def _find_file(folder: Path, name: str, products: bool) -> Path:
     """The file of a name, else the only one of its sort.
 
     Raises:
         DataError: It is not there, or there are several.
     """
     if name:
-        return tabular.find(folder, name)
+        return tabular.find_file(folder, name)
     found = [
         path
         for path in sorted(folder.iterdir())
@@ -102,14 +102,14 @@ def _pick(folder: Path, name: str, products: bool) -> Path:
     return found[0]
 
 
-def _records(path: Path, columns: dict[str, jsonl.Key]) -> pl.DataFrame:
+def _read_records(path: Path, columns: dict[str, jsonl.ColumnSpec]) -> pl.DataFrame:
     """The columns from JSON lines, or from the CSV or two-column TSV that some pass around."""
     if ".tsv" in path.suffixes:
-        frame = tabular.delimited(path, "\t", ["item", "title"])
+        frame = tabular.read_delimited(path, "\t", ["item", "title"])
         return frame.with_columns(pl.lit(None, pl.String).alias(n) for n in list(columns)[2:])
     if ".csv" not in path.suffixes:
-        return jsonl.records(path, columns)
-    frame, out = tabular.table(path), []
+        return jsonl.read_records(path, columns)
+    frame, out = tabular.read_table(path), []
     for name, key in columns.items():
         theirs = [n for n in key.names if n in frame.columns]
         kind = pl.Float64 if key.kind == "number" else pl.String
@@ -125,28 +125,30 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or damaged, or a review lacks user, product, time or rating.
         ConfigError: The template names an unknown column.
     """
-    folder = tabular.folder(cfg.path, _WHAT)
-    path, meta = _pick(folder, cfg.reviews, False), _pick(folder, cfg.meta, True)
+    folder = tabular.check_folder(cfg.path, _WHAT)
+    path, meta = _find_file(folder, cfg.reviews, False), _find_file(folder, cfg.meta, True)
     wanted = {k: v for k, v in _REVIEWS.items() if k != "review" or cfg.keep_reviews}
-    events = _records(path, wanted)
+    events = _read_records(path, wanted)
     for name in ("user", "item"):
         if events[name].null_count():
             row = int(events[name].is_null().arg_true()[0])
             raise DataError(f"{path}: row {row + 1} names no {name}; mend or remove it.")
     events = events.with_columns(
         parse_times(events["time"], str(path)).alias("time"),
-        tabular.numbers(events["rating"], str(path)).alias("rating"),
+        tabular.parse_numbers(events["rating"], str(path)).alias("rating"),
     )
-    items = _records(meta, _META).filter(pl.col("item").is_not_null())
+    items = _read_records(meta, _META).filter(pl.col("item").is_not_null())
     # Pages that were parsed wrongly have a script for a title; others carry tags.
     items = items.with_columns(
         pl.when(~pl.col("title").str.contains("getTime")).then("title").alias("title")
     )
     items = items.with_columns(
-        pl.Series(name, [plain(value) for value in items[name]], dtype=pl.String)
+        pl.Series(name, [strip_markup(value) for value in items[name]], dtype=pl.String)
         for name in items.columns
         if name != "item"
     )
-    items = items.with_columns(fill(items, cfg.item_text))
-    events, items, notes = tabular.described(events, items, "amazon", path)
-    return check(Tables(events, items, tabular.users_of(events), notes), str(folder), str(path))
+    items = items.with_columns(fill_template(items, cfg.item_text))
+    events, items, notes = tabular.drop_undescribed(events, items, "amazon", path)
+    return check_tables(
+        Tables(events, items, tabular.make_users(events), notes), str(folder), str(path)
+    )

@@ -16,9 +16,9 @@ import polars as pl
 
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import jsonl, tabular
-from recsys.data.readers.jsonl import number, text
-from recsys.data.readers.templates import fill
-from recsys.data.tables import Tables, check
+from recsys.data.readers.jsonl import make_number_column, make_text_column
+from recsys.data.readers.templates import fill_template
+from recsys.data.tables import Tables, check_tables
 from recsys.errors import DataError
 
 _WHAT = (
@@ -26,18 +26,18 @@ _WHAT = (
     "https://cseweb.ucsd.edu/~jmcauley/datasets/goodreads.html"
 )
 _EVENTS = {
-    "user": text("user_id"),
-    "item": text("book_id"),
-    "added": text("date_added"),
-    "rating": number("rating"),
-    "read": text("is_read"),
+    "user": make_text_column("user_id"),
+    "item": make_text_column("book_id"),
+    "added": make_text_column("date_added"),
+    "rating": make_number_column("rating"),
+    "read": make_text_column("is_read"),
 }
 _BOOKS = {
-    "item": text("book_id"),
-    "title": text("title"),
-    "desc": text("description"),
-    "publisher": text("publisher"),
-    "year": text("publication_year"),
+    "item": make_text_column("book_id"),
+    "title": make_text_column("title"),
+    "desc": make_text_column("description"),
+    "publisher": make_text_column("publisher"),
+    "year": make_text_column("publication_year"),
 }
 _MOMENT = "%b %d %H:%M:%S %z %Y"  # Sun Jul 30 07:44:10 -0700 2017, without the day of the week
 
@@ -58,9 +58,9 @@ class Config:
     )
 
 
-def _graph(events: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _read_graph(events: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The Book Graph: a row a book on a shelf; rating 0 means that none was given."""
-    frame = jsonl.records(events, _EVENTS)
+    frame = jsonl.read_records(events, _EVENTS)
     moment = frame["added"].str.slice(4).str.to_datetime(_MOMENT, strict=False, time_unit="ms")
     if moment.null_count():
         row = int(moment.is_null().arg_true()[0])
@@ -70,22 +70,22 @@ def _graph(events: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         )
     frame = frame.with_columns(
         parse_times(moment, str(events)).alias("time"),
-        tabular.numbers(frame["rating"], str(events)).alias("rating"),
+        tabular.parse_numbers(frame["rating"], str(events)).alias("rating"),
         pl.col("read").str.to_lowercase(),
     )
     columns = ("user", "item", "time", "rating", "read")
-    return frame.select(columns), jsonl.records(books, _BOOKS)
+    return frame.select(columns), jsonl.read_records(books, _BOOKS)
 
 
-def _once(users: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _read_once(users: Path, books: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """ONCE: ordered histories without times."""
-    frame = tabular.table(users)
+    frame = tabular.read_table(users)
     if not {"uid", "history"} <= set(frame.columns):
         raise DataError(f"{users} lacks uid or history; fetch it again.")
     frame = frame.select(
         user=pl.col("uid").cast(pl.String), item=pl.col("history").cast(pl.List(pl.String))
     )
-    items = tabular.delimited(books, "\t")
+    items = tabular.read_delimited(books, "\t")
     # Only values with quotes in them are quoted; a quote within another is no error.
     items = items.with_columns(
         pl.coalesce(
@@ -105,10 +105,10 @@ def load(cfg: Config) -> Tables:
         DataError: The folder holds neither layout, or a file is damaged.
         ConfigError: The template names an unknown column.
     """
-    folder = tabular.folder(cfg.path, _WHAT)
+    folder = tabular.check_folder(cfg.path, _WHAT)
     if any((folder / name).is_file() for name in ("users.jsonl", "users.jsonl.gz")):
-        path = tabular.find(folder, "users.jsonl", "users.jsonl.gz")
-        events, items = _once(path, tabular.find(folder, "items.tsv", "items.tsv.gz"))
+        path = tabular.find_file(folder, "users.jsonl", "users.jsonl.gz")
+        events, items = _read_once(path, tabular.find_file(folder, "items.tsv", "items.tsv.gz"))
     else:
         shelves, books = (
             sorted(folder.glob(f"goodreads_{sort}*.json*")) for sort in ("interactions", "books")
@@ -126,7 +126,9 @@ def load(cfg: Config) -> Tables:
                 f"goodreads_books*; put one of each there: {_WHAT}."
             )
         path = shelves[0]
-        events, items = _graph(path, books[0])
-    items = items.with_columns(fill(items, cfg.item_text))
-    events, items, notes = tabular.described(events, items, "goodreads", path)
-    return check(Tables(events, items, tabular.users_of(events), notes), str(folder), str(path))
+        events, items = _read_graph(path, books[0])
+    items = items.with_columns(fill_template(items, cfg.item_text))
+    events, items, notes = tabular.drop_undescribed(events, items, "goodreads", path)
+    return check_tables(
+        Tables(events, items, tabular.make_users(events), notes), str(folder), str(path)
+    )

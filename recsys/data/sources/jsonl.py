@@ -15,9 +15,9 @@ import polars as pl
 
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import jsonl, tabular
-from recsys.data.readers.jsonl import Key, number, text
-from recsys.data.readers.templates import fill, names
-from recsys.data.tables import WINDOWS, Tables, check, windows
+from recsys.data.readers.jsonl import ColumnSpec, make_number_column, make_text_column
+from recsys.data.readers.templates import fill_template, list_template_columns
+from recsys.data.tables import WINDOWS, Tables, check_tables, parse_windows
 from recsys.errors import ConfigError, DataError
 
 _WHAT = "a file with an object an interaction and one with an object an item, one object a line"
@@ -55,40 +55,44 @@ class Config:
     user_text: str = field(default="", metadata={"help": "Template over users' fields."})
 
 
-def _path(cfg: Config, file: str) -> Path:
-    return tabular.find(tabular.folder(cfg.path, _WHAT), file, f"{file}.gz")
+def _find_path(cfg: Config, file: str) -> Path:
+    return tabular.find_file(tabular.check_folder(cfg.path, _WHAT), file, f"{file}.gz")
 
 
-def _read(cfg: Config, file: str, columns: dict[str, Key]) -> pl.DataFrame:
+def _read_columns(cfg: Config, file: str, columns: dict[str, ColumnSpec]) -> pl.DataFrame:
     """The columns of a file in the folder.
 
     Raises:
         ConfigError: No record has one of the fields.
     """
-    path = _path(cfg, file)
-    frame = jsonl.records(path, columns)
+    path = _find_path(cfg, file)
+    frame = jsonl.read_records(path, columns)
     for name, key in columns.items():
         if name not in WINDOWS and frame[name].null_count() == frame.height:
             raise ConfigError(f"{path}: no line has the field '{key.names[0]}' ({name}).")
     return frame
 
 
-def _events(cfg: Config) -> pl.DataFrame:
-    wanted = {"user": text(cfg.user), "item": text(cfg.item)}
+def _read_events(cfg: Config) -> pl.DataFrame:
+    wanted = {"user": make_text_column(cfg.user), "item": make_text_column(cfg.item)}
     if cfg.time:
-        wanted["time"] = text(cfg.time)
-    wanted |= {n: number(f) for n, f in (("rating", cfg.rating), ("weight", cfg.weight)) if f}
+        wanted["time"] = make_text_column(cfg.time)
+    wanted |= {
+        n: make_number_column(f) for n, f in (("rating", cfg.rating), ("weight", cfg.weight)) if f
+    }
     if cfg.review:
-        wanted["review"] = text(cfg.review)
+        wanted["review"] = make_text_column(cfg.review)
     taken = [name for name in cfg.further if name in wanted]
     if taken:
         raise ConfigError(f"data.source.further: '{taken[0]}' is read already; leave it out.")
-    events = _read(cfg, cfg.interactions, wanted | {name: text(name) for name in cfg.further})
-    where = str(_path(cfg, cfg.interactions))
+    events = _read_columns(
+        cfg, cfg.interactions, wanted | {name: make_text_column(name) for name in cfg.further}
+    )
+    where = str(_find_path(cfg, cfg.interactions))
     if cfg.time:
         events = events.with_columns(parse_times(events["time"], where).alias("time"))
     for name in (n for n in ("rating", "weight") if n in wanted):
-        events = events.with_columns(tabular.numbers(events[name], where).alias(name))
+        events = events.with_columns(tabular.parse_numbers(events[name], where).alias(name))
     return events
 
 
@@ -101,21 +105,25 @@ def load(cfg: Config) -> Tables:
     """
     if not cfg.interactions or not cfg.items:
         raise DataError("Set data.source.interactions and data.source.items to two file names.")
-    events, where = _events(cfg), str(_path(cfg, cfg.interactions))
-    own = {name: text(name) for name in names(cfg.item_text)} | {n: text(n) for n in WINDOWS}
-    items = _read(cfg, cfg.items, own | {"item": text(cfg.items_id or cfg.item)})
+    events, where = _read_events(cfg), str(_find_path(cfg, cfg.interactions))
+    own = {name: make_text_column(name) for name in list_template_columns(cfg.item_text)} | {
+        n: make_text_column(n) for n in WINDOWS
+    }
+    items = _read_columns(
+        cfg, cfg.items, own | {"item": make_text_column(cfg.items_id or cfg.item)}
+    )
     empty = [name for name in WINDOWS if items[name].null_count() == items.height]
     kept = items.drop(empty).filter(pl.col("item").is_not_null())
-    items = windows(kept, str(_path(cfg, cfg.items)))
-    items = items.with_columns(fill(items, cfg.item_text))
-    events, items, notes = tabular.described(events, items, "jsonl", where)
-    users = tabular.users_of(events)
+    items = parse_windows(kept, str(_find_path(cfg, cfg.items)))
+    items = items.with_columns(fill_template(items, cfg.item_text))
+    events, items, notes = tabular.drop_undescribed(events, items, "jsonl", where)
+    users = tabular.make_users(events)
     if cfg.users:
-        profile = {name: text(name) for name in names(cfg.user_text)}
-        found = _read(cfg, cfg.users, {"user": text(cfg.user)} | profile)
-        found = found.with_columns(fill(found, cfg.user_text)).unique("user", keep="first")
+        profile = {name: make_text_column(name) for name in list_template_columns(cfg.user_text)}
+        found = _read_columns(cfg, cfg.users, {"user": make_text_column(cfg.user)} | profile)
+        found = found.with_columns(fill_template(found, cfg.user_text)).unique("user", keep="first")
         users = users.select("user").join(found, on="user", how="left", maintain_order="left")
         users = users.with_columns(pl.col("text").fill_null(""))
     elif cfg.user_text:
         raise ConfigError("data.source.user_text needs data.source.users, the file of its fields.")
-    return check(Tables(events, items, users, notes), cfg.path, where)
+    return check_tables(Tables(events, items, users, notes), cfg.path, where)

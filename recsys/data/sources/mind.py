@@ -19,8 +19,8 @@ import polars as pl
 
 from recsys.data.readers import mind_behaviors as behaviors
 from recsys.data.readers import mind_events, tabular
-from recsys.data.readers.templates import fill
-from recsys.data.tables import Tables, check
+from recsys.data.readers.templates import fill_template
+from recsys.data.tables import Tables, check_tables
 from recsys.errors import DataError
 
 _WHAT = (
@@ -71,7 +71,7 @@ class Config:
     )
 
 
-def _folders(path: Path, cfg: Config) -> dict[str, Path]:
+def _find_folders(path: Path, cfg: Config) -> dict[str, Path]:
     """Part to folder; "train" is the folder itself where it has the files."""
     if any((path / name).is_file() for name in (cfg.behaviors, f"{cfg.behaviors}.gz")):
         return {"train": path}
@@ -87,15 +87,15 @@ def _folders(path: Path, cfg: Config) -> dict[str, Path]:
     return found
 
 
-def _news(folders: dict[str, Path], cfg: Config) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def _read_news(folders: dict[str, Path], cfg: Config) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """All news of the parts, the first of several with one id, and what was done."""
-    files = [tabular.find(f, cfg.news, f"{cfg.news}.gz") for f in folders.values()]
-    news = pl.concat([tabular.delimited(file, "\t", _NEWS) for file in files])
+    files = [tabular.find_file(f, cfg.news, f"{cfg.news}.gz") for f in folders.values()]
+    news = pl.concat([tabular.read_delimited(file, "\t", _NEWS) for file in files])
     news = news.drop("url", "entities", "mentions")
     news = news.unique("item", keep="first", maintain_order=True)
     notes: tuple[str, ...] = ()
     if cfg.titles:
-        other = mind_events.translated(Path(cfg.titles))
+        other = mind_events.read_translations(Path(cfg.titles))
         both = other.join(
             news.select("item", "category", "subcategory"),
             on="item",
@@ -104,7 +104,7 @@ def _news(folders: dict[str, Path], cfg: Config) -> tuple[pl.DataFrame, tuple[st
         )
         notes = (f"mind: titles and abstracts of {both.height} news come from {cfg.titles}.",)
         news = both
-    return news.with_columns(fill(news, cfg.item_text)), notes
+    return news.with_columns(fill_template(news, cfg.item_text)), notes
 
 
 def load(cfg: Config) -> Tables:
@@ -118,15 +118,18 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or damaged, or a line is none of MIND's.
         ConfigError: The template names an unknown column.
     """
-    folders = _folders(tabular.folder(cfg.path, _WHAT), cfg)
-    items, notes = _news(folders, cfg)
+    folders = _find_folders(tabular.check_folder(cfg.path, _WHAT), cfg)
+    items, notes = _read_news(folders, cfg)
     known = items.filter(pl.col("text").str.strip_chars() != "")
     files = {
-        part: tabular.find(f, cfg.behaviors, f"{cfg.behaviors}.gz") for part, f in folders.items()
+        part: tabular.find_file(f, cfg.behaviors, f"{cfg.behaviors}.gz")
+        for part, f in folders.items()
     }
-    found, more = mind_events.parts(behaviors.read(files, known["item"]), cfg.held_out)
-    events, users, last = mind_events.events(found, known["item"], cfg.need_history)
+    found, more = mind_events.assign_parts(
+        behaviors.read_behaviors(files, known["item"]), cfg.held_out
+    )
+    events, users, last = mind_events.make_events(found, known["item"], cfg.need_history)
     notes = (*notes, *more, *last)
     if known.height < items.height:
         notes = (*notes, f"mind: {items.height - known.height} news have no text: left out.")
-    return check(Tables(events, known, users, notes), cfg.path)
+    return check_tables(Tables(events, known, users, notes), cfg.path)

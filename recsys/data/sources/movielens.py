@@ -16,8 +16,8 @@ import polars as pl
 
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import tabular
-from recsys.data.readers.templates import fill
-from recsys.data.tables import Tables, check
+from recsys.data.readers.templates import fill_template
+from recsys.data.tables import Tables, check_tables
 from recsys.errors import DataError
 
 _GENRES = [
@@ -99,7 +99,7 @@ class Config:
     )
 
 
-class _Frames(NamedTuple):
+class _LayoutFrames(NamedTuple):
     """What a layout holds.
 
     Attributes:
@@ -117,76 +117,80 @@ class _Frames(NamedTuple):
     lean: bool = False
 
 
-def _original(folder: Path) -> _Frames:
+def _read_original(folder: Path) -> _LayoutFrames:
     """ml-100k: 19 flags stand for the genres."""
     names = ["item", "title", "released", "video", "url", *_GENRES]
-    items = tabular.delimited(folder / "u.item", "|", names, latin=True)
+    items = tabular.read_delimited(folder / "u.item", "|", names, latin=True)
     genres = pl.concat_list(
         [pl.when(pl.col(g) == "1").then(pl.lit(g)) for g in _GENRES[1:]]
     ).list.drop_nulls()
     items = items.select("item", "title", genres=genres.list.join("|"))
     profile = ["user", "age", "gender", "occupation", "zip"]
-    users = tabular.delimited(folder / "u.user", "|", profile, latin=True)
+    users = tabular.read_delimited(folder / "u.user", "|", profile, latin=True)
     path = folder / "u.data"
-    return _Frames(path, tabular.delimited(path, "\t", _RATINGS), items, users)
+    return _LayoutFrames(path, tabular.read_delimited(path, "\t", _RATINGS), items, users)
 
 
-def _dat(folder: Path) -> _Frames:
+def _read_dat(folder: Path) -> _LayoutFrames:
     """ml-1m: Latin-1, "::" between columns, codes for age and occupation; ml-10m: no profiles."""
     path = folder / "ratings.dat"
-    events = tabular.delimited(path, "::", _RATINGS)
+    events = tabular.read_delimited(path, "::", _RATINGS)
     films = ["item", "title", "genres"]
-    items = tabular.delimited(folder / "movies.dat", "::", films, latin=True)
+    items = tabular.read_delimited(folder / "movies.dat", "::", films, latin=True)
     if not (folder / "users.dat").is_file():
-        return _Frames(path, events, items, None)
+        return _LayoutFrames(path, events, items, None)
     profile = ["user", "gender", "age", "occupation", "zip"]
-    users = tabular.delimited(folder / "users.dat", "::", profile, latin=True).with_columns(
+    users = tabular.read_delimited(folder / "users.dat", "::", profile, latin=True).with_columns(
         pl.col("age").replace(_AGES),
         pl.col("occupation").replace({str(n): job for n, job in enumerate(_JOBS)}),
     )
-    return _Frames(path, events, items, users)
+    return _LayoutFrames(path, events, items, users)
 
 
-def _csv(folder: Path) -> _Frames:
+def _read_csv(folder: Path) -> _LayoutFrames:
     """ml-latest, ml-20m, ml-25m, ml-32m: no profiles."""
     path = folder / "ratings.csv"
-    events = tabular.table(path, numeric=("rating", "timestamp"))
-    items = tabular.table(folder / "movies.csv")
-    return _Frames(path, _rename(events), _rename(items), None)
+    events = tabular.read_table(path, numeric=("rating", "timestamp"))
+    items = tabular.read_table(folder / "movies.csv")
+    return _LayoutFrames(path, _rename_columns(events), _rename_columns(items), None)
 
 
-def _recbole(folder: Path) -> _Frames:
+def _read_recbole(folder: Path) -> _LayoutFrames:
     """RecBole's atomic files: a header with types, lists separated by blanks.
 
     Ratings and times are there in some sets only; what the default template lacks counts as empty.
     """
     stem = next(iter(sorted(folder.glob("*.inter")))).with_suffix("")
-    items = _rename(tabular.delimited(tabular.find(folder, f"{stem.name}.item"), "\t"))
+    items = _rename_columns(
+        tabular.read_delimited(tabular.find_file(folder, f"{stem.name}.item"), "\t")
+    )
     if "genres" in items.columns:
         items = items.with_columns(pl.col("genres").str.replace_all(" ", "|", literal=True))
     profile = folder / f"{stem.name}.user"
-    users = _rename(tabular.delimited(profile, "\t")) if profile.is_file() else None
+    users = _rename_columns(tabular.read_delimited(profile, "\t")) if profile.is_file() else None
     path = folder / f"{stem.name}.inter"
     if "title" in items.columns and "genres" not in items.columns:
         items = items.with_columns(genres=pl.lit(None, pl.String))
-    return _Frames(path, _rename(tabular.delimited(path, "\t")), items, users, lean=True)
+    return _LayoutFrames(
+        path, _rename_columns(tabular.read_delimited(path, "\t")), items, users, lean=True
+    )
 
 
-def _rename(frame: pl.DataFrame) -> pl.DataFrame:
+def _rename_columns(frame: pl.DataFrame) -> pl.DataFrame:
     """Our names for the columns; a type after a colon goes."""
     plain = {name: name.split(":")[0] for name in frame.columns}
     return frame.rename({old: _RENAMED.get(new, new) for old, new in plain.items()})
 
 
-def _detect(folder: Path) -> _Frames:
+def _read_layout(folder: Path) -> _LayoutFrames:
     if (folder / "u.data").is_file():
-        return _original(folder)
+        return _read_original(folder)
     if (folder / "ratings.dat").is_file():
-        return _dat(folder)
+        return _read_dat(folder)
     if (folder / "ratings.csv").is_file():
-        return _csv(folder)
+        return _read_csv(folder)
     if any(folder.glob("*.inter")):
-        return _recbole(folder)
+        return _read_recbole(folder)
     raise DataError(
         f"{folder} holds no MovieLens set (u.data, ratings.dat, ratings.csv or *.inter); fetch "
         f"{_WHAT}, and set data.source.path to the unpacked folder."
@@ -200,8 +204,8 @@ def load(cfg: Config) -> Tables:
         DataError: The folder holds none of the layouts, or a file is damaged.
         ConfigError: A template names an unknown column.
     """
-    folder = tabular.folder(cfg.path, _WHAT)
-    path, events, items, profiles, lean = _detect(folder)
+    folder = tabular.check_folder(cfg.path, _WHAT)
+    path, events, items, profiles, lean = _read_layout(folder)
     for name, frame, needed in (
         ("ratings", events, ["user", "item"] if lean else _RATINGS),
         ("movies", items, ["item"] if lean else ["item", "title"]),
@@ -219,15 +223,17 @@ def load(cfg: Config) -> Tables:
     if "time" in events.columns:
         events = events.with_columns(parse_times(events["time"], str(path)).alias("time"))
     if "rating" in events.columns:
-        events = events.with_columns(tabular.numbers(events["rating"], str(path)).alias("rating"))
+        events = events.with_columns(
+            tabular.parse_numbers(events["rating"], str(path)).alias("rating")
+        )
     if "year" not in items.columns and "title" in items.columns:
         items = tabular.split_year(items)
     if "genres" in items.columns:
         # The set's own way to say that it knows none.
         items = items.with_columns(pl.col("genres").replace("(no genres listed)", None))
-    items = items.with_columns(fill(items, cfg.item_text, barred=["genres"]))
+    items = items.with_columns(fill_template(items, cfg.item_text, barred=["genres"]))
     if profiles is None:
-        users = tabular.users_of(events)
+        users = tabular.make_users(events)
     else:
-        users = profiles.with_columns(fill(profiles, cfg.user_text))
-    return check(Tables(events, items, users), str(folder), str(path))
+        users = profiles.with_columns(fill_template(profiles, cfg.user_text))
+    return check_tables(Tables(events, items, users), str(folder), str(path))

@@ -11,8 +11,8 @@ from typing import ClassVar, Literal
 
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import tabular
-from recsys.data.readers.templates import fill
-from recsys.data.tables import Tables, check
+from recsys.data.readers.templates import fill_template
+from recsys.data.tables import Tables, check_tables
 
 _WHAT = "ratings.dat and movies.dat of https://github.com/sidooms/MovieTweetings"
 
@@ -37,14 +37,19 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or damaged.
         ConfigError: The template names an unknown column.
     """
-    folder = tabular.folder(cfg.path, _WHAT)
-    ratings, movies = tabular.find(folder, "ratings.dat"), tabular.find(folder, "movies.dat")
-    events = tabular.delimited(ratings, "::", ["user", "item", "rating", "time"])
+    folder = tabular.check_folder(cfg.path, _WHAT)
+    ratings, movies = (
+        tabular.find_file(folder, "ratings.dat"),
+        tabular.find_file(folder, "movies.dat"),
+    )
+    events = tabular.read_delimited(ratings, "::", ["user", "item", "rating", "time"])
     events = events.with_columns(
         parse_times(events["time"], str(ratings)).alias("time"),
-        tabular.numbers(events["rating"], str(ratings)).alias("rating"),
+        tabular.parse_numbers(events["rating"], str(ratings)).alias("rating"),
     )
-    items = tabular.split_year(tabular.delimited(movies, "::", ["item", "title", "genres"]))
-    items = items.with_columns(fill(items, cfg.item_text, barred=["genres"]))
-    events, items, notes = tabular.described(events, items, "movietweetings", ratings)
-    return check(Tables(events, items, tabular.users_of(events), notes), str(folder), str(ratings))
+    items = tabular.split_year(tabular.read_delimited(movies, "::", ["item", "title", "genres"]))
+    items = items.with_columns(fill_template(items, cfg.item_text, barred=["genres"]))
+    events, items, notes = tabular.drop_undescribed(events, items, "movietweetings", ratings)
+    return check_tables(
+        Tables(events, items, tabular.make_users(events), notes), str(folder), str(ratings)
+    )

@@ -17,8 +17,8 @@ import polars as pl
 
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import tabular
-from recsys.data.readers.templates import fill
-from recsys.data.tables import Tables, check
+from recsys.data.readers.templates import fill_template
+from recsys.data.tables import Tables, check_tables
 from recsys.errors import DataError
 
 _WHAT = (
@@ -61,11 +61,11 @@ class Config:
     )
 
 
-def _file(path: str) -> Path:
+def _find_file(path: str) -> Path:
     """The file that the user means."""
     if path and Path(path).is_file():
         return Path(path)
-    folder = tabular.folder(path, _WHAT)
+    folder = tabular.check_folder(path, _WHAT)
     found = sorted(path for kind in _FILES for path in folder.glob(f"*{kind}"))
     if len(found) != 1:
         raise DataError(
@@ -74,14 +74,14 @@ def _file(path: str) -> Path:
     return found[0]
 
 
-def _lines(path: Path) -> pl.DataFrame:
+def _read_lines(path: Path) -> pl.DataFrame:
     """All rows as text, the numbers of a CSV apart.
 
     Raises:
         DataError: The file is damaged, or nothing is installed that reads .xlsx.
     """
     if path.suffix.lower() != ".xlsx":
-        return tabular.table(path, numeric=("Quantity", "UnitPrice", "Price"), latin=True)
+        return tabular.read_table(path, numeric=("Quantity", "UnitPrice", "Price"), latin=True)
     try:
         # Without types, as the numbers of cancelled invoices begin with a letter.
         sheets = pl.read_excel(path, sheet_id=0, infer_schema_length=0)
@@ -95,7 +95,7 @@ def _lines(path: Path) -> pl.DataFrame:
         raise DataError(f"{path} cannot be read ({error}); save its sheets as one CSV.") from error
 
 
-def _sold(lines: pl.DataFrame, codes: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def _select_purchases(lines: pl.DataFrame, codes: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """The lines that are a customer's purchases, and how many were not, by reason."""
     steps = [
         ("without a customer", pl.col("user").is_not_null()),
@@ -112,7 +112,7 @@ def _sold(lines: pl.DataFrame, codes: str) -> tuple[pl.DataFrame, tuple[str, ...
     return lines, tuple(notes)
 
 
-def _moments(lines: pl.DataFrame, where: str) -> tuple[pl.Series, tuple[str, ...]]:
+def _parse_moments(lines: pl.DataFrame, where: str) -> tuple[pl.Series, tuple[str, ...]]:
     """Times as ISO text or, as spreadsheets write them, with slashes; null where there is none.
 
     Which number of a date is the day shows in the invoices: their numbers rise with time.
@@ -127,7 +127,7 @@ def _moments(lines: pl.DataFrame, where: str) -> tuple[pl.Series, tuple[str, ...
     raw = lines["time"]
     if not raw.str.contains("/").any():
         return raw.str.strip_chars().str.to_datetime(strict=False, time_unit="ms"), ()
-    read = {order: _slashed(raw, order) for order in ("%m/%d", "%d/%m")}
+    read = {order: _parse_slashed(raw, order) for order in ("%m/%d", "%d/%m")}
     none = {order: moments.null_count() for order, moments in read.items()}
     number = lines["basket"].str.extract(r"(\d+)").cast(pl.Int64, strict=False)
     rank = number.arg_sort()
@@ -149,7 +149,7 @@ def _moments(lines: pl.DataFrame, where: str) -> tuple[pl.Series, tuple[str, ...
     return read[order], (f"online_retail: the dates of {where} are read as {said}, {why}.",)
 
 
-def _slashed(raw: pl.Series, order: str) -> pl.Series:
+def _parse_slashed(raw: pl.Series, order: str) -> pl.Series:
     """Dates with slashes as moments, with years of two or four digits, with or without seconds."""
     text = raw.str.strip_chars()
     out = text.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="ms")
@@ -168,8 +168,8 @@ def load(cfg: Config) -> Tables:
         DataError: The file is missing, damaged, or lacks a column.
         ConfigError: A template names an unknown column.
     """
-    path = _file(cfg.path)
-    lines = _lines(path)
+    path = _find_file(cfg.path)
+    lines = _read_lines(path)
     lines = lines.rename({n: _NAMES[n] for n in lines.columns if n in _NAMES})
     missing = [name for name in dict.fromkeys(_NAMES.values()) if name not in lines.columns]
     if missing:
@@ -177,11 +177,14 @@ def load(cfg: Config) -> Tables:
     lines = lines.with_columns(
         pl.col("user").str.strip_chars().str.strip_suffix(".0").replace("", None),
         pl.col("item", "basket").str.strip_chars(),
-        *(tabular.numbers(lines[name], str(path)).alias(name) for name in ("quantity", "price")),
+        *(
+            tabular.parse_numbers(lines[name], str(path)).alias(name)
+            for name in ("quantity", "price")
+        ),
     ).with_row_index("row", offset=1)
-    moments, how = _moments(lines, str(path))
+    moments, how = _parse_moments(lines, str(path))
     # Only a line that counts must have a time.
-    lines, notes = _sold(lines.with_columns(moment=moments), cfg.codes)
+    lines, notes = _select_purchases(lines.with_columns(moment=moments), cfg.codes)
     bad = lines.filter(pl.col("moment").is_null())
     if bad.height:
         raise DataError(
@@ -193,10 +196,10 @@ def load(cfg: Config) -> Tables:
     items = lines.group_by("item", maintain_order=True).agg(
         pl.col("description").drop_nulls().first()
     )
-    items = items.with_columns(fill(items, cfg.item_text))
+    items = items.with_columns(fill_template(items, cfg.item_text))
     users = lines.unique("user", keep="first", maintain_order=True).select("user", "country")
-    users = users.with_columns(fill(users, cfg.user_text))
+    users = users.with_columns(fill_template(users, cfg.user_text))
     events = lines.select("user", "item", "time", "basket", "quantity", "price")
-    events, items, more = tabular.described(events, items, "online_retail", path)
+    events, items, more = tabular.drop_undescribed(events, items, "online_retail", path)
     users = users.filter(pl.col("user").is_in(events["user"].unique().to_list()))
-    return check(Tables(events, items, users, (*how, *notes, *more)), str(path))
+    return check_tables(Tables(events, items, users, (*how, *notes, *more)), str(path))

@@ -17,8 +17,8 @@ from typing import ClassVar, Literal
 from recsys.data.sources import movielens
 from recsys.data.tables import Tables
 from recsys.errors import DataError
-from recsys.runtime.files import full_disk
-from recsys.runtime.store import default_root
+from recsys.runtime.files import translate_write_errors
+from recsys.runtime.store import get_default_root
 
 _URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 _URL_SHA256 = "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
@@ -46,7 +46,7 @@ class Config:
     )
 
 
-def _official(aside: Path) -> Path:
+def _download_archive(aside: Path) -> Path:
     """Downloads GroupLens' archive into the folder `aside`."""
     out = aside / "ml-100k.zip"
     with urllib.request.urlopen(_URL, timeout=_SECONDS) as answer, out.open("wb") as file:
@@ -54,7 +54,7 @@ def _official(aside: Path) -> Path:
     return out
 
 
-def _wheel(aside: Path) -> Path:
+def _download_wheel(aside: Path) -> Path:
     """Downloads RecBole's wheel with pip, without installing it, into the folder `aside`."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--dest", str(aside), _WHEEL]
@@ -91,10 +91,10 @@ def fetch(into: Path) -> Path:
     if target.is_dir():
         return target
     ways: tuple[tuple[str, Callable[[Path], Path], str, str], ...] = (
-        (_URL, _official, _URL_SHA256, "ml-100k/"),
-        (f"the wheel {_WHEEL}", _wheel, _WHEEL_SHA256, "recbole/dataset_example/ml-100k/"),
+        (_URL, _download_archive, _URL_SHA256, "ml-100k/"),
+        (f"the wheel {_WHEEL}", _download_wheel, _WHEEL_SHA256, "recbole/dataset_example/ml-100k/"),
     )
-    with full_disk(into):
+    with translate_write_errors(into):
         into.mkdir(parents=True, exist_ok=True)
     failures = []
     for name, download, sha256, inside in ways:
@@ -128,5 +128,5 @@ def load(cfg: Config) -> Tables:
         DataError: It is not there and cannot be fetched, or a file is damaged.
         ConfigError: A template names an unknown column.
     """
-    folder = Path(cfg.path) if cfg.path else fetch(default_root())
+    folder = Path(cfg.path) if cfg.path else fetch(get_default_root())
     return movielens.load(movielens.Config(str(folder), cfg.item_text, cfg.user_text))

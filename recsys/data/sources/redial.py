@@ -29,8 +29,8 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 
 from recsys.data.readers import jsonl, tabular
-from recsys.data.readers.templates import fill, joined
-from recsys.data.tables import Tables, check
+from recsys.data.readers.templates import fill_template, join_values
+from recsys.data.tables import Tables, check_tables
 from recsys.errors import DataError
 
 _WHAT = "train_data.jsonl and test_data.jsonl of https://redialdata.github.io/website/"
@@ -99,18 +99,18 @@ class _Dialogue:
     forms: Mapping[str, object]
 
 
-def _object(value: object) -> dict[str, Any]:
+def _parse_object(value: object) -> dict[str, Any]:
     """An object; the files have an empty list in the place of an empty object."""
     return value if isinstance(value, dict) else {}
 
 
-def _read(path: Path, part: str) -> Iterator[_Dialogue]:
+def _read_file(path: Path, part: str) -> Iterator[_Dialogue]:
     """The dialogues of a file.
 
     Raises:
         DataError: It is missing or damaged, or a line holds no dialogue.
     """
-    for place, raw in enumerate(jsonl.objects(path), 1):
+    for place, raw in enumerate(jsonl.read_objects(path), 1):
         found: dict[str, Any] = raw
         missing = [key for key in _KEYS if found.get(key) is None]
         turns = found.get("messages")
@@ -124,19 +124,19 @@ def _read(path: Path, part: str) -> Iterator[_Dialogue]:
             raise DataError(
                 f"{path}: dialogue {place} has no {missing[0]}; mend or remove the line."
             )
-        names = _object(found.get("movieMentions"))
+        names = _parse_object(found.get("movieMentions"))
         yield _Dialogue(
             number=str(found["conversationId"]).strip(),
             part=part,
             seeker=str(found["initiatorWorkerId"]),
             turns=tuple((str(t["senderWorkerId"]), str(t["text"] or "")) for t in turns or ()),
             names={key: " ".join(str(name or "").split()) for key, name in names.items()},
-            forms=_object(found.get("respondentQuestions"))
-            | _object(found.get("initiatorQuestions")),
+            forms=_parse_object(found.get("respondentQuestions"))
+            | _parse_object(found.get("initiatorQuestions")),
         )
 
 
-def _dialogues(folder: Path, held_out: float) -> tuple[list[_Dialogue], list[str], list[str]]:
+def _read_dialogues(folder: Path, held_out: float) -> tuple[list[_Dialogue], list[str], list[str]]:
     """All dialogues in order, the part that each is in, and what was decided.
 
     Raises:
@@ -148,7 +148,7 @@ def _dialogues(folder: Path, held_out: float) -> tuple[list[_Dialogue], list[str
     for word, part in _PARTS.items():
         names = [f"{word}{end}" for end in (".jsonl", ".jsonl.gz", "_data.jsonl", "_data.jsonl.gz")]
         if any((folder / name).is_file() for name in names):
-            for each in _read(tabular.find(folder, *names), part):
+            for each in _read_file(tabular.find_file(folder, *names), part):
                 count += 1
                 # One that is held out may not train as well: the later part counts.
                 found[each.number] = each
@@ -175,7 +175,9 @@ def _dialogues(folder: Path, held_out: float) -> tuple[list[_Dialogue], list[str
     return dialogues, parts, notes
 
 
-def _films(dialogue: _Dialogue, names: Mapping[str, str], whose: str) -> Iterator[dict[str, Any]]:
+def _extract_films(
+    dialogue: _Dialogue, names: Mapping[str, str], whose: str
+) -> Iterator[dict[str, Any]]:
     """A row for each film where it is named first, with the turns since the film before it."""
     known: set[str] = set()
     start = 0
@@ -190,7 +192,7 @@ def _films(dialogue: _Dialogue, names: Mapping[str, str], whose: str) -> Iterato
                 if whose == "both" or who == dialogue.seeker
             ]
             start = turn
-            form = _object(dialogue.forms.get(film))
+            form = _parse_object(dialogue.forms.get(film))
             event = _LIKED.get(str(form.get("liked")), "unsaid")
             offered = form.get("suggested", speaker != dialogue.seeker) in (1, "1")
             yield {
@@ -206,17 +208,19 @@ def _films(dialogue: _Dialogue, names: Mapping[str, str], whose: str) -> Iterato
             }
 
 
-def _fact(value: object) -> str | None:
+def _format_fact(value: object) -> str | None:
     """A fact as text; a list of none is known to be empty."""
-    return None if value is None else joined(value) or ""
+    return None if value is None else join_values(value) or ""
 
 
-def _items(info: Mapping[str, Mapping[str, object]], dialogues: list[_Dialogue]) -> pl.DataFrame:
+def _make_items(
+    info: Mapping[str, Mapping[str, object]], dialogues: list[_Dialogue]
+) -> pl.DataFrame:
     """All films of id2info, then those that are only named; facts as text."""
     films: dict[str, dict[str, str | None]] = {}
     for key, fields in info.items():
         films[key] = {"item": key, "title": str(fields.get("name") or "")}
-        films[key] |= {name: _fact(fields.get(name)) for name in _FACTS}
+        films[key] |= {name: _format_fact(fields.get(name)) for name in _FACTS}
     for dialogue in dialogues:
         for key, name in dialogue.names.items():
             film = films.setdefault(key, {"item": key, "title": name, **dict.fromkeys(_FACTS)})
@@ -232,19 +236,19 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or damaged, or a line holds no dialogue.
         ConfigError: The template names an unknown column, or `held_out` does not fit.
     """
-    folder = tabular.folder(cfg.path, _WHAT)
-    dialogues, parts, notes = _dialogues(folder, cfg.held_out)
+    folder = tabular.check_folder(cfg.path, _WHAT)
+    dialogues, parts, notes = _read_dialogues(folder, cfg.held_out)
     facts = ("id2info.json", "id2info.json.gz")
     there = any((folder / name).is_file() for name in facts)
-    info = tabular.by_id(tabular.find(folder, *facts)) if there else {}
+    info = tabular.read_json_by_id(tabular.find_file(folder, *facts)) if there else {}
     if not there:
         notes.append("redial: there is no id2info.json; a film's text is its title and year.")
-    items = _items(info, dialogues)
+    items = _make_items(info, dialogues)
     names: dict[str, str] = dict(items.select("item", "title").iter_rows())
     rows = []
     for dialogue, part in zip(dialogues, parts, strict=True):
         user = dialogue.number if cfg.user == "dialogue" else dialogue.seeker
-        found = _films(dialogue, names, cfg.turns)
+        found = _extract_films(dialogue, names, cfg.turns)
         rows += [{"user": user, "split": part, **row} for row in found]
     if not rows:
         raise DataError(f"{folder}: no dialogue names a film (@1234); fetch {_WHAT}.")
@@ -262,7 +266,7 @@ def load(cfg: Config) -> Tables:
     if unknown:
         notes.append(f"redial: {unknown} marks stand for no film that has a name: not read.")
     items = tabular.split_year(items)
-    items = items.with_columns(fill(items, cfg.item_text))
-    events, items, more = tabular.described(events, items, "redial", folder)
+    items = items.with_columns(fill_template(items, cfg.item_text))
+    events, items, more = tabular.drop_undescribed(events, items, "redial", folder)
     users = users.filter(pl.col("user").is_in(events["user"].unique().to_list()))
-    return check(Tables(events, items, users, (*notes, *more)), str(folder))
+    return check_tables(Tables(events, items, users, (*notes, *more)), str(folder))

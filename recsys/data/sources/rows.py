@@ -20,8 +20,8 @@ from typing import ClassVar, Literal
 import polars as pl
 
 from recsys.data.readers import tabular
-from recsys.data.readers.templates import fill, plain
-from recsys.data.tables import Tables, check, windows
+from recsys.data.readers.templates import fill_template, strip_markup
+from recsys.data.tables import Tables, check_tables, parse_windows
 from recsys.errors import ConfigError, DataError
 
 _WHAT = (
@@ -64,10 +64,10 @@ class Config:
     )
 
 
-def _files(folder: Path, cfg: Config) -> dict[Path, str | None]:
+def _find_files(folder: Path, cfg: Config) -> dict[Path, str | None]:
     """The files of rows with the part that each is for; None: a column says it."""
     if any((folder / name).is_file() for name in (cfg.rows, f"{cfg.rows}.gz")):
-        return {tabular.find(folder, cfg.rows, f"{cfg.rows}.gz"): None}
+        return {tabular.find_file(folder, cfg.rows, f"{cfg.rows}.gz"): None}
     out: dict[Path, str | None] = {}
     for part, words in _PARTS.items():
         found = [folder / f"{word}{kind}" for word in words for kind in _KINDS]
@@ -82,7 +82,7 @@ def _files(folder: Path, cfg: Config) -> dict[Path, str | None]:
     return out
 
 
-def _ids(column: pl.Series, where: str) -> pl.Series:
+def _parse_ids(column: pl.Series, where: str) -> pl.Series:
     """Lists of ids as text, from lists or from the text of one, such as "['7', '8']"."""
     if column.dtype == pl.String:
         return column.str.extract_all(r"[^\s,'\"\[\]]+")
@@ -90,19 +90,19 @@ def _ids(column: pl.Series, where: str) -> pl.Series:
         raise DataError(f"{where}: column '{column.name}' is {column.dtype}; give lists of ids.")
     if column.dtype == pl.List(pl.Null):
         return column.cast(pl.List(pl.String))
-    tabular.ids(column.explode(), where)
+    tabular.parse_ids(column.explode(), where)
     return column.cast(pl.List(pl.String)).list.eval(pl.element().str.strip_chars())
 
 
-def _part(column: pl.Series) -> pl.Series:
+def _parse_part(column: pl.Series) -> pl.Series:
     """Train, val or test for each word of a column, null for one that is none."""
     words = column.cast(pl.String).str.strip_chars().str.to_lowercase()
     return words.replace_strict(_WORDS, default=None, return_dtype=pl.String)
 
 
-def _read(path: Path, part: str | None, cfg: Config) -> pl.DataFrame:
+def _read_rows(path: Path, part: str | None, cfg: Config) -> pl.DataFrame:
     """The rows of a file: user, target, history (list of text), split, where (for messages)."""
-    frame, where = tabular.table(path), str(path)
+    frame, where = tabular.read_table(path), str(path)
     keys = {"user": cfg.user, "history": cfg.history, "target": cfg.target}
     for key, name in (keys if part else {**keys, "split": "split"}).items():
         if name not in frame.columns:
@@ -113,10 +113,10 @@ def _read(path: Path, part: str | None, cfg: Config) -> pl.DataFrame:
     split = pl.Series([part] * frame.height, dtype=pl.String) if part else frame["split"]
     out = pl.DataFrame(
         {
-            "user": tabular.ids(frame[cfg.user], where),
-            "target": tabular.ids(frame[cfg.target], where),
-            "history": _ids(frame[cfg.history], where),
-            "split": _part(split),
+            "user": tabular.parse_ids(frame[cfg.user], where),
+            "target": tabular.parse_ids(frame[cfg.target], where),
+            "history": _parse_ids(frame[cfg.history], where),
+            "split": _parse_part(split),
             "where": [f"{path}: row {n}" for n in range(1, frame.height + 1)],
         }
     )
@@ -131,7 +131,7 @@ def _read(path: Path, part: str | None, cfg: Config) -> pl.DataFrame:
     return out
 
 
-def _known(chain: list[str], history: list[str], longest: int) -> int:
+def _count_known(chain: list[str], history: list[str], longest: int) -> int:
     """How many items of a history the chain of the user's earlier events ends with; -1: none fits.
 
     Args:
@@ -148,7 +148,7 @@ def _known(chain: list[str], history: list[str], longest: int) -> int:
     return -1 if chain else 0
 
 
-def _events(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def _make_events(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Each event once: user, item, split, a user's events in their order; and what was done.
 
     Raises:
@@ -161,7 +161,7 @@ def _events(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     order = pl.col("split").replace_strict({"train": 0, "val": 1, "test": 2})
     for user, target, history, split, where in rows.sort(order, maintain_order=True).iter_rows():
         chain, part = chains.setdefault(user, []), parts.setdefault(user, [])
-        known = _known(chain, history, longest)
+        known = _count_known(chain, history, longest)
         if known < 0:
             raise DataError(
                 f"{where}: the history does not continue what the earlier rows of user '{user}' "
@@ -195,22 +195,22 @@ def _events(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     return pl.DataFrame({"user": users, "item": items, "split": roles}), tuple(notes)
 
 
-def _field(value: object) -> str | None:
+def _format_field(value: object) -> str | None:
     """A field as text without markup; a list, also in the form of a text, as its parts."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         # Else it is a text that merely begins with a bracket.
         with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             value = ast.literal_eval(value.strip())
     # A description may say a sentence twice.
-    text = plain(value, " ", once=False) or ""
+    text = strip_markup(value, " ", once=False) or ""
     return None if value is None else " ".join(text.split())
 
 
-def _items(path: Path) -> pl.DataFrame:
+def _read_items(path: Path) -> pl.DataFrame:
     """The items with all their fields as text."""
-    found = tabular.by_id(path)
+    found = tabular.read_json_by_id(path)
     names = dict.fromkeys([*_ALWAYS, *(name for fields in found.values() for name in fields)])
-    columns = {n: [_field(fields.get(n)) for fields in found.values()] for n in names}
+    columns = {n: [_format_field(fields.get(n)) for fields in found.values()] for n in names}
     # A field with one of the names that tables keep for themselves would be taken for it.
     columns = {f"{n}_" if n in ("item", "text") else n: texts for n, texts in columns.items()}
     schema = {"item": pl.String, **dict.fromkeys(columns, pl.String)}
@@ -224,11 +224,15 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or damaged, or a row does not fit the rows before it.
         ConfigError: A column is not there, or the template names an unknown field.
     """
-    folder = tabular.folder(cfg.path, _WHAT)
-    files = _files(folder, cfg)
-    path = tabular.find(folder, cfg.items, f"{cfg.items}.gz")
-    items = windows(_items(path), str(path))
-    events, notes = _events(pl.concat([_read(file, part, cfg) for file, part in files.items()]))
-    items = items.with_columns(fill(items, cfg.item_text))
-    events, items, more = tabular.described(events, items, "rows", folder)
-    return check(Tables(events, items, tabular.users_of(events), (*notes, *more)), str(folder))
+    folder = tabular.check_folder(cfg.path, _WHAT)
+    files = _find_files(folder, cfg)
+    path = tabular.find_file(folder, cfg.items, f"{cfg.items}.gz")
+    items = parse_windows(_read_items(path), str(path))
+    events, notes = _make_events(
+        pl.concat([_read_rows(file, part, cfg) for file, part in files.items()])
+    )
+    items = items.with_columns(fill_template(items, cfg.item_text))
+    events, items, more = tabular.drop_undescribed(events, items, "rows", folder)
+    return check_tables(
+        Tables(events, items, tabular.make_users(events), (*notes, *more)), str(folder)
+    )

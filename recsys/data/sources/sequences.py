@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import polars as pl
 
 from recsys.data.readers import tabular
-from recsys.data.tables import Tables, check
+from recsys.data.tables import Tables, check_tables
 from recsys.errors import DataError
 
 _HEADERS = {"id", "item", "item_id", "itemid", "user", "user_id", "userid"}
@@ -31,10 +31,10 @@ class Config:
     )
 
 
-def _pairs(path: Path) -> list[tuple[str, str]]:
+def _read_pairs(path: Path) -> list[tuple[str, str]]:
     """The two columns of a file, without its header and blank lines."""
     out = []
-    for number, line in enumerate(tabular.content(path).split("\n"), 1):
+    for number, line in enumerate(tabular.read_file_text(path).split("\n"), 1):
         if not line.strip():
             continue
         left, tab, right = line.partition("\t")
@@ -46,7 +46,7 @@ def _pairs(path: Path) -> list[tuple[str, str]]:
     return out
 
 
-def _unquoted(title: str) -> str:
+def _unquote(title: str) -> str:
     """A title as it was before a CSV writer put it in quotes and doubled those inside."""
     inner = title[1:-1].replace('""', "\0")
     if len(title) < 2 or title[0] != '"' or title[-1] != '"' or '"' in inner:
@@ -65,14 +65,14 @@ def load(cfg: Config) -> Tables:
             "data.source.path is empty; set it to the folder of items.tsv and users.tsv."
         )
     folder = Path(cfg.path)
-    items = _pairs(tabular.find(folder, "items.tsv", "items.tsv.gz"))
-    users = _pairs(tabular.find(folder, "users.tsv", "users.tsv.gz"))
+    items = _read_pairs(tabular.find_file(folder, "items.tsv", "items.tsv.gz"))
+    users = _read_pairs(tabular.find_file(folder, "users.tsv", "users.tsv.gz"))
     events = [(user, item) for user, history in users for item in history.split()]
     text = pl.String
     tables = Tables(
         interactions=pl.DataFrame(events, schema={"user": text, "item": text}, orient="row"),
         items=pl.DataFrame(
-            [(item, " ".join(html.unescape(_unquoted(title)).split())) for item, title in items],
+            [(item, " ".join(html.unescape(_unquote(title)).split())) for item, title in items],
             schema={"item": text, "text": text},
             orient="row",
         ),
@@ -80,4 +80,4 @@ def load(cfg: Config) -> Tables:
             [(user, "") for user, _ in users], schema={"user": text, "text": text}, orient="row"
         ),
     )
-    return check(tables, str(folder))
+    return check_tables(tables, str(folder))

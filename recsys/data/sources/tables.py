@@ -17,9 +17,9 @@ import polars as pl
 from recsys.data import export
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import tabular
-from recsys.data.readers.templates import fill, likely
+from recsys.data.readers.templates import fill_template, suggest_column
 from recsys.data.splits.methods import Method
-from recsys.data.tables import Tables, check, check_values, windows
+from recsys.data.tables import Tables, check_tables, check_values, parse_windows
 from recsys.errors import ConfigError, DataError
 
 
@@ -85,10 +85,12 @@ class Config:
     @property
     def default_split(self) -> Method:
         """The split that a folder was written with; else `time`."""
-        return (export.read(Path(self.path)).split if self.path else None) or "time"
+        return (export.read_settings(Path(self.path)).split if self.path else None) or "time"
 
 
-def _take(frame: pl.DataFrame, wanted: dict[str, tuple[str, str]], path: str) -> pl.DataFrame:
+def _select_columns(
+    frame: pl.DataFrame, wanted: dict[str, tuple[str, str]], path: str
+) -> pl.DataFrame:
     """The frame with the wanted columns first and under our names.
 
     Args:
@@ -101,12 +103,12 @@ def _take(frame: pl.DataFrame, wanted: dict[str, tuple[str, str]], path: str) ->
     """
     for theirs, key in wanted.values():
         if theirs not in frame.columns:
-            raise ConfigError(_missing(frame.columns, theirs, key, path))
+            raise ConfigError(_describe_missing(frame.columns, theirs, key, path))
     wanted_names = {ours: theirs for ours, (theirs, _) in wanted.items()}
-    return _renamed(frame, wanted_names, path)
+    return _rename_columns(frame, wanted_names, path)
 
 
-def _missing(columns: list[str], name: str, key: str, path: str) -> str:
+def _describe_missing(columns: list[str], name: str, key: str, path: str) -> str:
     """The sentence on a column that a file lacks."""
     if len(columns) == 1:
         (head,) = columns
@@ -122,10 +124,10 @@ def _missing(columns: list[str], name: str, key: str, path: str) -> str:
     keys = f"data.source.{key}"
     if key in ("item", "user"):
         keys += f", or data.source.{key}s_id where the {key}s' file has another name for it"
-    return f"{path} has no column '{name}' ({keys}){likely(name, columns)}"
+    return f"{path} has no column '{name}' ({keys}){suggest_column(name, columns)}"
 
 
-def _renamed(frame: pl.DataFrame, wanted: dict[str, str], path: str) -> pl.DataFrame:
+def _rename_columns(frame: pl.DataFrame, wanted: dict[str, str], path: str) -> pl.DataFrame:
     if len(set(wanted.values())) < len(wanted):
         raise ConfigError(f"{path}: one column is named for two purposes: {wanted}.")
     # A further column that happens to carry one of our names is put aside under a longer one.
@@ -134,7 +136,7 @@ def _renamed(frame: pl.DataFrame, wanted: dict[str, str], path: str) -> pl.DataF
     return frame.select(*wanted, pl.exclude(*wanted))
 
 
-def _with_ids(
+def _parse_ids(
     frame: pl.DataFrame, wanted: dict[str, str], path: str, empty: bool = False
 ) -> pl.DataFrame:
     """The frame with ids as text; messages have the file's names of the columns.
@@ -149,14 +151,14 @@ def _with_ids(
         DataError: A value is no id.
     """
     for ours, theirs in wanted.items():
-        column = tabular.ids(frame[ours].alias(theirs), path)
+        column = tabular.parse_ids(frame[ours].alias(theirs), path)
         if not empty:
             check_values(column, path)
         frame = frame.with_columns(column.alias(ours))
     return frame
 
 
-def _canonical(cfg: Config) -> Tables:
+def _read_canonical(cfg: Config) -> Tables:
     """The three tables of a folder, unchanged.
 
     Raises:
@@ -167,16 +169,20 @@ def _canonical(cfg: Config) -> Tables:
         raise ConfigError(
             f"data.source.path takes canonical tables as they are; leave out {', '.join(odd)}."
         )
-    folder = tabular.folder(cfg.path, "the tables that python -m recsys.data output=... wrote")
+    folder = tabular.check_folder(
+        cfg.path, "the tables that python -m recsys.data output=... wrote"
+    )
     events, items, users = (
-        tabular.table(tabular.find(folder, f"{name}.parquet"))
+        tabular.read_table(tabular.find_file(folder, f"{name}.parquet"))
         for name in ("interactions", "items", "users")
     )
-    used = export.read(folder)
+    used = export.read_settings(folder)
     notes: tuple[str, ...] = ()
     if used.keys:
-        notes = (f"tables: {folder} was described with {' '.join(used.words())}; repeat them.",)
-    return check(Tables(events, items, users, notes), str(folder))
+        notes = (
+            f"tables: {folder} was described with {' '.join(used.format_options())}; repeat them.",
+        )
+    return check_tables(Tables(events, items, users, notes), str(folder))
 
 
 def load(cfg: Config) -> Tables:
@@ -187,22 +193,24 @@ def load(cfg: Config) -> Tables:
         DataError: A file is missing or damaged, or the tables do not fit each other.
     """
     if cfg.path:
-        return _canonical(cfg)
+        return _read_canonical(cfg)
     if not cfg.interactions or not cfg.items:
         raise DataError("Set data.source.interactions and data.source.items to the two files.")
-    dialect = _dialect(cfg)
-    events = _events(cfg, dialect)
+    dialect = _make_dialect(cfg)
+    events = _read_events(cfg, dialect)
     items_id = (cfg.items_id, "items_id") if cfg.items_id else (cfg.item, "item")
-    items = _take(tabular.table(Path(cfg.items), dialect=dialect), {"item": items_id}, cfg.items)
+    items = _select_columns(
+        tabular.read_table(Path(cfg.items), dialect=dialect), {"item": items_id}, cfg.items
+    )
     if cfg.unknown == "leave_out":
         items = items.filter(pl.col("item").is_not_null())
-    items = windows(_with_ids(items, {"item": items_id[0]}, cfg.items), cfg.items)
-    items = items.with_columns(fill(items, cfg.item_text))
+    items = parse_windows(_parse_ids(items, {"item": items_id[0]}, cfg.items), cfg.items)
+    items = items.with_columns(fill_template(items, cfg.item_text))
     notes: tuple[str, ...] = ()
     if cfg.unknown == "leave_out":
-        events, items, notes = tabular.described(events, items, "tables", cfg.interactions)
-    return check(
-        Tables(events, items, _users(cfg, dialect, events), notes),
+        events, items, notes = tabular.drop_undescribed(events, items, "tables", cfg.interactions)
+    return check_tables(
+        Tables(events, items, _read_users(cfg, dialect, events), notes),
         cfg.interactions,
         items_file=cfg.items,
         users_file=cfg.users,
@@ -210,7 +218,7 @@ def load(cfg: Config) -> Tables:
     )
 
 
-def _dialect(cfg: Config) -> tabular.Dialect:
+def _make_dialect(cfg: Config) -> tabular.Dialect:
     """How text files are read.
 
     Raises:
@@ -229,46 +237,48 @@ def _dialect(cfg: Config) -> tabular.Dialect:
     return tabular.Dialect(separator, cfg.encoding, cfg.quoting)
 
 
-def _events(cfg: Config, dialect: tabular.Dialect) -> pl.DataFrame:
+def _read_events(cfg: Config, dialect: tabular.Dialect) -> pl.DataFrame:
     """The interactions under our names; further columns are kept."""
     optional = {"time": cfg.time, "rating": cfg.rating, "weight": cfg.weight}
     wanted = {"user": cfg.user, "item": cfg.item} | {k: v for k, v in optional.items() if v}
     numeric = [name for name in (cfg.time, cfg.rating, cfg.weight) if name]
-    frame = tabular.table(Path(cfg.interactions), numeric, dialect=dialect)
+    frame = tabular.read_table(Path(cfg.interactions), numeric, dialect=dialect)
     # A column that merely has one of our names must not be taken for what it was not declared as.
     frame = frame.rename(
         {n: f"{n}_" for n in optional if n in frame.columns and n not in wanted.values()}
     )
     keyed = {ours: (theirs, ours) for ours, theirs in wanted.items()}
-    frame = _take(frame, keyed, cfg.interactions)
-    events = _with_ids(frame, {"user": cfg.user, "item": cfg.item}, cfg.interactions)
+    frame = _select_columns(frame, keyed, cfg.interactions)
+    events = _parse_ids(frame, {"user": cfg.user, "item": cfg.item}, cfg.interactions)
     if cfg.time:
         times = parse_times(events["time"].alias(cfg.time), cfg.interactions).alias("time")
         events = events.with_columns(times)
     for name in (n for n in ("rating", "weight") if optional[n]):
         column = events[name].alias(wanted[name])
-        values = tabular.numbers(column, cfg.interactions)
+        values = tabular.parse_numbers(column, cfg.interactions)
         check_values(values, cfg.interactions)
         events = events.with_columns(values.alias(name))
     return events
 
 
-def _users(cfg: Config, dialect: tabular.Dialect, events: pl.DataFrame) -> pl.DataFrame:
+def _read_users(cfg: Config, dialect: tabular.Dialect, events: pl.DataFrame) -> pl.DataFrame:
     """The users with their texts; where unknown ones may be, those with interactions."""
     if not cfg.users:
         if cfg.user_text:
             raise ConfigError(
                 "data.source.user_text needs data.source.users, the file with its columns."
             )
-        return tabular.users_of(events)
+        return tabular.make_users(events)
     users_id = (cfg.users_id, "users_id") if cfg.users_id else (cfg.user, "user")
-    users = _take(tabular.table(Path(cfg.users), dialect=dialect), {"user": users_id}, cfg.users)
+    users = _select_columns(
+        tabular.read_table(Path(cfg.users), dialect=dialect), {"user": users_id}, cfg.users
+    )
     # Where unknown users are left out, those of no event are, and one without an id has none.
-    users = _with_ids(users, {"user": users_id[0]}, cfg.users, cfg.unknown == "leave_out")
-    users = users.with_columns(fill(users, cfg.user_text))
+    users = _parse_ids(users, {"user": users_id[0]}, cfg.users, cfg.unknown == "leave_out")
+    users = users.with_columns(fill_template(users, cfg.user_text))
     if cfg.unknown == "leave_out":
         known = users.unique("user", keep="first", maintain_order=True)
-        users = tabular.users_of(events).select("user")
+        users = tabular.make_users(events).select("user")
         users = users.join(known, on="user", how="left", maintain_order="left")
         users = users.with_columns(pl.col("text").fill_null(""))
     return users

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.data.columns.arrays import Ints, ragged
+from recsys.data.columns.arrays import Ints, expand_sizes
 
 if TYPE_CHECKING:
     from recsys.data.splits.methods import Split
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _PIECE = 1_000_000  # events whose ids are compared at a time
 
 
-def firsts(ids: pl.Series, starts: Ints, order: Ints) -> Ints:
+def find_first_events(ids: pl.Series, starts: Ints, order: Ints) -> Ints:
     """(N,) first event of the same id within the same group of events; -1 where the id is null.
 
     Events of one id mostly stand together: only where such a run begins are ids looked up.
@@ -44,7 +44,7 @@ def firsts(ids: pl.Series, starts: Ints, order: Ints) -> Ints:
     return np.repeat(found.to_series().cast(pl.Int64).to_numpy(), sizes)
 
 
-def basket_ids(frame: pl.DataFrame) -> pl.Series | None:
+def find_basket_ids(frame: pl.DataFrame) -> pl.Series | None:
     """The column `basket` of interactions, an empty text being none; None without that column."""
     if "basket" not in frame.columns:
         return None
@@ -52,7 +52,7 @@ def basket_ids(frame: pl.DataFrame) -> pl.Series | None:
     return ids.replace("", None) if ids.dtype == pl.String else ids
 
 
-def moments(starts: Ints, count: int, changing: Sequence[NDArray[np.generic] | None]) -> Ints:
+def find_moments(starts: Ints, count: int, changing: Sequence[NDArray[np.generic] | None]) -> Ints:
     """(G,) event where each moment begins: where a user does, or a column that is there changes.
 
     Args:
@@ -68,7 +68,7 @@ def moments(starts: Ints, count: int, changing: Sequence[NDArray[np.generic] | N
     return np.flatnonzero(begins)
 
 
-def gathered(
+def compute_basket_order(
     ids: pl.Series, items: pl.Series, item: NDArray[np.int32], order: Ints, starts: Ints
 ) -> Ints:
     """(N,) places of the events in an order that the lines of a basket do not decide.
@@ -84,9 +84,9 @@ def gathered(
         order: (N,) row of each event.
         starts: (G,) event where each moment of a user begins.
     """
-    first = firsts(ids, starts, order)
+    first = find_first_events(ids, starts, order)
     first = np.where(first < 0, np.arange(len(order)), first)
-    known = np.array([zlib.crc32(each.encode()) for each in items.to_list()], dtype=np.uint64)
+    known = np.array([zlib.crc32(each.count_texts()) for each in items.to_list()], dtype=np.uint64)
     crc = known[item]
     # splitmix64's last step (Steele, Lea and Flood, OOPSLA 2014), anew for each moment: an item
     # that always came last would be held out wherever it stands
@@ -112,24 +112,24 @@ class Baskets:
         self._events: Ints = liked[np.argsort(split.basket[liked], kind="stable")]
         self._owner: Ints = split.basket[self._events]
 
-    def beside(self, at: Ints) -> Ints:
+    def list_basket_items(self, at: Ints) -> Ints:
         """(S, 2) place in `at` and catalog row of the other liked items of each event's basket."""
         owner = np.where(self._basket[at] < 0, len(self._basket), self._basket[at])
         low = np.searchsorted(self._owner, owner)
-        place, within = ragged(np.searchsorted(self._owner, owner, side="right") - low)
+        place, within = expand_sizes(np.searchsorted(self._owner, owner, side="right") - low)
         item = self._item[self._events[low[place] + within]].astype(np.int64)
         other = item != self._item[at][place]
         return np.stack([place[other], item[other]], axis=1)
 
 
-def notes(split: Split) -> tuple[str, ...]:
+def describe_baskets(split: Split) -> tuple[str, ...]:
     """What baskets do to a split, as sentences for the log; none without baskets."""
     if split.basket is None:
         return ()
     inside = split.basket >= 0
     sizes = np.bincount(split.basket[inside], minlength=len(split.basket))
     shared = inside & (sizes[split.basket] > 1)
-    test = split.cases(2)
+    test = split.list_cases(2)
     out = [
         f"baskets: {int(shared.sum())} of {len(shared)} events, and {int(shared[test].sum())} of "
         f"{len(test)} test targets, share a basket with others of the same user: a history ends "

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from recsys.data.columns.arrays import Ints, ragged
+from recsys.data.columns.arrays import Ints, expand_sizes
 from recsys.data.splits.methods import TRAIN, Split
 
 
-class Past:
+class CaseHistories:
     """The positive events before each case.
 
     Args:
@@ -18,33 +18,33 @@ class Past:
 
     def __init__(self, split: Split) -> None:
         liked = split.label > 0
-        self._split, self._starts = split, split.starts()
+        self._split, self._starts = split, split.compute_history_starts()
         self._item: Ints = split.item[liked].astype(np.int64)
         # (N + 1,) positive events before each event.
         self._rank: Ints = np.concatenate([[0], np.cumsum(liked)])
         trained = np.concatenate([[0], np.cumsum(liked & (split.role == TRAIN))])
         self._trains: npt.NDArray[np.bool_] = np.diff(trained[split.offsets]) > 0
 
-    def _user(self, case: Ints) -> Ints:
+    def _find_users(self, case: Ints) -> Ints:
         user: Ints = np.searchsorted(self._split.offsets, case, side="right") - 1
         return user
 
-    def _first(self, case: Ints) -> Ints:
+    def _find_first(self, case: Ints) -> Ints:
         """(Q,) place of the first positive event of each case's user, among the positive ones."""
-        first: Ints = self._rank[self._split.offsets[self._user(case)]]
+        first: Ints = self._rank[self._split.offsets[self._find_users(case)]]
         return first
 
-    def lengths(self, case: Ints) -> Ints:
+    def count_events(self, case: Ints) -> Ints:
         """(Q,) how many positive events lie before each case (Q,), an event number."""
-        lengths: Ints = self._rank[self._starts[case]] - self._first(case)
+        lengths: Ints = self._rank[self._starts[case]] - self._find_first(case)
         return lengths
 
-    def items(self, case: Ints) -> tuple[Ints, Ints]:
+    def list_items(self, case: Ints) -> tuple[Ints, Ints]:
         """Place of the case and catalog row of each of those events, each (sum of lengths,)."""
-        owner, place = ragged(self.lengths(case))
-        return owner, self._item[self._first(case)[owner] + place]
+        owner, place = expand_sizes(self.count_events(case))
+        return owner, self._item[self._find_first(case)[owner] + place]
 
-    def cold(self, case: Ints) -> npt.NDArray[np.bool_]:
+    def is_cold(self, case: Ints) -> npt.NDArray[np.bool_]:
         """(Q,) whether the case's user has no positive event in training."""
-        cold: npt.NDArray[np.bool_] = ~self._trains[self._user(case)]
+        cold: npt.NDArray[np.bool_] = ~self._trains[self._find_users(case)]
         return cold

@@ -17,7 +17,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.data.splits import baskets as together
-from recsys.data.splits.availability import Windows
+from recsys.data.splits.availability import AvailabilityWindows
 from recsys.data.tables import IdMap, Tables
 from recsys.errors import ConfigError, DataError
 
@@ -60,13 +60,13 @@ class Split:
     row: NDArray[np.int64] | None = None
     shown: NDArray[np.int64] | None = None
     basket: NDArray[np.int64] | None = None
-    windows: Windows | None = None
+    windows: AvailabilityWindows | None = None
 
-    def user(self) -> NDArray[np.int64]:
+    def compute_user_rows(self) -> NDArray[np.int64]:
         """(N,) user row of each event."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
-    def starts(self) -> NDArray[np.int64]:
+    def compute_history_starts(self) -> NDArray[np.int64]:
         """(N,) event before which the history of each event ends.
 
         It is the event itself; or the first of its impression or basket, as all of that happened
@@ -79,11 +79,11 @@ class Split:
                 start = np.minimum(start, np.where(first < 0, event, first))
         return start
 
-    def cases(self, role: int) -> NDArray[np.int64]:
+    def list_cases(self, role: int) -> NDArray[np.int64]:
         """Event numbers of the targets of a role: its events with label 1, in event order."""
         return np.flatnonzero((self.role == role) & (self.label > 0))
 
-    def history(self, event: int) -> slice:
+    def slice_history(self, event: int) -> slice:
         """What `event` may see of the same user, oldest first, as a slice of the arrays."""
         user = int(np.searchsorted(self.offsets, event, side="right")) - 1
         start = event
@@ -93,7 +93,7 @@ class Split:
         return slice(int(self.offsets[user]), start)
 
 
-def _events(
+def _sort_events(
     tables: Tables, positive_from: float | None, role: NDArray[np.int8] | None = None
 ) -> tuple[Split, NDArray[np.int64]]:
     """All events as training events, sorted, and the file row of each.
@@ -102,7 +102,7 @@ def _events(
     """
     frame = tables.interactions
     # A column at a time, and none in two orders for longer than it takes: millions of rows.
-    users = IdMap(tables.users["user"].to_list(), "user").rows(frame["user"]).astype(np.int32)
+    users = IdMap(tables.users["user"].to_list(), "user").get_rows(frame["user"]).astype(np.int32)
     counts = np.bincount(users, minlength=tables.users.height)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     time = None
@@ -112,16 +112,16 @@ def _events(
     # lexsort is stable and sorts by its last key first: file order decides what is left.
     order = np.lexsort(keys).astype(np.int64, copy=False)
     del users
-    items = IdMap(tables.items["item"].to_list(), "item").rows(frame["item"]).astype(np.int32)
+    items = IdMap(tables.items["item"].to_list(), "item").get_rows(frame["item"]).astype(np.int32)
     item = items[order]
     del items
     users_at = offsets[:-1][counts > 0]
     sorted_time = None if time is None else time[order]
-    baskets = together.basket_ids(frame)
+    baskets = together.find_basket_ids(frame)
     if baskets is not None:
         changing = (sorted_time, None if role is None else role[order])
-        moments = together.moments(users_at, len(order), changing)
-        places = together.gathered(baskets, tables.items["item"], item, order, moments)
+        moments = together.find_moments(users_at, len(order), changing)
+        places = together.compute_basket_order(baskets, tables.items["item"], item, order, moments)
         order, item = order[places], item[places]
     label = np.ones(len(order), dtype=np.float32)
     if positive_from is not None:
@@ -143,21 +143,23 @@ def _events(
         role=np.zeros(len(order), dtype=np.int8) if role is None else role[order],
         name="all",
         row=order,
-        shown=together.firsts(frame["impression"], users_at, order)
+        shown=together.find_first_events(frame["impression"], users_at, order)
         if "impression" in frame.columns
         else None,
-        basket=None if baskets is None else together.firsts(baskets, users_at, order),
-        windows=None if sorted_time is None else Windows.of(tables.items, sorted_time),
+        basket=None if baskets is None else together.find_first_events(baskets, users_at, order),
+        windows=None
+        if sorted_time is None
+        else AvailabilityWindows.from_items(tables.items, sorted_time),
     )
     return split, order
 
 
-def everything(tables: Tables) -> Split:
+def collect_events(tables: Tables) -> Split:
     """All events in their order, as training events with label 1: a data set before any split."""
-    return _events(tables, None)[0]
+    return _sort_events(tables, None)[0]
 
 
-def _with(
+def _assign_roles(
     split: Split, role: NDArray[np.int8], name: str, notes: tuple[str, ...], *, allow_empty: bool
 ) -> Split:
     """The split with other roles, once each part has what it needs.
@@ -168,10 +170,10 @@ def _with(
     if split.basket is not None:
         name = f"{name.removesuffix(')')}, baskets)"
     out = dataclasses.replace(split, role=role, name=name, notes=notes)
-    out = dataclasses.replace(out, notes=(*notes, *together.notes(out)))
+    out = dataclasses.replace(out, notes=(*notes, *together.describe_baskets(out)))
     needed = {"test": TEST} if allow_empty else {"train": TRAIN, "validation": VAL, "test": TEST}
     for part, number in needed.items():
-        if not len(out.cases(number)):
+        if not len(out.list_cases(number)):
             raise ConfigError(
                 f"Split {name} leaves no positive event for {part}; choose another split, other "
                 "fractions or a lower positive_from."
@@ -193,18 +195,18 @@ def leave_one_out(tables: Tables, positive_from: float | None = None) -> Split:
     Raises:
         ConfigError: positive_from without ratings, or no user has 3 positive events.
     """
-    split, _ = _events(tables, positive_from)
-    role, few = _last_two(split)
+    split, _ = _sort_events(tables, positive_from)
+    role, few = _hold_out_last_two(split)
     notes = (
-        *_untimed(split),
+        *_describe_missing_times(split),
         "leave_one_out: training sees other users' events that are later than a test target.",
-        *_only_train("leave_one_out", few),
+        *_describe_train_only("leave_one_out", few),
     )
     name = f"leave_one_out(positive_from={positive_from})"
-    return _with(split, role, name, notes, allow_empty=False)
+    return _assign_roles(split, role, name, notes, allow_empty=False)
 
 
-def random_one_out(tables: Tables, positive_from: float | None = None, seed: int = 0) -> Split:
+def split_at_random(tables: Tables, positive_from: float | None = None, seed: int = 0) -> Split:
     """One positive event of each user at random is the test target, another the validation target.
 
     For data without times, or whose times mean nothing: each user's events are put in an order that
@@ -222,14 +224,16 @@ def random_one_out(tables: Tables, positive_from: float | None = None, seed: int
         ConfigError: The events have baskets or impressions, which are what belongs together in
             time; or as `leave_one_out`.
     """
-    split, _ = _events(tables, positive_from)
+    split, _ = _sort_events(tables, positive_from)
     for column, first in (("basket", split.basket), ("impression", split.shown)):
         if first is not None:
             raise ConfigError(
                 f"data.split=random draws an order of single events, and these have the column "
                 f"'{column}', which holds some together; use data.split=leave_one_out."
             )
-    order = np.lexsort((np.random.default_rng(seed).random(len(split.item)), split.user()))
+    order = np.lexsort(
+        (np.random.default_rng(seed).random(len(split.item)), split.compute_user_rows())
+    )
     assert split.row is not None
     split = dataclasses.replace(
         split,
@@ -240,22 +244,22 @@ def random_one_out(tables: Tables, positive_from: float | None = None, seed: int
         time=None,
         windows=None,
     )
-    role, few = _last_two(split)
+    role, few = _hold_out_last_two(split)
     notes = (
         "random: targets and the order of histories are drawn, so that nothing can be said about "
         "time, neither about what comes next nor about new items.",
-        *_only_train("random", few),
+        *_describe_train_only("random", few),
     )
     name = f"random(positive_from={positive_from}, seed={seed})"
-    return _with(split, role, name, notes, allow_empty=False)
+    return _assign_roles(split, role, name, notes, allow_empty=False)
 
 
-def _last_two(split: Split) -> tuple[NDArray[np.int8], int]:
+def _hold_out_last_two(split: Split) -> tuple[NDArray[np.int8], int]:
     """(N,) roles that hold out each user's last two positive events, and how many have too few.
 
     A negative event after one of them has its role, so that training sees nothing later.
     """
-    user = split.user()
+    user = split.compute_user_rows()
     positive = np.flatnonzero(split.label > 0)
     counts = np.bincount(user[positive], minlength=len(split.offsets) - 1)
     ends = np.cumsum(counts)
@@ -269,7 +273,7 @@ def _last_two(split: Split) -> tuple[NDArray[np.int8], int]:
     return role.astype(np.int8), int(np.sum((counts < 3) & (np.diff(split.offsets) > 0)))
 
 
-def _only_train(method: str, few: int) -> tuple[str, ...]:
+def _describe_train_only(method: str, few: int) -> tuple[str, ...]:
     """What becomes of users with too few positive events, where there are such."""
     if not few:
         return ()
@@ -277,7 +281,7 @@ def _only_train(method: str, few: int) -> tuple[str, ...]:
     return (f"{method}: {some} fewer than 3 positive events and only {train}.",)
 
 
-def _untimed(split: Split) -> tuple[str, ...]:
+def _describe_missing_times(split: Split) -> tuple[str, ...]:
     """What it means to hold out the last event where only the file says which one is the last."""
     if split.time is not None:
         return ()
@@ -300,7 +304,7 @@ def _untimed(split: Split) -> tuple[str, ...]:
     )
 
 
-def time_split(
+def split_by_time(
     tables: Tables,
     val_fraction: float = 0.1,
     test_fraction: float = 0.1,
@@ -325,7 +329,7 @@ def time_split(
             f"val_fraction={val_fraction} and test_fraction={test_fraction} must be above 0 and "
             "add up to less than 1."
         )
-    split, _ = _events(tables, positive_from)
+    split, _ = _sort_events(tables, positive_from)
     assert split.time is not None
     ranked = np.sort(split.time)
     # Rounding first keeps 1 - 0.1 - 0.1 from landing one event below 0.8.
@@ -334,15 +338,15 @@ def time_split(
         for part in (val_fraction + test_fraction, test_fraction)
     )
     role = (split.time >= val_at).astype(np.int8) + (split.time >= test_at).astype(np.int8)
-    user = split.user()
+    user = split.compute_user_rows()
     targets = user[(role == TEST) & (split.label > 0)]
     cold = int(np.sum(~np.isin(targets, user[role == TRAIN])))
     notes = (f"time: {cold} of {len(targets)} test targets belong to users without training data.",)
     name = f"time(val={val_fraction}, test={test_fraction}, positive_from={positive_from})"
-    return _with(split, role.astype(np.int8), name, notes, allow_empty=False)
+    return _assign_roles(split, role.astype(np.int8), name, notes, allow_empty=False)
 
 
-def given(tables: Tables, column: str, positive_from: float | None = None) -> Split:
+def split_by_column(tables: Tables, column: str, positive_from: float | None = None) -> Split:
     """Takes the parts from a column with train, val (valid, validation, dev) and test.
 
     Among equal times, and where there are none, train comes before val before test, then file
@@ -371,7 +375,7 @@ def given(tables: Tables, column: str, positive_from: float | None = None) -> Sp
             f"Split given: row {row + 1} of column '{column}' holds '{frame[column][row]}'; "
             "use train, val or test."
         )
-    split, order = _events(tables, positive_from, parts.to_numpy().astype(np.int8))
+    split, order = _sort_events(tables, positive_from, parts.to_numpy().astype(np.int8))
     falls = np.flatnonzero(np.diff(split.role) < 0)
     falls = falls[~np.isin(falls + 1, split.offsets)]
     if len(falls):
@@ -382,10 +386,10 @@ def given(tables: Tables, column: str, positive_from: float | None = None) -> Sp
             "from the same user, so training would see it; split each user's events in time order."
         )
     name = f"given({column}, positive_from={positive_from})"
-    return _with(split, split.role, name, (), allow_empty=True)
+    return _assign_roles(split, split.role, name, (), allow_empty=True)
 
 
-def make(
+def make_split(
     tables: Tables,
     method: Method,
     *,
@@ -404,9 +408,9 @@ def make(
     if method == "leave_one_out":
         return leave_one_out(tables, positive_from)
     if method == "random":
-        return random_one_out(tables, positive_from, seed)
+        return split_at_random(tables, positive_from, seed)
     if method == "time":
-        return time_split(tables, val_fraction, test_fraction, positive_from)
+        return split_by_time(tables, val_fraction, test_fraction, positive_from)
     if method == "given":
-        return given(tables, column, positive_from)
+        return split_by_column(tables, column, positive_from)
     raise ConfigError(f"Unknown split '{method}'; use leave_one_out, random, time or given.")

@@ -14,7 +14,7 @@ Flags = npt.NDArray[np.bool_]
 Targets = Literal["liked", "labelled"]
 
 
-def pick(
+def select_targets(
     split: Split, told: Flags, targets: Targets, profile_events: int
 ) -> tuple[Flags, tuple[str, ...]]:
     """What training predicts.
@@ -28,10 +28,10 @@ def pick(
     Returns:
         Whether each event is a target (N,), and sentences for the log on what that leaves out.
     """
-    user, part = split.user(), split.role == TRAIN
+    user, part = split.compute_user_rows(), split.role == TRAIN
     if targets == "liked":
         part &= split.label > 0
-    late = split.starts() - split.offsets[user] >= profile_events
+    late = split.compute_history_starts() - split.offsets[user] >= profile_events
     able = part & late if targets == "labelled" else part & late & told
     said: tuple[str, ...] = ()
     if early := int((part & ~late).sum()):
@@ -48,11 +48,11 @@ def pick(
     return able, said
 
 
-def untold(told: Flags, at: Ints, part: str, answer: str) -> tuple[str, ...]:
+def describe_unpredictable(told: Flags, at: Ints, part: str, answer: str) -> tuple[str, ...]:
     """A sentence on the cases that nothing can be predicted from, none where there are none.
 
     Args:
-        told: As for `pick`.
+        told: As for `select_targets`.
         at: (n,) events of the cases.
         part: What they are called.
         answer: What ranks for them.

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from recsys.data.batches.catalog import Catalog
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.layers import layer_of
+from recsys.encoders.layers import compute_parameter_depths
 from recsys.errors import DataError
-from recsys.runtime.excluded_time import Spent
-from recsys.runtime.store import Store, read_built
+from recsys.runtime.excluded_time import Elapsed
+from recsys.runtime.store import Store, read_build_time
 
 Dtype = Literal["fp32", "fp16"]
 
@@ -37,7 +37,7 @@ _TIME = "build.json"
 
 
 @dataclass(frozen=True)
-class Report:
+class CacheReport:
     """What is kept, what it cost, and how true it is on the texts that were computed again.
 
     Attributes:
@@ -70,7 +70,7 @@ class Report:
     vector_error: float
     taken: int = 0
 
-    def line(self) -> str:
+    def describe(self) -> str:
         """The report as one line for a user."""
         how = f"built in {self.build_seconds:.0f} s" if self.built else "found"
         if self.built and self.taken:
@@ -84,7 +84,7 @@ class Report:
 
 
 @dataclass
-class Found:
+class CacheEntry:
     """A folder of the store, and what it took to get it.
 
     Attributes:
@@ -103,7 +103,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Donor:
+class CacheDonor:
     """What another catalog's folder holds of this catalog's texts.
 
     Attributes:
@@ -125,7 +125,9 @@ class Donor:
 _DONORS = 8  # folders that are looked into: each costs a pass over its tokens
 
 
-def donor(store: Store, kind: str, parts: Mapping[str, object], catalog: Catalog) -> Donor | None:
+def find_donor(
+    store: Store, kind: str, parts: Mapping[str, object], catalog: Catalog
+) -> CacheDonor | None:
     """The folder of another catalog, by the same encoder, that has most of this one's texts.
 
     Args:
@@ -134,34 +136,34 @@ def donor(store: Store, kind: str, parts: Mapping[str, object], catalog: Catalog
         parts: Its key.
         catalog: The texts.
     """
-    best: Donor | None = None
-    own = list(catalog.contents())
-    for folder, name in store.like(kind, parts, "catalog")[:_DONORS]:
+    best: CacheDonor | None = None
+    own = list(catalog.iter_contents())
+    for folder, name in store.find_similar(kind, parts, "catalog")[:_DONORS]:
         try:
             other = Catalog(store.root / "catalog" / name)
         except (OSError, ValueError):
             continue  # its tokens are gone, so that nobody knows whose rows these are
-        rows = {content: row for row, content in enumerate(other.contents())}
+        rows = {content: row for row, content in enumerate(other.iter_contents())}
         found = np.array([rows.get(content, -1) for content in own], dtype=np.int64)
         if (found >= 0).sum() > (0 if best is None else (best.rows >= 0).sum()):
-            best = Donor(folder, found, len(other))
+            best = CacheDonor(folder, found, len(other))
     return best
 
 
-def missing(catalog: Catalog, other: Donor | None) -> Tensor:
+def list_missing(catalog: Catalog, other: CacheDonor | None) -> Tensor:
     """(N,) catalog rows of the texts that another folder lacks."""
     if other is None:
         return torch.arange(len(catalog))
     return torch.from_numpy(np.flatnonzero(other.rows < 0))
 
 
-def found(
+def find_or_build(
     store: Store,
     kind: str,
     parts: Callable[[], Mapping[str, object]],
-    write: Callable[[Path, Donor | None], None],
+    write: Callable[[Path, CacheDonor | None], None],
     catalog: Catalog,
-) -> Found:
+) -> CacheEntry:
     """Builds a folder of the store, or finds it, and takes the time.
 
     Args:
@@ -171,11 +173,11 @@ def found(
         write: Fills it, where another folder has some of its texts without encoding those.
         catalog: The texts.
     """
-    out, key = Found(Path()), parts()
+    out, key = CacheEntry(Path()), parts()
 
-    def timed(folder: Path) -> Spent | None:
+    def build_timed(folder: Path) -> Elapsed | None:
         began = time.perf_counter()
-        other = donor(store, kind, key, catalog)
+        other = find_donor(store, kind, key, catalog)
         write(folder, other)
         out.built, before, spent = True, 0.0, None
         out.encoded = len(catalog)
@@ -184,34 +186,34 @@ def found(
             out.encoded -= out.taken
             # What they cost when they were made, by the share that was taken.
             share = out.taken / other.count
-            before = share * _seconds(other.folder)
-            whole = read_built(other.folder)
+            before = share * _read_seconds(other.folder)
+            whole = read_build_time(other.folder)
             if whole is not None:
-                spent = Spent(share * whole.seconds, share * whole.cpu_seconds)
+                spent = Elapsed(share * whole.seconds, share * whole.cpu_seconds)
         seconds = before + time.perf_counter() - began
         (folder / _TIME).write_text(json.dumps({"seconds": seconds}))
         return spent
 
-    out.folder = store.folder(kind, key, timed)
-    out.seconds = _seconds(out.folder)
+    out.folder = store.get_or_build(kind, key, build_timed)
+    out.seconds = _read_seconds(out.folder)
     return out
 
 
-def _seconds(folder: Path) -> float:
+def _read_seconds(folder: Path) -> float:
     """Time that building a folder took, with that of what it took over."""
     return float(json.loads((folder / _TIME).read_text())["seconds"])
 
 
-def report(
+def make_report(
     what: Literal["states", "vectors"],
     depth: int,
     dtype: Dtype,
     values: Tensor,
-    made: Found,
+    made: CacheEntry,
     began: float,
     errors: Tensor,
     vector_error: float,
-) -> Report:
+) -> CacheReport:
     """The report of what a run has kept.
 
     Args:
@@ -222,9 +224,9 @@ def report(
         made: How it was got.
         began: When this start began, by `time.perf_counter`.
         errors: (N,) relative errors of a sample.
-        vector_error: As in `Report`.
+        vector_error: As in `CacheReport`.
     """
-    return Report(
+    return CacheReport(
         what=what,
         depth=depth,
         dtype=dtype,
@@ -240,7 +242,7 @@ def report(
     )
 
 
-def key_parts(encoder: Encoder, catalog: Catalog) -> dict[str, object]:
+def make_key_parts(encoder: Encoder, catalog: Catalog) -> dict[str, object]:
     """What kept states and vectors depend on besides the weights: tokens, special ones, cuts."""
     return {
         "catalog": catalog.folder.name,
@@ -249,7 +251,7 @@ def key_parts(encoder: Encoder, catalog: Catalog) -> dict[str, object]:
     }
 
 
-def weights_hash(encoder: Encoder, below: int) -> str:
+def hash_weights(encoder: Encoder, below: int) -> str:
     """SHA-256 of the model's settings and of all parameters below a layer.
 
     Nothing above enters it, so that all methods that leave the same layers alone share the states.
@@ -258,8 +260,8 @@ def weights_hash(encoder: Encoder, below: int) -> str:
         encoder: The encoder.
         below: The first layer that does not count; `depth + 1` for the whole model.
     """
-    depths = layer_of(encoder.model)
-    digest = hashlib.sha256(encoder.model.config.to_json_string().encode())  # type: ignore[operator, union-attr]
+    depths = compute_parameter_depths(encoder.model)
+    digest = hashlib.sha256(encoder.model.config.to_json_string().count_texts())  # type: ignore[operator, union-attr]
     for name, parameter in sorted(encoder.model.named_parameters()):
         if depths[name] < below:
             digest.update(name.encode())
@@ -268,7 +270,7 @@ def weights_hash(encoder: Encoder, below: int) -> str:
 
 
 @contextmanager
-def still(encoder: Encoder, device: torch.device | None = None) -> Iterator[torch.device]:
+def switch_to_eval(encoder: Encoder, device: torch.device | None = None) -> Iterator[torch.device]:
     """The encoder in evaluation mode on a device, without gradients; then all is as before.
 
     Args:
@@ -288,13 +290,13 @@ def still(encoder: Encoder, device: torch.device | None = None) -> Iterator[torc
         encoder.to(home).train(was)
 
 
-def sample(catalog: Catalog) -> Tensor:
+def sample_rows(catalog: Catalog) -> Tensor:
     """(S,) catalog rows that are computed again; others at each start."""
     count = min(_SAMPLE, len(catalog))
     return torch.from_numpy(np.random.default_rng().choice(len(catalog), count, replace=False))
 
 
-def relative(kept: Tensor, now: Tensor) -> Tensor:
+def compute_relative_errors(kept: Tensor, now: Tensor) -> Tensor:
     """(N,) norms of the difference of rows (N, D) over the norms of the second ones, on the CPU."""
     difference = torch.linalg.vector_norm(kept.cpu().double() - now.cpu().double(), dim=-1)
     size = torch.linalg.vector_norm(now.cpu().double(), dim=-1)
@@ -302,7 +304,7 @@ def relative(kept: Tensor, now: Tensor) -> Tensor:
     return out
 
 
-def check(errors: Tensor, dtype: Dtype, kind: str, folder: Path) -> None:
+def check_errors(errors: Tensor, dtype: Dtype, kind: str, folder: Path) -> None:
     """Refuses what differs from the model; a wrong file must not decide an experiment.
 
     Args:
@@ -322,7 +324,7 @@ def check(errors: Tensor, dtype: Dtype, kind: str, folder: Path) -> None:
         )
 
 
-def mapped(path: Path) -> Tensor:
+def read_memmap(path: Path) -> Tensor:
     """A `.npy` file as a tensor whose pages stay in the file; it must never be written to."""
     array = np.load(path, mmap_mode="r")
     with warnings.catch_warnings():

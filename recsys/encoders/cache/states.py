@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.encoders.cache.common import Dtype, mapped
+from recsys.encoders.cache.common import Dtype, read_memmap
 from recsys.errors import DataError
 from recsys.types import upload
 
@@ -25,14 +25,14 @@ DTYPES: dict[Dtype, tuple[type[np.floating], torch.dtype]] = {
 _SHARE = 0.3  # of a GPU's free memory that kept states may take by themselves
 
 
-class States:
+class CachedStates:
     """Kept token states of a whole catalog: ragged, rows are tokens.
 
     They are mapped from disk, or also held in the memory of the device that computes; the twins of
     separate towers share them.
 
     Args:
-        folder: What `PrefixCache.build` made.
+        folder: What `FrozenLayerCache.build` made.
         place: disk: mapped only; memory: a copy on the computing device; auto: a copy on a GPU
             where it takes no more than a share of the free memory, else mapped only.
     """
@@ -40,11 +40,11 @@ class States:
     def __init__(self, folder: Path, place: Place) -> None:
         self.folder, self.place = folder, place
         self.offsets: npt.NDArray[np.int64] = np.load(folder / "offsets.npy")
-        self.mapped = mapped(folder / "states.npy")
+        self.mapped = read_memmap(folder / "states.npy")
         self._held: Tensor | None = None
         self._asked: torch.device | None = None
 
-    def on(self, device: torch.device) -> Tensor:
+    def place_on(self, device: torch.device) -> Tensor:
         """(T, D) the states that are the nearest to a device; where they lie is decided once."""
         if self._asked != device:
             self._asked = device
@@ -57,15 +57,15 @@ class States:
 
     def gather(self, index: Tensor, device: torch.device) -> Tensor:
         """(N, D) the states at places (N,) on the host, on a device."""
-        table = self.on(device)
+        table = self.place_on(device)
         return upload(table.index_select(0, upload(index, table.device)), device)
 
-    def of(self, row: int) -> Tensor:
+    def read_row(self, row: int) -> Tensor:
         """(L, D) the states of one catalog row, from disk."""
         return self.mapped[self.offsets[row] : self.offsets[row + 1]]
 
 
-def stored(states: Tensor, dtype: Dtype) -> Tensor:
+def cast_states(states: Tensor, dtype: Dtype) -> Tensor:
     """States as they are kept, on the CPU.
 
     Raises:

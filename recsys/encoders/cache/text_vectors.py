@@ -11,7 +11,7 @@ from recsys.types import Ragged
 _FIRST = 1024  # rows at first; doubled where they do not suffice
 
 
-class TextVectors:
+class TextVectorCache:
     """Vectors of texts that come again: in every epoch, every validation and the test.
 
     Each is made of its text alone, so that its bits do not depend on what came with it: a run that
@@ -32,7 +32,7 @@ class TextVectors:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def of(self, tokens: Ragged) -> tuple[Tensor, tuple[int, ...]]:
+    def encode(self, tokens: Ragged) -> tuple[Tensor, tuple[int, ...]]:
         """Vectors of texts, and which were encoded now.
 
         Args:
@@ -52,8 +52,8 @@ class TextVectors:
             row = self._rows.get(key, -1)
             if row < 0:
                 made.append(int(size))
-                vector = self._alone(tokens.values[start : start + size])
-                row = self._kept(key, vector)
+                vector = self._encode_alone(tokens.values[start : start + size])
+                row = self._add_row(key, vector)
                 if row < 0:
                     row = -1 - len(late)
                     late.append(vector)
@@ -63,7 +63,7 @@ class TextVectors:
         parts = [self._values[r] if r >= 0 else late[-1 - r] for r in places]
         return torch.stack(parts), tuple(made)
 
-    def _alone(self, ids: Tensor) -> Tensor:
+    def _encode_alone(self, ids: Tensor) -> Tensor:
         """(V,) the vector of one text; it may enter a later backward pass, whoever asks first."""
         with (
             torch.inference_mode(False),
@@ -73,7 +73,7 @@ class TextVectors:
             vector: Tensor = self._encoder(Ragged(ids.clone(), (len(ids),)), query=True)[0].float()
             return vector
 
-    def _kept(self, key: bytes, vector: Tensor) -> int:
+    def _add_row(self, key: bytes, vector: Tensor) -> int:
         """The row of a vector that is kept from now on, or -1 where there is no room."""
         row = len(self._rows)
         if row >= self._most:

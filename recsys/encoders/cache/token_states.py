@@ -7,13 +7,13 @@ from torch import Tensor
 
 from recsys.data.batches.catalog import Catalog
 from recsys.encoders.cache.common import BLOCK
-from recsys.encoders.cache.frozen_layers import PrefixCache
+from recsys.encoders.cache.frozen_layers import FrozenLayerCache
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.padding import places
+from recsys.encoders.padding import compute_places
 from recsys.types import Ragged, upload
 
 
-def words(states: Ragged, raw: tuple[int, ...], encoder: Encoder) -> Ragged:
+def drop_special_tokens(states: Ragged, raw: tuple[int, ...], encoder: Encoder) -> Ragged:
     """States without those of special tokens; a text without a token of its own keeps them.
 
     Args:
@@ -26,11 +26,11 @@ def words(states: Ragged, raw: tuple[int, ...], encoder: Encoder) -> Ragged:
     sizes = torch.tensor(states.sizes, dtype=torch.long)
     starts = sizes.cumsum(0) - sizes + before * own
     sizes = sizes - (before + after) * own
-    place = upload(places(starts, sizes), states.values.device)
+    place = upload(compute_places(starts, sizes), states.values.device)
     return Ragged(states.values[place], tuple(sizes.tolist()))
 
 
-class TokenStates:
+class TokenStateCache:
     """Makes token states of catalog items, and keeps them while nothing that makes them moves.
 
     They are kept where no gradient passes them: in evaluation, and in training too where the
@@ -49,13 +49,13 @@ class TokenStates:
         self,
         encoder: Encoder,
         catalog: Catalog,
-        prefix: PrefixCache | None,
+        prefix: FrozenLayerCache | None,
         specials: bool,
         keep_gb: float,
     ) -> None:
         self._encoder, self._catalog, self._prefix = encoder, catalog, prefix
-        raw = torch.tensor(catalog.sizes(torch.arange(len(catalog))), dtype=torch.long)
-        sizes = torch.tensor(encoder.lengths(raw.tolist()), dtype=torch.long)
+        raw = torch.tensor(catalog.count_tokens(torch.arange(len(catalog))), dtype=torch.long)
+        sizes = torch.tensor(encoder.compute_lengths(raw.tolist()), dtype=torch.long)
         extra = len(encoder.specials.prefix) + len(encoder.specials.suffix)
         self._specials = specials
         self._sizes = sizes if specials else torch.where(raw > 0, sizes - extra, sizes)
@@ -74,45 +74,51 @@ class TokenStates:
             return False
         return not self._trained or not (torch.is_grad_enabled() or self._encoder.training)
 
-    def of(self, rows: Tensor) -> Ragged:
+    def encode_rows(self, rows: Tensor) -> Ragged:
         """Token states (sum of L, D), fp32, of catalog rows (U,) that lie on the host."""
         if not self.keeps:
             # A step may follow, and a fused one does not show in a parameter's version.
             self._key = None
-            return self._make(rows)
+            return self._compute_rows(rows)
         # A kept tensor may enter a later backward pass, also where it is made in a validation.
         with torch.inference_mode(False), torch.no_grad():
             self._refresh()
             missing = torch.unique(rows[~self._done[rows]])
             for part in torch.split(missing, BLOCK) if len(missing) else ():
-                made = self._make(part)
-                place = places(self._starts[part], self._sizes[part])
+                made = self._compute_rows(part)
+                place = compute_places(self._starts[part], self._sizes[part])
                 self._values[upload(place, self._values.device)] = made.values
                 self._done[part] = True
         sizes = self._sizes[rows]
-        place = upload(places(self._starts[rows], sizes), self._values.device)
+        place = upload(compute_places(self._starts[rows], sizes), self._values.device)
         return Ragged(self._values[place], tuple(sizes.tolist()))
 
-    def text(self, tokens: Ragged) -> Ragged:
+    def encode_text(self, tokens: Ragged) -> Ragged:
         """Token states (sum of L, D), fp32, of texts given as raw token ids."""
-        states = self._encoder.states(tokens)
+        states = self._encoder.compute_states(tokens)
         states = Ragged(states.values.float(), states.sizes)
-        return states if self._specials else words(states, tokens.sizes, self._encoder)
+        return (
+            states if self._specials else drop_special_tokens(states, tokens.sizes, self._encoder)
+        )
 
-    def _make(self, rows: Tensor) -> Ragged:
+    def _compute_rows(self, rows: Tensor) -> Ragged:
         """Encodes catalog rows (U,)."""
         device = next(self._encoder.parameters()).device
         if self._prefix is None:
-            return self.text(self._catalog.tokens(rows, device))
-        states = self._prefix.states_of(rows)
+            return self.encode_text(self._catalog.gather_tokens(rows, device))
+        states = self._prefix.compute_states(rows)
         states = Ragged(states.values.float(), states.sizes)
-        return states if self._specials else words(states, self._catalog.sizes(rows), self._encoder)
+        return (
+            states
+            if self._specials
+            else drop_special_tokens(states, self._catalog.count_tokens(rows), self._encoder)
+        )
 
     def _refresh(self) -> None:
         """Forgets everything where a trained parameter has moved, or the model has."""
         device = next(self._encoder.parameters()).device
         # An operation in place, as that which restores a checkpoint, counts a version up; a
-        # replaced tensor lies elsewhere. Training forgets by itself: see `of`.
+        # replaced tensor lies elsewhere. Training forgets by itself: see `encode_rows`.
         moved = tuple((p._version, p.data_ptr()) for p in self._trained)
         key = (device, torch.is_autocast_enabled(device.type), moved)
         if key == self._key:

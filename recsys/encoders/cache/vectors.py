@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recsys.data.batches.catalog import Catalog
 from recsys.encoders.cache import common
-from recsys.encoders.cache.common import Report
+from recsys.encoders.cache.common import CacheReport
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.pooling import Joined
 from recsys.runtime.progress import track
@@ -21,7 +21,7 @@ from recsys.runtime.store import Store
 _FORMAT = 1  # raise it when the files change, so that old folders are not read
 
 
-class FrozenVectors:
+class FrozenVectorCache:
     """Pooled vectors of all items, made by an encoder of which nothing trains.
 
     Args:
@@ -29,11 +29,11 @@ class FrozenVectors:
         report: What they cost and how true they are.
     """
 
-    def __init__(self, values: Tensor, report: Report) -> None:
+    def __init__(self, values: Tensor, report: CacheReport) -> None:
         self._values, self.report = values, report
 
     @staticmethod
-    def size_gb(encoder: Encoder, catalog: Catalog) -> float:
+    def compute_size_gb(encoder: Encoder, catalog: Catalog) -> float:
         """Size of the vectors of a whole catalog, in GB (10^9 bytes)."""
         return len(catalog) * encoder.vector_width * 4 / 1e9
 
@@ -46,7 +46,7 @@ class FrozenVectors:
         *,
         device: torch.device | None = None,
         show: bool = False,
-    ) -> FrozenVectors:
+    ) -> FrozenVectorCache:
         """Computes the vectors, or finds those of an earlier run with the same encoder and texts.
 
         Args:
@@ -61,48 +61,48 @@ class FrozenVectors:
         """
         began = time.perf_counter()
 
-        def parts() -> dict[str, object]:
+        def make_key() -> dict[str, object]:
             return {
                 "format": _FORMAT,
-                "weights": common.weights_hash(encoder, encoder.depth + 1),
+                "weights": common.hash_weights(encoder, encoder.depth + 1),
                 "pooling": type(encoder.pooling).__name__,
-                **_behind(encoder),
-                **common.key_parts(encoder, catalog),
+                **_make_pooling_key(encoder),
+                **common.make_key_parts(encoder, catalog),
             }
 
-        def write(folder: Path, other: common.Donor | None) -> None:
+        def write_folder(folder: Path, other: common.CacheDonor | None) -> None:
             out = np.empty((len(catalog), encoder.vector_width), dtype=np.float32)
-            todo = common.missing(catalog, other)
+            todo = common.list_missing(catalog, other)
             if other is not None:
                 old = np.load(other.folder / "vectors.npy", mmap_mode="r")
                 out[other.has] = old[other.rows[other.has]]
             with track("item vectors", len(todo), "texts", show) as task:
                 for rows in torch.split(todo, common.BLOCK) if len(todo) else ():
-                    vectors = encoder(catalog.tokens(rows, there))
+                    vectors = encoder(catalog.gather_tokens(rows, there))
                     out[rows.numpy()] = vectors.float().cpu().numpy()
                     task.advance(len(rows))
             np.save(folder / "vectors.npy", out)
 
-        with common.still(encoder, device) as there:
-            made = common.found(store, "vectors", parts, write, catalog)
-            values = common.mapped(made.folder / "vectors.npy")
-            rows = common.sample(catalog)
-            now = encoder(catalog.tokens(rows, there))
-        errors = common.relative(values[rows], now)
-        common.check(errors, "fp32", "vectors", made.folder)
-        report = common.report(
+        with common.switch_to_eval(encoder, device) as there:
+            made = common.find_or_build(store, "vectors", make_key, write_folder, catalog)
+            values = common.read_memmap(made.folder / "vectors.npy")
+            rows = common.sample_rows(catalog)
+            now = encoder(catalog.gather_tokens(rows, there))
+        errors = common.compute_relative_errors(values[rows], now)
+        common.check_errors(errors, "fp32", "vectors", made.folder)
+        report = common.make_report(
             "vectors", encoder.depth, "fp32", values, made, began, errors, float(errors.max())
         )
         return cls(values, report)
 
-    def lookup(self, rows: Tensor) -> Tensor:
+    def look_up(self, rows: Tensor) -> Tensor:
         """(U, D) vectors of catalog rows (U,), on the device of the rows."""
         if self._values.device != rows.device:
             self._values = self._values.to(rows.device)
         return self._values.index_select(0, rows)
 
 
-def _behind(encoder: Encoder) -> dict[str, object]:
+def _make_pooling_key(encoder: Encoder) -> dict[str, object]:
     """What a vector depends on behind the layers, besides the kind of pooling; empty without any.
 
     A prompt is part of the catalog's texts, and only a pooling that leaves it out is told apart.

@@ -25,7 +25,7 @@ REFUSALS = (
 )
 
 
-def inject(encoder: Encoder, settings: Any, method: str) -> set[str]:  # noqa: ANN401 - untyped
+def inject_method(encoder: Encoder, settings: Any, method: str) -> set[str]:  # noqa: ANN401 - untyped
     """Wraps the target modules of a method, in place.
 
     The library's own `inject_adapter_in_model` refuses methods whose layers share state, because
@@ -63,7 +63,7 @@ def inject(encoder: Encoder, settings: Any, method: str) -> set[str]:  # noqa: A
     }
 
 
-def wrapped(encoder: Encoder) -> list[tuple[str, Any]]:
+def list_wrapped_layers(encoder: Encoder) -> list[tuple[str, Any]]:
     """Name in the model and module of every wrapped map."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -71,48 +71,48 @@ def wrapped(encoder: Encoder) -> list[tuple[str, Any]]:
     return [(name, module) for name, module in named if isinstance(module, BaseTunerLayer)]
 
 
-def merger(encoder: Encoder) -> Callable[[], None] | None:
+def make_merger(encoder: Encoder) -> Callable[[], None] | None:
     """Folds an injected method into the weights, or None where the method cannot.
 
     Only trying tells whether it can; a copy of one wrapped map is tried.
     """
-    _, first = wrapped(encoder)[0]
+    _, first = list_wrapped_layers(encoder)[0]
     try:
         copy.deepcopy(first).merge(safe_merge=True)
     except REFUSALS:
         return None
-    return lambda: merge(encoder)
+    return lambda: merge_method(encoder)
 
 
-def merge(encoder: Encoder) -> None:
+def merge_method(encoder: Encoder) -> None:
     """Folds what was injected into the weights and puts the plain modules back in their places."""
-    for name, module in wrapped(encoder):
+    for name, module in list_wrapped_layers(encoder):
         module.merge(safe_merge=True)
         encoder.model.set_submodule(name, module.get_base_layer())
 
 
-def scales(encoder: Encoder, added: set[str]) -> set[str]:
+def select_scales(encoder: Encoder, added: set[str]) -> set[str]:
     """Those added parameters that start at a constant other than zero: factors, not weights.
 
     Decay would switch off what they scale.
     """
     own = dict(encoder.named_parameters())
-    return {name for name in added if _constant(own[name])}
+    return {name for name in added if _is_constant(own[name])}
 
 
-def _constant(parameter: nn.Parameter) -> bool:
+def _is_constant(parameter: nn.Parameter) -> bool:
     values = parameter.detach()
     return bool(values.numel()) and bool((values == values.flatten()[0]).all() & values.any())
 
 
 @torch.no_grad()
-def states(encoder: Encoder) -> Tensor:
+def compute_probe_states(encoder: Encoder) -> Tensor:
     """Token states (L, D) of a short text, to see whether a method leaves the output as it was."""
     weight = encoder.model.get_input_embeddings().weight  # type: ignore[operator]
     ids = torch.arange(8, device=weight.device) % weight.shape[0]
     was = encoder.training
     encoder.eval()
     try:
-        return encoder.states(Ragged(ids, (len(ids),))).values
+        return encoder.compute_states(Ragged(ids, (len(ids),))).values
     finally:
         encoder.train(was)

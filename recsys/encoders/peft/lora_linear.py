@@ -9,7 +9,7 @@ from peft.tuners import lora
 from torch import Tensor, nn
 
 
-class LowRank(lora.Linear):  # type: ignore[misc]
+class FusedLoraLinear(lora.Linear):  # type: ignore[misc]
     """PEFT's LoRA of a linear map with the same numbers, parameters and names, but faster.
 
     PEFT writes the update, its scaled copy and the sum as arrays of the size of the output; on
@@ -21,7 +21,7 @@ class LowRank(lora.Linear):  # type: ignore[misc]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - as PEFT
         """The map of (..., in) with its update, (..., out)."""
-        if args or kwargs or not self._plain(x):
+        if args or kwargs or not self._can_fuse(x):
             out: Tensor = super().forward(x, *args, **kwargs)
             return out
         (name,) = self.active_adapters
@@ -31,7 +31,7 @@ class LowRank(lora.Linear):  # type: ignore[misc]
         mapped.addmm_(low, self.lora_B[name].weight.T, alpha=self.scaling[name])
         return mapped.view(*x.shape[:-1], mapped.shape[-1])
 
-    def _plain(self, x: Tensor) -> bool:
+    def _can_fuse(self, x: Tensor) -> bool:
         """Whether W x + s B A x is all that there is to do."""
         if self.disable_adapters or self.merged or torch.is_autocast_enabled(x.device.type):
             return False

@@ -65,7 +65,7 @@ _EXTRA = {
 }
 
 
-def settings(method: str, options: Mapping[str, Any], targets: list[str]) -> Any:  # noqa: ANN401
+def make_peft_config(method: str, options: Mapping[str, Any], targets: list[str]) -> Any:  # noqa: ANN401
     """The configuration of a method: the library's defaults, but a start that changes nothing.
 
     Args:
@@ -77,8 +77,8 @@ def settings(method: str, options: Mapping[str, Any], targets: list[str]) -> Any
         ConfigError: The method is unknown or does not fit, or an option is unknown, of a wrong
             type, out of its range, or not to be set here.
     """
-    kind = _kind(method)
-    _check(method, kind, options)
+    kind = _find_config_class(method)
+    _check_options(method, kind, options)
     _check_values(method, kind, options, targets)
     try:
         return kind(target_modules=targets, **{**_START.get(method, {}), **options})
@@ -87,7 +87,7 @@ def settings(method: str, options: Mapping[str, Any], targets: list[str]) -> Any
         raise ConfigError(f"tuning.options of {method}: {reason}.") from error
 
 
-def _kind(method: str) -> Any:  # noqa: ANN401 - the library is not typed
+def _find_config_class(method: str) -> Any:  # noqa: ANN401 - the library is not typed
     """The configuration class of a method that fits."""
     from peft import PromptLearningConfig
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -114,7 +114,7 @@ def _kind(method: str) -> Any:  # noqa: ANN401 - the library is not typed
     )
 
 
-def _check(method: str, kind: Any, options: Mapping[str, Any]) -> None:  # noqa: ANN401
+def _check_options(method: str, kind: Any, options: Mapping[str, Any]) -> None:  # noqa: ANN401
     """Refuses options that the method lacks, or that have another type."""
     from peft import PeftConfig
 
@@ -140,9 +140,10 @@ def _check(method: str, kind: Any, options: Mapping[str, Any]) -> None:  # noqa:
             raise ConfigError(
                 f"tuning.options.{key} is no option of {method}.{nearest(str(key), own)}"
             )
-        if not fits(value, hints[key]):
+        if not is_of_type(value, hints[key]):
             raise ConfigError(
-                f"tuning.options.{key} is {value!r}, and {method} takes {spoken(hints[key])}."
+                f"tuning.options.{key} is {value!r}, and {method} takes "
+                f"{describe_type(hints[key])}."
             )
 
 
@@ -159,7 +160,7 @@ def _check_values(method: str, kind: Any, options: Mapping[str, Any], targets: l
             raise ConfigError(f"tuning.options.r is {value}; set it to {least} or more.")
         patterns = value if key.endswith("_pattern") and isinstance(value, dict) else {}
         for name, number in patterns.items():
-            if not fits(number, float):
+            if not is_of_type(number, float):
                 raise ConfigError(f"tuning.options.{key} has {number!r} for {name}; give a number.")
             if not any(re.match(rf"(.*\.)?({name})$", target) for target in targets):
                 raise ConfigError(
@@ -168,20 +169,20 @@ def _check_values(method: str, kind: Any, options: Mapping[str, Any], targets: l
                 )
 
 
-def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or a form of typing
+def is_of_type(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or a form of typing
     """Whether a plain value is of an annotated type; a whole number is also a float."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return any(fits(value, one) for one in inner)
+        return any(is_of_type(value, one) for one in inner)
     if origin is Literal:
         return any(value == one and type(value) is type(one) for one in inner)
     if hint is type(None) or value is None:
         return hint is type(None) and value is None
     if origin is list:
-        return isinstance(value, list) and all(fits(x, inner[0]) for x in value)
+        return isinstance(value, list) and all(is_of_type(x, inner[0]) for x in value)
     if hint is dict or origin is dict:
         values = value.values() if isinstance(value, dict) else ()
-        return isinstance(value, dict) and all(fits(x, inner[1]) for x in values if inner)
+        return isinstance(value, dict) and all(is_of_type(x, inner[1]) for x in values if inner)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint in (bool, int, str):
@@ -189,18 +190,18 @@ def fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or a form 
     return False
 
 
-def spoken(hint: Any) -> str:  # noqa: ANN401 - a type, or a form of typing
+def describe_type(hint: Any) -> str:  # noqa: ANN401 - a type, or a form of typing
     """An annotated type in words, for a sentence."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(spoken(one) for one in inner)
+        return " or ".join(describe_type(one) for one in inner)
     if origin is Literal:
         return " or ".join(repr(one) for one in inner)
     if hint is type(None):
         return "null"
     if origin is list:
-        return f"a list of {spoken(inner[0])}"
+        return f"a list of {describe_type(inner[0])}"
     if origin is dict and inner:
-        return f"a mapping to {spoken(inner[1])}"
+        return f"a mapping to {describe_type(inner[1])}"
     plain = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
     return plain.get(hint, "a mapping" if hint is dict or origin is dict else str(hint))

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recsys.encoders.layers import attention_linears, attentions, layer_stack
+from recsys.encoders.layers import find_layer_stack, list_attention_linears, list_attentions
 from recsys.errors import ConfigError
 
 _TAKES = ("hidden_states", "attention_mask")
@@ -30,7 +30,7 @@ class PrefixAttention(nn.Module):
     """An attention that sees learned keys and values before those of the tokens.
 
     Args:
-        base_layer: The pretrained attention; see `attention`.
+        base_layer: The pretrained attention; see `find_attention`.
         prefix: Gives (P, 2 K) keys and values for places (P,): PEFT's `PrefixEncoder` of one layer.
         length: P, number of learned keys.
         heads: Number of the attention's key heads; K is their width together.
@@ -46,14 +46,16 @@ class PrefixAttention(nn.Module):
         """What the attention gives for its own arguments, whatever their order."""
         places = torch.arange(self.length, device=next(self.prefix.parameters()).device)
         learned = self.prefix(places).view(self.length, 2, self.heads, -1).permute(1, 2, 0, 3)
-        call = _bound(self.base_layer, args, named)
+        call = _bind_arguments(self.base_layer, args, named)
         states, mask = call.arguments["hidden_states"], call.arguments.get("attention_mask")
-        call.arguments[place(self.base_layer)] = _Front(learned[0], learned[1])
-        call.arguments["attention_mask"] = widened(mask, states, self.length, self.causal)
+        call.arguments[find_cache_argument(self.base_layer)] = _PrefixKeyValues(
+            learned[0], learned[1]
+        )
+        call.arguments["attention_mask"] = widen_mask(mask, states, self.length, self.causal)
         return self.base_layer(*call.args, **call.kwargs)
 
 
-class _Front:
+class _PrefixKeyValues:
     """Stands where an attention finds the keys and values of earlier tokens.
 
     Args:
@@ -68,15 +70,15 @@ class _Front:
         self, keys: Tensor, values: Tensor, *place: object, kwargs: object = None
     ) -> tuple[Tensor, Tensor]:
         """Keys and values (N, heads, P + L, width) from the tokens' (N, heads, L, width)."""
-        return _joined(self.keys, keys), _joined(self.values, values)
+        return _prepend(self.keys, keys), _prepend(self.values, values)
 
 
-def _joined(front: Tensor, own: Tensor) -> Tensor:
+def _prepend(front: Tensor, own: Tensor) -> Tensor:
     """(N, heads, P + L, width) from (heads, P, width) and (N, heads, L, width)."""
     return torch.cat([front.to(own.dtype).expand(len(own), -1, -1, -1), own], dim=-2)
 
 
-class _Seen:
+class _KeyValueRecorder:
     """Stands there too, and notes what the tokens bring."""
 
     def __init__(self) -> None:
@@ -90,7 +92,7 @@ class _Seen:
         return keys, values
 
 
-def widened(mask: object, states: object, length: int, causal: bool) -> Tensor | None:
+def widen_mask(mask: object, states: object, length: int, causal: bool) -> Tensor | None:
     """The mask of an attention with so many more keys at the front, which every token sees.
 
     Args:
@@ -123,24 +125,24 @@ def widened(mask: object, states: object, length: int, causal: bool) -> Tensor |
     return F.pad(mask, (length, 0), value=free)
 
 
-def attention(layer: nn.Module, model: nn.Module) -> str:
+def find_attention(layer: nn.Module, model: nn.Module) -> str:
     """Name of a layer's attention, where it takes keys and values from outside.
 
     Raises:
         ConfigError: It does not.
     """
-    attention_linears(layer)  # refuses a layer with several attentions
-    name = attentions(layer)[0]
+    list_attention_linears(layer)  # refuses a layer with several attentions
+    name = list_attentions(layer)[0]
     module = layer.get_submodule(name)
-    takes = set(_signature(type(module).forward).parameters)
+    takes = set(_get_signature(type(module).forward).parameters)
     if not set(_TAKES) <= takes or not takes & set(_PLACES):
-        raise ConfigError(_refusal(model))
+        raise ConfigError(_describe_unsupported(model))
     return name
 
 
-def place(module: nn.Module) -> str:
+def find_cache_argument(module: nn.Module) -> str:
     """The argument in which an attention takes keys and values of earlier tokens."""
-    takes = _signature(type(module).forward).parameters
+    takes = _get_signature(type(module).forward).parameters
     return next(name for name in _PLACES if name in takes)
 
 
@@ -160,7 +162,9 @@ def is_causal(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def observed(model: nn.Module, layers: Sequence[int], ids: Tensor) -> list[tuple[Tensor, Tensor]]:
+def record_keys_values(
+    model: nn.Module, layers: Sequence[int], ids: Tensor
+) -> list[tuple[Tensor, Tensor]]:
     """Keys and values (1, heads, L, width of a head) that chosen layers make of a text.
 
     Args:
@@ -171,19 +175,19 @@ def observed(model: nn.Module, layers: Sequence[int], ids: Tensor) -> list[tuple
     Raises:
         ConfigError: An attention leaves what stands in the place of earlier tokens alone.
     """
-    _, stack = layer_stack(model)
-    seen, handles = _Seen(), []
+    _, stack = find_layer_stack(model)
+    seen, handles = _KeyValueRecorder(), []
 
-    def hand(
+    def pass_recorder(
         module: nn.Module, args: tuple[object, ...], named: dict[str, object]
     ) -> tuple[tuple[object, ...], dict[str, object]]:
-        call = _bound(module, args, named)
-        call.arguments[place(module)] = seen
+        call = _bind_arguments(module, args, named)
+        call.arguments[find_cache_argument(module)] = seen
         return call.args, call.kwargs
 
     for i in layers:
-        module = stack[i].get_submodule(attention(stack[i], model))
-        handles.append(module.register_forward_pre_hook(hand, with_kwargs=True))
+        module = stack[i].get_submodule(find_attention(stack[i], model))
+        handles.append(module.register_forward_pre_hook(pass_recorder, with_kwargs=True))
     was = model.training
     model.eval()
     try:
@@ -193,25 +197,25 @@ def observed(model: nn.Module, layers: Sequence[int], ids: Tensor) -> list[tuple
         for handle in handles:
             handle.remove()
     if len(seen.pairs) != len(layers):
-        raise ConfigError(_refusal(model))
+        raise ConfigError(_describe_unsupported(model))
     return seen.pairs
 
 
-def _bound(
+def _bind_arguments(
     module: nn.Module, args: tuple[object, ...], named: dict[str, object]
 ) -> inspect.BoundArguments:
     """Arguments of a module's forward by their names."""
-    return _signature(type(module).forward).bind(*args, **named)
+    return _get_signature(type(module).forward).bind(*args, **named)
 
 
 @lru_cache
-def _signature(forward: Callable[..., object]) -> inspect.Signature:
+def _get_signature(forward: Callable[..., object]) -> inspect.Signature:
     """What the forward of a class takes, besides the module itself."""
     whole = inspect.signature(forward)
     return whole.replace(parameters=list(whole.parameters.values())[1:])
 
 
-def _refusal(model: nn.Module) -> str:
+def _describe_unsupported(model: nn.Module) -> str:
     return (
         "tuning=prefix hands learned keys and values to the attention, and that of "
         f"{type(model).__name__} takes none from outside; choose a model of the BERT, RoBERTa, "

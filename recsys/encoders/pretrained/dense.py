@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recsys.encoders.pretrained.sentence_transformers import DenseSpec
-from recsys.encoders.pretrained.source import file_of, reason
+from recsys.encoders.pretrained.source import describe_error, find_file
 from recsys.errors import ConfigError
 
 ACTIVATIONS = {
@@ -79,9 +79,9 @@ def load_dense(
                 f"{who} takes vectors of width {about.inputs}, and those before it have {width}; "
                 "download the model again."
             )
-        path = _weights_of(spec, revision, about.folder)
+        path = _find_weights(spec, revision, about.folder)
         try:
-            made = Dense(about, _read(path))
+            made = Dense(about, _read_tensors(path))
         except RuntimeError as error:
             told = " ".join(str(error).split())[:200]
             raise ConfigError(
@@ -95,10 +95,10 @@ def load_dense(
     return out
 
 
-def _weights_of(spec: str, revision: str | None, folder: str) -> Path:
+def _find_weights(spec: str, revision: str | None, folder: str) -> Path:
     """The file of a dense map's weights."""
     for name in ("model.safetensors", "pytorch_model.bin"):
-        path = file_of(spec, f"{folder}/{name}", revision)
+        path = find_file(spec, f"{folder}/{name}", revision)
         if path is not None:
             return path
     raise ConfigError(
@@ -107,7 +107,7 @@ def _weights_of(spec: str, revision: str | None, folder: str) -> Path:
     )
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors by name; a pickled file is read as data, never as code."""
     try:
         if path.suffix == ".safetensors":
@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, ValueError, RuntimeError, EOFError) as error:
         raise ConfigError(
-            f"encoder.model: cannot read {path} ({reason(error)}); download it again."
+            f"encoder.model: cannot read {path} ({describe_error(error)}); download it again."
         ) from error
     except Exception as error:  # pickle.UnpicklingError: it holds more than tensors
         raise ConfigError(

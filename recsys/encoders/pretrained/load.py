@@ -12,20 +12,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from recsys.encoders.encoder import Encoder, positions
+from recsys.encoders.encoder import Encoder, count_positions
 from recsys.encoders.pretrained import source
 from recsys.encoders.pretrained.dense import load_dense
 from recsys.encoders.pretrained.sentence_transformers import (
     LONGEST,
     MODULES,
-    Following,
-    folders,
-    followed,
-    line,
+    EmbeddingSpec,
+    describe_embedding_spec,
+    read_embedding_spec,
+    resolve_embedding_spec,
 )
 from recsys.encoders.pretrained.source import WEIGHTS
-from recsys.encoders.pretrained.tokenizer import check_ids, load_tokenizer, lower_case
-from recsys.encoders.special_tokens import Specials
+from recsys.encoders.pretrained.tokenizer import add_lowercasing, check_ids, load_tokenizer
+from recsys.encoders.special_tokens import SpecialTokens
 from recsys.errors import ConfigError, RecsysError
 from recsys.types import Ragged
 
@@ -38,7 +38,7 @@ KNOWN = {
 
 
 @dataclass(frozen=True)
-class Loaded:
+class PretrainedEncoder:
     """A pretrained model and what makes its vectors of texts.
 
     Attributes:
@@ -50,7 +50,7 @@ class Loaded:
 
     encoder: Encoder
     tokenizer: Any
-    following: Following
+    following: EmbeddingSpec
     line: str
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -59,12 +59,17 @@ class Loaded:
         return ids
 
 
-def load(spec: str, revision: str | None = None, sha256: str | None = None, **how: Any) -> Encoder:  # noqa: ANN401 - those of load_all
-    """The encoder alone; see `load_all`."""
-    return load_all(spec, revision, sha256, **how).encoder
+def load_encoder(
+    spec: str,
+    revision: str | None = None,
+    sha256: str | None = None,
+    **how: Any,  # noqa: ANN401 - those of load_pretrained
+) -> Encoder:
+    """The encoder alone; see `load_pretrained`."""
+    return load_pretrained(spec, revision, sha256, **how).encoder
 
 
-def load_all(
+def load_pretrained(
     spec: str,
     revision: str | None = None,
     sha256: str | None = None,
@@ -75,7 +80,7 @@ def load_all(
     item_prompt: str | None = None,
     chunk_tokens: int = 1024,
     checkpoint_chunks: bool = False,
-) -> Loaded:
+) -> PretrainedEncoder:
     """Loads a model in float32, from safetensors only, without its pooler; its code is not run.
 
     Args:
@@ -96,18 +101,18 @@ def load_all(
     """
     expected = sha256 or KNOWN.get(spec)
     if expected is not None:
-        _check(spec, revision, expected)
+        _check_checksum(spec, revision, expected)
     tokenizer = load_tokenizer(spec, revision)
-    model = _model(spec, revision)
+    model = _load_model(spec, revision)
     check_ids(spec, tokenizer, model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
-    own = folders(spec, revision, strict=pooling == "auto")
-    following = followed(own, pooling, max_length, query_prompt, item_prompt)
-    limit = positions(model)
+    own = read_embedding_spec(spec, revision, strict=pooling == "auto")
+    following = resolve_embedding_spec(own, pooling, max_length, query_prompt, item_prompt)
+    limit = count_positions(model)
     if max_length is None and limit is not None and following.max_length is not None:
         following = replace(following, max_length=min(limit, following.max_length))
     if following.lower:
-        lower_case(tokenizer)
-    specials = Specials.of(tokenizer)
+        add_lowercasing(tokenizer)
+    specials = SpecialTokens.from_tokenizer(tokenizer)
     width = int(model.config.hidden_size) * len(following.pooling)  # type: ignore[union-attr, arg-type]
     encoder = Encoder(
         model,
@@ -118,21 +123,21 @@ def load_all(
         checkpoint_chunks,
         dense=load_dense(following.dense, spec, revision, width),
         unit=following.unit,
-        skips=_skips(following, specials, tokenizer),
+        skips=_count_skipped_tokens(following, specials, tokenizer),
     )
-    _try(encoder, spec)
-    told = line(own, following, pooling)
-    if own is None and pooling == "auto" and source.unasked(spec, MODULES, revision):
+    _check_forward(encoder, spec)
+    told = describe_embedding_spec(own, following, pooling)
+    if own is None and pooling == "auto" and source.is_file_unknown(spec, MODULES, revision):
         told = (
-            f"encoder: {following.described()}; the hub could not be asked whether {spec} has a "
+            f"encoder: {following.describe()}; the hub could not be asked whether {spec} has a "
             f"{MODULES} that says something else"
         )
-    return Loaded(encoder, tokenizer, following, told)
+    return PretrainedEncoder(encoder, tokenizer, following, told)
 
 
-def _skips(
-    following: Following,
-    specials: Specials,
+def _count_skipped_tokens(
+    following: EmbeddingSpec,
+    specials: SpecialTokens,
     tokenizer: Any,  # noqa: ANN401 - transformers' tokenizers share no typed base
 ) -> tuple[int, int]:
     """Tokens that the pooling leaves out at the left of an item's text and of a user's.
@@ -141,18 +146,18 @@ def _skips(
     before it and without the last one behind it.
     """
 
-    def skip(prompt: str) -> int:
+    def count_skipped(prompt: str) -> int:
         if following.include_prompt or not prompt:
             return 0
         own = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         return len(specials.prefix) + own + max(0, len(specials.suffix) - 1)
 
-    return skip(following.item_prompt), skip(following.query_prompt)
+    return count_skipped(following.item_prompt), count_skipped(following.query_prompt)
 
 
-def _check(spec: str, revision: str | None, expected: str) -> None:
+def _check_checksum(spec: str, revision: str | None, expected: str) -> None:
     """Compares the checksum of the weights with the expected one."""
-    with source.weights_file(spec, revision).open("rb") as file:
+    with source.find_weights(spec, revision).open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected.lower():
         raise ConfigError(
@@ -161,12 +166,12 @@ def _check(spec: str, revision: str | None, expected: str) -> None:
         )
 
 
-def _model(spec: str, revision: str | None) -> nn.Module:
+def _load_model(spec: str, revision: str | None) -> nn.Module:
     """The bare model, with all of its weights as they are in the file."""
     from transformers import AutoConfig, AutoModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-    where, folder = source.source(spec, revision), source.folder_of(spec, revision)
+    where, folder = source.resolve_source(spec, revision), source.find_folder(spec, revision)
     _check_kind(spec, source.read_json(folder / "config.json"))
     options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
     # Told apart below: by itself it raises a bare "see the report above".
@@ -186,7 +191,7 @@ def _model(spec: str, revision: str | None) -> nn.Module:
         raise
     except Exception as error:  # the parsers behind it raise what they like
         source.check_weights(folder)
-        raise ConfigError(source.unreadable("model", spec, error)) from error
+        raise ConfigError(source.describe_load_failure("model", spec, error)) from error
     source.check_weights(folder)
     loaded: nn.Module = model
     _check_loaded(spec, folder, loaded, info)
@@ -258,7 +263,7 @@ def _check_loaded(spec: str, folder: Path, model: nn.Module, info: dict[str, Any
             raise ConfigError(f"{who} hold NaN or infinity ({name}); download the model again.")
 
 
-def _try(encoder: Encoder, spec: str) -> None:
+def _check_forward(encoder: Encoder, spec: str) -> None:
     """Encodes one token, so that what a model cannot do is told now and not in a step.
 
     Raises:
@@ -269,13 +274,13 @@ def _try(encoder: Encoder, spec: str) -> None:
     encoder.eval()
     try:
         with torch.no_grad():
-            encoder.states(Ragged(torch.zeros(1, dtype=torch.long, device=device), (1,)))
+            encoder.compute_states(Ragged(torch.zeros(1, dtype=torch.long, device=device), (1,)))
     except (RecsysError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a family's code says to ids and a mask alone
         raise ConfigError(
             f"encoder.model: {type(encoder.model).__name__} of {spec} does not read token ids and "
-            f"a mask alone ({source.reason(error)}); choose another text model."
+            f"a mask alone ({source.describe_error(error)}); choose another text model."
         ) from error
     finally:
         encoder.train(was)

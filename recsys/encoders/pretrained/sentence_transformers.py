@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recsys.encoders.pretrained.source import file_of, read_json
+from recsys.encoders.pretrained.source import find_file, read_json
 from recsys.errors import ConfigError
 
 LONGEST = 128
@@ -73,7 +73,7 @@ class DenseSpec:
 
 
 @dataclass(frozen=True)
-class Following:
+class EmbeddingSpec:
     """How texts become vectors: what the options say, else the folder, else the defaults.
 
     Attributes:
@@ -96,7 +96,7 @@ class Following:
     include_prompt: bool = True
     lower: bool = False
 
-    def described(self) -> str:
+    def describe(self) -> str:
         """In words, for a line."""
         parts = [f"{' and '.join(self.pooling)} pooling", *map(str, self.dense)]
         parts += ["unit length"] if self.unit else []
@@ -109,7 +109,9 @@ class Following:
         return ", ".join(parts)
 
 
-def folders(spec: str, revision: str | None = None, *, strict: bool = True) -> Following | None:
+def read_embedding_spec(
+    spec: str, revision: str | None = None, *, strict: bool = True
+) -> EmbeddingSpec | None:
     """What the folder of a model says, or None where it is none of sentence-transformers.
 
     Args:
@@ -121,26 +123,26 @@ def folders(spec: str, revision: str | None = None, *, strict: bool = True) -> F
         ConfigError: A file is damaged, or a module is of a kind that is not followed.
     """
     try:
-        return _folders(spec, revision)
+        return _read_embedding_spec(spec, revision)
     except ConfigError:
         if strict:
             raise
         return None
 
 
-def _folders(spec: str, revision: str | None) -> Following | None:
-    listed = file_of(spec, MODULES, revision, optional=True)
+def _read_embedding_spec(spec: str, revision: str | None) -> EmbeddingSpec | None:
+    listed = find_file(spec, MODULES, revision, optional=True)
     if listed is None:
         return None
     pooling: Mapping[str, Any] = {}
     dense: list[DenseSpec] = []
     unit = False
-    for place, (kind, folder) in enumerate(_modules(listed)):
-        about = _about(spec, revision, folder, kind)
+    for place, (kind, folder) in enumerate(_read_modules(listed)):
+        about = _read_module_config(spec, revision, folder, kind)
         if kind == "Pooling":
             pooling = about
         elif kind == "Dense" and about.get("module_input_name", _VECTOR) == _VECTOR:
-            dense.append(replace(_dense(listed, folder, about), unit=unit))
+            dense.append(replace(_parse_dense(listed, folder, about), unit=unit))
             unit = False
         elif kind == "Normalize":
             unit = True
@@ -149,13 +151,13 @@ def _folders(spec: str, revision: str | None) -> Following | None:
                 f"encoder.model: {listed} has a module {kind} in '{folder}', which is not "
                 "followed; set encoder.pooling=mean (or another) to pool the bare model."
             )
-    lengths = (file_of(spec, name, revision, optional=True) for name in _LENGTHS)
+    lengths = (find_file(spec, name, revision, optional=True) for name in _LENGTHS)
     limited = next((path for path in lengths if path is not None), None)
     limits = {} if limited is None else read_json(limited)
-    longest = limits.get("max_seq_length") or _tokenizers(spec, revision)
-    query, item = _prompts(spec, revision)
-    return Following(
-        pooling=_pooling(listed, pooling),
+    longest = limits.get("max_seq_length") or _read_tokenizer_length(spec, revision)
+    query, item = _read_prompts(spec, revision)
+    return EmbeddingSpec(
+        pooling=_parse_pooling(listed, pooling),
         dense=tuple(dense),
         unit=unit,
         max_length=longest if isinstance(longest, int) and 0 < longest < _NO_LIMIT else None,
@@ -170,13 +172,13 @@ _VECTOR = "sentence_embedding"
 _NO_LIMIT = 1_000_000  # tokenizers write a huge number where there is none
 
 
-def _tokenizers(spec: str, revision: str | None) -> object:
+def _read_tokenizer_length(spec: str, revision: str | None) -> object:
     """The longest text by the tokenizer's configuration, where it says so."""
-    path = file_of(spec, "tokenizer_config.json", revision, optional=True)
+    path = find_file(spec, "tokenizer_config.json", revision, optional=True)
     return None if path is None else read_json(path).get("model_max_length")
 
 
-def _modules(path: Path) -> list[tuple[str, str]]:
+def _read_modules(path: Path) -> list[tuple[str, str]]:
     """Kind and folder of each module, in order."""
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
@@ -188,11 +190,13 @@ def _modules(path: Path) -> list[tuple[str, str]]:
         ) from error
 
 
-def _about(spec: str, revision: str | None, folder: str, kind: str) -> Mapping[str, Any]:
+def _read_module_config(
+    spec: str, revision: str | None, folder: str, kind: str
+) -> Mapping[str, Any]:
     """The configuration of a module; empty where it has none."""
     if kind not in ("Pooling", "Dense"):
         return {}
-    path = file_of(spec, f"{folder}/config.json", revision)
+    path = find_file(spec, f"{folder}/config.json", revision)
     if path is None:
         raise ConfigError(
             f"encoder.model: {spec} lacks {folder}/config.json, which its {MODULES} names; "
@@ -201,7 +205,7 @@ def _about(spec: str, revision: str | None, folder: str, kind: str) -> Mapping[s
     return read_json(path)
 
 
-def _pooling(path: Path, about: Mapping[str, Any]) -> tuple[str, ...]:
+def _parse_pooling(path: Path, about: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the poolings, in the order in which they are put together."""
     told = about.get("pooling_mode")
     if told is None:
@@ -216,7 +220,7 @@ def _pooling(path: Path, about: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(_MODES[mode] for mode in modes)
 
 
-def _dense(path: Path, folder: str, about: Mapping[str, Any]) -> DenseSpec:
+def _parse_dense(path: Path, folder: str, about: Mapping[str, Any]) -> DenseSpec:
     """A dense map by its configuration."""
     activation = str(about.get("activation_function", "torch.nn.modules.activation.Tanh"))
     try:
@@ -235,9 +239,9 @@ def _dense(path: Path, folder: str, about: Mapping[str, Any]) -> DenseSpec:
         ) from error
 
 
-def _prompts(spec: str, revision: str | None) -> tuple[str, str]:
+def _read_prompts(spec: str, revision: str | None) -> tuple[str, str]:
     """Prompts of queries and of items; one that is always used stands in for what is not named."""
-    path = file_of(spec, _PROMPTS, revision, optional=True)
+    path = find_file(spec, _PROMPTS, revision, optional=True)
     told = {} if path is None else read_json(path)
     known = told.get("prompts") or {}
     if not isinstance(known, dict):
@@ -252,13 +256,13 @@ def _prompts(spec: str, revision: str | None) -> tuple[str, str]:
     return query, item
 
 
-def followed(
-    own: Following | None,
+def resolve_embedding_spec(
+    own: EmbeddingSpec | None,
     pooling: str,
     max_length: int | None,
     query_prompt: str | None,
     item_prompt: str | None,
-) -> Following:
+) -> EmbeddingSpec:
     """How texts become vectors.
 
     A pooling that is named pools the bare model: nothing else of the folder is followed, as its
@@ -271,7 +275,7 @@ def followed(
         query_prompt: What stands before a text of a user, or None.
         item_prompt: What stands before a text of an item, or None.
     """
-    base = own if own is not None and pooling == "auto" else Following()
+    base = own if own is not None and pooling == "auto" else EmbeddingSpec()
     return replace(
         base,
         pooling=base.pooling if pooling == "auto" else (pooling,),
@@ -281,7 +285,7 @@ def followed(
     )
 
 
-def line(own: Following | None, made: Following, pooling: str) -> str:
+def describe_embedding_spec(own: EmbeddingSpec | None, made: EmbeddingSpec, pooling: str) -> str:
     """What is followed and what is not, where there is something to say.
 
     Args:
@@ -291,13 +295,13 @@ def line(own: Following | None, made: Following, pooling: str) -> str:
     """
     if own is None:
         told = made.query_prompt or made.item_prompt
-        return f"encoder: {made.described()}" if told else ""
+        return f"encoder: {made.describe()}" if told else ""
     if pooling != "auto":
         return (
             f"encoder: encoder.pooling={pooling} pools the bare model; the folder's {MODULES} "
-            f"({own.described()}) is not followed"
+            f"({own.describe()}) is not followed"
         )
-    out = f"encoder: follows the folder's {MODULES}: {made.described()}"
+    out = f"encoder: follows the folder's {MODULES}: {made.describe()}"
     if own.max_length is not None and made.max_length != own.max_length:
         out += f" (the folder's {own.max_length}: encoder.max_length={own.max_length})"
     return out

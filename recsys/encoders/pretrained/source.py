@@ -19,7 +19,7 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 _POINTER = b"version https://git-lfs"
 
 
-def source(spec: str, revision: str | None) -> str:
+def resolve_source(spec: str, revision: str | None) -> str:
     """What transformers is to load: a folder's path, or a hub id as it is.
 
     Args:
@@ -30,7 +30,7 @@ def source(spec: str, revision: str | None) -> str:
         ConfigError: The package or folder is missing, or holds no weights that can be loaded.
     """
     if spec.startswith("package:"):
-        folder = _package_folder(spec)
+        folder = _find_package_folder(spec)
     else:
         try:
             folder = Path(spec).expanduser()
@@ -78,7 +78,7 @@ def _check_folder(spec: str, folder: Path) -> None:
     )
 
 
-def _package_folder(spec: str) -> Path:
+def _find_package_folder(spec: str) -> Path:
     name, _, inner = spec.removeprefix("package:").partition("/")
     if not name or not inner:
         raise ConfigError(f"encoder.model: {spec!r} must read package:NAME/FOLDER.")
@@ -92,13 +92,13 @@ def _package_folder(spec: str) -> Path:
     return Path(str(resources.files(name).joinpath(inner)))
 
 
-def file_of(
+def find_file(
     spec: str, name: str, revision: str | None = None, *, optional: bool = False
 ) -> Path | None:
     """A file of a model, downloaded first where it is a hub's; None where the model has none.
 
     Args:
-        spec: As for `source`.
+        spec: As for `resolve_source`.
         name: The file's path inside the model's folder.
         revision: Commit or tag of a hub id.
         optional: Whether a hub that cannot be asked counts as one that does not have it.
@@ -106,7 +106,7 @@ def file_of(
     Raises:
         ConfigError: The model is missing.
     """
-    where = source(spec, revision)
+    where = resolve_source(spec, revision)
     if Path(where).is_dir():
         path = Path(where) / name
         return path if path.is_file() else None
@@ -121,13 +121,13 @@ def file_of(
             _raise_exceptions_for_connection_errors=not optional,
         )
     except (OSError, ValueError) as error:
-        raise ConfigError(unreadable(name, spec, error)) from error
+        raise ConfigError(describe_load_failure(name, spec, error)) from error
     return None if found is None else Path(str(found))
 
 
-def unasked(spec: str, name: str, revision: str | None = None) -> bool:
+def is_file_unknown(spec: str, name: str, revision: str | None = None) -> bool:
     """Whether it is unknown if a hub's model has a file, as the hub could not be asked."""
-    where = source(spec, revision)
+    where = resolve_source(spec, revision)
     if Path(where).is_dir():
         return False
     from huggingface_hub import try_to_load_from_cache
@@ -135,13 +135,13 @@ def unasked(spec: str, name: str, revision: str | None = None) -> bool:
     return try_to_load_from_cache(where, name, revision=revision or "main") is None
 
 
-def folder_of(spec: str, revision: str | None = None) -> Path:
+def find_folder(spec: str, revision: str | None = None) -> Path:
     """The folder of a model's files on this machine; of a hub's, what was downloaded so far.
 
     Raises:
         ConfigError: The model is missing.
     """
-    config = file_of(spec, "config.json", revision)
+    config = find_file(spec, "config.json", revision)
     if config is None:
         raise ConfigError(
             f"encoder.model: {spec} is no folder, and no model of the hub with a config.json that "
@@ -150,13 +150,13 @@ def folder_of(spec: str, revision: str | None = None) -> Path:
     return config.parent
 
 
-def weights_file(spec: str, revision: str | None = None) -> Path:
-    """The one file with a model's weights; see `source`.
+def find_weights(spec: str, revision: str | None = None) -> Path:
+    """The one file with a model's weights; see `resolve_source`.
 
     Raises:
         ConfigError: There is none: the model is missing, or its weights are in several files.
     """
-    path = file_of(spec, WEIGHTS, revision)
+    path = find_file(spec, WEIGHTS, revision)
     if path is None:
         raise ConfigError(
             f"encoder.sha256: {spec} has no single {WEIGHTS} to check; remove the checksum."
@@ -174,7 +174,8 @@ def read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"encoder.model: {path} cannot be read as JSON ({reason(error)}); download the model "
+            f"encoder.model: {path} cannot be read as JSON ({describe_error(error)}); download the "
+            "model "
             "again, or save it with save_pretrained."
         ) from error
     if not isinstance(found, dict):
@@ -196,8 +197,8 @@ def check_weights(folder: Path) -> None:
     Raises:
         ConfigError: Names the file and the remedy.
     """
-    for path in _parts(folder):
-        for name, about in _header(path).items():
+    for path in _list_weight_files(folder):
+        for name, about in _read_header(path).items():
             kind = about.get("dtype") if isinstance(about, dict) else None
             if name.endswith((".weight", ".bias")) and kind not in _FLOATS:
                 raise ConfigError(
@@ -206,7 +207,7 @@ def check_weights(folder: Path) -> None:
                 )
 
 
-def _parts(folder: Path) -> Iterator[Path]:
+def _list_weight_files(folder: Path) -> Iterator[Path]:
     """The files of the weights.
 
     Raises:
@@ -226,7 +227,7 @@ def _parts(folder: Path) -> Iterator[Path]:
             yield folder / name
 
 
-def _header(path: Path) -> Mapping[str, Any]:
+def _read_header(path: Path) -> Mapping[str, Any]:
     """What a safetensors file says of its tensors.
 
     Raises:
@@ -246,7 +247,9 @@ def _header(path: Path) -> Mapping[str, Any]:
             text = file.read(count) if 8 + count <= size else b""
         found = json.loads(text) if text else None
     except OSError as error:
-        raise ConfigError(f"encoder.model: cannot read {path} ({reason(error)}).") from error
+        raise ConfigError(
+            f"encoder.model: cannot read {path} ({describe_error(error)})."
+        ) from error
     except (ValueError, RecursionError):
         found = None
     if not size or not isinstance(found, dict):
@@ -262,19 +265,20 @@ def _header(path: Path) -> Mapping[str, Any]:
     return tensors
 
 
-def reason(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The first line of what an exception says."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def unreadable(what: str, spec: str, error: Exception) -> str:
+def describe_load_failure(what: str, spec: str, error: Exception) -> str:
     """The sentence for what could not be loaded, where nothing better is known."""
     if isinstance(error, ImportError):
         return (
             f"encoder.model: the {what} of {spec} needs a package that is not installed "
-            f"({reason(error)}); install it."
+            f"({describe_error(error)}); install it."
         )
     return (
-        f"encoder.model: cannot load the {what} of {spec} ({reason(error)}); check the name and "
+        f"encoder.model: cannot load the {what} of {spec} ({describe_error(error)}); check the "
+        "name and "
         "that it was downloaded whole."
     )

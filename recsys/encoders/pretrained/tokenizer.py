@@ -29,7 +29,7 @@ def load_tokenizer(spec: str, revision: str | None = None) -> Any:  # noqa: ANN4
     """
     from transformers import AutoTokenizer
 
-    where = source.source(spec, revision)
+    where = source.resolve_source(spec, revision)
     try:
         found = AutoTokenizer.from_pretrained(
             where, revision=revision or "main", trust_remote_code=False
@@ -37,7 +37,7 @@ def load_tokenizer(spec: str, revision: str | None = None) -> Any:  # noqa: ANN4
     except MemoryError:
         raise
     except Exception as error:  # the parsers behind it raise what they like
-        raise ConfigError(_refusal(spec, revision, error)) from error
+        raise ConfigError(_describe_failure(spec, revision, error)) from error
     vocabulary = found.get_vocab()
     if set(vocabulary) <= set(found.all_special_tokens) | set(found.get_added_vocab()):
         raise ConfigError(
@@ -52,7 +52,7 @@ def load_tokenizer(spec: str, revision: str | None = None) -> Any:  # noqa: ANN4
     return found
 
 
-def lower_case(tokenizer: Any) -> None:  # noqa: ANN401 - no typed base
+def add_lowercasing(tokenizer: Any) -> None:  # noqa: ANN401 - no typed base
     """Makes a tokenizer read texts in lower case, as a step before all others."""
     from tokenizers import normalizers
 
@@ -61,9 +61,9 @@ def lower_case(tokenizer: Any) -> None:  # noqa: ANN401 - no typed base
     backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
 
 
-def _refusal(spec: str, revision: str | None, error: Exception) -> str:
+def _describe_failure(spec: str, revision: str | None, error: Exception) -> str:
     """Why a tokenizer could not be loaded, from what lies in its folder."""
-    folder = source.folder_of(spec, revision)
+    folder = source.find_folder(spec, revision)
     told: dict[str, Any] = {}
     for name in _FILES:
         if (folder / name).is_file():
@@ -80,7 +80,7 @@ def _refusal(spec: str, revision: str | None, error: Exception) -> str:
             f"encoder.model: the tokenizer of {spec} needs code of its own (auto_map), which is "
             "not run; choose a model that transformers has."
         )
-    return source.unreadable("tokenizer", spec, error)
+    return source.describe_load_failure("tokenizer", spec, error)
 
 
 def check_ids(spec: str, tokenizer: Any, rows: int) -> None:  # noqa: ANN401 - no typed base
@@ -103,7 +103,7 @@ def check_ids(spec: str, tokenizer: Any, rows: int) -> None:  # noqa: ANN401 - n
         )
 
 
-def check_known(
+def check_vocabulary(
     texts: Catalog,
     what: str,
     tokenizer: Any,  # noqa: ANN401 - no typed base
@@ -120,7 +120,11 @@ def check_known(
     Raises:
         DataError: Nearly all tokens are unknown.
     """
-    share = 0.0 if tokenizer.unk_token_id is None else texts.share(int(tokenizer.unk_token_id))
+    share = (
+        0.0
+        if tokenizer.unk_token_id is None
+        else texts.compute_token_share(int(tokenizer.unk_token_id))
+    )
     if share <= WARNED:
         return
     line = (

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from recsys.sweep.record import Sweep
-from recsys.sweep.report.formatting import ended, last, sign
+from recsys.sweep.record import SweepRecord
+from recsys.sweep.report.formatting import find_last_value, get_sign, list_ended
 
 
-def draws(sweep: Sweep, method: str) -> list[float]:
+def list_scores(sweep: SweepRecord, method: str) -> list[float]:
     """The first objective of each trial that used budget, in the order in which they began.
 
     A complete trial counts with its value and a pruned one with its last report. One that failed,
@@ -22,8 +22,8 @@ def draws(sweep: Sweep, method: str) -> list[float]:
     value. A trial that was lost and repeated does not count beside its repetition. Empty where no
     trial has a value.
     """
-    found = [last(trial) for trial in ended(sweep, method)]
-    better = sign(sweep.objectives[0])
+    found = [find_last_value(trial) for trial in list_ended(sweep, method)]
+    better = get_sign(sweep.objectives[0])
     values = [value for value in found if value is not None]
     if not values:
         return []
@@ -31,7 +31,7 @@ def draws(sweep: Sweep, method: str) -> list[float]:
     return [worst if value is None else value for value in found]
 
 
-def expected_best(values: Sequence[float], better: int = 1) -> list[float]:
+def compute_expected_best(values: Sequence[float], better: int = 1) -> list[float]:
     """Expected best of k of n values drawn without replacement, for k = 1 to n.
 
     Args:
@@ -55,7 +55,7 @@ def expected_best(values: Sequence[float], better: int = 1) -> list[float]:
     return out
 
 
-def best_so_far(values: Sequence[float], better: int = 1) -> list[float]:
+def compute_best_so_far(values: Sequence[float], better: int = 1) -> list[float]:
     """The best of the first k values, for k = 1 to n."""
     out: list[float] = []
     for value in values:

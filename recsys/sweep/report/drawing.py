@@ -9,9 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from recsys.compare.report.style import LIGHT
-from recsys.compare.report.svg import COLOURS, log_ticks
-from recsys.sweep.record import Axis, Sweep, Trial
-from recsys.sweep.report.formatting import last, parameter, short, unit, value
+from recsys.compare.report.svg import COLOURS, compute_log_ticks
+from recsys.sweep.record import SearchAxis, SweepRecord, TrialRecord
+from recsys.sweep.report.formatting import (
+    find_last_value,
+    format_parameter,
+    format_short_label,
+    format_value,
+    get_unit,
+)
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up")
 """Marks of the methods; another after every eight, when the colours begin anew."""
@@ -22,7 +28,7 @@ HIGH = 320
 
 
 @dataclass(frozen=True)
-class Picture:
+class SweepPlot:
     """A picture of a sweep.
 
     Attributes:
@@ -40,31 +46,33 @@ class Picture:
     light: bool = False
 
 
-def colour(sweep: Sweep, method: str) -> str:
+def get_colour(sweep: SweepRecord, method: str) -> str:
     """A method's colour in every picture."""
     return LIGHT[f"c{sweep.methods.index(method) % COLOURS}"]
 
 
-def symbol(sweep: Sweep, method: str) -> str:
+def get_symbol(sweep: SweepRecord, method: str) -> str:
     """A method's mark in every picture."""
     return SYMBOLS[sweep.methods.index(method) // COLOURS % len(SYMBOLS)]
 
 
-def hover(sweep: Sweep, trial: Trial) -> str:
+def format_hover(sweep: SweepRecord, trial: TrialRecord) -> str:
     """What shows when a trial is pointed at; nothing in it is taken for markup."""
     objective = sweep.objectives[0]
     lines = [f"{trial.method} #{trial.number}, {trial.state}"]
-    found = last(trial)
+    found = find_last_value(trial)
     if found is not None:
-        own = unit(objective.name)
-        lines.append(f"{short(objective)} {value(objective, found)} {own}".rstrip())
-    lines += [f"{name}: {parameter(each)}" for name, each in trial.values.items()]
+        own = get_unit(objective.name)
+        lines.append(
+            f"{format_short_label(objective)} {format_value(objective, found)} {own}".rstrip()
+        )
+    lines += [f"{name}: {format_parameter(each)}" for name, each in trial.values.items()]
     if trial.reason:
         lines.append(trial.reason if len(trial.reason) <= 120 else f"{trial.reason[:119]}…")
     return "<br>".join(html.escape(line) for line in lines)
 
 
-def subplots(
+def make_plot_grid(
     titles_x: Sequence[str], title_y: str | Sequence[str], rows: int, columns: int, shared: bool
 ) -> Any:  # noqa: ANN401
     """A figure of several plots, row by row.
@@ -92,11 +100,11 @@ def subplots(
         own = title_y if isinstance(title_y, str) else title_y[at]
         if column == 1 or not isinstance(title_y, str):
             figure.update_yaxes(title_text=own, row=row, col=column)
-    finish(figure, high)
+    style_figure(figure, high)
     return figure
 
 
-def finish(figure: Any, high: int) -> None:  # noqa: ANN401
+def style_figure(figure: Any, high: int) -> None:  # noqa: ANN401
     """Gives a figure the page's colours, and a legend above the plots.
 
     Args:
@@ -133,7 +141,7 @@ def finish(figure: Any, high: int) -> None:  # noqa: ANN401
     figure.update_yaxes(**line, title_standoff=8)
 
 
-def scale_x(figure: Any, axis: Axis, row: int, column: int) -> None:  # noqa: ANN401
+def set_x_range(figure: Any, axis: SearchAxis, row: int, column: int) -> None:  # noqa: ANN401
     """The searched range of an axis as the horizontal scale of one plot.
 
     Args:
@@ -142,10 +150,10 @@ def scale_x(figure: Any, axis: Axis, row: int, column: int) -> None:  # noqa: AN
         row: Of the plot, from 1.
         column: Of the plot, from 1.
     """
-    rescale(next(figure.select_xaxes(row=row, col=column)), axis)
+    set_axis_range(next(figure.select_xaxes(row=row, col=column)), axis)
 
 
-def rescale(place: Any, axis: Axis) -> None:  # noqa: ANN401
+def set_axis_range(place: Any, axis: SearchAxis) -> None:  # noqa: ANN401
     """Gives one axis of a plot the searched range, and marks in our own notation.
 
     Args:
@@ -153,27 +161,27 @@ def rescale(place: Any, axis: Axis) -> None:  # noqa: ANN401
         axis: Of the search space.
     """
     if axis.low is None or axis.high is None:
-        order = [parameter(each) for each in axis.choices]
+        order = [format_parameter(each) for each in axis.choices]
         place.update(type="category", categoryorder="array", categoryarray=order)
         return
     low, high = axis.low, axis.high
     if axis.log:
         room = 0.05 * math.log10(high / low) or 0.1
-        marks = _doublings(axis) or log_ticks(low, high)
+        marks = _list_powers_of_two(axis) or compute_log_ticks(low, high)
         if len(marks) > 8:
             marks = [m for m in marks if math.isclose(m, 10 ** round(math.log10(m)))]
         place.update(
             type="log",
             range=[math.log10(low) - room, math.log10(high) + room],
             tickvals=marks,
-            ticktext=[parameter(float(f"{mark:.6g}")) for mark in marks],
+            ticktext=[format_parameter(float(f"{mark:.6g}")) for mark in marks],
         )
         return
     room = 0.05 * (high - low) or 0.5
     place.update(type="linear", range=[low - room, high + room], nticks=7)
 
 
-def _doublings(axis: Axis) -> list[float]:
+def _list_powers_of_two(axis: SearchAxis) -> list[float]:
     """Powers of two in the range of a logarithmic integer that begins with one, else none."""
     if axis.kind != "int" or not axis.low or not math.log2(axis.low).is_integer():
         return []
@@ -181,24 +189,24 @@ def _doublings(axis: Axis) -> list[float]:
     return [2.0**power for power in range(int(math.log2(axis.low)), int(math.log2(high)) + 1)]
 
 
-def placed(axis: Axis, trial: Trial) -> float | int | str | None:
+def find_position(axis: SearchAxis, trial: TrialRecord) -> float | int | str | None:
     """Where a trial stands on an axis: a number, or a choice as text; None where it has none."""
     if axis.name not in trial.values:
         return None
     found = trial.values[axis.name]
     if axis.kind == "choice":
-        return parameter(found)
+        return format_parameter(found)
     return None if isinstance(found, str | bool) else found
 
 
-def legend_only(figure: Any, name: str, marker: dict[str, object]) -> None:  # noqa: ANN401
+def add_legend_entry(figure: Any, name: str, marker: dict[str, object]) -> None:  # noqa: ANN401
     """An entry of the legend that no point of the plot stands for by itself."""
     figure.add_scatter(
         x=[None], y=[None], mode="markers", name=name, marker=marker, legendgroup=name
     )
 
 
-def grid_of(count: int) -> tuple[int, int]:
+def compute_grid_size(count: int) -> tuple[int, int]:
     """Rows and columns for some plots."""
     columns = min(COLUMNS, count)
     return -(-count // columns), columns

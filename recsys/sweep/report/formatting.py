@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from recsys.compare.measures.cost import plain
-from recsys.sweep.record import Objective, Sweep, Trial, Value
+from recsys.compare.measures.cost import format_plain
+from recsys.sweep.record import SweepObjective, SweepRecord, TrialRecord, Value
 
 UNITS = (
     ("seconds", "s"),
@@ -16,44 +16,44 @@ UNITS = (
 """Ends of names in `result.json`, and the unit of what they name."""
 
 
-def percent(objective: Objective) -> bool:
+def is_percent(objective: SweepObjective) -> bool:
     """Whether an objective is a metric from 0 to 1, which is shown in percent."""
     return objective.name == "validation"
 
 
-def unit(name: str) -> str:
+def get_unit(name: str) -> str:
     """The unit of a figure by its dotted name, empty for a count."""
     if name.startswith("validation"):
         return "percent"
     return next((unit for end, unit in UNITS if name.endswith(end)), "")
 
 
-def titled(objective: Objective) -> str:
+def format_objective(objective: SweepObjective) -> str:
     """The objective with its unit, as the title of an axis or a column."""
-    own = unit(objective.name)
+    own = get_unit(objective.name)
     return f"{objective.label}, {own}" if own else objective.label
 
 
-def short(objective: Objective) -> str:
+def format_short_label(objective: SweepObjective) -> str:
     """The objective without the word that says on which part it was measured."""
     return objective.label.removeprefix("validation ")
 
 
-def drawn(objective: Objective, value: float) -> float:
+def scale_value(objective: SweepObjective, value: float) -> float:
     """A value as pictures place it: in percent where it is a share."""
-    return 100 * value if percent(objective) else value
+    return 100 * value if is_percent(objective) else value
 
 
-def value(objective: Objective, found: float) -> str:
+def format_value(objective: SweepObjective, found: float) -> str:
     """A value without its unit."""
     if not math.isfinite(found):
         return "-"
-    if percent(objective):
+    if is_percent(objective):
         return f"{100 * found:.2f}"
-    return plain(found) if found >= 0 else f"{found:.3g}"
+    return format_plain(found) if found >= 0 else f"{found:.3g}"
 
 
-def parameter(found: Value) -> str:
+def format_parameter(found: Value) -> str:
     """A value of the search space: three figures, as in 3e-4, true, null or mean."""
     if found is None:
         return "null"
@@ -67,12 +67,14 @@ def parameter(found: Value) -> str:
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
 
 
-def parameters(sweep: Sweep, trial: Trial) -> str:
+def format_parameters(sweep: SweepRecord, trial: TrialRecord) -> str:
     """The values of a trial with the keys that were set."""
-    return ", ".join(f"{key} {parameter(each)}" for key, each in sweep.set_keys(trial).items())
+    return ", ".join(
+        f"{key} {format_parameter(each)}" for key, each in sweep.get_key_values(trial).items()
+    )
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time, as coarse as is read: 38 s, 41 min, 2 h 10 min, 3 d 4 h."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
@@ -86,7 +88,7 @@ def duration(seconds: float) -> str:
     return f"{days} d {hours} h"
 
 
-def last(trial: Trial) -> float | None:
+def find_last_value(trial: TrialRecord) -> float | None:
     """The first objective where the trial ended: its result, or its last report if pruned.
 
     None for one that failed or runs, and for one pruned before it reported.
@@ -98,18 +100,18 @@ def last(trial: Trial) -> float | None:
     return None
 
 
-def lost(sweep: Sweep, method: str) -> frozenset[int]:
+def list_retried(sweep: SweepRecord, method: str) -> frozenset[int]:
     """Numbers of the trials that another repeats: they are no draw of their own."""
-    return frozenset(t.retry_of for t in sweep.of(method) if t.retry_of is not None)
+    return frozenset(t.retry_of for t in sweep.select_trials(method) if t.retry_of is not None)
 
 
-def ended(sweep: Sweep, method: str) -> list[Trial]:
+def list_ended(sweep: SweepRecord, method: str) -> list[TrialRecord]:
     """The trials that ended and count towards the budget: not those that another repeats."""
-    again = lost(sweep, method)
-    found = sweep.of(method, "complete", "pruned", "failed")
+    again = list_retried(sweep, method)
+    found = sweep.select_trials(method, "complete", "pruned", "failed")
     return [trial for trial in found if trial.number not in again]
 
 
-def sign(objective: Objective) -> int:
+def get_sign(objective: SweepObjective) -> int:
     """1 where more is better, else -1."""
     return 1 if objective.direction == "maximize" else -1

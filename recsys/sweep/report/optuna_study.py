@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from recsys.sweep.record import Axis, Objective, Sweep, Trial
-from recsys.sweep.report.formatting import drawn, parameter
+from recsys.sweep.record import SearchAxis, SweepObjective, SweepRecord, TrialRecord
+from recsys.sweep.report.formatting import format_parameter, scale_value
 
 if TYPE_CHECKING:
     import optuna
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_optuna() -> Iterator[None]:
     """Keeps Optuna from announcing each study, and from warning of what captions say."""
     import optuna
 
@@ -30,7 +30,7 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def study(sweep: Sweep, method: str, *, first_only: bool = True) -> optuna.Study:
+def make_study(sweep: SweepRecord, method: str, *, first_only: bool = True) -> optuna.Study:
     """The study of a method, with the trials' own numbers.
 
     A value that an axis does not have in a trial is absent from that trial, as Optuna keeps
@@ -44,34 +44,41 @@ def study(sweep: Sweep, method: str, *, first_only: bool = True) -> optuna.Study
     """
     import optuna
 
-    sweep = sweep.own(method)
+    sweep = sweep.select_method(method)
     objectives = sweep.objectives[:1] if first_only else sweep.objectives
-    with quiet():
+    with silence_optuna():
         made = optuna.create_study(
             study_name=f"{sweep.name}: {method}", directions=[o.direction for o in objectives]
         )
-        ranges = {axis.name: _distribution(axis, sweep.of(method)) for axis in sweep.axes}
-        for trial in sweep.of(method):
-            made.add_trial(_frozen(sweep, trial, ranges, objectives))
+        ranges = {
+            axis.name: _make_distribution(axis, sweep.select_trials(method)) for axis in sweep.axes
+        }
+        for trial in sweep.select_trials(method):
+            made.add_trial(_make_frozen_trial(sweep, trial, ranges, objectives))
     return made
 
 
-def axes(sweep: Sweep, method: str) -> list[Axis]:
+def list_varied_axes(sweep: SweepRecord, method: str) -> list[SearchAxis]:
     """The axes that a method's complete trials vary, with the same axes in all of them first.
 
-    They and the trials of `study` have the names of the keys that are set in the method.
+    They and the trials of `make_study` have the names of the keys that are set in the method.
     """
-    sweep = sweep.own(method)
-    complete = sweep.of(method, "complete")
+    sweep = sweep.select_method(method)
+    complete = sweep.select_trials(method, "complete")
 
-    def varied(axis: Axis) -> bool:
-        return len({parameter(t.values[axis.name]) for t in complete if axis.name in t.values}) > 1
+    def is_varied(axis: SearchAxis) -> bool:
+        return (
+            len({format_parameter(t.values[axis.name]) for t in complete if axis.name in t.values})
+            > 1
+        )
 
-    found = [axis for axis in sweep.axes if varied(axis)]
+    found = [axis for axis in sweep.axes if is_varied(axis)]
     return sorted(found, key=lambda axis: not all(axis.name in t.values for t in complete))
 
 
-def _distribution(axis: Axis, trials: list[Trial]) -> optuna.distributions.BaseDistribution:
+def _make_distribution(
+    axis: SearchAxis, trials: list[TrialRecord]
+) -> optuna.distributions.BaseDistribution:
     """The searched range of an axis, widened to what an earlier, wider search had found."""
     from optuna.distributions import (
         CategoricalDistribution,
@@ -81,7 +88,7 @@ def _distribution(axis: Axis, trials: list[Trial]) -> optuna.distributions.BaseD
 
     values = [trial.values[axis.name] for trial in trials if axis.name in trial.values]
     if axis.kind == "choice" or axis.low is None or axis.high is None:
-        texts = [parameter(each) for each in (*axis.choices, *values)]
+        texts = [format_parameter(each) for each in (*axis.choices, *values)]
         return CategoricalDistribution(tuple(dict.fromkeys(texts)))
     numbers = [float(each) for each in values if isinstance(each, int | float)]
     low, high = min([axis.low, *numbers]), max([axis.high, *numbers])
@@ -90,11 +97,11 @@ def _distribution(axis: Axis, trials: list[Trial]) -> optuna.distributions.BaseD
     return FloatDistribution(low, high, log=axis.log)
 
 
-def _frozen(
-    sweep: Sweep,
-    trial: Trial,
+def _make_frozen_trial(
+    sweep: SweepRecord,
+    trial: TrialRecord,
     ranges: dict[str, optuna.distributions.BaseDistribution],
-    objectives: tuple[Objective, ...],
+    objectives: tuple[SweepObjective, ...],
 ) -> optuna.trial.FrozenTrial:
     """One trial as Optuna has it."""
     import optuna
@@ -107,15 +114,17 @@ def _frozen(
     }
     choices = {axis.name for axis in sweep.axes if axis.kind == "choice"}
     params: dict[str, Any] = {
-        name: parameter(each) if name in choices else each
+        name: format_parameter(each) if name in choices else each
         for name, each in trial.values.items()
         if name in ranges
     }
     attributes: dict[str, Any] = {"trial": f"{trial.method} #{trial.number}"}
     attributes |= {"reason": trial.reason} if trial.reason else {}
     # A trial has more objectives than are asked for where the second one is left out.
-    values = [drawn(one, found) for one, found in zip(objectives, trial.objectives, strict=False)]
-    reports = {step: drawn(objectives[0], found) for step, found in trial.reports}
+    values = [
+        scale_value(one, found) for one, found in zip(objectives, trial.objectives, strict=False)
+    ]
+    reports = {step: scale_value(objectives[0], found) for step, found in trial.reports}
     made = optuna.trial.create_trial(
         state=states[trial.state],
         values=values if trial.state == "complete" else None,

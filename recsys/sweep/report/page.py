@@ -10,10 +10,10 @@ from pathlib import Path
 from recsys.compare.report import style, table
 from recsys.errors import DataError
 from recsys.runtime.files import write_atomic
-from recsys.sweep.record import Sweep
+from recsys.sweep.record import SweepRecord
 from recsys.sweep.report import figures, importance, optuna_plots, sentences, tables
-from recsys.sweep.report.drawing import Picture
-from recsys.sweep.report.formatting import parameter
+from recsys.sweep.report.drawing import SweepPlot
+from recsys.sweep.report.formatting import format_parameter
 
 FILE = "report.html"
 COMPARISON = "comparison/report.html"
@@ -77,7 +77,7 @@ document.querySelectorAll(".sortable th").forEach(function(head){
 """
 
 
-def write(sweep: Sweep) -> Path:
+def write_page(sweep: SweepRecord) -> Path:
     """Writes `report.html` into the sweep's folder, whole or not at all.
 
     Args:
@@ -91,56 +91,56 @@ def write(sweep: Sweep) -> Path:
     """
     path = sweep.folder / FILE
     try:
-        write_atomic(path, page(sweep))
+        write_atomic(path, render_page(sweep))
     except OSError as error:
         raise DataError(f"{path}: the page cannot be written ({error.strerror}).") from None
     return path
 
 
-def title(sweep: Sweep) -> str:
+def format_title(sweep: SweepRecord) -> str:
     """Of the page."""
     return f"Sweep {sweep.name}: {sweep.objectives[0].label}"
 
 
-def page(sweep: Sweep) -> str:
+def render_page(sweep: SweepRecord) -> str:
     """The page as text."""
     lines = [
-        *style.opening(title(sweep), RULES),
-        f'<p class="verdict">{html.escape(sentences.verdict(sweep))}</p>',
-        *(_says([sentences.headline(sweep)]) if sweep.tests else []),
-        *table.page(tables.brief(sweep)),
-        *_commands(sweep),
+        *style.render_opening(format_title(sweep), RULES),
+        f'<p class="verdict">{html.escape(sentences.describe_verdict(sweep))}</p>',
+        *(_render_sentences([sentences.describe_best(sweep)]) if sweep.tests else []),
+        *table.render_html(tables.make_brief_table(sweep)),
+        *_render_commands(sweep),
         *(f'<p class="note">{html.escape(note)}</p>' for note in sweep.notes),
-        *_comparison(sweep),
+        *_render_comparison_link(sweep),
         '<div class="methods">',
-        *table.page(tables.methods(sweep)),
+        *table.render_html(tables.make_method_table(sweep)),
         "</div>",
-        *(table.page(found) if (found := tables.tests(sweep)) else []),
-        *_questions(sweep),
-        *(line for each in figures.pictures(sweep) for line in _section(each)),
-        *_importance(sweep),
-        *_own(sweep),
+        *(table.render_html(found) if (found := tables.make_test_table(sweep)) else []),
+        *_render_answers(sweep),
+        *(line for each in figures.draw_plots(sweep) for line in _render_section(each)),
+        *_render_importance(sweep),
+        *_render_study_plots(sweep),
         "<h2>Trials</h2>",
-        *(table.page(failures) if (failures := tables.failed(sweep)) else []),
+        *(table.render_html(failures) if (failures := tables.make_failure_table(sweep)) else []),
         '<div class="sortable">',
-        *table.page(tables.trials(sweep)),
+        *table.render_html(tables.make_trial_table(sweep)),
         "</div>",
-        *_common(sweep),
-        *_scripts(),
+        *_render_shared_config(sweep),
+        *_render_scripts(),
         "</body></html>",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _says(found: Sequence[str], kind: str = "says") -> list[str]:
+def _render_sentences(found: Sequence[str], kind: str = "says") -> list[str]:
     """Sentences as a list; nothing where there are none."""
     lines = [f"<li>{html.escape(sentence)}</li>" for sentence in found]
     return [f'<ul class="{kind}">', *lines, "</ul>"] if lines else []
 
 
-def _commands(sweep: Sweep) -> list[str]:
+def _render_commands(sweep: SweepRecord) -> list[str]:
     """What trains each method's best trial again, to be copied; the leader's is open."""
-    top, lines = sentences.leader(sweep), []
+    top, lines = sentences.find_leader(sweep), []
     for method, command in sweep.commands.items():
         shown = " open" if method == top else ""
         lines += [
@@ -150,26 +150,29 @@ def _commands(sweep: Sweep) -> list[str]:
     return lines
 
 
-def _questions(sweep: Sweep) -> list[str]:
+def _render_answers(sweep: SweepRecord) -> list[str]:
     """An answer to each question in plain sentences, and the table that they are read from."""
     asked = {
-        "Which learning rate?": sentences.chosen(sweep, "learning rate"),
-        "Which regularisation?": sentences.chosen(sweep, "regularisation"),
-        "Which other choices?": sentences.chosen(sweep, "other"),
-        "How sensitive to the learning rate?": sentences.sensitive(sweep),
+        "Which learning rate?": sentences.describe_choices(sweep, "learning rate"),
+        "Which regularisation?": sentences.describe_choices(sweep, "regularisation"),
+        "Which other choices?": sentences.describe_choices(sweep, "other"),
+        "How sensitive to the learning rate?": sentences.describe_sensitivity(sweep),
     }
     lines = []
     for question, answers in asked.items():
         if answers:
-            lines += [f"<h3>{question}</h3>", *_says(answers)]
-    warnings = sentences.edges(sweep)
+            lines += [f"<h3>{question}</h3>", *_render_sentences(answers)]
+    warnings = sentences.describe_edges(sweep)
     if warnings:
-        lines += ["<h3>Best values at the end of the searched range</h3>", *_says(warnings, "warn")]
-    near = tables.near(sweep)
-    return ["<h2>Answers</h2>", *lines, *(table.page(near) if near else [])] if lines else []
+        lines += [
+            "<h3>Best values at the end of the searched range</h3>",
+            *_render_sentences(warnings, "warn"),
+        ]
+    near = tables.make_sensitivity_table(sweep)
+    return ["<h2>Answers</h2>", *lines, *(table.render_html(near) if near else [])] if lines else []
 
 
-def _plot(picture: Picture) -> list[str]:
+def _render_plot(picture: SweepPlot) -> list[str]:
     """A picture with its data, drawn when it comes into view."""
     # In a script element only "<" could end it or open a comment.
     data = picture.figure.to_json().replace("<", "\\u003c")
@@ -184,58 +187,60 @@ def _plot(picture: Picture) -> list[str]:
     ]
 
 
-def _section(picture: Picture, level: int = 2) -> list[str]:
-    return [f"<h{level}>{html.escape(picture.title)}</h{level}>", *_plot(picture)]
+def _render_section(picture: SweepPlot, level: int = 2) -> list[str]:
+    return [f"<h{level}>{html.escape(picture.title)}</h{level}>", *_render_plot(picture)]
 
 
-def _importance(sweep: Sweep) -> list[str]:
+def _render_importance(sweep: SweepRecord) -> list[str]:
     """The importance of each axis by method, or why it is not shown."""
     lines = []
     for method in sweep.methods:
-        found = importance.picture(sweep, method)
+        found = importance.draw_importance(sweep, method)
         if found is not None:
-            lines += _section(found, level=3)
+            lines += _render_section(found, level=3)
         else:
-            lines.append(f'<p class="note">{html.escape(importance.why_not(sweep, method))}</p>')
+            lines.append(
+                f'<p class="note">{html.escape(importance.explain_missing(sweep, method))}</p>'
+            )
     return ["<h2>Importance of the axes</h2>", *lines]
 
 
-def _own(sweep: Sweep) -> list[str]:
+def _render_study_plots(sweep: SweepRecord) -> list[str]:
     """Optuna's pictures, folded by method; the first one is open."""
     lines = []
     first = " open"
     for method in sweep.methods:
-        reason = optuna_plots.why_not(sweep, method)
+        reason = optuna_plots.explain_missing(sweep, method)
         if reason:
             lines.append(f'<p class="note">{html.escape(reason)}</p>')
             continue
         lines.append(f"<details{first}><summary>{html.escape(method)}</summary>")
-        for each in optuna_plots.pictures(sweep, method):
-            lines += _section(each, level=3)
+        for each in optuna_plots.draw_study_plots(sweep, method):
+            lines += _render_section(each, level=3)
         lines.append("</details>")
         first = ""
     return ["<h2>Each method by itself</h2>", *lines]
 
 
-def _comparison(sweep: Sweep) -> list[str]:
+def _render_comparison_link(sweep: SweepRecord) -> list[str]:
     """A link to the closing comparison, where it was made."""
     if not (sweep.folder / COMPARISON).is_file():
         return []
     return [f'<p><a href="{COMPARISON}">The comparison of the closing runs</a></p>']
 
 
-def _common(sweep: Sweep) -> list[str]:
+def _render_shared_config(sweep: SweepRecord) -> list[str]:
     if not sweep.common:
         return []
-    rows = [(name, parameter(value)) for name, value in sweep.common.items()]
+    rows = [(name, format_parameter(value)) for name, value in sweep.common.items()]
     return [
         "<details><summary>What all trials share</summary>",
-        *style.described(rows),
+        *style.render_definitions(rows),
         "</details>",
     ]
 
 
-def _scripts() -> list[str]:
+def _render_scripts() -> list[str]:
     """Plotly's own script, once, and ours."""
     from plotly.offline import get_plotlyjs
 
@@ -245,19 +250,19 @@ def _scripts() -> list[str]:
     return [f"<script>{library}</script>", f"<script>{own}</script>"]
 
 
-def markdown(sweep: Sweep) -> str:
+def render_markdown(sweep: SweepRecord) -> str:
     """A summary for a terminal or a page of benchmarks."""
-    lines = [f"# {title(sweep)}", "", f"**{sentences.verdict(sweep)}**", ""]
-    lines += [sentences.headline(sweep), ""] if sweep.tests else []
-    lines += table.markdown(tables.brief(sweep))
+    lines = [f"# {format_title(sweep)}", "", f"**{sentences.describe_verdict(sweep)}**", ""]
+    lines += [sentences.describe_best(sweep), ""] if sweep.tests else []
+    lines += table.render_markdown(tables.make_brief_table(sweep))
     lines += [line for note in sweep.notes for line in (f"Note: {note}", "")]
-    lines += table.markdown(tables.methods(sweep))
-    for found in (tables.tests(sweep), tables.near(sweep)):
-        lines += table.markdown(found) if found else []
+    lines += table.render_markdown(tables.make_method_table(sweep))
+    for found in (tables.make_test_table(sweep), tables.make_sensitivity_table(sweep)):
+        lines += table.render_markdown(found) if found else []
     for method, command in sweep.commands.items():
         lines += [f"To train the best of {method} again:", "", "```", command, "```", ""]
-    said = [*sentences.sensitive(sweep), *sentences.edges(sweep)]
+    said = [*sentences.describe_sensitivity(sweep), *sentences.describe_edges(sweep)]
     lines += [f"- {sentence}" for sentence in said]
-    failures = tables.failed(sweep)
-    lines += ["", *table.markdown(failures)] if failures else []
+    failures = tables.make_failure_table(sweep)
+    lines += ["", *table.render_markdown(failures)] if failures else []
     return "\n".join(lines).rstrip() + "\n"

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from recsys.sweep.record import Axis, Sweep, Trial
-from recsys.sweep.report.formatting import sign
+from recsys.sweep.record import SearchAxis, SweepRecord, TrialRecord
+from recsys.sweep.report.formatting import get_sign
 
 NEAR = 0.05
 """Trials within this share of the best count as near it."""
@@ -29,7 +29,7 @@ Role = Literal["learning rate", "regularisation", "other"]
 _REGULARISATION = ("weight_decay", "dropout", "l2_sp", "smoothing", "patience", "decay")
 
 
-def role(axis: Axis) -> Role:
+def infer_role(axis: SearchAxis) -> Role:
     """What an axis is, by its name: the configuration has no mark for it."""
     last = axis.name.rpartition(".")[2].lower()
     if last == "lr" or last.endswith("_lr") or last.startswith("lr_") or "learning_rate" in last:
@@ -39,18 +39,18 @@ def role(axis: Axis) -> Role:
     return "other"
 
 
-def ordered(sweep: Sweep) -> list[Axis]:
+def sort_axes(sweep: SweepRecord) -> list[SearchAxis]:
     """The axes: learning rates, then regularisation, then others; numbers before choices."""
     place = {"learning rate": 0, "regularisation": 1, "other": 2}
-    return sorted(sweep.axes, key=lambda axis: (place[role(axis)], axis.kind == "choice"))
+    return sorted(sweep.axes, key=lambda axis: (place[infer_role(axis)], axis.kind == "choice"))
 
 
-def numeric(value: object) -> float | None:
+def convert_to_float(value: object) -> float | None:
     """A value as a number, None where it is none."""
     return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
 
 
-def place(axis: Axis, value: float) -> float:
+def compute_position(axis: SearchAxis, value: float) -> float:
     """Where a number lies in the searched range, in the scale of the search: 0 to 1.
 
     Raises:
@@ -67,13 +67,16 @@ def place(axis: Axis, value: float) -> float:
 Point = tuple[float, float]
 
 
-def points(sweep: Sweep, method: str, axis: Axis) -> list[Point]:
+def list_points(sweep: SweepRecord, method: str, axis: SearchAxis) -> list[Point]:
     """(value of the axis, first objective) of the complete trials that have the axis."""
-    found = [(numeric(t.values.get(axis.name)), t) for t in sweep.of(method, "complete")]
+    found = [
+        (convert_to_float(t.values.get(axis.name)), t)
+        for t in sweep.select_trials(method, "complete")
+    ]
     return [(x, trial.objectives[0]) for x, trial in found if x is not None]
 
 
-def envelope(found: Sequence[Point], better: int) -> list[Point]:
+def compute_envelope(found: Sequence[Point], better: int) -> list[Point]:
     """The trials that beat all trials farther from the best, by their value of the axis.
 
     Args:
@@ -84,11 +87,11 @@ def envelope(found: Sequence[Point], better: int) -> list[Point]:
     for x, y in found:
         by_x[x] = y if x not in by_x else better * max(better * by_x[x], better * y)
     rising = sorted(by_x.items())
-    kept = {*_records(rising, better), *_records(rising[::-1], better)}
+    kept = {*_select_records(rising, better), *_select_records(rising[::-1], better)}
     return sorted(kept)
 
 
-def _records(found: Sequence[Point], better: int) -> list[Point]:
+def _select_records(found: Sequence[Point], better: int) -> list[Point]:
     """Those that beat all before them."""
     out: list[Point] = []
     for point in found:
@@ -98,7 +101,7 @@ def _records(found: Sequence[Point], better: int) -> list[Point]:
 
 
 @dataclass(frozen=True)
-class Reach:
+class NearBestRange:
     """How far an axis may be from its best value at little loss.
 
     Attributes:
@@ -123,44 +126,48 @@ class Reach:
         return self.trials >= ENOUGH
 
 
-def reach(sweep: Sweep, method: str, axis: Axis) -> Reach | None:
+def find_near_best_range(sweep: SweepRecord, method: str, axis: SearchAxis) -> NearBestRange | None:
     """The range near the best of a method; None for a choice and without a complete trial.
 
     Near is a value of the objective within 5 % of the best one. The range is that of trials that
     were run, so that the true one is at least as wide where trials lie far apart.
     """
-    found, better = points(sweep, method, axis), sign(sweep.objectives[0])
+    found, better = list_points(sweep, method, axis), get_sign(sweep.objectives[0])
     if axis.kind == "choice" or not found:
         return None
     top = max(found, key=lambda point: better * point[1])
     limit = top[1] - better * NEAR * abs(top[1])
     near = [x for x, y in found if better * y >= better * limit]
-    return Reach(top[0], min(near), max(near), len(near), len(found), edge(axis, top[0]))
+    return NearBestRange(
+        top[0], min(near), max(near), len(near), len(found), find_edge(axis, top[0])
+    )
 
 
-def edge(axis: Axis, value: float) -> Literal["lower", "upper"] | None:
+def find_edge(axis: SearchAxis, value: float) -> Literal["lower", "upper"] | None:
     """The end of the searched range within a tenth of which a value lies, in its scale."""
-    at = place(axis, value)
+    at = compute_position(axis, value)
     if at <= EDGE:
         return "lower"
     return "upper" if at >= 1 - EDGE else None
 
 
-def factor(axis: Axis, found: Reach) -> float:
+def compute_width(axis: SearchAxis, found: NearBestRange) -> float:
     """The width of the range near the best: a factor on a log scale, else a share of the range."""
     if axis.log:
         return found.high / found.low
-    return place(axis, found.high) - place(axis, found.low)
+    return compute_position(axis, found.high) - compute_position(axis, found.low)
 
 
-def best_by_choice(trials: Sequence[Trial], axis: Axis, better: int) -> dict[str, float]:
+def find_best_by_choice(
+    trials: Sequence[TrialRecord], axis: SearchAxis, better: int
+) -> dict[str, float]:
     """The best complete trial's objective at each value of a choice that was tried, as text."""
-    from recsys.sweep.report.formatting import parameter
+    from recsys.sweep.report.formatting import format_parameter
 
     out: dict[str, float] = {}
     for trial in trials:
         if trial.state != "complete" or axis.name not in trial.values:
             continue
-        name, y = parameter(trial.values[axis.name]), trial.objectives[0]
+        name, y = format_parameter(trial.values[axis.name]), trial.objectives[0]
         out[name] = y if name not in out else better * max(better * out[name], better * y)
     return out

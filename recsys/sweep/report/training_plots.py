@@ -6,29 +6,34 @@ from collections.abc import Sequence
 from typing import Any
 
 from recsys.compare.report.style import LIGHT
-from recsys.compare.report.svg import log_ticks, number
-from recsys.sweep.record import Sweep, Trial
+from recsys.compare.report.svg import compute_log_ticks, format_number
+from recsys.sweep.record import SweepRecord, TrialRecord
 from recsys.sweep.report.drawing import (
     HIGH,
-    Picture,
-    colour,
-    finish,
-    grid_of,
-    hover,
-    legend_only,
-    placed,
-    scale_x,
-    subplots,
-    symbol,
+    SweepPlot,
+    add_legend_entry,
+    compute_grid_size,
+    find_position,
+    format_hover,
+    get_colour,
+    get_symbol,
+    make_plot_grid,
+    set_x_range,
+    style_figure,
 )
-from recsys.sweep.report.formatting import drawn, short, sign, titled
-from recsys.sweep.report.sensitivity import ordered, role
+from recsys.sweep.report.formatting import (
+    format_objective,
+    format_short_label,
+    get_sign,
+    scale_value,
+)
+from recsys.sweep.report.sensitivity import infer_role, sort_axes
 
 LOSS = "train.loss"
 
 
-def points(
-    sweep: Sweep, trials: Sequence[Trial], x: Sequence[object], y: Sequence[object]
+def make_points_trace(
+    sweep: SweepRecord, trials: Sequence[TrialRecord], x: Sequence[object], y: Sequence[object]
 ) -> dict[str, Any]:
     """A trace of one method's trials as filled marks."""
     method = trials[0].method
@@ -37,19 +42,19 @@ def points(
         "y": list(y),
         "mode": "markers",
         "marker": {
-            "color": colour(sweep, method),
-            "symbol": symbol(sweep, method),
+            "color": get_colour(sweep, method),
+            "symbol": get_symbol(sweep, method),
             "size": 8,
             "opacity": 0.85,
         },
-        "text": [hover(sweep, trial) for trial in trials],
+        "text": [format_hover(sweep, trial) for trial in trials],
         "hovertemplate": "%{text}<br>%{y:.4g}<extra></extra>",
         "name": method,
         "legendgroup": method,
     }
 
 
-def measures(sweep: Sweep) -> dict[str, str]:
+def list_measures(sweep: SweepRecord) -> dict[str, str]:
     """What regularisation is held against: figures of the trials by name, with titles.
 
     A gap needs a figure that was measured on both parts.
@@ -65,7 +70,7 @@ def measures(sweep: Sweep) -> dict[str, str]:
     return out
 
 
-def measured(trial: Trial, name: str) -> float | None:
+def find_measure(trial: TrialRecord, name: str) -> float | None:
     """A figure of a trial, or the gap between two; None where it was not measured."""
     part, _, metric = name.partition(".")
     if part != "gap":
@@ -74,34 +79,38 @@ def measured(trial: Trial, name: str) -> float | None:
     return None if train is None or held is None else train - held
 
 
-def regularisation(sweep: Sweep) -> Picture | None:
+def draw_regularisation(sweep: SweepRecord) -> SweepPlot | None:
     """Training loss, gap and distance from the start against each regularisation axis."""
-    rows = measures(sweep)
-    axes = [a for a in ordered(sweep) if role(a) == "regularisation"]
+    rows = list_measures(sweep)
+    axes = [a for a in sort_axes(sweep) if infer_role(a) == "regularisation"]
     axes = [a for a in axes if any(a.name in t.values for t in sweep.trials)]
     if not rows or not axes:
         return None
     below = [axis.label for axis in axes for _ in rows]
     beside = [title for _ in axes for title in rows.values()]
-    figure = subplots(below, beside, len(axes), len(rows), shared=False)
+    figure = make_plot_grid(below, beside, len(axes), len(rows), shared=False)
     named: set[str] = set()
     for row, axis in enumerate(axes, start=1):
         for column, name in enumerate(rows, start=1):
-            scale_x(figure, axis, row, column)
+            set_x_range(figure, axis, row, column)
             for method in sweep.methods:
                 found = [
                     trial
-                    for trial in sweep.of(method, "complete")
-                    if placed(axis, trial) is not None and measured(trial, name) is not None
+                    for trial in sweep.select_trials(method, "complete")
+                    if find_position(axis, trial) is not None
+                    and find_measure(trial, name) is not None
                 ]
                 if found:
-                    x, y = [placed(axis, t) for t in found], [measured(t, name) for t in found]
-                    trace = points(sweep, found, x, y)
+                    x, y = (
+                        [find_position(axis, t) for t in found],
+                        [find_measure(t, name) for t in found],
+                    )
+                    trace = make_points_trace(sweep, found, x, y)
                     figure.add_scatter(**trace, showlegend=method not in named, row=row, col=column)
                     named.add(method)
     if not named:
         return None
-    return Picture("regularisation", "Fit and distance against regularisation", _FIT, figure)
+    return SweepPlot("regularisation", "Fit and distance against regularisation", _FIT, figure)
 
 
 _FIT = (
@@ -112,84 +121,88 @@ _FIT = (
 )
 
 
-def fitting(sweep: Sweep) -> Picture | None:
+def draw_fit(sweep: SweepRecord) -> SweepPlot | None:
     """The first objective against the training loss; None where no trial has both."""
     import plotly.graph_objects as go
 
     objective, figure = sweep.objectives[0], go.Figure()
     for method in sweep.methods:
-        found = [trial for trial in sweep.of(method, "complete") if LOSS in trial.figures]
+        found = [
+            trial for trial in sweep.select_trials(method, "complete") if LOSS in trial.figures
+        ]
         if found:
-            y = [drawn(objective, trial.objectives[0]) for trial in found]
-            figure.add_scatter(**points(sweep, found, [t.figures[LOSS] for t in found], y))
+            y = [scale_value(objective, trial.objectives[0]) for trial in found]
+            figure.add_scatter(
+                **make_points_trace(sweep, found, [t.figures[LOSS] for t in found], y)
+            )
     if not figure.data:
         return None
-    finish(figure, HIGH + 20)
+    style_figure(figure, HIGH + 20)
     figure.update_layout(showlegend=True)
     figure.update_xaxes(title_text="training loss at the end")
-    figure.update_yaxes(title_text=titled(objective))
+    figure.update_yaxes(title_text=format_objective(objective))
     caption = (
         "Complete trials: what was fitted against what holds on the validation part. Where a "
         "method's trials fall towards the left, less training loss has meant worse validation: "
         "they overfit. Methods with different objectives have different losses."
     )
-    return Picture("gap", "Training against validation", caption, figure)
+    return SweepPlot("gap", "Training against validation", caption, figure)
 
 
-def learning(sweep: Sweep) -> Picture | None:
+def draw_learning_curves(sweep: SweepRecord) -> SweepPlot | None:
     """The reports of all trials, a plot a method; None without any report."""
-    methods = [m for m in sweep.methods if any(trial.reports for trial in sweep.of(m))]
+    methods = [m for m in sweep.methods if any(trial.reports for trial in sweep.select_trials(m))]
     if not methods:
         return None
     objective = sweep.objectives[0]
-    rows, columns = grid_of(len(methods))
+    rows, columns = compute_grid_size(len(methods))
     titles = [f"{method}: optimiser steps" for method in methods]
-    figure = subplots(titles, titled(objective), rows, columns, shared=True)
+    figure = make_plot_grid(titles, format_objective(objective), rows, columns, shared=True)
     for at, method in enumerate(methods):
         where = {"row": at // columns + 1, "col": at % columns + 1}
-        best = sweep.best(method)
+        best = sweep.find_best(method)
         # The best comes last, so that it lies above the others.
-        for trial in sorted(sweep.of(method), key=lambda t: t is best):
+        for trial in sorted(sweep.select_trials(method), key=lambda t: t is best):
             if trial.reports:
-                figure.add_scatter(**_curve(sweep, trial, trial is best), **where)
+                figure.add_scatter(**_make_curve_trace(sweep, trial, trial is best), **where)
     soft = LIGHT["soft"]
     for name, mark in (("pruned", "x-thin-open"), ("failed", "line-ns-open")):
         if any(trial.state == name and trial.reports for trial in sweep.trials):
-            legend_only(figure, name, {"symbol": mark, "size": 9, "color": soft})
+            add_legend_entry(figure, name, {"symbol": mark, "size": 9, "color": soft})
     caption = (
         "The validation value at each validation of every trial, of its first seed. Bold: the "
         "method's best trial. A mark at a line's end says that the trial was pruned or failed."
     )
-    return Picture("learning", "Learning curves", caption, figure)
+    return SweepPlot("learning", "Learning curves", caption, figure)
 
 
-def _curve(sweep: Sweep, trial: Trial, best: bool) -> dict[str, Any]:
+def _make_curve_trace(sweep: SweepRecord, trial: TrialRecord, best: bool) -> dict[str, Any]:
     """The line of one trial; how it ended is marked at its end."""
     objective = sweep.objectives[0]
-    own = colour(sweep, trial.method)
+    own = get_colour(sweep, trial.method)
     ends = {"pruned": "x-thin-open", "failed": "line-ns-open"}
     count = len(trial.reports)
     # A single report is no line: only its mark shows.
     plain = [5 if count == 1 else 0] * count
-    marks = [symbol(sweep, trial.method)] * count
+    marks = [get_symbol(sweep, trial.method)] * count
     if trial.state in ends:
         plain[-1], marks[-1] = 9, ends[trial.state]
     return {
         "x": [step for step, _ in trial.reports],
-        "y": [drawn(objective, found) for _, found in trial.reports],
+        "y": [scale_value(objective, found) for _, found in trial.reports],
         "mode": "lines+markers",
         "line": {"color": f"{own}ff" if best else f"{own}90", "width": 3 if best else 1},
         "marker": {"size": plain, "symbol": marks, "color": own, "line": {"width": 1.5}},
-        "text": [hover(sweep, trial)] * count,
+        "text": [format_hover(sweep, trial)] * count,
         "hovertemplate": "%{text}<br>step %{x}: %{y:.2f}<extra></extra>",
         "showlegend": False,
         "legendgroup": trial.method,
     }
 
 
-def front(sweep: Sweep) -> list[Trial]:
+def find_pareto_front(sweep: SweepRecord) -> list[TrialRecord]:
     """The complete trials of all methods that no other beats in both objectives."""
-    one, two = (sign(objective) for objective in sweep.objectives)
+    one, two = (get_sign(objective) for objective in sweep.objectives)
     trials = [trial for trial in sweep.trials if trial.state == "complete"]
     found = [(one * trial.objectives[0], two * trial.objectives[1]) for trial in trials]
     return [
@@ -199,7 +212,7 @@ def front(sweep: Sweep) -> list[Trial]:
     ]
 
 
-def cost(sweep: Sweep) -> Picture | None:
+def draw_cost(sweep: SweepRecord) -> SweepPlot | None:
     """The first objective against the second, with the Pareto front over all methods.
 
     None where there is one objective, or no complete trial.
@@ -210,8 +223,10 @@ def cost(sweep: Sweep) -> Picture | None:
     if len(sweep.objectives) < 2 or not complete:
         return None
     quality, other = sweep.objectives
-    kept, figure = front(sweep), go.Figure()
-    line = sorted((drawn(other, t.objectives[1]), drawn(quality, t.objectives[0])) for t in kept)
+    kept, figure = find_pareto_front(sweep), go.Figure()
+    line = sorted(
+        (scale_value(other, t.objectives[1]), scale_value(quality, t.objectives[0])) for t in kept
+    )
     figure.add_scatter(
         x=[x for x, _ in line],
         y=[y for _, y in line],
@@ -226,29 +241,33 @@ def cost(sweep: Sweep) -> Picture | None:
         hoverinfo="skip",
     )
     for method in sweep.methods:
-        found = sweep.of(method, "complete")
+        found = sweep.select_trials(method, "complete")
         if found:
-            x = [drawn(other, trial.objectives[1]) for trial in found]
-            y = [drawn(quality, trial.objectives[0]) for trial in found]
-            trace = points(sweep, found, x, y)
+            x = [scale_value(other, trial.objectives[1]) for trial in found]
+            y = [scale_value(quality, trial.objectives[0]) for trial in found]
+            trace = make_points_trace(sweep, found, x, y)
             trace["marker"]["size"] = [12 if trial in kept else 7 for trial in found]
-            trace["hovertemplate"] = f"%{{text}}<br>{short(other)} %{{x:.4g}}<extra></extra>"
+            trace["hovertemplate"] = (
+                f"%{{text}}<br>{format_short_label(other)} %{{x:.4g}}<extra></extra>"
+            )
             figure.add_scatter(**trace)
-    finish(figure, HIGH + 60)
-    costs = [drawn(other, trial.objectives[1]) for trial in complete]
-    figure.update_xaxes(title_text=titled(other))
+    style_figure(figure, HIGH + 60)
+    costs = [scale_value(other, trial.objectives[1]) for trial in complete]
+    figure.update_xaxes(title_text=format_objective(other))
     if min(costs) > 0 and max(costs) / min(costs) > 10:
         figure.update_xaxes(
             type="log",
-            tickvals=(marks := log_ticks(min(costs) / 2, 2 * max(costs))),
-            ticktext=[number(mark) for mark in marks],
-            title_text=f"{titled(other)} (log scale)",
+            tickvals=(marks := compute_log_ticks(min(costs) / 2, 2 * max(costs))),
+            ticktext=[format_number(mark) for mark in marks],
+            title_text=f"{format_objective(other)} (log scale)",
         )
-    figure.update_yaxes(title_text=titled(quality))
+    figure.update_yaxes(title_text=format_objective(quality))
     figure.update_layout(showlegend=True)
     caption = (
         "Complete trials. Large, joined by the dashed line: the Pareto front, on which no other "
         "trial of any method is at least as good in both objectives and better in one. Between "
         "two of its points the front is a step, since nothing between them was measured."
     )
-    return Picture("cost", f"{short(quality)} against {other.label}", caption, figure)
+    return SweepPlot(
+        "cost", f"{format_short_label(quality)} against {other.label}", caption, figure
+    )

@@ -17,16 +17,16 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import Trial
 
 from recsys.errors import OUTSIDE, ConfigError, RecsysError
-from recsys.runtime.files import full_disk
+from recsys.runtime.files import translate_write_errors
 from recsys.sweep import record, status
-from recsys.sweep.definition import Definition
+from recsys.sweep.definition import SweepDefinition
 from recsys.sweep.running import finals
-from recsys.sweep.running.launcher_client import Child, Launcher
-from recsys.sweep.running.leases import Leases
+from recsys.sweep.running.launcher_client import TrialLauncher, TrialProcess
+from recsys.sweep.running.leases import TrialLeases
 from recsys.sweep.running.storage import open_storage
-from recsys.sweep.running.studies import Studies
-from recsys.sweep.running.trial import Outcome, Running, drop_checkpoints
-from recsys.sweep.space import Plan
+from recsys.sweep.running.studies import SweepStudies
+from recsys.sweep.running.trial import RunningTrial, TrialOutcome, drop_checkpoints
+from recsys.sweep.space import SearchPlan
 
 RECOVER = 30.0
 """Seconds between two looks for trials whose driver is gone."""
@@ -37,7 +37,7 @@ STATUS = 15.0
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[bool]:
+def try_lock(path: Path) -> Iterator[bool]:
     """Whether no other process is within the block for the same file."""
     with path.open("ab") as file:
         try:
@@ -48,36 +48,38 @@ def alone(path: Path) -> Iterator[bool]:
         yield True
 
 
-class Interrupt:
+class SignalRecorder:
     """Notes SIGINT and SIGTERM; a second SIGINT raises KeyboardInterrupt as usual."""
 
     def __init__(self) -> None:
         self.received = 0
 
-    def __enter__(self) -> Interrupt:
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+    def __enter__(self) -> SignalRecorder:
+        self._before = {
+            s: signal.signal(s, self._record_signal) for s in (signal.SIGTERM, signal.SIGINT)
+        }
         return self
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
-    def _note(self, signum: int, frame: FrameType | None) -> None:
+    def _record_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.received and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signum
 
 
 @dataclass
-class _Slot:
+class _WorkerSlot:
     """A trial that runs here."""
 
     method: str
     trial: Trial
-    running: Running
+    running: RunningTrial
 
 
-class Driver:
+class SweepDriver:
     """One driver; several may work on a sweep at the same time.
 
     Args:
@@ -89,14 +91,14 @@ class Driver:
 
     def __init__(
         self,
-        definition: Definition,
-        plans: dict[str, Plan],
+        definition: SweepDefinition,
+        plans: dict[str, SearchPlan],
         say: Callable[[str], None],
         module: str = "recsys.fit",
     ) -> None:
         self.definition, self.plans, self.say, self.module = definition, plans, say, module
         self.folder = definition.folder
-        self._slots: list[_Slot] = []
+        self._slots: list[_WorkerSlot] = []
         self._written = 0.0
         self._outside = ""
 
@@ -111,7 +113,7 @@ class Driver:
             RecsysError: The storage, or a method's first trials, cannot be used.
         """
         try:
-            with full_disk(self.folder):
+            with translate_write_errors(self.folder):
                 return self._run()
         except StorageInternalError as error:
             raise RecsysError(
@@ -122,33 +124,33 @@ class Driver:
     def _run(self) -> int:
         """As `run`."""
         with ExitStack() as held:
-            signals = held.enter_context(Interrupt())
+            signals = held.enter_context(SignalRecorder())
             opened = open_storage(self.folder, self.definition.storage)
-            mine = held.enter_context(Leases(opened))
-            self.studies = Studies(self.definition, self.plans, opened, mine)
+            mine = held.enter_context(TrialLeases(opened))
+            self.studies = SweepStudies(self.definition, self.plans, opened, mine)
             one = all(plan.run.trainer.devices == 1 for plan in self.plans.values())
             prepare = self.definition.prepared and one
-            self.launcher = held.enter_context(Launcher(prepare))
-            self._write()
-            self._trials(signals)
+            self.launcher = held.enter_context(TrialLauncher(prepare))
+            self._write_record()
+            self._run_trials(signals)
             if signals.received:
                 name = signal.Signals(signals.received).name
-                return self._leave(f"stopped by {name}", 128 + signals.received)
+                return self._shut_down(f"stopped by {name}", 128 + signals.received)
             if self._outside:
-                return self._leave(f"error: {self._outside.rstrip('.')}", OUTSIDE)
-            if others := self.studies.busy():
+                return self._shut_down(f"error: {self._outside.rstrip('.')}", OUTSIDE)
+            if others := self.studies.count_busy():
                 self.say(
                     f"{others} trials still run in other drivers; the last of these closes the "
                     "sweep."
                 )
                 return 0
-            with alone(self.folder / "closing.lock") as first:
+            with try_lock(self.folder / "closing.lock") as first:
                 if not first:
                     self.say("another driver closes the sweep.")
                     return 0
-                return finals.close(self, signals)
+                return finals.finish_sweep(self, signals)
 
-    def _trials(self, signals: Interrupt) -> None:
+    def _run_trials(self, signals: SignalRecorder) -> None:
         """Keeps as many trials running as there are workers, until the budget is used."""
         over, recovered = False, -RECOVER
         while (self._slots or not over) and not signals.received and not self._outside:
@@ -157,15 +159,15 @@ class Driver:
                 recovered, over = now, False
                 self._recover()
             while not over and len(self._slots) < self.definition.workers:
-                over = not self._begin()
+                over = not self._start_trial()
             for slot in list(self._slots):
-                outcome = self._look(slot)
+                outcome = self._poll_slot(slot)
                 if outcome is not None:
                     self._slots.remove(slot)
-                    self._take(slot, outcome)
+                    self._handle_outcome(slot, outcome)
                     over = False
             if time.monotonic() - self._written > STATUS:
-                self._write()
+                self._write_record()
             if over and not self._slots:  # nobody else may be left for a trial that was lost since
                 over = not self._recover()
             time.sleep(LOOK)
@@ -177,40 +179,40 @@ class Driver:
             self.say(f"{method} #{number} was lost with its driver; it is looked after.")
         return bool(lost)
 
-    def _begin(self) -> bool:
+    def _start_trial(self) -> bool:
         """Starts a trial; False where no budget is left."""
-        method = self.studies.next_method()
+        method = self.studies.select_next_method()
         if method is None:
             return False
         asked = self.studies.ask(method)
         if asked is None:
-            return self.studies.next_method() is not None
+            return self.studies.select_next_method() is not None
         trial, index = asked
         plan = self.plans[method]
         values = plan.suggest(trial)
-        place = self.studies.place(method, index)
-        running = Running(self.definition, plan, values, place, trial.number, self.start)
-        self._slots.append(_Slot(method, trial, running))
+        place = self.studies.get_trial_folder(method, index)
+        running = RunningTrial(self.definition, plan, values, place, trial.number, self.start_run)
+        self._slots.append(_WorkerSlot(method, trial, running))
         return True
 
-    def start(self, plan: Plan, words: Sequence[str], log: Path) -> Child:
+    def start_run(self, plan: SearchPlan, words: Sequence[str], log: Path) -> TrialProcess:
         """Starts a run: a fork where that is possible, else a command."""
-        threads, more = self.threads(), list[str]()
+        threads, more = self.compute_threads(), list[str]()
         if threads is not None and plan.run.trainer.threads is None and "resume=" not in words[0]:
             more.append(f"trainer.threads={threads}")
         fork = self.launcher.prepare and plan.run.trainer.devices == 1
         return self.launcher.start([*words, *more], log, {}, fork, self.module)
 
-    def threads(self) -> int | None:
+    def compute_threads(self) -> int | None:
         """CPU threads of a run where several share the machine."""
         if self.definition.workers == 1:
             return None
         return max(1, len(os.sched_getaffinity(0)) // self.definition.workers)
 
-    def _look(self, slot: _Slot) -> Outcome | None:
+    def _poll_slot(self, slot: _WorkerSlot) -> TrialOutcome | None:
         """Looks after a trial, and prunes it where its study says so."""
         outcome = slot.running.poll()
-        news = slot.running.news() if len(self.definition.objectives) == 1 else []
+        news = slot.running.take_new_reports() if len(self.definition.objectives) == 1 else []
         prunes = self.definition.pruner.name != "none" and outcome is None
         for step, value in news:
             if not self.studies.report(slot.trial, step, value):
@@ -224,62 +226,62 @@ class Driver:
                 break
         return outcome
 
-    def _take(self, slot: _Slot, outcome: Outcome) -> None:
+    def _handle_outcome(self, slot: _WorkerSlot, outcome: TrialOutcome) -> None:
         """Tells how a trial ended; what is wrong outside of it would end the next ones, too."""
         if not outcome.outside:
-            self._end(slot, outcome)
+            self._record_outcome(slot, outcome)
             return
         self._outside = outcome.reason
-        self.studies.stopped(slot.method, slot.trial, slot.running, outcome)
+        self.studies.tell_stopped(slot.method, slot.trial, slot.running, outcome)
 
-    def _end(self, slot: _Slot, outcome: Outcome) -> None:
+    def _record_outcome(self, slot: _WorkerSlot, outcome: TrialOutcome) -> None:
         """Tells how a trial ended, and says so."""
         repeated = self.studies.tell(slot.method, slot.trial, slot.running, outcome)
-        sweep = self._write()
-        (last,) = [t for t in sweep.of(slot.method) if t.number == slot.trial.number]
-        self._tidy(sweep, slot.method)
-        self.say(status.line(sweep, last, self.definition.workers, time.time()))
+        sweep = self._write_record()
+        (last,) = [t for t in sweep.select_trials(slot.method) if t.number == slot.trial.number]
+        self._drop_old_checkpoints(sweep, slot.method)
+        self.say(status.format_progress(sweep, last, self.definition.workers, time.time()))
         if outcome.warning:
             self.say(f"warning: {slot.method} #{last.number}: {outcome.warning}")
         if outcome.again and not repeated:
             self._close_log(slot, outcome)
-        if why := self.studies.mistakes(slot.method):
+        if why := self.studies.find_common_mistake(slot.method):
             for other in self._slots:
                 other.running.stop()
             raise ConfigError(
                 f"every trial of {slot.method} is refused: {why} (log: {slot.running.place})"
             )
 
-    def _close_log(self, slot: _Slot, outcome: Outcome) -> None:
+    def _close_log(self, slot: _WorkerSlot, outcome: TrialOutcome) -> None:
         """Sees to the logs of runs that were killed before they could close them."""
-        from recsys.tracking.logs import wandb_mode
+        from recsys.tracking.logs import choose_wandb_mode
 
-        if wandb_mode(self.plans[slot.method].run.tracking.wandb) == "off":
+        if choose_wandb_mode(self.plans[slot.method].run.tracking.wandb) == "off":
             return
         from recsys.sweep.wandb import hooks
 
-        for run in slot.running.homes():
+        for run in slot.running.list_runs():
             if why := hooks.close_trial(run, outcome.state, outcome.reason):
                 self.say(f"W&B: {why}")
 
-    def _tidy(self, sweep: record.Sweep, method: str) -> None:
+    def _drop_old_checkpoints(self, sweep: record.SweepRecord, method: str) -> None:
         """Keeps the parameters of a method's best trial only."""
-        best, due = sweep.best(method), self.studies.due(method)
-        for trial in sweep.of(method, "complete", "pruned", "failed"):
+        best, due = sweep.find_best(method), self.studies.list_due(method)
+        for trial in sweep.select_trials(method, "complete", "pruned", "failed"):
             # A repetition goes on from the state that the lost attempt saved.
             if trial.index not in due and (best is None or trial.index != best.index):
                 drop_checkpoints([self.folder / run for run in trial.runs])
 
-    def _write(self) -> record.Sweep:
+    def _write_record(self) -> record.SweepRecord:
         """Writes the record."""
-        found = self.studies.sweep()
+        found = self.studies.make_record()
         with suppress(ConfigError):  # there is none yet, or it is damaged: it is written anew
-            found = finals.keep(found, record.load(self.folder))
-        record.save(found)
+            found = finals.carry_over_finals(found, record.read_record(self.folder))
+        record.write_record(found)
         self._written = time.monotonic()
         return found
 
-    def _leave(self, why: str, code: int) -> int:
+    def _shut_down(self, why: str, code: int) -> int:
         """Lets the runs save their state; the same command goes on with them."""
         self.say("stopping: the runs save their state.")
         for slot in self._slots:
@@ -291,10 +293,10 @@ class Driver:
                     continue
                 self._slots.remove(slot)
                 if outcome.state == "failed" and outcome.again:
-                    self.studies.stopped(slot.method, slot.trial, slot.running, outcome)
+                    self.studies.tell_stopped(slot.method, slot.trial, slot.running, outcome)
                 else:
-                    self._end(slot, outcome)
+                    self._record_outcome(slot, outcome)
             time.sleep(LOOK)
-        self._write()
+        self._write_record()
         print(f"{why}; the same command goes on.", file=sys.stderr)
         return code

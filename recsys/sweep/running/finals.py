@@ -18,35 +18,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.errors import RecsysError
-from recsys.runs.folder import busy
+from recsys.runs.folder import is_busy
 from recsys.runs.result_file import BEFORE
 from recsys.runtime.files import write_atomic
 from recsys.sweep import record, terminal
-from recsys.sweep.record import Sweep, Trial
+from recsys.sweep.record import SweepRecord, TrialRecord
 from recsys.sweep.report import page, sentences
-from recsys.sweep.running.launcher_client import Child
-from recsys.sweep.running.trial import GRACE, LOG, last_error, mean, read_result, run_of, tracked
-from recsys.tracking.wandb_run import unsent
+from recsys.sweep.running.launcher_client import TrialProcess
+from recsys.sweep.running.trial import (
+    GRACE,
+    LOG,
+    compute_means,
+    find_last_error,
+    find_run,
+    make_tracking_words,
+    read_result,
+)
+from recsys.tracking.wandb_run import find_unsent_reason
 
 if TYPE_CHECKING:
-    from recsys.sweep.running.driver import Driver, Interrupt
+    from recsys.sweep.running.driver import SignalRecorder, SweepDriver
 
 FINAL = "final"
 COMPARISON = "comparison"
 
 
 @dataclass
-class _Job:
+class _FinalRun:
     """A closing run."""
 
     method: str
     seed: int
     words: list[str]
     home: Path
-    child: Child | None = None
+    child: TrialProcess | None = None
 
 
-def close(driver: Driver, signals: Interrupt) -> int:
+def finish_sweep(driver: SweepDriver, signals: SignalRecorder) -> int:
     """Closing runs, comparison, page and the summary at Weights & Biases.
 
     Args:
@@ -60,27 +68,31 @@ def close(driver: Driver, signals: Interrupt) -> int:
         RecsysError: A closing run failed.
     """
     definition, folder = driver.definition, driver.folder
-    sweep = driver.studies.sweep()
+    sweep = driver.studies.make_record()
     jobs = [
-        _Job(method, seed, words, folder / FINAL / method / f"{best.index:04d}" / f"seed-{seed}")
+        _FinalRun(
+            method, seed, words, folder / FINAL / method / f"{best.index:04d}" / f"seed-{seed}"
+        )
         for method in sweep.methods
-        if (best := sweep.best(method)) is not None
-        for seed, words in _runs(driver, best)
+        if (best := sweep.find_best(method)) is not None
+        for seed, words in _list_runs(driver, best)
     ]
-    failed = _run(driver, jobs, signals)
+    failed = _run_missing(driver, jobs, signals)
     if signals.received:
         return 128 + signals.received
-    sweep = _gather(sweep, jobs)
-    warned = [why for job in jobs if (run := run_of(job.home)) and (why := unsent(run))]
+    sweep = _gather_results(sweep, jobs)
+    warned = [
+        why for job in jobs if (run := find_run(job.home)) and (why := find_unsent_reason(run))
+    ]
     for why in warned:
         driver.say(f"warning: {why}")
     sweep = replace(sweep, notes=(*sweep.notes, *failed, *warned))
-    record.save(sweep)
-    compared = _compare(driver, sweep) if any(sweep.tests.values()) else []
-    driver.say(f"page: {page.write(sweep)}")
-    _summary(driver, sweep)
-    terminal.show(sweep, compared, definition.details)
-    failed += sentences.fruitless(sweep)
+    record.write_record(sweep)
+    compared = _compare_methods(driver, sweep) if any(sweep.tests.values()) else []
+    driver.say(f"page: {page.write_page(sweep)}")
+    _log_summary(driver, sweep)
+    terminal.print_summary(sweep, compared, definition.details)
+    failed += sentences.describe_incomplete(sweep)
     for why in failed:
         print(f"error: {why}", file=sys.stderr)
     if not definition.final_seeds:
@@ -88,12 +100,12 @@ def close(driver: Driver, signals: Interrupt) -> int:
     return 1 if failed else 0
 
 
-def _runs(driver: Driver, best: Trial) -> list[tuple[int, list[str]]]:
+def _list_runs(driver: SweepDriver, best: TrialRecord) -> list[tuple[int, list[str]]]:
     """The seeds and words of a method's closing runs."""
     definition, plan = driver.definition, driver.plans[best.method]
     steps, planned = best.figures["validation.step"], best.figures["validation.planned_steps"]
     words = [
-        *plan.trial_words(best.values),
+        *plan.make_trial_words(best.values),
         f"trainer.max_steps={round(steps)}",
         # None were planned where nothing trains; a schedule has one at least.
         f"optimizer.schedule_steps={max(1, round(planned))}",
@@ -105,33 +117,33 @@ def _runs(driver: Driver, best: Trial) -> list[tuple[int, list[str]]]:
     for seed in range(first, first + definition.final_seeds):
         name = f"{best.method} best, seed {seed}"
         more = {"closes": best.number}
-        own = tracked(definition, plan, name, "closing", best.values, more)
+        own = make_tracking_words(definition, plan, name, "closing", best.values, more)
         found.append((seed, [*words, *own, f"seed={seed}"]))
     return found
 
 
-def _run(driver: Driver, jobs: list[_Job], signals: Interrupt) -> list[str]:
+def _run_missing(driver: SweepDriver, jobs: list[_FinalRun], signals: SignalRecorder) -> list[str]:
     """Runs what is missing, side by side; sentences on what failed."""
     definition, failed = driver.definition, list[str]()
-    waiting, running = [job for job in jobs if _result(job) is None], list[_Job]()
+    waiting, running = [job for job in jobs if _find_result(job) is None], list[_FinalRun]()
     while (waiting or running) and not signals.received:
         while waiting and len(running) < definition.workers:
-            run = run_of(waiting[0].home)
-            if run is not None and busy(run):
+            run = find_run(waiting[0].home)
+            if run is not None and is_busy(run):
                 break  # a driver was killed, and its run still has the time to save its state
             job = waiting.pop(0)
             job.home.mkdir(parents=True, exist_ok=True)
             words = [*job.words, f"output={job.home}"] if run is None else [f"resume={run}"]
-            job.child = driver.start(driver.plans[job.method], words, job.home / LOG)
+            job.child = driver.start_run(driver.plans[job.method], words, job.home / LOG)
             running.append(job)
         for job in list(running):
             if job.child is None or job.child.poll() is None:
                 continue
             running.remove(job)
-            if _result(job) is None:
+            if _find_result(job) is None:
                 failed.append(
                     f"the closing run of {job.method} with seed {job.seed} failed: "
-                    f"{last_error(job.home / LOG)} (log: {job.home / LOG})"
+                    f"{find_last_error(job.home / LOG)} (log: {job.home / LOG})"
                 )
             else:
                 left = len(waiting) + len(running)
@@ -145,33 +157,35 @@ def _run(driver: Driver, jobs: list[_Job], signals: Interrupt) -> list[str]:
     return failed
 
 
-def _result(job: _Job) -> Mapping[str, object] | None:
-    run = run_of(job.home)
+def _find_result(job: _FinalRun) -> Mapping[str, object] | None:
+    run = find_run(job.home)
     return None if run is None else read_result(run)
 
 
-def _gather(sweep: Sweep, jobs: list[_Job]) -> Sweep:
+def _gather_results(sweep: SweepRecord, jobs: list[_FinalRun]) -> SweepRecord:
     """The sweep with its closing runs."""
     runs: dict[str, tuple[str, ...]] = {}
     tests: dict[str, tuple[Mapping[str, float], ...]] = {}
     floors: list[Mapping[str, Mapping[str, float]]] = []
     for job in jobs:
-        run = run_of(job.home)
+        run = find_run(job.home)
         result = None if run is None else read_result(run)
         if run is None or result is None:
             continue
         runs[job.method] = (*runs.get(job.method, ()), str(run.relative_to(sweep.folder)))
-        tests[job.method] = (*tests.get(job.method, ()), _defined(result["test"]))
-        floors.append({name: _defined(of) for name, of in result["floors"].items()})
-    return replace(sweep, finals=runs, tests=tests, floors=_baselines(floors))
+        tests[job.method] = (*tests.get(job.method, ()), _select_finite(result["test"]))
+        floors.append({name: _select_finite(of) for name, of in result["floors"].items()})
+    return replace(sweep, finals=runs, tests=tests, floors=_average_baselines(floors))
 
 
-def _defined(metrics: Mapping[str, float]) -> dict[str, float]:
+def _select_finite(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics that have a value: that of cold items has none where none is cold."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _baselines(floors: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+def _average_baselines(
+    floors: Sequence[Mapping[str, Mapping[str, float]]],
+) -> dict[str, dict[str, float]]:
     """The baselines that all closing runs measured, the mean of each metric over them.
 
     What a method's own start is, as before training, belongs to that method and is none.
@@ -181,11 +195,11 @@ def _baselines(floors: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str,
     found = {}
     for name in floors[0]:
         if name != BEFORE and all(name in of for of in floors):
-            found[name] = mean([of[name] for of in floors])
+            found[name] = compute_means([of[name] for of in floors])
     return found
 
 
-def keep(found: Sweep, before: Sweep) -> Sweep:
+def carry_over_finals(found: SweepRecord, before: SweepRecord) -> SweepRecord:
     """A new record with the closing runs of the one before, as long as the best trials stand.
 
     Args:
@@ -193,13 +207,13 @@ def keep(found: Sweep, before: Sweep) -> Sweep:
         before: What the folder had.
     """
     for method, runs in before.finals.items():
-        best = found.best(method)
+        best = found.find_best(method)
         if best is None or any(Path(run).parts[2] != f"{best.index:04d}" for run in runs):
             return found
     return replace(found, finals=before.finals, tests=before.tests, floors=before.floors)
 
 
-def _compare(driver: Driver, sweep: Sweep) -> list[str]:
+def _compare_methods(driver: SweepDriver, sweep: SweepRecord) -> list[str]:
     """The comparison of the closing runs, and what it says; a sentence where there can be none."""
     names = sweep.folder / FINAL / "names.json"
     content = {m: [str(sweep.folder / run) for run in runs] for m, runs in sweep.finals.items()}
@@ -209,23 +223,23 @@ def _compare(driver: Driver, sweep: Sweep) -> list[str]:
     with (sweep.folder / FINAL / "compare.txt").open("w") as log:
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
     if code:
-        driver.say(f"compare: {last_error(sweep.folder / FINAL / 'compare.txt')}")
+        driver.say(f"compare: {find_last_error(sweep.folder / FINAL / 'compare.txt')}")
         return []
     driver.say(f"comparison: {output / 'report.html'}")
     content = json.loads((output / "comparison.json").read_text(encoding="utf-8"))
     return [str(sentence) for sentence in content["sentences"]]
 
 
-def _summary(driver: Driver, sweep: Sweep) -> None:
+def _log_summary(driver: SweepDriver, sweep: SweepRecord) -> None:
     """The summary run at Weights & Biases, unless that is off."""
     from recsys.sweep.wandb import hooks
-    from recsys.tracking.logs import wandb_mode
+    from recsys.tracking.logs import choose_wandb_mode
 
     tracking = next(iter(driver.plans.values())).run.tracking
-    mode = wandb_mode(tracking.wandb)
+    mode = choose_wandb_mode(tracking.wandb)
     if mode == "off":
         return
     try:
-        hooks.summary(sweep, tracking.project, tracking.group or sweep.folder.name, mode)
+        hooks.log_summary(sweep, tracking.project, tracking.group or sweep.folder.name, mode)
     except RecsysError as error:
         driver.say(f"the summary run was not sent: {error}")

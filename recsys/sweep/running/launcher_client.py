@@ -19,14 +19,14 @@ from recsys.errors import RecsysError
 from recsys.sweep.running.launcher_server import GRACE, PREPARE
 
 
-class Child:
+class TrialProcess:
     """A trial that was asked for.
 
     Attributes:
         stopping: Whether its end was asked for, by `terminate` or `kill`.
     """
 
-    def __init__(self, launcher: Launcher, number: int) -> None:
+    def __init__(self, launcher: TrialLauncher, number: int) -> None:
         self._launcher, self._number = launcher, number
         self._deadline: float | None = None
         self.stopping = False
@@ -38,7 +38,7 @@ class Child:
         Raises:
             RecsysError: The launcher is gone.
         """
-        return self._launcher.pid(self._number)
+        return self._launcher.wait_for_pid(self._number)
 
     def poll(self) -> int | None:
         """Its exit code, negative for a signal, or None while it runs.
@@ -48,7 +48,7 @@ class Child:
         Raises:
             RecsysError: The launcher is gone.
         """
-        code = self._launcher.code(self._number)
+        code = self._launcher.poll_code(self._number)
         if code is None and self._deadline is not None and time.monotonic() > self._deadline:
             self.kill()
         return code
@@ -65,7 +65,7 @@ class Child:
         self.stopping = True
         if self._deadline is None:
             self._deadline = time.monotonic() + grace
-            self._launcher.signal(self._number, "TERM")
+            self._launcher.send_signal(self._number, "TERM")
 
     def kill(self) -> None:
         """Ends its group at once; `poll` tells when that is done.
@@ -75,7 +75,7 @@ class Child:
         """
         self.stopping = True
         self._deadline = None
-        self._launcher.signal(self._number, "KILL")
+        self._launcher.send_signal(self._number, "KILL")
 
     def wait(self, timeout: float) -> int | None:
         """Its exit code, or None where it still runs after some seconds.
@@ -85,11 +85,11 @@ class Child:
         """
         end = time.monotonic() + timeout
         while (code := self.poll()) is None and (left := end - time.monotonic()) > 0:
-            self._launcher.listen(min(left, 0.2))
+            self._launcher.read_answers(min(left, 0.2))
         return code
 
 
-class Launcher:
+class TrialLauncher:
     """Starts trials; the process behind it begins with the first of them, or with `begin`.
 
     Args:
@@ -108,7 +108,7 @@ class Launcher:
         self._pids: dict[int, int] = {}
         self._codes: dict[int, int] = {}
 
-    def __enter__(self) -> Launcher:
+    def __enter__(self) -> TrialLauncher:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,7 +133,7 @@ class Launcher:
         env: Mapping[str, str],
         fork: bool,
         module: str = "recsys.fit",
-    ) -> Child:
+    ) -> TrialProcess:
         """Starts a trial, without waiting for it.
 
         Args:
@@ -163,43 +163,43 @@ class Launcher:
                 "fork": fork,
             }
         )
-        return Child(self, self._count)
+        return TrialProcess(self, self._count)
 
-    def pid(self, number: int) -> int:
+    def wait_for_pid(self, number: int) -> int:
         """The process of a trial; waits until it has been started."""
         while number not in self._pids:
-            self.listen(0.2)
+            self.read_answers(0.2)
         return self._pids[number]
 
-    def code(self, number: int) -> int | None:
+    def poll_code(self, number: int) -> int | None:
         """The exit code of a trial, or None while it runs."""
         if number not in self._codes:
-            self.listen(0)
+            self.read_answers(0)
         return self._codes.get(number)
 
-    def signal(self, number: int, name: str) -> None:
+    def send_signal(self, number: int, name: str) -> None:
         """Sends TERM or KILL to the group of a trial, unless it has ended."""
         if number not in self._codes:
             self._send({"stop": number, "signal": name})
 
-    def listen(self, timeout: float) -> None:
+    def read_answers(self, timeout: float) -> None:
         """Takes the answers that have come, waiting some seconds for the first.
 
         Raises:
             RecsysError: The launcher is gone.
         """
-        source = self._running().stdout
+        source = self._get_process().stdout
         assert source is not None
         while select.select([source], [], [], timeout)[0]:
             data = os.read(source.fileno(), 1 << 16)
             if not data:
-                self._fail()
+                self._raise_ended()
             *lines, self._rest = (self._rest + data).split(b"\n")
             for line in lines:
-                self._take(json.loads(line))
+                self._handle_answer(json.loads(line))
             timeout = 0
 
-    def _take(self, node: dict[str, Any]) -> None:
+    def _handle_answer(self, node: dict[str, Any]) -> None:
         if "started" in node:
             self._pids[node["started"]] = node["pid"]
         elif "ended" in node:
@@ -207,22 +207,22 @@ class Launcher:
             self._pids.setdefault(node["ended"], -1)  # stopped before it was started
 
     def _send(self, node: dict[str, object]) -> None:
-        target = self._running().stdin
+        target = self._get_process().stdin
         assert target is not None
         try:
             target.write(json.dumps(node).encode() + b"\n")
             target.flush()
         except BrokenPipeError:
-            self._fail()
+            self._raise_ended()
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _get_process(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise RecsysError("The process that starts trials has ended; run the command again.")
         return self._process
 
-    def _fail(self) -> None:
+    def _raise_ended(self) -> None:
         """Ends what the launcher has left, when it went without being asked."""
-        process = self._running()
+        process = self._get_process()
         self._process = None
         process.kill()
         code = process.wait()

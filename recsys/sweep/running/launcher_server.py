@@ -74,7 +74,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 @dataclass(frozen=True)
-class Start:
+class TrialRequest:
     """A trial to start.
 
     Attributes:
@@ -94,13 +94,15 @@ class Start:
     fork: bool
 
     @staticmethod
-    def of(node: dict[str, Any]) -> Start:
+    def from_node(node: dict[str, Any]) -> TrialRequest:
         """The request in a line."""
         words = tuple(node["words"])
-        return Start(node["start"], node["module"], words, node["log"], node["env"], node["fork"])
+        return TrialRequest(
+            node["start"], node["module"], words, node["log"], node["env"], node["fork"]
+        )
 
 
-class Server:
+class ForkServer:
     """Reads requests, starts and ends trials, and tells what became of them.
 
     Args:
@@ -112,7 +114,7 @@ class Server:
         self._requests, self._answers = requests, answers
         self._rest = b""
         self._pids: dict[int, int] = {}
-        self._waiting: list[Start] = []
+        self._waiting: list[TrialRequest] = []
         self._leaving = self._prepared = False
         self._folders: list[tempfile.TemporaryDirectory[str]] = []
         self._scratch = ""
@@ -125,7 +127,7 @@ class Server:
             signal.signal(each, lambda *_: None)
         self._libc = ctypes.CDLL(None)
 
-    def prepare(self, modules: Iterable[str]) -> Start | None:
+    def prepare(self, modules: Iterable[str]) -> TrialRequest | None:
         """Imports modules one by one, and serves in between.
 
         Returns:
@@ -134,7 +136,7 @@ class Server:
         began = time.monotonic()
         for name in modules:
             importlib.import_module(name)
-            trial = self._step(0)
+            trial = self._serve_once(0)
             if trial is not None or self._leaving:
                 return trial
         # What is alive now is left out of every collection: a trial neither walks it nor copies
@@ -144,22 +146,22 @@ class Server:
         kind = tempfile.TemporaryDirectory
         self._folders = [each for each in gc.get_objects() if issubclass(type(each), kind)]
         gc.freeze()
-        self.ready(time.monotonic() - began)
+        self.enable_forks(time.monotonic() - began)
         return None
 
-    def ready(self, seconds: float) -> None:
+    def enable_forks(self, seconds: float) -> None:
         """Lets forks begin."""
         self._prepared = True
-        self._answer({"ready": seconds})
+        self._send_answer({"ready": seconds})
 
-    def serve(self) -> Start | None:
+    def serve(self) -> TrialRequest | None:
         """Serves until the driver is gone or a signal comes, then ends every trial.
 
         Returns:
             In a process that is a trial: the trial. None in this one, at its end.
         """
         while not self._leaving:
-            trial = self._step(None)
+            trial = self._serve_once(None)
             if trial is not None:
                 return trial
         self._end_all()
@@ -167,7 +169,7 @@ class Server:
             shutil.rmtree(self._scratch, ignore_errors=True)
         return None
 
-    def _step(self, timeout: float | None) -> Start | None:
+    def _serve_once(self, timeout: float | None) -> TrialRequest | None:
         """Waits for something and deals with it; returns the trial in a process that is one."""
         if self._prepared and self._waiting:
             return self._start(self._waiting.pop(0))
@@ -178,30 +180,30 @@ class Server:
                 self._leaving = self._leaving or bool(came - {signal.SIGCHLD})
         self._reap()
         if self._requests in ready and not self._leaving:
-            for line in self._lines():
+            for line in self._read_lines():
                 node = json.loads(line)
                 if "stop" in node:
                     self._stop(node["stop"], signal.Signals[f"SIG{node['signal']}"])
                 elif node["fork"]:
-                    self._waiting.append(Start.of(node))
-                elif (trial := self._start(Start.of(node))) is not None:
+                    self._waiting.append(TrialRequest.from_node(node))
+                elif (trial := self._start(TrialRequest.from_node(node))) is not None:
                     return trial
         return None
 
-    def _lines(self) -> Iterator[bytes]:
+    def _read_lines(self) -> Iterator[bytes]:
         """The whole lines that have come; the end of the input is the end of the driver."""
         data = os.read(self._requests, 1 << 16)
         self._leaving = not data
         *lines, self._rest = (self._rest + data).split(b"\n")
         yield from lines
 
-    def _answer(self, node: dict[str, object]) -> None:
+    def _send_answer(self, node: dict[str, object]) -> None:
         try:
             os.write(self._answers, json.dumps(node).encode() + b"\n")
         except BrokenPipeError:
             self._leaving = True
 
-    def _start(self, trial: Start) -> Start | None:
+    def _start(self, trial: TrialRequest) -> TrialRequest | None:
         """Starts a trial; returns it in the process that is to run it."""
         parent = os.getpid()
         # A signal must meet either this process or the trial with its own handlers.
@@ -212,10 +214,10 @@ class Server:
             return trial
         self._pids[trial.id] = pid
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        self._answer({"started": trial.id, "pid": pid})
+        self._send_answer({"started": trial.id, "pid": pid})
         return None
 
-    def _leave_server(self, parent: int, trial: Start) -> None:
+    def _leave_server(self, parent: int, trial: TrialRequest) -> None:
         """Makes a fresh fork a process of its own: session, output, signals, environment."""
         os.setsid()
         if sys.platform == "linux":
@@ -237,18 +239,18 @@ class Server:
         for opened in {nothing, log} - {0, 1, 2}:
             os.close(opened)
         os.environ.update(trial.env)
-        self._part(trial)
+        self._detach_fork(trial)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
-    def _part(self, trial: Start) -> None:
+    def _detach_fork(self, trial: TrialRequest) -> None:
         """Parts a fork from what its libraries hold outside of the process.
 
         They were imported before the fork, and some make a temporary folder then, to be deleted
         when the process exits: the first trial to exit would delete it for all others. So each
         such folder is another one here, and what was to be done at the exit of the process that
-        was forked is left to that one (`_leave`). Threads, locks and random states need nothing:
-        an import starts no thread but those of BLAS, which sees to forks by itself, as the modules
-        of the standard library do; a run draws from generators of its own.
+        was forked is left to that one (`_exit_trial`). Threads, locks and random states need
+        nothing: an import starts no thread but those of BLAS, which sees to forks by itself, as the
+        modules of the standard library do; a run draws from generators of its own.
         """
         for each in list(weakref.finalize._registry):  # type: ignore[attr-defined]
             each.atexit = False
@@ -256,7 +258,7 @@ class Server:
             folder.name = os.path.join(self._scratch, str(trial.id), str(number))
             os.makedirs(folder.name)
 
-    def _signal(self, pid: int, which: signal.Signals) -> None:
+    def _send_signal(self, pid: int, which: signal.Signals) -> None:
         """Sends a signal to the group of a trial whose end was not read yet."""
         try:
             os.killpg(pid, which)
@@ -269,9 +271,9 @@ class Server:
             [each for each in self._waiting if each.id == trial],
         )
         if gone:
-            self._answer({"ended": trial, "code": -which})
+            self._send_answer({"ended": trial, "code": -which})
         elif trial in self._pids:
-            self._signal(self._pids[trial], which)
+            self._send_signal(self._pids[trial], which)
 
     def _reap(self) -> None:
         """Tells which trials have ended, and ends what is left of their groups."""
@@ -285,11 +287,11 @@ class Server:
             del self._pids[trial]
             if self._scratch:
                 shutil.rmtree(os.path.join(self._scratch, str(trial)), ignore_errors=True)
-            self._answer({"ended": trial, "code": os.waitstatus_to_exitcode(status)})
+            self._send_answer({"ended": trial, "code": os.waitstatus_to_exitcode(status)})
 
     def _end_all(self) -> None:
         for pid in self._pids.values():
-            self._signal(pid, signal.SIGTERM)
+            self._send_signal(pid, signal.SIGTERM)
         deadline = time.monotonic() + GRACE
         while self._pids and (left := deadline - time.monotonic()) > 0:
             select.select([self._woken], [], [], min(left, 0.2))
@@ -297,13 +299,13 @@ class Server:
                 os.read(self._woken, 4096)
             self._reap()
         for pid in self._pids.values():
-            self._signal(pid, signal.SIGKILL)
+            self._send_signal(pid, signal.SIGKILL)
         while self._pids:
             self._reap()
             time.sleep(0.01)
 
 
-def to_prepare(more: Sequence[str]) -> Iterator[str]:
+def list_modules(more: Sequence[str]) -> Iterator[str]:
     """The modules that a trial would import; those of the axes are known after their packages."""
     yield from more
     yield from LIBRARIES
@@ -312,7 +314,7 @@ def to_prepare(more: Sequence[str]) -> Iterator[str]:
         yield from (f"{axis}.{found.name}" for found in pkgutil.iter_modules(package.__path__))
 
 
-def become(trial: Start) -> None:
+def run_trial(trial: TrialRequest) -> None:
     """Runs a trial in the process that was forked for it, as its command would run it."""
     if not trial.fork:
         command = [sys.executable, "-m", trial.module, *trial.words]
@@ -325,7 +327,7 @@ def become(trial: Start) -> None:
     runpy.run_module(trial.module, run_name="__main__", alter_sys=True)
 
 
-def _leave(codes: Sequence[int]) -> None:
+def _exit_trial(codes: Sequence[int]) -> None:
     """Ends a forked trial when all that it registered itself is done.
 
     What was registered before the fork is not the trial's to do, and to take its modules apart
@@ -351,20 +353,20 @@ def main(argv: Sequence[str]) -> None:
     # A process that has spoken to a GPU has no forks that can. torch is only imported here, which
     # leaves the GPUs alone, and is told to count them without opening one if a library asks.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-    server = Server(0, answers)
+    server = ForkServer(0, answers)
     trial = None
     if PREPARE in argv:
-        trial = server.prepare(to_prepare([word for word in argv if word != PREPARE]))
+        trial = server.prepare(list_modules([word for word in argv if word != PREPARE]))
     if trial is None:
         trial = server.serve()
     if trial is None:
         return
     codes: list[int] = []
     # The last of the trial's own: those that were registered before would come after it.
-    atexit.register(_leave, codes)
+    atexit.register(_exit_trial, codes)
     code = 1
     try:
-        become(trial)
+        run_trial(trial)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

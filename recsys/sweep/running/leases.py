@@ -18,7 +18,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from recsys.sweep.running.storage import BEAT, Opened
+from recsys.sweep.running.storage import BEAT, StudyStorage
 
 DRIVER, INDEX, RETRY_OF = "driver", "index", "retry_of"
 REASON, AGAIN, BLAMELESS, REACHED = "reason", "again", "stopped", "reached"
@@ -33,7 +33,7 @@ LOSSES = 5
 """How often in a row a trial may be lost with its driver and not have come any further."""
 
 
-def index_of(study: Study, trial: FrozenTrial | Trial) -> int:
+def get_trial_index(study: Study, trial: FrozenTrial | Trial) -> int:
     """A trial's place in the design, which every driver finds the same.
 
     It is the number of trials with a smaller number that repeat none; a repetition has the place
@@ -44,34 +44,34 @@ def index_of(study: Study, trial: FrozenTrial | Trial) -> int:
     if noted is not None:
         return noted
     trials = study.get_trials(deepcopy=False)
-    return _index(trials, trial.number)
+    return _compute_index(trials, trial.number)
 
 
-def _index(trials: Sequence[FrozenTrial], number: int) -> int:
+def _compute_index(trials: Sequence[FrozenTrial], number: int) -> int:
     """The place of a trial among all, which are in the order of their numbers."""
     repeated: int | None = trials[number].user_attrs.get(RETRY_OF)
     if repeated is not None:
-        return _index(trials, repeated)
+        return _compute_index(trials, repeated)
     return sum(RETRY_OF not in trial.user_attrs for trial in trials[:number])
 
 
-def _losses(trials: Sequence[FrozenTrial], number: int, reached: float) -> int:
+def _count_losses(trials: Sequence[FrozenTrial], number: int, reached: float) -> int:
     """How often in a row a trial was lost at the same point, this time included."""
     before: int | None = trials[number].user_attrs.get(RETRY_OF)
     if before is None or trials[before].user_attrs.get(REACHED) != reached:
         return 1
-    return 1 + _losses(trials, before, reached)
+    return 1 + _count_losses(trials, before, reached)
 
 
-def _repeated(trials: Sequence[FrozenTrial], number: int) -> bool:
+def _is_retry(trials: Sequence[FrozenTrial], number: int) -> bool:
     """Whether a trial repeats one that failed by a fault of its own."""
     before: int | None = trials[number].user_attrs.get(RETRY_OF)
     if before is None:
         return False
-    return not trials[before].user_attrs.get(BLAMELESS, False) or _repeated(trials, before)
+    return not trials[before].user_attrs.get(BLAMELESS, False) or _is_retry(trials, before)
 
 
-class Leases:
+class TrialLeases:
     """A driver's hold on its trials.
 
     A lock on a file in the sweep's folder tells the other drivers there that it is alive, and the
@@ -85,7 +85,7 @@ class Leases:
         id: This driver's name.
     """
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: StudyStorage) -> None:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._opened = opened
         self._folder = opened.folder / "drivers"
@@ -95,13 +95,15 @@ class Leases:
         self._ended = threading.Event()
         self._beats: threading.Thread | None = None
 
-    def __enter__(self) -> Leases:
+    def __enter__(self) -> TrialLeases:
         with self._opened.guard(""):  # or a recovery might meet the file before its lock
             self._folder.mkdir(exist_ok=True)
-            self._held = self._path(self.id).open("ab")
+            self._held = self._make_lock_path(self.id).open("ab")
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if self._opened.server is not None:
-            self._beats = threading.Thread(target=self._beat, name="heartbeats", daemon=True)
+            self._beats = threading.Thread(
+                target=self._send_heartbeats, name="heartbeats", daemon=True
+            )
             self._beats.start()
         return self
 
@@ -111,7 +113,7 @@ class Leases:
             self._beats.join()
         if self._held is not None:
             if not self._running:  # else the free lock tells that its trials are lost
-                self._path(self.id).unlink()
+                self._make_lock_path(self.id).unlink()
             self._held.close()
 
     def ask(self, study: Study, room: Callable[[], bool] | None = None) -> Trial | None:
@@ -134,11 +136,11 @@ class Leases:
                 # Optuna expects heartbeats from its own loop only.
                 warnings.filterwarnings("ignore", message="Heartbeat of storage")
                 trial = study.ask()
-            ours = self._id_of(study, trial.number)
+            ours = self._get_trial_id(study, trial.number)
             # In this order: a running trial that has a driver has a sign of life, too.
-            self._sign(ours)
+            self._send_heartbeat(ours)
             if INDEX not in trial.user_attrs:
-                trial.set_user_attr(INDEX, index_of(study, trial))
+                trial.set_user_attr(INDEX, get_trial_index(study, trial))
             trial.set_user_attr(DRIVER, self.id)
             self._running.add(ours)
         return trial
@@ -155,7 +157,7 @@ class Leases:
             Whether it counts: False where another driver took this one for dead and repeats it.
         """
         state = TrialState.PRUNED if values is None else TrialState.COMPLETE
-        self._running.discard(self._id_of(study, trial))
+        self._running.discard(self._get_trial_id(study, trial))
         with self._opened.guard(study.study_name):
             if study.get_trials(deepcopy=False)[trial].state.is_finished():
                 return False
@@ -178,7 +180,7 @@ class Leases:
         Returns:
             Whether it will be repeated.
         """
-        self._running.discard(self._id_of(study, trial))
+        self._running.discard(self._get_trial_id(study, trial))
         with self._opened.guard(study.study_name):
             found = study.get_trials(deepcopy=False)[trial]
             return self._fail(study, found, reason, retry, blameless)
@@ -200,19 +202,19 @@ class Leases:
         lost = []
         with self._opened.guard(study.study_name):
             trials = study.get_trials(deepcopy=False)
-            silent = self._silent(study)
+            silent = self._list_stale_trials(study)
             for trial in trials:
-                if trial.state == TrialState.RUNNING and self._dead(study, trial, silent):
-                    self._lose(study, trial, reached)
+                if trial.state == TrialState.RUNNING and self._is_dead(study, trial, silent):
+                    self._fail_lost(study, trial, reached)
                     lost.append(trial.number)
             repeated = {trial.user_attrs.get(RETRY_OF) for trial in trials}
             for trial in trials:  # as they were before: failed by a driver that came no further
                 again = trial.state == TrialState.FAIL and trial.user_attrs.get(AGAIN, False)
                 if again and trial.number not in repeated:
-                    self._repeat(study, trial)
+                    self._enqueue_retry(study, trial)
         return lost
 
-    def forget(self) -> None:
+    def delete_dead_locks(self) -> None:
         """Deletes what dead drivers of this machine have left of their locks.
 
         To be called once their trials have been recovered.
@@ -220,18 +222,18 @@ class Leases:
         with self._opened.guard(""):
             for path in self._folder.glob("*.lock"):
                 ours = path.name.startswith(f"{socket.gethostname()}-")
-                if (ours or self._opened.server is None) and not _locked(path):
+                if (ours or self._opened.server is None) and not _is_locked(path):
                     path.unlink(missing_ok=True)
 
-    def _lose(self, study: Study, trial: FrozenTrial, reached: Callable[[int], float]) -> None:
+    def _fail_lost(self, study: Study, trial: FrozenTrial, reached: Callable[[int], float]) -> None:
         """Fails a trial whose driver is gone; under the guard."""
         trials = study.get_trials(deepcopy=False)
         noted: int | None = trial.user_attrs.get(INDEX)
-        come = reached(_index(trials, trial.number) if noted is None else noted)
-        losses = _losses(trials, trial.number, come)
+        come = reached(_compute_index(trials, trial.number) if noted is None else noted)
+        losses = _count_losses(trials, trial.number, come)
         with suppress(UpdateFinishedTrialError):
             self._opened.storage.set_trial_user_attr(
-                self._id_of(study, trial.number), REACHED, come
+                self._get_trial_id(study, trial.number), REACHED, come
             )
         if losses < LOSSES:
             self._fail(study, trial, LOST, retry=True, blameless=True)
@@ -243,67 +245,67 @@ class Leases:
         self, study: Study, trial: FrozenTrial, reason: str, retry: bool, blameless: bool = False
     ) -> bool:
         """Fails a trial that runs, and queues its repetition; under the guard."""
-        storage, ours = self._opened.storage, self._id_of(study, trial.number)
+        storage, ours = self._opened.storage, self._get_trial_id(study, trial.number)
         trials = study.get_trials(deepcopy=False)
-        again = blameless or (retry and not _repeated(trials, trial.number))
+        again = blameless or (retry and not _is_retry(trials, trial.number))
         try:
             # A finished trial takes no more attributes, so that they come first.
             storage.set_trial_user_attr(ours, REASON, reason)
             storage.set_trial_user_attr(ours, AGAIN, again)
             storage.set_trial_user_attr(ours, BLAMELESS, blameless)
             if INDEX not in trial.user_attrs:  # its driver died while it asked
-                storage.set_trial_user_attr(ours, INDEX, _index(trials, trial.number))
+                storage.set_trial_user_attr(ours, INDEX, _compute_index(trials, trial.number))
             storage.set_trial_state_values(ours, TrialState.FAIL)
         except UpdateFinishedTrialError:  # by a driver that took this one for dead
             return False
         if again:
-            self._repeat(study, trial)
+            self._enqueue_retry(study, trial)
         return again
 
-    def _repeat(self, study: Study, trial: FrozenTrial) -> None:
+    def _enqueue_retry(self, study: Study, trial: FrozenTrial) -> None:
         """Queues a trial with the same values; under the guard."""
         # Of a trial that was queued itself, some values may not have been asked for yet.
         values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        attributes = {RETRY_OF: trial.number, INDEX: index_of(study, trial)}
+        attributes = {RETRY_OF: trial.number, INDEX: get_trial_index(study, trial)}
         study.enqueue_trial(values, user_attrs=attributes)
 
-    def _dead(self, study: Study, trial: FrozenTrial, silent: set[int]) -> bool:
+    def _is_dead(self, study: Study, trial: FrozenTrial, silent: set[int]) -> bool:
         """Whether nobody runs a trial."""
         driver = trial.user_attrs.get(DRIVER)
         if driver is None:  # killed while it asked: under the guard, nobody is doing that now
             return True
         if driver == self.id:
             return False
-        path = self._path(driver)
+        path = self._make_lock_path(driver)
         # A lock of this machine is certain at once. That of another may not be seen here, but
         # without a database there is nothing else.
         here = driver.startswith(f"{socket.gethostname()}-") and path.exists()
         if here or self._opened.server is None:
-            return not _locked(path)
-        return self._id_of(study, trial.number) in silent
+            return not _is_locked(path)
+        return self._get_trial_id(study, trial.number) in silent
 
-    def _silent(self, study: Study) -> set[int]:
+    def _list_stale_trials(self, study: Study) -> set[int]:
         """The trials without a recent sign of life, by the database's clock."""
         storage = self._opened.storage
         if self._opened.server is None or not isinstance(storage, RDBStorage):
             return set()
         return set(storage._get_stale_trial_ids(storage.get_study_id_from_name(study.study_name)))
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         while not self._ended.wait(BEAT):
             for trial in list(self._running):
                 # While the database is away, nobody can see that a sign is missing.
                 with suppress(StorageInternalError):
-                    self._sign(trial)
+                    self._send_heartbeat(trial)
 
-    def _sign(self, trial: int) -> None:
+    def _send_heartbeat(self, trial: int) -> None:
         if isinstance(self._opened.storage, RDBStorage) and self._opened.server is not None:
             self._opened.storage.record_heartbeat(trial)
 
-    def _path(self, driver: str) -> Path:
+    def _make_lock_path(self, driver: str) -> Path:
         return self._folder / f"{driver}.lock"
 
-    def _id_of(self, study: Study, number: int) -> int:
+    def _get_trial_id(self, study: Study, number: int) -> int:
         """The storage's number of a trial, which is another one than the study's and stays."""
         key = study.study_name, number
         if key not in self._ids:
@@ -313,7 +315,7 @@ class Leases:
         return self._ids[key]
 
 
-def _locked(path: Path) -> bool:
+def _is_locked(path: Path) -> bool:
     """Whether a living process holds the lock on a file."""
     try:
         with path.open("rb") as file:

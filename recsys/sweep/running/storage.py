@@ -52,7 +52,7 @@ _PATIENCE = 600
 
 
 @dataclass(frozen=True)
-class Opened:
+class StudyStorage:
     """The place of a sweep's studies.
 
     Attributes:
@@ -87,7 +87,7 @@ class Opened:
 
             failures += (SQLAlchemyError,)
         try:
-            with _guarded(self.folder, self.server, name):
+            with _lock_folder(self.folder, self.server, name):
                 yield
         except failures as error:
             raise RecsysError(
@@ -96,7 +96,7 @@ class Opened:
             ) from error
 
 
-def open_storage(folder: Path, url: str | None) -> Opened:
+def open_storage(folder: Path, url: str | None) -> StudyStorage:
     """Opens the studies of a sweep; what is not there yet is made.
 
     Args:
@@ -113,10 +113,10 @@ def open_storage(folder: Path, url: str | None) -> Opened:
     return _open_database(folder, url)
 
 
-def _open_journal(folder: Path) -> Opened:
+def _open_journal(folder: Path) -> StudyStorage:
     path = folder / JOURNAL
-    lock = _MendingLock(path)
-    with _flock(folder / LOCK):
+    lock = _RepairingLock(path)
+    with _lock_file(folder / LOCK):
         backend = JournalFileBackend(str(path), lock_obj=lock)
         lock.acquire()
         try:
@@ -129,10 +129,10 @@ def _open_journal(folder: Path) -> Opened:
         raise ConfigError(
             f"{path} is damaged; restore it from a copy, or start the sweep in another folder."
         ) from None
-    return Opened(folder, storage, str(path), None)
+    return StudyStorage(folder, storage, str(path), None)
 
 
-class _MendingLock(JournalFileOpenLock):
+class _RepairingLock(JournalFileOpenLock):
     """The lock under which a journal is written, and which first cuts what a crash left half.
 
     A process that is killed while it writes leaves a line without an end, to which the next would
@@ -197,7 +197,7 @@ def _cut_unreadable_line(path: Path) -> None:
 
 
 @contextmanager
-def _flock(path: Path) -> Iterator[None]:
+def _lock_file(path: Path) -> Iterator[None]:
     """Holds a lock on a file, which is made."""
     with path.open("ab") as file:
         try:
@@ -211,13 +211,13 @@ def _flock(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _guarded(folder: Path, server: Engine | None, name: str) -> Iterator[None]:
-    with _flock(folder / LOCK), _server_lock(server, name) if server else nullcontext():
+def _lock_folder(folder: Path, server: Engine | None, name: str) -> Iterator[None]:
+    with _lock_file(folder / LOCK), _lock_server(server, name) if server else nullcontext():
         yield
 
 
 @contextmanager
-def _server_lock(engine: Engine, name: str) -> Iterator[None]:
+def _lock_server(engine: Engine, name: str) -> Iterator[None]:
     """Holds a lock of the database's own, which ends with the connection at the latest."""
     from sqlalchemy import text
 
@@ -245,11 +245,11 @@ def _get_mysql_lock(connection: Connection, words: dict[str, Any]) -> None:
         )
 
 
-def _open_database(folder: Path, url: str) -> Opened:
+def _open_database(folder: Path, url: str) -> StudyStorage:
     from sqlalchemy import create_engine
     from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
 
-    parsed = _parse(url)
+    parsed = _parse_url(url)
     kind, driver = parsed.get_backend_name(), parsed.get_driver_name()
     options: dict[str, Any] = {"pool_pre_ping": True}  # a trial lasts longer than a connection may
     if driver in _TIMED and "connect_timeout" not in parsed.query:
@@ -265,10 +265,10 @@ def _open_database(folder: Path, url: str) -> Opened:
     shown = parsed.set(query={}).render_as_string(hide_password=True)
     try:
         # Two that make the tables at the same time would fail.
-        with _guarded(folder, engine if served else None, "schema"):
-            storage = _rdb(parsed, options, served)
+        with _lock_folder(folder, engine if served else None, "schema"):
+            storage = _make_rdb_storage(parsed, options, served)
     except (SQLAlchemyError, StorageInternalError) as error:
-        raise _unusable(shown, parsed, error) from None
+        raise _make_storage_error(shown, parsed, error) from None
     except RuntimeError:  # by Optuna, and with a sentence that does not name the database
         raise ConfigError(
             f"storage: the tables in {shown} are of another version of Optuna; upgrade them with "
@@ -276,10 +276,10 @@ def _open_database(folder: Path, url: str) -> Opened:
         ) from None
     finally:
         engine.dispose()
-    return Opened(folder, storage, shown, storage.engine if served else None)
+    return StudyStorage(folder, storage, shown, storage.engine if served else None)
 
 
-def _parse(url: str) -> URL:
+def _parse_url(url: str) -> URL:
     """A URL with the driver that is meant.
 
     Raises:
@@ -304,7 +304,7 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-def _rdb(parsed: URL, options: dict[str, Any], served: bool) -> RDBStorage:
+def _make_rdb_storage(parsed: URL, options: dict[str, Any], served: bool) -> RDBStorage:
     """Optuna's storage, with signs of life where other machines look for them."""
     # Optuna takes the text for a template.
     text = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
@@ -318,7 +318,7 @@ def _rdb(parsed: URL, options: dict[str, Any], served: bool) -> RDBStorage:
         )
 
 
-def _unusable(shown: str, parsed: URL, error: Exception) -> ConfigError:
+def _make_storage_error(shown: str, parsed: URL, error: Exception) -> ConfigError:
     """What a database or its driver says, in a sentence without secrets."""
     from sqlalchemy.exc import DBAPIError
 

@@ -13,22 +13,22 @@ from typing import Any
 
 from recsys.config.compose import AXES
 from recsys.config.yaml_file import as_word
-from recsys.errors import OUTSIDE, ConfigError, DataError, Diverged, OutOfMemory
+from recsys.errors import OUTSIDE, ConfigError, DataError, DivergenceError, OutOfMemoryError
 from recsys.runs import result_file
-from recsys.runs.folder import CONFIG, ENDED, busy
+from recsys.runs.folder import CONFIG, ENDED, is_busy
 from recsys.runs.validation_log import FILE as VALIDATIONS
-from recsys.runs.validation_log import Line, told
+from recsys.runs.validation_log import ValidationRecord, read_validations
 from recsys.runtime.files import write_atomic
-from recsys.sweep.definition import VALIDATION, Definition
+from recsys.sweep.definition import VALIDATION, SweepDefinition
 from recsys.sweep.record import State, Value
-from recsys.sweep.running.launcher_client import Child
-from recsys.sweep.space import Plan
-from recsys.tracking.wandb_run import unsent
+from recsys.sweep.running.launcher_client import TrialProcess
+from recsys.sweep.space import SearchPlan
+from recsys.tracking.wandb_run import find_unsent_reason
 
 LOG = "log.txt"
 VALUES = "values.json"
 """What the runs in a trial's folder were started with."""
-HOPELESS = (ConfigError.code, Diverged.code, OutOfMemory.code)
+HOPELESS = (ConfigError.code, DivergenceError.code, OutOfMemoryError.code)
 """Exit codes of runs that would end the same way again."""
 FULL = ("No space left on device", "Disk quota exceeded", "the disk or the quota is full")
 """How the system and we say that there is no room."""
@@ -38,11 +38,11 @@ GRACE = 60.0
 """Seconds that a run has to save its state."""
 
 
-Launch = Callable[[Plan, Sequence[str], Path], Child]
+Launch = Callable[[SearchPlan, Sequence[str], Path], TrialProcess]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """How a trial ended.
 
     Attributes:
@@ -70,7 +70,7 @@ class Outcome:
     warning: str = ""
 
 
-def run_of(place: Path) -> Path | None:
+def find_run(place: Path) -> Path | None:
     """The newest run in a folder, or None."""
     found = sorted(place.glob(f"*/{CONFIG}"), key=lambda path: path.stat().st_mtime)
     return found[-1].parent if found else None
@@ -86,7 +86,7 @@ def read_result(run: Path) -> dict[str, Any] | None:
         return None
     try:
         result = result_file.read_result(run)
-        figures(result)
+        extract_figures(result)
         float(result["validation"]["best"] or 0.0), float(result["validation"]["epochs"])
     except (DataError, KeyError, TypeError, ValueError, AttributeError):
         raise DataError(
@@ -96,7 +96,7 @@ def read_result(run: Path) -> dict[str, Any] | None:
     return result
 
 
-def figures(result: Mapping[str, Any]) -> dict[str, float]:
+def extract_figures(result: Mapping[str, Any]) -> dict[str, float]:
     """Numbers of a result by dotted name."""
     validation = result["validation"]
     out = {f"validation.{k}": v for k, v in validation["metrics"].items() if "/" not in k}
@@ -108,15 +108,15 @@ def figures(result: Mapping[str, Any]) -> dict[str, float]:
     return {k: float(v) for k, v in numbers.items() if math.isfinite(v)}
 
 
-def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def compute_means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each figure that all rows have."""
     names = [name for name in rows[0] if all(name in row for row in rows)]
     return {name: sum(row[name] for row in rows) / len(rows) for name in names}
 
 
-def tracked(
-    definition: Definition,
-    plan: Plan,
+def make_tracking_words(
+    definition: SweepDefinition,
+    plan: SearchPlan,
     name: str,
     kind: str,
     values: Mapping[str, Value],
@@ -140,7 +140,7 @@ def tracked(
     tags = [*options.tags, *(f"{key}={value}" for key, value in labels.items())]
     searched: dict[str, Any] = {}
     for key, value in values.items():
-        *groups, last = searched_key(key).split(".")
+        *groups, last = format_searched_key(key).split(".")
         node = searched
         for group in groups:
             node = node.setdefault(group, {})
@@ -154,12 +154,12 @@ def tracked(
     ]
 
 
-def searched_key(name: str) -> str:
+def format_searched_key(name: str) -> str:
     """The dotted label under which a dimension's value is found; of an axis, as its name."""
     return f"{name}.name" if name in AXES else name
 
 
-class Running:
+class RunningTrial:
     """A trial while it runs; nothing here waits.
 
     Its folder is that of its place in the design, so that a repetition finds what the lost
@@ -176,8 +176,8 @@ class Running:
 
     def __init__(
         self,
-        definition: Definition,
-        plan: Plan,
+        definition: SweepDefinition,
+        plan: SearchPlan,
         values: Mapping[str, Value],
         place: Path,
         number: int,
@@ -188,10 +188,10 @@ class Running:
         self._began = time.monotonic()
         self._left = [definition.seed + k for k in range(definition.seeds)]
         self._several = definition.seeds > 1
-        self._child: Child | None = None
+        self._child: TrialProcess | None = None
         self._results: list[dict[str, Any]] = []
         self._told = 0
-        self.reports: list[Line] = []
+        self.reports: list[ValidationRecord] = []
         self._warnings: list[str] = []
         self._stopped = ""
         self._leaving = False
@@ -206,55 +206,57 @@ class Running:
             self.place.rename(self.place.with_name(f"{self.place.name}-until-{time.time_ns()}"))
         write_atomic(path, text)
 
-    def _home(self, seed: int) -> Path:
+    def _get_seed_folder(self, seed: int) -> Path:
         return self.place / f"seed-{seed}" if self._several else self.place
 
-    def homes(self) -> list[Path]:
+    def list_runs(self) -> list[Path]:
         """The folder of the run of each seed that has begun."""
         seeds = [self._definition.seed + k for k in range(self._definition.seeds)]
-        return [run for seed in seeds if (run := run_of(self._home(seed))) is not None]
+        return [run for seed in seeds if (run := find_run(self._get_seed_folder(seed))) is not None]
 
-    def poll(self) -> Outcome | None:
+    def poll(self) -> TrialOutcome | None:
         """Looks after the trial; its outcome once it has ended."""
         while True:
             if self._child is not None:
-                self._listen()
+                self._read_reports()
                 code = self._child.poll()
                 if code is None:
                     return None
                 self._child = None
-                self._listen()
-                failed = self._take(code)
+                self._read_reports()
+                failed = self._handle_exit(code)
                 if failed is not None:
                     return failed
             elif not self._left:
-                return self._complete()
+                return self._make_complete_outcome()
             elif self._stopped:
-                return self._ended("pruned", self._stopped)
-            elif (run := run_of(self._home(self._left[0]))) and (result := read_result(run)):
-                self._listen()
-                self._keep(result, unsent(run))
+                return self._make_outcome("pruned", self._stopped)
+            elif (run := find_run(self._get_seed_folder(self._left[0]))) and (
+                result := read_result(run)
+            ):
+                self._read_reports()
+                self._add_result(result, find_unsent_reason(run))
             elif self._leaving:
-                return self._ended("failed", "stopped between its seeds.", again=True)
-            elif run is not None and busy(run):
+                return self._make_outcome("failed", "stopped between its seeds.", again=True)
+            elif run is not None and is_busy(run):
                 return None  # a driver was killed, and its run still has the time to save its state
             else:
                 self._start(run)
 
     def _start(self, run: Path | None) -> None:
         seed = self._left[0]
-        home = self._home(seed)
+        home = self._get_seed_folder(seed)
         home.mkdir(parents=True, exist_ok=True)
         words = [f"resume={run}"]
         if run is None:
-            words = [*self._plan.trial_words(self.values), f"seed={seed}", f"output={home}"]
-            words += ["evaluation.test=false", *self._tracked(seed)]
+            words = [*self._plan.make_trial_words(self.values), f"seed={seed}", f"output={home}"]
+            words += ["evaluation.test=false", *self._make_tracking_words(seed)]
         self._child = self._launch(self._plan, words, home / LOG)
 
-    def _tracked(self, seed: int) -> list[str]:
+    def _make_tracking_words(self, seed: int) -> list[str]:
         """How the run of a seed is known at Weights & Biases."""
         name = f"{self._plan.method} #{self.number}"
-        return tracked(
+        return make_tracking_words(
             self._definition,
             self._plan,
             f"{name}, seed {seed}" if self._several else name,
@@ -263,12 +265,15 @@ class Running:
             {"trial": self.number},
         )
 
-    def _listen(self) -> None:
+    def _read_reports(self) -> None:
         """Takes what the first seed's run has told since."""
-        if len(self._results) == 0 and (run := run_of(self._home(self._left[0]))) is not None:
-            self.reports = told(run / VALIDATIONS)
+        if (
+            len(self._results) == 0
+            and (run := find_run(self._get_seed_folder(self._left[0]))) is not None
+        ):
+            self.reports = read_validations(run / VALIDATIONS)
 
-    def news(self) -> list[tuple[int, float]]:
+    def take_new_reports(self) -> list[tuple[int, float]]:
         """(step, value) for a pruner since the last call: validations, or seeds where several."""
         if self._several:
             known = [(k, float(r["validation"]["best"])) for k, r in enumerate(self._results)]
@@ -278,50 +283,50 @@ class Running:
         found, self._told = known[self._told :], max(self._told, len(known))
         return found
 
-    def _keep(self, result: dict[str, Any], warning: str) -> None:
+    def _add_result(self, result: dict[str, Any], warning: str) -> None:
         self._results.append(result)
         self._warnings += [warning] if warning else []
         del self._left[0]
 
-    def _take(self, code: int) -> Outcome | None:
+    def _handle_exit(self, code: int) -> TrialOutcome | None:
         """What the end of a run means; None where the trial goes on.
 
         The result decides, not the code: a process may crash after it has written that.
         """
-        home = self._home(self._left[0])
-        run = run_of(home)
+        home = self._get_seed_folder(self._left[0])
+        run = find_run(home)
         result = read_result(run) if run is not None else None
         if self._stopped and result is None:
-            return self._ended("pruned", self._stopped)
-        said = last_error(home / LOG)
+            return self._make_outcome("pruned", self._stopped)
+        said = find_last_error(home / LOG)
         if run is not None and result is not None:
             crashed = f"The run ended with code {code} after its result: {said}" if code else ""
-            self._keep(result, unsent(run) or crashed)
+            self._add_result(result, find_unsent_reason(run) or crashed)
             return None
-        if code == OUTSIDE or _no_room(said, home):
-            return self._ended("failed", said, again=True, outside=True)
+        if code == OUTSIDE or _is_disk_full(said, home):
+            return self._make_outcome("failed", said, again=True, outside=True)
         if code in HOPELESS:
-            return self._ended("failed", said, mistake=code == ConfigError.code)
+            return self._make_outcome("failed", said, mistake=code == ConfigError.code)
         if code < 0 or code > 128:
             signum = -code if code < 0 else code - 128
             why = f"the run was ended by signal {signum}"
             if signum == 9:
                 why += " (the system does that to a process that takes too much memory)"
-            return self._ended("failed", f"{why}.", again=True)
-        return self._ended("failed", f"the run ended with code {code}: {said}", again=True)
+            return self._make_outcome("failed", f"{why}.", again=True)
+        return self._make_outcome("failed", f"the run ended with code {code}: {said}", again=True)
 
-    def _ended(
+    def _make_outcome(
         self,
         state: State,
         reason: str,
         again: bool = False,
         mistake: bool = False,
         outside: bool = False,
-    ) -> Outcome:
+    ) -> TrialOutcome:
         epochs = sum(float(r["validation"]["epochs"]) for r in self._results)
         if not self._results and self.reports:
             epochs = self.reports[-1].epoch
-        return Outcome(
+        return TrialOutcome(
             state,
             reason,
             again,
@@ -331,15 +336,15 @@ class Running:
             seconds=time.monotonic() - self._began,
         )
 
-    def _complete(self) -> Outcome:
-        found = mean([figures(result) for result in self._results])
+    def _make_complete_outcome(self) -> TrialOutcome:
+        found = compute_means([extract_figures(result) for result in self._results])
         values = []
         for objective in self._definition.objectives:
             name = "validation.best" if objective.name == VALIDATION else objective.name
             if name not in found:
-                return self._ended("failed", f"its result has no {objective.name}.")
+                return self._make_outcome("failed", f"its result has no {objective.name}.")
             values.append(found[name])
-        return Outcome(
+        return TrialOutcome(
             "complete",
             objectives=tuple(values),
             figures=found,
@@ -353,7 +358,7 @@ class Running:
         self._stopped = reason
         if self._child is None:
             return
-        run = run_of(self._home(self._left[0]))
+        run = find_run(self._get_seed_folder(self._left[0]))
         if run is not None:
             content = json.dumps({"state": "pruned", "reason": reason})
             write_atomic(run / ENDED, content + "\n")
@@ -366,12 +371,12 @@ class Running:
             self._child.terminate(GRACE)
 
 
-def _no_room(said: str, place: Path) -> bool:
+def _is_disk_full(said: str, place: Path) -> bool:
     """Whether a run ended because the disk is full; its log may have had no room to say so."""
     return any(words in said for words in FULL) or shutil.disk_usage(place).free < LEAST_FREE
 
 
-def last_error(log: Path) -> str:
+def find_last_error(log: Path) -> str:
     """The sentence that a run ended with."""
     try:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]

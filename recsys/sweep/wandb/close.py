@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recsys.boards.offline_run import Logged, logged_rows, replay, run_id
+from recsys.boards.offline_run import LoggedRun, read_logged_rows, replay, read_run_id
 from recsys.errors import DataError, RecsysError
 from recsys.runs.folder import CONFIG
-from recsys.tracking.wandb_files import files, last_step
-from recsys.tracking.wandb_run import COUNTED, Place, begin
+from recsys.tracking.wandb_files import list_files, read_last_step
+from recsys.tracking.wandb_run import COUNTED, WandbRunInfo, open_run
 from recsys.config.yaml_file import read_mapping
 
 SECONDS = 180.0
@@ -71,14 +71,14 @@ def main(argv: Sequence[str]) -> int:
     """
     folder, state, reason = argv
     try:
-        _end(Path(folder), state, reason)
+        _end_run(Path(folder), state, reason)
     except RecsysError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def _end(folder: Path, state: str, reason: str) -> None:
+def _end_run(folder: Path, state: str, reason: str) -> None:
     """Logs what is missing and closes the run.
 
     Raises:
@@ -88,23 +88,23 @@ def _end(folder: Path, state: str, reason: str) -> None:
     mode = config["tracking"]["wandb"]
     if mode == "off" or not (folder / "start.json").is_file():
         return  # it ended before it had a run
-    name = run_id(folder)
-    paths = files(folder, name)
-    newest = _before(paths[-1:])
+    name = read_run_id(folder)
+    paths = list_files(folder, name)
+    newest = _read_logged_run(paths[-1:])
     if newest is not None and newest.exit is not None and "trial/state" in newest.summary:
         return
     # Online, what reached the service is not known; it leaves out by itself what it has.
-    last = last_step(folder, name) if mode == "offline" else -1
+    last = read_last_step(folder, name) if mode == "offline" else -1
     monitor = f"val/{config['evaluation']['monitor']}"
-    lost = [(step, row) for step, row in logged_rows(folder, monitor) if step > last]
+    lost = [(step, row) for step, row in read_logged_rows(folder, monitor) if step > last]
     summary = {"trial/state": state, "trial/reason": reason}
     # Offline files are named by the second: within that of the last, they would be written over.
     while paths and time.strftime("%Y%m%d_%H%M%S") in paths[-1].parent.name:
         time.sleep(0.05)
-    _log(folder, name, config, mode, lost, summary)
+    _log_end(folder, name, config, mode, lost, summary)
 
 
-def _before(paths: Sequence[Path]) -> Logged | None:
+def _read_logged_run(paths: Sequence[Path]) -> LoggedRun | None:
     """What the run's files hold already; None where that is not even its name."""
     try:
         return replay(paths) if paths else None
@@ -112,7 +112,7 @@ def _before(paths: Sequence[Path]) -> Logged | None:
         return None
 
 
-def _log(
+def _log_end(
     folder: Path,
     name: str,
     config: Mapping[str, Any],
@@ -128,7 +128,7 @@ def _log(
     import wandb
 
     try:
-        run = begin(folder, name, mode == "offline", Place.of(config, folder), config)
+        run = open_run(folder, name, mode == "offline", WandbRunInfo.from_config(config, folder), config)
         for step, row in lost:
             run.log({key: v for key, v in row.items() if COUNTED not in key}, step=step)
         run.summary.update(dict(summary))

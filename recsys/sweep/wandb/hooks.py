@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from recsys.boards import specification as board
 from recsys.sweep.wandb import summary as wandbsummary
-from recsys.sweep.record import Sweep
-from recsys.sweep.wandb.board import specification
+from recsys.sweep.record import SweepRecord
+from recsys.sweep.wandb.board import make_board
 from recsys.sweep.wandb.close import close_trial
 
-__all__ = ["close_trial", "specification", "summary"]
+__all__ = ["close_trial", "make_board", "log_summary"]
 
 
-def summary(sweep: Sweep, project: str, group: str, mode: str) -> None:
+def log_summary(sweep: SweepRecord, project: str, group: str, mode: str) -> None:
     """Logs the closing run, and writes the workspace and report to push as `wandb.json`.
 
     Both replace what the sweep has left before.
@@ -28,5 +28,5 @@ def summary(sweep: Sweep, project: str, group: str, mode: str) -> None:
     """
     if mode == "off":
         return
-    wandbsummary.log(sweep, project, group, mode)
-    board.save(specification(sweep), sweep.folder)
+    wandbsummary.log_summary_run(sweep, project, group, mode)
+    board.write_board(make_board(sweep), sweep.folder)

@@ -37,11 +37,11 @@ def test_tracking_does_not_make_a_method_dear(tmp_path):
         ["tracking.wandb=online"],
     )
     assert not found.unlike
-    text = " ".join(sentences.write(found))
+    text = " ".join(sentences.describe_comparison(found))
     assert "took as many CPU seconds as frozen two_tower" in text
     assert found.front == [max(found.rows, key=lambda r: r.metrics["ndcg@10"].mean).label]
-    assert plots.pareto(found).count("0.33 CPU seconds</title>") == 2
-    head, rows = tables.cost(found).head, tables.cost(found).rows
+    assert plots.draw_pareto(found).count("0.33 CPU seconds</title>") == 2
+    head, rows = tables.make_cost_table(found).head, tables.make_cost_table(found).rows
     assert [row[head.index("method, CPU s")] for row in rows] == ["0.33", "0.33"]
     assert [row[head.index("CPU, s")] for row in rows] == ["0.40", "2.60"]
 
@@ -49,20 +49,20 @@ def test_tracking_does_not_make_a_method_dear(tmp_path):
 def test_runs_of_before_are_compared_by_the_whole_command_and_a_note_says_so(tmp_path):
     found = two(tmp_path, took(), took(0.3, 6.0))
     assert found.basis.key == "cpu_seconds"
-    assert "took 2.0 times the CPU seconds" in " ".join(sentences.write(found))
+    assert "took 2.0 times the CPU seconds" in " ".join(sentences.describe_comparison(found))
     assert any("those of the whole command" in note for note in found.notes)
     # Then tracking does count, and the seconds are not set against each other.
     words = ["tracking.wandb=off"], ["tracking.wandb=offline"]
     other = two(tmp_path / "x", took(), took(0.3, 6.0), *words)
     assert other.unlike == ["tracking.wandb"]
-    assert "CPU seconds" not in " ".join(sentences.write(other))
+    assert "CPU seconds" not in " ".join(sentences.describe_comparison(other))
 
 
 @pytest.mark.parametrize("words", [["trainer.devices=2"], ["trainer.accelerator=gpu"]])
 def test_where_others_do_the_work_the_clock_counts(tmp_path, words):
     found = two(tmp_path, took(1.0, wall=10.0), took(9.0, wall=20.0), words)
     assert (found.basis.key, found.basis.unit) == ("method_seconds", "seconds")
-    assert "took 2.0 times the seconds of frozen" in " ".join(sentences.write(found))
+    assert "took 2.0 times the seconds of frozen" in " ".join(sentences.describe_comparison(found))
 
 
 @pytest.mark.parametrize(
@@ -97,31 +97,33 @@ def test_what_has_no_encoder_has_no_cache_that_could_differ(tmp_path):
 def test_seconds_are_told_with_and_without_what_is_kept_between_runs(tmp_path):
     """Heads train in a second and a half once the catalog is encoded, which takes 47."""
     found = two(tmp_path / "known", took(1.5, kept=47.0), took(120.0, kept=30.0))
-    text = " ".join(sentences.write(found))
+    text = " ".join(sentences.describe_comparison(found))
     assert "took 80 times the CPU seconds of frozen two_tower, and 3.1 times with what is" in text
-    head, rows = tables.cost(found).head, tables.cost(found).rows
+    head, rows = tables.make_cost_table(found).head, tables.make_cost_table(found).rows
     at = head.index("with what is kept, CPU s")
     assert [row[at] for row in rows] == ["48.5", "150"]
     # The cheaper one changes with the catalog's encoding.
     turned = two(tmp_path / "turned", took(1.5, kept=470.0), took(120.0, kept=30.0))
-    text = " ".join(sentences.write(turned))
+    text = " ".join(sentences.describe_comparison(turned))
     assert "and 0.3 of them with what is kept between runs" in text
     assert turned.front != turned.front_kept
     assert f"With what is kept between runs: {'; '.join(turned.front_kept)}." in text
     same = two(tmp_path / "same", took(1.0, kept=1.0), took(2.0, kept=2.0))
-    assert "The same holds with what is kept between runs." in " ".join(sentences.write(same))
+    assert "The same holds with what is kept between runs." in " ".join(
+        sentences.describe_comparison(same)
+    )
 
 
 def test_what_older_runs_did_not_know_is_absent(tmp_path):
     found = two(tmp_path, took(1.5), took(3.0, kept=47.0))
-    text = " ".join(sentences.write(found))
+    text = " ".join(sentences.describe_comparison(found))
     assert "took 2.0 times the CPU seconds of frozen two_tower, without what is kept" in text
     assert found.front_kept == []
-    head, rows = tables.cost(found).head, tables.cost(found).rows
+    head, rows = tables.make_cost_table(found).head, tables.make_cost_table(found).rows
     assert [row[head.index("with what is kept, CPU s")] for row in rows] == ["-", "50.0"]
     # Of two processes, they knew what the first one cost.
     old = two(tmp_path / "ranks", took(1.0, wall=10.0), took(9.0, wall=20.0), ["trainer.devices=2"])
-    head = tables.cost(old).head
+    head = tables.make_cost_table(old).head
     assert "CPU, s" not in head
     assert "peak memory (sampled), MiB" not in head
     assert "whole run, s" in head
@@ -132,12 +134,12 @@ def test_several_processes_are_compared_by_the_cpu_seconds_of_all(tmp_path):
     words = ["trainer.devices=2"]
     found = two(tmp_path, took(1.0, **ranks), took(9.0, **ranks), words)
     assert found.basis.key == "method_cpu_seconds"
-    head, rows = tables.cost(found).head, tables.cost(found).rows
+    head, rows = tables.make_cost_table(found).head, tables.make_cost_table(found).rows
     assert rows[0][head.index("peak memory (sampled), MiB")] == "100"
     assert rows[0][head.index("largest process (sampled), MiB")] == "60.0"
     assert (
         "largest process (sampled), MiB"
-        not in tables.cost(two(tmp_path / "one", took(1.0), took(1.0))).head
+        not in tables.make_cost_table(two(tmp_path / "one", took(1.0), took(1.0))).head
     )
 
 

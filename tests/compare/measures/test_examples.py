@@ -5,15 +5,15 @@ import dataclasses
 import polars as pl
 import pytest
 
-from recsys.compare.finished_runs import PastRun
+from recsys.compare.finished_runs import FinishedRun
 from recsys.compare.measures import examples
-from recsys.compare.measures.examples import LENGTH, short
+from recsys.compare.measures.examples import LENGTH, shorten_text
 from recsys.compare.report import table, tables
-from recsys.config.compose import compose, to_yaml
+from recsys.config.compose import compose, format_config
 from recsys.data import prepare
-from recsys.data.batches.impressions import impression_lists
+from recsys.data.batches.impressions import make_impression_lists
 from recsys.data.splits.methods import TEST
-from recsys.data.tables import fingerprint
+from recsys.data.tables import compute_fingerprint
 from tests.assembly.test_protocols import made
 from tests.compare.samples import TWO, compared, leave, ranks
 from tests.compare.samples import cases as cases_of
@@ -23,10 +23,10 @@ from tests.compare.samples import cases as cases_of
 def run(shop_words, tmp_path):
     """A run's folder as far as titles are concerned, with the data it was made from."""
     composed = compose(shop_words)
-    (tmp_path / "config.yaml").write_text(to_yaml(composed))
-    found, split = prepare.prepare(composed.data)
-    result = {"data": {"fingerprint": fingerprint(found)}}
-    return PastRun(tmp_path, {}, result, pl.DataFrame()), split
+    (tmp_path / "config.yaml").write_text(format_config(composed))
+    found, split = prepare.prepare_data(composed.data)
+    result = {"data": {"fingerprint": compute_fingerprint(found)}}
+    return FinishedRun(tmp_path, {}, result, pl.DataFrame()), split
 
 
 def test_a_case_is_told_by_its_target_and_what_was_liked_last(run, shop):
@@ -36,7 +36,7 @@ def test_a_case_is_told_by_its_target_and_what_was_liked_last(run, shop):
     # list of several need not be the one that was liked.
     given = {int(case): f"{at % 7:03}" for at, case in enumerate(split.cases(TEST))}
     assert set(given.values()) <= set(names)
-    told, note = examples.read(past, given)
+    told, note = examples.read_case_texts(past, given)
     assert not note
     events = pl.read_csv(shop / "events.csv", schema_overrides={"what": pl.String})
     for case, (_, own) in zip(
@@ -57,39 +57,44 @@ def test_an_impression_is_told_by_what_was_clicked_not_by_what_it_showed_first(
         ("u", "e", 4, 1, "4", "test"),
     ]
     found, split = made(rows)
-    (case,) = impression_lists(split, TEST).at.tolist()
+    (case,) = make_impression_lists(split, TEST).at.tolist()
     assert found.items["item"][int(split.item[case])] == "c"
-    (tmp_path / "config.yaml").write_text(to_yaml(compose(TWO)))
-    monkeypatch.setattr(prepare, "prepare", lambda data: (found, split))
-    past = PastRun(tmp_path, {}, {"data": {"fingerprint": fingerprint(found)}}, pl.DataFrame())
-    told, _ = examples.read(past, {case: "e"})
-    assert told == {case: examples.Told("e", (("a", "a"),))}
+    (tmp_path / "config.yaml").write_text(format_config(compose(TWO)))
+    monkeypatch.setattr(prepare, "prepare_data", lambda data: (found, split))
+    past = FinishedRun(
+        tmp_path, {}, {"data": {"fingerprint": compute_fingerprint(found)}}, pl.DataFrame()
+    )
+    told, _ = examples.read_case_texts(past, {case: "e"})
+    assert told == {case: examples.CaseText("e", (("a", "a"),))}
 
 
 def test_data_that_is_gone_or_other_leaves_a_note(run, tmp_path):
     past, split = run
     at = {int(case): "000" for case in split.cases(TEST)}
     other = dataclasses.replace(past, result={"data": {"fingerprint": "0"}})
-    assert examples.read(other, at) == ({}, "Ids only, as the data has changed since the runs.")
+    assert examples.read_case_texts(other, at) == (
+        {},
+        "Ids only, as the data has changed since the runs.",
+    )
     config = tmp_path / "config.yaml"
     config.write_text(config.read_text().replace("events.csv", "gone.csv"))
-    told, note = examples.read(past, at)
+    told, note = examples.read_case_texts(past, at)
     assert not told
     assert note.startswith("Ids only, as the data cannot be loaded: ")
     assert "gone.csv" in note
     config.unlink()
-    assert "config.yaml is missing" in examples.read(past, at)[1]
-    assert examples.read(past, {}) == ({}, "")
+    assert "config.yaml is missing" in examples.read_case_texts(past, at)[1]
+    assert examples.read_case_texts(past, {}) == ({}, "")
 
 
 def test_a_text_is_cut_between_words_and_lies_on_one_line():
-    assert short("red\n lamp ") == "red lamp"
-    cut = short("a lamp of many words " * 9)
+    assert shorten_text("red\n lamp ") == "red lamp"
+    cut = shorten_text("a lamp of many words " * 9)
     assert len(cut) <= LENGTH
     assert cut.startswith("a lamp of many words a lamp")
     assert cut.endswith("\N{HORIZONTAL ELLIPSIS}")
     assert ("a lamp of many words " * 9)[len(cut) - 1] == " "
-    assert len(short("x" * 99)) == LENGTH
+    assert len(shorten_text("x" * 99)) == LENGTH
 
 
 @pytest.fixture
@@ -103,7 +108,7 @@ def result(tmp_path):
 
 
 def test_the_tables_show_titles_escaped_or_the_note(result):
-    (plain,) = tables.examples(result)
+    (plain,) = tables.make_example_tables(result)
     assert plain.note.startswith("Ids only, as the data")
     assert len(plain.head) == 5
     side = result.users[0]
@@ -111,15 +116,15 @@ def test_the_tables_show_titles_escaped_or_the_note(result):
         side.gains[0], title="<b>red</b> | lamp", history=(("i1", "A & B"), ("i2", "C"))
     )
     side = dataclasses.replace(side, gains=[odd, *side.gains[1:]], note="")
-    (told,) = tables.examples(dataclasses.replace(result, users=[side]))
+    (told,) = tables.make_example_tables(dataclasses.replace(result, users=[side]))
     assert told.head[:3] == ["user", "target", "liked before, latest first"]
     assert told.rows[0][1:3] == [f"{odd.target} <b>red</b> | lamp", "i1 A & B; i2 C"]
     assert {len(row) for row in told.rows} == {6}
-    page = "\n".join(table.page(told))
+    page = "\n".join(table.render_html(told))
     assert "&lt;b&gt;red&lt;/b&gt; | lamp" in page
     assert "A &amp; B; i2 C" in page
     assert "<b>" not in page
-    assert "&lt;b>red&lt;/b> \\| lamp" in "\n".join(table.markdown(told))
+    assert "&lt;b>red&lt;/b> \\| lamp" in "\n".join(table.render_markdown(told))
 
 
 def test_the_data_is_read_once_for_all_methods(tmp_path, monkeypatch):
@@ -127,9 +132,9 @@ def test_the_data_is_read_once_for_all_methods(tmp_path, monkeypatch):
 
     def read(run, targets):
         calls.append((run.folder.name, dict(targets)))
-        return {next(iter(targets)): examples.Told("red lamp", ())}, ""
+        return {next(iter(targets)): examples.CaseText("red lamp", ())}, ""
 
-    monkeypatch.setattr(examples, "read", read)
+    monkeypatch.setattr(examples, "read_case_texts", read)
     folders = [
         leave(tmp_path, name, [*TWO, f"tuning={name}"], cases_of(ranks(seed, shift=seed)))
         for seed, name in enumerate(("frozen", "lora", "adapter"))

@@ -8,7 +8,7 @@ import pytest
 
 from recsys.compare import methods
 from recsys.compare.__main__ import main
-from recsys.compare.finished_runs import find, load
+from recsys.compare.finished_runs import find_runs, read_run
 from recsys.compare.report import tables
 from recsys.runtime.files import write_atomic
 from tests.compare.samples import TWO, USERS, cases, compared, error_of, leave, ranks
@@ -51,7 +51,9 @@ def test_users_without_training_are_a_slice_of_their_own_by_default(tmp_path):
         ("cold", 75),
         ("warm", 75),
     ]
-    assert any("by user seen in training or not" in each.title for each in tables.parts(found))
+    assert any(
+        "by user seen in training or not" in each.title for each in tables.make_slice_tables(found)
+    )
 
 
 def test_a_slice_that_no_run_has_is_told_with_run_and_remedy(tmp_path, capsys):
@@ -72,7 +74,11 @@ def test_what_a_glob_of_the_shell_names_between_the_runs_is_passed_over(tmp_path
     words = [str(path) for path in sorted(tmp_path.glob("runs/*/*"))]
     assert any(word.endswith("seeds.json") for word in words)
     assert any(word.endswith("checkpoints") for word in words)
-    assert [run.name for run in find([*words, str(tmp_path / "runs/one")])] == ["0", "1", "one"]
+    assert [run.name for run in find_runs([*words, str(tmp_path / "runs/one")])] == [
+        "0",
+        "1",
+        "one",
+    ]
 
 
 def test_the_folder_of_the_seeds_is_the_name_of_a_baseline(tmp_path, capsys):
@@ -82,9 +88,9 @@ def test_the_folder_of_the_seeds_is_the_name_of_a_baseline(tmp_path, capsys):
         for seed in range(2)
         for r in [ranks(10 * at + seed)]
     ]
-    found = methods.methods([load(folder) for folder in folders])
+    found = methods.group_runs([read_run(folder) for folder in folders])
     for name in ("lora-seeds", f"{tmp_path}/lora-seeds", f"{tmp_path}/./lora-seeds/"):
-        assert methods.choose(name, found) is found[1]
+        assert methods.choose_method(name, found) is found[1]
     words = [tmp_path / "frozen-seeds", tmp_path / "lora-seeds", "slices=none"]
     out = tmp_path / "out"
     assert main([*map(str, words), f"baseline={tmp_path / 'lora-seeds'}", f"output={out}"]) == 0
@@ -137,13 +143,13 @@ def test_measures_beyond_accuracy_stand_in_every_output(beyond, tmp_path, capsys
     assert rows[0]["beyond"]["coverage@5"]["mean"] == pytest.approx(0.1)
     assert rows[1]["beyond"] == {"coverage@5": None, "coverage@10": None, "novelty@10": None}
     found = compared(beyond)
-    table = tables.beyond_accuracy(found)
+    table = tables.make_beyond_table(found)
     assert list(table.head) == ["method", "coverage", "novelty, bits"]
     assert table.rows[1] == ["lora two_tower", "-", "-"]
 
 
 def test_without_measures_there_is_no_table_and_other_categories_are_told(beyond, tmp_path):
-    assert tables.beyond_accuracy(compared(beyond[2:], baseline="lora two_tower")) is None
+    assert tables.make_beyond_table(compared(beyond[2:], baseline="lora two_tower")) is None
     words = [*TWO, "tuning=full", "evaluation.category=kind"]
     own = looked(**{"calibration@10": 1.0})
     other = leave(tmp_path, "other", words, cases(ranks(7)), own)
@@ -165,7 +171,9 @@ def test_a_floor_without_the_metric_in_question_is_no_row_of_dashes(tmp_path):
         result["floors"] = {"popularity": known, "tfidf": {"ndcg@10": 0.2, "mrr": 0.1}}
 
     def shown(folders, metric):
-        return [row[0] for row in tables.summary(compared(folders, metric=metric), {}).rows]
+        return [
+            row[0] for row in tables.make_summary_table(compared(folders, metric=metric), {}).rows
+        ]
 
     a = leave(tmp_path, "a", [*TWO, "tuning=frozen"], cases(ranks(0)), edit)
     assert set(shown([a], "ndcg@10")) == {"frozen two_tower", "popularity", "tfidf"}

@@ -10,14 +10,14 @@ from scipy import stats
 
 from recsys.compare.statistics import resampling
 from recsys.compare.statistics.contrasts import (
-    contrast,
-    estimate,
-    holm,
-    pooled_seed_degrees,
-    pooled_seed_variance,
+    adjust_holm,
+    compute_contrast,
+    estimate_mean,
+    pool_seed_degrees,
+    pool_seed_variance,
 )
-from recsys.compare.statistics.resampling import pooled_degrees
-from recsys.compare.statistics.variance import parts
+from recsys.compare.statistics.resampling import pool_degrees
+from recsys.compare.statistics.variance import compute_components
 from recsys.errors import DataError
 
 USERS = 300
@@ -62,7 +62,7 @@ def test_variance_is_the_two_way_anova_of_the_values():
         left = x - x.mean(axis=0) - x.mean(axis=1, keepdims=True) + x.mean()
         mean_square = np.square(left).sum() / ((len(x) - 1) * 49)
         residuals.append(mean_square / x.size)
-    source = parts([a, b], np.arange(50))
+    source = compute_components([a, b], np.arange(50))
     assert source.users == pytest.approx(users)
     assert [s.spread for s in source.seeds] == pytest.approx(seeds)
     assert [s.residual for s in source.seeds] == pytest.approx(residuals)
@@ -74,7 +74,7 @@ def test_variance_is_the_two_way_anova_of_the_values():
 def test_one_run_a_side_is_the_paired_t_test_over_users():
     rng = np.random.default_rng(1)
     a, b = normal(rng, [1, 1], shift=0.12)
-    found = contrast(a, b, np.arange(USERS), draws=8000)
+    found = compute_contrast(a, b, np.arange(USERS), draws=8000)
     known = stats.ttest_rel(a[0], b[0])
     low, high = known.confidence_interval(0.95)
     width = high - low
@@ -100,7 +100,7 @@ def test_with_few_users_it_is_the_exact_test_over_all_signs():
     seen = statistic(totals)
     all_signs = [statistic(totals * signs) for signs in product([1, -1], repeat=8)]
     exact = np.mean(np.array(all_signs) >= seen - 1e-9)
-    found = contrast(a, b, clusters, draws=20000)
+    found = compute_contrast(a, b, clusters, draws=20000)
     assert found.p == pytest.approx(exact, abs=0.012)
 
 
@@ -113,7 +113,7 @@ def runs_only(seeds, rng):
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_where_the_runs_of_one_side_dominate_it_is_students_test_of_their_means(seeds):
     a = 1.2 + runs_only(seeds, np.random.default_rng(3))
-    found = contrast(a, np.zeros((2, 400)), np.arange(400), draws=20000)
+    found = compute_contrast(a, np.zeros((2, 400)), np.arange(400), draws=20000)
     known = stats.ttest_1samp(a.mean(axis=1), 0.0)
     low, high = known.confidence_interval(0.95)
     assert found.p == pytest.approx(known.pvalue, rel=0.1)
@@ -123,7 +123,7 @@ def test_where_the_runs_of_one_side_dominate_it_is_students_test_of_their_means(
 def test_where_the_runs_of_both_sides_dominate_it_is_the_behrens_fisher_test_of_their_means():
     rng = np.random.default_rng(3)
     a, b = 1.5 + runs_only(6, rng), runs_only(5, rng)
-    found = contrast(a, b, np.arange(400), draws=20000)
+    found = compute_contrast(a, b, np.arange(400), draws=20000)
     means = [x.mean(axis=1) for x in (a, b)]
     errors = [stats.sem(m) * rng.standard_t(m.size - 1, 400_000) for m in means]
     drawn = errors[0] - errors[1]
@@ -137,16 +137,16 @@ def test_where_the_runs_of_both_sides_dominate_it_is_the_behrens_fisher_test_of_
 def test_with_as_many_runs_a_side_it_is_students_test_between_one_sides_degrees_and_welchs(seeds):
     rng = np.random.default_rng(3)
     a, b = 4 + runs_only(seeds, rng), runs_only(seeds, rng)
-    found = contrast(a, b, np.arange(400), draws=20000)
+    found = compute_contrast(a, b, np.arange(400), draws=20000)
     welch = stats.ttest_ind(a.mean(axis=1), b.mean(axis=1), equal_var=False)
-    degrees = pooled_degrees(parts([a, b], np.arange(400)).seeds)
+    degrees = pool_degrees(compute_components([a, b], np.arange(400)).seeds)
     assert seeds - 1 < degrees < welch.df
     assert found.p == pytest.approx(2 * stats.t.sf(welch.statistic, degrees), rel=0.1)
 
 
 def test_the_interval_of_one_run_is_that_of_the_mean_over_users():
     values = np.random.default_rng(4).standard_normal((1, 500))
-    found = estimate(values, np.arange(500), draws=8000)
+    found = estimate_mean(values, np.arange(500), draws=8000)
     low, high = stats.t.interval(0.95, 499, values.mean(), stats.sem(values[0]))
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.03 * (high - low))
     assert found.mean == pytest.approx(values.mean())
@@ -156,14 +156,16 @@ def test_repeated_cases_of_a_user_change_nothing():
     rng = np.random.default_rng(5)
     a, b = normal(rng, [3, 3], shift=0.1)
     clusters = rng.permutation(USERS)
-    once = contrast(a, b, clusters, margin=0.2)
-    many = contrast(*(np.repeat(x, 7, axis=1) for x in (a, b)), np.repeat(clusters, 7), margin=0.2)
+    once = compute_contrast(a, b, clusters, margin=0.2)
+    many = compute_contrast(
+        *(np.repeat(x, 7, axis=1) for x in (a, b)), np.repeat(clusters, 7), margin=0.2
+    )
     for name in ("difference", "low", "high", "p", "effect", "smallest", "equivalent"):
         assert getattr(many, name) == pytest.approx(getattr(once, name)), name
     assert (many.cases, many.clusters) == (7 * USERS, USERS)
     one, other = (np.repeat(x[:1], 7, axis=1) for x in (a, b))
-    independent = contrast(one, other, np.arange(7 * USERS))
-    together = contrast(one, other, np.repeat(clusters, 7))
+    independent = compute_contrast(one, other, np.arange(7 * USERS))
+    together = compute_contrast(one, other, np.repeat(clusters, 7))
     width = together.high - together.low
     assert independent.high - independent.low == pytest.approx(width / np.sqrt(7), rel=0.1)
 
@@ -175,17 +177,17 @@ def test_cases_with_nan_in_any_run_are_left_out():
     gaps_a, gaps_b = a.copy(), b.copy()
     gaps_a[1, 4] = gaps_b[2, 9] = gaps_b[0, 4] = np.nan
     keep = np.delete(np.arange(USERS), [4, 9])
-    found = contrast(gaps_a, gaps_b, clusters)
-    assert found == contrast(a[:, keep], b[:, keep], clusters[keep])
+    found = compute_contrast(gaps_a, gaps_b, clusters)
+    assert found == compute_contrast(a[:, keep], b[:, keep], clusters[keep])
     assert found.cases == USERS - 2
-    assert estimate(gaps_b, clusters) == estimate(b[:, keep], clusters[keep])
-    assert pooled_seed_variance([gaps_b]) == pooled_seed_variance([b[:, keep]])
+    assert estimate_mean(gaps_b, clusters) == estimate_mean(b[:, keep], clusters[keep])
+    assert pool_seed_variance([gaps_b]) == pool_seed_variance([b[:, keep]])
 
 
 def test_units_and_a_common_level_change_nothing():
     a, b = normal(np.random.default_rng(7), [3, 3], shift=0.2)
-    once = contrast(a, b, np.arange(USERS), margin=0.3)
-    other = contrast(100 * a + 7, 100 * b + 7, np.arange(USERS), margin=30.0)
+    once = compute_contrast(a, b, np.arange(USERS), margin=0.3)
+    other = compute_contrast(100 * a + 7, 100 * b + 7, np.arange(USERS), margin=30.0)
     for name in ("p", "effect", "equivalent"):
         assert getattr(other, name) == pytest.approx(getattr(once, name)), name
     for name in ("difference", "low", "high", "smallest"):
@@ -194,7 +196,7 @@ def test_units_and_a_common_level_change_nothing():
 
 def test_the_other_way_round_is_the_negative():
     a, b = normal(np.random.default_rng(8), [1, 1], shift=0.1)
-    one, other = (contrast(x, y, np.arange(USERS)) for x, y in ((a, b), (b, a)))
+    one, other = (compute_contrast(x, y, np.arange(USERS)) for x, y in ((a, b), (b, a)))
     assert other.difference == -one.difference
     assert other.effect == -one.effect
     assert other.p == pytest.approx(one.p)
@@ -202,14 +204,14 @@ def test_the_other_way_round_is_the_negative():
 
 def test_the_same_runs_in_another_order_do_not_differ():
     (a,) = normal(np.random.default_rng(9), [3])
-    found = contrast(a, a[[2, 0, 1]], np.arange(USERS), margin=0.5)
+    found = compute_contrast(a, a[[2, 0, 1]], np.arange(USERS), margin=0.5)
     assert (found.difference, found.effect, found.p) == (0.0, 0.0, 1.0)
     assert found.low < 0 < found.high
 
 
 def test_a_difference_that_no_user_contradicts_is_certain():
     b = np.zeros((2, 40))
-    found = contrast(b + 0.25, b, np.arange(40), margin=0.3)
+    found = compute_contrast(b + 0.25, b, np.arange(40), margin=0.3)
     assert (found.difference, found.low, found.high) == (0.25, 0.25, 0.25)
     assert found.effect == np.inf
     assert found.p < 0.001
@@ -219,17 +221,19 @@ def test_a_difference_that_no_user_contradicts_is_certain():
 
 def test_draws_in_many_blocks_say_the_same(monkeypatch):
     a, b = normal(np.random.default_rng(10), [3, 3], shift=0.1)
-    whole = contrast(a, b, np.arange(USERS), draws=4000)
+    whole = compute_contrast(a, b, np.arange(USERS), draws=4000)
     monkeypatch.setattr(resampling, "BLOCK", 7 * USERS + 1)
-    blocks = contrast(a, b, np.arange(USERS), draws=4000)
+    blocks = compute_contrast(a, b, np.arange(USERS), draws=4000)
     assert blocks.low == pytest.approx(whole.low, abs=0.02)
     assert blocks.p == pytest.approx(whole.p, abs=0.02)
 
 
 def test_the_same_seed_gives_the_same_figures():
     a, b = normal(np.random.default_rng(11), [2, 2])
-    assert contrast(a, b, np.arange(USERS)) == contrast(a, b, np.arange(USERS))
-    assert contrast(a, b, np.arange(USERS)) != contrast(a, b, np.arange(USERS), seed=1)
+    assert compute_contrast(a, b, np.arange(USERS)) == compute_contrast(a, b, np.arange(USERS))
+    assert compute_contrast(a, b, np.arange(USERS)) != compute_contrast(
+        a, b, np.arange(USERS), seed=1
+    )
 
 
 def test_methods_are_equivalent_where_the_90_percent_interval_lies_within_the_margin():
@@ -237,7 +241,7 @@ def test_methods_are_equivalent_where_the_90_percent_interval_lies_within_the_ma
     said = []
     for shift in np.linspace(0, 0.3, 12):
         a, b = normal(rng, [3, 3], shift=shift)
-        found = contrast(a, b, np.arange(USERS), margin=0.25, level=0.9)
+        found = compute_contrast(a, b, np.arange(USERS), margin=0.25, level=0.9)
         assert found.equivalent is not None
         assert (found.equivalent <= 0.05) == (found.low > -0.25 and found.high < 0.25)
         said.append(found.equivalent <= 0.05)
@@ -246,36 +250,36 @@ def test_methods_are_equivalent_where_the_90_percent_interval_lies_within_the_ma
 
 
 def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.6, 0.001]) == pytest.approx([1.0, 1.0, 0.003])
-    assert holm([0.02, 0.02]) == pytest.approx([0.04, 0.04])
-    assert holm([]) == []
+    assert adjust_holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert adjust_holm([0.5, 0.6, 0.001]) == pytest.approx([1.0, 1.0, 0.003])
+    assert adjust_holm([0.02, 0.02]) == pytest.approx([0.04, 0.04])
+    assert adjust_holm([]) == []
 
 
 def test_seed_variance_is_pooled_over_methods_with_two_runs_or_more():
     rows = [np.array([[1.0], [3.0]]), np.array([[0.0], [0.0], [6.0]]), np.array([[9.0]])]
     # Squares about the means are 2 and 24, degrees of freedom 1 and 2.
-    assert pooled_seed_variance(rows) == pytest.approx(26 / 3)
-    assert pooled_seed_degrees(rows) == 3
-    assert pooled_seed_variance(rows[2:]) is None
+    assert pool_seed_variance(rows) == pytest.approx(26 / 3)
+    assert pool_seed_degrees(rows) == 3
+    assert pool_seed_variance(rows[2:]) is None
 
 
 def test_a_known_seed_variance_stands_in_for_one_run():
     rng = np.random.default_rng(13)
     a, b = normal(rng, [1, 3], shift=0.3)
     clusters = np.arange(USERS)
-    blind = contrast(a, b, clusters)
-    known = contrast(a, b, clusters, seed_variance=0.01, seed_degrees=200)
-    unsure = contrast(a, b, clusters, seed_variance=0.01, seed_degrees=2)
+    blind = compute_contrast(a, b, clusters)
+    known = compute_contrast(a, b, clusters, seed_variance=0.01, seed_degrees=200)
+    unsure = compute_contrast(a, b, clusters, seed_variance=0.01, seed_degrees=2)
     assert (blind.about, known.about) == ("models", "methods")
     assert known.p > blind.p
     assert known.smallest > blind.smallest
     spread = [x.high - x.low for x in (blind, known, unsure)]
     assert spread[0] < spread[1] < spread[2]
-    half = 1.96 * np.sqrt(parts([a, b], clusters).variance + 0.01)
+    half = 1.96 * np.sqrt(compute_components([a, b], clusters).variance + 0.01)
     assert known.high - known.low == pytest.approx(2 * half, rel=0.05)
-    full = contrast(b, b[::-1] + 0.1, clusters)
-    assert full == contrast(b, b[::-1] + 0.1, clusters, seed_variance=9.0)
+    full = compute_contrast(b, b[::-1] + 0.1, clusters)
+    assert full == compute_contrast(b, b[::-1] + 0.1, clusters, seed_variance=9.0)
 
 
 @pytest.mark.parametrize(
@@ -300,21 +304,21 @@ def test_a_known_seed_variance_stands_in_for_one_run():
 def test_what_cannot_be_compared_is_refused_in_one_sentence(change, words):
     given = {"a": np.zeros((2, 10)), "b": np.ones((2, 10)), "clusters": np.arange(10)} | change
     with pytest.raises(DataError, match=words) as caught:
-        contrast(**given)
+        compute_contrast(**given)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("ps", [[0.1, np.nan], [1.5], [-0.1]])
 def test_holm_refuses_what_is_no_p(ps):
     with pytest.raises(DataError, match="between 0 and 1"):
-        holm(ps)
+        adjust_holm(ps)
 
 
 def test_arrays_without_cases_have_no_seed_variance():
     with pytest.raises(DataError, match="no case"):
-        pooled_seed_variance([np.full((2, 3), np.nan)])
+        pool_seed_variance([np.full((2, 3), np.nan)])
     with pytest.raises(DataError, match="one row a run"):
-        pooled_seed_variance([np.zeros(3)])
+        pool_seed_variance([np.zeros(3)])
 
 
 # Simulation: bounds hold for the seeds given here; benchmarks/quality/statistics.md has more.
@@ -326,7 +330,7 @@ def test_the_interval_covers_the_true_difference(seeds, spread):
     for number in range(160):
         rng = np.random.default_rng([seeds, number])
         a, b = normal(rng, [seeds, seeds], shift=0.1, spread=spread)
-        found = contrast(a, b, np.arange(USERS), draws=200, seed=number, size=None)
+        found = compute_contrast(a, b, np.arange(USERS), draws=200, seed=number, size=None)
         covered.append(found.low <= 0.1 <= found.high)
     assert np.mean(covered) >= 0.915
 
@@ -340,7 +344,7 @@ def test_runs_of_one_method_do_not_differ_significantly(make):
         for size, said in rejected.items():
             groups = np.split(rng.permutation(20)[: 20 // size * size], 20 // size)
             said += [
-                contrast(
+                compute_contrast(
                     values[x], values[y], np.arange(USERS), draws=100, seed=number, size=None
                 ).p
                 <= 0.05
@@ -356,12 +360,14 @@ def test_single_runs_of_one_method_need_the_spread_over_seeds():
         rng = np.random.default_rng([22, number])
         values, *others = normal(rng, [6, 3, 3, 3], spread=0.15)
         known = {
-            "seed_variance": pooled_seed_variance(others),
-            "seed_degrees": pooled_seed_degrees(others),
+            "seed_variance": pool_seed_variance(others),
+            "seed_degrees": pool_seed_degrees(others),
         }
         for x, y in values.reshape(3, 2, 1, USERS):
-            pooled.append(contrast(x, y, np.arange(USERS), **known, draws=100, size=None).p <= 0.05)
-        blind.append(contrast(x, y, np.arange(USERS), draws=100, size=None).p <= 0.05)
+            pooled.append(
+                compute_contrast(x, y, np.arange(USERS), **known, draws=100, size=None).p <= 0.05
+            )
+        blind.append(compute_contrast(x, y, np.arange(USERS), draws=100, size=None).p <= 0.05)
     assert np.mean(blind) > 0.3  # what a test over users alone would say
     assert np.mean(pooled) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 240)
 
@@ -374,11 +380,11 @@ def test_against_a_method_without_spread_size_coverage_and_equivalence_hold(seed
         rng = np.random.default_rng([seeds, 24, number])
         a, b = normal(rng, [seeds, 1], spread=0.0)
         a, b = a + spread * rng.standard_normal((seeds, 1)), np.repeat(b, 2, axis=0)
-        found = contrast(a, b, np.arange(USERS), draws=200, seed=number, size=None)
+        found = compute_contrast(a, b, np.arange(USERS), draws=200, seed=number, size=None)
         rejected.append(found.p <= 0.05)
         covered.append(found.low <= 0 <= found.high)
         margin = 0.1 + 3 * spread  # the truth lies on it, so that every claim of less is wrong
-        at = contrast(
+        at = compute_contrast(
             a + margin, b, np.arange(USERS), margin=margin, draws=200, seed=number, size=None
         )
         assert at.equivalent is not None

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from recsys.assembly import build
 from recsys.config.compose import compose
-from recsys.data.batches.batching import BySize, ByTokens, token_ends
-from recsys.data.batches.loader import EpochBatches
+from recsys.data.batches.batching import FixedSizePlan, TokenBudgetPlan, compute_token_ends
+from recsys.data.batches.loader import EpochBatchSampler
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.recommender.base import Recommender
@@ -48,9 +48,9 @@ def test_slices_are_those_of_a_slow_loop(seed):
     costs = rng.integers(1, 20, 900)
     extra = rng.integers(0, 5, 400) * (seed % 3)
     for budget in (1, 60, 300, 10**9):
-        found = token_ends(items, counts, costs, extra, budget)
+        found = compute_token_ends(items, counts, costs, extra, budget)
         assert found.tolist() == slow_ends(items, counts, costs, extra, budget)
-    assert len(token_ends(items[:0], counts[:0], costs, extra[:0], 9)) == 0
+    assert len(compute_token_ends(items[:0], counts[:0], costs, extra[:0], 9)) == 0
 
 
 @pytest.mark.parametrize("queries", ["all", "random", "last"])
@@ -59,12 +59,12 @@ def test_a_step_encodes_no_more_than_its_budget_and_the_next_example_would_not_f
     data.costs = data.costs + np.arange(30) % 4  # texts of different lengths
 
     def cost(at):
-        return int(data.costs[data.train_batch(at, epoch).plan.items.numpy()].sum())
+        return int(data.costs[data.make_train_batch(at, epoch).plan.items.numpy()].sum())
 
     for epoch in range(3):
-        batches = data.plan.batches(epoch)
-        assert np.array_equal(np.concatenate(batches), data.order(epoch))
-        assert len(batches) == data.plan.length(epoch) > 3
+        batches = data.plan.make_batches(epoch)
+        assert np.array_equal(np.concatenate(batches), data.make_epoch_order(epoch))
+        assert len(batches) == data.plan.count_batches(epoch) > 3
         for batch, following in zip(batches, [*batches[1:], None], strict=True):
             assert cost(batch) <= 44 or len(batch) == 1
             if following is not None:
@@ -82,9 +82,9 @@ def test_negatives_count_with_the_mean_length(words):
     more = ["objective=sampled_softmax", "objective.negatives=5"]
     plain = build.assemble(compose([*words, "trainer.batch_tokens=64"])).datamodule
     drawn = build.assemble(compose([*words, *more, "trainer.batch_tokens=64"])).datamodule
-    assert drawn.plan.length(0) > plain.plan.length(0)
-    for batch in drawn.plan.batches(0):
-        without = plain.costs[plain.train_batch(batch, 0).plan.items.numpy()].sum()
+    assert drawn.plan.count_batches(0) > plain.plan.count_batches(0)
+    for batch in drawn.plan.make_batches(0):
+        without = plain.costs[plain.make_train_batch(batch, 0).plan.items.numpy()].sum()
         assert without + 4 * 5 * len(batch) <= 64
 
 
@@ -92,11 +92,11 @@ def test_negatives_count_with_the_mean_length(words):
 def test_processes_share_the_batches_of_one(words, world):
     plan = build.assemble(compose(words)).datamodule.plan
     for epoch in range(3):
-        readers = [EpochBatches(plan, rank, world) for rank in range(world)]
+        readers = [EpochBatchSampler(plan, rank, world) for rank in range(world)]
         for reader in readers:
             reader.set_epoch(epoch)
-        assert {len(reader) for reader in readers} == {plan.length(epoch)}
-        for want, *shares in zip(plan.batches(epoch), *readers, strict=True):
+        assert {len(reader) for reader in readers} == {plan.count_batches(epoch)}
+        for want, *shares in zip(plan.make_batches(epoch), *readers, strict=True):
             real = [at for _, at, filler in shares if not filler]
             assert sorted(np.concatenate(real)) == sorted(want)
             assert all(len(at) == 1 and at[0] in want for _, at, filler in shares if filler)
@@ -104,29 +104,33 @@ def test_processes_share_the_batches_of_one(words, world):
 
 def test_reading_begins_where_the_counters_say(words):
     plan = build.assemble(compose(words)).datamodule.plan
-    lengths = [plan.length(epoch) for epoch in range(3)]
+    lengths = [plan.count_batches(epoch) for epoch in range(3)]
     assert len(set(lengths)) > 1  # else this would show nothing
     for epoch in range(3):
         for first in (0, 2, lengths[epoch]):
             done = sum(lengths[:epoch]) + first
-            reader = EpochBatches(plan, 0, 1, lambda e=epoch, d=done: (e, d))
+            reader = EpochBatchSampler(plan, 0, 1, lambda e=epoch, d=done: (e, d))
             assert len(reader) == lengths[epoch]
             got = [at.tolist() for _, at, _ in reader]
-            assert got == [at.tolist() for at in plan.batches(epoch)[first:]]
+            assert got == [at.tolist() for at in plan.make_batches(epoch)[first:]]
     with pytest.raises(RuntimeError, match="cannot begin"):
-        iter(EpochBatches(plan, 0, 1, lambda: (1, lengths[0] + lengths[1] + 1)))
+        iter(EpochBatchSampler(plan, 0, 1, lambda: (1, lengths[0] + lengths[1] + 1)))
 
 
 def test_steps_are_the_sum_over_the_epochs():
     lengths = [5, 3, 4]
-    plan = ByTokens(lambda e: np.arange(lengths[e]), lambda order: order + 1)
-    assert [plan.before(e) for e in range(4)] == [0, 5, 8, 12]
-    assert plan.steps(3, 1, -1) == 12
-    assert plan.steps(3, 2, -1) == 3 + 2 + 2
-    assert (plan.steps(3, 1, 7), plan.steps(3, 1, 70)) == (7, 12)
-    fixed = BySize(lambda e: np.arange(10), 10, 4)
-    assert [len(b) for b in fixed.batches(0)] == [4, 4, 2]
-    assert (fixed.before(2), fixed.steps(3, 2, -1), fixed.steps(3, 1, 7)) == (6, 6, 7)
+    plan = TokenBudgetPlan(lambda e: np.arange(lengths[e]), lambda order: order + 1)
+    assert [plan.count_earlier_batches(e) for e in range(4)] == [0, 5, 8, 12]
+    assert plan.count_steps(3, 1, -1) == 12
+    assert plan.count_steps(3, 2, -1) == 3 + 2 + 2
+    assert (plan.count_steps(3, 1, 7), plan.count_steps(3, 1, 70)) == (7, 12)
+    fixed = FixedSizePlan(lambda e: np.arange(10), 10, 4)
+    assert [len(b) for b in fixed.make_batches(0)] == [4, 4, 2]
+    assert (
+        fixed.count_earlier_batches(2),
+        fixed.count_steps(3, 2, -1),
+        fixed.count_steps(3, 1, 7),
+    ) == (6, 6, 7)
 
 
 def outcome(folder):
@@ -156,7 +160,7 @@ def broken_at(monkeypatch, steps):
 def test_a_stopped_run_ends_as_an_unbroken_one(words, tmp_path, monkeypatch, more):
     words = [*words, *more, "optimizer.schedule=linear", "tuning.dropout=0.3"]
     plan = build.assemble(compose(words)).datamodule.plan
-    lengths = [plan.length(epoch) for epoch in range(3)]
+    lengths = [plan.count_batches(epoch) for epoch in range(3)]
     with monkeypatch.context() as patch:
         epochs = broken_at(patch, set())
         assert main([*words, f"output={tmp_path / 'straight'}"]) == 0
@@ -165,7 +169,7 @@ def test_a_stopped_run_ends_as_an_unbroken_one(words, tmp_path, monkeypatch, mor
     if not any("max_steps" in word for word in more):
         assert [epochs.count(epoch) for epoch in range(3)] == lengths
         # The schedule ends with the training: the last step has the last rate above zero.
-        steps = plan.steps(3, 3 if more else 1, -1)
+        steps = plan.count_steps(3, 3 if more else 1, -1)
         rates = [float(row["lr/tuned"]) for row in expected[0] if row.get("lr/tuned")]
         assert len(rates) == steps
         assert 0 < rates[-1] < 2.5 * 0.01 / steps

@@ -49,7 +49,7 @@ SIZES = np.arange(10)
     ],
 )
 def test_a_case_sees_the_last_liked_events_before_its_target(examples, role, want):
-    batch = examples.batch(examples.case_rows(examples.cases(role)), SIZES)
+    batch = examples.batch(examples.make_case_rows(examples.cases(role)), SIZES)
     assert read(examples, batch) == want
     plan = batch.plan.items.tolist()
     assert len(plan) == len(set(plan))
@@ -63,13 +63,13 @@ def test_a_case_sees_the_last_liked_events_before_its_target(examples, role, wan
 
 def test_last_trains_on_the_last_training_event_and_needs_one_before_it(examples):
     at = examples.epoch("last", 1, seed=0, epoch=0)
-    batch = examples.batch(examples.train_rows("last", at), SIZES)
+    batch = examples.batch(examples.make_train_rows("last", at), SIZES)
     assert read(examples, batch) == [(0, [0, 1], 2), (2, [7], 8)]
 
 
 def test_all_trains_on_every_position_of_the_window(examples):
     at = examples.epoch("all", 1, seed=0, epoch=0)
-    batch = examples.batch(examples.train_rows("all", at), SIZES)
+    batch = examples.batch(examples.make_train_rows("all", at), SIZES)
     assert read(examples, batch) == [(0, [0], 1), (0, [0, 1], 2), (2, [7], 8)]
     assert len(batch.users) == 2
 
@@ -78,7 +78,7 @@ def test_random_draws_training_targets_only_and_differs_by_epoch(examples):
     seen = set()
     for epoch in range(20):
         at = examples.epoch("random", 2, seed=0, epoch=epoch)
-        found = read(examples, examples.batch(examples.train_rows("random", at), SIZES))
+        found = read(examples, examples.batch(examples.make_train_rows("random", at), SIZES))
         assert len(found) == 4
         seen |= {(user, target) for user, _, target in found}
     assert seen == {(0, 1), (0, 2), (2, 8)}
@@ -86,11 +86,11 @@ def test_random_draws_training_targets_only_and_differs_by_epoch(examples):
 
 def test_negatives_were_seen_in_training_and_do_not_depend_on_the_batch(examples):
     at = examples.epoch("random", 3, seed=0, epoch=0)
-    rows = examples.train_rows("random", at)
+    rows = examples.make_train_rows("random", at)
     drawn = examples.negatives(rows, 50, "uniform", seed=1, epoch=2)
     assert set(np.unique(drawn)) <= {-1, 0, 1, 2, 5, 7, 8}
     assert not (drawn == rows.candidates).any()
-    one = examples.negatives(examples.train_rows("random", at[2:3]), 50, "uniform", 1, 2)
+    one = examples.negatives(examples.make_train_rows("random", at[2:3]), 50, "uniform", 1, 2)
     assert (one[0] == drawn[2]).all()
     batch = examples.batch(rows, SIZES, drawn)
     back = np.where(batch.candidates >= 0, batch.plan.items[batch.candidates], -1)
@@ -98,7 +98,7 @@ def test_negatives_were_seen_in_training_and_do_not_depend_on_the_batch(examples
 
 
 def test_train_counts_leave_out_held_out_and_disliked_events(examples):
-    assert examples.train_counts().tolist() == [1, 1, 1, 0, 0, 1, 0, 1, 1, 0]
+    assert examples.count_train_items().tolist() == [1, 1, 1, 0, 0, 1, 0, 1, 1, 0]
 
 
 def test_a_label_list_holds_what_was_held_out_with_its_labels():
@@ -113,13 +113,13 @@ def test_a_label_list_holds_what_was_held_out_with_its_labels():
         notes=(),
     )
     examples = Examples(split, items=7, max_history=5, targets="labelled")
-    lists = examples.label_lists(TEST)
+    lists = examples.make_label_lists(TEST)
     assert lists.candidates.tolist() == [[2, 3], [5, 6]]
     assert lists.labels.tolist() == [[1, 0], [1, 0]]
-    batch = examples.batch(examples.list_rows(lists), SIZES)
+    batch = examples.make_batch(examples.make_list_rows(lists), SIZES)
     assert batch.query.tolist() == [[0, 1], [1, 0]]
-    train = examples.epoch("random", 40, 0, 0)
-    batch = examples.batch(examples.train_rows("random", np.unique(train)), SIZES)
+    train = examples.sample_epoch("random", 40, 0, 0)
+    batch = examples.make_batch(examples.make_train_rows("random", np.unique(train)), SIZES)
     pairs = zip(batch.plan.items[batch.candidates[:, 0]], batch.weight[:, 0], strict=True)
     assert {(int(i), float(w)) for i, w in pairs} == {(0, 3), (1, 0), (4, 0)}
 
@@ -127,8 +127,10 @@ def test_a_label_list_holds_what_was_held_out_with_its_labels():
 def test_a_sample_of_users_or_cases_is_the_same_each_time(examples):
     few = Examples(examples.split, items=10, max_history=2, train_users=1, seed=5)
     again = Examples(examples.split, items=10, max_history=2, train_users=1, seed=5)
-    assert len(few.epoch("last", 1, 0, 0)) == 1
-    assert few.epoch("last", 1, 0, 0).tolist() == again.epoch("last", 1, 0, 0).tolist()
+    assert len(few.sample_epoch("last", 1, 0, 0)) == 1
+    assert (
+        few.sample_epoch("last", 1, 0, 0).tolist() == again.sample_epoch("last", 1, 0, 0).tolist()
+    )
     some = examples.cases(TEST, limit=2, seed=1)
     assert len(some) == 2
     assert set(some) <= set(examples.cases(TEST))
@@ -141,7 +143,7 @@ def test_runs_of_several_seeds_see_the_same_samples(shop_words):
     def seen(*more):
         made = build.assemble(compose([*words, *more]))
         cases = torch.cat([b.case for b in made.datamodule.test_dataloader()])
-        trained = made.examples.epoch("last", 1, 0, 0).tolist()
+        trained = made.examples.sample_epoch("last", 1, 0, 0).tolist()
         return sorted(trained), sorted(cases[cases >= 0].tolist())
 
     first = seen("seed=0")

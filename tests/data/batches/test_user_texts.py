@@ -5,7 +5,7 @@ import itertools
 import polars as pl
 import pytest
 
-from recsys.data.readers.templates import fill
+from recsys.data.readers.templates import fill_template
 from recsys.data.sources import amazon, jsonl
 
 AMAZON = "{title}. {brand}. {categories}. {features} {description}"
@@ -13,7 +13,7 @@ AMAZON = "{title}. {brand}. {categories}. {features} {description}"
 
 def filled(template, **values):
     frame = pl.DataFrame({n: [v] for n, v in values.items()}, dict.fromkeys(values, pl.String))
-    return fill(frame, template)[0]
+    return fill_template(frame, template)[0]
 
 
 def test_the_stops_of_missing_fields_go_in_every_combination():

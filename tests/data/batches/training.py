@@ -3,8 +3,8 @@
 import numpy as np
 
 from recsys.data.batches.examples import Examples
-from recsys.data.batches.hard_negatives import HardExamples
-from recsys.data.batches.impressions import ShownExamples
+from recsys.data.batches.hard_negatives import HardNegativeExamples
+from recsys.data.batches.impressions import ImpressionExamples
 from recsys.data.splits import methods
 from recsys.errors import ConfigError
 
@@ -21,24 +21,24 @@ def allowed(tables, default):
 
 def split_by(tables, method):
     positive = 1 if "impression" in tables.interactions.columns else None
-    return methods.make(tables, method, positive_from=positive)
+    return methods.make_split(tables, method, positive_from=positive)
 
 
 def kinds(tables, split, profile_events=0):
     """Examples of every kind that the data and its split allow, by name."""
     size = tables.items.height
     out = {"plain": Examples(split, size, 20, profile_events=profile_events)}
-    hard = HardExamples(split, size, 20, profile_events=profile_events, share=0.5)
-    asked = hard.asked("random")
-    query, item = hard.forbidden(asked)
+    hard = HardNegativeExamples(split, size, 20, profile_events=profile_events, share=0.5)
+    asked = hard.list_target_events("random")
+    query, item = hard.list_excluded_items(asked)
     able = np.ones((len(asked), size), dtype=bool)
     able[query, item] = False
     # What a miner that likes the items in their order would find.
-    hard.take(asked, np.where(able, np.arange(size), -1)[:, ::-1].astype(np.int32))
+    hard.set_hard_negatives(asked, np.where(able, np.arange(size), -1)[:, ::-1].astype(np.int32))
     out["hard"] = hard
     if split.shown is not None:
         try:
-            out["shown"] = ShownExamples(split, size, 20, profile_events=profile_events)
+            out["shown"] = ImpressionExamples(split, size, 20, profile_events=profile_events)
         except ConfigError:
             assert split.name.startswith("leave_one_out")  # which cuts impressions
     return out
@@ -53,17 +53,17 @@ def trained(tables, split, profile_events=0, draws=True):
     ids, users = (np.array([*tables[key], "-"]) for tables, key in _ids(tables))
     out = {}
     for kind, examples in kinds(tables, split, profile_events).items():
-        counts = examples.train_counts()
+        counts = examples.count_train_items()
         out[kind, "counts"] = {ids[row]: int(counts[row]) for row in np.flatnonzero(counts)}
-        who, what = examples.train_pairs()
+        who, what = examples.get_train_pairs()
         out[kind, "pairs"] = list(zip(users[who].tolist(), ids[what].tolist(), strict=True))
-        out[kind, "weights"] = examples.train_weights().tolist()
+        out[kind, "weights"] = examples.get_train_weights().tolist()
         for name in ("uniform", "frequency"):
-            out[kind, name] = sorted(ids[examples.pool(name)].tolist())
+            out[kind, name] = sorted(ids[examples.get_pool(name)].tolist())
         for queries in QUERIES:
             for epoch in range(3):
                 at = examples.epoch(queries, 3, seed=0, epoch=epoch)
-                rows = examples.train_rows(queries, at)
+                rows = examples.make_train_rows(queries, at)
                 drawn = examples.negatives(rows, 4, "uniform", seed=0, epoch=epoch)
                 sizes = np.ones(tables.items.height, dtype=np.int64)
                 batch = examples.batch(rows, sizes, drawn if draws else None)

@@ -7,7 +7,7 @@ import pytest
 from recsys.config.compose import compose_data
 from recsys.data import prepare
 from recsys.data.__main__ import main
-from recsys.data.splits.methods import TEST, TRAIN, VAL, leave_one_out, make, random_one_out
+from recsys.data.splits.methods import TEST, TRAIN, VAL, leave_one_out, make_split, split_at_random
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
 
@@ -34,8 +34,8 @@ def jokes(ordered=True, rated=False):
 @pytest.mark.parametrize("positive_from", [None, 4.0])
 def test_one_event_of_each_user_is_drawn_and_the_rest_is_its_history(positive_from):
     tables = jokes(rated=True)
-    split = random_one_out(tables, positive_from, seed=3)
-    user, names = split.user(), tables.items["item"].to_list()
+    split = split_at_random(tables, positive_from, seed=3)
+    user, names = split.compute_user_rows(), tables.items["item"].to_list()
     given = tables.interactions
     for field, want in (
         ("user", [f"u{u}" for u in user]),
@@ -46,13 +46,13 @@ def test_one_event_of_each_user_is_drawn_and_the_rest_is_its_history(positive_fr
     assert np.array_equal(split.label, liked[split.row])
     able = np.bincount(user[split.label > 0], minlength=USERS) >= 3
     for role in (VAL, TEST):
-        assert np.bincount(user[split.cases(role)], minlength=USERS).tolist() == able.tolist()
-    for case in split.cases(TEST):
-        before = split.history(int(case))
+        assert np.bincount(user[split.list_cases(role)], minlength=USERS).tolist() == able.tolist()
+    for case in split.list_cases(TEST):
+        before = split.slice_history(int(case))
         assert (before.start, before.stop) == (split.offsets[user[case]], case)
         assert TEST not in split.role[before]
-    for case in split.cases(TRAIN):
-        assert (split.role[split.history(int(case))] == TRAIN).all()
+    for case in split.list_cases(TRAIN):
+        assert (split.role[split.slice_history(int(case))] == TRAIN).all()
     assert split.time is None
     assert split.windows is None
 
@@ -61,18 +61,20 @@ def test_targets_are_uniform_where_the_file_is_sorted_by_item():
     """The last in the file is a late item; one at random is any of them."""
     tables = jokes()
     late = leave_one_out(tables)
-    assert late.item[late.cases(TEST)].mean() > 34
-    even = random_one_out(tables)
+    assert late.item[late.list_cases(TEST)].mean() > 34
+    even = split_at_random(tables)
     for role in (VAL, TEST):
-        mean = even.item[even.cases(role)].mean()
+        mean = even.item[even.list_cases(role)].mean()
         assert abs(mean - (ITEMS - 1) / 2) < 4 * 11.5 / USERS**0.5
-    queries = even.item[np.unique(even.user(), return_index=True)[1]]  # first of each history
+    queries = even.item[
+        np.unique(even.compute_user_rows(), return_index=True)[1]
+    ]  # first of each history
     assert abs(queries.mean() - (ITEMS - 1) / 2) < 4 * 11.5 / USERS**0.5
 
 
 def test_the_seed_of_the_sample_decides_and_nothing_else():
     tables = jokes()
-    one, same, other = (make(tables, "random", seed=seed) for seed in (1, 1, 2))
+    one, same, other = (make_split(tables, "random", seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(one.row, same.row)
     assert not np.array_equal(one.row, other.row)
     assert one.name == "random(positive_from=None, seed=1)"
@@ -81,7 +83,7 @@ def test_the_seed_of_the_sample_decides_and_nothing_else():
 def test_times_play_no_part_in_a_random_split():
     tables = jokes()
     timed = tables.interactions.with_columns(time=pl.int_range(pl.len(), dtype=pl.Int64))
-    with_times = random_one_out(Tables(timed, tables.items, tables.users))
+    with_times = split_at_random(Tables(timed, tables.items, tables.users))
     assert with_times.time is None
     assert "nothing can be said about time" in " ".join(with_times.notes)
 
@@ -90,7 +92,7 @@ def test_what_belongs_together_in_time_is_refused():
     tables = jokes()
     events = tables.interactions.with_columns(basket=pl.lit("b"))
     with pytest.raises(ConfigError, match=r"data.split=random .* 'basket'"):
-        random_one_out(Tables(events, tables.items, tables.users))
+        split_at_random(Tables(events, tables.items, tables.users))
 
 
 @pytest.mark.parametrize(
@@ -128,5 +130,5 @@ def test_the_command_and_a_run_say_so(words, capsys):
     run = compose_data(
         ["data.source=tables", *(f"data.source.{w}" for w in words), "data.split=random"]
     )
-    _, split = prepare.prepare(run.data)
+    _, split = prepare.prepare_data(run.data)
     assert any(note.startswith("random: ") for note in split.notes)

@@ -7,8 +7,8 @@ import pytest
 from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.batches.examples import TEST
-from recsys.data.columns.words import words
-from recsys.evaluation.beyond_accuracy import text_vectors
+from recsys.data.columns.words import split_words
+from recsys.evaluation.beyond_accuracy import compute_text_vectors
 
 LATIN = [
     "the 3rd lamp_shade, 24w (e27) — crème brûlée",
@@ -21,7 +21,7 @@ LATIN = [
 
 @pytest.mark.parametrize("text", LATIN)
 def test_scripts_with_blanks_have_the_words_they_always_had(text):
-    assert words(text) == re.findall(r"\w+", text)
+    assert split_words(text) == re.findall(r"\w+", text)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_scripts_with_blanks_have_the_words_they_always_had(text):
     ],
 )
 def test_pieces_stand_for_words_where_no_blanks_do(text, want):
-    assert words(text) == want.split()
+    assert split_words(text) == want.split()
 
 
 COLOURS = ["紅色", "藍色", "綠色", "黑色", "白色", "棕色"]
@@ -64,10 +64,10 @@ def test_chinese_titles_tell_what_comes_next(chinese):
     """Users have four of their colour's five things, so that the target is the fifth."""
     chinese = [w for w in chinese if not w.startswith(("trainer.", "optimizer.", "encoder."))]
     made = build.assemble(compose([*chinese, "architecture=tfidf"]))
-    found = made.recommender.evaluate(made.datamodule.cases(TEST))
+    found = made.recommender.evaluate(made.datamodule.make_case_loader(TEST))
     assert found["hr@10"] == 1.0
     assert found["mrr"] > 0.9
-    vectors = text_vectors([*made.parts.texts])
+    vectors = compute_text_vectors([*made.parts.texts])
     assert (vectors[0] @ vectors[1].T).sum() > 2 * (vectors[0] @ vectors[6].T).sum() > 0
 
 
@@ -82,7 +82,7 @@ def test_lists_and_hard_negatives_follow_the_pieces(chinese):
     alike = (ranked.candidates // 5 == colour[:, None]).sum(1)
     assert alike.min() >= 2
     for event, row in zip(made.examples._at, made.examples._hard, strict=True):
-        user = made.split.user()[event]
+        user = made.split.compute_user_rows()[event]
         had = made.split.item[made.split.offsets[user] : event]
         # Of one colour with what was had, or the same thing: a whole title has nothing in common.
         assert row[0] // 5 in had // 5 or row[0] % 5 in had % 5

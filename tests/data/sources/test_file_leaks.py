@@ -13,8 +13,8 @@ import pytest
 
 from recsys.data import sources
 from recsys.data.batches.examples import TRAIN
-from recsys.data.reviews import with_reviews
-from recsys.data.splits.methods import TEST, everything
+from recsys.data.reviews import add_reviews
+from recsys.data.splits.methods import TEST, collect_events
 from tests.data.batches.training import allowed, split_by, trained
 from tests.data.samples import MAKERS, USERS, Story, make
 
@@ -52,7 +52,7 @@ def learned(tables, split, draws):
     train = np.unique(split.user()[split.role == TRAIN]).tolist()
     out["users"] = tables.users[train].select("user", "text").rows()
     if "review" in tables.interactions.columns:
-        read = with_reviews(tables, split, READ)
+        read = add_reviews(tables, split, READ)
         out["readers"] = read.users[train].select("user", "text").rows()
         out["read"] = trained(read, split, READ, draws=draws)
     return out
@@ -91,8 +91,8 @@ def test_other_files_of_the_held_out_change_nothing_in_training(source, tmp_path
 
 def cut(tables, like, train):
     """A split in which the first events of each user train, as many as in another."""
-    split = everything(tables)
-    user = split.user()
+    split = collect_events(tables)
+    user = split.compute_user_rows()
     place = np.arange(len(user)) - split.offsets[user]
     size = np.array([train[number(name)] for name in tables.users["user"]])
     role = np.where(place < size[user], TRAIN, TEST).astype(np.int8)

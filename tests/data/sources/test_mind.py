@@ -11,13 +11,13 @@ import pytest
 from recsys.data import describe
 from recsys.data.batches import impressions as shown
 from recsys.data.batches.examples import TEST, TRAIN
-from recsys.data.batches.impressions import ShownExamples, impression_lists
-from recsys.data.columns.id_lookup import Codes
+from recsys.data.batches.impressions import ImpressionExamples, make_impression_lists
+from recsys.data.columns.id_lookup import IdLookup
 from recsys.data.readers import mind_behaviors, mind_events
 from recsys.data.sources import mind
 from recsys.data.splits import baskets, methods
-from recsys.data.splits.history import Past
-from recsys.data.tables import IdMap, Tables, fingerprint
+from recsys.data.splits.history import CaseHistories
+from recsys.data.tables import IdMap, Tables, compute_fingerprint
 from recsys.errors import ConfigError, DataError
 
 PARTS = {"train": "MINDlarge_train", "val": "MINDlarge_dev", "test": "MINDlarge_test"}
@@ -103,7 +103,7 @@ def test_events_are_those_of_reading_line_by_line(seed, need_history, tmp_path, 
     users = list(dict.fromkeys(found.interactions["user"]))
     assert found.users["user"].to_list() == users
     monkeypatch.setattr(mind_events, "_PIECE", 3)
-    assert fingerprint(mind.load(config)) == fingerprint(found)
+    assert compute_fingerprint(mind.load(config)) == compute_fingerprint(found)
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 1000])
@@ -112,7 +112,7 @@ def test_blocks_of_any_size_give_what_one_block_gives(form, size, tmp_path):
     make(tmp_path)
     files = {part: tmp_path / name / "behaviors.tsv" for part, name in PARTS.items()}
     known = pl.Series([f"N{n}" for n in range(9)])
-    want = mind_behaviors.read(files, known)
+    want = mind_behaviors.read_behaviors(files, known)
     assert want.frame.height == 60
     assert want.unlabelled == 20
     for part, path in files.items():
@@ -127,7 +127,7 @@ def test_blocks_of_any_size_give_what_one_block_gives(form, size, tmp_path):
             "blanks": raw.replace(b" N", b"  N").replace(b"\tN", b"\t N"),
         }
         files[part].write_bytes(change.get(form, raw))
-    found = mind_behaviors.read(files, known, size)
+    found = mind_behaviors.read_behaviors(files, known, size)
     assert found.frame.equals(want.frame)
     for name in ("told", "shown", "clicked"):
         np.testing.assert_array_equal(getattr(found, name), getattr(want, name))
@@ -137,7 +137,7 @@ def test_blocks_of_any_size_give_what_one_block_gives(form, size, tmp_path):
 def test_a_block_holds_little_more_than_it_may(tmp_path):
     rows = make(tmp_path)["train"]
     longest = max(len("\t".join(row)) + 1 for row in rows)
-    found = list(mind_behaviors._blocks(tmp_path / PARTS["train"] / "behaviors.tsv", 300))
+    found = list(mind_behaviors._read_blocks(tmp_path / PARTS["train"] / "behaviors.tsv", 300))
     assert len(found) > 5
     assert max(len(lines) for lines, _ in found) < 300 + longest
     assert [before for _, before in found] == [
@@ -164,7 +164,7 @@ def test_a_damaged_line_is_named_by_file_and_number(line, sentence, size, tmp_pa
     rows = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*rows[:30], line, *rows[30:]]))
     with pytest.raises(DataError, match=sentence) as caught:
-        mind_behaviors.read({"train": path}, pl.Series(["N1"]), size)
+        mind_behaviors.read_behaviors({"train": path}, pl.Series(["N1"]), size)
     assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -173,11 +173,11 @@ def test_an_empty_or_torn_file_is_named(tmp_path):
     path = tmp_path / "behaviors.tsv"
     path.write_bytes(b"\n\n")
     with pytest.raises(DataError, match=r"behaviors\.tsv is empty; fetch it again"):
-        mind_behaviors.read({"train": path}, known)
+        mind_behaviors.read_behaviors({"train": path}, known)
     torn = tmp_path / "behaviors.tsv.gz"
     torn.write_bytes(gzip.compress(b"1\tU1\t11/12/2019 1:00:00 PM\tN1\tN1-1\n" * 99)[:-9])
     with pytest.raises(DataError, match=r"behaviors\.tsv\.gz cannot be read"):
-        mind_behaviors.read({"train": torn}, known)
+        mind_behaviors.read_behaviors({"train": torn}, known)
 
 
 def test_an_enumeration_has_the_fingerprint_of_its_texts(tmp_path):
@@ -185,9 +185,13 @@ def test_an_enumeration_has_the_fingerprint_of_its_texts(tmp_path):
     found = mind.load(mind.Config(str(tmp_path)))
     assert isinstance(found.interactions["split"].dtype, pl.Enum)
     plain = found.interactions.with_columns(pl.col("split").cast(pl.String))
-    assert fingerprint(Tables(plain, found.items, found.users)) == fingerprint(found)
+    assert compute_fingerprint(Tables(plain, found.items, found.users)) == compute_fingerprint(
+        found
+    )
     other = plain.with_columns(pl.lit("train").alias("split"))
-    assert fingerprint(Tables(other, found.items, found.users)) != fingerprint(found)
+    assert compute_fingerprint(Tables(other, found.items, found.users)) != compute_fingerprint(
+        found
+    )
 
 
 def test_codes_are_places_in_the_list(monkeypatch):
@@ -195,16 +199,16 @@ def test_codes_are_places_in_the_list(monkeypatch):
     ids = [f"{'long name ' * int(rng.integers(3))}{n}" for n in rng.permutation(500)]
     names = [*rng.choice(ids, 700).tolist(), "", "none", None, *ids]
     want = [ids.index(n) if n in ids else -1 for n in names]
-    codes = Codes(pl.Series(ids))
-    assert codes.of(pl.Series(names)).tolist() == want
+    codes = IdLookup(pl.Series(ids))
+    assert codes.find_rows(pl.Series(names)).tolist() == want
     monkeypatch.setattr("recsys.data.columns.id_lookup._PIECE", 13)
-    assert codes.of(pl.Series(names)).tolist() == want
-    assert Codes(pl.Series([], dtype=pl.String)).of(pl.Series(["a"])).tolist() == [-1]
-    assert not len(codes.of(pl.Series([], dtype=pl.String)))
+    assert codes.find_rows(pl.Series(names)).tolist() == want
+    assert IdLookup(pl.Series([], dtype=pl.String)).find_rows(pl.Series(["a"])).tolist() == [-1]
+    assert not len(codes.find_rows(pl.Series([], dtype=pl.String)))
     with pytest.raises(ValueError, match="given twice"):
-        Codes(pl.Series(["a", "b", "a"]))
+        IdLookup(pl.Series(["a", "b", "a"]))
     with pytest.raises(DataError, match="No item has the id 'x'"):
-        IdMap(["a", "b"], "item").rows(pl.Series(["b", "x", "y"]))
+        IdMap(["a", "b"], "item").get_rows(pl.Series(["b", "x", "y"]))
 
 
 def test_two_ids_with_one_hash_are_parted_by_another_seed(monkeypatch):
@@ -214,7 +218,11 @@ def test_two_ids_with_one_hash_are_parted_by_another_seed(monkeypatch):
         return hashed(self, seed) if seed else pl.Series([7] * len(self), dtype=pl.UInt64)
 
     monkeypatch.setattr(pl.Series, "hash", alike)
-    assert Codes(pl.Series(["a", "b"])).of(pl.Series(["b", "c", "a"])).tolist() == [1, -1, 0]
+    assert IdLookup(pl.Series(["a", "b"])).find_rows(pl.Series(["b", "c", "a"])).tolist() == [
+        1,
+        -1,
+        0,
+    ]
 
 
 def drawn(seed, torn=0.0):
@@ -244,39 +252,41 @@ def test_an_impression_is_known_by_its_first_event(seed, piece, monkeypatch):
     """Among events that are torn apart too: the first of the same user and name."""
     monkeypatch.setattr(baskets, "_PIECE", piece)
     found = drawn(seed, torn=0.3)
-    made = methods.given(found, "split", positive_from=1)
+    made = methods.split_by_column(found, "split", positive_from=1)
     names = found.interactions["impression"][made.row].to_list()
     first: dict[tuple[int, str], int] = {}
     want = [
         -1 if name is None else first.setdefault((user, name), event)
-        for event, (user, name) in enumerate(zip(made.user().tolist(), names, strict=True))
+        for event, (user, name) in enumerate(
+            zip(made.compute_user_rows().tolist(), names, strict=True)
+        )
     ]
     assert made.shown.tolist() == want
     inside = [e for e in range(len(want)) if want[e] >= 0]
     apart = [e for e in inside if any(want[f] != want[e] for f in range(want[e], e))]
     assert apart
     with pytest.raises(DataError, match=f"event {apart[0]} of the sorted events"):
-        impression_lists(made, TEST)
+        make_impression_lists(made, TEST)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_lists_and_negatives_are_those_of_a_search_through_all_events(seed):
-    made = methods.given(drawn(seed), "split", positive_from=1)
+    made = methods.split_by_column(drawn(seed), "split", positive_from=1)
     groups = {
         first: np.flatnonzero(made.shown == first)
         for first in np.unique(made.shown[(made.role == TEST) & (made.shown >= 0)]).tolist()
     }
     able = {f: e for f, e in groups.items() if 0 < made.label[e].sum() < len(e)}
-    lists = impression_lists(made, TEST)
+    lists = make_impression_lists(made, TEST)
     assert lists.at.tolist() == list(able)
     for row, events in enumerate(able.values()):
         pad = lists.candidates.shape[1] - len(events)
         assert lists.candidates[row].tolist() == [*made.item[events].tolist(), *[-1] * pad]
         assert lists.labels[row].tolist() == [*made.label[events].tolist(), *[0] * pad]
-    assert shown.left_out(made, TEST).impressions == len(groups)
-    examples = ShownExamples(made, 9, max_history=5)
-    rows = examples.train_rows("all", examples.epoch("all", 1, 0, 0))
-    negatives = examples.negatives(rows, 9, "uniform", 0, 0)
+    assert shown.count_impressions(made, TEST).impressions == len(groups)
+    examples = ImpressionExamples(made, 9, max_history=5)
+    rows = examples.make_train_rows("all", examples.sample_epoch("all", 1, 0, 0))
+    negatives = examples.sample_negatives(rows, 9, "uniform", 0, 0)
     liked = np.flatnonzero(made.label > 0)
     for query, place in enumerate(rows.start[rows.row] + rows.prefix):
         events = np.flatnonzero(made.shown == made.shown[liked[place]])
@@ -293,27 +303,27 @@ def test_a_split_that_cuts_an_impression_is_told_by_its_first_event():
         pl.lit("u0").alias("user"), pl.lit(5).alias("time"), pl.lit("1").alias("impression")
     )
     tables = Tables(frame.with_columns(role.alias("split")), found.items, found.users)
-    made = methods.given(tables, "split")
+    made = methods.split_by_column(tables, "split")
     with pytest.raises(ConfigError, match=r"event 3 of the sorted events"):
-        impression_lists(made, TEST)
+        make_impression_lists(made, TEST)
 
 
 def test_what_was_before_is_that_of_a_search_through_all_events(monkeypatch):
-    made = methods.given(drawn(1), "split", positive_from=1)
-    past, user = Past(made), made.user()
+    made = methods.split_by_column(drawn(1), "split", positive_from=1)
+    past, user = CaseHistories(made), made.compute_user_rows()
     cases = np.flatnonzero(made.label > 0)
     want = []
     for case in cases.tolist():
         end = case if made.shown[case] < 0 else int(made.shown[case])
         own = [e for e in range(end) if user[e] == user[case] and made.label[e] > 0]
         want.append(made.item[own].tolist())
-    owner, items = past.items(cases)
+    owner, items = past.list_items(cases)
     assert [items[owner == q].tolist() for q in range(len(cases))] == want
-    assert past.lengths(cases).tolist() == [len(w) for w in want]
+    assert past.count_events(cases).tolist() == [len(w) for w in want]
     trains = set(user[(made.label > 0) & (made.role == TRAIN)].tolist())
-    assert past.cold(cases).tolist() == [u not in trains for u in user[cases].tolist()]
+    assert past.is_cold(cases).tolist() == [u not in trains for u in user[cases].tolist()]
     pairs = list(zip(user.tolist(), made.item.tolist(), strict=True))
     again = [pair in pairs[:n] for n, pair in enumerate(pairs)]
-    assert describe.repeated(made, 9).tolist() == again
+    assert describe.find_repeats(made, 9).tolist() == again
     monkeypatch.setattr(describe, "_EVENTS", 1)
-    assert describe.repeated(made, 9).tolist() == again
+    assert describe.find_repeats(made, 9).tolist() == again

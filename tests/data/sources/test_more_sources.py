@@ -9,7 +9,7 @@ import pytest
 
 from recsys.config.compose import compose, compose_data
 from recsys.data import filters, prepare
-from recsys.data.readers.jsonl import number, records, text
+from recsys.data.readers.jsonl import make_number_column, make_text_column, read_records
 from recsys.data.sources import (
     amazon,
     goodreads,
@@ -23,9 +23,9 @@ from recsys.data.sources import (
     tables,
 )
 from recsys.data.splits import methods
-from recsys.data.tables import Tables, fingerprint
+from recsys.data.tables import Tables, compute_fingerprint
 from recsys.errors import ConfigError, DataError
-from recsys.metrics.beyond_accuracy import categories
+from recsys.metrics.beyond_accuracy import parse_categories
 from tests.data.samples import DAY, EACH, ITEMS, MAKERS, USERS, events, make
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,7 +79,7 @@ def test_amazon_editions_agree(year, tmp_path):
 def test_genres_are_categories_and_not_their_combinations(name, tmp_path):
     module, config = make(name, tmp_path)
     items = module.load(config).items
-    assert {kind for each in categories(items["genres"]) for kind in each} == {"Drama", "War"}
+    assert {kind for each in parse_categories(items["genres"]) for kind in each} == {"Drama", "War"}
     assert items["text"][1].endswith("(2001). Drama, War")
 
 
@@ -92,7 +92,7 @@ def test_reviews_are_kept_where_something_reads_them(asked, kept, tmp_path):
     config = make("amazon_2018", tmp_path)[1]
     words = ["data.source=amazon", f"data.source.path={config.path}"]
     run = compose_data([*words, *(f"data.{word}" for word in asked)])
-    assert ("review" in prepare.tables(run.data).interactions.columns) == kept
+    assert ("review" in prepare.load_tables(run.data).interactions.columns) == kept
     assert compose([*words, *(f"data.{word}" for word in asked)]).data.source == run.data.source
 
 
@@ -162,7 +162,7 @@ def test_histories_become_events_before_what_tells_of_them(tmp_path):
     (tmp_path / "MINDlarge_test").rmdir()
     (tmp_path / "y" / "MINDlarge_test").rename(tmp_path / "MINDlarge_test")
     found = mind.load(mind.Config(str(tmp_path), held_out=0.5))
-    made = methods.make(found, "given", positive_from=1)
+    made = methods.make_split(found, "given", positive_from=1)
     rows = found.interactions[made.row].select("item", "rating", "impression", "split").rows()
     assert rows == [
         ("A", 1, None, "train"),
@@ -189,9 +189,9 @@ def test_clicks_must_be_told_from_what_was_shown(tmp_path):
     config = make("mind", tmp_path)[1]
     run = compose_data(["data.source=mind", f"data.source.path={config.path}"])
     with pytest.raises(ConfigError, match=r"set data\.positive_from=1"):
-        prepare.prepare(run.data)
+        prepare.prepare_data(run.data)
     run.data.positive_from = 1
-    made = prepare.prepare(run.data)[1]
+    made = prepare.prepare_data(run.data)[1]
     assert made.name == "given(split, positive_from=1)"
     assert any("dev is the test part" in note for note in made.notes)
 
@@ -212,23 +212,23 @@ def test_real_mind_sample():
     assert shown["user"].n_unique() == 2355
     assert int(shown["rating"].sum()) == 3386
     assert shown.height - int(shown["rating"].sum()) == 70998
-    assert methods.make(found, "given", positive_from=1).cases(2).size > 0
+    assert methods.make_split(found, "given", positive_from=1).list_cases(2).size > 0
 
 
 def test_real_movietweetings():
     found = movietweetings.load(movietweetings.Config(real("movietweetings")))
     assert counts(found) == (16554, 10506, 100000)
-    assert len({kind for each in categories(found.items["genres"]) for kind in each}) == 25
-    assert counts(filters.apply(found, k_core=5)) == (4333, 2414, 68055)
+    assert len({kind for each in parse_categories(found.items["genres"]) for kind in each}) == 25
+    assert counts(filters.filter_tables(found, k_core=5)) == (4333, 2414, 68055)
 
 
 def test_real_online_retail():
     config = online_retail.Config(real("online-retail"), codes="all")
     found = online_retail.load(config)
-    once = filters.apply(found, repeats="first")
+    once = filters.filter_tables(found, repeats="first")
     assert (once.users.height, once.items.height) == (4339, 3665)
     assert once.interactions.height == 266802
-    assert counts(filters.apply(once, k_core=5)) == (4078, 3149, 265082)
+    assert counts(filters.filter_tables(once, k_core=5)) == (4078, 3149, 265082)
 
 
 def test_real_amazon():
@@ -265,9 +265,11 @@ def test_a_missing_folder_says_what_to_fetch_and_where_to_put_it(module, tmp_pat
 def test_bad_lines_are_named(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"a": 1}\n\n{"a": }\n')
     with pytest.raises(DataError, match="line 3 holds no JSON object"):
-        records(tmp_path / "x.jsonl", {"a": text("a")})
+        read_records(tmp_path / "x.jsonl", {"a": make_text_column("a")})
     (tmp_path / "x.jsonl").write_text("{\"a\": ['x', ['y', 'x']], 'b': u'2'}\n{}\n")
-    found = records(tmp_path / "x.jsonl", {"a": text("c", "a"), "b": number("b")})
+    found = read_records(
+        tmp_path / "x.jsonl", {"a": make_text_column("c", "a"), "b": make_number_column("b")}
+    )
     assert found.rows() == [("x, y", 2.0), (None, None)]
     module, config = make("yelp", tmp_path)
     with pytest.raises(ConfigError, match="no line has the field 'stern'"):
@@ -330,27 +332,27 @@ def small():
 )
 def test_filters_leave_out_what_they_say(options, rows, said):
     found = small()
-    left = filters.apply(found, **options)
+    left = filters.filter_tables(found, **options)
     assert left.interactions.rows() == found.interactions[rows].rows()
     assert any(note.startswith(said) for note in left.notes)
-    assert fingerprint(left) != fingerprint(found)
+    assert compute_fingerprint(left) != compute_fingerprint(found)
 
 
 def test_filters_are_off_by_default():
     found = small()
-    left = filters.apply(found)
-    assert (fingerprint(left), left.notes) == (fingerprint(found), ())
+    left = filters.filter_tables(found)
+    assert (compute_fingerprint(left), left.notes) == (compute_fingerprint(found), ())
     run = compose_data(["data.k_core=null", "data.event_types={}"])
     assert run.data == compose_data([]).data
 
 
 def test_types_weigh_what_they_say_times_the_weight():
-    left = filters.apply(small(), event_types={"buy": 3, "view": 0.5}).interactions
+    left = filters.filter_tables(small(), event_types={"buy": 3, "view": 0.5}).interactions
     assert left["weight"].to_list() == [3, 0.5, 0.5, 0.5, 3, 3]
     twice = small()
     weighed = twice.interactions.with_columns(weight=pl.lit(2.0))
     twice = dataclasses.replace(twice, interactions=weighed)
-    left = filters.apply(twice, event_types={"buy": 3}).interactions
+    left = filters.filter_tables(twice, event_types={"buy": 3}).interactions
     assert left["weight"].to_list() == [6, 6, 6]
 
 
@@ -360,7 +362,7 @@ def test_a_core_is_counted_until_nothing_changes():
     frame = pl.DataFrame({"user": [p[0] for p in pairs], "item": [p[1] for p in pairs]})
     items = pl.DataFrame({"item": list("wxyz"), "text": list("wxyz")})
     users = pl.DataFrame({"user": list("abc"), "text": [""] * 3})
-    left = filters.apply(Tables(frame, items, users), k_core=2)
+    left = filters.filter_tables(Tables(frame, items, users), k_core=2)
     assert left.interactions.rows() == [tuple(p) for p in ("ax", "bx", "bw", "bx", "aw")]
     assert left.items["item"].to_list() == ["w", "x"]
     assert left.users["user"].to_list() == ["a", "b"]
@@ -378,4 +380,4 @@ def test_a_core_is_counted_until_nothing_changes():
 )
 def test_filters_that_cannot_be_are_refused(options, message):
     with pytest.raises((ConfigError, DataError), match=message):
-        filters.apply(small(), **options)
+        filters.filter_tables(small(), **options)

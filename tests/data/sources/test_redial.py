@@ -102,9 +102,11 @@ def test_films_without_a_name_are_left_out_and_counted(tmp_path):
 
 def test_types_and_who_brought_it_up_can_be_chosen_and_weighed(tmp_path):
     found = redial.load(write(tmp_path, INFO, train=[dialogue(n) for n in range(3)]))
-    left = filters.apply(found, event_types={"liked": 1, "unsaid": 0.5}).interactions
+    left = filters.filter_tables(found, event_types={"liked": 1, "unsaid": 0.5}).interactions
     assert left["weight"].to_list() == [1, 0.5, 0.5] * 3
-    left = filters.apply(found, event_column="by", event_types={"recommender": 1}).interactions
+    left = filters.filter_tables(
+        found, event_column="by", event_types={"recommender": 1}
+    ).interactions
     assert left["item"].to_list() == ["9", "6"] * 3
 
 
@@ -114,7 +116,7 @@ def test_a_text_ends_before_the_turn_of_the_first_target(tmp_path):
     words = ["data.source=redial", f"data.source.path={config.path}", "data.split=leave_one_out"]
     ends = {0: 2, 1: 2, 2: 3, 3: 3}
     for count, end in ends.items():
-        tables = prepare.prepare(compose_data([*words, f"data.user_reviews={count}"]).data)[0]
+        tables = prepare.prepare_data(compose_data([*words, f"data.user_reviews={count}"]).data)[0]
         for user, text in tables.users.select("user", "text").rows():
             row = 2 * int(user)
             own = [f"Film 10{(row + n) % 9} (2001)" for n in range(5)]
@@ -128,13 +130,13 @@ def test_a_text_ends_before_the_turn_of_the_first_target(tmp_path):
 
 def test_events_and_text_of_a_held_out_dialogue_are_in_its_part(tmp_path):
     found = redial.load(make("redial", tmp_path)[1])
-    made = methods.make(found, "given")
+    made = methods.make_split(found, "given")
     assert found.interactions.select("user", "split").unique(maintain_order=True).rows() == [
         *((str(n), "train") for n in range(4)),
         ("4", "val"),
         ("5", "test"),
     ]
-    assert len(made.cases(2)) == 5
+    assert len(made.list_cases(2)) == 5
 
 
 def parts_of(found):
@@ -170,7 +172,7 @@ def test_a_seeker_has_all_dialogues_in_their_order(tmp_path):
     assert own["split"].to_list() == ["train"] * 4 + ["val"] + ["test"] * 4
     assert own["review"][4] == "Hi again"
     assert found.users.rows() == [("1", "Hi What do you like?"), ("3", "Hi again")]
-    methods.make(found, "given")
+    methods.make_split(found, "given")
 
 
 def test_dialogues_without_a_film_are_counted(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from recsys.data.batches.examples import Examples
 from recsys.data.sources import rows
 from recsys.data.splits import methods
-from recsys.data.tables import fingerprint
+from recsys.data.tables import compute_fingerprint
 from recsys.errors import ConfigError, DataError
 from tests.data.sources.test_more_sources import real
 
@@ -59,15 +59,15 @@ def test_rows_that_overlap_count_each_event_once(tmp_path):
     for user, item, split in found.interactions.rows():
         got[user].append((item, split))
     assert got == want
-    made = methods.make(found, "given")
-    assert len(made.cases(2)) == sum(row["split"] == "test" for row in table(users))
+    made = methods.make_split(found, "given")
+    assert len(made.list_cases(2)) == sum(row["split"] == "test" for row in table(users))
 
 
 def test_without_training_rows_what_trains_is_what_lies_before_the_first_target(tmp_path):
     users = sequences(1)
     held = table(users, ("val", "test"))
     found = rows.load(write(tmp_path, held))
-    made = methods.make(found, "given")
+    made = methods.make_split(found, "given")
     first = {}
     for row in held:
         first.setdefault(row["user_id"], row["history"])
@@ -76,13 +76,13 @@ def test_without_training_rows_what_trains_is_what_lies_before_the_first_target(
         assert trained.filter(user=user)["item"].to_list() == history
     assert trained.height == sum(map(len, first.values()))
     for role, part in ((1, "val"), (2, "test")):
-        at = made.cases(role)
+        at = made.list_cases(role)
         wanted = [(r["user_id"], r["target"]) for r in held if r["split"] == part]
         events = found.interactions[made.row[at]]
         assert sorted(events.select("user", "item").rows()) == sorted(wanted)
     examples = Examples(made, found.items.height, 20)
-    assert examples.train_counts().sum() == trained.height
-    for event in examples.epoch("random", 5, seed=0, epoch=0):
+    assert examples.count_train_items().sum() == trained.height
+    for event in examples.sample_epoch("random", 5, seed=0, epoch=0):
         assert made.role[event] == 0
     assert any("no training part" in note for note in found.notes)
     alone = sum(len(history) == 1 for history in first.values())
@@ -93,12 +93,12 @@ def test_histories_of_the_cases_are_those_of_the_rows(tmp_path):
     users = sequences(2)
     held = table(users, ("val", "test"))
     found = rows.load(write(tmp_path, held))
-    made = methods.make(found, "given")
+    made = methods.make_split(found, "given")
     names = found.items["item"].to_list()
     asked = [
-        ([names[i] for i in made.item[made.history(at)]][-LONG:], names[made.item[at]])
+        ([names[i] for i in made.item[made.slice_history(at)]][-LONG:], names[made.item[at]])
         for role in (1, 2)
-        for at in made.cases(role)
+        for at in made.list_cases(role)
     ]
     assert sorted(asked) == sorted((r["history"], r["target"]) for r in held)
 
@@ -131,7 +131,7 @@ def test_every_layout_is_the_same_data(kind, tmp_path):
             for r in table(users)
         ]
         config = write(folder, found)
-    assert fingerprint(rows.load(config)) == fingerprint(whole)
+    assert compute_fingerprint(rows.load(config)) == compute_fingerprint(whole)
 
 
 def test_what_only_a_later_history_tells_belongs_to_the_part_reached_by_then(tmp_path):
@@ -223,6 +223,6 @@ def test_real_amazon_office():
     found = rows.load(rows.Config(real("amazon-office")))
     assert (found.users.height, found.items.height) == (3231, 3459)
     assert (found.items["description"].str.len_chars() > 0).sum() >= 3190
-    made = methods.make(found, "given")
-    assert (len(made.cases(1)), len(made.cases(2))) == (4866, 4866)
+    made = methods.make_split(found, "given")
+    assert (len(made.list_cases(1)), len(made.list_cases(2))) == (4866, 4866)
     assert found.interactions.height == 22447

@@ -16,7 +16,7 @@ import pytest
 from recsys.data.sources import movielens, quickstart, sequences, tables
 from recsys.data.splits import methods
 from recsys.errors import ConfigError, DataError
-from recsys.metrics.beyond_accuracy import categories
+from recsys.metrics.beyond_accuracy import parse_categories
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(os.environ.get("RECSYS_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -82,7 +82,7 @@ def test_every_movielens_layout_gives_the_same_tables(tmp_path: Path, kind: str)
         (u, i, float(r), int(t) * 1000) for u, i, r, t in RATINGS
     ]
     # Kinds stay apart in the column, as what counts categories needs them.
-    assert categories(got.items["genres"])[0] == ["Drama", "Musical"]
+    assert parse_categories(got.items["genres"])[0] == ["Drama", "Musical"]
     people = ["", ""] if kind == "latest" else ["24, M, technician", "53, F, other"]
     assert got.users["text"].to_list() == people
 
@@ -114,8 +114,8 @@ def test_real_movielens_100k() -> None:
     # The texts as they were when the column still held commas, and the 19 genres of the README.
     digest = hashlib.sha256("\0".join(got.items["text"]).encode()).hexdigest()
     assert digest.startswith("2b66ac2faf83")
-    assert len({kind for each in categories(got.items["genres"]) for kind in each}) == 19
-    assert len(methods.make(got, movielens.Config.default_split).cases(2)) == 943
+    assert len({kind for each in parse_categories(got.items["genres"]) for kind in each}) == 19
+    assert len(methods.make_split(got, movielens.Config.default_split).list_cases(2)) == 943
 
 
 def test_real_sequences() -> None:
@@ -257,8 +257,10 @@ def test_quickstart_takes_the_official_archive_once(
     calls: list[Path] = []
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(quickstart, "_URL_SHA256", digest)
-    monkeypatch.setattr(quickstart, "_official", lambda aside: (calls.append(aside), made)[1])
-    monkeypatch.setattr(quickstart, "_wheel", no_network)
+    monkeypatch.setattr(
+        quickstart, "_download_archive", lambda aside: (calls.append(aside), made)[1]
+    )
+    monkeypatch.setattr(quickstart, "_download_wheel", no_network)
     first = quickstart.load(quickstart.Config())
     said = capsys.readouterr().out
     second = quickstart.load(quickstart.Config())
@@ -283,9 +285,9 @@ def test_quickstart_falls_back_to_the_wheel_and_says_so(
     monkeypatch.setattr(
         quickstart, "_WHEEL_SHA256", archive(made, "recbole", inside, tmp_path / "s")
     )
-    monkeypatch.setattr(quickstart, "_wheel", lambda aside: made)
+    monkeypatch.setattr(quickstart, "_download_wheel", lambda aside: made)
     other: Any = no_network if broken == "unreachable" else lambda aside: made
-    monkeypatch.setattr(quickstart, "_official", other)
+    monkeypatch.setattr(quickstart, "_download_archive", other)
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
     assert quickstart.load(quickstart.Config()).items.height == 2
     said = capsys.readouterr().out
@@ -296,8 +298,8 @@ def test_quickstart_falls_back_to_the_wheel_and_says_so(
 def test_quickstart_without_network_says_where_to_put_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quickstart, "_official", no_network)
-    monkeypatch.setattr(quickstart, "_wheel", no_network)
+    monkeypatch.setattr(quickstart, "_download_archive", no_network)
+    monkeypatch.setattr(quickstart, "_download_wheel", no_network)
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
     with pytest.raises(DataError, match=r"put the files of ml-100k.zip .* into .*cache/ml-100k"):
         quickstart.load(quickstart.Config())
@@ -305,7 +307,7 @@ def test_quickstart_without_network_says_where_to_put_the_files(
 
 
 def test_quickstart_takes_a_given_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quickstart, "_official", no_network)
+    monkeypatch.setattr(quickstart, "_download_archive", no_network)
     got = quickstart.load(quickstart.Config(path=str(layout(tmp_path, "100k"))))
     assert got.users.height == 2
 

@@ -12,8 +12,8 @@ import recsys.evaluation.evaluator as room
 from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.batches.examples import TEST, Examples
-from recsys.data.batches.sampled_lists import sampled_lists
-from recsys.data.splits.availability import Windows
+from recsys.data.batches.sampled_lists import make_sampled_lists
+from recsys.data.splits.availability import AvailabilityWindows
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluator import Evaluator
 from recsys.fit.__main__ import main
@@ -30,7 +30,7 @@ def windows(bounds, time=None):
         schema={"item": pl.String, "available_from": pl.Int64, "available_until": pl.Int64},
         orient="row",
     )
-    return Windows.of(frame, None if time is None else np.array(time))
+    return AvailabilityWindows.from_items(frame, None if time is None else np.array(time))
 
 
 def drawn(items, events, seed=0):
@@ -40,16 +40,16 @@ def drawn(items, events, seed=0):
     last = first + rng.integers(1, 8, items)
     opens = np.where(rng.random(items) < 0.3, EVER.min, first)
     closes = np.where(rng.random(items) < 0.3, EVER.max, last)
-    return Windows(opens, closes, rng.integers(0, 12, events))
+    return AvailabilityWindows(opens, closes, rng.integers(0, 12, events))
 
 
 def test_the_first_moment_counts_and_the_last_does_not():
     found = windows([(None, None), (5, None), (None, 5), (3, 6), (6, 9)])
     assert found.bounded == 4
     for moment, closed in ((4, [1, 4]), (5, [2, 4]), (6, [2, 3]), (9, [2, 3, 4])):
-        assert sorted(found.closed(moment).tolist()) == closed
+        assert sorted(found.list_unavailable(moment).tolist()) == closed
     assert windows([(None, None)] * 3) is None
-    assert Windows.of(pl.DataFrame({"item": ["a"]})) is None
+    assert AvailabilityWindows.from_items(pl.DataFrame({"item": ["a"]})) is None
 
 
 def test_slices_of_sorted_bounds_are_what_comparing_every_pair_gives():
@@ -62,7 +62,9 @@ def test_slices_of_sorted_bounds_are_what_comparing_every_pair_gives():
     item = np.arange(25) % 40
     assert (found.outside(case, item) == want[np.arange(25), item]).all()
     for row, number in enumerate(case):
-        assert sorted(found.closed_in(number).tolist()) == np.flatnonzero(want[row]).tolist()
+        assert (
+            sorted(found.list_unavailable_in(number).tolist()) == np.flatnonzero(want[row]).tolist()
+        )
 
 
 def ranked(scores, work, open_when, mask_history=True, keep=3):
@@ -144,7 +146,7 @@ def test_it_is_what_a_mask_by_hand_gives_in_blocks_and_in_parts(monkeypatch, mas
 
 def test_windows_that_are_always_open_change_nothing():
     scores, work = cases(30, 11)
-    always = Windows(np.full(30, -5), np.full(30, 99), np.arange(11))
+    always = AvailabilityWindows(np.full(30, -5), np.full(30, 99), np.arange(11))
     assert always.bounded == 30
     metrics, row = ranked(scores, work, always)
     want = ranked(scores, work, None)
@@ -177,7 +179,7 @@ def test_a_run_says_what_was_ranked_and_suggests_what_can_be_had(seasons, tmp_pa
     words = [*plain(seasons), "architecture=popularity", "evaluation.mask_history=false"]
     made = build.assemble(compose(words))
     away = of_kind(made, "lamp|mirror")
-    target = made.split.item[made.split.cases(TEST)]
+    target = made.split.item[made.split.list_cases(TEST)]
     outside = sum(int(i) in away for i in target)
     assert 0 < outside < 40
     assert main(words) == 0
@@ -193,7 +195,7 @@ def test_a_run_says_what_was_ranked_and_suggests_what_can_be_had(seasons, tmp_pa
     kept = pl.read_parquet(folder / "cases.parquet")
     assert sorted(kept["size"].to_list()) == [18] * (40 - outside) + [19] * outside
     # A floor of a run that trains ranks the same.
-    floor = build.floor("popularity", made.parts)
+    floor = build.make_baseline("popularity", made.parts)
     assert floor.evaluate(made.datamodule.test_dataloader())["mrr"] == result["test"]["mrr"]
     assert next(r["size"].tolist() for r in floor.evaluator.rows) == kept["size"].to_list()
     for moment, gone in (([], "lamp"), (["at=2020-06-01"], "lamp|mirror")):
@@ -221,10 +223,10 @@ def test_lists_hold_nothing_else_that_cannot_be_had(seasons):
     short = build.assemble(compose([*words, "evaluation.candidates=5"])).datamodule.lists[TEST]
     assert (short.candidates >= 0).all()
     assert ((short.candidates == target[:, None]).sum(1) == 1).all()
-    rows = sampled_lists(made.examples, lists.at, 8, "uniform", mask_history=True).candidates
+    rows = make_sampled_lists(made.examples, lists.at, 8, "uniform", mask_history=True).candidates
     assert not set(rows[:, 1:].ravel().tolist()) & away
     with pytest.raises(ConfigError, match="has only"):
-        sampled_lists(made.examples, lists.at, 18, "uniform", mask_history=False)
+        make_sampled_lists(made.examples, lists.at, 18, "uniform", mask_history=False)
 
 
 def test_without_windows_lists_are_as_before_and_without_times_it_is_said(seasons, shop_words):
@@ -237,12 +239,15 @@ def test_without_windows_lists_are_as_before_and_without_times_it_is_said(season
     assert made.split.windows is None
     assert any("no times" in note for note in made.split.notes)
     always = dataclasses.replace(
-        made.split, windows=Windows(np.full(30, -5), np.full(30, 99), np.zeros(200, dtype=np.int64))
+        made.split,
+        windows=AvailabilityWindows(
+            np.full(30, -5), np.full(30, 99), np.zeros(200, dtype=np.int64)
+        ),
     )
-    at = made.split.cases(TEST)
+    at = made.split.list_cases(TEST)
     for by in ("uniform", "popularity"):
         found = [
-            sampled_lists(Examples(s, 30, 9), at, 6, by, mask_history=True).candidates
+            make_sampled_lists(Examples(s, 30, 9), at, 6, by, mask_history=True).candidates
             for s in (made.split, always)
         ]
         assert (found[0] == found[1]).all()
@@ -255,11 +260,11 @@ def test_no_negative_of_training_could_not_be_had_when_it_was_asked(way, shop_wo
     words += [f"data.negatives={way}", *(["data.hard_top=12"] if way == "hard" else [])]
     made = build.assemble(compose(words))
     examples, split = made.examples, made.split
-    rows = examples.train_rows("random", examples.epoch("random", 3, 0, 0))
-    free = examples.negatives(rows, 8, "uniform", 0, 1)
-    found = Windows(*drawn_bounds(split.time), split.time)
+    rows = examples.make_train_rows("random", examples.sample_epoch("random", 3, 0, 0))
+    free = examples.sample_negatives(rows, 8, "uniform", 0, 1)
+    found = AvailabilityWindows(*drawn_bounds(split.time), split.time)
     examples.split = dataclasses.replace(split, windows=found)
-    kept = examples.negatives(rows, 8, "uniform", 0, 1)
+    kept = examples.sample_negatives(rows, 8, "uniform", 0, 1)
     moment = split.time[rows.event][:, None]
     shut = (moment < found.opens[kept]) | (moment >= found.closes[kept])
     assert not (shut & (kept >= 0)).any()

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from recsys.assembly import build
-from recsys.assembly.candidates import candidate_lists
+from recsys.assembly.candidates import make_candidate_lists
 from recsys.config.compose import compose
 from recsys.data.batches.examples import NOTHING, TEST, TRAIN, VAL, Examples
-from recsys.data.batches.sampled_lists import sampled_lists
-from recsys.data.describe import describe_split, repeated
-from recsys.data.reviews import with_reviews
-from recsys.data.splits.history import Past
-from recsys.data.splits.methods import leave_one_out, make, time_split
-from recsys.data.tables import Tables, fingerprint
+from recsys.data.batches.sampled_lists import make_sampled_lists
+from recsys.data.describe import describe_split, find_repeats
+from recsys.data.reviews import add_reviews
+from recsys.data.splits.history import CaseHistories
+from recsys.data.splits.methods import leave_one_out, make_split, split_by_time
+from recsys.data.tables import Tables, compute_fingerprint
 from recsys.runs import provenance
 from recsys.runtime.store import Store
 from tests.data.splits.test_availability import ranked
@@ -76,13 +76,15 @@ def test_the_order_of_lines_changes_no_history_and_no_part(seed, timed):
     found = tills(seed, timed)
     for method in ("leave_one_out", "time") if timed else ("leave_one_out",):
         split, again = (
-            make(t, method, val_fraction=0.3, test_fraction=0.3)
+            make_split(t, method, val_fraction=0.3, test_fraction=0.3)
             for t in (found, permuted(found, seed + 9))
         )
         assert asked(split) == asked(again)
         for role in (VAL, TEST):
             assert asked(split, role) == asked(again, role)
-        examples = [Examples(s, ITEMS, 4).train_rows("all", np.arange(5)) for s in (split, again)]
+        examples = [
+            Examples(s, ITEMS, 4).make_train_rows("all", np.arange(5)) for s in (split, again)
+        ]
         assert (examples[0].prefix == examples[1].prefix).all()
 
 
@@ -90,28 +92,28 @@ def test_the_order_of_lines_changes_no_history_and_no_part(seed, timed):
 def test_a_history_is_what_lies_in_earlier_baskets(seed):
     """Against the rows of the file, for cases, for each way of training, and for what is hidden."""
     found = tills(seed)
-    split = time_split(found, 0.2, 0.2)
+    split = split_by_time(found, 0.2, 0.2)
     basket = found.interactions["basket"].gather(split.row).to_list()
-    user, past = split.user(), Past(split)
+    user, past = split.compute_user_rows(), CaseHistories(split)
     examples = Examples(split, ITEMS, 50)
     for event in range(len(basket)):
         first = basket.index(basket[event])
         want = [e for e in range(first) if user[e] == user[event]]
-        assert list(range(*split.history(event).indices(len(user)))) == want
-        assert past.lengths(np.array([event])).tolist() == [len(want)]
-        rows = examples.case_rows(np.array([event]))
+        assert list(range(*split.slice_history(event).indices(len(user)))) == want
+        assert past.count_events(np.array([event])).tolist() == [len(want)]
+        rows = examples.make_case_rows(np.array([event]))
         assert (rows.stop - rows.start).tolist() == [len(want)]
-        batch = examples.batch(rows, SIZES, with_seen=True)
+        batch = examples.make_batch(rows, SIZES, with_seen=True)
         assert batch.seen[:, 1].tolist() == split.item[want].tolist()
         others = {int(split.item[e]) for e in range(len(user)) if basket[e] == basket[event]}
         assert set(batch.beside[:, 1].tolist()) == others - {int(split.item[event])}
     again = [(user[e], split.item[e]) for e in range(len(user))]
     want = [again[e] in again[: basket.index(basket[e])] for e in range(len(user))]
-    assert repeated(split, ITEMS).tolist() == want
-    rows = examples.train_rows("all", np.arange(5))
-    trained = np.flatnonzero((split.role == TRAIN) & (past.lengths(np.arange(len(user))) > 0))
+    assert find_repeats(split, ITEMS).tolist() == want
+    rows = examples.make_train_rows("all", np.arange(5))
+    trained = np.flatnonzero((split.role == TRAIN) & (past.count_events(np.arange(len(user))) > 0))
     assert rows.event.tolist() == trained.tolist()
-    assert rows.prefix.tolist() == past.lengths(trained).tolist()
+    assert rows.prefix.tolist() == past.count_events(trained).tolist()
 
 
 def test_a_basket_that_goes_on_after_another_began_shows_neither_too_much():
@@ -120,20 +122,20 @@ def test_a_basket_that_goes_on_after_another_began_shows_neither_too_much():
     frame = pl.DataFrame(rows, ["user", "item", "time", "basket"], orient="row")
     found = tills(0)
     split = leave_one_out(Tables(frame, found.items, pl.DataFrame({"user": ["u"], "text": [""]})))
-    assert [split.history(e).stop for e in range(6)] == [0, 1, 2, 1, 4, 5]
-    rows = Examples(split, ITEMS, 9).train_rows("all", np.array([0]))
+    assert [split.slice_history(e).stop for e in range(6)] == [0, 1, 2, 1, 4, 5]
+    rows = Examples(split, ITEMS, 9).make_train_rows("all", np.array([0]))
     assert rows.prefix.tolist() == [1, 2, 1]
     assert (rows.stop - rows.start).tolist() == [2]
     none = dataclasses.replace(split, basket=np.full(6, -1))
-    assert [none.history(e).stop for e in range(6)] == list(range(6))
+    assert [none.slice_history(e).stop for e in range(6)] == list(range(6))
 
 
 def test_the_rest_of_a_basket_is_no_wrong_answer():
     found = tills(1)
-    split = time_split(found, 0.2, 0.2)
+    split = split_by_time(found, 0.2, 0.2)
     examples = Examples(split, ITEMS, 9)
-    at = split.cases(TEST)
-    work = examples.batch(examples.case_rows(at), SIZES, with_seen=True)
+    at = split.list_cases(TEST)
+    work = examples.make_batch(examples.make_case_rows(at), SIZES, with_seen=True)
     every = torch.arange(ITEMS)
     target = torch.from_numpy(split.item[at].astype(np.int64))
     work = dataclasses.replace(
@@ -155,11 +157,11 @@ def test_the_rest_of_a_basket_is_no_wrong_answer():
                     row["rank"][q]
                     == sum(bool(scores[q, i] > scores[q, target[q]]) for i in left) + 1
                 )
-    lists = sampled_lists(examples, at, 3, "uniform", mask_history=False)
-    beside = examples.beside(at)
+    lists = make_sampled_lists(examples, at, 3, "uniform", mask_history=False)
+    beside = examples.list_basket_items(at)
     for q, apart in beside.tolist():
         assert apart not in lists.candidates[q].tolist()
-    assert (examples.beside(np.full(2, -1)) == NOTHING).all()
+    assert (examples.list_basket_items(np.full(2, -1)) == NOTHING).all()
 
 
 def test_disliked_lines_of_a_basket_are_ranked():
@@ -171,10 +173,10 @@ def test_disliked_lines_of_a_basket_are_ranked():
     pairs = zip(split.basket.tolist(), split.item.tolist(), strict=True)
     every = np.arange(len(split.item))
     liked = {pair for pair, label in zip(pairs, split.label, strict=True) if label}
-    place, item = examples.beside(every).T
+    place, item = examples.list_basket_items(every).T
     found_ = list(zip(split.basket[place].tolist(), item.tolist(), strict=True))
     assert set(found_) <= liked
-    assert 0 < len(found_) < len(Examples(leave_one_out(found), ITEMS, 9).beside(every))
+    assert 0 < len(found_) < len(Examples(leave_one_out(found), ITEMS, 9).list_basket_items(every))
 
 
 @pytest.fixture
@@ -194,23 +196,23 @@ def test_a_run_says_what_baskets_do_and_lists_hold_none_of_the_rest(invoices, tm
     assert made.split.name.endswith(", baskets)")
     (said,) = [note for note in made.split.notes if note.startswith("baskets:")]
     assert "baskets: 160 of 200 events, and 40 of 50 test targets, share a basket" in said
-    at = made.split.cases(TEST)
-    makers = [build.floor(name, made.parts) for name in ("popularity", "tfidf")]
-    lists = candidate_lists(made.examples, at, makers, 30, False, Store(tmp_path / "kept"), {})
-    beside = made.examples.beside(at)
+    at = made.split.list_cases(TEST)
+    makers = [build.make_baseline(name, made.parts) for name in ("popularity", "tfidf")]
+    lists = make_candidate_lists(made.examples, at, makers, 30, False, Store(tmp_path / "kept"), {})
+    beside = made.examples.list_basket_items(at)
     assert len(beside) == 40
     full = (lists.candidates >= 0).sum(1)
     for q in range(len(at)):
         rest = beside[beside[:, 0] == q, 1].tolist()
         assert not set(rest) & set(lists.candidates[q].tolist())
         assert full[q] == 30 - len(rest)
-    floor = build.floor("popularity", made.parts)
+    floor = build.make_baseline("popularity", made.parts)
     floor.evaluate(made.datamodule.test_dataloader())
     sizes = {}
     for row in floor.evaluator.rows:
         sizes |= dict(zip(row["case"].tolist(), row["size"].tolist(), strict=True))
     for q, case in enumerate(at.tolist()):
-        had = made.split.item[made.split.history(case)].tolist()
+        had = made.split.item[made.split.slice_history(case)].tolist()
         assert sizes[case] == 30 - len(set(had) | set(beside[beside[:, 0] == q, 1].tolist()))
     batch = next(iter(made.datamodule.test_dataloader()))
     assert len(batch.beside)
@@ -220,7 +222,7 @@ def test_a_run_says_what_baskets_do_and_lists_hold_none_of_the_rest(invoices, tm
 def test_leave_one_out_says_that_a_basket_is_cut():
     split = leave_one_out(tills(1))
     (note,) = [n for n in split.notes if "holds out events, not baskets" in n]
-    test = split.cases(TEST)
+    test = split.list_cases(TEST)
     held = split.basket[split.role < TEST]
     assert f"{int(np.isin(split.basket[test], held).sum())} of {len(test)} test targets" in note
     assert describe_split(split, ITEMS).rows[0] == ("split", split.name)
@@ -232,10 +234,14 @@ def test_a_review_of_a_basket_that_is_asked_about_is_not_read():
     found = dataclasses.replace(found, interactions=found.interactions.with_columns(marks))
     split = leave_one_out(found)
     for count in (1, 2, 3, 99):
-        texts = with_reviews(found, split, count).users["text"].to_list()
+        texts = add_reviews(found, split, count).users["text"].to_list()
         read = {int(word[3:-1]) for text in texts for word in text.split()}
         examples = Examples(split, ITEMS, 9, profile_events=count)
-        targets = [*examples.epoch("random", 50, 0, 0), *split.cases(VAL), *split.cases(TEST)]
+        targets = [
+            *examples.sample_epoch("random", 50, 0, 0),
+            *split.list_cases(VAL),
+            *split.list_cases(TEST),
+        ]
         baskets = {int(split.basket[e]) for e in targets}
         events = [e for e in range(len(split.item)) if int(split.row[e]) in read]
         assert not baskets & {int(split.basket[e]) for e in events}
@@ -246,15 +252,17 @@ def test_without_baskets_events_parts_and_names_are_as_they_were():
     """Golden: of the same data before there were baskets."""
     found = tills(0)
     plain = dataclasses.replace(found, interactions=found.interactions.drop("basket"))
-    assert fingerprint(plain) == FINGERPRINT
-    time, last = time_split(plain, 0.2, 0.2), leave_one_out(plain)
+    assert compute_fingerprint(plain) == FINGERPRINT
+    time, last = split_by_time(plain, 0.2, 0.2), leave_one_out(plain)
     assert time.name == "time(val=0.2, test=0.2, positive_from=None)"
-    assert [provenance.data(each, {})["roles_sha256"] for each in (time, last)] == ROLES
+    assert [
+        provenance.compute_data_digests(each, {})["roles_sha256"] for each in (time, last)
+    ] == ROLES
     assert time.basket is None
     assert not any("basket" in note for note in (*time.notes, *last.notes))
     named = pl.Series("basket", [""] * plain.interactions.height)
     empty = dataclasses.replace(plain, interactions=plain.interactions.with_columns(named))
-    assert (time_split(empty, 0.2, 0.2).row == time.row).all()
+    assert (split_by_time(empty, 0.2, 0.2).row == time.row).all()
     examples = Examples(time, ITEMS, 9)
-    rows = examples.case_rows(time.cases(TEST))
-    assert examples.batch(rows, SIZES, with_seen=True).beside is None
+    rows = examples.make_case_rows(time.list_cases(TEST))
+    assert examples.make_batch(rows, SIZES, with_seen=True).beside is None

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from recsys.data.batches.examples import TRAIN, Examples
-from recsys.data.reviews import with_reviews
+from recsys.data.reviews import add_reviews
 from recsys.data.splits import methods as splits
 from tests.data.batches.training import allowed, kinds, split_by, trained
 from tests.data.samples import MAKERS, make
@@ -62,7 +62,7 @@ def test_other_held_out_events_change_nothing_in_training(source, tmp_path):
         assert (after.item != before.item).any()
         for reviews in (0, READ):
             assert trained(changed, after, reviews) == trained(tables, before, reviews)
-        read, unread = with_reviews(changed, after, READ), with_reviews(tables, before, READ)
+        read, unread = add_reviews(changed, after, READ), add_reviews(tables, before, READ)
         assert read.users.equals(unread.users)
         assert not read.users["text"].str.contains("held out").any()
 
@@ -74,7 +74,7 @@ def test_a_history_and_a_profile_lie_before_the_target(source, tmp_path):
     for method in methods:
         tables = apart(found, method)  # with a basket, too few events are left for a target
         made = split_by(tables, method)
-        texts = with_reviews(tables, made, READ).users["text"].to_list()
+        texts = add_reviews(tables, made, READ).users["text"].to_list()
         assert any("row" in text for text in texts)
         place = np.empty(len(made.row), dtype=np.int64)
         place[made.row] = np.arange(len(made.row))
@@ -88,7 +88,7 @@ def test_a_history_and_a_profile_lie_before_the_target(source, tmp_path):
 
 
 def lies_before(made, examples, queries, event, texts, place):
-    rows = examples.train_rows(queries, np.array([event]))
+    rows = examples.make_train_rows(queries, np.array([event]))
     user = int(rows.user[0])
     own = made.history(event)
     past = np.arange(own.start, made.starts()[event])
@@ -108,7 +108,7 @@ def test_without_giving_up_targets_a_review_would_be_that_of_a_target(tmp_path):
     made = split_by(tables, methods[0])
     examples = Examples(made, tables.items.height, 20)
     place = np.arange(len(made.item)) - made.offsets[made.user()]
-    assert (place[examples.epoch("random", 20, seed=0, epoch=0)] < READ).any()
+    assert (place[examples.sample_epoch("random", 20, seed=0, epoch=0)] < READ).any()
 
 
 def test_a_clicked_news_item_of_dev_is_no_training_event(tmp_path):
@@ -116,7 +116,7 @@ def test_a_clicked_news_item_of_dev_is_no_training_event(tmp_path):
     tables = module.load(config)
     dev = tables.interactions.filter(pl.col("impression").str.starts_with("val-"))
     assert dev["split"].unique().to_list() == ["test"]
-    made = splits.make(tables, "given", positive_from=1)
+    made = splits.make_split(tables, "given", positive_from=1)
     trained_rows = made.row[made.role == TRAIN]
     assert not tables.interactions[trained_rows]["impression"].str.starts_with("val-").any()
 
@@ -127,5 +127,5 @@ def test_popularity_of_a_candidate_list_is_that_of_training(tmp_path):
     made = split_by(tables, methods[0])
     examples = Examples(made, tables.items.height, 20)
     counted = np.bincount(made.item[made.role == TRAIN], minlength=tables.items.height)
-    assert examples.train_counts().tolist() == counted.tolist()
+    assert examples.count_train_items().tolist() == counted.tolist()
     assert counted.sum() < len(made.item)

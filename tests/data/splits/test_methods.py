@@ -11,7 +11,13 @@ from hypothesis import assume
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from recsys.data.splits.methods import Split, given, leave_one_out, make, time_split
+from recsys.data.splits.methods import (
+    Split,
+    leave_one_out,
+    make_split,
+    split_by_column,
+    split_by_time,
+)
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError, DataError
 
@@ -43,7 +49,7 @@ def tables(events: list[Event], **more: list[Any]) -> Tables:
 def plain(split: Split) -> list[tuple[int, int, int, int, int]]:
     """Rows (user, item, time, label, role) in event order."""
     assert split.time is not None
-    columns = (split.user(), split.item, split.time, split.label, split.role)
+    columns = (split.compute_user_rows(), split.item, split.time, split.label, split.role)
     return [tuple(int(v) for v in row) for row in zip(*columns, strict=True)]  # type: ignore[misc]
 
 
@@ -70,7 +76,7 @@ def test_leave_one_out_is_its_definition(events: list[Event]) -> None:
         return
     split = leave_one_out(tables(events), 3)
     assert plain(split) == want
-    assert len(split.cases(1)) == len(split.cases(2)) == tests
+    assert len(split.list_cases(1)) == len(split.list_cases(2)) == tests
     some = "1 user has" if few == 1 else f"{few} users have"
     told = [note for note in split.notes if "fewer than 3 positive events" in note]
     assert [note.startswith(f"leave_one_out: {some} fewer") for note in told] == [True] * (few > 0)
@@ -84,7 +90,7 @@ def test_time_split_is_its_definition(events: list[Event]) -> None:
         (e[0], e[1], e[2], 1, int(e[2] >= val_at) + int(e[2] >= test_at)) for e in ordered(events)
     ]
     assume({r[4] for r in want} == {0, 1, 2})
-    split = time_split(tables(events), 0.2, 0.2)
+    split = split_by_time(tables(events), 0.2, 0.2)
     assert plain(split) == want
     assert split.time is not None
     # Frozen at the cut: nothing trained on is as late as anything held back, for any user.
@@ -95,14 +101,14 @@ def test_time_split_is_its_definition(events: list[Event]) -> None:
 @for_all(EVENTS, st.sampled_from(["leave_one_out", "time"]))
 def test_no_later_event_is_ever_in_a_history(events: list[Event], method: Any) -> None:
     try:
-        split = make(tables(events, weight=[float(n) for n in range(len(events))]), method)
+        split = make_split(tables(events, weight=[float(n) for n in range(len(events))]), method)
     except ConfigError:
         return
     assert split.time is not None
-    user = split.user()
+    user = split.compute_user_rows()
     for role in (0, 1, 2):
-        for case in split.cases(role):
-            past = split.history(int(case))
+        for case in split.list_cases(role):
+            past = split.slice_history(int(case))
             assert (user[past] == user[case]).all()
             assert (split.role[past] <= role).all()
             # `weight` carries the file row here: ties are decided by it.
@@ -127,7 +133,7 @@ def test_without_times_file_order_is_the_order() -> None:
     assert split.time is None
     assert split.item.tolist() == [3, 2, 5, 0]
     with pytest.raises(ConfigError, match="time split needs times"):
-        make(t, "time")
+        make_split(t, "time")
 
 
 def test_a_positive_threshold_needs_ratings() -> None:
@@ -140,12 +146,12 @@ def test_a_positive_threshold_needs_ratings() -> None:
 @pytest.mark.parametrize(("val", "test"), [(0.0, 0.1), (0.5, 0.5), (0.1, -0.1)])
 def test_fractions_must_leave_something(val: float, test: float) -> None:
     with pytest.raises(ConfigError, match="must be above 0"):
-        time_split(tables([(0, 0, n, 5) for n in range(9)]), val, test)
+        split_by_time(tables([(0, 0, n, 5) for n in range(9)]), val, test)
 
 
 def test_given_takes_the_column_and_breaks_ties_by_part() -> None:
     events = [(0, 1, 5, 5), (0, 2, 5, 5), (0, 3, 1, 5), (1, 4, 0, 5)]
-    split = given(tables(events, part=["test", "valid", "train", "Train"]), "part")
+    split = split_by_column(tables(events, part=["test", "valid", "train", "Train"]), "part")
     assert split.item.tolist() == [3, 2, 1, 4]
     assert split.role.tolist() == [0, 1, 2, 0]
 
@@ -153,16 +159,16 @@ def test_given_takes_the_column_and_breaks_ties_by_part() -> None:
 def test_given_refuses_what_would_leak() -> None:
     events = [(0, 1, 5, 5), (0, 2, 6, 5)]
     with pytest.raises(DataError, match=r"row 2 \(user 'u0', item 'i2'\) is train but later"):
-        given(tables(events, part=["test", "train"]), "part")
+        split_by_column(tables(events, part=["test", "train"]), "part")
     with pytest.raises(DataError, match="row 1 of column 'part' holds 'tset'"):
-        given(tables(events, part=["tset", "train"]), "part")
+        split_by_column(tables(events, part=["tset", "train"]), "part")
     for parts in ([True, False], [0, 1], [None, "train"]):
         with pytest.raises(DataError, match="row 1 of column 'part'"):
-            given(tables(events, part=parts), "part")
+            split_by_column(tables(events, part=parts), "part")
     with pytest.raises(ConfigError, match="no column 'fold'"):
-        given(tables(events), "fold")
+        split_by_column(tables(events), "fold")
 
 
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ConfigError, match="Unknown split 'shuffled'"):
-        make(tables([(0, 0, 0, 5)]), "shuffled")  # type: ignore[arg-type]
+        make_split(tables([(0, 0, 0, 5)]), "shuffled")  # type: ignore[arg-type]

@@ -16,11 +16,11 @@ from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.batches.catalog import Catalog
 from recsys.encoders.cache import common, frozen_layers, states
-from recsys.encoders.cache.frozen_layers import PrefixCache
-from recsys.encoders.cut import Prefix, Unsupported
+from recsys.encoders.cache.frozen_layers import FrozenLayerCache
+from recsys.encoders.cut import ModelSplitError, SplitModel
 from recsys.encoders.encoder import Encoder
 from recsys.errors import DataError
-from recsys.runtime.store import FILES_FILE, Store, listed
+from recsys.runtime.store import FILES_FILE, Store, list_files
 from tests.encoders.families import deberta, electra, mpnet, xlnet
 from tests.encoders.test_encoder import FAMILIES, SPECIALS
 
@@ -56,11 +56,11 @@ def catalog(root: Path, items: int = 40) -> Catalog:
     def tokenize(texts: list[str]) -> list[list[int]]:
         return [[3 + (7 * int(t) + i) % 47 for i in range(int(t) % 23)] for t in texts]
 
-    return Catalog.build([str(i) for i in range(items)], tokenize, "t", Store(root), 64)
+    return Catalog.from_texts([str(i) for i in range(items)], tokenize, "t", Store(root), 64)
 
 
-def cached(root: Path, encoder: Encoder | None = None, **options) -> PrefixCache:
-    return PrefixCache.build(encoder or tiny(), catalog(root), Store(root), **options)
+def cached(root: Path, encoder: Encoder | None = None, **options) -> FrozenLayerCache:
+    return FrozenLayerCache.build(encoder or tiny(), catalog(root), Store(root), **options)
 
 
 ROWS = torch.tensor([5, 39, 0, 22, 22, 17])
@@ -72,7 +72,7 @@ def test_vectors_and_gradients_equal_those_of_the_whole_model(family: str, tmp_p
     cache = cached(tmp_path, encoder)
     weight = torch.randn(6, 32, generator=torch.Generator().manual_seed(1))
     grads = []
-    for vectors in (encoder(catalog(tmp_path).tokens(ROWS)), cache.vectors(ROWS)):
+    for vectors in (encoder(catalog(tmp_path).gather_tokens(ROWS)), cache.compute_vectors(ROWS)):
         encoder.zero_grad()
         (vectors * weight).sum().backward()
         named = {n: p.grad.clone() for n, p in encoder.named_parameters() if p.grad is not None}
@@ -85,23 +85,25 @@ def test_vectors_and_gradients_equal_those_of_the_whole_model(family: str, tmp_p
 
 
 def test_no_rows_have_no_vectors(tmp_path: Path) -> None:
-    assert cached(tmp_path).vectors(torch.empty(0, dtype=torch.long)).shape == (0, 32)
+    assert cached(tmp_path).compute_vectors(torch.empty(0, dtype=torch.long)).shape == (0, 32)
 
 
 def test_states_in_memory_or_gathered_in_small_blocks_are_the_same(tmp_path, monkeypatch) -> None:
     disk = cached(tmp_path, place="disk")
     memory = cached(tmp_path, place="memory")
     auto = cached(tmp_path)
-    want = disk.vectors(ROWS)
-    assert torch.equal(memory.vectors(ROWS), want)
+    want = disk.compute_vectors(ROWS)
+    assert torch.equal(memory.compute_vectors(ROWS), want)
     cpu = torch.device("cpu")
-    assert disk.states.on(cpu) is disk.states.mapped
-    assert auto.states.on(cpu) is auto.states.mapped  # the system keeps files in memory by itself
-    held = memory.states.on(cpu)
+    assert disk.states.place_on(cpu) is disk.states.mapped
+    assert (
+        auto.states.place_on(cpu) is auto.states.mapped
+    )  # the system keeps files in memory by itself
+    held = memory.states.place_on(cpu)
     assert held.data_ptr() != memory.states.mapped.data_ptr()
-    assert memory.states.on(cpu) is held
+    assert memory.states.place_on(cpu) is held
     monkeypatch.setattr(frozen_layers, "_GATHER", 32 * 20)
-    assert torch.equal(disk.vectors(ROWS), want)
+    assert torch.equal(disk.compute_vectors(ROWS), want)
 
 
 def test_on_a_gpu_the_states_are_held_where_they_fit(tmp_path, monkeypatch) -> None:
@@ -111,10 +113,10 @@ def test_on_a_gpu_the_states_are_held_where_they_fit(tmp_path, monkeypatch) -> N
     for free, expected in ((made.mapped.nbytes * 4, 1), (made.mapped.nbytes * 3, 0)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, free))
         moved.clear()
-        states.States(made.folder, "auto").on(torch.device("cuda", 0))
+        states.CachedStates(made.folder, "auto").place_on(torch.device("cuda", 0))
         assert len(moved) == expected
         moved.clear()
-        states.States(made.folder, "disk").on(torch.device("cuda", 0))
+        states.CachedStates(made.folder, "disk").place_on(torch.device("cuda", 0))
         assert not moved
 
 
@@ -122,16 +124,18 @@ def test_half_precision_is_half_the_size_and_its_error_is_told(tmp_path: Path) -
     full, half = cached(tmp_path), cached(tmp_path, dtype="fp16")
     assert half.states.folder != full.states.folder
     assert half.report.gb == full.report.gb / 2
-    assert half.report.gb == pytest.approx(PrefixCache.size_gb(tiny(), catalog(tmp_path), "fp16"))
+    assert half.report.gb == pytest.approx(
+        FrozenLayerCache.compute_size_gb(tiny(), catalog(tmp_path), "fp16")
+    )
     assert 0 <= full.report.max_error < 1e-6
     assert full.report.vector_error < 1e-5
     assert 2e-5 < half.report.mean_error <= half.report.max_error < 2**-11
     assert 1e-6 < half.report.vector_error < 2e-3
-    want = full.vectors(ROWS)
-    error = common.relative(half.vectors(ROWS).detach(), want.detach()).max()
+    want = full.compute_vectors(ROWS)
+    error = common.compute_relative_errors(half.compute_vectors(ROWS).detach(), want.detach()).max()
     assert 1e-6 < float(error) < 2e-3
-    assert half.vectors(ROWS).dtype == torch.float32
-    assert "fp16" in half.report.line()
+    assert half.compute_vectors(ROWS).dtype == torch.float32
+    assert "fp16" in half.report.describe()
 
 
 def test_states_beyond_half_precision_are_refused_with_the_remedy(tmp_path: Path) -> None:
@@ -164,7 +168,7 @@ def test_damaged_states_are_refused(tmp_path: Path, dtype: common.Dtype) -> None
     folder = cached(tmp_path, dtype=dtype).states.folder
     values = np.load(folder / "states.npy")
     np.save(folder / "states.npy", np.roll(values, 1, axis=1))
-    (folder / FILES_FILE).write_text(json.dumps(listed(folder)))  # as far into a large file
+    (folder / FILES_FILE).write_text(json.dumps(list_files(folder)))  # as far into a large file
     with pytest.raises(DataError, match=r"kept states differ.*remove the folder"):
         cached(tmp_path, dtype=dtype)
 
@@ -192,15 +196,15 @@ def test_a_model_that_cannot_be_cut_is_told_before_anything_is_built(
 ) -> None:
     encoder = Encoder(model(), SPECIALS, "mean", 20, 60)
     encoder.lowest_trained = lowest
-    with pytest.raises(Unsupported, match=words):
+    with pytest.raises(ModelSplitError, match=words):
         cached(tmp_path, encoder)
     assert not (tmp_path / "prefix").exists()
 
 
 def test_a_cut_that_gives_other_numbers_is_not_used(tmp_path, monkeypatch) -> None:
-    above = Prefix.above
-    monkeypatch.setattr(Prefix, "above", lambda self, s, mask: 1.1 * above(self, s, mask))
-    with pytest.raises(Unsupported, match="other states"):
+    above = SplitModel.run_above
+    monkeypatch.setattr(SplitModel, "run_above", lambda self, s, mask: 1.1 * above(self, s, mask))
+    with pytest.raises(ModelSplitError, match="other states"):
         cached(tmp_path)
 
 
@@ -235,16 +239,16 @@ def test_the_bar_is_for_terminals_and_the_first_rank(tmp_path, capsys, monkeypat
 
 def _slow(root: str, barrier: Barrier, out: mp.SimpleQueue[tuple[bool, list[float]]]) -> None:
     torch.set_num_threads(1)
-    write = states.stored
+    write = states.cast_states
 
     def later(values: torch.Tensor, dtype: common.Dtype) -> torch.Tensor:
         time.sleep(0.01)
         return write(values, dtype)
 
-    frozen_layers.stored = later  # in this process only
+    frozen_layers.cast_states = later  # in this process only
     barrier.wait(60)
     cache = cached(Path(root))
-    out.put((cache.report.built, cache.vectors(ROWS).flatten().tolist()))
+    out.put((cache.report.built, cache.compute_vectors(ROWS).flatten().tolist()))
 
 
 def test_two_processes_at_once_build_once_and_have_the_same(tmp_path: Path) -> None:
@@ -265,7 +269,7 @@ def test_two_processes_at_once_build_once_and_have_the_same(tmp_path: Path) -> N
 
 def _stuck(root: str, pipe: Connection) -> None:
     torch.set_num_threads(1)
-    write, done = states.stored, []
+    write, done = states.cast_states, []
 
     def later(values: torch.Tensor, dtype: common.Dtype) -> torch.Tensor:
         done.append(1)
@@ -274,7 +278,7 @@ def _stuck(root: str, pipe: Connection) -> None:
             time.sleep(60)
         return write(values, dtype)
 
-    frozen_layers.stored = later  # in this process only
+    frozen_layers.cast_states = later  # in this process only
     cached(Path(root))
 
 
@@ -291,8 +295,8 @@ def test_a_builder_killed_in_the_middle_leaves_nothing_that_counts(tmp_path: Pat
     cache = cached(tmp_path)
     assert cache.report.built
     encoder = tiny()
-    want = encoder(catalog(tmp_path).tokens(ROWS))
-    torch.testing.assert_close(cache.vectors(ROWS), want, rtol=1e-5, atol=1e-6)
+    want = encoder(catalog(tmp_path).gather_tokens(ROWS))
+    torch.testing.assert_close(cache.compute_vectors(ROWS), want, rtol=1e-5, atol=1e-6)
     (only,) = (tmp_path / "prefix").iterdir()
     assert sorted(p.name for p in only.iterdir()) == [
         "build.json",

@@ -3,7 +3,7 @@ import torch
 
 from recsys.assembly import build
 from recsys.config.compose import compose
-from recsys.encoders.cache.text_vectors import TextVectors
+from recsys.encoders.cache.text_vectors import TextVectorCache
 from recsys.encoders.encoder import Encoder
 from recsys.types import Ragged
 from tests.encoders.test_encoder import texts, tiny
@@ -13,19 +13,19 @@ WORDS = ["tuning=frozen", "architecture.user=text"]
 
 def test_a_text_is_encoded_once_and_alone():
     encoder = tiny("bert").eval()
-    kept, tokens = TextVectors(encoder, 1.0), texts(5, 0, 30, 1, 12)
+    kept, tokens = TextVectorCache(encoder, 1.0), texts(5, 0, 30, 1, 12)
     with torch.inference_mode():
-        first, made = kept.of(tokens)
+        first, made = kept.encode(tokens)
     assert made == tokens.sizes
     torch.testing.assert_close(first, encoder(tokens), atol=1e-6, rtol=1e-5)
-    again, made = kept.of(tokens)
+    again, made = kept.encode(tokens)
     assert made == ()
     assert torch.equal(again, first)
     # Whatever comes with it: the bits of a run that goes on after a stop are the same.
-    other = TextVectors(encoder, 1.0)
+    other = TextVectorCache(encoder, 1.0)
     for i in (3, 0, 4, 2, 1):
         part = tokens.split()[i]
-        vector, made = other.of(Ragged(part, (len(part),)))
+        vector, made = other.encode(Ragged(part, (len(part),)))
         assert torch.equal(vector[0], first[i])
         assert made == (len(part),)
     again.mul(torch.ones(32, requires_grad=True)).sum().backward()  # no tensor of inference
@@ -33,9 +33,9 @@ def test_a_text_is_encoded_once_and_alone():
 
 def test_what_finds_no_room_is_made_every_time():
     encoder, tokens = tiny("bert").eval(), texts(5, 7, 9)
-    kept = TextVectors(encoder, 2 * 32 * 4 / 1e9)
-    first, _ = kept.of(tokens)
-    again, made = kept.of(tokens)
+    kept = TextVectorCache(encoder, 2 * 32 * 4 / 1e9)
+    first, _ = kept.encode(tokens)
+    again, made = kept.encode(tokens)
     assert (len(kept), made) == (2, (9,))
     assert torch.equal(first, again)
 
@@ -43,9 +43,9 @@ def test_what_finds_no_room_is_made_every_time():
 def test_room_grows(monkeypatch):
     monkeypatch.setattr("recsys.encoders.cache.text_vectors._FIRST", 2)
     encoder, tokens = tiny("bert").eval(), texts(*range(1, 8))
-    kept = TextVectors(encoder, 1.0)
-    first, _ = kept.of(tokens)
-    assert torch.equal(kept.of(tokens)[0], first)
+    kept = TextVectorCache(encoder, 1.0)
+    first, _ = kept.encode(tokens)
+    assert torch.equal(kept.encode(tokens)[0], first)
     torch.testing.assert_close(first, encoder(tokens), atol=1e-6, rtol=1e-5)
 
 

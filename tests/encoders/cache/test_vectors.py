@@ -8,11 +8,11 @@ import torch
 
 from recsys.assembly import build
 from recsys.config.compose import compose
-from recsys.encoders.cut import Prefix
+from recsys.encoders.cut import SplitModel
 from recsys.encoders.encoder import Encoder
 from recsys.errors import DataError
 from recsys.fit.command import fit
-from recsys.runtime.store import FILES_FILE, listed
+from recsys.runtime.store import FILES_FILE, list_files
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_one_more_and_one_changed_text_are_all_that_is_encoded(
     lines = text.replace("red lamp", "red lamp lamp chair").splitlines()
     own.write_text("\n".join([lines[0], "999,white white lamp", *lines[1:]]) + "\n")
     counted = []
-    for owner, name in ((Encoder, "forward"), (Prefix, "below")):
+    for owner, name in ((Encoder, "forward"), (SplitModel, "below")):
         call = getattr(owner, name)
 
         def count(self, tokens, *rest, call=call, **named):
@@ -102,7 +102,7 @@ def test_damaged_vectors_are_refused(words, tmp_path):
     (path,) = (tmp_path / "cache" / "vectors").glob("*/vectors.npy")
     np.save(path, np.roll(np.load(path), 1, axis=0))
     (path.parent / FILES_FILE).write_text(
-        json.dumps(listed(path.parent))
+        json.dumps(list_files(path.parent))
     )  # as far into a large one
     with pytest.raises(DataError, match=r"kept vectors differ.*remove the folder"):
         assembled(words)

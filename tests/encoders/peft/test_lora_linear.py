@@ -10,7 +10,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners import lora
 from torch import Tensor, nn
 
-from recsys.encoders.peft.lora_linear import LowRank
+from recsys.encoders.peft.lora_linear import FusedLoraLinear
 
 Pair = tuple[nn.Module, nn.Module]
 
@@ -25,11 +25,11 @@ def pair(**options: object) -> Pair:
             r=3, lora_alpha=7.0, target_modules=["0", "2"], init_lora_weights=False, **options
         )
         if ours:
-            settings._register_custom_module({nn.Linear: LowRank})
+            settings._register_custom_module({nn.Linear: FusedLoraLinear})
         torch.manual_seed(1)
         made.append(inject_adapter_in_model(settings, copy.deepcopy(plain)))
     theirs, own = made
-    assert all(type(own[i]) is LowRank and type(theirs[i]) is lora.Linear for i in (0, 2))
+    assert all(type(own[i]) is FusedLoraLinear and type(theirs[i]) is lora.Linear for i in (0, 2))
     return theirs, own
 
 
@@ -60,7 +60,7 @@ def test_the_update_counts() -> None:
     x = torch.randn(5, 12)
     with_update = own(x)
     for module in own.modules():
-        if isinstance(module, LowRank):
+        if isinstance(module, FusedLoraLinear):
             module.enable_adapters(False)
     assert (own(x) - with_update).abs().max() > 0.1
 
@@ -76,7 +76,7 @@ def test_a_merged_map_gives_the_same() -> None:
     x = torch.randn(5, 12)
     before = own(x)
     for module in own.modules():
-        if isinstance(module, LowRank):
+        if isinstance(module, FusedLoraLinear):
             module.merge(safe_merge=True)
     torch.testing.assert_close(own(x), before)
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from recsys.assembly import build
 from recsys.config.compose import compose
-from recsys.encoders.pretrained.load import Loaded, load_all
+from recsys.encoders.pretrained.load import PretrainedEncoder, load_pretrained
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.recommend.__main__ import recommend
@@ -54,21 +54,21 @@ def unit() -> nn.Module:
 
 
 @torch.no_grad()
-def vectors(loaded: Loaded, texts: Sequence[str], query: bool) -> torch.Tensor:
+def vectors(loaded: PretrainedEncoder, texts: Sequence[str], query: bool) -> torch.Tensor:
     own = loaded.following
     prompt = own.query_prompt if query else own.item_prompt
     ids = loaded.tokenize([prompt + text for text in texts])
     found = loaded.encoder.eval()(
-        Ragged.of([torch.tensor(i, dtype=torch.long) for i in ids]), query
+        Ragged.from_sequences([torch.tensor(i, dtype=torch.long) for i in ids]), query
     )
     return F.normalize(found, dim=-1) if loaded.encoder.unit else found
 
 
-def assert_equal(folder: Path) -> Loaded:
+def assert_equal(folder: Path) -> PretrainedEncoder:
     from sentence_transformers import SentenceTransformer
 
     oracle = SentenceTransformer(str(folder), device="cpu")
-    loaded = load_all(str(folder), pooling="auto", max_length=None)
+    loaded = load_pretrained(str(folder), pooling="auto", max_length=None)
     for query, encode in ((False, oracle.encode_document), (True, oracle.encode_query)):
         want = torch.tensor(encode(TEXTS))
         torch.testing.assert_close(vectors(loaded, TEXTS, query), want, atol=1e-6, rtol=1e-5)
@@ -149,29 +149,29 @@ def test_a_prompt_that_is_always_used_stands_in_for_both(tiny_bert, tmp_path):
     folder = made(tiny_bert, tmp_path / "m")
     path = folder / "config_sentence_transformers.json"
     path.write_text(json.dumps({"prompts": {"any": "lamp "}, "default_prompt_name": "any"}))
-    own = load_all(str(folder), pooling="auto", max_length=None).following
+    own = load_pretrained(str(folder), pooling="auto", max_length=None).following
     assert (own.query_prompt, own.item_prompt) == ("lamp ", "lamp ")
     path.write_text(json.dumps({"prompts": {"query": "red ", "passage": "blue "}}))
-    own = load_all(str(folder), pooling="auto", max_length=None).following
+    own = load_pretrained(str(folder), pooling="auto", max_length=None).following
     assert (own.query_prompt, own.item_prompt) == ("red ", "blue ")
 
 
 def test_options_come_before_the_folder(tiny_bert, tmp_path):
     folder = str(made(tiny_bert, tmp_path / "m", dense(), unit(), modes="cls", prompts=PROMPTS))
-    plain = load_all(str(tiny_bert), pooling="mean", max_length=16)
-    named = load_all(folder, pooling="mean", max_length=16)
+    plain = load_pretrained(str(tiny_bert), pooling="mean", max_length=16)
+    named = load_pretrained(folder, pooling="mean", max_length=16)
     assert torch.equal(vectors(named, TEXTS, True), vectors(plain, TEXTS, True))
     assert "encoder.pooling=mean pools the bare model; the folder's modules.json (cls" in named.line
-    prompted = load_all(
+    prompted = load_pretrained(
         folder, pooling="auto", max_length=16, query_prompt="", item_prompt="lamp: "
     ).following
     assert (prompted.query_prompt, prompted.item_prompt) == ("", "lamp: ")
     assert prompted.pooling == ("cls",)
-    assert load_all(folder, pooling="auto", max_length=16).encoder.max_length == 16
+    assert load_pretrained(folder, pooling="auto", max_length=16).encoder.max_length == 16
 
 
 def test_a_folder_without_modules_is_pooled_by_the_mean_without_a_word(tiny_bert):
-    loaded = load_all(str(tiny_bert), pooling="auto", max_length=None)
+    loaded = load_pretrained(str(tiny_bert), pooling="auto", max_length=None)
     assert loaded.line == ""
     assert loaded.following.pooling == ("mean",)
     assert loaded.encoder.max_length == 64  # the model's positions, below the default
@@ -242,9 +242,9 @@ def test_what_is_wrong_with_a_module_is_one_sentence(kind, tiny_bert, tmp_path):
     folder = made(tiny_bert, tmp_path / "m", dense())
     harm(folder)
     with pytest.raises(ConfigError, match=words) as caught:
-        load_all(str(folder), pooling="auto", max_length=None)
+        load_pretrained(str(folder), pooling="auto", max_length=None)
     assert "\n" not in str(caught.value)
-    assert load_all(str(folder), pooling="mean", max_length=None).following.dense == ()
+    assert load_pretrained(str(folder), pooling="mean", max_length=None).following.dense == ()
 
 
 @pytest.fixture
@@ -284,7 +284,9 @@ def test_item_vectors_of_a_run_are_the_folders_kept_or_not(
         plain.recommender.index_catalog().detach(), found, atol=1e-5, rtol=1e-4
     )
     if tuning == "full":
-        trained = {n for n in run.recommender.trained() if n.startswith("_encoder.dense.")}
+        trained = {
+            n for n in run.recommender.get_trained_parameters() if n.startswith("_encoder.dense.")
+        }
         assert trained == {"_encoder.dense.0.linear.weight", "_encoder.dense.0.linear.bias"}
 
 

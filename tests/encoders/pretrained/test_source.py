@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, BertModel, T5Config, T5EncoderModel
 
-from recsys.encoders.pretrained.load import load, load_all
-from recsys.encoders.pretrained.source import weights_file
+from recsys.encoders.pretrained.load import load_encoder, load_pretrained
+from recsys.encoders.pretrained.source import find_weights
 from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
@@ -135,7 +135,7 @@ def test_what_is_wrong_with_a_folder_is_one_sentence(kind, folder, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a prompt"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=words) as caught:
-        load(str(folder), pooling="mean", max_length=16)
+        load_encoder(str(folder), pooling="mean", max_length=16)
     assert "\n" not in str(caught.value)
 
 
@@ -143,30 +143,30 @@ def test_an_encoder_decoder_is_not_told_to_be_incomplete(folder):
     sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
     T5EncoderModel(T5Config(vocab_size=50, **sizes)).save_pretrained(folder)
     with pytest.raises(ConfigError, match=r"encoder-decoder family \(t5\), and these are not"):
-        load(str(folder), pooling="mean", max_length=16)
+        load_encoder(str(folder), pooling="mean", max_length=16)
 
 
 def test_an_adapter_alone_and_pickled_weights_have_sentences_of_their_own(folder):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"pytorch_model\.bin only, which may hold code"):
-        load(str(folder), pooling="mean", max_length=16)
+        load_encoder(str(folder), pooling="mean", max_length=16)
     (folder / "adapter_config.json").write_text("{}")
     (folder / "config.json").unlink()
     with pytest.raises(ConfigError, match="and not the model that it belongs to; merge it"):
-        load(str(folder), pooling="mean", max_length=16)
+        load_encoder(str(folder), pooling="mean", max_length=16)
 
 
 @pytest.mark.parametrize("name", ["~nosuchuser/model", "/" + "x" * 300])
 def test_a_name_that_can_be_no_folder_is_told(name):
     with pytest.raises(ConfigError, match="cannot be a folder"):
-        load(name, pooling="mean", max_length=16)
+        load_encoder(name, pooling="mean", max_length=16)
 
 
 def test_code_beside_a_family_that_is_known_is_not_run(folder):
     code(folder)
     configure(folder, model_type="bert")
-    tokens = load(str(folder), pooling="mean", max_length=16)
+    tokens = load_encoder(str(folder), pooling="mean", max_length=16)
     assert type(tokens.model) is BertModel
 
 
@@ -175,12 +175,14 @@ def test_a_tokenizer_of_bytes_has_no_unknown_token_and_is_no_empty_one(tiny_byte
 
 
 def test_weights_in_half_precision_and_in_parts_load_as_they_are(folder):
-    whole = load(str(folder), pooling="mean", max_length=16).state_dict()
+    whole = load_encoder(str(folder), pooling="mean", max_length=16).state_dict()
     half = AutoModel.from_pretrained(folder).half()
     (folder / "model.safetensors").unlink()
     half.save_pretrained(folder, max_shard_size="30KB")
     assert len(list(folder.glob("model-*.safetensors"))) > 1
-    for name, value in load(str(folder), pooling="mean", max_length=16).state_dict().items():
+    for name, value in (
+        load_encoder(str(folder), pooling="mean", max_length=16).state_dict().items()
+    ):
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, whole[name], atol=1e-3, rtol=1e-3)
 
@@ -219,12 +221,12 @@ def test_a_model_of_the_hub_is_read_from_what_was_downloaded(tiny_bert, tmp_path
     folder = Path(shutil.copytree(tiny_bert, home / "snapshots" / "abc"))
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text("abc")
-    loaded = load_all("made-up/tiny", pooling="auto", max_length=None)
+    loaded = load_pretrained("made-up/tiny", pooling="auto", max_length=None)
     assert "could not be asked whether made-up/tiny has a modules.json" in loaded.line
-    assert weights_file("made-up/tiny") == folder / "model.safetensors"
-    assert load_all("made-up/tiny", pooling="mean", max_length=16).line == ""
+    assert find_weights("made-up/tiny") == folder / "model.safetensors"
+    assert load_pretrained("made-up/tiny", pooling="mean", max_length=16).line == ""
     cut(folder)
     with pytest.raises(ConfigError, match=r"abc/model\.safetensors is cut off"):
-        load("made-up/tiny", pooling="mean", max_length=16)
+        load_encoder("made-up/tiny", pooling="mean", max_length=16)
     with pytest.raises(ConfigError, match="no model of the hub with a config"):
-        load("made-up/other", pooling="mean", max_length=16)
+        load_encoder("made-up/other", pooling="mean", max_length=16)

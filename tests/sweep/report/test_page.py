@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from recsys.sweep import status
-from recsys.sweep.record import Axis, load, save
+from recsys.sweep.record import SearchAxis, read_record, write_record
 from recsys.sweep.report import (
     best_of_k,
     figures,
@@ -28,7 +28,7 @@ from tests.sweep import made
 @pytest.fixture(scope="module")
 def realistic(tmp_path_factory):
     found = made.realistic(tmp_path_factory.mktemp("sweep"))
-    return found, page.write(found).read_text()
+    return found, page.write_page(found).read_text()
 
 
 class Links(HTMLParser):
@@ -51,13 +51,13 @@ class Links(HTMLParser):
 def test_best_of_k_is_the_mean_over_all_subsets(better):
     values = [0.31, 0.12, 0.55, 0.12, 0.47, 0.9]
     best = max if better == 1 else min
-    for k, found in enumerate(best_of_k.expected_best(values, better), start=1):
+    for k, found in enumerate(best_of_k.compute_expected_best(values, better), start=1):
         subsets = [best(chosen) for chosen in itertools.combinations(values, k)]
         assert found == pytest.approx(statistics.fmean(subsets), abs=1e-12)
 
 
 def test_best_of_k_holds_for_many_trials():
-    found = best_of_k.expected_best([float(value) for value in range(700)])
+    found = best_of_k.compute_expected_best([float(value) for value in range(700)])
     assert found[0] == pytest.approx(349.5)
     assert found[-1] == 699
     assert found == sorted(found)
@@ -72,17 +72,17 @@ def test_every_trial_that_used_budget_is_a_draw_once(tmp_path):
         made.trial("full", 4, 0.3, retry_of=3),
         made.trial("full", 5, 0.9, state="running"),
     ]
-    assert best_of_k.draws(made.sweep(tmp_path, trials), "full") == [0.2, 0.05, 0.05, 0.3]
-    assert best_of_k.draws(made.sweep(tmp_path, trials[2:4]), "full") == []
+    assert best_of_k.list_scores(made.sweep(tmp_path, trials), "full") == [0.2, 0.05, 0.05, 0.3]
+    assert best_of_k.list_scores(made.sweep(tmp_path, trials[2:4]), "full") == []
 
 
 def test_the_envelope_keeps_what_beats_all_trials_farther_out():
     found = [(1, 2), (2, 1), (3, 5), (4, 9), (5, 3), (6, 6), (7, 2), (8, 4), (6, 1)]
-    assert sensitivity.envelope(found, 1) == [(1, 2), (3, 5), (4, 9), (6, 6), (8, 4)]
+    assert sensitivity.compute_envelope(found, 1) == [(1, 2), (3, 5), (4, 9), (6, 6), (8, 4)]
     turned = [(x, -y) for x, y in found]
-    assert sensitivity.envelope(turned, -1) == [(1, -2), (3, -5), (4, -9), (6, -6), (8, -4)]
-    assert sensitivity.envelope([], 1) == []
-    assert sensitivity.envelope([(1, 4), (2, 4)], 1) == [(1, 4), (2, 4)]
+    assert sensitivity.compute_envelope(turned, -1) == [(1, -2), (3, -5), (4, -9), (6, -6), (8, -4)]
+    assert sensitivity.compute_envelope([], 1) == []
+    assert sensitivity.compute_envelope([(1, 4), (2, 4)], 1) == [(1, 4), (2, 4)]
 
 
 def test_the_range_near_the_best_is_that_of_trials_within_five_percent(tmp_path):
@@ -91,10 +91,10 @@ def test_the_range_near_the_best_is_that_of_trials_within_five_percent(tmp_path)
         made.trial("full", at, value, values={"optimizer.lr": lr})
         for at, (lr, value) in enumerate(rates.items())
     ]
-    found = sensitivity.reach(made.sweep(tmp_path, trials), "full", made.LR)
+    found = sensitivity.find_near_best_range(made.sweep(tmp_path, trials), "full", made.LR)
     assert (found.best, found.low, found.high) == (3e-4, 1e-4, 4e-4)
     assert (found.near, found.trials, found.enough) == (3, 6, False)
-    assert sensitivity.factor(made.LR, found) == pytest.approx(4)
+    assert sensitivity.compute_width(made.LR, found) == pytest.approx(4)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_best_trial_within_a_tenth_of_the_range_is_warned_of(tmp_path, lr, end
     # three decades: a tenth of them is a factor of 10 ** 0.3, just below 2
     values = {"optimizer.lr": lr, "optimizer.weight_decay": 0.15}
     found = made.sweep(tmp_path, [made.trial("lora", 0, 0.1, values=values)])
-    warned = sentences.edges(found)
+    warned = sentences.describe_edges(found)
     assert len(warned) == (end is not None)
     assert all(f"{end} end" in text and "widen" in text for text in warned)
 
@@ -112,7 +112,7 @@ def test_a_best_trial_within_a_tenth_of_the_range_is_warned_of(tmp_path, lr, end
 def test_nobody_is_told_to_search_below_zero(tmp_path):
     values = {"optimizer.weight_decay": 0.001}
     found = made.sweep(tmp_path, [made.trial("lora", 0, 0.1, values=values)])
-    (warned,) = sentences.edges(found)
+    (warned,) = sentences.describe_edges(found)
     assert "cannot go" in warned
     assert "widen" not in warned
 
@@ -129,8 +129,8 @@ def test_axes_are_known_by_their_names():
         "tuning.rank": "other",
         "trainer.early": "other",
     }
-    axes = {name: Axis(name, "float", False, 0, 1, (), ()) for name in roles}
-    assert {name: sensitivity.role(axis) for name, axis in axes.items()} == roles
+    axes = {name: SearchAxis(name, "float", False, 0, 1, (), ()) for name in roles}
+    assert {name: sensitivity.infer_role(axis) for name, axis in axes.items()} == roles
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_axes_are_known_by_their_names():
      (0.1, "0.1"), (2048.0, "2048"), (True, "true"), (None, "null"), ("mean", "mean")],
 )  # fmt: skip
 def test_parameters_are_written_short(value, text):
-    assert formatting.parameter(value) == text
+    assert formatting.format_parameter(value) == text
 
 
 # --- importance
@@ -158,20 +158,20 @@ def axis_that_decides(folder, count):
 
 def test_importance_is_hidden_below_the_threshold_and_says_why(tmp_path):
     few, enough = axis_that_decides(tmp_path, 19), axis_that_decides(tmp_path, 20)
-    assert importance.importances(few, "full") is None
-    assert importance.beyond_chance(few, "full") is None
-    assert importance.picture(few, "full") is None
-    assert "needs 20" in importance.why_not(few, "full")
-    assert importance.importances(enough, "full") is not None
-    assert importance.why_not(enough, "full") == ""
+    assert importance.compute_importances(few, "full") is None
+    assert importance.compute_significance(few, "full") is None
+    assert importance.draw_importance(few, "full") is None
+    assert "needs 20" in importance.explain_missing(few, "full")
+    assert importance.compute_importances(enough, "full") is not None
+    assert importance.explain_missing(enough, "full") == ""
 
 
 def test_importance_finds_the_axis_that_decides_and_knows_chance(tmp_path):
     found = axis_that_decides(tmp_path, 40)
-    shares = importance.importances(found, "full")
+    shares = importance.compute_importances(found, "full")
     assert sum(shares.values()) == pytest.approx(1)
     assert next(iter(shares)) == "optimizer.lr"
-    assert importance.beyond_chance(found, "full") == {
+    assert importance.compute_significance(found, "full") == {
         "optimizer.lr": True,
         "optimizer.weight_decay": False,
     }
@@ -179,11 +179,11 @@ def test_importance_finds_the_axis_that_decides_and_knows_chance(tmp_path):
 
 def test_the_study_in_memory_has_the_trials_as_they_are(realistic):
     sweep, _ = realistic
-    study = optuna_study.study(sweep, "lora")
+    study = optuna_study.make_study(sweep, "lora")
     assert [trial.number for trial in study.trials] == [t.number for t in sweep.of("lora")]
     assert study.best_trial.number == sweep.best("lora").number
     assert study.best_value == pytest.approx(100 * sweep.best("lora").objectives[0])
-    assert "tuning.rank" not in optuna_study.study(sweep, "full").trials[0].params
+    assert "tuning.rank" not in optuna_study.make_study(sweep, "full").trials[0].params
     states = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running": "RUNNING"}
     for ours, theirs in zip(sweep.of("lora"), study.trials, strict=True):
         assert theirs.state.name == states[ours.state]
@@ -224,7 +224,7 @@ def test_texts_of_a_sweep_are_never_markup(tmp_path):
         made.trial("full", 1, 0.1, values={"optimizer.lr": 1e-3}),
     ]
     sweep = made.sweep(tmp_path, trials, notes=(bad,), name=bad, common={"key": bad})
-    text = page.page(sweep)
+    text = page.render_page(sweep)
     assert "<b>" not in text[: text.index("<script>/**")]
     assert html.escape(bad) in text
     # four scripts of data and two of code end where they should
@@ -233,10 +233,10 @@ def test_texts_of_a_sweep_are_never_markup(tmp_path):
 
 def test_the_comparison_is_linked_where_it_was_made(tmp_path):
     sweep = made.sweep(tmp_path, [made.trial("full", 0, 0.1)])
-    assert Links(page.page(sweep)).found == []
+    assert Links(page.render_page(sweep)).found == []
     (tmp_path / "comparison").mkdir()
     (tmp_path / "comparison" / "report.html").write_text("")
-    assert Links(page.page(sweep)).found == [("a", "href", "comparison/report.html")]
+    assert Links(page.render_page(sweep)).found == [("a", "href", "comparison/report.html")]
 
 
 LR = {"optimizer.lr": 3e-4}
@@ -254,57 +254,59 @@ SMALL = {
 @pytest.mark.parametrize("trials", SMALL.values(), ids=SMALL)
 def test_a_sweep_of_few_trials_has_a_page(tmp_path, trials):
     sweep = made.sweep(tmp_path, trials)
-    text = page.write(sweep).read_text()
+    text = page.write_page(sweep).read_text()
     complete = any(trial.state == "complete" for trial in trials)
     assert ("No trial is complete yet" in text) != complete
     assert ("<h2>Answers</h2>" in text) == bool(complete and trials[0].values)
-    assert page.markdown(sweep).startswith("# Sweep made")
-    status.show(sweep)
+    assert page.render_markdown(sweep).startswith("# Sweep made")
+    status.print_status(sweep)
 
 
 def test_choices_are_drawn_and_numbers_that_are_choices_too(tmp_path):
-    axis = Axis("encoder.pooling", "choice", False, None, None, ("mean", "cls", None), ("full",))
-    decay = Axis("optimizer.l2_sp", "choice", False, None, None, (0, 0.1), ("full",))
+    axis = SearchAxis(
+        "encoder.pooling", "choice", False, None, None, ("mean", "cls", None), ("full",)
+    )
+    decay = SearchAxis("optimizer.l2_sp", "choice", False, None, None, (0, 0.1), ("full",))
     trials = [
         made.trial("full", at, 0.1 + 0.01 * at,
                    values={"encoder.pooling": pool, "optimizer.l2_sp": l2, **LR})
         for at, (pool, l2) in enumerate(itertools.product(("mean", "cls", None), (0, 0.1)))
     ]  # fmt: skip
     sweep = made.sweep(tmp_path, trials, axes=(axis, decay, made.LR))
-    figure = figures.sensitivity(sweep).figure
+    figure = figures.draw_sensitivity(sweep).figure
     # Numbers stand before choices of the same role.
     titles = [figure.layout[f"xaxis{n}"].title.text for n in ("", "2", "3")]
     assert titles == ["optimizer.lr", "optimizer.l2_sp", "encoder.pooling"]
     assert list(figure.layout.xaxis3.categoryarray) == ["mean", "cls", "null"]
-    assert len(optuna_plots.pictures(sweep, "full")) >= 4
+    assert len(optuna_plots.draw_study_plots(sweep, "full")) >= 4
     # pytest.approx: sums of floats
-    best = sensitivity.best_by_choice(sweep.trials, axis, 1)
+    best = sensitivity.find_best_by_choice(sweep.trials, axis, 1)
     assert best == pytest.approx({"mean": 0.11, "cls": 0.13, "null": 0.15})
 
 
 def test_two_objectives_are_drawn_against_each_other(tmp_path):
     sweep = made.realistic(tmp_path, count=6, two=True, tested=False)
-    names = [picture.name for picture in figures.pictures(sweep)]
+    names = [picture.name for picture in figures.draw_plots(sweep)]
     assert names[:3] == ["sensitivity", "best_of_k", "cost"]
     complete = [trial for trial in sweep.trials if trial.state == "complete"]
-    from recsys.sweep.report.training_plots import front
+    from recsys.sweep.report.training_plots import find_pareto_front
 
-    kept = front(sweep)
+    kept = find_pareto_front(sweep)
     for trial in complete:
         beaten = any(
             other.objectives[0] > trial.objectives[0] and other.objectives[1] < trial.objectives[1]
             for other in complete
         )
         assert (trial in kept) != beaten
-    assert any(p.name == "front-lora" for p in optuna_plots.pictures(sweep, "lora"))
-    text = page.write(sweep).read_text()
+    assert any(p.name == "front-lora" for p in optuna_plots.draw_study_plots(sweep, "lora"))
+    text = page.write_page(sweep).read_text()
     assert "ndcg@10 against training time" in text
 
 
 def test_the_page_is_the_same_from_what_was_saved(tmp_path):
     sweep = made.realistic(tmp_path, count=5)
-    save(sweep)
-    assert page.markdown(load(tmp_path)) == page.markdown(sweep)
+    write_record(sweep)
+    assert page.render_markdown(read_record(tmp_path)) == page.render_markdown(sweep)
 
 
 def test_test_metrics_come_with_their_spread(realistic):
@@ -312,8 +314,8 @@ def test_test_metrics_come_with_their_spread(realistic):
     values = [100 * test["ndcg@10"] for test in sweep.tests["lora"]]
     spread = f"{statistics.fmean(values):.2f} \N{PLUS-MINUS SIGN} {statistics.stdev(values):.2f}"
     assert f"{spread} (3)" in text
-    assert spread in page.markdown(sweep)
-    table = tables.methods(sweep)
+    assert spread in page.render_markdown(sweep)
+    table = tables.make_method_table(sweep)
     assert [row[table.head.index("trained parameters")] for row in table.rows] == [
         "4.40M",
         "74.0k",
@@ -335,22 +337,24 @@ def test_the_line_says_what_ended_and_what_is_best(tmp_path):
     sweep = made.sweep(tmp_path, trials, methods=("full", "lora"), planned=40)
     clock = time.strftime("%H:%M", time.localtime(made.BEGAN))
     # 77 of 80 trials are left, of a minute each, for two workers
-    assert status.line(sweep, trials[2], 2, made.BEGAN) == (
+    assert status.format_progress(sweep, trials[2], 2, made.BEGAN) == (
         f"{clock} trial 3 of 80 | lora #3 complete ndcg@10 9.81 | best lora #1 10.30 "
         "(optimizer.lr 3e-4, tuning.rank 8) | 1 pruned, 0 failed | about 38 min left"
     )
-    assert "lora #2 pruned after 20 steps at ndcg@10 2.00" in status.line(sweep, trials[1], 2, 0)
+    assert "lora #2 pruned after 20 steps at ndcg@10 2.00" in status.format_progress(
+        sweep, trials[1], 2, 0
+    )
 
 
 def test_a_lost_trial_and_its_repetition_count_once(tmp_path):
     lost = made.trial("lora", 0, None, state="failed", reason="killed")
     again = made.trial("lora", 1, 0.1, retry_of=0)
     sweep = made.sweep(tmp_path, [lost, again], planned=2)
-    line = status.line(sweep, again, 1, made.BEGAN)
+    line = status.format_progress(sweep, again, 1, made.BEGAN)
     assert "trial 1 of 2 " in line
     assert "0 failed, 1 repeated" in line
     assert line.endswith("about 60 s left")
-    assert tables.methods(sweep).rows[0][2:5] == ["1", "0", "0"]
+    assert tables.make_method_table(sweep).rows[0][2:5] == ["1", "0", "0"]
 
 
 def test_time_left_goes_by_method_and_takes_off_what_runs(tmp_path):
@@ -363,15 +367,15 @@ def test_time_left_goes_by_method_and_takes_off_what_runs(tmp_path):
         made.trial("lora", 2, None, state="failed", seconds=9000.0),
     ]
     sweep = made.sweep(tmp_path, trials, planned=4)
-    assert status.left_by_method(sweep, now) == {"full": 70 + 2 * 100, "lora": 20}
-    assert status.time_left(sweep, 2, now) == pytest.approx(145)
+    assert status.estimate_method_seconds(sweep, now) == {"full": 70 + 2 * 100, "lora": 20}
+    assert status.estimate_seconds_left(sweep, 2, now) == pytest.approx(145)
     hours = made.sweep(tmp_path, trials, planned=None, budget="2 hours")
-    assert status.time_left(hours, 2, now) is None
-    assert "left" not in status.line(hours, trials[0], 2, now)
+    assert status.estimate_seconds_left(hours, 2, now) is None
+    assert "left" not in status.format_progress(hours, trials[0], 2, now)
 
 
 def test_the_table_of_the_status_shows_each_method(realistic, capsys):
-    status.show(realistic[0], now=made.BEGAN + 4320)
+    status.print_status(realistic[0], now=made.BEGAN + 4320)
     text = capsys.readouterr().out
     assert "20 of 21" in text
     assert "running for 20 s: lora #21" in text

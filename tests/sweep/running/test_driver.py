@@ -13,10 +13,10 @@ import pytest
 from recsys.errors import ConfigError
 from recsys.sweep import __main__ as command
 from recsys.sweep import parsing, record
-from recsys.sweep.report.formatting import ended
-from recsys.sweep.running.driver import Driver
-from recsys.sweep.running.trial import _no_room
-from recsys.sweep.space import plans
+from recsys.sweep.report.formatting import list_ended
+from recsys.sweep.running.driver import SweepDriver
+from recsys.sweep.running.trial import _is_disk_full
+from recsys.sweep.space import make_plans
 
 HERE = Path(__file__).parents[1]
 
@@ -67,11 +67,11 @@ def play(tmp_path, monkeypatch):
 
 def drive(words):
     """Runs a sweep in this process; its record, exit code and lines."""
-    found = parsing.read(words)
+    found = parsing.read_definition(words)
     found.folder.mkdir(parents=True, exist_ok=True)
     lines = []
-    code = Driver(found, plans(found), lines.append, "pretend").run()
-    return record.load(found.folder), code, lines
+    code = SweepDriver(found, make_plans(found), lines.append, "pretend").run()
+    return record.read_record(found.folder), code, lines
 
 
 def calls(tmp_path):
@@ -204,20 +204,20 @@ def test_a_full_disk_stops_the_sweep_and_costs_no_trial_its_place(play, tmp_path
     assert sorted(t.index for t in sweep.of("lora", "complete")) == [0, 1, 2]
     assert all("disk is full" in t.reason for t in sweep.of("lora", "failed"))
     # The best of as many trials as asked for, none of them given up.
-    assert len(ended(sweep, "lora")) == 3
+    assert len(list_ended(sweep, "lora")) == 3
 
 
 @pytest.mark.parametrize("words", ["No space left on device", "Disk quota exceeded"])
 def test_a_run_without_room_for_its_error_is_no_failure_of_its_values(play, tmp_path, words):
     place = tmp_path / "place"
     place.mkdir()
-    assert _no_room(f"OSError: [Errno 28] {words}", place)
-    assert not _no_room("tuning.layers is 9, and the model has 2.", place)
+    assert _is_disk_full(f"OSError: [Errno 28] {words}", place)
+    assert not _is_disk_full("tuning.layers is 9, and the model has 2.", place)
 
 
 def test_the_lock_of_a_killed_driver_goes(play, tmp_path):
     words = [*play(behaviour={"0000": "slow"}), "methods=lora", "final_seeds=0"]
-    folder = parsing.read(words).folder
+    folder = parsing.read_definition(words).folder
     process = begin(words, tmp_path)
     until(lambda: next(folder.glob("trials/lora/0000/*/pids"), None))
     os.kill(process.pid, signal.SIGKILL)
@@ -230,7 +230,7 @@ def test_the_lock_of_a_killed_driver_goes(play, tmp_path):
 
 def test_a_trial_that_its_last_other_driver_lost_is_not_left_behind(play, tmp_path):
     words = [*play(behaviour={"0000": "slow"}), "methods=lora", "final_seeds=0"]
-    found = parsing.read(words)
+    found = parsing.read_definition(words)
     process = begin(words, tmp_path)
     until(lambda: next(found.folder.glob("trials/lora/0000/*/pids"), None))
 
@@ -240,9 +240,9 @@ def test_a_trial_that_its_last_other_driver_lost_is_not_left_behind(play, tmp_pa
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
 
-    assert Driver(found, plans(found), say, "pretend").run() == 0
-    sweep = record.load(found.folder)
-    assert sorted(t.index for t in sweep.of("lora", "complete")) == [0, 1, 2]
+    assert SweepDriver(found, make_plans(found), say, "pretend").run() == 0
+    sweep = record.read_record(found.folder)
+    assert sorted(t.index for t in sweep.select_trials("lora", "complete")) == [0, 1, 2]
 
 
 def test_a_configuration_that_every_run_refuses_ends_the_sweep_with_its_sentence(play):
@@ -271,7 +271,7 @@ def test_a_driver_that_is_killed_is_followed_by_one_that_ends_the_same(play, tmp
     whole, _, _ = drive([*play(space), "methods=lora", "final_seeds=0"])
     words = [*play(space, {"0001": "slow"}), "methods=lora", "final_seeds=0"]
     words[1] = f"output={tmp_path / 'again'}"
-    folder = parsing.read(words).folder
+    folder = parsing.read_definition(words).folder
     process = begin(words, tmp_path)
     run = until(lambda: next(folder.glob("trials/lora/0001/*/pids"), None))
     pids = [int(pid) for pid in run.read_text().split()]
@@ -339,7 +339,7 @@ def test_two_drivers_share_a_study_and_no_trial_runs_twice(play, tmp_path):
     drivers = [begin(words, tmp_path) for _ in range(2)]
     codes = [driver.wait(120) for driver in drivers]
     assert codes == [0, 0], (tmp_path / "driver.log").read_text()
-    sweep = record.load(parsing.read(words).folder)
+    sweep = record.read_record(parsing.read_definition(words).folder)
     assert sorted(t.index for t in sweep.trials) == list(range(8))
     folders = [call["folder"] for call in calls(tmp_path)]
     assert len(folders) == len(set(folders)) == 9  # and the closing run once
@@ -347,7 +347,7 @@ def test_two_drivers_share_a_study_and_no_trial_runs_twice(play, tmp_path):
 
 def test_ctrl_c_lets_the_runs_save_and_the_same_command_goes_on(play, tmp_path):
     words = [*play(behaviour={"0000": "slow"}), "methods=lora", "final_seeds=0"]
-    folder = parsing.read(words).folder
+    folder = parsing.read_definition(words).folder
     process = begin(words, tmp_path)
     run = until(lambda: next(folder.glob("trials/lora/0000/*/pids"), None))
     os.kill(process.pid, signal.SIGINT)
@@ -382,10 +382,10 @@ def test_a_sweep_goes_on_by_its_folder_and_refuses_what_would_change_its_trials(
 ):
     words = [*play(), "methods=lora", "final_seeds=0", "trials=1"]
     monkeypatch.setattr(
-        "recsys.sweep.running.driver.Driver.run", lambda self: self.definition.budget.trials
+        "recsys.sweep.running.driver.SweepDriver.run", lambda self: self.definition.budget.trials
     )
     assert command.main(words) == 1
-    folder = parsing.read(words).folder
+    folder = parsing.read_definition(words).folder
     assert command.main([f"resume={folder}", "trials=7"]) == 7
     assert command.main(["resume=last", f"output={tmp_path / 'runs'}"]) == 7
     moved = folder.rename(tmp_path / folder.name)

@@ -12,7 +12,7 @@ import pytest
 
 from recsys.errors import RecsysError
 from recsys.fit.__main__ import main
-from recsys.sweep.running.launcher_client import Launcher
+from recsys.sweep.running.launcher_client import TrialLauncher
 
 NOTE = """
 import json, os, sys
@@ -100,14 +100,14 @@ def modules(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(modules):
-    with Launcher(prepare=True, modules=["holds"]) as launcher:
+    with TrialLauncher(prepare=True, modules=["holds"]) as launcher:
         launcher.begin()
         yield launcher
 
 
 @pytest.fixture
 def bare():
-    with Launcher(prepare=False) as launcher:
+    with TrialLauncher(prepare=False) as launcher:
         yield launcher
 
 
@@ -207,7 +207,7 @@ def test_a_trial_killed_by_another_hand_is_told_by_its_signal(bare, tmp_path):
 
 
 def test_a_fork_can_be_called_off_and_the_driver_can_die_while_the_imports_run(modules, tmp_path):
-    with Launcher(prepare=True) as launcher:
+    with TrialLauncher(prepare=True) as launcher:
         child = launcher.start(["0"], tmp_path / "log", {}, fork=True, module="note")
         child.terminate(grace=30)
         assert child.wait(60) == -signal.SIGTERM
@@ -217,7 +217,7 @@ def test_a_fork_can_be_called_off_and_the_driver_can_die_while_the_imports_run(m
 
 
 def test_closing_ends_all(tmp_path):
-    with Launcher(prepare=False) as launcher:
+    with TrialLauncher(prepare=False) as launcher:
         launcher.start(["waits"], tmp_path / "log", {}, fork=False, module="family")
         pids = [int(word) for word in said(tmp_path / "log").split()]
     assert ended(*pids, within=0.1)
@@ -285,7 +285,7 @@ def test_a_fork_finds_what_the_same_words_find_in_this_process(prepared, shop_ba
 
 
 def test_a_killed_launcher_takes_its_trials_along_and_is_told_in_a_sentence(tmp_path):
-    with Launcher(prepare=False) as launcher:
+    with TrialLauncher(prepare=False) as launcher:
         child = launcher.start(["deaf"], tmp_path / "log", {}, fork=False, module="family")
         pids = [child.pid, *(int(word) for word in said(tmp_path / "log").split())]
         os.kill(launcher._process.pid, signal.SIGKILL)
@@ -296,7 +296,7 @@ def test_a_killed_launcher_takes_its_trials_along_and_is_told_in_a_sentence(tmp_
 
 
 def test_a_launcher_that_cannot_import_says_why(tmp_path):
-    with Launcher(prepare=True, modules=["no_such_module"]) as launcher:
+    with TrialLauncher(prepare=True, modules=["no_such_module"]) as launcher:
         child = launcher.start(["0"], tmp_path / "log", {}, fork=True, module="note")
         with pytest.raises(RecsysError, match="No module named 'no_such_module'"):
             child.wait(180)

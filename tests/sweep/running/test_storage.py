@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from recsys.errors import ConfigError
-from recsys.sweep.running.leases import LOSSES, LOST, Leases, index_of
+from recsys.sweep.running.leases import LOSSES, LOST, TrialLeases, get_trial_index
 from recsys.sweep.running.storage import JOURNAL, open_storage
 
 SPACE = {"x": optuna.distributions.FloatDistribution(0, 1)}
@@ -115,11 +115,11 @@ def test_a_lost_trial_is_repeated_once_though_two_recover_at_once(place, opened,
     again = repetitions(study)
     assert [t.user_attrs["retry_of"] for t in again] == [0, 1, 2]
     assert [t.user_attrs["index"] for t in again] == [0, 1, 2]
-    with Leases(opened) as leases:
+    with TrialLeases(opened) as leases:
         for before in failed:
             trial = leases.ask(study)
             assert trial.suggest_float("x", 0, 1) == dict(died)[before.number]
-            assert index_of(study, trial) == before.number
+            assert get_trial_index(study, trial) == before.number
         assert leases.ask(study).user_attrs["index"] == 3
 
 
@@ -130,7 +130,7 @@ def nowhere(index):
 
 def left(opened, study, count=1):
     """Trials whose driver has ended without a word."""
-    with Leases(opened) as leases:
+    with TrialLeases(opened) as leases:
         trials = [leases.ask(study) for _ in range(count)]
         for trial in trials:
             trial.suggest_float("x", 0, 1)
@@ -141,12 +141,12 @@ def test_a_trial_is_not_to_blame_for_the_death_of_its_driver(opened, study):
     """Machines that are taken away may do that often; what never comes further is given up."""
     left(opened, study)
     for step in range(1, 2 * LOSSES):  # each driver brings it further
-        with Leases(opened) as leases:
+        with TrialLeases(opened) as leases:
             assert leases.recover(study, lambda index, step=step: float(step)) == [step - 1]
             assert leases.ask(study).user_attrs["index"] == 0
     reached = 2.0 * LOSSES
     for number in range(2 * LOSSES - 1, 3 * LOSSES - 1):
-        with Leases(opened) as leases:
+        with TrialLeases(opened) as leases:
             assert leases.recover(study, lambda index: reached) == [number]
             trial = leases.ask(study)
             last = number == 3 * LOSSES - 2
@@ -159,24 +159,24 @@ def test_a_trial_is_not_to_blame_for_the_death_of_its_driver(opened, study):
 def test_locks_of_dead_drivers_go_and_those_of_living_ones_stay(opened, study):
     left(opened, study)
     assert len(list((opened.folder / "drivers").iterdir())) == 1
-    with Leases(opened) as one, Leases(opened) as two:
+    with TrialLeases(opened) as one, TrialLeases(opened) as two:
         assert one.recover(study, nowhere) == [0]
-        one.forget()
+        one.delete_dead_locks()
         there = {path.stem for path in (opened.folder / "drivers").iterdir()}
         assert there == {one.id, two.id}
 
 
 def test_a_queued_trial_that_is_lost_before_it_asked_for_its_values_keeps_them(opened, study):
     study.enqueue_trial({"x": 0.25})
-    with Leases(opened) as leases:
+    with TrialLeases(opened) as leases:
         leases.ask(study)
-    with Leases(opened) as leases:
+    with TrialLeases(opened) as leases:
         assert leases.recover(study, nowhere) == [0]
         assert leases.ask(study).suggest_float("x", 0, 1) == 0.25
 
 
 def test_a_stopped_trial_goes_on_each_time_and_may_still_be_lost_once(opened, study):
-    with Leases(opened) as leases:
+    with TrialLeases(opened) as leases:
         for number in range(2):
             assert leases.ask(study).number == number
             assert leases.fail(study, number, "stopped", retry=True, blameless=True) is True
@@ -187,7 +187,7 @@ def test_a_stopped_trial_goes_on_each_time_and_may_still_be_lost_once(opened, st
 
 
 def test_a_full_budget_starts_nothing(opened, study):
-    with Leases(opened) as leases:
+    with TrialLeases(opened) as leases:
         assert leases.ask(study, room=lambda: False) is None
         assert not study.trials
         assert leases.ask(study, room=lambda: True).number == 0
@@ -199,7 +199,7 @@ def test_a_driver_killed_between_failing_and_repeating_loses_nothing(opened, stu
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    with Leases(opened) as leases:
+    with TrialLeases(opened) as leases:
         with monkeypatch.context() as patch:
             patch.setattr(study, "enqueue_trial", killed)
             with pytest.raises(KeyboardInterrupt):
@@ -213,14 +213,14 @@ def test_a_driver_killed_between_failing_and_repeating_loses_nothing(opened, stu
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 def test_a_trial_of_a_driver_killed_while_it_asked_is_lost(opened, study):
     study.ask(SPACE)
-    with Leases(opened) as leases:
+    with TrialLeases(opened) as leases:
         assert leases.recover(study, nowhere) == [0]
         trial = leases.ask(study)
     assert trial.user_attrs["index"] == study.trials[0].user_attrs["index"] == 0
 
 
 def test_a_living_driver_keeps_its_trials(opened, study):
-    with Leases(opened) as one, Leases(opened) as two:
+    with TrialLeases(opened) as one, TrialLeases(opened) as two:
         mine, yours = one.ask(study).number, two.ask(study).number
         assert one.recover(study, nowhere) == two.recover(study, nowhere) == []
         assert one.tell(study, mine, [0.5]) is two.tell(study, yours, None) is True
@@ -229,7 +229,7 @@ def test_a_living_driver_keeps_its_trials(opened, study):
 
 
 def test_a_crash_is_repeated_once_and_a_bad_value_never(opened, study):
-    with Leases(opened) as leases:
+    with TrialLeases(opened) as leases:
         bad, crashed = (leases.ask(study).number for _ in range(2))
         assert leases.fail(study, bad, "diverged", retry=False) is False
         assert leases.fail(study, crashed, "killed", retry=True) is True
@@ -242,7 +242,7 @@ def test_a_crash_is_repeated_once_and_a_bad_value_never(opened, study):
 
 def test_a_driver_taken_for_dead_is_told_that_its_trial_does_not_count(opened, study):
     (trial,) = left(opened, study)
-    with Leases(opened) as late, Leases(opened) as leases:
+    with TrialLeases(opened) as late, TrialLeases(opened) as leases:
         leases.recover(study, nowhere)
         assert late.tell(study, trial.number, [1.0]) is False
         assert late.fail(study, trial.number, "killed", retry=True) is False
@@ -254,7 +254,7 @@ def test_another_machine_is_known_by_its_signs_of_life(postgres, tmp_path):
 
     here, there = (open_storage(tmp_path / name, postgres) for name in ("here", "there"))
     study = optuna.create_study(study_name=tmp_path.name, storage=here.storage)
-    with Leases(there) as far, Leases(here) as near:
+    with TrialLeases(there) as far, TrialLeases(here) as near:
         far.ask(study)
         assert near.recover(study, nowhere) == []
         with here.server.begin() as connection:
@@ -272,7 +272,7 @@ def test_signs_of_life_are_written_while_a_trial_runs(postgres, tmp_path, monkey
     monkeypatch.setattr("recsys.sweep.running.leases.BEAT", 0.05)
     opened = open_storage(tmp_path, postgres)
     study = optuna.create_study(study_name=tmp_path.name, storage=opened.storage)
-    with Leases(opened) as leases, opened.server.connect() as connection:
+    with TrialLeases(opened) as leases, opened.server.connect() as connection:
         trial = leases.ask(study)
         ours = {"id": study.trials[0]._trial_id}
 
@@ -291,7 +291,7 @@ def test_signs_of_life_are_written_while_a_trial_runs(postgres, tmp_path, monkey
 
 
 def test_no_warning_of_optuna_reaches_the_user(opened, study):
-    with warnings.catch_warnings(), Leases(opened) as leases:
+    with warnings.catch_warnings(), TrialLeases(opened) as leases:
         warnings.simplefilter("error")
         assert leases.tell(study, leases.ask(study).number, [0.0])
 
@@ -370,7 +370,7 @@ def test_a_sqlite_file_serves_the_drivers_of_one_machine(tmp_path):
     opened = open_storage(tmp_path, f"sqlite:///{tmp_path / 'a.db'}")
     study = optuna.create_study(study_name="a", storage=opened.storage)
     left(opened, study)
-    with Leases(opened) as leases:
+    with TrialLeases(opened) as leases:
         assert leases.recover(study, nowhere) == [0]
         assert leases.ask(study).user_attrs["retry_of"] == 0
     assert os.listdir(tmp_path / "drivers")
@@ -381,7 +381,7 @@ def test_a_last_line_that_is_no_json_is_cut_and_what_follows_is_read(tmp_path, l
     storage = open_storage(tmp_path, None).storage
     optuna.create_study(study_name="a", storage=storage).ask()
     with (tmp_path / "journal.log").open("ab") as journal:
-        journal.write(line.encode(errors="surrogatepass") + b"\n")
+        journal.write(line.count_texts(errors="surrogatepass") + b"\n")
     for count in (2, 3):
         again = optuna.load_study(study_name="a", storage=open_storage(tmp_path, None).storage)
         again.ask()

@@ -9,14 +9,14 @@ from optuna.trial import TrialState
 
 from recsys.config.compose import compose
 from recsys.errors import DataError
-from recsys.runs.validation_log import Validations
+from recsys.runs.validation_log import ValidationLog
 from recsys.sweep import parsing
 from recsys.sweep.running import finals
-from recsys.sweep.running.leases import Leases
+from recsys.sweep.running.leases import TrialLeases
 from recsys.sweep.running.storage import open_storage
-from recsys.sweep.running.studies import Studies
-from recsys.sweep.running.trial import Outcome, Running
-from recsys.sweep.space import plans
+from recsys.sweep.running.studies import SweepStudies
+from recsys.sweep.running.trial import RunningTrial, TrialOutcome
+from recsys.sweep.space import make_plans
 
 SPACE = """
 experiment: lora_two_tower
@@ -43,8 +43,10 @@ def made(tmp_path):
 
     def make(*words):
         (tmp_path / "made.yaml").write_text(SPACE)
-        definition = parsing.read([f"sweep={tmp_path / 'made.yaml'}", f"output={tmp_path}", *words])
-        (plan,) = plans(definition).values()
+        definition = parsing.read_definition(
+            [f"sweep={tmp_path / 'made.yaml'}", f"output={tmp_path}", *words]
+        )
+        (plan,) = make_plans(definition).values()
         started = []
 
         def launch(plan, words, log):
@@ -52,7 +54,7 @@ def made(tmp_path):
             return Child()
 
         place = definition.folder / "trials" / "all" / "0000"
-        return Running(definition, plan, VALUES, place, 0, launch), started
+        return RunningTrial(definition, plan, VALUES, place, 0, launch), started
 
     return make
 
@@ -61,7 +63,7 @@ def leave_run(home, epochs=None, told=()):
     run = home / "run"
     run.mkdir(parents=True)
     (run / "config.yaml").write_text("{}")
-    lines = Validations(run / "validations.jsonl")
+    lines = ValidationLog(run / "validations.jsonl")
     for k, value in enumerate(told):
         lines.add(k, k, value, 1.0)
     if epochs is not None:
@@ -97,13 +99,13 @@ def test_a_trial_that_is_stopped_between_its_seeds_starts_no_further_one(made):
 def test_the_closing_run_of_a_trial_that_never_trained_is_one_that_composes(made, tmp_path):
     made()
     words = [f"sweep={tmp_path / 'made.yaml'}", "trainer.max_steps=0", "trainer.patience=2"]
-    definition = parsing.read(words)
+    definition = parsing.read_definition(words)
     figures = {"validation.step": 0.0, "validation.planned_steps": 0.0}
     best = SimpleNamespace(method="all", number=0, values=VALUES, figures=figures)
     driver = SimpleNamespace(
-        definition=definition, plans=plans(definition), folder=definition.folder
+        definition=definition, plans=make_plans(definition), folder=definition.folder
     )
-    for seed, found in finals._runs(driver, best):
+    for seed, found in finals._list_runs(driver, best):
         run = compose(found)
         assert (run.trainer.max_steps, run.trainer.patience, run.seed) == (0, None, seed)
         assert run.evaluation.test
@@ -112,31 +114,31 @@ def test_the_closing_run_of_a_trial_that_never_trained_is_one_that_composes(made
 def test_validations_that_a_run_takes_back_are_not_told_twice(made):
     running, _ = made()
     run = leave_run(running.place, told=[0.1, 0.2, 0.3])
-    running._listen()
+    running._read_reports()
     assert running.news() == [(0, 0.1), (1, 0.2), (2, 0.3)]
     path = run / "validations.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     told = []
     for count in (2, 3):
         path.write_text("".join(lines[:count]))
-        running._listen()
+        running._read_reports()
         told += running.news()
     assert told == []
 
 
 def test_what_a_driver_that_was_taken_for_dead_tells_is_left_out(made, tmp_path):
     running, _ = made()
-    definition = parsing.read([f"sweep={tmp_path / 'made.yaml'}", f"output={tmp_path}"])
+    definition = parsing.read_definition([f"sweep={tmp_path / 'made.yaml'}", f"output={tmp_path}"])
     opened = open_storage(definition.folder, None)
-    with Leases(opened) as mine:
-        studies = Studies(definition, plans(definition), opened, mine)
+    with TrialLeases(opened) as mine:
+        studies = SweepStudies(definition, make_plans(definition), opened, mine)
         trial, _ = studies.ask("all")
         assert studies.report(trial, 0, 0.1)
         opened.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         assert not studies.report(trial, 1, 0.2)
-        outcome = Outcome("complete", objectives=(0.2,))
+        outcome = TrialOutcome("complete", objectives=(0.2,))
         assert studies.tell("all", trial, running, outcome) is False
-        assert [t.state for t in studies.sweep().trials] == ["failed"]
+        assert [t.state for t in studies.make_record().trials] == ["failed"]
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"validation": 1}', "[1]", '{"cost": null}'])

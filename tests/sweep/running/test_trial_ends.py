@@ -12,14 +12,14 @@ import torch
 
 from recsys.boards import offline_run
 from recsys.config.compose import compose
-from recsys.errors import OutOfMemory
+from recsys.errors import OutOfMemoryError
 from recsys.fit import __main__ as fit
 from recsys.fit.__main__ import main
 from recsys.objectives import in_batch
 from recsys.recommender.base import Recommender
-from recsys.runs.failures import memory_told
-from recsys.runs.validation_log import Validations
-from recsys.runtime.rank_errors import NOTE, leave_note, others_told
+from recsys.runs.failures import raise_out_of_memory
+from recsys.runs.validation_log import ValidationLog
+from recsys.runtime.rank_errors import NOTE, raise_rank_error, write_rank_error
 from tests.sweep.running.test_trial_runs import TRIAL, done, kept, lines, read, same, trial_words
 
 
@@ -119,9 +119,9 @@ def test_lack_of_memory_ends_with_4(words, tmp_path, capsys, monkeypatch, error)
 
 
 def test_what_torch_says_without_memory_is_understood():
-    with pytest.raises(OutOfMemory), memory_told():
+    with pytest.raises(OutOfMemoryError), raise_out_of_memory():
         torch.empty(1 << 55, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="shape"), memory_told():
+    with pytest.raises(RuntimeError, match="shape"), raise_out_of_memory():
         torch.zeros(3).view(2)
 
 
@@ -161,7 +161,7 @@ def test_an_old_state_is_refused_with_a_sentence(words, tmp_path, capsys, monkey
 
 
 def test_lines_are_cut_only_where_there_is_something_to_cut(tmp_path):
-    told = Validations(tmp_path / "validations.jsonl")
+    told = ValidationLog(tmp_path / "validations.jsonl")
     told.rewind(3)
     assert not told.path.exists()
     for step in (0, 5):
@@ -177,7 +177,7 @@ def test_weights_and_biases_is_told_how_a_trial_ended(words, tmp_path, monkeypat
     monkeypatch.delenv("WANDB_MODE")
     words = [*words, TRIAL, "tracking.wandb=offline", "tracking.tags=[sweep=x,tuning=full,trial 3]"]
     whole = done(tmp_path / "whole", words)
-    found, result = offline_run.load(whole), read(whole)
+    found, result = offline_run.read_logged_run(whole), read(whole)
     assert {"sweep=x", "trial 3", "tuning=full"} <= set(found.tags)
     assert not {"trial/state", "trial/reason"} & set(found.summary)
     for name, value in result["validation"]["metrics"].items():
@@ -202,7 +202,7 @@ def test_weights_and_biases_is_told_how_a_trial_ended(words, tmp_path, monkeypat
         with monkeypatch.context() as patch:
             at_step(patch, 2, action)
             folder = done(tmp_path / name, words, code=code)
-        found = offline_run.load(folder)
+        found = offline_run.read_logged_run(folder)
         assert found.exit == 1
         if name == "stopped":
             assert "trial/state" not in found.summary
@@ -298,8 +298,8 @@ FIELDS = {"logq", "label_smoothing", "chunk", "negatives"}
 
 
 def test_a_note_of_another_rank_takes_the_place_of_a_broken_connection(tmp_path):
-    leave_note(tmp_path, OutOfMemory("too little"))
-    with pytest.raises(OutOfMemory, match="too little"), others_told(tmp_path):
+    write_rank_error(tmp_path, OutOfMemoryError("too little"))
+    with pytest.raises(OutOfMemoryError, match="too little"), raise_rank_error(tmp_path):
         raise RuntimeError("Connection closed by peer")
     assert (tmp_path / NOTE).is_file()
 
@@ -311,7 +311,7 @@ def test_a_rank_leaves_a_note_and_goes_quietly(words, tmp_path, monkeypatch, cap
     monkeypatch.setattr(fit, "find_run", lambda words: (run, tmp_path))
 
     def fail(run, folder):
-        raise OutOfMemory("too little")
+        raise OutOfMemoryError("too little")
 
     monkeypatch.setattr(fit, "fit", fail)
     assert main([]) == 0

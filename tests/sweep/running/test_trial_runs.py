@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from recsys.assembly import build
 from recsys.compare.__main__ import main as compare
 from recsys.config.compose import compose
-from recsys.data.batches.batching import ByTokens
+from recsys.data.batches.batching import TokenBudgetPlan
 from recsys.data.batches.examples import TEST, VAL
 from recsys.errors import ConfigError
 from recsys.fit import seeds
 from recsys.fit.__main__ import main
 from recsys.recommend.__main__ import main as recommend
-from recsys.runs.validation_log import epochs_of
-from recsys.training.callbacks import Watch
+from recsys.runs.validation_log import compute_epochs
+from recsys.training.callbacks import TrainingLog
 
 TRIAL = "evaluation.test=false"
 
@@ -163,7 +163,7 @@ def test_seeds_of_a_trial_close_with_validation_metrics(words, tmp_path, capfd):
     own = [w for w in words if "tuning" not in w]
     folder = done(tmp_path / "runs", [*own, POPULAR, TRIAL])
     capfd.readouterr()
-    seeds._show(seeds.Plan(tmp_path / "runs", (), (0,)))
+    seeds._show(seeds.SeedPlan(tmp_path / "runs", (), (0,)))
     shown = capfd.readouterr().out
     value = read(folder)["validation"]["metrics"]["ndcg@10"]
     assert "validation, in percent" in shown
@@ -201,12 +201,12 @@ def test_a_result_tells_gap_and_distance(words, tmp_path, steps):
 
 
 def test_epochs_are_counted_by_batches():
-    class Uneven(ByTokens):
+    class Uneven(TokenBudgetPlan):
         def length(self, epoch):
             return (3, 2, 4)[epoch]
 
     plan = Uneven(lambda epoch: None, lambda order: None)
-    assert [epochs_of(plan, n) for n in (0, 1, 3, 4, 5, 9)] == [0.0, 1 / 3, 1.0, 1.5, 2.0, 3.0]
+    assert [compute_epochs(plan, n) for n in (0, 1, 3, 4, 5, 9)] == [0.0, 1 / 3, 1.0, 1.5, 2.0, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_epochs_are_counted_by_batches():
 )
 def test_a_short_run_ends_where_a_long_one_was(words, tmp_path, monkeypatch, steps, more):
     words, seen = [*words, *more, "regularization.l2_sp=0.1", TRIAL], {}
-    original = Watch.on_train_batch_end
+    original = TrainingLog.on_train_batch_end
 
     def watched(self, trainer, model, *rest):
         if trainer.global_step == steps:
@@ -230,7 +230,7 @@ def test_a_short_run_ends_where_a_long_one_was(words, tmp_path, monkeypatch, ste
 
     long = [*words, "trainer.epochs=3"]
     with monkeypatch.context() as patch:
-        patch.setattr(Watch, "on_train_batch_end", watched)
+        patch.setattr(TrainingLog, "on_train_batch_end", watched)
         planned = read(done(tmp_path / "long", long))["validation"]["planned_steps"]
     assert planned == 9 if "trainer.accumulate=2" in more else planned == 15
     short = [*long, f"trainer.max_steps={steps}", f"optimizer.schedule_steps={planned}"]
@@ -257,7 +257,7 @@ def test_what_is_kept_does_not_depend_on_validations_unless_the_best_is_picked(w
 def test_no_step_keeps_the_untrained_parameters(words, tmp_path):
     words = [*words, "tuning=lora", "trainer.max_steps=0"]
     folder = done(tmp_path / "runs", words)
-    fresh = build.assemble(compose(words)).recommender.kept()
+    fresh = build.assemble(compose(words)).recommender.get_saved_parameters()
     assert kept(folder) == {name: p.tolist() for name, p in fresh.items()}
     found = read(folder)
     assert found["test"] == pytest.approx(found["floors"]["zero-shot"], nan_ok=True)

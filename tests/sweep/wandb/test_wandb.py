@@ -9,16 +9,16 @@ from dataclasses import replace
 import pytest
 
 from recsys.boards import specification, workspaces
-from recsys.boards.offline_run import load, logged_rows, replay
-from recsys.config.compose import compose, to_node, to_yaml
+from recsys.boards.offline_run import read_logged_run, read_logged_rows, replay
+from recsys.config.compose import compose, make_node, format_config
 from recsys.errors import ConfigError
-from recsys.runs.folder import Start
+from recsys.runs.folder import RunState
 from recsys.sweep.wandb import close, hooks, summary
-from recsys.sweep.report.importance import importances
-from recsys.sweep.wandb.summary import figures, summary_id, tables
+from recsys.sweep.report.importance import compute_importances
+from recsys.sweep.wandb.summary import make_summary, compute_summary_id, make_tables
 from recsys.tracking.logs import CsvLog, WandbLog
-from recsys.runs.validation_log import Validations
-from recsys.tracking.wandb_files import files
+from recsys.runs.validation_log import ValidationLog
+from recsys.tracking.wandb_files import list_files
 from tests.sweep import made
 
 LOST = [(step, {"train/loss": 1 / step, "lr/head": 1e-3}) for step in range(10, 60, 10)]
@@ -42,14 +42,14 @@ def begin(folder, asked, name):
     """A run's folder, as a trial has it once it has begun."""
     run = compose(asked)
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(to_yaml(run))
-    Start("f" * 64, wandb=name).write(folder)
+    (folder / "config.yaml").write_text(format_config(run))
+    RunState("f" * 64, wandb=name).write(folder)
     return run
 
 
 def open_log(folder, run, name):
     """Its run, as `recsys.fit.run` opens it."""
-    return WandbLog(folder, name, to_node(run))
+    return WandbLog(folder, name, make_node(run))
 
 
 def leave_rows(folder, rows):
@@ -72,12 +72,12 @@ def test_a_trial_that_was_killed_before_it_wrote_anything_is_logged_again(tmp_pa
     folder = tmp_path / "run"
     begin(folder, words("lora", 3, 0.01), "aaaa0003")
     leave_rows(folder, [(0, {"val/ndcg@10": 0.25, "seconds": 0.0}), *LOST])
-    lines = Validations(folder / "validations.jsonl")
+    lines = ValidationLog(folder / "validations.jsonl")
     lines.add(0, 0.0, 0.25, 0.0)
     lines.add(60, 2.0, 0.5, 7.0)  # later than the last time the log was written
     reason = "the run was ended by signal 9 (kill -9)"
     assert hooks.close_trial(folder, "failed", reason) == ""
-    run = load(folder)
+    run = read_logged_run(folder)
     assert (run.id, run.project, run.group, run.exit) == ("aaaa0003", "shop", "made-0001", 1)
     assert (run.name, run.kind) == ("lora #3", "trial")
     assert {"tuning=lora", "method=lora", "sweep=made", "trial=3"} <= set(run.tags)
@@ -87,9 +87,9 @@ def test_a_trial_that_was_killed_before_it_wrote_anything_is_logged_again(tmp_pa
     assert run.summary["trial/state"] == "failed"
     assert run.summary["trial/reason"] == reason
     assert run.summary["val/ndcg@10"] == 0.5
-    before = files(folder, "aaaa0003")
+    before = list_files(folder, "aaaa0003")
     assert close.main([str(folder), "failed", "again"]) == 0
-    assert files(folder, "aaaa0003") == before  # it has been told already
+    assert list_files(folder, "aaaa0003") == before  # it has been told already
 
 
 KILLED = """
@@ -115,12 +115,12 @@ def test_of_a_trial_that_was_killed_only_what_is_lost_is_logged_again(tmp_path):
     leave_rows(folder, LOST)
     killed = subprocess.run([sys.executable, "-c", KILLED, str(folder)], check=False)
     assert killed.returncode == 9
-    (first,) = files(folder, "aaaa0004")
+    (first,) = list_files(folder, "aaaa0004")
     before = replay([first])
     assert before.exit is None
     assert 0 < len(before.history) < len(LOST)
     assert close.main([str(folder), "failed", "killed"]) == 0
-    paths = files(folder, "aaaa0004")
+    paths = list_files(folder, "aaaa0004")
     assert paths[0] == first
     assert len(paths) == 2
     merged = replay(paths)
@@ -149,12 +149,12 @@ def test_a_trial_without_a_run_is_left_alone_and_a_damaged_one_is_told(tmp_path)
 
 def test_rows_come_from_the_log_and_later_validations_from_their_lines(tmp_path):
     leave_rows(tmp_path, [(0, {"val/mrr": 0.1, "seconds": 0.0}), (5, {"train/loss": 1.0})])
-    lines = Validations(tmp_path / "validations.jsonl")
+    lines = ValidationLog(tmp_path / "validations.jsonl")
     lines.add(0, 0.0, 0.9, 9.0)
     lines.add(5, 1.0, 0.2, 3.0)
     with lines.path.open("a") as file:
         file.write('{"step": 9, "epo')
-    assert logged_rows(tmp_path, "val/mrr") == [
+    assert read_logged_rows(tmp_path, "val/mrr") == [
         (0, {"val/mrr": 0.1, "seconds": 0.0}),
         (5, {"train/loss": 1.0, "val/mrr": 0.2, "seconds": 3.0}),
     ]
@@ -172,17 +172,17 @@ def closing(tmp_path_factory):
     folder.mkdir()
     (folder / "report.html").write_text("<p>old</p>")
     early = made.realistic(folder, count=6, tested=False)
-    summary.log(early, "shop", "made-0001", "offline")
+    summary.log_summary_run(early, "shop", "made-0001", "offline")
     (folder / "report.html").write_text("<p>the page</p>")
     sweep = made.realistic(folder, count=20)
-    summary.log(sweep, "shop", "made-0001", "offline")
-    (path,) = files(folder, summary_id(folder))
+    summary.log_summary_run(sweep, "shop", "made-0001", "offline")
+    (path,) = list_files(folder, compute_summary_id(folder))
     return sweep, path, replay([path])
 
 
 def test_the_closing_run_says_what_the_sweep_holds(closing):
     sweep, path, run = closing
-    assert (run.id, run.group) == (summary_id(sweep.folder), "made-0001")
+    assert (run.id, run.group) == (compute_summary_id(sweep.folder), "made-0001")
     assert (run.name, run.kind) == (f"sweep {sweep.name}: summary", "sweep-summary")
     assert (run.project, run.exit, run.tags) == ("shop", 0, (f"sweep={sweep.name}",))
     rows = table_of(run, path, "trials")
@@ -220,10 +220,10 @@ def test_the_closing_run_tells_means_over_seeds_states_and_importances(closing):
     wanted = {
         (method, axis): share
         for method in sweep.methods
-        for axis, share in (importances(sweep, method) or {}).items()
+        for axis, share in (compute_importances(sweep, method) or {}).items()
     }
     assert told == pytest.approx(wanted)
-    assert figures(sweep).items() <= run.summary.items()
+    assert make_summary(sweep).items() <= run.summary.items()
 
 
 def test_the_closing_run_has_pictures_charts_and_the_latest_page(closing):
@@ -237,14 +237,14 @@ def test_the_closing_run_has_pictures_charts_and_the_latest_page(closing):
     assert kinds["pictures/sensitivity"] == "plotly-file"
     assert any(name.startswith("charts/optimizer.lr") for name in run.summary)
     assert any(name.startswith("charts/best so far") for name in run.summary)
-    assert set(tables(sweep)) <= kinds.keys()
+    assert set(make_tables(sweep)) <= kinds.keys()
 
 
 def test_importances_are_told_where_there_are_trials_enough(tmp_path):
     sweep = made.realistic(tmp_path, count=20, two=True)
-    names = [method for method in sweep.methods if importances(sweep, method)]
+    names = [method for method in sweep.methods if compute_importances(sweep, method)]
     assert names
-    head, rows = tables(sweep)["importances"]
+    head, rows = make_tables(sweep)["importances"]
     assert head == ["method", "axis", "importance"]
     for method in names:
         shares = [share for name, _, share in rows if name == method]
@@ -254,10 +254,10 @@ def test_importances_are_told_where_there_are_trials_enough(tmp_path):
 def test_the_baselines_stand_beside_the_methods(tmp_path):
     floors = {"popularity": {"ndcg@10": 0.05, "undefined/ndcg@10": 0.0}}
     sweep = replace(made.realistic(tmp_path, count=2), floors=floors)
-    told = figures(sweep)
+    told = make_summary(sweep)
     assert told["baseline/popularity/ndcg@10"] == 0.05
     assert not [key for key in told if "undefined/" in key]
-    head, rows = tables(sweep)["closing tests"]
+    head, rows = make_tables(sweep)["closing tests"]
     (row,) = [dict(zip(head, row, strict=True)) for row in rows if row[0] == "popularity"]
     assert (row["metric"], row["mean"], row["runs"]) == ("ndcg@10", 0.05, None)
 
@@ -266,7 +266,7 @@ def test_no_word_of_the_command_reaches_the_closing_run(tmp_path, monkeypatch):
     words = ["sweep=smoke", "storage=postgresql://me:geheim-4711@host/db"]
     monkeypatch.setattr("sys.argv", ["sweep", *words])
     monkeypatch.setenv("PGPASSWORD", "geheim-4711")
-    summary.log(made.realistic(tmp_path, count=2), "shop", "made-0001", "offline")
+    summary.log_summary_run(made.realistic(tmp_path, count=2), "shop", "made-0001", "offline")
     found = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in found)
     assert [path for path in found if b"geheim" in path.read_bytes()] == []
@@ -274,7 +274,7 @@ def test_no_word_of_the_command_reaches_the_closing_run(tmp_path, monkeypatch):
 
 
 def test_nothing_is_logged_where_tracking_is_off(tmp_path):
-    hooks.summary(made.realistic(tmp_path, count=2), "shop", "group", "off")
+    hooks.log_summary(made.realistic(tmp_path, count=2), "shop", "group", "off")
     assert not list(tmp_path.iterdir())
 
 
@@ -309,26 +309,26 @@ def logged_sweep(tmp_path_factory):
                 )
             )
     lost = made.trial("lora", 9, None, state="failed", runs=("trials/lora-9",))
-    size = made.Axis("size", "int", False, 0, 1, (), ("lora", "full"))
+    size = made.SearchAxis("size", "int", False, 0, 1, (), ("lora", "full"))
     tests = {"lora": ({"ndcg@10": 0.1}, {"ndcg@10": 0.3})}
     sweep = made.sweep(folder, [*trials, lost], axes=(made.LR, size), tests=tests)
     (folder / "report.html").write_text("<p>page</p>")
-    hooks.summary(sweep, "shop", "made-0001", "offline")
+    hooks.log_summary(sweep, "shop", "made-0001", "offline")
     return sweep
 
 
 @pytest.fixture(scope="module")
 def specified(logged_sweep):
-    found = specification.load(logged_sweep.folder)
-    assert found == hooks.specification(logged_sweep)
+    found = specification.read_board(logged_sweep.folder)
+    assert found == hooks.make_board(logged_sweep)
     return found
 
 
 def test_every_key_of_a_sweep_exists_in_its_runs(logged_sweep, specified):
     places = [logged_sweep.folder / run for t in logged_sweep.trials for run in t.runs]
-    runs = [load(place) for place in places if (place / "start.json").is_file()]
-    runs.append(replay(files(logged_sweep.folder, summary_id(logged_sweep.folder))))
-    specification.check(specified, runs)
+    runs = [read_logged_run(place) for place in places if (place / "start.json").is_file()]
+    runs.append(replay(list_files(logged_sweep.folder, compute_summary_id(logged_sweep.folder))))
+    specification.check_board(specified, runs)
     panels = [panel for section in specified.sections for panel in section.panels]
     kinds = {panel.kind for panel in panels}
     assert kinds == {"parallel", "scatter", "importance", "line", "table", "media", "bar"}
@@ -355,7 +355,7 @@ def test_every_key_of_a_sweep_exists_in_its_runs(logged_sweep, specified):
 def test_the_trials_of_a_sweep_logged_what_its_record_says(logged_sweep):
     for trial in logged_sweep.trials:
         for name in trial.runs if trial.number != 9 else ():
-            run = load(logged_sweep.folder / name)
+            run = read_logged_run(logged_sweep.folder / name)
             assert run.config["optimizer.lr"] == trial.values["optimizer.lr"]
             assert f"method={trial.method}" in run.tags
             state = run.summary.get("trial/state", "complete")
@@ -368,14 +368,14 @@ def test_workspace_and_report_of_a_sweep_are_built_without_a_connection(specifie
     from wandb_workspaces.reports.v2 import internal as reports
     from wandb_workspaces.workspaces import internal
 
-    model = workspaces.workspace(specified, "team")._to_model()
+    model = workspaces.make_workspace(specified, "team")._to_model()
     text = model.model_dump_json(by_alias=True, exclude_none=True)
     again = ws.Workspace._from_model(internal.View.model_validate_json(text))
     assert again._to_model().model_dump_json(by_alias=True, exclude_none=True) == text
     assert '"value":"made-0001"' in text
     assert "config:searched.value.optimizer.lr" in text
     node = json.loads(
-        workspaces.report(specified, "team")
+        workspaces.make_report(specified, "team")
         ._to_model()
         .model_dump_json(by_alias=True, exclude_none=True)
     )
@@ -393,4 +393,4 @@ def test_workspace_and_report_of_a_sweep_are_built_without_a_connection(specifie
 
 def test_a_sweep_that_logged_nothing_cannot_be_specified(tmp_path):
     with pytest.raises(ConfigError, match=r"no trial was logged to Weights & Biases; run the"):
-        hooks.specification(made.realistic(tmp_path, count=2))
+        hooks.make_board(made.realistic(tmp_path, count=2))
