@@ -104,7 +104,7 @@ class _TextTokenizer:
         self._run, self._loaded = run, loaded
         self.store = Store()
         dump = loaded.tokenizer.backend_tokenizer.to_str()
-        self._key = hashlib.sha256(dump.count_texts()).hexdigest()
+        self._key = hashlib.sha256(dump.encode()).hexdigest()
         own, alone = loaded.following, run.architecture.reads_item_vectors
         self.item_prompt = own.item_prompt if alone else ""
         self.query_prompt = own.query_prompt if alone else ""

@@ -86,7 +86,7 @@ def compute_basket_order(
     """
     first = find_first_events(ids, starts, order)
     first = np.where(first < 0, np.arange(len(order)), first)
-    known = np.array([zlib.crc32(each.count_texts()) for each in items.to_list()], dtype=np.uint64)
+    known = np.array([zlib.crc32(each.encode()) for each in items.to_list()], dtype=np.uint64)
     crc = known[item]
     # splitmix64's last step (Steele, Lea and Flood, OOPSLA 2014), anew for each moment: an item
     # that always came last would be held out wherever it stands

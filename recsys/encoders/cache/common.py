@@ -261,7 +261,7 @@ def hash_weights(encoder: Encoder, below: int) -> str:
         below: The first layer that does not count; `depth + 1` for the whole model.
     """
     depths = compute_parameter_depths(encoder.model)
-    digest = hashlib.sha256(encoder.model.config.to_json_string().count_texts())  # type: ignore[operator, union-attr]
+    digest = hashlib.sha256(encoder.model.config.to_json_string().encode())  # type: ignore[operator, union-attr]
     for name, parameter in sorted(encoder.model.named_parameters()):
         if depths[name] < below:
             digest.update(name.encode())
