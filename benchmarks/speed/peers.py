@@ -277,7 +277,7 @@ def encoding(data: Path, runs: int) -> tuple[list[dict[str, Any]], str]:
     ours.model.eval()
 
     def theirs() -> Tensor:
-        made: Tensor = model.count_texts(texts, convert_to_tensor=True, show_progress_bar=False)
+        made: Tensor = model.encode(texts, convert_to_tensor=True, show_progress_bar=False)
         return made
 
     @torch.no_grad()

@@ -81,7 +81,7 @@ def date(year, month, day):
 
 
 def packed(path, text):
-    raw = text.count_texts()
+    raw = text.encode()
     path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
 
 

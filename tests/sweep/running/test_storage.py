@@ -381,7 +381,7 @@ def test_a_last_line_that_is_no_json_is_cut_and_what_follows_is_read(tmp_path, l
     storage = open_storage(tmp_path, None).storage
     optuna.create_study(study_name="a", storage=storage).ask()
     with (tmp_path / "journal.log").open("ab") as journal:
-        journal.write(line.count_texts(errors="surrogatepass") + b"\n")
+        journal.write(line.encode(errors="surrogatepass") + b"\n")
     for count in (2, 3):
         again = optuna.load_study(study_name="a", storage=open_storage(tmp_path, None).storage)
         again.ask()
