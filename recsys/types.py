@@ -125,10 +125,10 @@ class Batch:
         case: (Q,) number of the case, -1 for a filler that is never counted.
         seen: (S, 2) query and catalog row of all that a user had before a case, for masking; empty
             in training.
-        beside: (S, 2) query and catalog row of what the user chose together with a case's target
-            and what is not ranked with it; None in training, and where data has no baskets.
-        context: Further columns by name, each (B,).
-        situation: What is known of each query when it is asked, by name: codes (Q,), 0 for unknown.
+        basket_items: (S, 2) query and catalog row of the other items of the case's basket, which
+            are not ranked with its target; None in training, and where data has no baskets.
+        context: Contextual features of each query by name: codes (Q,), 0 for unknown.
+        extras: Further columns by name, each (B,), for the table of cases alone.
         importance: (Q,) what each training query's event weighs in the loss, 1 on average over all
             targets; None where all weigh alike, and in evaluation.
         host: The batch as it was before it went to a device, or None where it did not; texts are
@@ -144,9 +144,9 @@ class Batch:
     weight: Tensor
     case: Tensor
     seen: Tensor
-    beside: Tensor | None = None
+    basket_items: Tensor | None = None
     context: dict[str, Tensor] = field(default_factory=dict)
-    situation: dict[str, Tensor] = field(default_factory=dict)
+    extras: dict[str, Tensor] = field(default_factory=dict)
     importance: Tensor | None = None
     host: Batch | None = None
 
@@ -167,7 +167,7 @@ class Batch:
         moved = {k: move(v) if isinstance(v, torch.Tensor) else v for k, v in moved.items()}
         moved["plan"] = self.plan.to(device, non_blocking)
         moved["context"] = {k: move(v) for k, v in self.context.items()}
-        moved["situation"] = {k: move(v) for k, v in self.situation.items()}
+        moved["extras"] = {k: move(v) for k, v in self.extras.items()}
         if self.users.device.type == "cpu" and device.type != "cpu":
             moved["host"] = self
         return Batch(**moved)

@@ -211,7 +211,7 @@ def test_an_architecture_outside_says_what_it_reads(situated_words, tmp_path, mo
         assert made.tokenize is None
     model = made.recommender
     assert model.parts.tags.shape == (30, 2)
-    assert dict(model.parts.situations) == {"hour": 25}
+    assert dict(model.parts.context_sizes) == {"hour": 25}
     assert torch.isfinite(model(take_batch(made)).scores).all()
 
 

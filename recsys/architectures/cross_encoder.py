@@ -37,7 +37,7 @@ class Config:
 
     @property
     def reads_context(self) -> list[str]:
-        """What of a query's situation stands in its text: hour, weekday or columns."""
+        """What of a query's context stands in its text: hour, weekday or columns."""
         return self.context
 
     def check(self, run: RunConfig) -> None:

@@ -83,7 +83,7 @@ class Config:
 
     @property
     def learns_rows(self) -> bool:
-        """Whether what it has learned belongs to single items, tags or situations of its data."""
+        """Whether what it has learned belongs to single items, tags or contexts of its data."""
         return self.item != "text" or bool(self.reads_tags or self.reads_context)
 
     @property
@@ -93,7 +93,7 @@ class Config:
 
     @property
     def reads_context(self) -> list[str]:
-        """What of a query's situation its vector is made of: hour, weekday or columns."""
+        """What of a query's context its vector is made of: hour, weekday or columns."""
         return self.context
 
     @property

@@ -49,7 +49,7 @@ class Assembly:
         fingerprint: SHA-256 of the tables' contents.
         tokenize: Raw token ids of texts of users, such as a text that is asked for, or None where
             nothing reads tokens.
-        situations: What is known of queries, where the architecture asks for it.
+        context_features: What is known of queries, where the architecture asks for it.
     """
 
     tables: Tables
@@ -60,7 +60,7 @@ class Assembly:
     parts: Components
     fingerprint: str
     tokenize: Tokenize | None
-    situations: ContextFeatures
+    context_features: ContextFeatures
 
 
 def check_pairs(run: RunConfig) -> None:
@@ -152,12 +152,12 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     print_status(f"reading the data: {get_choice_name(run.data.source)}")
     tables, split = load_data(run)
     protocols.check_columns(run, tables)
-    known = make_context_features(
+    context = make_context_features(
         tables, split, run.architecture.reads_context, (run.data.event_column,)
     )
-    worded = query_texts.find_events_with_text(run, tables, split, known)
+    worded = query_texts.find_events_with_text(run, tables, split, context)
     examples = protocols.make_examples(run, split, len(tables.items), worded)
-    examples.situation = known.codes
+    examples.context = context.codes
     parts = Components(
         texts=tuple(tables.items["text"].to_list()),
         counts=torch.from_numpy(examples.count_train_items()),
@@ -175,7 +175,7 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
         max_history=run.data.max_history,
         label=run.evaluation.label,
         windows=split.windows,
-        written=query_texts.make_plain_user_texts(run, tables, known),
+        written=query_texts.make_plain_user_texts(run, tables, context),
     )
     key = compute_fingerprint(tables)
     if check is not None:
@@ -196,7 +196,7 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     if run.architecture.trains:
         _check_weights(run, examples)
         own, tokenize = add_encoder(
-            run, _add_training_components(run, parts, tables, known, examples), tables, known
+            run, _add_training_components(run, parts, tables, context, examples), tables, context
         )
     else:
         events = Interactions.from_split(split, examples.get_train_pairs()[0])
@@ -221,7 +221,7 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
         run, split, examples, datamodule.list_case_events(part), lists.get(part)
     )
     split = dataclasses.replace(split, notes=(*split.notes, *notes))
-    return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize, known)
+    return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize, context)
 
 
 def _check_weights(run: RunConfig, examples: Examples) -> None:
@@ -276,7 +276,7 @@ def _make_datamodule(
 
 
 def _add_training_components(
-    run: RunConfig, parts: Components, tables: Tables, known: ContextFeatures, examples: Examples
+    run: RunConfig, parts: Components, tables: Tables, context: ContextFeatures, examples: Examples
 ) -> Components:
     """Adds objective and optimiser, and the tags and context that the architecture asks for."""
     columns = run.architecture.reads_tags
@@ -285,7 +285,7 @@ def _add_training_components(
     return dataclasses.replace(
         parts,
         tags=encode_tags(tables, columns) if columns else None,
-        situations=known.sizes,
+        context_sizes=context.sizes,
         around=make_objective_context(users, liked, len(parts.texts), torch.from_numpy(targets)),
         l2_sp=run.regularization.l2_sp,
         schedule_steps=run.optimizer.schedule_steps,

@@ -97,7 +97,7 @@ def _rank_blocks(
         closed = torch.zeros(len(part), examples.items, dtype=torch.bool)
         if windows is not None:
             closed = windows.make_mask(part, target.device)
-        for pairs in (batch.beside, batch.seen if mask_history else None):
+        for pairs in (batch.basket_items, batch.seen if mask_history else None):
             if pairs is not None:
                 closed[pairs[:, 0], pairs[:, 1]] = True
         proposed = []

@@ -41,7 +41,7 @@ def select_device(run: RunConfig) -> torch.device | None:
 
 
 def add_encoder(
-    run: RunConfig, parts: Components, tables: Tables, known: ContextFeatures
+    run: RunConfig, parts: Components, tables: Tables, context: ContextFeatures
 ) -> tuple[Components, Tokenize | None]:
     """Adds encoder, tuning and tokens; also how a free text is tokenised.
 
@@ -71,7 +71,7 @@ def add_encoder(
     check_vocabulary(catalog, "item", loaded.tokenizer, get_rank() == 0)
     user_texts = None
     if run.architecture.reads_user_texts:
-        user_texts = texts.build_user_texts(parts.texts, tables.users["text"].to_list(), known)
+        user_texts = texts.build_user_texts(parts.texts, tables.users["text"].to_list(), context)
     prefix, vectors = _build_caches(run, encoder, tuned, catalog, texts.store)
     pooled = "table" in run.architecture.gives  # else a text has no vector
     keeps = options.cache and pooled and user_texts is not None and not tuned.trained
@@ -140,14 +140,14 @@ class _TextTokenizer:
         return Catalog.from_texts(whole, self.tokenize, self._key, self.store, longest)
 
     def build_user_texts(
-        self, items: Sequence[str], profiles: Sequence[str], known: ContextFeatures
+        self, items: Sequence[str], profiles: Sequence[str], context: ContextFeatures
     ) -> UserTexts:
         """Texts of users, which are composed of profile and titles.
 
         Args:
             items: Text of each item.
             profiles: Text of each user.
-            known: What may be said of a query.
+            context: Contextual features that may be part of a query's text.
         """
         titles = self.build_catalog(items, "")
         bare = self.build_catalog(profiles, "")
@@ -155,7 +155,7 @@ class _TextTokenizer:
         led = self.query_prompt and not self._apart
         own = self.build_catalog(profiles, self.query_prompt, empty=False) if led else bare
         longest = self._run.data.max_tokens
-        pieces = query_texts.make_context_texts(self._run, known)
+        pieces = query_texts.make_context_texts(self._run, context)
         said = {n: [ids[:longest] for ids in self.tokenize(of)] for n, of in pieces.items()}
         between = tuple(self.tokenize([";"])[0])
         prompt = tuple(self.tokenize([self.query_prompt])[0]) if self.query_prompt else ()

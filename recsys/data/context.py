@@ -54,9 +54,9 @@ class ContextEmbedding(nn.Module):
         self.starts = dict(zip(sizes, [0, *ends[:-1]], strict=True))
         self.vectors = nn.Parameter(torch.zeros(ends[-1], width))
 
-    def forward(self, known: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, context: Mapping[str, Tensor]) -> Tensor:
         """(Q,) codes by name -> (Q, D)."""
-        at = torch.stack([known[name] + self.starts[name] for name in self.names], dim=1)
+        at = torch.stack([context[name] + self.starts[name] for name in self.names], dim=1)
         return F.embedding(at, self.vectors).sum(1)
 
 

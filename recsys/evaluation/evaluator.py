@@ -157,7 +157,7 @@ class Evaluator(nn.Module):
             "case": batch.case,
             "user": batch.users[batch.query[:, 0]],
             "history": batch.query[:, 1],
-            **{name: column[batch.query[:, 0]] for name, column in batch.context.items()},
+            **{name: column[batch.query[:, 0]] for name, column in batch.extras.items()},
             **row,
             "popularity": self.counts.to(row["target"].device)[row["target"]],
         }
@@ -227,8 +227,8 @@ class Evaluator(nn.Module):
         same = (item == target[query]).long()
         hidden = torch.zeros_like(target).index_add(0, query, same) > 0
         mask = seen
-        if batch.beside is not None:
-            mask = torch.cat([seen, _select_pairs(batch.beside, at, len(batch.query))])
+        if batch.basket_items is not None:
+            mask = torch.cat([seen, _select_pairs(batch.basket_items, at, len(batch.query))])
         if closed is not None:
             closed[mask[:, 0], mask[:, 1]] = True
             mask = closed

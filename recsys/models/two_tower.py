@@ -67,8 +67,8 @@ class Model(Recommender):
         spread = 0.0 if self.by_text else SPREAD
         self.ids = None if config.item == "text" else ItemEmbedding(count, width, spread)
         self.tags = None if parts.tags is None else TagEmbedding(parts.tags, width)
-        adds = bool(parts.situations) and config.context_as == "embedding"
-        self.context = ContextEmbedding(parts.situations, width) if adds else None
+        adds = bool(parts.context_sizes) and config.context_as == "embedding"
+        self.context = ContextEmbedding(parts.context_sizes, width) if adds else None
         self.item_head = make_residual(width) if config.heads else None
         self.user_head = make_residual(width) if config.heads else None
         self.mix = (
@@ -116,7 +116,7 @@ class Model(Recommender):
         """Adds to user vectors (Q, D) what is known of the queries, or of those in `known` (Q,)."""
         if self.context is None:
             return users
-        changed = users + self.context(batch.situation)
+        changed = users + self.context(batch.context)
         changed = F.normalize(changed, dim=-1) if self.unit else changed
         # Without a history the popular items answer; a zero vector has no length to divide by.
         return changed if known is None else torch.where(known[:, None], changed, users)

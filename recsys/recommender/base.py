@@ -60,7 +60,7 @@ class Components:
             objective sees `around`.
         label: What stands before each metric's name.
         tags: (I, T) numbers of each item's tags from 1, 0 for none; None where nothing reads them.
-        situations: How many codes a batch's `situation` has, by name.
+        context_sizes: How many codes a batch's `context` has, by name.
         schedule_steps: Steps that the schedule is laid out for; None for those that are trained.
         windows: When items can be had, for the catalog of a case; None: always.
         written: The users' texts as they are written, where queries are texts; None: nowhere.
@@ -85,7 +85,7 @@ class Components:
     interactions: Interactions | None = None
     label: str = ""
     tags: Tensor | None = None
-    situations: Mapping[str, int] = field(default_factory=dict)
+    context_sizes: Mapping[str, int] = field(default_factory=dict)
     schedule_steps: int | None = None
     windows: AvailabilityWindows | None = None
     written: PlainUserTexts | None = None

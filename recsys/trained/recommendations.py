@@ -95,11 +95,11 @@ class Suggester:
         """
         moment = parse_moment(at)
         made = self._assemble(queries)
-        situation, notes = made.situations.encode_context(moment, context)
+        codes, notes = made.context_features.encode_context(moment, context)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
         closed = self._find_closed(at, moment)
-        frames = [self._rank_one(made, query, k, situation, closed) for query in queries]
+        frames = [self._rank_one(made, query, k, codes, closed) for query in queries]
         return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
 
     def _assemble(self, queries: Sequence[Query]) -> Assembly:
@@ -158,10 +158,10 @@ class Suggester:
         return torch.from_numpy(closed)
 
     def _rank_one(
-        self, made: Assembly, query: Query, k: int, situation: dict[str, Tensor], closed: Tensor
+        self, made: Assembly, query: Query, k: int, context: dict[str, Tensor], closed: Tensor
     ) -> pl.DataFrame:
         """The rows of one query."""
-        batch, seen, asked = _make_batch(made, query, situation)
+        batch, seen, asked = _make_batch(made, query, context)
         left_out = torch.cat([seen, closed])
         if self.run.architecture.trains and not self.run.architecture.reads_item_vectors:
             # A joint pass for every item of the catalog would take minutes: rank what baselines
@@ -194,7 +194,7 @@ def check_data(run: RunConfig, folder: Path, same: bool) -> None:
     training had not shown.
 
     Raises:
-        ConfigError: The data has changed, and the run knows items, tags or situations by number.
+        ConfigError: The data has changed, and the run knows items, tags or contexts by number.
     """
     if same:
         return
@@ -245,18 +245,18 @@ def _describe_sample(run: RunConfig, query: Query) -> str:
 
 
 def _make_batch(
-    made: Assembly, query: Query, situation: dict[str, Tensor]
+    made: Assembly, query: Query, context: dict[str, Tensor]
 ) -> tuple[Batch, Tensor, Tensor | None]:
-    """One query in its situation, the rows it has seen, and its representation if a text asks."""
+    """One query in its context, the rows it has seen, and its representation if a text asks."""
     if query.text is not None:
         batch = made.examples.make_serving_batch(np.empty(0, dtype=np.int64))
-        batch = replace(batch, situation=situation)
+        batch = replace(batch, context=context)
         asked = _encode_text(made.recommender, made, batch, query.text)
         return batch, torch.empty(0, dtype=torch.long), asked
     user, given = find_rows(made.tables, query)
     had = np.asarray(given, dtype=np.int64) if user < 0 else made.examples.list_history(user)
     seen = had if user < 0 else made.examples.list_seen(user)
-    batch = replace(made.examples.make_serving_batch(had, user), situation=situation)
+    batch = replace(made.examples.make_serving_batch(had, user), context=context)
     return batch, torch.from_numpy(seen), None
 
 

@@ -135,7 +135,7 @@ def test_what_is_known_of_a_query_is_a_text(situated_words):
     made = build.assemble(compose([*situated_words, *words, "architecture.context_as=text"]))
     first = made.split.offsets[:-1]
     asked = np.isin(first, made.examples._train)
-    assert (asked == (made.situations.codes["device"][first] > 0)).all()
+    assert (asked == (made.context_features.codes["device"][first] > 0)).all()
     assert asked.all()
     plain = build.assemble(compose([*situated_words, *words]))  # learned vectors are no text
     assert not np.isin(first, plain.examples._train).any()

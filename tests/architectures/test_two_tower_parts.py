@@ -86,7 +86,7 @@ def test_a_text_users_query_has_its_context(words):
     with torch.no_grad():
         want = plain.recommender.eval()(batch).queries
         assert torch.allclose(made.recommender.eval()(batch).queries, want, atol=1e-6)
-        added = perturbed(made.recommender).context(batch.situation)
+        added = perturbed(made.recommender).context(batch.context)
         got = made.recommender(batch).queries
     assert torch.allclose(got, F.normalize(want + added, dim=-1), atol=1e-5)
 
@@ -200,7 +200,7 @@ def test_context_is_that_of_the_targets_event(words):
     made = assembled(words, *CONTEXT)
     split, frame = made.split, made.tables.interactions
     rows = made.examples.make_train_rows("all", np.arange(4))
-    known = made.examples.batch(rows, made.datamodule.sizes).situation
+    known = made.examples.batch(rows, made.datamodule.sizes).context
     moments = frame["time"].gather(split.row[rows.event]).cast(int).to_numpy() // 1000
     import datetime
 
@@ -216,18 +216,18 @@ def test_context_is_that_of_the_targets_event(words):
     assert [codes[d] for d in devices] == known["device"].tolist()
     case = next(iter(made.datamodule.test_dataloader()))
     # Only the test knows of a watch: for training it is unknown.
-    assert not case.situation["device"].any()
-    assert case.situation["hour"].all()
-    assert len(case.situation["hour"]) == len(case.query)
+    assert not case.context["device"].any()
+    assert case.context["hour"].all()
+    assert len(case.context["hour"]) == len(case.query)
 
 
 def test_nothing_is_known_of_who_asks_now(words):
     made = assembled(words, *CONTEXT)
     batch = made.examples.serve(np.array([3, 4]))
-    assert set(batch.situation) == {"hour", "weekday", "device"}
-    assert not any(of.any() for of in batch.situation.values())
+    assert set(batch.context) == {"hour", "weekday", "device"}
+    assert not any(of.any() for of in batch.context.values())
     moved = dataclasses.replace(batch).to(torch.device("cpu"))
-    assert moved.situation.keys() == batch.situation.keys()
+    assert moved.context.keys() == batch.context.keys()
     with torch.no_grad():
         assert torch.isfinite(
             made.recommender.queries(batch, made.recommender.index(batch.plan))

@@ -68,14 +68,14 @@ def test_a_text_begins_with_what_is_known_of_the_query(words, tiny_bytes, kind):
     found = texts(made.recommender.parts.user_texts.tokens(batch), tiny_bytes)
     without = texts(plain.recommender.parts.user_texts.tokens(batch), tiny_bytes)
     names = ["", "desk", "phone"]
-    for at, device in enumerate(batch.situation["device"].tolist()):
-        hour = int(batch.situation["hour"][at]) - 1
+    for at, device in enumerate(batch.context["device"].tolist()):
+        hour = int(batch.context["hour"][at]) - 1
         said = f"device: {names[device]}" if device else ""
         whole = ";".join(filter(None, [said, f"hour: {hour}", without[at]]))
         assert found[at] == whole[:64]
         # The first of a user's events, with a phone, has its context alone for a text.
         assert bool(without[at]) == (names[device] != "phone")
-    assert set(batch.situation["device"].tolist()) == {0, 1, 2}
+    assert set(batch.context["device"].tolist()) == {0, 1, 2}
 
 
 def test_no_history_is_long_enough_to_cut_it_away(words, tiny_bytes):
@@ -93,7 +93,7 @@ def test_no_history_is_long_enough_to_cut_it_away(words, tiny_bytes):
 def test_of_what_is_unknown_nothing_is_said(words):
     made = assembled(*words, *CROSS, "architecture.context=[device]")
     plain = assembled(*words, *CROSS)
-    event = np.flatnonzero(made.situations.codes["device"] == UNKNOWN)
+    event = np.flatnonzero(made.context_features.codes["device"] == UNKNOWN)
     # Missing in training, and a value that only the test has.
     assert {device_of(made, e) for e in event} == {"", "watch"}
     batch = made.examples.batch(made.examples.make_case_rows(event), made.datamodule.sizes)
@@ -111,9 +111,9 @@ def test_another_device_is_another_score_before_any_training(words, kind):
     items = model.index(made.examples.serve(np.arange(9)).plan)
     scores = {}
     for device in ("phone", "desk", ""):
-        situation, _ = made.situations.ask(0, {"device": device})
+        codes, _ = made.context_features.ask(0, {"device": device})
         batch = made.examples.serve(np.array([3, 4]))
-        batch.situation.update(situation)
+        batch.context.update(codes)
         with torch.no_grad():
             scores[device] = model.score(model.queries(batch, items), items)[0]
     assert not torch.allclose(scores["phone"], scores["desk"], atol=1e-4)
@@ -157,14 +157,14 @@ def test_training_test_and_recommendation_compose_the_same_tokens(words, tmp_pat
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_free_text_is_read_in_its_situation(words, tiny_bytes, kind):
+def test_a_free_text_is_read_in_its_context(words, tiny_bytes, kind):
     made = assembled(*words, *KINDS[kind], CONTEXT)
     tokens = made.recommender.parts.user_texts
     batch = made.examples.serve(np.empty(0, dtype=np.int64))
     ids = torch.tensor(made.tokenize(["red lamp"])[0])
     free = Ragged(ids, (len(ids),))
     assert texts(tokens.compose_with_text(batch, free), tiny_bytes) == ["red lamp"]
-    batch.situation.update(made.situations.ask(7 * 3_600_000, {"device": "desk"})[0])
+    batch.context.update(made.context_features.ask(7 * 3_600_000, {"device": "desk"})[0])
     want = "device: desk;hour: 7;red lamp"
     assert texts(tokens.compose_with_text(batch, free), tiny_bytes) == [want]
     model = made.recommender.eval()
@@ -178,10 +178,10 @@ def test_a_free_text_is_read_in_its_situation(words, tiny_bytes, kind):
 
 def test_codes_are_said_in_words(words):
     made = assembled(*words, *TOWER, ASTEXT, "architecture.context=[weekday,hour]")
-    pieces = made.situations.format_codes()
+    pieces = made.context_features.format_codes()
     day = 86_400_000
     for moment in (0, 3 * day, 1_600_000_000_000, 1_714_999_999_999):
-        codes, notes = made.situations.ask(moment, {})
+        codes, notes = made.context_features.ask(moment, {})
         when = datetime.datetime.fromtimestamp(moment / 1000, datetime.UTC)
         assert pieces["weekday"][int(codes["weekday"])] == f"weekday: {when:%A}"
         assert pieces["hour"][int(codes["hour"])] == f"hour: {when.hour}"

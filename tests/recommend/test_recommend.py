@@ -46,8 +46,8 @@ def test_hour_weekday_and_columns_are_looked_up_as_in_training(trained, monkeypa
         when = f"at={int(made.split.time[event]) // 1000}"
         asked = [f"run={folder}", f"history={had}", when, f"context.device={device}"]
         assert recommend([*asked, "k=2"]) == 0
-        found = {name: int(of) for name, of in noted[-1].situation.items()}
-        assert found == {name: int(of[event]) for name, of in made.situations.codes.items()}
+        found = {name: int(of) for name, of in noted[-1].context.items()}
+        assert found == {name: int(of[event]) for name, of in made.context_features.codes.items()}
     assert int(made.split.role[4]) == TEST
     said = capsys.readouterr().err
     assert (
@@ -160,7 +160,7 @@ def test_the_moment_is_now_where_none_is_given(trained, monkeypatch):
     words, _ = trained("architecture.context=[hour]")
     made = build.assemble(compose(words))
     monkeypatch.setattr("time.time", lambda: 5 * 3600.0)
-    codes, _ = made.situations.encode_context(parse_moment("now"), {})
+    codes, _ = made.context_features.encode_context(parse_moment("now"), {})
     assert codes["hour"].tolist() == [6]
     assert codes["hour"].dtype == torch.long
 

@@ -26,8 +26,8 @@ from recsys.types import Batch
 
 
 class _CaseDataset(Dataset[Batch]):
-    def __init__(self, module: RecDataModule, rows: BatchRows, context: dict[str, Tensor]) -> None:
-        self.module, self.rows, self.context = module, rows, context
+    def __init__(self, module: RecDataModule, rows: BatchRows, extras: dict[str, Tensor]) -> None:
+        self.module, self.rows, self.extras = module, rows, extras
 
     def __len__(self) -> int:
         return -(-len(self.rows.case) // self.module.eval_batch_size)
@@ -41,8 +41,8 @@ class _CaseDataset(Dataset[Batch]):
         batch = self.module.examples.make_batch(
             BatchRows(**fields), self.module.sizes, with_seen=True
         )
-        context = {name: column[part] for name, column in self.context.items()}
-        return dataclasses.replace(batch, context=context)
+        extras = {name: column[part] for name, column in self.extras.items()}
+        return dataclasses.replace(batch, extras=extras)
 
 
 class RecDataModule(lp.LightningDataModule):
@@ -181,7 +181,7 @@ class RecDataModule(lp.LightningDataModule):
         filler = not len(mine)
         if filler:
             mine = np.zeros(1, dtype=np.int64)
-        context = {}
+        extras = {}
         if lists is None:
             rows = self.examples.make_case_rows(at[mine])
         else:
@@ -189,10 +189,10 @@ class RecDataModule(lp.LightningDataModule):
                 f.name: getattr(lists, f.name)[mine] for f in dataclasses.fields(CandidateLists)
             }
             rows = self.examples.make_list_rows(CandidateLists(**chosen))
-            context["inserted"] = torch.from_numpy(lists.inserted[mine])
+            extras["inserted"] = torch.from_numpy(lists.inserted[mine])
         if filler:
             rows = dataclasses.replace(rows, case=np.full(1, -1, dtype=np.int64))
-        return DataLoader(_CaseDataset(self, rows, context), batch_size=None)
+        return DataLoader(_CaseDataset(self, rows, extras), batch_size=None)
 
     def list_case_events(self, role: int) -> Ints:
         """(N,) events at which the cases of a role are asked, by their numbers."""

@@ -54,7 +54,7 @@ class Examples:
     Attributes:
         notes: What training leaves out, as sentences for the log.
         told: (N,) whether a history or a text says something of each event's query.
-        situation: (N,) codes of all events by name: what is known when a query is asked.
+        context: (N,) codes of all events by name: the contextual features of a query asked then.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Examples:
         worded: Flags | None = None,
     ) -> None:
         self.split, self.items, self.max_history = split, items, max_history
-        self.situation: Mapping[str, Ints] = {}
+        self.context: Mapping[str, Ints] = {}
         self._baskets = None if split.basket is None else Baskets(split)
         users = len(split.offsets) - 1
         self._user: Ints = np.repeat(np.arange(users), np.diff(split.offsets))
@@ -364,8 +364,8 @@ class Examples:
             weight=torch.from_numpy(weight),
             case=torch.from_numpy(rows.case),
             seen=torch.from_numpy(self._list_seen_before(rows.case) if with_seen else NOTHING),
-            beside=torch.from_numpy(self.list_basket_items(rows.case)) if apart else None,
-            situation={k: torch.from_numpy(of[rows.event]) for k, of in self.situation.items()},
+            basket_items=torch.from_numpy(self.list_basket_items(rows.case)) if apart else None,
+            context={k: torch.from_numpy(of[rows.event]) for k, of in self.context.items()},
             importance=weigh,
         )
 
@@ -388,7 +388,7 @@ class Examples:
         return np.stack([query, self._item[start[query] + place]], axis=1)
 
     def make_serving_batch(self, items: Ints, user: int = -1) -> Batch:
-        """One query in an unknown situation that sees the last H of these rows; no candidates.
+        """One query of unknown context that sees the last H of these rows; no candidates.
 
         Args:
             items: (N,) catalog rows, in time order.
@@ -408,7 +408,7 @@ class Examples:
             weight=none,
             case=torch.tensor([-1]),
             seen=torch.from_numpy(NOTHING),
-            situation={name: torch.zeros(1, dtype=torch.long) for name in self.situation},
+            context={name: torch.zeros(1, dtype=torch.long) for name in self.context},
         )
 
     def sample_negatives(

@@ -14,23 +14,23 @@ from recsys.data.splits.methods import Split
 from recsys.data.tables import Tables
 
 
-def make_context_texts(run: RunConfig, known: ContextFeatures) -> Mapping[str, Sequence[str]]:
-    """What a query's text says of each code of its situation, by name."""
-    return known.format_codes() if run.architecture.reads_context_texts else {}
+def make_context_texts(run: RunConfig, context: ContextFeatures) -> Mapping[str, Sequence[str]]:
+    """What a query's text says of each code of its context, by name."""
+    return context.format_codes() if run.architecture.reads_context_texts else {}
 
 
 def make_plain_user_texts(
-    run: RunConfig, tables: Tables, known: ContextFeatures
+    run: RunConfig, tables: Tables, context: ContextFeatures
 ) -> PlainUserTexts | None:
     """The queries' texts, or None where no query is a text."""
     if not run.architecture.reads_user_texts:
         return None
     items, users = (table["text"].to_list() for table in (tables.items, tables.users))
-    return PlainUserTexts(items, users, make_context_texts(run, known))
+    return PlainUserTexts(items, users, make_context_texts(run, context))
 
 
 def find_events_with_text(
-    run: RunConfig, tables: Tables, split: Split, known: ContextFeatures
+    run: RunConfig, tables: Tables, split: Split, context: ContextFeatures
 ) -> npt.NDArray[np.bool_] | None:
     """(N,) whether a query's text says something at each event, histories apart.
 
@@ -40,6 +40,6 @@ def find_events_with_text(
         return None
     has = (tables.users["text"].str.strip_chars() != "").to_numpy()
     found: npt.NDArray[np.bool_] = has[split.compute_user_rows()]
-    for name, pieces in make_context_texts(run, known).items():
-        found |= np.array([bool(piece) for piece in pieces])[known.codes[name]]
+    for name, pieces in make_context_texts(run, context).items():
+        found |= np.array([bool(piece) for piece in pieces])[context.codes[name]]
     return found

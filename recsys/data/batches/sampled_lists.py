@@ -33,7 +33,7 @@ def make_sampled_lists(
     Args:
         examples: Queries and cases.
         at: (N,) event numbers of the cases.
-        n: Items beside the target.
+        n: Items to rank with the target.
         by: Every item alike, or in proportion to its training positives: the chance of the next
             draw among what is left (an item that training never shows is never drawn).
         mask_history: Draw nothing that the user had before the case.
@@ -57,11 +57,11 @@ def make_sampled_lists(
     place[pool] = np.arange(len(pool))
     out = np.empty((len(at), 1 + n), dtype=np.int64)
     out[:, 0] = target
-    beside = examples.list_basket_items(at)
-    bounds = np.searchsorted(beside[:, 0], np.arange(len(at) + 1))
+    basket = examples.list_basket_items(at)
+    bounds = np.searchsorted(basket[:, 0], np.arange(len(at) + 1))
     for case in range(len(at)):
         had = split.item[begins[case] : starts[case]] if mask_history else split.item[:0]
-        had = np.append(had, beside[bounds[case] : bounds[case + 1], 1])
+        had = np.append(had, basket[bounds[case] : bounds[case + 1], 1])
         if split.windows is not None:
             had = np.append(had, split.windows.list_unavailable_in(int(at[case])))
         without = place[np.unique(np.append(had, target[case]))]

@@ -23,7 +23,7 @@ def collect_pieces(
     batch: Batch,
     titles: Sequence[Piece],
     profiles: Sequence[Piece],
-    said: Mapping[str, Sequence[Piece]],
+    context: Mapping[str, Sequence[Piece]],
 ) -> list[list[Piece]]:
     """What the text of each query of a batch is made of, in order.
 
@@ -31,17 +31,17 @@ def collect_pieces(
         batch: The batch, on the host.
         titles: Of each item of its plan.
         profiles: Of each of its rows.
-        said: Of each code of a query's situation, by name.
+        context: Of each code of a query's context, by name.
     """
     history = batch.history.tolist()
-    known: list[list[Piece]] = [[] for _ in range(len(batch.query))]
-    for name, of in said.items():
-        for own, code in zip(known, batch.situation[name].tolist(), strict=True):
+    pieces: list[list[Piece]] = [[] for _ in range(len(batch.query))]
+    for name, of in context.items():
+        for own, code in zip(pieces, batch.context[name].tolist(), strict=True):
             own.append(of[code])
-    for own, (row, prefix) in zip(known, batch.query.tolist(), strict=True):
+    for own, (row, prefix) in zip(pieces, batch.query.tolist(), strict=True):
         own.append(profiles[row])
         own.extend(titles[i] for i in reversed(history[row][:prefix]) if i >= 0)
-    return known
+    return pieces
 
 
 class PlainUserTexts:
@@ -50,7 +50,7 @@ class PlainUserTexts:
     Args:
         items: Texts of the catalog.
         users: Texts of the users, by user row.
-        context: What is said of each code of a query's situation, by name.
+        context: What is said of each code of a query's context, by name.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class UserTexts:
         profiles: Tokens of the user texts by user row, or None where users have none.
         separator: Token ids between the pieces, such as those of ";".
         max_tokens: Longest text; a title that does not fit is cut.
-        context: Token ids of what is said of each code of a query's situation, by name; none for
-            a code that nothing is said of. None: the situation is not part of the text.
-        prompt: Token ids that stand before every text. Where the situation is no part of it, a
+        context: Token ids of what is said of each code of a query's context, by name; none for
+            a code that nothing is said of. None: the context is no part of the text.
+        prompt: Token ids that stand before every text. Where the context is no part of it, a
             profile is given with the prompt, tokenised as one text, unless it is empty.
     """
 
@@ -116,8 +116,8 @@ class UserTexts:
     def compose_with_text(self, batch: Batch, text: Ragged) -> Ragged:
         """A text in place of profile and titles, for a batch of one query."""
         host = batch.at_host
-        known = [said[int(host.situation[name])] for name, said in self.context.items()]
-        whole = self._join([*known, *text.split()])
+        pieces = [of[int(host.context[name])] for name, of in self.context.items()]
+        whole = self._join([*pieces, *text.split()])
         return Ragged.from_sequences([self._prepend_prompt(whole) if self.context else whole])
 
     def _prepend_prompt(self, text: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def test_a_history_is_what_lies_in_earlier_baskets(seed):
         batch = examples.make_batch(rows, SIZES, with_seen=True)
         assert batch.seen[:, 1].tolist() == split.item[want].tolist()
         others = {int(split.item[e]) for e in range(len(user)) if basket[e] == basket[event]}
-        assert set(batch.beside[:, 1].tolist()) == others - {int(split.item[event])}
+        assert set(batch.basket_items[:, 1].tolist()) == others - {int(split.item[event])}
     again = [(user[e], split.item[e]) for e in range(len(user))]
     want = [again[e] in again[: basket.index(basket[e])] for e in range(len(user))]
     assert find_repeats(split, ITEMS).tolist() == want
@@ -143,12 +143,12 @@ def test_the_rest_of_a_basket_is_no_wrong_answer():
         plan=dataclasses.replace(work.plan, items=every),
         candidates=target[:, None],
     )
-    assert len(work.beside) > 5
+    assert len(work.basket_items) > 5
     scores = torch.from_numpy(np.random.default_rng(0).normal(size=(len(at), ITEMS))).float()
     for mask_history in (False, True):
         _, row = ranked(scores, work, None, mask_history)
         for q in range(len(at)):
-            apart = set(work.beside[work.beside[:, 0] == q, 1].tolist())
+            apart = set(work.basket_items[work.basket_items[:, 0] == q, 1].tolist())
             had = set(work.seen[work.seen[:, 0] == q, 1].tolist()) if mask_history else set()
             left = set(range(ITEMS)) - apart - (had - {int(target[q])})
             assert row["size"][q] == len(left)
@@ -158,8 +158,8 @@ def test_the_rest_of_a_basket_is_no_wrong_answer():
                     == sum(bool(scores[q, i] > scores[q, target[q]]) for i in left) + 1
                 )
     lists = make_sampled_lists(examples, at, 3, "uniform", mask_history=False)
-    beside = examples.list_basket_items(at)
-    for q, apart in beside.tolist():
+    basket = examples.list_basket_items(at)
+    for q, apart in basket.tolist():
         assert apart not in lists.candidates[q].tolist()
     assert (examples.list_basket_items(np.full(2, -1)) == NOTHING).all()
 
@@ -199,11 +199,11 @@ def test_a_run_says_what_baskets_do_and_lists_hold_none_of_the_rest(invoices, tm
     at = made.split.list_cases(TEST)
     makers = [build.make_baseline(name, made.parts) for name in ("popularity", "tfidf")]
     lists = make_candidate_lists(made.examples, at, makers, 30, False, Store(tmp_path / "kept"), {})
-    beside = made.examples.list_basket_items(at)
-    assert len(beside) == 40
+    basket = made.examples.list_basket_items(at)
+    assert len(basket) == 40
     full = (lists.candidates >= 0).sum(1)
     for q in range(len(at)):
-        rest = beside[beside[:, 0] == q, 1].tolist()
+        rest = basket[basket[:, 0] == q, 1].tolist()
         assert not set(rest) & set(lists.candidates[q].tolist())
         assert full[q] == 30 - len(rest)
     floor = build.make_baseline("popularity", made.parts)
@@ -213,10 +213,10 @@ def test_a_run_says_what_baskets_do_and_lists_hold_none_of_the_rest(invoices, tm
         sizes |= dict(zip(row["case"].tolist(), row["size"].tolist(), strict=True))
     for q, case in enumerate(at.tolist()):
         had = made.split.item[made.split.slice_history(case)].tolist()
-        assert sizes[case] == 30 - len(set(had) | set(beside[beside[:, 0] == q, 1].tolist()))
+        assert sizes[case] == 30 - len(set(had) | set(basket[basket[:, 0] == q, 1].tolist()))
     batch = next(iter(made.datamodule.test_dataloader()))
-    assert len(batch.beside)
-    assert next(iter(made.datamodule.train_dataloader())).beside is None
+    assert len(batch.basket_items)
+    assert next(iter(made.datamodule.train_dataloader())).basket_items is None
 
 
 def test_leave_one_out_says_that_a_basket_is_cut():
@@ -265,4 +265,4 @@ def test_without_baskets_events_parts_and_names_are_as_they_were():
     assert (split_by_time(empty, 0.2, 0.2).row == time.row).all()
     examples = Examples(time, ITEMS, 9)
     rows = examples.make_case_rows(time.list_cases(TEST))
-    assert examples.make_batch(rows, SIZES, with_seen=True).beside is None
+    assert examples.make_batch(rows, SIZES, with_seen=True).basket_items is None
