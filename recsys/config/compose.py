@@ -7,22 +7,25 @@ before torch is loaded; a key inside an axis node imports that axis' one module.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import functools
-import importlib
-import importlib.util
 import typing
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from recsys.config.choices import (
+    AXES,
+    check_choice,
+    get_choice_name,
+    import_choice,
+    list_choices,
+    list_experiments,
+)
 from recsys.config.ranges import (
     TEMPLATE,
     check_lists,
@@ -32,7 +35,7 @@ from recsys.config.ranges import (
     normalize_value,
 )
 from recsys.config.schema import RunConfig, option
-from recsys.config.shipped import find_file, find_folders, is_path, list_names
+from recsys.config.shipped import find_file, find_folders, is_path
 from recsys.config.yaml_file import (
     Node,
     format_yaml,
@@ -51,7 +54,9 @@ __all__ = [
     "RunConfig",
     "compose",
     "format_config",
+    "get_choice_name",
     "list_choices",
+    "list_experiments",
     "make_node",
     "nearest",
     "option",
@@ -61,65 +66,6 @@ __all__ = [
 
 class ReplacingNode(dict[str, Any]):
     """An axis node that replaces what lower layers said, because its name was given alone."""
-
-
-AXES: Mapping[str, str] = {
-    "data.source": "recsys.data.sources",
-    "tuning": "recsys.tuning",
-    "architecture": "recsys.architectures",
-    "objective": "recsys.objectives",
-}
-"""Where the choices of each axis lie: a choice is a file in that package."""
-
-NEEDED: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "data.source": ("load", ("default_split",)),
-    "tuning": ("apply", ("moves",)),
-    "architecture": (
-        "Model",
-        (
-            *("gives", "trains", "reads_tokens", "reads_user_texts", "reads_item_vectors"),
-            *("reads_tags", "reads_context", "reads_context_texts", "learns_rows"),
-        ),
-    ),
-    "objective": ("Objective", ("needs", "reads_labels", "draws", "encodes_catalog")),
-}
-"""What a choice's module has beside `Config`, and the class variables or properties of that."""
-
-
-def list_choices(axis: str) -> dict[str, str]:
-    """Names of an axis' choices and the first line of each module's docstring, without importing.
-
-    Args:
-        axis: A key of `AXES`.
-
-    Returns:
-        Name to description, sorted by name.
-    """
-    spec = importlib.util.find_spec(AXES[axis])
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    found = {}
-    for path in sorted(p for folder in folders for p in Path(folder).glob("[!_]*.py")):
-        found[path.stem] = _read_summary(path, path.stat().st_mtime_ns)
-    return found
-
-
-@functools.cache
-def _read_summary(path: Path, changed: int) -> str:
-    """First line of a module's docstring, read once: it is half of what composing takes."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0]
-
-
-def list_experiments() -> list[str]:
-    """Names of the experiments of the working folder and of those that are shipped, sorted."""
-    return list_names(find_folders("experiment"))
-
-
-def get_choice_name(config: object) -> str:
-    """The name under which a choice's `Config` was asked for, as in `tuning: lora`."""
-    module = type(config).__module__
-    package, _, name = module.rpartition(".")
-    return name if package in AXES.values() else module
 
 
 def compose(argv: Sequence[str], folder: Path | None = None) -> RunConfig:
@@ -315,35 +261,17 @@ def _take_axes(layer: Node, nodes: dict[str, Node]) -> Node:
         node = dict(value) if isinstance(value, dict) else {"name": value}
         alone = isinstance(value, ReplacingNode) or not isinstance(value, dict)
         if "name" in node:
-            _check_name(axis, node["name"])
+            check_choice(axis, node["name"])
         before = nodes.get(axis, {})
         same = "name" not in node or node["name"] == before.get("name")
         nodes[axis] = merge_nodes(before, node) if same and not alone else node
     return rest
 
 
-def _check_name(axis: str, name: object) -> None:
-    known = list_choices(axis)
-    if isinstance(name, str) and "." in name and all(p.isidentifier() for p in name.split(".")):
-        return  # the import path of a module outside
-    if not isinstance(name, str) or name not in known:
-        hint = nearest(str(name), known)
-        if name in list_experiments():
-            hint = f" It is an experiment: experiment={name}. Known: {', '.join(known)}."
-        raise ConfigError(f"{axis}: '{name}' is not a choice.{hint}")
-
-
 def _make_choice(axis: str, node: Node) -> object:
     """Imports the module that a node names and makes its `Config`."""
     name = node["name"]
-    _check_name(axis, name)
-    module_name = name if name not in list_choices(axis) else f"{AXES[axis]}.{name}"
-    try:
-        module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{axis}: '{name}' cannot be imported ({reason}).") from None
-    config = _get_schema(axis, module)
+    config = import_choice(axis, name)
     rest = {k: v for k, v in node.items() if k != "name"}
     if rest and not fields(config):
         first = f"{axis}.{next(iter(rest))}"
@@ -352,28 +280,6 @@ def _make_choice(axis: str, node: Node) -> object:
         )
     _check(rest, config, f"{axis}.")
     return _convert_types(config, rest, f"{axis}.")
-
-
-def _get_schema(axis: str, module: ModuleType) -> type:
-    """The `Config` of a choice's module, once module and class have what the axis needs.
-
-    The class is how the module is found again, so it must be the module's own.
-    """
-    config = getattr(module, "Config", None)
-    if not isinstance(config, type) or not is_dataclass(config):
-        raise ConfigError(f"{axis}: {module.__name__} has no dataclass named Config.")
-    if config.__module__ != module.__name__:
-        raise ConfigError(
-            f"{axis}: {module.__name__} takes its Config from {config.__module__}, and would be "
-            "taken for that; define a dataclass Config of its own there, which may inherit from it."
-        )
-    function, variables = NEEDED[axis]
-    missing = [f"Config.{name}" for name in variables if not hasattr(config, name)]
-    if function not in dir(module):  # which may lie elsewhere, to be loaded when it is used
-        missing.append(function)
-    if missing:
-        raise ConfigError(f"{axis}: {module.__name__} lacks {', '.join(missing)}; define it there.")
-    return config
 
 
 def _check(node: Node, schema: type, prefix: str) -> None:
