@@ -89,7 +89,7 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
             memory did not suffice.
         Leave: SIGTERM or SIGINT came.
     """
-    started, beside = excluded_time.begin_run(), excluded_time.get_excluded_total()
+    started, excluded = excluded_time.begin_run(), excluded_time.get_excluded_total()
     print_status(f"{run.experiment or get_choice_name(run.architecture)}: loading libraries")
     import torch
 
@@ -117,7 +117,7 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
                     held.enter_context(lock_folder(folder))
                 command.set_report_folder(folder)
                 job = RunExecutor(run, folder, made, signals)
-                return job.execute(started, beside, startup)
+                return job.execute(started, excluded, startup)
         except Interrupted as leave:
             if get_rank() == 0:
                 after = f"; go on with: python -m recsys.fit resume={folder}" if folder else ""

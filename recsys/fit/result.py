@@ -95,8 +95,8 @@ def summarize_cost(
         others: What the other ranks have noted.
         startup: What passed before the last attempt could begin: Python, imports, configuration.
     """
-    model, method = made.recommender, start.spent.subtract(start.beside)
-    ranks = [RankCost.from_measurements(start.spent, start.beside, start.peak_mb), *others]
+    model, method = made.recommender, start.spent.subtract(start.excluded)
+    ranks = [RankCost.from_measurements(start.spent, start.excluded, start.peak_mb), *others]
     peaks = [rank.peak_mb for rank in ranks]
     kept = excluded_time.compute_build_time()
     return {
@@ -116,7 +116,7 @@ def summarize_cost(
         "startup_seconds": startup.seconds,
         "startup_cpu_seconds": startup.cpu_seconds,
         "method_seconds": method.seconds,
-        "method_cpu_seconds": sum(rank.spent.subtract(rank.beside).cpu_seconds for rank in ranks),
+        "method_cpu_seconds": sum(rank.spent.subtract(rank.excluded).cpu_seconds for rank in ranks),
         "kept_seconds": None if kept is None else kept.seconds,
         "kept_cpu_seconds": None if kept is None else kept.cpu_seconds,
         "anonymous_peak_mb_sampled": sum(peaks) if all(peaks) else None,

@@ -90,23 +90,23 @@ class RunExecutor:
         self.start = start
         # Each rank goes on from what it has cost itself.
         own = None if get_rank() == 0 else rank_cost.read(folder, get_rank()) or RankCost()
-        self.own = own or RankCost.from_measurements(start.spent, start.beside, start.peak_mb)
+        self.own = own or RankCost.from_measurements(start.spent, start.excluded, start.peak_mb)
         self.startup = Elapsed()
         self.watch = Stopwatch(run.profile, start.stages)
         self.meter, self.profile = (
             CostMeter(run.profile),
             ProfilingCallback(self.watch, run.trainer.precision),
         )
-        self.clock, self.beside = excluded_time.read_clocks(), excluded_time.get_excluded_total()
+        self.clock, self.excluded = excluded_time.read_clocks(), excluded_time.get_excluded_total()
         self.csv = logs.CsvLog(folder / "log" / "metrics.csv")
         self.wandb: logs.WandbLog | None = None
 
-    def execute(self, started: Elapsed, beside: Elapsed, startup: Elapsed) -> Path:
+    def execute(self, started: Elapsed, excluded: Elapsed, startup: Elapsed) -> Path:
         """Floors, training, test and result.
 
         Args:
             started: The clocks when the command began.
-            beside: What the process had spent beside its methods by then.
+            excluded: Time of the process excluded from its methods' cost by then.
             startup: What passed from there until a run could be made, imports above all.
 
         Raises:
@@ -114,7 +114,10 @@ class RunExecutor:
             Leave: A signal ended it.
         """
         first = get_rank() == 0
-        self.clock, self.beside = started.subtract(self.own.spent), beside.subtract(self.own.beside)
+        self.clock, self.excluded = (
+            started.subtract(self.own.spent),
+            excluded.subtract(self.own.excluded),
+        )
         self.startup = startup
         self.watch.begin(started.seconds)
         many = self.run.trainer.devices > 1
@@ -185,17 +188,17 @@ class RunExecutor:
     def _record_cost(self) -> None:
         """Notes what the run has cost so far, over all stops; each rank for itself."""
         self.memory.sample()
-        spent, beside = (
+        spent, excluded = (
             excluded_time.read_clocks().subtract(self.clock),
-            excluded_time.get_excluded_total().subtract(self.beside),
+            excluded_time.get_excluded_total().subtract(self.excluded),
         )
         peak = max(self.own.peak_mb, self.memory.peak)
         if get_rank() != 0:
             rank_cost.write(
-                self.folder, get_rank(), RankCost.from_measurements(spent, beside, peak)
+                self.folder, get_rank(), RankCost.from_measurements(spent, excluded, peak)
             )
             return
-        self.start.spent, self.start.beside, self.start.peak_mb = spent, beside, peak
+        self.start.spent, self.start.excluded, self.start.peak_mb = spent, excluded, peak
         if self.run.profile:
             self.start.stages = self.watch.get_seconds()
         self.start.write(self.folder)

@@ -207,7 +207,7 @@ class RunState:
         floors: Test metrics of the baselines and of the encoder before the first step.
         seconds: Time of all attempts up to the last save or stop.
         cpu_seconds: CPU time of their first ranks.
-        beside_seconds: Of `seconds`, what was no cost of the method (`runtime.excluded_time`).
+        beside_seconds: Of `seconds`, the time excluded from the method's cost.
         beside_cpu_seconds: The same of `cpu_seconds`.
         peak_mb: Largest sample of the first rank's anonymous memory in MiB; 0 for none.
         stages: Seconds of the first ranks by stage, over all attempts; empty without a profile.
@@ -220,6 +220,7 @@ class RunState:
     floors: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    # Named as the keys of the files that are there: a run that began earlier goes on from them.
     beside_seconds: float = 0.0
     beside_cpu_seconds: float = 0.0
     peak_mb: float = 0.0
@@ -236,12 +237,12 @@ class RunState:
         self.seconds, self.cpu_seconds = time.seconds, time.cpu_seconds
 
     @property
-    def beside(self) -> Elapsed:
-        """What of it was no cost of the method."""
+    def excluded(self) -> Elapsed:
+        """The time of it that is excluded from the method's cost."""
         return Elapsed(self.beside_seconds, self.beside_cpu_seconds)
 
-    @beside.setter
-    def beside(self, time: Elapsed) -> None:
+    @excluded.setter
+    def excluded(self, time: Elapsed) -> None:
         self.beside_seconds, self.beside_cpu_seconds = time.seconds, time.cpu_seconds
 
     def write(self, folder: Path) -> None:

@@ -21,21 +21,22 @@ class RankCost:
     Attributes:
         seconds: Time of its processes.
         cpu_seconds: CPU time of them.
-        beside_seconds: What of `seconds` was no cost of the method (`runtime.excluded_time`).
+        beside_seconds: Of `seconds`, the time excluded from the method's cost.
         beside_cpu_seconds: The same of `cpu_seconds`.
         peak_mb: Largest sample of anonymous memory in MiB; 0 where the system does not tell.
     """
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    # Named as the keys of the files that are there: a run that began earlier goes on from them.
     beside_seconds: float = 0.0
     beside_cpu_seconds: float = 0.0
     peak_mb: float = 0.0
 
     @staticmethod
-    def from_measurements(spent: Elapsed, beside: Elapsed, peak_mb: float) -> RankCost:
+    def from_measurements(spent: Elapsed, excluded: Elapsed, peak_mb: float) -> RankCost:
         """From what was measured."""
-        times = (spent.seconds, spent.cpu_seconds, beside.seconds, beside.cpu_seconds)
+        times = (spent.seconds, spent.cpu_seconds, excluded.seconds, excluded.cpu_seconds)
         return RankCost(*times, peak_mb=peak_mb)
 
     @property
@@ -44,8 +45,8 @@ class RankCost:
         return Elapsed(self.seconds, self.cpu_seconds)
 
     @property
-    def beside(self) -> Elapsed:
-        """What of it was no cost of the method."""
+    def excluded(self) -> Elapsed:
+        """The time of it that is excluded from the method's cost."""
         return Elapsed(self.beside_seconds, self.beside_cpu_seconds)
 
 

@@ -1,8 +1,8 @@
-"""What a run spends beside its method: floors, tracking, and what runs share on the disk.
+"""Time excluded from the method's cost: baselines, tracking, and what runs share on the disk.
 
-Whichever run comes first tokenises a catalog and builds a cache, floors are measured beside a model
-that trains and not beside a baseline, and a tracker is asked for or not: none of it is a cost of
-the method, and with it two methods cannot be compared.
+Whichever run comes first tokenises a catalog and builds a cache, baselines are evaluated where a
+model trains and not where a baseline is the run itself, and a tracker is on or off: none of it is a
+cost of the method, and two methods could not be compared if it counted.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def begin_run() -> Elapsed:
 
 
 def exclude_startup(began: Elapsed) -> Elapsed:
-    """Counts all since a run began as spent beside it: starting Python, imports, configuration.
+    """Excludes all since a run began: starting Python, imports, configuration.
 
     Returns:
-        What that was.
+        The time excluded.
     """
     global _total
     found = read_clocks().subtract(began)
@@ -102,7 +102,7 @@ def record_build(folder: Path, made: Elapsed | None) -> None:
 def compute_build_time() -> Elapsed | None:
     """What building all that took that this run reads and others share; None if not all is known.
 
-    It is what the method would have cost on a machine that had nothing, beside its own cost.
+    On a machine that had nothing, the method would have cost this much more.
     """
     out = Elapsed()
     for made in _kept.values():
@@ -114,7 +114,7 @@ def compute_build_time() -> Elapsed | None:
 
 @contextmanager
 def excluded_time() -> Iterator[None]:
-    """Counts what happens within as spent beside the method; once, where one is in another."""
+    """Excludes what happens within from the method's cost; once, where one is in another."""
     global _total, _open
     if _open:
         yield
@@ -128,5 +128,5 @@ def excluded_time() -> Iterator[None]:
 
 
 def get_excluded_total() -> Elapsed:
-    """All that this process has spent beside its methods so far."""
+    """All time of this process that was excluded from its methods' cost so far."""
     return _total

@@ -196,9 +196,9 @@ def test_cost_adds_up_over_stops(words, tmp_path, monkeypatch):
     assert 7000 < cost["cpu_seconds"] < 7500
     assert cost["anonymous_peak_mb_sampled"] == 1e6
     assert 0 < cost["train_seconds"] < cost["seconds"] - 5000 + start["seconds"]
-    beside = cost["cpu_seconds"] - cost["method_cpu_seconds"]
+    excluded = cost["cpu_seconds"] - cost["method_cpu_seconds"]
     # What stands between is a small difference of large numbers.
-    assert start["beside_cpu_seconds"] - 1e-6 < beside < 500, "of all attempts, and of none twice"
+    assert start["beside_cpu_seconds"] - 1e-6 < excluded < 500, "of all attempts, and of none twice"
     assert cost["resumes"] == 1
 
 
