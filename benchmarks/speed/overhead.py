@@ -140,7 +140,7 @@ class Loop:
     def trainer(self, log_every: int, profile: bool = False) -> tuple[float, float]:
         """Wall and CPU seconds of a step under the run's own Trainer."""
         from recsys.fit.run import RunExecutor
-        from recsys.runs.folder import SignalHandler
+        from recsys.runtime.signals import SignalHandler
 
         self.reset()
         self.run.trainer.log_every, self.run.profile = log_every, profile
@@ -251,7 +251,7 @@ def _added(side: list[float], base: list[float]) -> float:
 def saving(data: Path, tuning: str, runs: int) -> list[dict[str, Any]]:
     """Seconds and size of a saved state and of the file of the best parameters."""
     from recsys.fit.run import RunExecutor
-    from recsys.runs.folder import SignalHandler
+    from recsys.runtime.signals import SignalHandler
 
     loop = Loop(data, tuning, 4, 1)
     with tempfile.TemporaryDirectory() as name, SignalHandler() as signals:

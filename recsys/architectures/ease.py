@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from recsys import lazy
 from recsys.config.compose import option
 from recsys.config.schema import BaselineConfig
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass

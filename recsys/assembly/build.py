@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from recsys.assembly import hard_negatives, protocols
+from recsys.assembly.checks import check_pairs
 from recsys.assembly.encoding import Tokenize, add_encoder, select_device
-from recsys.config.compose import AXES, RunConfig, get_choice_name, nearest
+from recsys.config.compose import AXES, RunConfig, get_choice_name
 from recsys.data.batches import query_texts
 from recsys.data.batches.datamodule import RecDataModule
 from recsys.data.batches.examples import Examples
@@ -21,18 +22,18 @@ from recsys.data.batches.hard_negatives import HardNegativeExamples
 from recsys.data.batches.rows import CandidateLists
 from recsys.data.context import ContextFeatures, make_context_features
 from recsys.data.prepare import prepare_data
-from recsys.data.splits.methods import Split
+from recsys.data.splits.split import Split
 from recsys.data.tables import Tables, compute_fingerprint
+from recsys.data.tags import encode_tags
 from recsys.data.training_events import Interactions
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
-from recsys.evaluation.evaluator import list_cutoffs, list_metrics
-from recsys.layers.item_embeddings import encode_tags
+from recsys.evaluation.evaluator import list_cutoffs
 from recsys.losses import NegativeSpec, make_objective_context
-from recsys.recommender.base import Components, Recommender
+from recsys.recommender.base import Recommender
+from recsys.recommender.components import Components
 from recsys.recommender.optim import bind_optimiser
 from recsys.runtime.progress import print_status
-from recsys.training import item_table
 
 
 @dataclass(frozen=True)
@@ -61,70 +62,6 @@ class Assembly:
     fingerprint: str
     tokenize: Tokenize | None
     context_features: ContextFeatures
-
-
-def check_pairs(run: RunConfig) -> None:
-    """Refuses combinations that make no sense.
-
-    Raises:
-        ConfigError: The objective needs what the architecture cannot give, or what one run
-            cannot do yet was asked for.
-    """
-    architecture, objective = run.architecture, run.objective
-    options = run.evaluation
-    known = list_metrics(options.protocol, list_cutoffs(options), options.label)
-    protocols.check_negatives(run)
-    if run.evaluation.monitor not in known:
-        raise ConfigError(
-            f"evaluation.monitor: '{run.evaluation.monitor}' is not a metric."
-            f"{nearest(run.evaluation.monitor, known)}"
-        )
-    if not architecture.trains:
-        return
-    architecture.check(run)
-    _check_steps(run)
-    if run.trainer.batch_tokens is not None and architecture.reads_user_texts:
-        raise ConfigError(
-            "trainer.batch_tokens counts the tokens of item texts, and this architecture reads "
-            "users as texts too; leave it out and set trainer.batch_size."
-        )
-    item_table.check_item_table(run)
-    if objective.needs not in architecture.gives:
-        raise ConfigError(
-            f"objective {get_choice_name(objective)} needs {objective.needs}, and architecture "
-            f"{get_choice_name(architecture)} gives {', '.join(sorted(architecture.gives))}."
-        )
-    item_table.check_catalog_encoding(run)
-    if run.data.targets == "labelled" and not objective.reads_labels:
-        raise ConfigError(
-            f"data.targets=labelled needs an objective that reads labels (bce, mse), and "
-            f"{get_choice_name(objective)} takes every target for a positive."
-        )
-    if (
-        run.data.targets == "liked"
-        and get_choice_name(objective) == "bce"
-        and not objective.negatives
-    ):
-        raise ConfigError(
-            "objective bce without negatives sees liked events only; set objective.negatives, or "
-            "data.targets=labelled for the observed ones."
-        )
-
-
-def _check_steps(run: RunConfig) -> None:
-    """Refuses a schedule that ends before the training, and to stop by what decides nothing."""
-    laid_out, most = run.optimizer.schedule_steps, run.trainer.max_steps
-    if laid_out is not None and most is not None and laid_out < most:
-        raise ConfigError(
-            f"optimizer.schedule_steps={laid_out} ends before trainer.max_steps={most}; set it to "
-            f"{most} or more."
-        )
-    if run.checkpoint.pick == "last" and run.trainer.patience is not None:
-        raise ConfigError(
-            "checkpoint.pick=last keeps the last step whatever validations say, and "
-            "trainer.patience stops by what they say; set trainer.patience=null or "
-            "checkpoint.pick=best."
-        )
 
 
 def load_data(run: RunConfig) -> tuple[Tables, Split]:

@@ -23,7 +23,7 @@ from recsys.encoders.cut import ModelSplitError
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.pretrained.load import PretrainedEncoder, load_pretrained
 from recsys.encoders.pretrained.tokenizer import check_vocabulary
-from recsys.recommender.base import Components
+from recsys.recommender.components import Components
 from recsys.recommender.optim import set_dropout
 from recsys.runtime.progress import print_status
 from recsys.runtime.ranks import get_rank

@@ -19,7 +19,7 @@ from recsys.data.batches.examples import Examples
 from recsys.data.batches.hard_negatives import HardNegativeExamples
 from recsys.data.batches.negatives import compute_tie_order
 from recsys.data.columns.arrays import Ints
-from recsys.data.splits.methods import Split
+from recsys.data.splits.split import Split
 from recsys.errors import ConfigError, DataError
 from recsys.recommender.base import Recommender
 from recsys.runs import provenance

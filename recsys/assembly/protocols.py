@@ -23,7 +23,7 @@ from recsys.data.batches.rows import CandidateLists
 from recsys.data.batches.sampled_lists import CAUTION, make_sampled_lists
 from recsys.data.columns.arrays import Ints, sample
 from recsys.data.describe import find_repeats
-from recsys.data.splits.methods import Split
+from recsys.data.splits.split import Split
 from recsys.data.splits.targets import describe_unpredictable
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError

@@ -7,19 +7,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recsys.config.yaml_file import flatten_keys, read_mapping
 from recsys.errors import ConfigError, DataError
-from recsys.runs.folder import CONFIG, RunState
+from recsys.runs.folder import CONFIG
 from recsys.runs.result_file import RESULT, read_result
+from recsys.runs.state import RunState
 from recsys.runs.validation_log import FILE as VALIDATIONS
 from recsys.runs.validation_log import read_validations
 from recsys.tracking.wandb_files import list_files, read_records
 from recsys.tracking.wandb_run import COUNTED, WandbRunInfo, make_summary
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

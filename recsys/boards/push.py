@@ -14,7 +14,7 @@ def check_ready() -> None:
         ConfigError: The package or a key is missing.
     """
     workspaces.check_package()
-    from recsys.tracking.logs import choose_wandb_mode
+    from recsys.tracking.wandb_log import choose_wandb_mode
 
     if choose_wandb_mode("auto") != "online":
         raise ConfigError(

@@ -27,7 +27,7 @@ from recsys.compare.outcome import (
 from recsys.compare.paired import LEAST_BEYOND, MOST_DRAWS, PairedStatistics
 from recsys.compare.statistics.contrasts import adjust_holm
 from recsys.config.schema import EvaluationOptions
-from recsys.runs import results
+from recsys.runs import display
 
 
 def compare_methods(found: Sequence[Method], question: ComparisonSettings) -> Comparison:
@@ -45,7 +45,7 @@ def compare_methods(found: Sequence[Method], question: ComparisonSettings) -> Co
     runs = [run for method in found for run in method.runs]
     # Those of the closing table, at the cut-off in question: auc and MIND's where there are lists.
     options = EvaluationOptions(**runs[0].config["evaluation"])
-    columns = results.list_columns(replace(options, monitor=question.metric))
+    columns = display.list_columns(replace(options, monitor=question.metric))
     statistics = PairedStatistics(found, question)
     differences = _compute_differences(found, base, statistics)
     curve_metric, curves = _read_curves(found, question.metric)

@@ -168,10 +168,10 @@ def run_comparison(words: Sequence[str]) -> ComparisonResult:
     from recsys.compare import analysis, comparable, methods
     from recsys.compare import finished_runs as runs
     from recsys.compare.measures import case_values
+    from recsys.compare.methods import make_short_names
     from recsys.compare.outcome import ComparisonSettings
     from recsys.compare.report import sentences
     from recsys.compare.report import verdict as verdicts
-    from recsys.compare.short_names import make_short_names
 
     file = Path(asked.keys["names"]) if "names" in asked.keys else None
     given = names.read_names(file) if file else {}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recsys.compare.finished_runs import FinishedRun
 from recsys.compare.keys import HELD, NEUTRAL, TRAINING, is_within
-from recsys.compare.short_names import list_aliases, make_name, make_short_name, make_short_names
+from recsys.compare.short_names import list_aliases, make_name, make_short_name
 from recsys.config.compose import Node, nearest
 from recsys.config.yaml_file import flatten_keys
 from recsys.errors import ConfigError
@@ -233,3 +233,23 @@ def _is_in_folder(run: FinishedRun, name: str) -> bool:
     """Whether a name is that of the folder in which a run's folder lies."""
     parent = run.folder.resolve().parent
     return name == parent.name or Path(name).resolve() == parent
+
+
+def make_short_names(found: Sequence[Method]) -> dict[str, str]:
+    """The short name of each method by its label; no two are alike.
+
+    Args:
+        found: All methods; a name that the user gave stays.
+    """
+    brief: dict[str, str] = {}
+    for method in found:
+        name = make_name(method.runs[0])
+        automatic = method.label == name or method.label.startswith(f"{name} ")
+        brief[method.label] = make_short_name(method.runs[0]) if automatic else method.label
+    often = Counter(brief.values())
+    for method in found:
+        if often[brief[method.label]] > 1:  # then with the words that tell them apart
+            words = method.label.removeprefix(make_name(method.runs[0]))
+            brief[method.label] += words if words != method.label else ""
+    often = Counter(brief.values())
+    return {label: name if often[name] == 1 else label for label, name in brief.items()}

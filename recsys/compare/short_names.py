@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from recsys.compare.finished_runs import FinishedRun
 from recsys.config.compose import list_choices
-
-if TYPE_CHECKING:
-    from recsys.compare.methods import Method
 
 TAG = "method="
 """How the tag of a sweep's run begins that says its method."""
@@ -43,26 +38,6 @@ def make_short_name(run: FinishedRun) -> str:
     if not cut or rest:
         return str(experiment)
     return tuning if tuning and stem in list_choices("tuning") else stem
-
-
-def make_short_names(found: Sequence[Method]) -> dict[str, str]:
-    """The short name of each method by its label; no two are alike.
-
-    Args:
-        found: All methods; a name that the user gave stays.
-    """
-    brief: dict[str, str] = {}
-    for method in found:
-        name = make_name(method.runs[0])
-        automatic = method.label == name or method.label.startswith(f"{name} ")
-        brief[method.label] = make_short_name(method.runs[0]) if automatic else method.label
-    often = Counter(brief.values())
-    for method in found:
-        if often[brief[method.label]] > 1:  # then with the words that tell them apart
-            words = method.label.removeprefix(make_name(method.runs[0]))
-            brief[method.label] += words if words != method.label else ""
-    often = Counter(brief.values())
-    return {label: name if often[name] == 1 else label for label, name in brief.items()}
 
 
 def shorten_label(label: str, names: Mapping[str, str]) -> str:

@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from recsys.data.splits.methods import TRAIN, Split
+from recsys.data.splits.split import TRAIN, Split
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
 
@@ -37,27 +36,6 @@ _OUTCOMES = (
     *("rating_", "weight_"),  # the names that a source gives to columns it was not told of
 )
 """Columns that say what came of an event, or which one it was."""
-
-
-class ContextEmbedding(nn.Module):
-    """The sum of learned vectors of what is known of a query, zero at first.
-
-    Args:
-        sizes: How many codes there are, by name.
-        width: D, width of a vector.
-    """
-
-    def __init__(self, sizes: Mapping[str, int], width: int) -> None:
-        super().__init__()
-        self.names = tuple(sizes)
-        ends = np.cumsum(list(sizes.values())).tolist()
-        self.starts = dict(zip(sizes, [0, *ends[:-1]], strict=True))
-        self.vectors = nn.Parameter(torch.zeros(ends[-1], width))
-
-    def forward(self, context: Mapping[str, Tensor]) -> Tensor:
-        """(Q,) codes by name -> (Q, D)."""
-        at = torch.stack([context[name] + self.starts[name] for name in self.names], dim=1)
-        return F.embedding(at, self.vectors).sum(1)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recsys.data.columns.times import describe_unlikely_times, format_day
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.data.splits.history import CaseHistories
-from recsys.data.splits.methods import TEST, TRAIN, VAL, Split
+from recsys.data.splits.split import TEST, TRAIN, VAL, Split
 from recsys.data.tables import Tables
 
 Ints = NDArray[np.int64]

@@ -14,7 +14,8 @@ from recsys.data import filters
 from recsys.data.columns.times import describe_unlikely_times
 from recsys.data.reviews import add_reviews
 from recsys.data.splits.availability import AvailabilityWindows
-from recsys.data.splits.methods import Method, Split, make_split
+from recsys.data.splits.methods import Method, make_split
+from recsys.data.splits.split import Split
 from recsys.data.tables import Tables, check_tables, check_weights, limit_tables
 from recsys.errors import ConfigError
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from recsys.data.readers.templates import fill_template
-from recsys.data.splits.methods import TRAIN, Split
+from recsys.data.splits.split import TRAIN, Split
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
 

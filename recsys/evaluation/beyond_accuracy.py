@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recsys.data.columns.words import split_words
 from recsys.data.splits.history import CaseHistories
-from recsys.data.splits.methods import Split
+from recsys.data.splits.split import Split
 from recsys.data.tables import Tables
 from recsys.metrics import beyond_accuracy
 

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 
 from recsys.data.splits.history import CaseHistories
-from recsys.data.splits.methods import Split
+from recsys.data.splits.split import Split
 from recsys.data.tables import IdMap, Tables
 from recsys.metrics.beyond_accuracy import compute_mean
 from recsys.metrics.functional import compute_from_counts

@@ -15,11 +15,11 @@ from recsys.config.compose import format_config
 from recsys.config.help import format_help
 from recsys.errors import ConfigError, RecsysError
 from recsys.fit.command import find_run, find_seeds, fit
+from recsys.fit.parent import follow_parent
 from recsys.fit.seeds import run_seeds
-from recsys.runs.folder import Interrupted
-from recsys.runtime.parent import follow_parent
 from recsys.runtime.rank_errors import write_rank_error
 from recsys.runtime.ranks import get_rank
+from recsys.runtime.signals import Interrupted
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,18 +12,13 @@ from pathlib import Path
 from recsys.config.compose import RunConfig, compose, format_config, get_choice_name
 from recsys.errors import ConfigError, raise_file_error
 from recsys.fit.seeds import PLAN, SeedPlan, find_last_unfinished, make_plan
-from recsys.runs.folder import (
-    Interrupted,
-    SignalHandler,
-    find_inherited_run,
-    lock_folder,
-    make_folder,
-    reopen,
-)
+from recsys.runs.folder import lock_folder, make_folder, reopen
+from recsys.runs.state import find_inherited_run
 from recsys.runtime import command, excluded_time
 from recsys.runtime.files import remove_temporary_files
 from recsys.runtime.progress import print_status
 from recsys.runtime.ranks import get_rank
+from recsys.runtime.signals import Interrupted, SignalHandler
 
 
 @raise_file_error()
@@ -152,7 +147,7 @@ def resolve(run: RunConfig) -> RunConfig:
         choose_precision,
         count_gpus,
     )
-    from recsys.tracking.logs import choose_wandb_mode
+    from recsys.tracking.wandb_log import choose_wandb_mode
 
     run.trainer.accelerator = choose_accelerator(run.trainer.accelerator)
     on_gpu, there = run.trainer.accelerator == "gpu", count_gpus()

@@ -14,11 +14,11 @@ from lightning.pytorch.callbacks import Callback
 from recsys.assembly.build import Assembly
 from recsys.config.compose import RunConfig
 from recsys.data.batches.datamodule import RecDataModule
-from recsys.data.splits.methods import TEST, VAL
+from recsys.data.splits.split import TEST, VAL
 from recsys.evaluation.evaluator import SEVERAL
 from recsys.recommender.base import Recommender
 from recsys.runtime.progress import ProgressTask, format_duration, track
-from recsys.training.callbacks import count_trained_epochs
+from recsys.training.log import count_trained_epochs
 from recsys.types import Batch
 
 

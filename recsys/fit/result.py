@@ -16,13 +16,14 @@ from recsys.evaluation import beyond_accuracy as beyond
 from recsys.evaluation import slices
 from recsys.evaluation.evaluator import list_cutoffs
 from recsys.recommender.parameters import TABLE
-from recsys.runs import provenance, results
-from recsys.runs.folder import RunState
+from recsys.runs import display, provenance, results
 from recsys.runs.rank_cost import RankCost
+from recsys.runs.state import RunState
 from recsys.runtime import excluded_time
 from recsys.runtime.excluded_time import Elapsed
-from recsys.training.callbacks import BestCheckpoint, TrainingLog, count_trained_epochs
+from recsys.training.checkpoint import BestCheckpoint
 from recsys.training.cost import TrainingCounts
+from recsys.training.log import TrainingLog, count_trained_epochs
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def make_final_test(
             *kept, list_cutoffs(options), counts, made.tables, made.split, options.category
         )
     cases = slices.annotate_cases(results.make_cases_frame(rows, made.tables), slicing)
-    names = [name for name in results.list_columns(options) if "/" not in name]
+    names = [name for name in display.list_columns(options) if "/" not in name]
     means = slices.compute_slice_means(cases, names, options.label, options.slices)
     said: dict[str, object] = {"unreachable": int(cases["unreachable"].sum())}
     if options.protocol == "candidates":

@@ -24,10 +24,11 @@ from recsys.evaluation.evaluator import list_cutoffs
 from recsys.fit import remarks
 from recsys.fit import result as closing
 from recsys.fit.progress_bars import ProgressBar, RemainingTime, describe_run, format_validation
-from recsys.runs import rank_cost, results
+from recsys.runs import display, rank_cost, results
 from recsys.runs.failures import find_failure_state, raise_out_of_memory
-from recsys.runs.folder import ENDED, LAST, RunState, SignalHandler, compute_config_checksum
+from recsys.runs.folder import ENDED, LAST, compute_config_checksum
 from recsys.runs.rank_cost import RankCost
+from recsys.runs.state import RunState
 from recsys.runs.validation_log import FILE, ValidationLog, read_validations
 from recsys.runtime import excluded_time, rank_errors
 from recsys.runtime.excluded_time import Elapsed
@@ -35,14 +36,18 @@ from recsys.runtime.hardware import NAMES
 from recsys.runtime.memory import MemoryMonitor
 from recsys.runtime.progress import ProgressTask, mark_output, track
 from recsys.runtime.ranks import FOLDER, get_rank
+from recsys.runtime.signals import SignalHandler
 from recsys.runtime.stopwatch import Stopwatch
-from recsys.tracking import logs
+from recsys.tracking import csv_log, tensorboard
+from recsys.tracking import wandb_log as logs
 from recsys.training import profiling
-from recsys.training.callbacks import BatchSeeder, BestCheckpoint, TrainingLog
+from recsys.training.checkpoint import BestCheckpoint
 from recsys.training.cost import CostMeter, TrainingCounts
 from recsys.training.item_table import EVERY_STEP, ItemTableDistillation
+from recsys.training.log import TrainingLog
 from recsys.training.profiling import ProfilingCallback, StageProfiler
 from recsys.training.resume import AtomicCheckpointIO, ResumeCheckpoint
+from recsys.training.seeding import BatchSeeder
 from recsys.types import Batch
 
 
@@ -98,7 +103,7 @@ class RunExecutor:
             ProfilingCallback(self.watch, run.trainer.precision),
         )
         self.clock, self.excluded = excluded_time.read_clocks(), excluded_time.get_excluded_total()
-        self.csv = logs.CsvLog(folder / "log" / "metrics.csv")
+        self.csv = csv_log.CsvLog(folder / "log" / "metrics.csv")
         self.wandb: logs.WandbLog | None = None
 
     def execute(self, started: Elapsed, excluded: Elapsed, startup: Elapsed) -> Path:
@@ -303,9 +308,9 @@ class RunExecutor:
         (self.folder / LAST).unlink(missing_ok=True)
         label = self.run.experiment or get_choice_name(self.run.architecture)
         own = self.folder.name  # too long for a column
-        results.print_results({label if k == own else k: v for k, v in table.items()}, options)
+        display.print_results({label if k == own else k: v for k, v in table.items()}, options)
         if tested is not None and tested.beyond is not None:
-            results.print_beyond(tested.beyond, options)
+            display.print_beyond(tested.beyond, options)
         if self.run.profile:
             profiling.show(self._compute_profile(counts))
         print(*notes, sep="\n", end="\n" if notes else "")
@@ -372,7 +377,7 @@ class RunExecutor:
             return found
         options = self.run.tracking
         if options.tensorboard:
-            found.append(logs.make_tensorboard_logger(self.folder))
+            found.append(tensorboard.make_tensorboard_logger(self.folder))
         if options.wandb != "off":
             self.wandb = logs.WandbLog(self.folder, self.start.wandb, make_node(self.run))
             found.append(self.wandb)

@@ -20,10 +20,10 @@ from typing import Any
 from recsys.config.compose import RunConfig, compose, get_choice_name, read_config
 from recsys.config.shipped import make_absolute
 from recsys.errors import ConfigError
+from recsys.fit.parent import tie_child
 from recsys.runs.folder import find_last_run, is_busy, lock_folder, make_folder
 from recsys.runs.result_file import RESULT, read_result
 from recsys.runtime.counts import parse_count
-from recsys.runtime.parent import tie_child
 
 PLAN = "seeds.json"
 
@@ -173,14 +173,14 @@ def run_seeds(plan: SeedPlan) -> int:
 
 def _show(plan: SeedPlan) -> None:
     """Prints mean and standard deviation over the seeds, in percent."""
-    from recsys.runs import results
+    from recsys.runs import display
 
     runs = plan.find_runs()
     found = [read_result(runs[seed]) for seed in plan.seeds]
     run = read_config(runs[plan.seeds[0]] / "config.yaml")
     part = (lambda each: each["test"]) if run.evaluation.test else _get_validation
     tests: list[Mapping[str, float]] = [part(result) for result in found]
-    results.print_spread(tests, run.evaluation, _is_seedless(run, tests))
+    display.print_spread(tests, run.evaluation, _is_seedless(run, tests))
     if not run.evaluation.test:
         return
     print(f"compare: python -m recsys.compare '{plan.folder}/*'")

@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 from recsys.architectures.cross_encoder import Config
 from recsys.data.batches.user_texts import UserTexts
 from recsys.errors import ConfigError
-from recsys.recommender.base import Components, Recommender
+from recsys.recommender.base import Recommender
+from recsys.recommender.components import Components
 from recsys.recommender.flops import compute_pair_lengths
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 

@@ -11,14 +11,11 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.ease import Config
-from recsys.data.training_events import (
-    gather_history_rows,
-    make_history_matrix,
-    require_interactions,
-)
 from recsys.errors import ConfigError
+from recsys.layers.baselines import gather_history_rows, make_history_matrix, require_interactions
 from recsys.layers.item_item import compute_ease_weights
-from recsys.recommender.base import Components, Recommender
+from recsys.recommender.base import Recommender
+from recsys.recommender.components import Components
 from recsys.runtime.store import Store
 from recsys.types import Batch, ItemBatch, Scored
 

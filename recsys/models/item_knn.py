@@ -6,13 +6,10 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.item_knn import Config
-from recsys.data.training_events import (
-    gather_history_rows,
-    make_history_matrix,
-    require_interactions,
-)
+from recsys.layers.baselines import gather_history_rows, make_history_matrix, require_interactions
 from recsys.layers.item_item import compute_cosine_neighbours
-from recsys.recommender.base import Components, Recommender
+from recsys.recommender.base import Recommender
+from recsys.recommender.components import Components
 from recsys.types import Batch, ItemBatch, Scored
 
 

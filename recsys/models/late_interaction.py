@@ -13,7 +13,8 @@ from recsys.encoders.cache.token_states import TokenStateCache
 from recsys.errors import ConfigError
 from recsys.layers.maxsim import score_all_pairs, score_lists
 from recsys.layers.user_encoders import make_residual
-from recsys.recommender.base import Components, Recommender
+from recsys.recommender.base import Recommender
+from recsys.recommender.components import Components
 from recsys.types import Batch, ItemBatch, Ragged, Scored, upload
 
 _SAMPLE = 512  # texts whose tokens say which directions a projection keeps

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.popularity import Config
-from recsys.data.training_events import DAY, require_interactions
+from recsys.data.training_events import DAY
 from recsys.errors import ConfigError
-from recsys.recommender.base import Components, Recommender
+from recsys.layers.baselines import require_interactions
+from recsys.recommender.base import Recommender
+from recsys.recommender.components import Components
 from recsys.types import Batch, ItemBatch, Scored
 
 

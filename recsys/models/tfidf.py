@@ -8,8 +8,9 @@ from torch import Tensor
 
 from recsys.architectures.tfidf import Config
 from recsys.data.columns.words import split_words
-from recsys.data.training_events import gather_history_rows, make_history_matrix
-from recsys.recommender.base import Components, Recommender
+from recsys.layers.baselines import gather_history_rows, make_history_matrix
+from recsys.recommender.base import Recommender
+from recsys.recommender.components import Components
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 

@@ -12,12 +12,13 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.architectures.two_tower import Config
 from recsys.data.batches.user_texts import UserTexts
-from recsys.data.context import ContextEmbedding
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
+from recsys.layers.context_embedding import ContextEmbedding
 from recsys.layers.item_embeddings import SPREAD, ItemEmbedding, TagEmbedding, compute_own_products
 from recsys.layers.user_encoders import CausalTransformer, GRUEncoder, HistoryPooling, make_residual
-from recsys.recommender.base import Components, Recommender
+from recsys.recommender.base import Recommender
+from recsys.recommender.components import Components
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from recsys.errors import DivergenceError, OutOfMemoryError
-from recsys.runs.folder import ENDED, Interrupted
+from recsys.runs.folder import ENDED
+from recsys.runtime.signals import Interrupted
 
 SHORT = (
     "can't allocate memory",  # torch's allocator on the host

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.batches.rows import CandidateLists
-from recsys.data.splits.methods import TEST, TRAIN, VAL, Split
+from recsys.data.splits.split import TEST, TRAIN, VAL, Split
 from recsys.encoders.cache.frozen_layers import FrozenLayerCache
 from recsys.encoders.cache.vectors import FrozenVectorCache
 from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec

@@ -18,9 +18,9 @@ import numpy as np
 from recsys.config.yaml_file import write_words
 from recsys.errors import ConfigError, make_error
 from recsys.fit.command import find_run, find_seeds, fit
+from recsys.fit.parent import tie_child
 from recsys.fit.seeds import SeedPlan
-from recsys.runs.folder import Interrupted
-from recsys.runtime.parent import tie_child
+from recsys.runtime.signals import Interrupted
 from recsys.trained.run import TrainedRun, render_table
 
 ERROR = "error: "

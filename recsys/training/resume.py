@@ -19,10 +19,11 @@ from recsys.recommender.accumulation import is_step_end
 from recsys.recommender.base import Recommender
 from recsys.recommender.optim import make_divergence_error
 from recsys.runs.failures import is_out_of_memory
-from recsys.runs.folder import Interrupted, SignalHandler
 from recsys.runtime.files import write_atomic
-from recsys.tracking.logs import CsvLog, WandbLog
-from recsys.training.callbacks import NOT_FINITE, is_finite
+from recsys.runtime.signals import Interrupted, SignalHandler
+from recsys.tracking.csv_log import CsvLog
+from recsys.tracking.wandb_log import WandbLog
+from recsys.training.log import NOT_FINITE, is_finite
 from recsys.types import Batch
 
 

@@ -10,10 +10,11 @@ from scipy.sparse import csr_matrix
 
 from recsys.assembly import build
 from recsys.config.compose import compose
-from recsys.data.splits.methods import TRAIN, Split
-from recsys.data.training_events import DAY, Interactions, make_history_matrix
+from recsys.data.splits.split import TRAIN, Split
+from recsys.data.training_events import DAY, Interactions
 from recsys.errors import ConfigError, DataError
 from recsys.fit.__main__ import main
+from recsys.layers.baselines import make_history_matrix
 from recsys.layers.item_item import compute_cosine_neighbours, compute_ease_weights
 from recsys.recommend.__main__ import main as recommend
 

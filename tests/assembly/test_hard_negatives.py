@@ -15,7 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from recsys.assembly import build, hard_negatives
 from recsys.config.compose import compose, format_config
 from recsys.data.batches.hard_negatives import HardNegativeExamples, count_hard_negatives
-from recsys.data.splits.methods import TRAIN
+from recsys.data.splits.split import TRAIN
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.recommend.__main__ import main as recommend

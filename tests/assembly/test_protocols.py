@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import ndcg_score, roc_auc_score
 from transformers import AutoTokenizer
 
-from recsys.assembly import build, protocols
+from recsys.assembly import build, checks, protocols
 from recsys.compare.measures.slices import slice_cases as compared_parts
 from recsys.config.compose import compose
 from recsys.config.schema import EvaluationOptions
@@ -32,7 +32,7 @@ from recsys.evaluation import beyond_accuracy, slices
 from recsys.evaluation.evaluator import Evaluator
 from recsys.fit.__main__ import main
 from recsys.metrics.functional import compute_from_lists
-from recsys.runs import results
+from recsys.runs import display
 from tests.evaluation.test_evaluator import COUNTS, Given, batch, ranked
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -296,7 +296,7 @@ def test_sampled_metrics_say_so_everywhere(shop_words, capsys):
     words = ["architecture=tfidf", "evaluation.protocol=sampled", "evaluation.sampled_negatives=5"]
     wrong = [*words, "evaluation.monitor=ndgc@10", *plain(shop_words)]
     with pytest.raises(ConfigError, match="Did you mean 'sampled5-ndcg@10'"):
-        build.check_pairs(compose(wrong))
+        checks.check_pairs(compose(wrong))
     asked = compose([*words, "evaluation.monitor=sampled5-mrr", *plain(shop_words)])
     assert asked.evaluation.monitor == "sampled5-mrr"
     result, cases = result_of([*words, *plain(shop_words)])
@@ -313,9 +313,9 @@ def test_sampled_metrics_say_so_everywhere(shop_words, capsys):
 def test_a_table_says_the_label_of_sampled_metrics_once(capsys):
     options = EvaluationOptions("sampled", sampled_negatives=19, sampled_by="popularity")
     options.monitor = "sampled19popular-ndcg@10"
-    row = {name: 0.1234 for name in results.list_columns(options)}
-    results.print_results({"step 0": row}, options)
-    results.print_spread([row, row], options)
+    row = {name: 0.1234 for name in display.list_columns(options)}
+    display.print_results({"step 0": row}, options)
+    display.print_spread([row, row], options)
     said = capsys.readouterr().out
     assert "…" not in said
     for name in ("hr@10", "ndcg@10", "mrr", "auc", "warm/ndcg@10", "cold/ndcg@10"):
@@ -326,10 +326,10 @@ def test_a_table_says_the_label_of_sampled_metrics_once(capsys):
 def test_the_tables_of_a_run_are_plain_and_break_no_word(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     options = EvaluationOptions("candidates")
-    row = {name: 0.1234 for name in results.list_shown(options)}
+    row = {name: 0.1234 for name in display.list_shown(options)}
     names = ["frozen_two_tower", "zero-shot", "popularity", "popularity_recent", "tfidf", "knn"]
-    results.print_results(dict.fromkeys(names, row), options)
-    results.print_spread([row, row], options)
+    display.print_results(dict.fromkeys(names, row), options)
+    display.print_spread([row, row], options)
     said = capsys.readouterr().out
     assert all(part in said.split() for part in ("two_tower", "zero-shot", "popularity", "recent"))
     assert max(map(len, said.splitlines())) <= 80
@@ -461,7 +461,7 @@ def test_impressions_are_trained_on_and_ranked(tiny_bert, tmp_path):
     assert set(result["slices"]["category"]) == {"red", "blue", "green", "black"}
     assert {"auc", "mrr_all", "ndcg@5", "ndcg@10"} < set(result["slices"]["item"]["warm"])
     options = compose(words).evaluation
-    assert results.list_columns(options)[:4] == ["auc", "mrr_all", "ndcg@5", "ndcg@10"]
+    assert display.list_columns(options)[:4] == ["auc", "mrr_all", "ndcg@5", "ndcg@10"]
 
 
 def test_the_real_sample_of_mind_from_end_to_end(tiny_bytes, tmp_path, capsys):

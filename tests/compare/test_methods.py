@@ -7,7 +7,7 @@ import pytest
 from recsys.compare import methods
 from recsys.compare.__main__ import main
 from recsys.compare.finished_runs import find_runs, read_run
-from recsys.compare.short_names import make_short_names
+from recsys.compare.methods import make_short_names
 from tests.compare.samples import TWO, cases, compared, error_of, leave, ranks
 
 

@@ -22,7 +22,8 @@ from recsys.data.describe import (
 )
 from recsys.data.readers.tabular import read_delimited, read_table
 from recsys.data.sources import tables as own_tables
-from recsys.data.splits.methods import TEST, collect_events, leave_one_out, split_by_time
+from recsys.data.splits.methods import collect_events, leave_one_out, split_by_time
+from recsys.data.splits.split import TEST
 from recsys.data.tables import Tables, compute_fingerprint
 from recsys.errors import DataError
 from tests.data.samples import MAKERS, make

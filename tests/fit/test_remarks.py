@@ -11,7 +11,7 @@ import pytest
 from recsys.config.schema import EvaluationOptions
 from recsys.fit import remarks
 from recsys.fit.__main__ import main
-from recsys.runs import results
+from recsys.runs import display
 from recsys.runs.validation_log import ValidationRecord
 
 CASES = pl.DataFrame({"cold": [True, False, True, False]})
@@ -113,12 +113,12 @@ def test_the_chance_of_lists_stands_beside_them(shop_words, tmp_path):
 
 
 def test_every_cut_off_has_a_row_and_the_monitor_its_parts():
-    shown = results.list_shown(EvaluationOptions(k=[5, 10, 20], monitor="ndcg@20"))
+    shown = display.list_shown(EvaluationOptions(k=[5, 10, 20], monitor="ndcg@20"))
     assert shown == [
         *("hr@5", "ndcg@5", "hr@10", "ndcg@10", "hr@20", "ndcg@20"),
         *("mrr", "warm/ndcg@20", "cold/ndcg@20"),
     ]
-    lists = results.list_shown(EvaluationOptions(k=[10], protocol="impressions", monitor="auc"))
+    lists = display.list_shown(EvaluationOptions(k=[10], protocol="impressions", monitor="auc"))
     assert lists[:6] == ["auc", "mrr_all", "hr@5", "ndcg@5", "hr@10", "ndcg@10"]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recsys.assembly import build
+from recsys.assembly import build, checks
 from recsys.config.compose import compose
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
@@ -182,8 +182,8 @@ def repeated(batch: Batch, times: int) -> Batch:
 def test_what_a_joint_encoder_would_cost_is_refused(shop_words):
     words = ["architecture=cross_encoder", "evaluation.protocol=candidates", "objective=bce"]
     with pytest.raises(ConfigError, match="a joint pass for each candidate of every position"):
-        build.check_pairs(compose([*shop_words, *words, "data.queries=all"]))
-    build.check_pairs(compose([*shop_words, *words]))
+        checks.check_pairs(compose([*shop_words, *words, "data.queries=all"]))
+    checks.check_pairs(compose([*shop_words, *words]))
 
 
 @pytest.mark.parametrize("name", ["sasrec-bce", "hard-bce"])

@@ -9,7 +9,7 @@ from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.batches.examples import Examples
 from recsys.data.batches.impressions import ImpressionExamples
-from recsys.data.splits.methods import Split
+from recsys.data.splits.split import Split
 
 USERS, ITEMS = 400, 40
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from recsys.assembly import build
+from recsys.assembly import build, checks
 from recsys.config.compose import compose, make_node
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
@@ -268,8 +268,8 @@ def test_gbce_calibrates_for_uniform_draws_only():
             compose(wrong)
     with pytest.raises(ConfigError, match="draws popular ones more often"):
         gbce.Objective(5, "frequency", 0.5)
-    build.check_pairs(compose([*words, "objective.calibration=0"]))
-    build.check_pairs(compose([words[0], "objective.calibration=0.1"]))
+    checks.check_pairs(compose([*words, "objective.calibration=0"]))
+    checks.check_pairs(compose([words[0], "objective.calibration=0.1"]))
     gbce.Objective(5, "frequency", 0.0)
 
 
@@ -330,15 +330,15 @@ def test_the_table_is_the_index_with_its_gradient(shop_words, words):
 def test_an_encoder_that_trains_is_refused_unless_asked_for(shop_words):
     words = [*shop_words, "objective=full_softmax"]
     with pytest.raises(ConfigError, match=r"encode_catalog=true to encode the whole catalog"):
-        build.check_pairs(compose(words))
+        checks.check_pairs(compose(words))
     for allowed in (
         "tuning=frozen",
         "trainer.encoder_updates=half_epoch",
         "objective.encode_catalog=true",
     ):
-        build.check_pairs(compose([*words, allowed]))
+        checks.check_pairs(compose([*words, allowed]))
     with pytest.raises(ConfigError, match="full_softmax needs table"):
-        build.check_pairs(
+        checks.check_pairs(
             compose([*words, "architecture=cross_encoder", "evaluation.protocol=candidates"])
         )
 

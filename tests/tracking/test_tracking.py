@@ -21,10 +21,11 @@ from recsys.fit.__main__ import main
 from recsys.recommender.base import Recommender
 from recsys.recommender.optim import set_dropout
 from recsys.runs import provenance
-from recsys.runs.results import format_title, list_columns
+from recsys.runs.display import format_title, list_columns
 from recsys.runtime.hardware import choose_precision
 from recsys.runtime.memory import MemoryMonitor, read_anonymous_mb
-from recsys.tracking.logs import CsvLog, choose_wandb_mode
+from recsys.tracking.csv_log import CsvLog
+from recsys.tracking.wandb_log import choose_wandb_mode
 from recsys.tracking.wandb_run import find_unsent_reason
 
 

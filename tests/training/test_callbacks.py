@@ -8,7 +8,7 @@ import torch
 
 from recsys.fit.__main__ import main
 from recsys.recommender import optim
-from recsys.training.callbacks import BatchSeeder
+from recsys.training.seeding import BatchSeeder
 
 
 def trainer_at(epoch):

@@ -12,14 +12,14 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
-from recsys.assembly import build
+from recsys.assembly import build, checks
 from recsys.config.compose import compose
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.recommender.base import Recommender
 from recsys.training import item_table
-from recsys.training.callbacks import BatchSeeder
 from recsys.training.item_table import ItemTableDistillation, count_phase_steps, encode_all_items
+from recsys.training.seeding import BatchSeeder
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ REFUSED = [
 @pytest.mark.parametrize(("more", "sentence"), REFUSED)
 def test_what_a_table_cannot_do_is_refused_in_a_sentence(words, capsys, more, sentence):
     with pytest.raises(ConfigError, match=sentence) as found:
-        build.check_pairs(compose([*words, *more]))
+        checks.check_pairs(compose([*words, *more]))
     assert "\n" not in str(found.value)
     with pytest.raises(ConfigError):
         build.assemble(compose([*words, *more]))

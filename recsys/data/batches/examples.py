@@ -20,7 +20,7 @@ from recsys.data.batches.negatives import mask_unavailable, sample_from_pool
 from recsys.data.batches.rows import BatchRows, CandidateLists
 from recsys.data.columns.arrays import expand_sizes, sample
 from recsys.data.splits.baskets import Baskets
-from recsys.data.splits.methods import Split
+from recsys.data.splits.split import Split
 from recsys.data.splits.targets import Flags, Targets, select_targets
 from recsys.types import Batch, ItemBatch
 

@@ -9,7 +9,7 @@ from recsys.data.batches.examples import Examples, Queries, Sampling
 from recsys.data.batches.negatives import mask_unavailable
 from recsys.data.batches.rows import BatchRows
 from recsys.data.columns.arrays import Ints, expand_sizes
-from recsys.data.splits.methods import Split
+from recsys.data.splits.split import Split
 from recsys.data.splits.targets import Flags, Targets
 
 

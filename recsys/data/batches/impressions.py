@@ -9,7 +9,7 @@ import numpy as np
 from recsys.data.batches.examples import TRAIN, Examples, Sampling
 from recsys.data.batches.rows import BatchRows, CandidateLists
 from recsys.data.columns.arrays import Ints, expand_sizes, sample
-from recsys.data.splits.methods import Split
+from recsys.data.splits.split import Split
 from recsys.data.splits.targets import Flags
 from recsys.errors import ConfigError, DataError
 

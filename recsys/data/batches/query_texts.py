@@ -10,7 +10,7 @@ import numpy.typing as npt
 from recsys.config.compose import RunConfig
 from recsys.data.batches.user_texts import PlainUserTexts
 from recsys.data.context import ContextFeatures
-from recsys.data.splits.methods import Split
+from recsys.data.splits.split import Split
 from recsys.data.tables import Tables
 
 

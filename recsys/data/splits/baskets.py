@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recsys.data.columns.arrays import Ints, expand_sizes
 
 if TYPE_CHECKING:
-    from recsys.data.splits.methods import Split
+    from recsys.data.splits.split import Split
 
 _PIECE = 1_000_000  # events whose ids are compared at a time
 

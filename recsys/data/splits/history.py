@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data.columns.arrays import Ints, expand_sizes
-from recsys.data.splits.methods import TRAIN, Split
+from recsys.data.splits.split import TRAIN, Split
 
 
 class CaseHistories:

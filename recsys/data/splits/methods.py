@@ -9,7 +9,6 @@ validation or test event. The events of a basket at one moment have an order tha
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,79 +17,13 @@ from numpy.typing import NDArray
 
 from recsys.data.splits import baskets as together
 from recsys.data.splits.availability import AvailabilityWindows
+from recsys.data.splits.split import TEST, TRAIN, VAL, Split
 from recsys.data.tables import IdMap, Tables
 from recsys.errors import ConfigError, DataError
 
-TRAIN, VAL, TEST = 0, 1, 2
 _ROLES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
 Method = Literal["leave_one_out", "random", "time", "given"]
 _SORTED = 0.95  # share of steps in one direction of the catalog that no choice of users makes
-
-
-@dataclass(frozen=True)
-class Split:
-    """All events of a data set with their part in the experiment.
-
-    Attributes:
-        offsets: (users + 1,) int64, where each user's events start; users in table order.
-        item: (N,) int32 catalog rows.
-        time: (N,) int64 milliseconds, or None where the data has an order only.
-        label: (N,) float32, 1 for a positive event, else 0.
-        weight: (N,) float32.
-        role: (N,) int8, 0 train, 1 validation, 2 test.
-        name: The method with its settings, for results.
-        notes: Sentences for the log.
-        row: (N,) int64 row of each event in the interactions; None for a split made by hand.
-        shown: (N,) int64 first event of the impression that an event belongs to, -1 for none; None
-            where the data has no impressions.
-        basket: (N,) int64 first event of the basket that an event belongs to, -1 for none; None
-            where the data has no baskets (a column `basket`).
-        windows: When items can be had, beside the times of the events; None where there are no
-            times, or where every item can always be had.
-    """
-
-    offsets: NDArray[np.int64]
-    item: NDArray[np.int32]
-    time: NDArray[np.int64] | None
-    label: NDArray[np.float32]
-    weight: NDArray[np.float32]
-    role: NDArray[np.int8]
-    name: str
-    notes: tuple[str, ...] = ()
-    row: NDArray[np.int64] | None = None
-    shown: NDArray[np.int64] | None = None
-    basket: NDArray[np.int64] | None = None
-    windows: AvailabilityWindows | None = None
-
-    def compute_user_rows(self) -> NDArray[np.int64]:
-        """(N,) user row of each event."""
-        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
-
-    def compute_history_starts(self) -> NDArray[np.int64]:
-        """(N,) event before which the history of each event ends.
-
-        It is the event itself; or the first of its impression or basket, as all of that happened
-        at once.
-        """
-        event = np.arange(len(self.item), dtype=np.int64)
-        start = event
-        for first in (self.shown, self.basket):
-            if first is not None:
-                start = np.minimum(start, np.where(first < 0, event, first))
-        return start
-
-    def list_cases(self, role: int) -> NDArray[np.int64]:
-        """Event numbers of the targets of a role: its events with label 1, in event order."""
-        return np.flatnonzero((self.role == role) & (self.label > 0))
-
-    def slice_history(self, event: int) -> slice:
-        """What `event` may see of the same user, oldest first, as a slice of the arrays."""
-        user = int(np.searchsorted(self.offsets, event, side="right")) - 1
-        start = event
-        for first in (self.shown, self.basket):
-            if first is not None and first[event] >= 0:
-                start = min(start, int(first[event]))
-        return slice(int(self.offsets[user]), start)
 
 
 def _sort_events(

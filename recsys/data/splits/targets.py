@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data.columns.arrays import Ints
-from recsys.data.splits.methods import TRAIN, Split
+from recsys.data.splits.split import TRAIN, Split
 
 Flags = npt.NDArray[np.bool_]
 Targets = Literal["liked", "labelled"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from optuna.exceptions import StorageInternalError
 from optuna.trial import Trial
@@ -23,6 +21,7 @@ from recsys.sweep.definition import SweepDefinition
 from recsys.sweep.running import finals
 from recsys.sweep.running.launcher_client import TrialLauncher, TrialProcess
 from recsys.sweep.running.leases import TrialLeases
+from recsys.sweep.running.signals import SignalRecorder, try_lock
 from recsys.sweep.running.storage import open_storage
 from recsys.sweep.running.studies import SweepStudies
 from recsys.sweep.running.trial import RunningTrial, TrialOutcome, drop_checkpoints
@@ -34,40 +33,6 @@ LOOK = 0.1
 """Seconds between two looks at the runs."""
 STATUS = 15.0
 """Seconds between two writes of the record while trials run, for `sweep status`."""
-
-
-@contextmanager
-def try_lock(path: Path) -> Iterator[bool]:
-    """Whether no other process is within the block for the same file."""
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-
-
-class SignalRecorder:
-    """Notes SIGINT and SIGTERM; a second SIGINT raises KeyboardInterrupt as usual."""
-
-    def __init__(self) -> None:
-        self.received = 0
-
-    def __enter__(self) -> SignalRecorder:
-        self._before = {
-            s: signal.signal(s, self._record_signal) for s in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-
-    def _record_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self.received and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = signum
 
 
 @dataclass
@@ -254,7 +219,7 @@ class SweepDriver:
 
     def _close_log(self, slot: _WorkerSlot, outcome: TrialOutcome) -> None:
         """Sees to the logs of runs that were killed before they could close them."""
-        from recsys.tracking.logs import choose_wandb_mode
+        from recsys.tracking.wandb_log import choose_wandb_mode
 
         if choose_wandb_mode(self.plans[slot.method].run.tracking.wandb) == "off":
             return

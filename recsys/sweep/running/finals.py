@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from recsys.errors import RecsysError
 from recsys.runs.folder import is_busy
@@ -37,10 +37,37 @@ from recsys.sweep.running.trial import (
 from recsys.tracking.wandb_run import find_unsent_reason
 
 if TYPE_CHECKING:
-    from recsys.sweep.running.driver import SignalRecorder, SweepDriver
+    from recsys.sweep.definition import SweepDefinition
+    from recsys.sweep.running.signals import SignalRecorder
+    from recsys.sweep.running.studies import SweepStudies
+    from recsys.sweep.space import SearchPlan
 
 FINAL = "final"
 COMPARISON = "comparison"
+
+
+class RunStarter(Protocol):
+    """What closing a sweep needs of its driver.
+
+    Attributes:
+        definition: Of the sweep.
+        folder: Of the sweep.
+        studies: All trials.
+    """
+
+    definition: SweepDefinition
+    folder: Path
+    studies: SweepStudies
+
+    @property
+    def plans(self) -> Mapping[str, SearchPlan]:
+        """What each method searches."""
+
+    def say(self, text: str) -> None:
+        """Prints a sentence."""
+
+    def start_run(self, plan: SearchPlan, words: Sequence[str], log: Path) -> TrialProcess:
+        """Starts a run of these words."""
 
 
 @dataclass
@@ -54,7 +81,7 @@ class _FinalRun:
     child: TrialProcess | None = None
 
 
-def finish_sweep(driver: SweepDriver, signals: SignalRecorder) -> int:
+def finish_sweep(driver: RunStarter, signals: SignalRecorder) -> int:
     """Closing runs, comparison, page and the summary at Weights & Biases.
 
     Args:
@@ -100,7 +127,7 @@ def finish_sweep(driver: SweepDriver, signals: SignalRecorder) -> int:
     return 1 if failed else 0
 
 
-def _list_runs(driver: SweepDriver, best: TrialRecord) -> list[tuple[int, list[str]]]:
+def _list_runs(driver: RunStarter, best: TrialRecord) -> list[tuple[int, list[str]]]:
     """The seeds and words of a method's closing runs."""
     definition, plan = driver.definition, driver.plans[best.method]
     steps, planned = best.figures["validation.step"], best.figures["validation.planned_steps"]
@@ -122,7 +149,7 @@ def _list_runs(driver: SweepDriver, best: TrialRecord) -> list[tuple[int, list[s
     return found
 
 
-def _run_missing(driver: SweepDriver, jobs: list[_FinalRun], signals: SignalRecorder) -> list[str]:
+def _run_missing(driver: RunStarter, jobs: list[_FinalRun], signals: SignalRecorder) -> list[str]:
     """Runs what is missing, side by side; sentences on what failed."""
     definition, failed = driver.definition, list[str]()
     waiting, running = [job for job in jobs if _find_result(job) is None], list[_FinalRun]()
@@ -213,7 +240,7 @@ def carry_over_finals(found: SweepRecord, before: SweepRecord) -> SweepRecord:
     return replace(found, finals=before.finals, tests=before.tests, floors=before.floors)
 
 
-def _compare_methods(driver: SweepDriver, sweep: SweepRecord) -> list[str]:
+def _compare_methods(driver: RunStarter, sweep: SweepRecord) -> list[str]:
     """The comparison of the closing runs, and what it says; a sentence where there can be none."""
     names = sweep.folder / FINAL / "names.json"
     content = {m: [str(sweep.folder / run) for run in runs] for m, runs in sweep.finals.items()}
@@ -230,10 +257,10 @@ def _compare_methods(driver: SweepDriver, sweep: SweepRecord) -> list[str]:
     return [str(sentence) for sentence in content["sentences"]]
 
 
-def _log_summary(driver: SweepDriver, sweep: SweepRecord) -> None:
+def _log_summary(driver: RunStarter, sweep: SweepRecord) -> None:
     """The summary run at Weights & Biases, unless that is off."""
     from recsys.sweep.wandb import hooks
-    from recsys.tracking.logs import choose_wandb_mode
+    from recsys.tracking.wandb_log import choose_wandb_mode
 
     tracking = next(iter(driver.plans.values())).run.tracking
     mode = choose_wandb_mode(tracking.wandb)

@@ -12,7 +12,7 @@ from recsys.compare.report import table, tables
 from recsys.config.compose import compose, format_config
 from recsys.data import prepare
 from recsys.data.batches.impressions import make_impression_lists
-from recsys.data.splits.methods import TEST
+from recsys.data.splits.split import TEST
 from recsys.data.tables import compute_fingerprint
 from tests.assembly.test_protocols import made
 from tests.compare.samples import TWO, compared, leave, ranks

@@ -5,7 +5,7 @@ import torch
 from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.batches.examples import TEST, VAL, Examples
-from recsys.data.splits.methods import Split
+from recsys.data.splits.split import Split
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 from recsys.config.compose import compose_data
 from recsys.data import prepare
 from recsys.data.__main__ import main
-from recsys.data.splits.methods import TEST, TRAIN, VAL, leave_one_out, make_split, split_at_random
+from recsys.data.splits.methods import leave_one_out, make_split, split_at_random
+from recsys.data.splits.split import TEST, TRAIN, VAL
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
 

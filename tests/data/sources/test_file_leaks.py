@@ -14,7 +14,8 @@ import pytest
 from recsys.data import sources
 from recsys.data.batches.examples import TRAIN
 from recsys.data.reviews import add_reviews
-from recsys.data.splits.methods import TEST, collect_events
+from recsys.data.splits.methods import collect_events
+from recsys.data.splits.split import TEST
 from tests.data.batches.training import allowed, split_by, trained
 from tests.data.samples import MAKERS, USERS, Story, make
 

@@ -11,13 +11,8 @@ from hypothesis import assume
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from recsys.data.splits.methods import (
-    Split,
-    leave_one_out,
-    make_split,
-    split_by_column,
-    split_by_time,
-)
+from recsys.data.splits.methods import leave_one_out, make_split, split_by_column, split_by_time
+from recsys.data.splits.split import Split
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError, DataError
 

@@ -18,7 +18,7 @@ from recsys.fit import seeds
 from recsys.fit.__main__ import main
 from recsys.recommend.__main__ import main as recommend
 from recsys.runs.validation_log import compute_epochs
-from recsys.training.callbacks import TrainingLog
+from recsys.training.log import TrainingLog
 
 TRIAL = "evaluation.test=false"
 

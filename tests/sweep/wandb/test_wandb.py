@@ -12,11 +12,12 @@ from recsys.boards import specification, workspaces
 from recsys.boards.offline_run import read_logged_run, read_logged_rows, replay
 from recsys.config.compose import compose, make_node, format_config
 from recsys.errors import ConfigError
-from recsys.runs.folder import RunState
+from recsys.runs.state import RunState
 from recsys.sweep.wandb import close, hooks, summary
 from recsys.sweep.report.importance import compute_importances
 from recsys.sweep.wandb.summary import make_summary, compute_summary_id, make_tables
-from recsys.tracking.logs import CsvLog, WandbLog
+from recsys.tracking.csv_log import CsvLog
+from recsys.tracking.wandb_log import WandbLog
 from recsys.runs.validation_log import ValidationLog
 from recsys.tracking.wandb_files import list_files
 from tests.sweep import made

@@ -6,134 +6,24 @@ sent anywhere.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import netrc
 import os
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from recsys.config.compose import nearest
-from recsys.errors import ConfigError, DataError, UnreachableError
+from recsys.errors import ConfigError, UnreachableError
 from recsys.runs.failures import FailureState
 from recsys.runtime.excluded_time import excluded_time
 from recsys.runtime.files import write_atomic
 from recsys.tracking.wandb_files import read_last_step
 from recsys.tracking.wandb_run import COUNTED, FAILED, WandbRunInfo, make_summary, open_run
-
-FLUSH_SECONDS = 30.0
-
-
-class CsvLog(Logger):
-    """A row a step with whatever was logged at it; the file is always whole.
-
-    Args:
-        path: The file; what it holds is kept.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        self._rows: list[dict[str, Any]] = []
-        self._flushed = time.monotonic()
-        if path.is_file():
-            self._rows = _read_rows(path)
-
-    @property
-    def name(self) -> str:
-        """What Lightning calls it."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """There is one a run."""
-        return "log"
-
-    @rank_zero_only
-    def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
-        """Nothing: the configuration is a file of its own."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Adds the values of a step; the file follows within half a minute."""
-        values = {k: v for k, v in metrics.items() if k != "epoch"}
-        if (
-            self._rows
-            and int(self._rows[-1]["step"]) == step
-            and not values.keys() & self._rows[-1]
-        ):
-            self._rows[-1].update(values)
-        else:
-            self._rows.append({"step": 0 if step is None else step, **values})
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.save()
-
-    def list_rows(self) -> list[tuple[int, dict[str, float]]]:
-        """Step and values of each row, in the order in which they were logged."""
-        return [
-            (int(row["step"]), {name: float(row[name]) for name in row if name != "step"})
-            for row in self._rows
-        ]
-
-    def rewind(self, step: int) -> None:
-        """Forgets what was logged after a step, and the closing test, which ends every run anew."""
-        self._rows = [
-            {name: value for name, value in row.items() if not name.startswith("test/")}
-            for row in self._rows
-            if int(row["step"]) <= step
-        ]
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Writes the file.
-
-        Raises:
-            DataError: The disk is full; the file of before stands.
-        """
-        self._flushed = time.monotonic()
-        names = sorted({name for row in self._rows for name in row} - {"step"})
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, ["step", *names])
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_atomic(self.path, text.getvalue())
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Writes the file at the end of each stage."""
-        if self._rows:
-            self.save()
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log as text, without the values that are not there.
-
-    Raises:
-        DataError: It is no table of numbers with a column of steps.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [{k: v for k, v in row.items() if v != ""} for row in reader]
-        for row in rows:
-            int(row["step"])
-            for value in row.values():
-                float(value)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
-        raise DataError(
-            f"{path} is damaged, so that the run cannot go on with its log; start a new run, or "
-            "move the file away to go on without the rows so far."
-        ) from None
-    return rows
-
 
 Mode = Literal["online", "offline", "off"]
 MODES: Mapping[str, Mode] = {
@@ -315,17 +205,3 @@ class WandbLog(Logger):
     def describe_sync(self) -> str:
         """How to send an offline run."""
         return f"wandb: offline; send it with: wandb sync {self.folder / 'wandb'}/offline-run-*"
-
-
-def make_tensorboard_logger(folder: Path) -> TensorBoardLogger:
-    """Files for TensorBoard in the run's folder.
-
-    Raises:
-        ConfigError: TensorBoard is not installed.
-    """
-    try:
-        return TensorBoardLogger(folder, name="", version="tensorboard")
-    except ModuleNotFoundError:
-        raise ConfigError(
-            "tracking.tensorboard needs the package tensorboard; run pip install tensorboard."
-        ) from None

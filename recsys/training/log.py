@@ -4,154 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as lp
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from recsys.data.batches.datamodule import RecDataModule
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError
 from recsys.recommender.accumulation import is_step_end
 from recsys.recommender.base import Recommender
 from recsys.recommender.optim import make_divergence_error
-from recsys.runs.validation_log import ValidationLog, compute_epochs
-from recsys.runtime.ranks import get_rank
+from recsys.runs.validation_log import compute_epochs
 from recsys.types import Batch
-
-
-class BestCheckpoint(Callback):
-    """Keeps the trained parameters of the best validation, or of the last one.
-
-    Metrics are compared as Lightning rounds them, to single precision, as early stopping does: the
-    order in which ranks add their cases up must not decide.
-
-    Args:
-        path: Where the safetensors file lies.
-        monitor: The logged metric to maximise.
-        pick: Whether the best validation decides, or none does.
-        lines: Where each validation is told.
-        seconds: Tells the time trained so far.
-        tell: Is told the metrics of each validation, its step and whether it is to be kept; on the
-            first rank.
-
-    Attributes:
-        value: The best so far, rounded; None before the first validation.
-        metrics: All metrics of that validation, in double precision.
-        step: The optimiser step it was seen at.
-        first: All metrics of the first validation, before the first step.
-        last: The monitored metric at the last validation.
-        seen: The step of the last validation.
-    """
-
-    STATE = ("value", "metrics", "step", "first", "last", "seen")
-
-    def __init__(
-        self,
-        path: Path,
-        monitor: str,
-        pick: Literal["best", "last"],
-        lines: ValidationLog,
-        seconds: Callable[[], float],
-        tell: Callable[[lp.Trainer, Mapping[str, float], int, bool], None],
-    ) -> None:
-        self.path, self.monitor, self.pick = path, monitor, pick
-        self.lines, self.seconds, self.tell = lines, seconds, tell
-        self.value: float | None = None
-        self.metrics: dict[str, float] = {}
-        self.step = 0
-        self.first: dict[str, float] = {}
-        self.last: float | None = None
-        self.seen: int | None = None
-
-    def update(self, trainer: lp.Trainer, recommender: Recommender, step: int) -> None:
-        """Compares the last validation with the best and saves if it is to be kept.
-
-        Raises:
-            DataError: The metric has no value, so that nothing can be compared.
-            Diverged: It has lost its value in training.
-        """
-        value, metrics = float(trainer.callback_metrics[self.monitor]), recommender.validated
-        exact = metrics[self.monitor.removeprefix("val/")]
-        if math.isnan(value) and step:
-            raise make_divergence_error(
-                f"{self.monitor} has no value any more", step, trainer.optimizers
-            )
-        if math.isnan(value):
-            raise DataError(
-                f"{self.monitor} is defined for no case of the validation, so that no checkpoint "
-                "can be picked; set evaluation.monitor to another metric or data.split to another "
-                "split."
-            )
-        kept = self.pick == "last" or self.value is None or value > self.value
-        if trainer.is_global_zero:
-            self.lines.add(step, count_trained_epochs(trainer), exact, self.seconds())
-            self.tell(trainer, metrics, step, kept)
-        self.first = self.first or metrics
-        self.last, self.seen = exact, step
-        if not kept:
-            return
-        self.value, self.metrics, self.step = value, metrics, step
-        # An architecture that does not train has nothing to keep.
-        if trainer.is_global_zero and recommender.parts.objective is not None:
-            recommender.save_trained(self.path)
-
-    def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
-        """Offers a validation of the training loop."""
-        if trainer.state.fn == "fit" and isinstance(pl_module, Recommender):
-            self.update(trainer, pl_module, trainer.global_step)
-
-    @property
-    def state_key(self) -> str:
-        """Its name in a saved state, which is part of the format."""
-        return "Best"
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best value and its step, and what the first and the last validation found."""
-        return {name: getattr(self, name) for name in self.STATE}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up what `state_dict` gave, and takes back the lines of later validations.
-
-        Raises:
-            ConfigError: An older version wrote it.
-        """
-        if set(state_dict) != set(self.STATE):
-            raise ConfigError(
-                f"{self.path.parent}: the state to go on from is of another version; start a new "
-                "run."
-            )
-        for name, value in state_dict.items():
-            setattr(self, name, value)
-        if get_rank() == 0:
-            self.lines.rewind(-1 if self.seen is None else self.seen)
-
-
-class BatchSeeder(Callback):
-    """Seeds torch for each batch, so that dropout does not depend on where a run was stopped.
-
-    Args:
-        seed: Of the run.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_batch_start(
-        self, trainer: lp.Trainer, pl_module: lp.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
-        """Seeds from (seed, epoch, batch, rank)."""
-        key = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
-        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-        if trainer.strategy.root_device.type == "cpu":
-            # `torch.manual_seed` also notes for every other kind of device, with the whole call
-            # stack, that it has to be seeded once it is there: a tenth of a millisecond and more.
-            torch.default_generator.manual_seed(seed)
-        else:
-            torch.manual_seed(seed)
 
 
 def _make_zero_sums() -> Tensor:

@@ -1,0 +1,73 @@
+"""Which combinations of choices make sense, checked before data is read."""
+
+from __future__ import annotations
+
+from recsys.assembly import protocols
+from recsys.config.compose import RunConfig, get_choice_name, nearest
+from recsys.errors import ConfigError
+from recsys.evaluation.evaluator import list_cutoffs, list_metrics
+from recsys.training import item_table
+
+
+def check_pairs(run: RunConfig) -> None:
+    """Refuses combinations that make no sense.
+
+    Raises:
+        ConfigError: The objective needs what the architecture cannot give, or what one run
+            cannot do yet was asked for.
+    """
+    architecture, objective = run.architecture, run.objective
+    options = run.evaluation
+    known = list_metrics(options.protocol, list_cutoffs(options), options.label)
+    protocols.check_negatives(run)
+    if run.evaluation.monitor not in known:
+        raise ConfigError(
+            f"evaluation.monitor: '{run.evaluation.monitor}' is not a metric."
+            f"{nearest(run.evaluation.monitor, known)}"
+        )
+    if not architecture.trains:
+        return
+    architecture.check(run)
+    _check_steps(run)
+    if run.trainer.batch_tokens is not None and architecture.reads_user_texts:
+        raise ConfigError(
+            "trainer.batch_tokens counts the tokens of item texts, and this architecture reads "
+            "users as texts too; leave it out and set trainer.batch_size."
+        )
+    item_table.check_item_table(run)
+    if objective.needs not in architecture.gives:
+        raise ConfigError(
+            f"objective {get_choice_name(objective)} needs {objective.needs}, and architecture "
+            f"{get_choice_name(architecture)} gives {', '.join(sorted(architecture.gives))}."
+        )
+    item_table.check_catalog_encoding(run)
+    if run.data.targets == "labelled" and not objective.reads_labels:
+        raise ConfigError(
+            f"data.targets=labelled needs an objective that reads labels (bce, mse), and "
+            f"{get_choice_name(objective)} takes every target for a positive."
+        )
+    if (
+        run.data.targets == "liked"
+        and get_choice_name(objective) == "bce"
+        and not objective.negatives
+    ):
+        raise ConfigError(
+            "objective bce without negatives sees liked events only; set objective.negatives, or "
+            "data.targets=labelled for the observed ones."
+        )
+
+
+def _check_steps(run: RunConfig) -> None:
+    """Refuses a schedule that ends before the training, and to stop by what decides nothing."""
+    laid_out, most = run.optimizer.schedule_steps, run.trainer.max_steps
+    if laid_out is not None and most is not None and laid_out < most:
+        raise ConfigError(
+            f"optimizer.schedule_steps={laid_out} ends before trainer.max_steps={most}; set it to "
+            f"{most} or more."
+        )
+    if run.checkpoint.pick == "last" and run.trainer.patience is not None:
+        raise ConfigError(
+            "checkpoint.pick=last keeps the last step whatever validations say, and "
+            "trainer.patience stops by what they say; set trainer.patience=null or "
+            "checkpoint.pick=best."
+        )

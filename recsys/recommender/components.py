@@ -1,0 +1,82 @@
+"""What a recommender is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from recsys.data.batches.catalog import Catalog
+from recsys.data.batches.user_texts import PlainUserTexts, UserTexts
+from recsys.data.splits.availability import AvailabilityWindows
+from recsys.data.training_events import Interactions
+from recsys.encoders.cache.frozen_layers import FrozenLayerCache
+from recsys.encoders.cache.text_vectors import TextVectorCache
+from recsys.encoders.cache.vectors import FrozenVectorCache
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec
+from recsys.evaluation.evaluator import Ranking
+from recsys.losses import ObjectiveContext
+from recsys.recommender.optim import Optimise
+from recsys.types import Batch, Loss, Scored, Tuned
+
+
+@dataclass(frozen=True)
+class Components:
+    """What the assembler hands to an architecture; none of it is a config object.
+
+    Attributes:
+        texts: Text of every item, by catalog row.
+        counts: (I,) how often training shows each item as a positive.
+        catalog: Item texts as tokens, or None where nothing reads them.
+        encoder: The tuned encoder, or None where the architecture has none.
+        tuned: What the tuning method did, or None.
+        user_texts: Users as one text each, or None where nothing reads them.
+        prefix: Kept states below the lowest trained layer, or None.
+        vectors: Kept item vectors of an encoder that does not train, or None.
+        user_vectors: Kept vectors of users' texts by an encoder that does not train, or None.
+        following: How texts become vectors, or None where the architecture has no encoder.
+        objective: The loss, or None where nothing trains.
+        around: The world as an objective may see it.
+        optimise: Makes optimiser and schedule from parameters by role, names without decay, steps.
+        ranking: What is ranked for a case.
+        ks: Cut-offs of the metrics.
+        mask_history: Leave out of the ranking what the user has had.
+        max_history: H, longest history.
+        l2_sp: Strength of the pull towards the anchor (Li et al., ICML 2018).
+        interactions: The positive events of training, or None where the architecture trains: an
+            objective sees `around`.
+        label: What stands before each metric's name.
+        tags: (I, T) numbers of each item's tags from 1, 0 for none; None where nothing reads them.
+        context_sizes: How many codes a batch's `context` has, by name.
+        schedule_steps: Steps that the schedule is laid out for; None for those that are trained.
+        windows: When items can be had, for the catalog of a case; None: always.
+        written: The users' texts as they are written, where queries are texts; None: nowhere.
+    """
+
+    texts: tuple[str, ...]
+    counts: Tensor
+    catalog: Catalog | None
+    encoder: Encoder | None
+    tuned: Tuned | None
+    user_texts: UserTexts | None
+    prefix: FrozenLayerCache | None
+    objective: Callable[[Scored, Batch, ObjectiveContext], Loss] | None
+    around: Callable[[Callable[[Tensor, Tensor], Tensor]], ObjectiveContext] | None
+    optimise: Optimise | None
+    ranking: Ranking
+    ks: tuple[int, ...]
+    mask_history: bool
+    max_history: int
+    l2_sp: float = 0.0
+    vectors: FrozenVectorCache | None = None
+    interactions: Interactions | None = None
+    label: str = ""
+    tags: Tensor | None = None
+    context_sizes: Mapping[str, int] = field(default_factory=dict)
+    schedule_steps: int | None = None
+    windows: AvailabilityWindows | None = None
+    written: PlainUserTexts | None = None
+    user_vectors: TextVectorCache | None = None
+    following: EmbeddingSpec | None = None

@@ -1,0 +1,76 @@
+"""Signals that end a run: it saves its state first."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from recsys.runtime.ranks import get_rank
+
+
+class Interrupted(SystemExit):
+    """Ends the process after a signal, with exit code 128 + signal (0 on ranks other than 0).
+
+    A launcher that sees a rank end with another code kills the first one.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum if get_rank() == 0 else 0)
+        self.name = signal.Signals(signum).name
+
+
+class SignalHandler:
+    """Holds SIGTERM and SIGINT while a run lasts.
+
+    While it trains, a signal is only noted: the run leaves when its state can be saved. At other
+    times it leaves at once. A second SIGINT leaves at once in any case.
+
+    Attributes:
+        received: The signal noted, or 0.
+        training: Whether a signal waits for the next whole step.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.training = False
+        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
+
+    def __enter__(self) -> SignalHandler:
+        # Python lets only the main thread handle signals; elsewhere the host program does.
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+        self.arm()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    @contextmanager
+    def raise_interruption(self) -> Iterator[None]:
+        """Leaves where a signal came and a library made another error of that.
+
+        Raises:
+            Leave: In place of the error; while a run trains, no signal raises and errors pass.
+        """
+        try:
+            yield
+        except Exception:
+            if self.received and not self.training and get_rank() == 0:
+                raise Interrupted(self.received) from None
+            raise
+
+    def arm(self) -> None:
+        """Takes the signals (again: a Trainer puts its own handler in between)."""
+        for signum in self._before:
+            signal.signal(signum, self._handle)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        again = self.received == signum == signal.SIGINT
+        self.received = signum
+        if get_rank() == 0 and (again or not self.training):
+            raise Interrupted(signum)
