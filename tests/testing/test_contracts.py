@@ -29,10 +29,14 @@ def apply(encoder, cfg):
     # The loss does not look at the target.
     "blind": """
 from dataclasses import dataclass
-from recsys.losses import Drawn, pair_loss, target_and_negatives
+from recsys.losses import (
+    SampledObjectiveConfig,
+    compute_pair_loss,
+    select_target_and_negatives,
+)
 
 @dataclass
-class Config(Drawn):
+class Config(SampledObjectiveConfig):
     pass
 
 class Objective:
@@ -40,8 +44,8 @@ class Objective:
         pass
 
     def __call__(self, scored, batch, around):
-        target, negative = target_and_negatives(batch, around)
-        return pair_loss(lambda s: 1 + s * s, scored.scores[:, 1:], negative, batch.importance)
+        target, negative = select_target_and_negatives(batch, around)
+        return compute_pair_loss(lambda s: 1 + s * s, scored.scores[:, 1:], negative, batch.importance)
 """,
     # A score depends on who else is in the batch.
     "sociable": """
@@ -64,7 +68,7 @@ class Model(TwoTower):
 from dataclasses import dataclass
 from typing import ClassVar
 import polars as pl
-from recsys.data.tables import Tables, check
+from recsys.data.tables import Tables, check_tables
 
 SEEDS = iter(range(100))
 
@@ -80,7 +84,7 @@ def load(cfg):
     events = events.sample(fraction=1.0, shuffle=True, seed=next(SEEDS))
     items = events.select("item").unique(maintain_order=True).with_columns(text=pl.lit("a"))
     users = events.select("user").unique(maintain_order=True).with_columns(text=pl.lit(""))
-    return check(Tables(events, items, users), "made up")
+    return check_tables(Tables(events, items, users), "made up")
 """,
 }
 TESTS = """
