@@ -5,7 +5,7 @@ import pytest
 from recsys.config.compose import compose, list_experiments
 from recsys.config.shipped import find_shipped, list_names
 from recsys.errors import ConfigError
-from recsys.fit.seeds import planned
+from recsys.fit.seeds import make_plan
 from recsys.sweep import parsing
 from recsys.sweep.command import _make_folder, expand_resume
 
@@ -93,7 +93,7 @@ def test_a_path_means_the_same_file_from_another_folder(here, monkeypatch):
         "experiment: lora_two_tower\nspace: {optimizer.lr: {low: 0.1, high: 0.2}}\n"
         "budget: {trials: 1}\n"
     )
-    plan = planned(["experiment=own.yaml", "seeds=2"])
+    plan = make_plan(["experiment=own.yaml", "seeds=2"])
     words = ["sweep=their.yaml", "experiment=own.yaml"]
     definition = parsing.read(words)
     _make_folder(definition.folder, words, definition)

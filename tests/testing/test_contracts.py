@@ -45,7 +45,8 @@ class Objective:
 
     def __call__(self, scored, batch, around):
         target, negative = select_target_and_negatives(batch, around)
-        return compute_pair_loss(lambda s: 1 + s * s, scored.scores[:, 1:], negative, batch.importance)
+        others = scored.scores[:, 1:]
+        return compute_pair_loss(lambda s: 1 + s * s, others, negative, batch.importance)
 """,
     # A score depends on who else is in the batch.
     "sociable": """
