@@ -138,7 +138,7 @@ def test_candidate_lists_hold_the_target_once_and_nothing_seen(shop_words):
     assert ((lists.candidates == rows.candidates).sum(1) == 1).all()
     assert all(len(set(row)) == 9 for row in lists.candidates.tolist())
     for at, row in zip(lists.at, lists.candidates, strict=True):
-        batch = made.examples.batch(
+        batch = made.examples.make_batch(
             made.examples.make_case_rows(np.array([at])), made.datamodule.sizes
         )
         had = set(batch.plan.items[batch.history[0][batch.history[0] >= 0]].tolist())

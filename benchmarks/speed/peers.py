@@ -270,7 +270,7 @@ def encoding(data: Path, runs: int) -> tuple[list[dict[str, Any]], str]:
     if catalog is None:
         raise RuntimeError("this recommender reads no tokens")
     texts = list(ours.model.parts.texts[:TITLES])
-    tokens = catalog.tokens(torch.arange(TITLES))
+    tokens = catalog.gather_tokens(torch.arange(TITLES))
     st = importlib.import_module("sentence_transformers")
     model = st.SentenceTransformer(str(folder()), device="cpu")
     model.max_seq_length = LONGEST
@@ -287,7 +287,7 @@ def encoding(data: Path, runs: int) -> tuple[list[dict[str, Any]], str]:
     times = alternate({"theirs": theirs, "ours": own}, runs)
     right = theirs().cpu()
     off = {"vectors apart": float((own() - right).norm() / right.norm())}
-    what, useful = f"Encoding {TITLES:,} titles", sum(encoder.lengths(tokens.sizes))
+    what, useful = f"Encoding {TITLES:,} titles", sum(encoder.compute_lengths(tokens.sizes))
     rows = [
         row(what, THEIRS, times["theirs"], texts=TITLES, tokens=useful),
         row(what, "ours", times["ours"], texts=TITLES, tokens=useful, exact=off),
@@ -326,7 +326,7 @@ def train(
     named = dict(model.named_parameters())
     shared = {
         name: p
-        for name in ours.model.trained()
+        for name in ours.model.get_trained_parameters()
         for other, p in named.items()
         if other.endswith("." + name.removeprefix("_encoder.model."))
     }
@@ -369,7 +369,7 @@ def count(ours: Ours, texts: list[str]) -> list[int]:
     """Tokens of each text, special tokens included."""
     if ours.made.tokenize is None:
         raise RuntimeError("this recommender reads no tokens")
-    return list(ours.model.encoder.lengths(len(ids) for ids in ours.made.tokenize(texts)))
+    return list(ours.model.encoder.compute_lengths(len(ids) for ids in ours.made.tokenize(texts)))
 
 
 def table(

@@ -198,7 +198,7 @@ def _side(ours: Ours, key: tuple[int, Any], repeats: bool, right: Found) -> Side
     first = ours.seconds + time.perf_counter() - began
     mb = memory(lambda: ours.gradients(make()))
     lengths = ours.lengths(make())
-    plan = [[lengths[r] for r in rows] for rows in ours.model.encoder.plan(lengths)]
+    plan = [[lengths[r] for r in rows] for rows in ours.model.encoder.plan_micro_batches(lengths)]
     padded = [max(part) for part in plan for _ in part]
     kept = ours.model.parts.prefix is not None
     useful = _operations(ours, ours.lengths(ours.batch(key)), kept)
@@ -253,7 +253,7 @@ def encoding(ours: Ours, runs: int, peak: float) -> tuple[list[dict[str, Any]], 
     encoder, catalog = model.encoder, model.parts.catalog
     if catalog is None:
         raise RuntimeError("this recommender reads no tokens")
-    tokens = catalog.tokens(torch.arange(len(texts)))
+    tokens = catalog.gather_tokens(torch.arange(len(texts)))
     tower = typical.TwoTower(encoder.model, encoder.width)
     collate = typical.Collate(load_tokenizer(compose([]).encoder.model), max_length=66)
 
@@ -271,10 +271,10 @@ def encoding(ours: Ours, runs: int, peak: float) -> tuple[list[dict[str, Any]], 
     model.eval()
     times = alternate({"plain": plain, "ours": ordered}, runs)
     with torch.no_grad():
-        operations = _operations(ours, encoder.lengths(tokens.sizes), False)
+        operations = _operations(ours, encoder.compute_lengths(tokens.sizes), False)
     right = torch.cat(plain())
     off = float((ordered() - right).norm() / right.norm())
-    count = sum(encoder.lengths(tokens.sizes))
+    count = sum(encoder.compute_lengths(tokens.sizes))
     rows = []
     for name, shown in (("plain", "typical, batches of 32"), ("ours", "ours")):
         rate = operations / times[name].median / 1e9
@@ -288,8 +288,10 @@ def encoding(ours: Ours, runs: int, peak: float) -> tuple[list[dict[str, Any]], 
         rows.append(row(what, shown, found, texts=TITLES, tokens=count, exact=exact, extra=extra))
     share = operations / times["ours"].median / 1e9 / peak
     state = "reached" if share >= ENCODE_TARGET else "not reached"
-    lengths = encoder.lengths(tokens.sizes)
-    places = sum(len(part) * max(lengths[i] for i in part) for part in encoder.plan(lengths))
+    lengths = encoder.compute_lengths(tokens.sizes)
+    places = sum(
+        len(part) * max(lengths[i] for i in part) for part in encoder.plan_micro_batches(lengths)
+    )
     return rows, (
         f"**Encoding at {percent(share)} of the GEMM peak** (aim {percent(ENCODE_TARGET)}: "
         f"{state}). "

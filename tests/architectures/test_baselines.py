@@ -105,7 +105,7 @@ def test_a_case_is_scored_from_its_history(shop_words, name):
     model, split = made.recommender, made.split
     events = np.flatnonzero((split.role == TRAIN) & (split.label > 0))
     matrix = np.zeros((40, 30), dtype=np.float32)
-    np.add.at(matrix, (split.user()[events], split.item[events]), 1)
+    np.add.at(matrix, (split.compute_user_rows()[events], split.item[events]), 1)
     matrix[:, 29] = 0  # as below
     parts = model.parts
     keep = parts.interactions.items != 29
@@ -122,11 +122,11 @@ def test_a_case_is_scored_from_its_history(shop_words, name):
         weights = (matrix.T @ matrix) / np.where(shrunk > 0, shrunk, 1)
         np.fill_diagonal(weights, 0)
     rate = 0.0 if name == "ease" else config.recency
-    cases = split.cases(2)[:20]
-    batch = made.examples.batch(made.examples.make_case_rows(cases), made.datamodule.sizes)
+    cases = split.list_cases(2)[:20]
+    batch = made.examples.make_batch(made.examples.make_case_rows(cases), made.datamodule.sizes)
     got = model.score(model.queries(batch, model.index(batch.plan)), torch.arange(30))
     for case, row in zip(cases, got.numpy(), strict=True):
-        had = split.item[split.history(case)][-3:]
+        had = split.item[split.slice_history(case)][-3:]
         fading = np.exp(-rate * np.arange(len(had))[::-1])
         np.testing.assert_allclose(row, fading @ weights[had], atol=1e-5)
     assert not got[:, 29].any()
@@ -148,11 +148,13 @@ def test_what_is_held_out_changes_nothing(shop_words, name):
     )
     own, poisoned = (Interactions.from_split(s, np.arange(40)) for s in (split, other))
     before = np.flatnonzero(~held)
-    want = set(zip(split.user()[before].tolist(), split.item[before].tolist(), strict=True))
+    want = set(
+        zip(split.compute_user_rows()[before].tolist(), split.item[before].tolist(), strict=True)
+    )
     assert set(zip(own.users.tolist(), own.items.tolist(), strict=True)) == want
     config = compose([*shop_words, *BASELINES[name]]).architecture
     parts = made.recommender.parts
-    batch = made.examples.serve(np.array([0, 7, 3, 7]))
+    batch = made.examples.make_serving_batch(np.array([0, 7, 3, 7]))
     scores = []
     for events in (own, poisoned):
         model = type(made.recommender)(dataclasses.replace(parts, interactions=events), config)
@@ -211,7 +213,7 @@ def test_popularity_by_age(shop_words):
 
 def test_tfidf_by_history(shop_words):
     made = assembled(shop_words, "architecture=tfidf")
-    parts, batch = made.recommender.parts, made.examples.serve(np.array([0, 7, 3]))
+    parts, batch = made.recommender.parts, made.examples.make_serving_batch(np.array([0, 7, 3]))
     config, model = type(made.recommender), {}
     own = type(compose([*shop_words, "architecture=tfidf"]).architecture)
     for kind, rate in itertools.product(["mean", "last", "recency"], [0.0, 0.3, 50.0]):
@@ -252,7 +254,7 @@ def test_candidates_are_scored_as_the_catalog_is(shop_words, name):
     lists = ["evaluation.protocol=candidates", "evaluation.candidates=9"]
     made = assembled(shop_words, *BASELINES[name], *lists)
     model, rows = made.recommender, made.examples.make_list_rows(made.datamodule.lists[2])
-    batch = made.examples.batch(rows, made.datamodule.sizes)
+    batch = made.examples.make_batch(rows, made.datamodule.sizes)
     every = model.score(model.queries(batch, model.index(batch.plan)), model.index_catalog())
     want = every.gather(1, batch.plan.items[batch.candidates])
     assert torch.allclose(model(batch).scores, want)

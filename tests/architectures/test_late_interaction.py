@@ -129,10 +129,10 @@ def test_a_score_is_the_weighted_mean_of_maxsim_over_titles(shop_words):
     row, prefix = batch.query[at].tolist()
     assert prefix > 2
     rows = batch.plan.rows
-    tokens = model.parts.catalog.tokens(rows)
+    tokens = model.parts.catalog.gather_tokens(rows)
     specials = model.encoder.specials
     with torch.no_grad():
-        states = model.encoder.states(tokens).split()
+        states = model.encoder.compute_states(tokens).split()
     before, after = len(specials.prefix), len(specials.suffix)
     states = [torch.nn.functional.normalize(s[before : len(s) - after], dim=-1) for s in states]
     last, older = batch.history[row, prefix - 1], batch.history[row, prefix - 2]
@@ -161,7 +161,7 @@ def test_kept_states_change_nothing(shop_words, tuning, specials):
         model = made.recommender.eval()
         scores = model(batch).scores
         scores.square().sum().backward()
-        found.append([scores, *(p.grad for p in model.trained().values())])
+        found.append([scores, *(p.grad for p in model.get_trained_parameters().values())])
     for x, y in zip(*found, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
 
@@ -170,7 +170,7 @@ def test_an_evaluation_encodes_an_item_once_and_again_after_a_step(shop_words, m
     made = assembled(shop_words, "tuning=lora", "encoder.cache=false", *LISTS)
     model = made.recommender.eval()
     counted = []
-    plain = model.encoder.states
+    plain = model.encoder.compute_states
 
     def watched(tokens):
         counted.append(len(tokens))
@@ -184,7 +184,7 @@ def test_an_evaluation_encodes_an_item_once_and_again_after_a_step(shop_words, m
     before, counted[:] = model.evaluate(batches), []
     assert not counted
     with torch.no_grad():
-        for p in model.trained().values():
+        for p in model.get_trained_parameters().values():
             p.add_(torch.randn_like(p))
     assert model.evaluate(batches) != before
     assert counted
@@ -197,7 +197,7 @@ def test_validations_see_what_the_steps_between_them_did(shop_words, cache):
     made = assembled(shop_words, *words)
     model, batches = made.recommender, list(made.datamodule.val_dataloader())
     model.evaluate(batches)
-    groups = [{"params": list(model.trained().values()), "lr": 0.1}]
+    groups = [{"params": list(model.get_trained_parameters().values()), "lr": 0.1}]
     optimizer, _ = make_adamw(groups, (0.9, 0.99), 10, 0.0, "constant")
     for _ in range(2):
         model.train()(some_batch(made)).scores.square().sum().backward()
@@ -222,7 +222,7 @@ def test_a_frozen_encoder_is_not_asked_in_training(shop_words, monkeypatch):
 
     monkeypatch.setattr(model.states, "_compute_rows", never)
     model.train()(batch).scores.sum().backward()
-    assert all(p.grad is not None for p in model.trained().values())
+    assert all(p.grad is not None for p in model.get_trained_parameters().values())
 
 
 def test_lists_and_all_pairs_say_the_same_of_every_protocol(shop_words):
@@ -268,7 +268,7 @@ def test_a_history_of_nothing_gives_every_parameter_a_gradient(shop_words):
     scores = model(dataclasses.replace(batch, query=nothing)).scores
     assert not scores.detach().any()
     scores.sum().backward()
-    assert all(p.grad is not None for p in model.trained().values())
+    assert all(p.grad is not None for p in model.get_trained_parameters().values())
 
 
 @pytest.mark.parametrize("tuning", ["frozen", "lora"])

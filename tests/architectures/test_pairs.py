@@ -75,7 +75,7 @@ def test_a_step_is_one_call_that_holds_each_text_once(made, monkeypatch):
     """All pairs are planned by length together, whoever they belong to."""
     model = made.recommender.eval()
     batch = next(iter(made.datamodule.test_dataloader()))
-    calls, inner = [], model.encoder.pairs
+    calls, inner = [], model.encoder.encode_pairs
 
     def noted(*arguments):
         calls.append(arguments)
@@ -96,11 +96,11 @@ def test_company_does_not_change_a_pair(made):
     first, second = ragged([5, 0, 3], 4), ragged([2, 4], 4)
     left, right = torch.tensor([0, 2, 1, 0]), torch.tensor([1, 1, 0, 0])
     with torch.no_grad():
-        together = encoder.pairs(first, second, left, right)
+        together = encoder.encode_pairs(first, second, left, right)
         for at in range(4):
-            alone = encoder.pairs(first, second, left[at : at + 1], right[at : at + 1])
+            alone = encoder.encode_pairs(first, second, left[at : at + 1], right[at : at + 1])
             for a, b in zip(alone, together, strict=True):
                 assert torch.allclose(a[0], b[at], atol=1e-5)
         assert not together[0][2].any()
-        none = encoder.pairs(first, second, left[:0], right[:0])
+        none = encoder.encode_pairs(first, second, left[:0], right[:0])
     assert [x.shape for x in none] == [(0, 32)] * 3

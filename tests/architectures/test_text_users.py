@@ -22,7 +22,7 @@ def test_only_candidates_are_encoded_and_nothing_else_changes(shop_words, object
     made = build.assemble(compose([*shop_words, *words]))
     model = made.recommender.eval()
     batch = next(iter(made.datamodule.train_dataloader()))
-    asked = batch.plan.candidates()
+    asked = batch.plan.select_candidates()
     assert 0 < len(asked.items) < len(batch.plan.items)
     model.work.counting = True
     around = made.recommender.parts.around(model.score)
@@ -143,7 +143,7 @@ def test_what_is_known_of_a_query_is_a_text(situated_words):
 
 def composed(made, event):
     """A query's text by hand: the profile, then the titles before it, the latest first."""
-    user = int(made.split.user()[event])
+    user = int(made.split.compute_user_rows()[event])
     history = slice(made.split.offsets[user], event)
     titles = [made.parts.texts[item] for item in made.split.item[history][::-1]]
     return "; ".join(filter(None, [made.tables.users["text"][user], *titles]))

@@ -38,8 +38,8 @@ def assembled(words, *more):
 
 def batch_of(made, size=6):
     examples = made.examples
-    rows = examples.make_train_rows("all", np.sort(examples.epoch("all", 1, 0, 0))[:size])
-    return examples.batch(rows, made.datamodule.sizes)
+    rows = examples.make_train_rows("all", np.sort(examples.sample_epoch("all", 1, 0, 0))[:size])
+    return examples.make_batch(rows, made.datamodule.sizes)
 
 
 def learned(model):
@@ -95,14 +95,14 @@ def test_a_text_users_query_has_its_context(words):
 def test_they_train_are_saved_and_come_back(words, tmp_path, name):
     made = assembled(words, *KINDS[name], "architecture.history=attention")
     model, batch = made.recommender.eval(), batch_of(made)
-    optimizer = torch.optim.SGD(model.trained().values(), lr=0.5)
+    optimizer = torch.optim.SGD(model.get_trained_parameters().values(), lr=0.5)
     for _ in range(2):
         optimizer.zero_grad()
         loss = model.parts.objective(model(batch), batch, model.get_objective_context())
         (loss.total / loss.count).backward()
         optimizer.step()
     # What has no gradient would stop DDP.
-    assert all(p.grad is not None for p in model.trained().values())
+    assert all(p.grad is not None for p in model.get_trained_parameters().values())
     assert {id(p) for p in learned(model)} <= {id(p) for _, p in model.group_by_role()["head"]}
     model.save_trained(tmp_path / "x.safetensors")
     again = assembled(words, *KINDS[name], "architecture.history=attention", "seed=5").recommender
@@ -123,11 +123,11 @@ def test_a_query_is_the_same_alone_and_in_company(words, name, history):
     if history != "recency":
         torch.nn.init.normal_(model.mix.close.out.weight)
     rows = examples.make_train_rows("all", np.arange(6))
-    batch = examples.batch(rows, sizes)
+    batch = examples.make_batch(rows, sizes)
     with torch.no_grad():
         want = model(batch)
         for at, event in enumerate(rows.event.tolist()):
-            alone = examples.batch(examples.make_train_rows("last", np.array([event])), sizes)
+            alone = examples.make_batch(examples.make_train_rows("last", np.array([event])), sizes)
             assert torch.allclose(model(alone).queries[0], want.queries[at], atol=1e-5)
             assert torch.allclose(model(alone).scores[0, 0], want.scores[at, 0], atol=1e-4)
 
@@ -161,9 +161,9 @@ def test_what_training_never_shows_keeps_its_start(words, name, objective):
     cold = torch.from_numpy(examples.count_train_items() == 0)
     # A seventh of the users leaves some items out: those stand for all that training never shows.
     shown = torch.zeros(30, dtype=torch.bool)
-    rows = examples.make_train_rows("last", np.sort(examples.epoch("last", 1, 0, 0))[:2])
-    drawn = examples.negatives(rows, 2, "uniform", 0, 0) if objective == "bce" else None
-    batch = examples.batch(rows, made.datamodule.sizes, drawn)
+    rows = examples.make_train_rows("last", np.sort(examples.sample_epoch("last", 1, 0, 0))[:2])
+    drawn = examples.sample_negatives(rows, 2, "uniform", 0, 0) if objective == "bce" else None
+    batch = examples.make_batch(rows, made.datamodule.sizes, drawn)
     shown[batch.plan.items] = True
     if objective == "full_softmax":
         shown |= ~cold
@@ -200,7 +200,7 @@ def test_context_is_that_of_the_targets_event(words):
     made = assembled(words, *CONTEXT)
     split, frame = made.split, made.tables.interactions
     rows = made.examples.make_train_rows("all", np.arange(4))
-    known = made.examples.batch(rows, made.datamodule.sizes).context
+    known = made.examples.make_batch(rows, made.datamodule.sizes).context
     moments = frame["time"].gather(split.row[rows.event]).cast(int).to_numpy() // 1000
     import datetime
 
@@ -223,7 +223,7 @@ def test_context_is_that_of_the_targets_event(words):
 
 def test_nothing_is_known_of_who_asks_now(words):
     made = assembled(words, *CONTEXT)
-    batch = made.examples.serve(np.array([3, 4]))
+    batch = made.examples.make_serving_batch(np.array([3, 4]))
     assert set(batch.context) == {"hour", "weekday", "device"}
     assert not any(of.any() for of in batch.context.values())
     moved = dataclasses.replace(batch).to(torch.device("cpu"))

@@ -45,7 +45,7 @@ def mined(made):
 
 def drawn(made, epoch=0, part=slice(None)):
     """Negatives as catalog rows, a row each, by user and target."""
-    batch = made.datamodule.make_train_batch(made.datamodule.order(epoch)[part], epoch)
+    batch = made.datamodule.make_train_batch(made.datamodule.make_epoch_order(epoch)[part], epoch)
     rows = batch.plan.items[batch.candidates.clamp(min=0)].masked_fill(batch.candidates < 0, -1)
     return {
         (user, items[0]): items[1:]
@@ -60,11 +60,11 @@ def test_tfidf_ranks_as_sklearn_does_and_leaves_out_what_is_no_negative(shop_wor
     words = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+")
     vectors = words.fit_transform(made.tables.items["text"].to_list()).toarray()
     seen = set(split.item[split.role == TRAIN].tolist())
-    events = made.examples.asked("random")
+    events = made.examples.list_target_events("random")
     assert found.shape == (len(events), 6 - skip)
     for event, row in zip(events.tolist(), found.tolist(), strict=True):
-        own = split.history(event)
-        user = int(split.user()[event])
+        own = split.slice_history(event)
+        user = int(split.compute_user_rows()[event])
         mine = slice(split.offsets[user], split.offsets[user + 1])
         liked = set(split.item[mine][split.role[mine] == TRAIN].tolist())
         scores = vectors @ vectors[split.item[own]].mean(0)
@@ -115,9 +115,11 @@ def test_what_is_held_out_changes_no_hard_negative(shop, shop_words, tmp_path):
 def test_the_first_places_are_hard_and_the_others_drawn_as_before(shop_words):
     hard, plain = assembled(shop_words, *HARD), assembled(shop_words, *HARD[2:])
     assert list(drawn(hard)) == list(drawn(plain))
-    pools = dict(zip(hard.examples.asked("random").tolist(), mined(hard).tolist(), strict=True))
-    for event in hard.datamodule.order(0).tolist():
-        key = (int(hard.split.user()[event]), int(hard.split.item[event]))
+    pools = dict(
+        zip(hard.examples.list_target_events("random").tolist(), mined(hard).tolist(), strict=True)
+    )
+    for event in hard.datamodule.make_epoch_order(0).tolist():
+        key = (int(hard.split.compute_user_rows()[event]), int(hard.split.item[event]))
         mine, other = drawn(hard)[key], drawn(plain)[key]
         assert len(set(mine[:2])) == 2
         assert set(mine[:2]) <= set(pools[event])
@@ -151,10 +153,10 @@ def test_mining_changes_no_weight_and_happens_once(shop_words, monkeypatch, caps
 
 def test_the_last_query_alone_is_mined_where_no_other_is_asked(shop_words):
     every, last = assembled(shop_words, *HARD), assembled(shop_words, *HARD, "data.queries=last")
-    events = last.examples.asked("last")
+    events = last.examples.list_target_events("last")
     assert len(events) == 40
-    assert set(last.datamodule.order(0)) == set(events)
-    places = np.searchsorted(every.examples.asked("random"), events)
+    assert set(last.datamodule.make_epoch_order(0)) == set(events)
+    places = np.searchsorted(every.examples.list_target_events("random"), events)
     assert np.array_equal(mined(last), mined(every)[places])
 
 
@@ -211,7 +213,7 @@ def test_a_run_ranks_with_its_weights_and_its_histories(shop_words, finished):
     assert not all(torch.equal(a, b) for a, b in zip(untrained, trained, strict=True))
     for place, scores in enumerate(trained):
         row = torch.from_numpy(mined(made)[place].astype(np.int64))
-        event = int(made.examples.asked("random")[place])
+        event = int(made.examples.list_target_events("random")[place])
         _, out = made.examples.list_excluded_items(np.array([event]))
         scores[torch.from_numpy(out)] = -torch.inf
         able = torch.from_numpy(made.examples.get_pool("uniform"))
@@ -223,7 +225,7 @@ def test_a_run_ranks_with_its_weights_and_its_histories(shop_words, finished):
 def model_ranks(made, event):
     model = made.recommender
     at = np.array([event])
-    batch = made.examples.batch(made.examples.make_case_rows(at), np.zeros(30, dtype=np.int64))
+    batch = made.examples.make_batch(made.examples.make_case_rows(at), np.zeros(30, dtype=np.int64))
     items = model.index_catalog()
     return model.score(model.queries(batch, items[batch.plan.items]), items)[0]
 

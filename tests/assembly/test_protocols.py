@@ -84,7 +84,7 @@ def names(found, rows):
 def test_a_history_ends_before_the_impression():
     found, split = made()
     examples = Examples(split, 5, max_history=9)
-    rows = examples.make_case_rows(split.cases(TRAIN))
+    rows = examples.make_case_rows(split.list_cases(TRAIN))
     work = examples.make_batch(rows, np.zeros(5, dtype=np.int64), with_seen=True)
     plan = work.plan.items
     read = [
@@ -180,7 +180,7 @@ def test_sampled_lists_hold_the_target_and_other_unseen_items():
     split = made(rows)[1]
     size = int(split.item.max()) + 1
     examples = Examples(split, size, max_history=9)
-    at = split.cases(TEST)
+    at = split.list_cases(TEST)
     for by in ("uniform", "popularity"):
         lists = make_sampled_lists(examples, at, 8, by, mask_history=True)
         assert lists.candidates.shape == (30, 9)
@@ -188,7 +188,7 @@ def test_sampled_lists_hold_the_target_and_other_unseen_items():
         assert lists.labels.sum(1).tolist() == [1] * 30
         for event, row in zip(at, lists.candidates, strict=True):
             assert len(set(row.tolist())) == 9
-            assert not set(row.tolist()) & set(split.item[split.history(int(event))].tolist())
+            assert not set(row.tolist()) & set(split.item[split.slice_history(int(event))].tolist())
         part = make_sampled_lists(examples, at[7:9], 8, by, mask_history=True)
         assert (part.candidates == lists.candidates[7:9]).all()
     with pytest.raises(ConfigError, match="has only"):
@@ -201,12 +201,14 @@ def test_popular_negatives_come_as_often_as_training_shows_them():
     rows += [(f"u{n}", "c", 2, 1, None, "test") for n in range(400)]
     split = made([*rows, ("w", "d", 1, 0, None, "train")])[1]
     examples = Examples(split, 4, max_history=9)
-    lists = make_sampled_lists(examples, split.cases(TEST), 1, "popularity", mask_history=False)
+    lists = make_sampled_lists(
+        examples, split.list_cases(TEST), 1, "popularity", mask_history=False
+    )
     drawn = np.bincount(lists.candidates[:, 1], minlength=4) / 400
     assert drawn[0] == pytest.approx(0.75, abs=0.07)
     assert drawn[1] == pytest.approx(0.25, abs=0.07)
     assert drawn[2:].tolist() == [0, 0]
-    lists = make_sampled_lists(examples, split.cases(TEST), 1, "uniform", mask_history=False)
+    lists = make_sampled_lists(examples, split.list_cases(TEST), 1, "uniform", mask_history=False)
     drawn = np.bincount(lists.candidates[:, 1], minlength=4) / 400
     assert drawn[[0, 1, 3]] == pytest.approx([1 / 3] * 3, abs=0.08)
 
@@ -503,9 +505,9 @@ def proposals(made, event, mask):
     """What each floor proposes for a case by its own scores, equals by popularity, by hand."""
     counts = made.examples.count_train_items()
     drawn = np.random.default_rng(4).permutation(len(counts))
-    user = made.split.user()[event]
+    user = made.split.compute_user_rows()[event]
     had = made.split.item[made.split.offsets[user] : event]
-    batch = made.examples.batch(
+    batch = made.examples.make_batch(
         made.examples.make_case_rows(np.array([event])), made.datamodule.sizes
     )
     out = []
@@ -548,7 +550,7 @@ def test_chance_on_short_lists_is_that_of_their_own_sizes(shop_words, monkeypatc
     made = listed(shop_words, 30, "evaluation.mask_history=true", "evaluation.k=[10]")
     floor = build.make_baseline("popularity", made.parts)
     floor.score = lambda queries, items: torch.zeros(len(queries), len(items))
-    found = floor.evaluate(made.datamodule.cases(TEST))
+    found = floor.evaluate(made.datamodule.make_case_loader(TEST))
     assert found["hr@10"] == pytest.approx(10 / 26)
     assert (torch.cat([row["size"] for row in floor.evaluator.rows]) == 26).all()
 
@@ -565,7 +567,7 @@ def test_who_has_no_history_is_proposed_what_is_popular(shop_words, shop, tmp_pa
     made = listed(words, 6, "evaluation.monitor=hr@10")
     lists = made.datamodule.lists[TEST]
     counts = made.examples.count_train_items()
-    new = lists.at == made.split.offsets[made.split.user()[lists.at]]
+    new = lists.at == made.split.offsets[made.split.compute_user_rows()[lists.at]]
     assert 0 < new.sum() < len(new)
     order = compute_tie_order(counts)
     assert (np.diff(counts[order]) <= 0).all()

@@ -57,7 +57,9 @@ def device_of(made, event):
 
 def by_training(made, event):
     """The batch of a training query at an event."""
-    return made.examples.batch(made.examples.make_train_rows("last", event), made.datamodule.sizes)
+    return made.examples.make_batch(
+        made.examples.make_train_rows("last", event), made.datamodule.sizes
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -65,8 +67,8 @@ def test_a_text_begins_with_what_is_known_of_the_query(words, tiny_bytes, kind):
     made = assembled(*words, *KINDS[kind], CONTEXT)
     plain = assembled(*words, *KINDS["cross_encoder"])
     batch = next(iter(made.datamodule.train_dataloader()))
-    found = texts(made.recommender.parts.user_texts.tokens(batch), tiny_bytes)
-    without = texts(plain.recommender.parts.user_texts.tokens(batch), tiny_bytes)
+    found = texts(made.recommender.parts.user_texts.compose_tokens(batch), tiny_bytes)
+    without = texts(plain.recommender.parts.user_texts.compose_tokens(batch), tiny_bytes)
     names = ["", "desk", "phone"]
     for at, device in enumerate(batch.context["device"].tolist()):
         hour = int(batch.context["hour"][at]) - 1
@@ -80,7 +82,7 @@ def test_a_text_begins_with_what_is_known_of_the_query(words, tiny_bytes, kind):
 
 def test_no_history_is_long_enough_to_cut_it_away(words, tiny_bytes):
     made = assembled(*words, *TOWER, ASTEXT, "architecture.context=[device]")
-    batch = by_training(made, made.split.cases(VAL)[:4])
+    batch = by_training(made, made.split.list_cases(VAL)[:4])
     tokens = made.recommender.parts.user_texts
     assert all(
         text.startswith("device: phone;") for text in texts(tokens.tokens(batch), tiny_bytes)
@@ -96,9 +98,9 @@ def test_of_what_is_unknown_nothing_is_said(words):
     event = np.flatnonzero(made.context_features.codes["device"] == UNKNOWN)
     # Missing in training, and a value that only the test has.
     assert {device_of(made, e) for e in event} == {"", "watch"}
-    batch = made.examples.batch(made.examples.make_case_rows(event), made.datamodule.sizes)
-    found = made.recommender.parts.user_texts.tokens(batch)
-    want = plain.recommender.parts.user_texts.tokens(batch)
+    batch = made.examples.make_batch(made.examples.make_case_rows(event), made.datamodule.sizes)
+    found = made.recommender.parts.user_texts.compose_tokens(batch)
+    want = plain.recommender.parts.user_texts.compose_tokens(batch)
     assert found.sizes == want.sizes
     assert torch.equal(found.values, want.values)
 
@@ -108,11 +110,11 @@ def test_another_device_is_another_score_before_any_training(words, kind):
     made = assembled(*words, *KINDS[kind], "architecture.context=[device]")
     model = made.recommender.eval()
     assert kind == "cross_encoder" or model.context is None  # no vectors beside the words
-    items = model.index(made.examples.serve(np.arange(9)).plan)
+    items = model.index(made.examples.make_serving_batch(np.arange(9)).plan)
     scores = {}
     for device in ("phone", "desk", ""):
-        codes, _ = made.context_features.ask(0, {"device": device})
-        batch = made.examples.serve(np.array([3, 4]))
+        codes, _ = made.context_features.encode_context(0, {"device": device})
+        batch = made.examples.make_serving_batch(np.array([3, 4]))
         batch.context.update(codes)
         with torch.no_grad():
             scores[device] = model.score(model.queries(batch, items), items)[0]
@@ -139,13 +141,15 @@ def test_training_test_and_recommendation_compose_the_same_tokens(words, tmp_pat
     together = dict(
         zip(
             whole.event.tolist(),
-            inner(compose_texts, examples.batch(whole, made.datamodule.sizes)).split(),
+            inner(compose_texts, examples.make_batch(whole, made.datamodule.sizes)).split(),
             strict=True,
         )
     )
     for event in (2, 3, 4):  # of the first user: trained, validated, tested
         at = np.array([event])
-        case = examples.batch(examples.make_case_rows(at), made.datamodule.sizes, with_seen=True)
+        case = examples.make_batch(
+            examples.make_case_rows(at), made.datamodule.sizes, with_seen=True
+        )
         want = inner(compose_texts, by_training(made, at)).values
         assert torch.equal(inner(compose_texts, case).values, want)
         assert event > 2 or torch.equal(together[event], want)
@@ -160,11 +164,11 @@ def test_training_test_and_recommendation_compose_the_same_tokens(words, tmp_pat
 def test_a_free_text_is_read_in_its_context(words, tiny_bytes, kind):
     made = assembled(*words, *KINDS[kind], CONTEXT)
     tokens = made.recommender.parts.user_texts
-    batch = made.examples.serve(np.empty(0, dtype=np.int64))
+    batch = made.examples.make_serving_batch(np.empty(0, dtype=np.int64))
     ids = torch.tensor(made.tokenize(["red lamp"])[0])
     free = Ragged(ids, (len(ids),))
     assert texts(tokens.compose_with_text(batch, free), tiny_bytes) == ["red lamp"]
-    batch.context.update(made.context_features.ask(7 * 3_600_000, {"device": "desk"})[0])
+    batch.context.update(made.context_features.encode_context(7 * 3_600_000, {"device": "desk"})[0])
     want = "device: desk;hour: 7;red lamp"
     assert texts(tokens.compose_with_text(batch, free), tiny_bytes) == [want]
     model = made.recommender.eval()
@@ -181,7 +185,7 @@ def test_codes_are_said_in_words(words):
     pieces = made.context_features.format_codes()
     day = 86_400_000
     for moment in (0, 3 * day, 1_600_000_000_000, 1_714_999_999_999):
-        codes, notes = made.context_features.ask(moment, {})
+        codes, notes = made.context_features.encode_context(moment, {})
         when = datetime.datetime.fromtimestamp(moment / 1000, datetime.UTC)
         assert pieces["weekday"][int(codes["weekday"])] == f"weekday: {when:%A}"
         assert pieces["hour"][int(codes["hour"])] == f"hour: {when.hour}"

@@ -61,7 +61,7 @@ def outcome(model, batch):
     model.eval().zero_grad()  # no dropout, which other passes would draw anew
     loss = model.parts.objective(model(batch), batch, model.get_objective_context())
     loss.total.backward()
-    own = model.trained().items()
+    own = model.get_trained_parameters().items()
     return loss.total.item(), int(loss.count), {k: 0 if p.grad is None else p.grad for k, p in own}
 
 
@@ -70,15 +70,17 @@ def test_all_positions_are_as_the_queries_one_by_one(shop_words, name):
     """With the same negatives, each query's own; the histories are shorter than the window."""
     together = assembled(shop_words, "data.queries=all", *RUNS[name])
     apart = assembled(shop_words, "data.queries=random", *RUNS[name])
-    users = together.datamodule.order(3)[:7]
+    users = together.datamodule.make_epoch_order(3)[:7]
     rows = together.examples.make_train_rows("all", users)
-    owner = together.split.user()
-    asked = together.examples.asked("all") if "hard" in name else together.examples._train
+    owner = together.split.compute_user_rows()
+    asked = (
+        together.examples.list_target_events("all") if "hard" in name else together.examples._train
+    )
     assert sorted(rows.event) == [e for e in asked if owner[e] in set(users)]
     total, count, gradients = outcome(
         together.recommender, together.datamodule.make_train_batch(users, 3)
     )
-    sums = {k: torch.zeros_like(p) for k, p in apart.recommender.trained().items()}
+    sums = {k: torch.zeros_like(p) for k, p in apart.recommender.get_trained_parameters().items()}
     alone = []
     for event in rows.event:
         one = outcome(apart.recommender, apart.datamodule.make_train_batch(np.array([event]), 3))
@@ -94,7 +96,7 @@ def test_all_positions_are_as_the_queries_one_by_one(shop_words, name):
 
 def test_a_filler_of_all_positions_counts_for_nothing(shop_words):
     made = assembled(shop_words, "data.queries=all", *RUNS["sasrec-gbce"])
-    batch = made.datamodule.make_train_batch(made.datamodule.order(0)[:1], 0)
+    batch = made.datamodule.make_train_batch(made.datamodule.make_epoch_order(0)[:1], 0)
     assert len(batch.case) > 1
     filler = dataclasses.replace(batch, case=torch.full_like(batch.case, -1))
     total, count, gradients = outcome(made.recommender, filler)
@@ -106,7 +108,7 @@ def test_a_labelled_window_leaves_out_what_began_before_it(shop_words):
     """A history of one event: of a user's targets, those whose own histories it holds."""
     made = assembled(shop_words, "data.queries=all", "data.max_history=2", *RUNS["labelled-bce"])
     examples = made.examples
-    rows = examples.make_train_rows("all", np.sort(made.datamodule.order(0)))
+    rows = examples.make_train_rows("all", np.sort(made.datamodule.make_epoch_order(0)))
     first = examples._first[rows.user][rows.row]
     before = examples._before[rows.event]
     assert (rows.prefix >= 0).all()
@@ -163,7 +165,7 @@ def test_a_step_holds_no_vector_for_each_negative(shop_words, score):
     words = ["architecture.item=id", "tuning=frozen", "architecture.width=64"]
     more = ["objective=gbce", "objective.negatives=200", f"architecture.score={score}"]
     made = assembled(shop_words, *words, *more, "architecture.hidden=64", "data.queries=all")
-    batch = repeated(made.datamodule.make_train_batch(made.datamodule.order(0), 0), 12)
+    batch = repeated(made.datamodule.make_train_batch(made.datamodule.make_epoch_order(0), 0), 12)
     asked = batch.candidates.numel()
     with Largest() as largest:
         outcome(made.recommender, batch)

@@ -88,7 +88,7 @@ def test_an_item_stands_in_the_pool_as_often_as_logq_assumes(
     found, assumed = np.zeros(ITEMS), np.zeros(ITEMS)
     every = torch.arange(ITEMS)
     for epoch in range(40 if name != "some_users" else 80):
-        for at in made.datamodule.plan.batches(epoch):
+        for at in made.datamodule.plan.make_batches(epoch):
             targets = made.examples.make_train_rows(made.datamodule.queries, at).candidates[:, 0]
             found[np.unique(targets)] += 1
             assumed += around.compute_log_inclusion(every, len(targets)).double().exp().numpy()
@@ -117,12 +117,16 @@ def test_negatives_by_frequency_are_drawn_as_often_as_logq_assumes(
     data = made.datamodule
     found, missing = np.zeros(ITEMS), np.zeros(ITEMS)
     for epoch in range(12):
-        rows = made.examples.make_train_rows("last", data.order(epoch))
-        drawn = made.examples.negatives(rows, data.negatives, data.sampling, data.seed, epoch)
+        rows = made.examples.make_train_rows("last", data.make_epoch_order(epoch))
+        drawn = made.examples.sample_negatives(
+            rows, data.negatives, data.sampling, data.seed, epoch
+        )
         found += np.bincount(drawn[drawn >= 0], minlength=ITEMS)
         # A draw of the target itself is left out.
         missing += np.bincount(rows.candidates[:, 0], minlength=ITEMS)
-    possible = len(made.examples.make_train_rows("last", data.order(0)).row) * 12 - missing
+    possible = (
+        len(made.examples.make_train_rows("last", data.make_epoch_order(0)).row) * 12 - missing
+    )
     often = found > 400
     assert often.sum() > ITEMS / 2
     ratio = found[often] / (possible[often] * data.negatives * share[often])

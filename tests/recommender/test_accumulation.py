@@ -95,17 +95,17 @@ class Joined(BatchPlan):
         self.plan, self.parts = plan, parts
 
     def count_batches(self, epoch):
-        return -(-self.plan.length(epoch) // self.parts)
+        return -(-self.plan.count_batches(epoch) // self.parts)
 
     def make_batches(self, epoch):
-        found = self.plan.batches(epoch)
+        found = self.plan.make_batches(epoch)
         return [np.concatenate(found[i : i + self.parts]) for i in range(0, len(found), self.parts)]
 
     def count_earlier_batches(self, epoch):
         return sum(self.count_batches(earlier) for earlier in range(epoch))
 
     def count_steps(self, epochs, accumulate, most):
-        return self.plan.steps(epochs, self.parts, most)
+        return self.plan.count_steps(epochs, self.parts, most)
 
 
 def test_accumulated_batches_of_tokens_step_as_one_large_batch(words, tmp_path, monkeypatch):

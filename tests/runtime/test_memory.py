@@ -40,7 +40,9 @@ def step(made, seed=3):
     with saved_tensors_hooks(pack, lambda x: x):
         loss = model.parts.objective(model(batch), batch, model.parts.around(model.score))
     (loss.total / loss.count).backward()
-    grads = {k: p.grad.clone() for k, p in model.trained().items() if p.grad is not None}
+    grads = {
+        k: p.grad.clone() for k, p in model.get_trained_parameters().items() if p.grad is not None
+    }
     return loss, grads, sum(held.values())
 
 
@@ -58,7 +60,7 @@ def nudge(made):
     """Heads and added maps are zero at the start; their gradients would hide what lies below."""
     torch.manual_seed(1)
     with torch.no_grad():
-        for parameter in made.recommender.trained().values():
+        for parameter in made.recommender.get_trained_parameters().values():
             parameter.add_(0.05 * torch.randn_like(parameter))
     return made
 
@@ -208,7 +210,7 @@ def catalog(tmp_path):
 @pytest.mark.parametrize("rows", [[3, 0, 0, 2], [1], [], [4, 1, 3]])
 def test_tokens_gathered_on_a_device_are_those_of_the_files(catalog, rows):
     rows = torch.tensor(rows, dtype=torch.long)
-    want = catalog.tokens(rows)
+    want = catalog.gather_tokens(rows)
     got = _gather_slices(catalog.get_device_ids(torch.device("cpu")), *catalog._locate_rows(rows))
     assert got.sizes == want.sizes
     assert got.values.dtype == want.values.dtype
@@ -223,10 +225,10 @@ def test_a_device_is_not_asked_for_what_the_host_knew(catalog):
     meta = torch.device("meta")
     plan = ItemBatch(torch.tensor([3, 0]), (4, 3)).to(meta)
     assert plan.items.device == meta
-    got = catalog.tokens(plan.rows, meta)
+    got = catalog.gather_tokens(plan.rows, meta)
     assert (got.values.device, got.values.shape, got.sizes) == (meta, (7,), (4, 3))
     with pytest.raises(DataError, match="not in the catalog"):
-        catalog.tokens(torch.tensor([5]), meta)
+        catalog.gather_tokens(torch.tensor([5]), meta)
     assert torch.equal(plan.to(meta).rows, torch.tensor([3, 0]))
 
 

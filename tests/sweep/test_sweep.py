@@ -93,7 +93,7 @@ def test_a_sweep_from_its_command_to_its_page(shared, shop_base, tmp_path, capsy
     assert (folder / "report.html").stat().st_size > 1_000_000
     assert (folder / "comparison" / "report.html").is_file()
     for method in ("lora", "frozen"):
-        best = found.best(method)
+        best = found.find_best(method)
         (run,) = found.finals[method]
         result = json.loads((folder / run / "result.json").read_text())
         test = {name: value for name, value in result["test"].items() if value is not None}
@@ -155,7 +155,7 @@ def _check_commands(sweep, said):
     for method, line in sweep.commands.items():
         python, flag, module, *words = shlex.split(line)
         assert (python, flag, module) == ("python", "-m", "recsys.fit")
-        best = read_config(sweep.folder / sweep.best(method).runs[0] / "config.yaml")
+        best = read_config(sweep.folder / sweep.find_best(method).runs[0] / "config.yaml")
         again = resolve(compose(words))
         assert again.evaluation.test
         again.evaluation.test, again.output, again.tracking = False, best.output, best.tracking

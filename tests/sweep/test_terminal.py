@@ -29,7 +29,7 @@ def instead(folder, **changes):
 
 def test_every_output_names_the_key_that_was_set(tmp_path, capsys):
     sweep = instead(tmp_path)
-    best = sweep.best("frozen")
+    best = sweep.find_best("frozen")
     rate = f"optimizer.head_lr {formatting.format_parameter(best.values['optimizer.lr'])}"
     status.print_status(sweep)
     printed = capsys.readouterr().out
@@ -57,7 +57,7 @@ def test_every_output_names_the_key_that_was_set(tmp_path, capsys):
     } == {"optimizer.lr"}
     if (shares := importance.compute_importances(sweep, "frozen")) is not None:
         assert "optimizer.head_lr" in shares
-    lone = replace(sweep, methods=("frozen",), trials=tuple(sweep.of("frozen")))
+    lone = replace(sweep, methods=("frozen",), trials=tuple(sweep.select_trials("frozen")))
     assert f"({rate}" in status.format_progress(lone, best, 1, made.BEGAN)
     assert line
 

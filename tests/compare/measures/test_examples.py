@@ -34,13 +34,13 @@ def test_a_case_is_told_by_its_target_and_what_was_liked_last(run, shop):
     names = dict(pl.read_csv(shop / "items.csv", infer_schema=False).iter_rows())
     # The id of each target is given: the number of a case is that of its first event, which in a
     # list of several need not be the one that was liked.
-    given = {int(case): f"{at % 7:03}" for at, case in enumerate(split.cases(TEST))}
+    given = {int(case): f"{at % 7:03}" for at, case in enumerate(split.list_cases(TEST))}
     assert set(given.values()) <= set(names)
     told, note = examples.read_case_texts(past, given)
     assert not note
     events = pl.read_csv(shop / "events.csv", schema_overrides={"what": pl.String})
     for case, (_, own) in zip(
-        split.cases(TEST), events.group_by("who", maintain_order=True), strict=True
+        split.list_cases(TEST), events.group_by("who", maintain_order=True), strict=True
     ):
         items = own.sort("when")["what"].to_list()
         assert told[case].target == names[given[case]]
@@ -70,7 +70,7 @@ def test_an_impression_is_told_by_what_was_clicked_not_by_what_it_showed_first(
 
 def test_data_that_is_gone_or_other_leaves_a_note(run, tmp_path):
     past, split = run
-    at = {int(case): "000" for case in split.cases(TEST)}
+    at = {int(case): "000" for case in split.list_cases(TEST)}
     other = dataclasses.replace(past, result={"data": {"fingerprint": "0"}})
     assert examples.read_case_texts(other, at) == (
         {},

@@ -95,7 +95,7 @@ def test_two_seeds_are_cautioned(tmp_path, seeds, told):
 def test_no_difference_is_named_that_the_metric_leaves_no_room_for(three):
     found = compared(three[:4])
     (one,) = found.differences
-    mean = found.row("frozen two_tower").metrics["ndcg@10"].mean
+    mean = found.find_row("frozen two_tower").metrics["ndcg@10"].mean
     room = max(mean, 1 - mean)
 
     def told(smallest):

@@ -50,7 +50,9 @@ def test_files_are_mapped_and_pickling_sends_only_the_folder(tmp_path: Path) -> 
     sent = pickle.dumps(catalog)
     assert len(sent) < 2000
     rows = torch.tensor([7, 1999])
-    assert torch.equal(pickle.loads(sent).tokens(rows).values, catalog.gather_tokens(rows).values)
+    assert torch.equal(
+        pickle.loads(sent).gather_tokens(rows).values, catalog.gather_tokens(rows).values
+    )
 
 
 def test_key_covers_texts_tokenizer_and_length(tmp_path: Path) -> None:

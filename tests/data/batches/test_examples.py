@@ -49,27 +49,27 @@ SIZES = np.arange(10)
     ],
 )
 def test_a_case_sees_the_last_liked_events_before_its_target(examples, role, want):
-    batch = examples.batch(examples.make_case_rows(examples.cases(role)), SIZES)
+    batch = examples.make_batch(examples.make_case_rows(examples.select_cases(role)), SIZES)
     assert read(examples, batch) == want
     plan = batch.plan.items.tolist()
     assert len(plan) == len(set(plan))
     assert batch.plan.sizes == tuple(plan)
     # Targets come first, so that they can be encoded alone.
-    asked = batch.plan.candidates()
+    asked = batch.plan.select_candidates()
     assert asked.items.tolist() == sorted({target for _, _, target in want})
     assert asked.sizes == tuple(asked.items.tolist())
     assert set(plan) == {item for _, had, target in want for item in [*had, target]}
 
 
 def test_last_trains_on_the_last_training_event_and_needs_one_before_it(examples):
-    at = examples.epoch("last", 1, seed=0, epoch=0)
-    batch = examples.batch(examples.make_train_rows("last", at), SIZES)
+    at = examples.sample_epoch("last", 1, seed=0, epoch=0)
+    batch = examples.make_batch(examples.make_train_rows("last", at), SIZES)
     assert read(examples, batch) == [(0, [0, 1], 2), (2, [7], 8)]
 
 
 def test_all_trains_on_every_position_of_the_window(examples):
-    at = examples.epoch("all", 1, seed=0, epoch=0)
-    batch = examples.batch(examples.make_train_rows("all", at), SIZES)
+    at = examples.sample_epoch("all", 1, seed=0, epoch=0)
+    batch = examples.make_batch(examples.make_train_rows("all", at), SIZES)
     assert read(examples, batch) == [(0, [0], 1), (0, [0, 1], 2), (2, [7], 8)]
     assert len(batch.users) == 2
 
@@ -77,22 +77,24 @@ def test_all_trains_on_every_position_of_the_window(examples):
 def test_random_draws_training_targets_only_and_differs_by_epoch(examples):
     seen = set()
     for epoch in range(20):
-        at = examples.epoch("random", 2, seed=0, epoch=epoch)
-        found = read(examples, examples.batch(examples.make_train_rows("random", at), SIZES))
+        at = examples.sample_epoch("random", 2, seed=0, epoch=epoch)
+        found = read(examples, examples.make_batch(examples.make_train_rows("random", at), SIZES))
         assert len(found) == 4
         seen |= {(user, target) for user, _, target in found}
     assert seen == {(0, 1), (0, 2), (2, 8)}
 
 
 def test_negatives_were_seen_in_training_and_do_not_depend_on_the_batch(examples):
-    at = examples.epoch("random", 3, seed=0, epoch=0)
+    at = examples.sample_epoch("random", 3, seed=0, epoch=0)
     rows = examples.make_train_rows("random", at)
-    drawn = examples.negatives(rows, 50, "uniform", seed=1, epoch=2)
+    drawn = examples.sample_negatives(rows, 50, "uniform", seed=1, epoch=2)
     assert set(np.unique(drawn)) <= {-1, 0, 1, 2, 5, 7, 8}
     assert not (drawn == rows.candidates).any()
-    one = examples.negatives(examples.make_train_rows("random", at[2:3]), 50, "uniform", 1, 2)
+    one = examples.sample_negatives(
+        examples.make_train_rows("random", at[2:3]), 50, "uniform", 1, 2
+    )
     assert (one[0] == drawn[2]).all()
-    batch = examples.batch(rows, SIZES, drawn)
+    batch = examples.make_batch(rows, SIZES, drawn)
     back = np.where(batch.candidates >= 0, batch.plan.items[batch.candidates], -1)
     assert (back[:, 1:] == drawn).all()
 
@@ -131,9 +133,9 @@ def test_a_sample_of_users_or_cases_is_the_same_each_time(examples):
     assert (
         few.sample_epoch("last", 1, 0, 0).tolist() == again.sample_epoch("last", 1, 0, 0).tolist()
     )
-    some = examples.cases(TEST, limit=2, seed=1)
+    some = examples.select_cases(TEST, limit=2, seed=1)
     assert len(some) == 2
-    assert set(some) <= set(examples.cases(TEST))
+    assert set(some) <= set(examples.select_cases(TEST))
 
 
 def test_runs_of_several_seeds_see_the_same_samples(shop_words):

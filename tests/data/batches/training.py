@@ -62,11 +62,11 @@ def trained(tables, split, profile_events=0, draws=True):
             out[kind, name] = sorted(ids[examples.get_pool(name)].tolist())
         for queries in QUERIES:
             for epoch in range(3):
-                at = examples.epoch(queries, 3, seed=0, epoch=epoch)
+                at = examples.sample_epoch(queries, 3, seed=0, epoch=epoch)
                 rows = examples.make_train_rows(queries, at)
-                drawn = examples.negatives(rows, 4, "uniform", seed=0, epoch=epoch)
+                drawn = examples.sample_negatives(rows, 4, "uniform", seed=0, epoch=epoch)
                 sizes = np.ones(tables.items.height, dtype=np.int64)
-                batch = examples.batch(rows, sizes, drawn if draws else None)
+                batch = examples.make_batch(rows, sizes, drawn if draws else None)
                 plan = np.append(batch.plan.items.numpy(), -1)
                 out[kind, queries, epoch] = [
                     ids[plan[batch.candidates]].tolist(),

@@ -41,7 +41,9 @@ def turn(source, user, events):
 
 def train_sizes(tables, split):
     """How many events of each user train."""
-    counts = np.bincount(split.user()[split.role == TRAIN], minlength=tables.users.height)
+    counts = np.bincount(
+        split.compute_user_rows()[split.role == TRAIN], minlength=tables.users.height
+    )
     return {number(u): n for u, n in zip(tables.users["user"], counts.tolist(), strict=True)}
 
 
@@ -50,7 +52,7 @@ def learned(tables, split, draws):
     out = trained(tables, split, draws=draws)
     seen = out["plain", "counts"]
     out["items"] = [row for row in tables.items.select("item", "text").rows() if row[0] in seen]
-    train = np.unique(split.user()[split.role == TRAIN]).tolist()
+    train = np.unique(split.compute_user_rows()[split.role == TRAIN]).tolist()
     out["users"] = tables.users[train].select("user", "text").rows()
     if "review" in tables.interactions.columns:
         read = add_reviews(tables, split, READ)

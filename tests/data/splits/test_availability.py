@@ -58,9 +58,9 @@ def test_slices_of_sorted_bounds_are_what_comparing_every_pair_gives():
     moments = found.time[case][:, None]
     want = (moments < found.opens) | (moments >= found.closes)
     assert 0.2 < want.mean() < 0.9
-    assert (found.mask(case, torch.device("cpu")).numpy() == want).all()
+    assert (found.make_mask(case, torch.device("cpu")).numpy() == want).all()
     item = np.arange(25) % 40
-    assert (found.outside(case, item) == want[np.arange(25), item]).all()
+    assert (found.is_unavailable(case, item) == want[np.arange(25), item]).all()
     for row, number in enumerate(case):
         assert (
             sorted(found.list_unavailable_in(number).tolist()) == np.flatnonzero(want[row]).tolist()

@@ -57,14 +57,14 @@ def permuted(tables, seed):
 
 def asked(split, role=None):
     """Per target: user, basket, item, and the whole history in its order."""
-    at = np.arange(len(split.item)) if role is None else split.cases(role)
-    user = split.user()
+    at = np.arange(len(split.item)) if role is None else split.list_cases(role)
+    user = split.compute_user_rows()
     return sorted(
         (
             int(user[e]),
             int(split.basket[e]),
             int(split.item[e]),
-            split.item[split.history(e)].tolist(),
+            split.item[split.slice_history(e)].tolist(),
         )
         for e in at.tolist()
     )

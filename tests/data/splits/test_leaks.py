@@ -81,7 +81,7 @@ def test_a_history_and_a_profile_lie_before_the_target(source, tmp_path):
         for examples in kinds(tables, made, READ).values():
             targets = 0
             for queries in ("last", "random"):
-                for event in examples.epoch(queries, 5, seed=0, epoch=0).tolist():
+                for event in examples.sample_epoch(queries, 5, seed=0, epoch=0).tolist():
                     lies_before(made, examples, queries, event, texts, place)
                     targets += 1
             assert targets
@@ -90,9 +90,9 @@ def test_a_history_and_a_profile_lie_before_the_target(source, tmp_path):
 def lies_before(made, examples, queries, event, texts, place):
     rows = examples.make_train_rows(queries, np.array([event]))
     user = int(rows.user[0])
-    own = made.history(event)
-    past = np.arange(own.start, made.starts()[event])
-    assert made.user()[event] == user
+    own = made.slice_history(event)
+    past = np.arange(own.start, made.compute_history_starts()[event])
+    assert made.compute_user_rows()[event] == user
     assert (made.role[past] == TRAIN).all()
     assert made.role[event] == TRAIN
     liked = past[made.label[past] > 0]
@@ -107,7 +107,7 @@ def test_without_giving_up_targets_a_review_would_be_that_of_a_target(tmp_path):
     tables, methods = loaded("amazon_2018", tmp_path)
     made = split_by(tables, methods[0])
     examples = Examples(made, tables.items.height, 20)
-    place = np.arange(len(made.item)) - made.offsets[made.user()]
+    place = np.arange(len(made.item)) - made.offsets[made.compute_user_rows()]
     assert (place[examples.sample_epoch("random", 20, seed=0, epoch=0)] < READ).any()
 
 

@@ -180,12 +180,14 @@ def test_importance_finds_the_axis_that_decides_and_knows_chance(tmp_path):
 def test_the_study_in_memory_has_the_trials_as_they_are(realistic):
     sweep, _ = realistic
     study = optuna_study.make_study(sweep, "lora")
-    assert [trial.number for trial in study.trials] == [t.number for t in sweep.of("lora")]
-    assert study.best_trial.number == sweep.best("lora").number
-    assert study.best_value == pytest.approx(100 * sweep.best("lora").objectives[0])
+    assert [trial.number for trial in study.trials] == [
+        t.number for t in sweep.select_trials("lora")
+    ]
+    assert study.best_trial.number == sweep.find_best("lora").number
+    assert study.best_value == pytest.approx(100 * sweep.find_best("lora").objectives[0])
     assert "tuning.rank" not in optuna_study.make_study(sweep, "full").trials[0].params
     states = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running": "RUNNING"}
-    for ours, theirs in zip(sweep.of("lora"), study.trials, strict=True):
+    for ours, theirs in zip(sweep.select_trials("lora"), study.trials, strict=True):
         assert theirs.state.name == states[ours.state]
         assert theirs.params == dict(ours.values)
 

@@ -115,12 +115,12 @@ def test_every_method_has_its_budget_the_best_is_closed_with_new_seeds_and_only_
         ("lora", "complete"),
         ("frozen", "complete"),
     }
-    assert [len(sweep.of(method)) for method in ("lora", "frozen")] == [3, 3]
+    assert [len(sweep.select_trials(method)) for method in ("lora", "frozen")] == [3, 3]
     # The same points for both, whatever else a method searches.
-    rates = [[t.values["optimizer.lr"] for t in sweep.of(m)] for m in ("lora", "frozen")]
+    rates = [[t.values["optimizer.lr"] for t in sweep.select_trials(m)] for m in ("lora", "frozen")]
     assert rates[0] == rates[1]
-    assert all("tuning.rank" in t.values for t in sweep.of("lora"))
-    assert all("tuning.rank" not in t.values for t in sweep.of("frozen"))
+    assert all("tuning.rank" in t.values for t in sweep.select_trials("lora"))
+    assert all("tuning.rank" not in t.values for t in sweep.select_trials("frozen"))
     made = [dict(word.partition("=")[::2] for word in call["argv"]) for call in calls(tmp_path)]
     trials, finals = made[:6], made[6:]
     assert all(words["evaluation.test"] == "false" and words["seed"] == "0" for words in trials)
@@ -131,12 +131,12 @@ def test_every_method_has_its_budget_the_best_is_closed_with_new_seeds_and_only_
         and words["checkpoint.pick"] == "last"
         for words in finals
     )
-    best = sweep.best("lora")
+    best = sweep.find_best("lora")
     assert finals[0]["optimizer.lr"] == str(best.values["optimizer.lr"])
     assert {method: len(tests) for method, tests in sweep.tests.items()} == {"lora": 2, "frozen": 2}
     # Parameters are kept of each method's best trial only.
     kept = {path.parts[-4] for path in (sweep.folder / "trials").rglob("best.safetensors")}
-    wanted = {f"{sweep.best(method).index:04d}" for method in ("lora", "frozen")}
+    wanted = {f"{sweep.find_best(method).index:04d}" for method in ("lora", "frozen")}
     assert kept == wanted
     assert (sweep.folder / "report.html").is_file()
     assert any("trial 6 of 6" in line for line in lines)
@@ -197,12 +197,12 @@ def test_a_full_disk_stops_the_sweep_and_costs_no_trial_its_place(play, tmp_path
         assert "error: x could not be written because the disk is full; the same command goes" in (
             capsys.readouterr().err
         )
-        assert [t.index for t in sweep.of("lora", "complete")] == [0]
+        assert [t.index for t in sweep.select_trials("lora", "complete")] == [0]
     (tmp_path / "pretend.json").write_text("{}")
     sweep, code, _ = drive(words)
     assert code == 0
-    assert sorted(t.index for t in sweep.of("lora", "complete")) == [0, 1, 2]
-    assert all("disk is full" in t.reason for t in sweep.of("lora", "failed"))
+    assert sorted(t.index for t in sweep.select_trials("lora", "complete")) == [0, 1, 2]
+    assert all("disk is full" in t.reason for t in sweep.select_trials("lora", "failed"))
     # The best of as many trials as asked for, none of them given up.
     assert len(list_ended(sweep, "lora")) == 3
 

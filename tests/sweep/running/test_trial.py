@@ -115,14 +115,14 @@ def test_validations_that_a_run_takes_back_are_not_told_twice(made):
     running, _ = made()
     run = leave_run(running.place, told=[0.1, 0.2, 0.3])
     running._read_reports()
-    assert running.news() == [(0, 0.1), (1, 0.2), (2, 0.3)]
+    assert running.take_new_reports() == [(0, 0.1), (1, 0.2), (2, 0.3)]
     path = run / "validations.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     told = []
     for count in (2, 3):
         path.write_text("".join(lines[:count]))
         running._read_reports()
-        told += running.news()
+        told += running.take_new_reports()
     assert told == []
 
 

@@ -225,7 +225,7 @@ def test_a_short_run_ends_where_a_long_one_was(words, tmp_path, monkeypatch, ste
 
     def watched(self, trainer, model, *rest):
         if trainer.global_step == steps:
-            seen.update({k: p.detach().clone() for k, p in model.trained().items()})
+            seen.update({k: p.detach().clone() for k, p in model.get_trained_parameters().items()})
         return original(self, trainer, model, *rest)
 
     long = [*words, "trainer.epochs=3"]

@@ -199,7 +199,7 @@ def test_the_closing_run_says_what_the_sweep_holds(closing):
         assert row["validation ndcg@10"] == value
         assert (row["seconds"], row["epochs"]) == (trial.seconds, trial.epochs)
     best = table_of(run, path, "best trials")
-    wanted = [(m, sweep.best(m).number, sweep.best(m).objectives[0]) for m in sweep.methods]
+    wanted = [(m, sweep.find_best(m).number, sweep.find_best(m).objectives[0]) for m in sweep.methods]
     assert [(r["method"], r["trial"], r["validation ndcg@10"]) for r in best] == wanted
 
 
