@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from recsys.config.compose import compose
-from recsys.encoders.pretrained.source import find_weights
+from recsys.encoders.pretrained.source import ModelFiles
 from recsys.recommender.flops import compute_pair_lengths
 from recsys.recommender.optim import set_dropout
 from recsys.types import Batch
@@ -386,4 +386,4 @@ def table(
 
 def folder() -> Path:
     """The folder of the model that all sides use."""
-    return find_weights(compose([]).encoder.model).parent
+    return ModelFiles.locate(compose([]).encoder.model).folder

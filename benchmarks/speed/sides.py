@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from recsys.assembly import build
 from recsys.config.compose import compose
+from recsys.encoders.pretrained.source import ModelFiles
 from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.recommender.flops import probe
 from recsys.types import Batch
@@ -194,7 +195,7 @@ class Loop:
                 p.copy_(theirs[self.names[name]])
         if whole:
             self.model.requires_grad_(True)
-        tokenizer = load_tokenizer(compose([]).encoder.model)
+        tokenizer = load_tokenizer(ModelFiles.locate(compose([]).encoder.model))
         self.collate = typical.Collate(tokenizer, max_length=66)  # as data.max_tokens=64 cuts
         rows, text = batch.plan.items, parts.texts
         self.samples = [

@@ -17,6 +17,7 @@ from sides import Found, Loop, Ours, Places, apart, move
 from torch import Tensor
 
 from recsys.config.compose import compose
+from recsys.encoders.pretrained.source import ModelFiles
 from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.recommender.flops import probe
 from recsys.training.profiling import measure_gemm_peak
@@ -255,7 +256,9 @@ def encoding(ours: Ours, runs: int, peak: float) -> tuple[list[dict[str, Any]], 
         raise RuntimeError("this recommender reads no tokens")
     tokens = catalog.gather_tokens(torch.arange(len(texts)))
     tower = typical.TwoTower(encoder.model, encoder.width)
-    collate = typical.Collate(load_tokenizer(compose([]).encoder.model), max_length=66)
+    collate = typical.Collate(
+        load_tokenizer(ModelFiles.locate(compose([]).encoder.model)), max_length=66
+    )
 
     @torch.no_grad()
     def plain() -> list[Tensor]:

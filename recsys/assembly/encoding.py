@@ -85,6 +85,7 @@ def add_encoder(
         vectors=vectors,
         user_vectors=TextVectorCache(encoder, options.cache_gb) if keeps else None,
         following=loaded.following,
+        files=loaded.files,
     )
     return own, texts.tokenize_queries
 

@@ -166,9 +166,10 @@ def _make_token_counter(model: str) -> Count:
     Raises:
         ConfigError: It cannot be had.
     """
+    from recsys.encoders.pretrained.source import ModelFiles
     from recsys.encoders.pretrained.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(model, None)
+    tokenizer = load_tokenizer(ModelFiles.locate(model))
 
     def count(texts: pl.Series) -> np.ndarray[Any, np.dtype[np.int64]]:
         ids = cast(

@@ -133,11 +133,8 @@ def summarize_provenance(run: RunConfig, made: Assembly) -> dict[str, object]:
     """Data, encoder, versions and code."""
     encoder: dict[str, object] = {}
     parts = made.recommender.parts
-    if parts.encoder is not None:
-        about = provenance.identify_encoder(
-            run.encoder.model, run.encoder.revision, parts.following
-        )
-        encoder = {"encoder": about}
+    if parts.files is not None:
+        encoder = {"encoder": provenance.identify_encoder(parts.files, parts.following)}
     return {
         "data": {
             "fingerprint": made.fingerprint,

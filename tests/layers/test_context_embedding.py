@@ -13,6 +13,7 @@ from recsys.config.compose import compose
 from recsys.data.batches.examples import VAL
 from recsys.data.batches.user_texts import UserTexts
 from recsys.data.context import UNKNOWN, ContextFeatures, make_context_features
+from recsys.encoders.pretrained.source import ModelFiles
 from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
@@ -46,7 +47,7 @@ def assembled(*words):
 
 
 def texts(tokens, folder):
-    tokenizer = load_tokenizer(str(folder), None)
+    tokenizer = load_tokenizer(ModelFiles.locate(str(folder)))
     pieces = [tokenizer.convert_ids_to_tokens(ids.tolist()) for ids in tokens.split()]
     return ["".join(of).replace("Ġ", " ") for of in pieces]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recsys.encoders.pretrained.sentence_transformers import DenseSpec
-from recsys.encoders.pretrained.source import describe_error, find_file
+from recsys.encoders.pretrained.source import ModelFiles, describe_error
 from recsys.errors import ConfigError
 
 ACTIVATIONS = {
@@ -52,15 +52,12 @@ class Dense(nn.Module):
         return out + (x if self.residual is None else self.residual(x))
 
 
-def load_dense(
-    specs: Sequence[DenseSpec], spec: str, revision: str | None, width: int
-) -> list[Dense]:
+def load_dense(specs: Sequence[DenseSpec], files: ModelFiles, width: int) -> list[Dense]:
     """The dense maps of a folder.
 
     Args:
         specs: What the folder says of them.
-        spec: As in `encoder.model`.
-        revision: Commit or tag of a hub id.
+        files: The model's.
         width: Of the pooled vectors.
 
     Raises:
@@ -68,7 +65,7 @@ def load_dense(
     """
     out = []
     for about in specs:
-        who = f"encoder.model: {spec}/{about.folder}"
+        who = f"encoder.model: {files.spec}/{about.folder}"
         if about.activation not in ACTIVATIONS:
             raise ConfigError(
                 f"{who} has the activation {about.activation}, which is not followed (known: "
@@ -79,7 +76,7 @@ def load_dense(
                 f"{who} takes vectors of width {about.inputs}, and those before it have {width}; "
                 "download the model again."
             )
-        path = _find_weights(spec, revision, about.folder)
+        path = _find_weights(files, about.folder)
         try:
             made = Dense(about, _read_tensors(path))
         except RuntimeError as error:
@@ -95,15 +92,15 @@ def load_dense(
     return out
 
 
-def _find_weights(spec: str, revision: str | None, folder: str) -> Path:
+def _find_weights(files: ModelFiles, folder: str) -> Path:
     """The file of a dense map's weights."""
     for name in ("model.safetensors", "pytorch_model.bin"):
-        path = find_file(spec, f"{folder}/{name}", revision)
+        path = files.find_file(f"{folder}/{name}")
         if path is not None:
             return path
     raise ConfigError(
-        f"encoder.model: {spec}/{folder} has no weights (model.safetensors or pytorch_model.bin); "
-        "download the model again."
+        f"encoder.model: {files.spec}/{folder} has no weights (model.safetensors or "
+        "pytorch_model.bin); download the model again."
     )
 
 

@@ -23,7 +23,7 @@ from recsys.encoders.pretrained.sentence_transformers import (
     read_embedding_spec,
     resolve_embedding_spec,
 )
-from recsys.encoders.pretrained.source import WEIGHTS
+from recsys.encoders.pretrained.source import WEIGHTS, ModelFiles
 from recsys.encoders.pretrained.tokenizer import add_lowercasing, check_ids, load_tokenizer
 from recsys.encoders.special_tokens import SpecialTokens
 from recsys.errors import ConfigError, RecsysError
@@ -45,12 +45,14 @@ class PretrainedEncoder:
         encoder: The model.
         tokenizer: What makes its tokens, in lower case where the folder says so.
         following: Pooling, prompts and the rest, from the options and the model's folder.
+        files: What all of it was read from.
         line: What is followed, where there is something to say.
     """
 
     encoder: Encoder
     tokenizer: Any
     following: EmbeddingSpec
+    files: ModelFiles
     line: str
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
@@ -99,13 +101,13 @@ def load_pretrained(
         ConfigError: The package, folder or weights are missing, damaged, of another checksum or of
             a kind that cannot be used.
     """
-    expected = sha256 or KNOWN.get(spec)
+    expected, files = sha256 or KNOWN.get(spec), ModelFiles.locate(spec, revision)
     if expected is not None:
-        _check_checksum(spec, revision, expected)
-    tokenizer = load_tokenizer(spec, revision)
-    model = _load_model(spec, revision)
+        _check_checksum(files, expected)
+    tokenizer = load_tokenizer(files)
+    model = _load_model(files)
     check_ids(spec, tokenizer, model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
-    own = read_embedding_spec(spec, revision, strict=pooling == "auto")
+    own = read_embedding_spec(files, strict=pooling == "auto")
     following = resolve_embedding_spec(own, pooling, max_length, query_prompt, item_prompt)
     limit = count_positions(model)
     if max_length is None and limit is not None and following.max_length is not None:
@@ -121,18 +123,18 @@ def load_pretrained(
         following.max_length or LONGEST,
         chunk_tokens,
         checkpoint_chunks,
-        dense=load_dense(following.dense, spec, revision, width),
+        dense=load_dense(following.dense, files, width),
         unit=following.unit,
         skips=_count_skipped_tokens(following, specials, tokenizer),
     )
     _check_forward(encoder, spec)
     told = describe_embedding_spec(own, following, pooling)
-    if own is None and pooling == "auto" and source.is_file_unknown(spec, MODULES, revision):
+    if own is None and pooling == "auto" and files.is_file_unknown(MODULES):
         told = (
             f"encoder: {following.describe()}; the hub could not be asked whether {spec} has a "
             f"{MODULES} that says something else"
         )
-    return PretrainedEncoder(encoder, tokenizer, following, told)
+    return PretrainedEncoder(encoder, tokenizer, following, files, told)
 
 
 def _count_skipped_tokens(
@@ -155,23 +157,23 @@ def _count_skipped_tokens(
     return count_skipped(following.item_prompt), count_skipped(following.query_prompt)
 
 
-def _check_checksum(spec: str, revision: str | None, expected: str) -> None:
+def _check_checksum(files: ModelFiles, expected: str) -> None:
     """Compares the checksum of the weights with the expected one."""
-    with source.find_weights(spec, revision).open("rb") as file:
+    with files.find_weights().open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected.lower():
         raise ConfigError(
-            f"encoder.sha256: {WEIGHTS} of {spec} has checksum {found}, expected {expected}; "
+            f"encoder.sha256: {WEIGHTS} of {files.spec} has checksum {found}, expected {expected}; "
             "install the model anew or correct the checksum."
         )
 
 
-def _load_model(spec: str, revision: str | None) -> nn.Module:
+def _load_model(files: ModelFiles) -> nn.Module:
     """The bare model, with all of its weights as they are in the file."""
     from transformers import AutoConfig, AutoModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-    where, folder = source.resolve_source(spec, revision), source.find_folder(spec, revision)
+    spec, revision, folder = files.spec, files.revision, files.folder
     _check_kind(spec, source.read_json(folder / "config.json"))
     options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
     # Told apart below: by itself it raises a bare "see the report above".
@@ -180,13 +182,13 @@ def _load_model(spec: str, revision: str | None) -> nn.Module:
         options["revision"] = revision
     try:
         config = AutoConfig.from_pretrained(
-            where, revision=revision or "main", trust_remote_code=False
+            files.where, revision=revision or "main", trust_remote_code=False
         )
         kind: Any = MODEL_MAPPING[type(config)]
         # An unused pooler would sit among the parameters and never get a gradient.
         if "add_pooling_layer" in inspect.signature(kind).parameters:
             options["add_pooling_layer"] = False
-        model, info = AutoModel.from_pretrained(where, output_loading_info=True, **options)
+        model, info = AutoModel.from_pretrained(files.where, output_loading_info=True, **options)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the parsers behind it raise what they like

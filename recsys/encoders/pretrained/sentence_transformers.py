@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recsys.encoders.pretrained.source import find_file, read_json
+from recsys.encoders.pretrained.source import ModelFiles, read_json
 from recsys.errors import ConfigError
 
 LONGEST = 128
@@ -109,36 +109,33 @@ class EmbeddingSpec:
         return ", ".join(parts)
 
 
-def read_embedding_spec(
-    spec: str, revision: str | None = None, *, strict: bool = True
-) -> EmbeddingSpec | None:
+def read_embedding_spec(files: ModelFiles, *, strict: bool = True) -> EmbeddingSpec | None:
     """What the folder of a model says, or None where it is none of sentence-transformers.
 
     Args:
-        spec: As in `encoder.model`.
-        revision: Commit or tag of a hub id.
+        files: The model's.
         strict: Whether it is to be followed; if not, None also where it cannot be.
 
     Raises:
         ConfigError: A file is damaged, or a module is of a kind that is not followed.
     """
     try:
-        return _read_embedding_spec(spec, revision)
+        return _read_embedding_spec(files)
     except ConfigError:
         if strict:
             raise
         return None
 
 
-def _read_embedding_spec(spec: str, revision: str | None) -> EmbeddingSpec | None:
-    listed = find_file(spec, MODULES, revision, optional=True)
+def _read_embedding_spec(files: ModelFiles) -> EmbeddingSpec | None:
+    listed = files.find_file(MODULES, optional=True)
     if listed is None:
         return None
     pooling: Mapping[str, Any] = {}
     dense: list[DenseSpec] = []
     unit = False
     for place, (kind, folder) in enumerate(_read_modules(listed)):
-        about = _read_module_config(spec, revision, folder, kind)
+        about = _read_module_config(files, folder, kind)
         if kind == "Pooling":
             pooling = about
         elif kind == "Dense" and about.get("module_input_name", _VECTOR) == _VECTOR:
@@ -151,11 +148,11 @@ def _read_embedding_spec(spec: str, revision: str | None) -> EmbeddingSpec | Non
                 f"encoder.model: {listed} has a module {kind} in '{folder}', which is not "
                 "followed; set encoder.pooling=mean (or another) to pool the bare model."
             )
-    lengths = (find_file(spec, name, revision, optional=True) for name in _LENGTHS)
+    lengths = (files.find_file(name, optional=True) for name in _LENGTHS)
     limited = next((path for path in lengths if path is not None), None)
     limits = {} if limited is None else read_json(limited)
-    longest = limits.get("max_seq_length") or _read_tokenizer_length(spec, revision)
-    query, item = _read_prompts(spec, revision)
+    longest = limits.get("max_seq_length") or _read_tokenizer_length(files)
+    query, item = _read_prompts(files)
     return EmbeddingSpec(
         pooling=_parse_pooling(listed, pooling),
         dense=tuple(dense),
@@ -172,9 +169,9 @@ _VECTOR = "sentence_embedding"
 _NO_LIMIT = 1_000_000  # tokenizers write a huge number where there is none
 
 
-def _read_tokenizer_length(spec: str, revision: str | None) -> object:
+def _read_tokenizer_length(files: ModelFiles) -> object:
     """The longest text by the tokenizer's configuration, where it says so."""
-    path = find_file(spec, "tokenizer_config.json", revision, optional=True)
+    path = files.find_file("tokenizer_config.json", optional=True)
     return None if path is None else read_json(path).get("model_max_length")
 
 
@@ -190,16 +187,14 @@ def _read_modules(path: Path) -> list[tuple[str, str]]:
         ) from error
 
 
-def _read_module_config(
-    spec: str, revision: str | None, folder: str, kind: str
-) -> Mapping[str, Any]:
+def _read_module_config(files: ModelFiles, folder: str, kind: str) -> Mapping[str, Any]:
     """The configuration of a module; empty where it has none."""
     if kind not in ("Pooling", "Dense"):
         return {}
-    path = find_file(spec, f"{folder}/config.json", revision)
+    path = files.find_file(f"{folder}/config.json")
     if path is None:
         raise ConfigError(
-            f"encoder.model: {spec} lacks {folder}/config.json, which its {MODULES} names; "
+            f"encoder.model: {files.spec} lacks {folder}/config.json, which its {MODULES} names; "
             "download the model again."
         )
     return read_json(path)
@@ -239,9 +234,9 @@ def _parse_dense(path: Path, folder: str, about: Mapping[str, Any]) -> DenseSpec
         ) from error
 
 
-def _read_prompts(spec: str, revision: str | None) -> tuple[str, str]:
+def _read_prompts(files: ModelFiles) -> tuple[str, str]:
     """Prompts of queries and of items; one that is always used stands in for what is not named."""
-    path = find_file(spec, _PROMPTS, revision, optional=True)
+    path = files.find_file(_PROMPTS, optional=True)
     told = {} if path is None else read_json(path)
     known = told.get("prompts") or {}
     if not isinstance(known, dict):

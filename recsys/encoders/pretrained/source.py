@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,109 @@ _FLOATS = {"F64", "F32", "F16", "BF16"}
 _POINTER = b"version https://git-lfs"
 
 
-def resolve_source(spec: str, revision: str | None) -> str:
-    """What transformers is to load: a folder's path, or a hub id as it is.
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of a pretrained model, located once for all who read them.
 
-    Args:
-        spec: A hub id, a local folder, or `package:NAME/FOLDER` inside an installed package.
+    Attributes:
+        spec: As in `encoder.model`.
         revision: Commit or tag of a hub id.
-
-    Raises:
-        ConfigError: The package or folder is missing, or holds no weights that can be loaded.
+        where: What transformers is to load: a folder's path, or a hub id as it is.
     """
+
+    spec: str
+    revision: str | None
+    where: str
+
+    @staticmethod
+    def locate(spec: str, revision: str | None = None) -> ModelFiles:
+        """Finds a model's folder; of a hub id nothing is asked yet.
+
+        Args:
+            spec: A hub id, a local folder, or `package:NAME/FOLDER` inside an installed package.
+            revision: Commit or tag of a hub id.
+
+        Raises:
+            ConfigError: The package or folder is missing, or holds no weights that can be loaded.
+        """
+        return ModelFiles(spec, revision, _resolve_source(spec, revision))
+
+    @cached_property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine, and no model of a hub."""
+        return Path(self.where).is_dir()
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the files on this machine; of a hub's, what was downloaded so far.
+
+        Found once: a hub's model without a revision may be another one when it is asked again.
+
+        Raises:
+            ConfigError: The model is missing.
+        """
+        config = self.find_file("config.json")
+        if config is None:
+            raise ConfigError(
+                f"encoder.model: {self.spec} is no folder, and no model of the hub with a "
+                "config.json that can be had now; check the name, and that it was downloaded or "
+                "the hub can be reached."
+            )
+        return config.parent
+
+    def find_file(self, name: str, *, optional: bool = False) -> Path | None:
+        """A file of the model, downloaded first where it is a hub's; None where there is none.
+
+        Args:
+            name: The file's path inside the model's folder.
+            optional: Whether a hub that cannot be asked counts as one that does not have it.
+
+        Raises:
+            ConfigError: The model is missing.
+        """
+        if self.is_local:
+            path = Path(self.where) / name
+            return path if path.is_file() else None
+        from transformers.utils.hub import cached_file
+
+        try:
+            found = cached_file(
+                self.where,
+                name,
+                revision=self.revision,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=not optional,
+            )
+        except (OSError, ValueError) as error:
+            raise ConfigError(describe_load_failure(name, self.spec, error)) from error
+        return None if found is None else Path(str(found))
+
+    def is_file_unknown(self, name: str) -> bool:
+        """Whether it is unknown if a hub's model has a file, as the hub could not be asked."""
+        if self.is_local:
+            return False
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(self.where, name, revision=self.revision or "main")
+        return found is None
+
+    def find_weights(self) -> Path:
+        """The one file with the model's weights.
+
+        Raises:
+            ConfigError: There is none: the model is missing, or its weights are in several files.
+        """
+        path = self.find_file(WEIGHTS)
+        if path is None:
+            raise ConfigError(
+                f"encoder.sha256: {self.spec} has no single {WEIGHTS} to check; remove the "
+                "checksum."
+            )
+        return path
+
+
+def _resolve_source(spec: str, revision: str | None) -> str:
+    """What transformers is to load: a folder's path, or a hub id as it is."""
     if spec.startswith("package:"):
         folder = _find_package_folder(spec)
     else:
@@ -90,78 +185,6 @@ def _find_package_folder(spec: str) -> Path:
             f"{name.replace('_', '-')}."
         ) from error
     return Path(str(resources.files(name).joinpath(inner)))
-
-
-def find_file(
-    spec: str, name: str, revision: str | None = None, *, optional: bool = False
-) -> Path | None:
-    """A file of a model, downloaded first where it is a hub's; None where the model has none.
-
-    Args:
-        spec: As for `resolve_source`.
-        name: The file's path inside the model's folder.
-        revision: Commit or tag of a hub id.
-        optional: Whether a hub that cannot be asked counts as one that does not have it.
-
-    Raises:
-        ConfigError: The model is missing.
-    """
-    where = resolve_source(spec, revision)
-    if Path(where).is_dir():
-        path = Path(where) / name
-        return path if path.is_file() else None
-    from transformers.utils.hub import cached_file
-
-    try:
-        found = cached_file(
-            where,
-            name,
-            revision=revision,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=not optional,
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(describe_load_failure(name, spec, error)) from error
-    return None if found is None else Path(str(found))
-
-
-def is_file_unknown(spec: str, name: str, revision: str | None = None) -> bool:
-    """Whether it is unknown if a hub's model has a file, as the hub could not be asked."""
-    where = resolve_source(spec, revision)
-    if Path(where).is_dir():
-        return False
-    from huggingface_hub import try_to_load_from_cache
-
-    return try_to_load_from_cache(where, name, revision=revision or "main") is None
-
-
-def find_folder(spec: str, revision: str | None = None) -> Path:
-    """The folder of a model's files on this machine; of a hub's, what was downloaded so far.
-
-    Raises:
-        ConfigError: The model is missing.
-    """
-    config = find_file(spec, "config.json", revision)
-    if config is None:
-        raise ConfigError(
-            f"encoder.model: {spec} is no folder, and no model of the hub with a config.json that "
-            "can be had now; check the name, and that it was downloaded or the hub can be reached."
-        )
-    return config.parent
-
-
-def find_weights(spec: str, revision: str | None = None) -> Path:
-    """The one file with a model's weights; see `resolve_source`.
-
-    Raises:
-        ConfigError: There is none: the model is missing, or its weights are in several files.
-    """
-    path = find_file(spec, WEIGHTS, revision)
-    if path is None:
-        raise ConfigError(
-            f"encoder.sha256: {spec} has no single {WEIGHTS} to check; remove the checksum."
-        )
-    return path
 
 
 def read_json(path: Path) -> dict[str, Any]:

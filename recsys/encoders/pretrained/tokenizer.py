@@ -8,6 +8,7 @@ from typing import Any
 
 from recsys.data.batches.catalog import Catalog
 from recsys.encoders.pretrained import source
+from recsys.encoders.pretrained.source import ModelFiles
 from recsys.errors import ConfigError, DataError
 
 REFUSED, WARNED = 0.95, 0.2
@@ -17,37 +18,36 @@ _PIECES = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "tokenizer.mo
 _FILES = ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def load_tokenizer(spec: str, revision: str | None = None) -> Any:  # noqa: ANN401 - no typed base
+def load_tokenizer(files: ModelFiles) -> Any:  # noqa: ANN401 - no typed base
     """Loads the tokenizer of a model; code in its folder is not run.
 
     Args:
-        spec: As in `encoder.model`.
-        revision: Commit or tag of a hub id.
+        files: The model's.
 
     Raises:
-        ConfigError: The package, folder or tokenizer is missing, damaged or empty.
+        ConfigError: The tokenizer is missing, damaged or empty.
     """
     from transformers import AutoTokenizer
 
-    where = source.resolve_source(spec, revision)
     try:
         found = AutoTokenizer.from_pretrained(
-            where, revision=revision or "main", trust_remote_code=False
+            files.where, revision=files.revision or "main", trust_remote_code=False
         )
     except MemoryError:
         raise
     except Exception as error:  # the parsers behind it raise what they like
-        raise ConfigError(_describe_failure(spec, revision, error)) from error
+        raise ConfigError(_describe_failure(files, error)) from error
     vocabulary = found.get_vocab()
     if set(vocabulary) <= set(found.all_special_tokens) | set(found.get_added_vocab()):
         raise ConfigError(
-            f"encoder.model: {spec} has no tokenizer files (tokenizer.json, or a vocabulary), so "
-            "that every word would be unknown; save its tokenizer there with save_pretrained."
+            f"encoder.model: {files.spec} has no tokenizer files (tokenizer.json, or a "
+            "vocabulary), so that every word would be unknown; save its tokenizer there with "
+            "save_pretrained."
         )
     if not found.is_fast:
         raise ConfigError(
-            f"encoder.model: the tokenizer of {spec} ({type(found).__name__}) has no tokenizer.json"
-            " and none can be made of it; choose a model with a fast tokenizer."
+            f"encoder.model: the tokenizer of {files.spec} ({type(found).__name__}) has no "
+            "tokenizer.json and none can be made of it; choose a model with a fast tokenizer."
         )
     return found
 
@@ -61,9 +61,9 @@ def add_lowercasing(tokenizer: Any) -> None:  # noqa: ANN401 - no typed base
     backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
 
 
-def _describe_failure(spec: str, revision: str | None, error: Exception) -> str:
+def _describe_failure(files: ModelFiles, error: Exception) -> str:
     """Why a tokenizer could not be loaded, from what lies in its folder."""
-    folder = source.find_folder(spec, revision)
+    spec, folder = files.spec, files.folder
     told: dict[str, Any] = {}
     for name in _FILES:
         if (folder / name).is_file():

@@ -1,8 +1,10 @@
 """Folders that cannot be used as they are: one sentence each, with the file and the remedy."""
 
+import hashlib
 import json
 import shutil
 import struct
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
@@ -12,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer, BertModel, T5Config, T5EncoderModel
 
 from recsys.encoders.pretrained.load import load_encoder, load_pretrained
-from recsys.encoders.pretrained.source import find_weights
+from recsys.encoders.pretrained.source import ModelFiles
 from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
+from recsys.runs.provenance import identify_encoder
 
 WEIGHT = "encoder.layer.1.output.dense.weight"
 
@@ -171,7 +174,7 @@ def test_code_beside_a_family_that_is_known_is_not_run(folder):
 
 
 def test_a_tokenizer_of_bytes_has_no_unknown_token_and_is_no_empty_one(tiny_bytes):
-    assert len(load_tokenizer(str(tiny_bytes)).get_vocab()) > 250
+    assert len(load_tokenizer(ModelFiles.locate(str(tiny_bytes))).get_vocab()) > 250
 
 
 def test_weights_in_half_precision_and_in_parts_load_as_they_are(folder):
@@ -214,19 +217,63 @@ def test_a_folder_without_a_tokenizer_ends_with_code_2(shop_words, folder, capsy
     assert "has no tokenizer files" in capsys.readouterr().err
 
 
-def test_a_model_of_the_hub_is_read_from_what_was_downloaded(tiny_bert, tmp_path, monkeypatch):
+@pytest.fixture
+def snapshot(tiny_bert: Path, tmp_path: Path, monkeypatch) -> Path:
+    """The folder of what was downloaded of a model of the hub, which cannot be asked now."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     home = tmp_path / "models--made-up--tiny"
     folder = Path(shutil.copytree(tiny_bert, home / "snapshots" / "abc"))
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text("abc")
+    return folder
+
+
+def test_a_model_of_the_hub_is_read_from_what_was_downloaded(snapshot):
     loaded = load_pretrained("made-up/tiny", pooling="auto", max_length=None)
     assert "could not be asked whether made-up/tiny has a modules.json" in loaded.line
-    assert find_weights("made-up/tiny") == folder / "model.safetensors"
+    assert loaded.files.find_weights() == snapshot / "model.safetensors"
     assert load_pretrained("made-up/tiny", pooling="mean", max_length=16).line == ""
-    cut(folder)
+    cut(snapshot)
     with pytest.raises(ConfigError, match=r"abc/model\.safetensors is cut off"):
         load_encoder("made-up/tiny", pooling="mean", max_length=16)
     with pytest.raises(ConfigError, match="no model of the hub with a config"):
         load_encoder("made-up/other", pooling="mean", max_length=16)
+
+
+def test_the_checksum_is_of_what_was_loaded_though_the_hub_has_moved_on(snapshot):
+    loaded = load_pretrained("made-up/tiny", pooling="mean", max_length=16)
+    later = Path(shutil.copytree(snapshot, snapshot.with_name("def")))
+    change(later, WEIGHT, lambda weight: weight + 1)
+    (snapshot.parents[1] / "refs" / "main").write_text("def")
+    assert ModelFiles.locate("made-up/tiny").folder == later
+    about = identify_encoder(loaded.files, loaded.following)
+    assert about["model"] == "made-up/tiny"
+    assert (
+        about["sha256"] == hashlib.sha256((snapshot / "model.safetensors").read_bytes()).hexdigest()
+    )
+
+
+@pytest.mark.parametrize("more", [[], ["data.negatives=hard", "objective=bpr"]], ids=["", "hard"])
+def test_a_run_resolves_and_loads_the_pretrained_model_once(
+    more, shop_words, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    calls = Counter()
+
+    def count(owner, name):
+        original = getattr(owner, name)
+
+        def counted(*args, **options):
+            calls[owner.__name__] += 1
+            return original(*args, **options)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    for owner in (AutoTokenizer, AutoModel):
+        count(owner, "from_pretrained")
+    count(ModelFiles, "locate")
+    assert main([*shop_words, "tuning=lora", "trainer.epochs=1", *more]) == 0
+    assert calls == {"AutoTokenizer": 1, "AutoModel": 1, "ModelFiles": 1}
+    (run,) = (tmp_path / "runs").glob("*/result.json")
+    assert json.loads(run.read_text())["encoder"]["sha256"]
