@@ -13,6 +13,7 @@ ROOMS = [
     "printable",
     "lazy",
     "errors",
+    "words",
     "runtime",
     "types",
     "config",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from recsys.config.compose import nearest
 from recsys.errors import ConfigError, RecsysError
+from recsys.words import split_words
 
 KEYS = {
     "push": "folder of a comparison (made with wandb=spec) or of a sweep, with its wandb.json",
@@ -30,14 +31,19 @@ def main(argv: Sequence[str]) -> int:
             print("usage: python -m recsys.boards push=FOLDER [wandb_entity=NAME]", "", sep="\n")
             print(*(f"  {key + '=':<15}{text}" for key, text in KEYS.items()), sep="\n")
             return 0
-        asked = dict(_parse_word(word) for word in argv)
-        if "push" not in asked:
+        values = split_words(argv, "push=FOLDER")
+        for key, value in values.items():
+            if key not in KEYS:
+                raise ConfigError(f"{key} is not a known key.{nearest(key, KEYS)}")
+            if not value:
+                raise ConfigError(f"{key} is empty; give it a value, or leave it out.")
+        if "push" not in values:
             raise ConfigError("name the folder of the specification: push=FOLDER.")
         from recsys.boards import push, specification
 
         print(
             *push.push_board(
-                specification.read_board(Path(asked["push"]), asked.get("wandb_entity", ""))
+                specification.read_board(Path(values["push"]), values.get("wandb_entity", ""))
             ),
             sep="\n",
         )
@@ -45,14 +51,6 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.code
     return 0
-
-
-def _parse_word(word: str) -> tuple[str, str]:
-    """Key and value of a word."""
-    key, _, value = word.partition("=")
-    if key not in KEYS or not value:
-        raise ConfigError(f"{word} is not one of the words KEY=VALUE.{nearest(key, list(KEYS))}")
-    return key, value
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 from recsys.compare.command import FILES, KEYS, run_comparison
 from recsys.config.compose import nearest
 from recsys.errors import ConfigError, RecsysError
+from recsys.words import partition_word
 
 FLAGS = ("--help", "--config-diff")
 
@@ -61,7 +62,7 @@ def diff_configs(words: Sequence[str]) -> list[str]:
     from recsys.compare.config_diff import find_differences, format_rows
 
     for word in words:
-        if word.partition("=")[0] in KEYS and "=" in word and not Path(word).exists():
+        if (partition_word(word) or ("",))[0] in KEYS and not Path(word).exists():
             raise ConfigError(
                 f"--config-diff takes the folders of two runs and no keys; leave out {word}."
             )

@@ -17,6 +17,7 @@ from recsys.config.compose import nearest
 from recsys.config.yaml_file import write_words
 from recsys.errors import ConfigError
 from recsys.runs.result_file import replace_nan
+from recsys.words import partition_word
 
 if TYPE_CHECKING:
     from recsys.boards.specification import BoardSpec
@@ -67,11 +68,12 @@ def parse_words(words: Sequence[str]) -> CompareArguments:
     """
     runs, keys = [], {}
     for word in words:
-        key, equals, value = word.partition("=")
+        parts = partition_word(word)
         # A run's folder may have an equals sign in its name.
-        if not equals or "/" in key or Path(word).exists():
+        if parts is None or "/" in parts[0] or Path(word).exists():
             runs.append(word)
             continue
+        key, value = parts
         if key not in KEYS:
             raise ConfigError(f"{key} is not a known key.{nearest(key, KEYS)}")
         if key in keys:

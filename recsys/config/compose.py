@@ -47,6 +47,7 @@ from recsys.config.yaml_file import (
     unwrap,
 )
 from recsys.errors import ConfigError, nearest
+from recsys.words import split_word
 
 __all__ = [
     "AXES",
@@ -184,9 +185,7 @@ def _parse_words(argv: Sequence[str]) -> Node:
     """As `parse`, with what was typed beside each number and truth value."""
     out: Node = {}
     for word in argv:
-        key, equals, text = word.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"'{word}' is not of the form key=value, as in optimizer.lr=3e-4.")
+        key, text = split_word(word)
         try:
             value = parse_typed_word(text)
         except ConfigError as error:

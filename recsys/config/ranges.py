@@ -12,7 +12,7 @@ from typing import Any, cast
 from recsys.config.schema import RunConfig
 from recsys.config.yaml_file import TypedValue, unwrap
 from recsys.errors import ConfigError
-from recsys.runtime.counts import LARGEST
+from recsys.words import LARGEST
 
 
 def check_lists(run: RunConfig) -> None:

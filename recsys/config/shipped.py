@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 import recsys
 from recsys.errors import ConfigError, nearest
+from recsys.words import partition_word
 
 Kind = Literal["experiment", "sweep"]
 
@@ -30,9 +31,9 @@ def make_absolute(word: str) -> str:
     Args:
         word: `key=value`; one that names no file comes back as it is.
     """
-    key, _, name = word.partition("=")
-    found = key in get_args(Kind) and is_path(name)
-    return f"{key}={Path(name).absolute()}" if found else word
+    key, name = partition_word(word) or ("", "")
+    names_file = key in get_args(Kind) and is_path(name)
+    return f"{key}={Path(name).absolute()}" if names_file else word
 
 
 def find_shipped(kind: Kind) -> Path:

@@ -33,6 +33,7 @@ from recsys.data.reviews import add_reviews
 from recsys.data.splits.methods import Method, collect_events
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError, RecsysError, raise_file_error
+from recsys.words import find_value, split_word
 
 _AXIS = "data.source"
 _LEGEND = "least / 25 % / half / 75 % / 90 % / most"
@@ -87,9 +88,7 @@ def _parse_words(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """
     given: dict[str, str] = {}
     for word in argv:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"'{word}' is not of the form key=value, as in source=movielens.")
+        key, value = split_word(word, "source=movielens")
         given["source" if key == "data.source" else key] = value
     name = given.pop("source", None)
     if not name:
@@ -124,7 +123,7 @@ def _run(argv: Sequence[str]) -> None:
         export.check_free(out)
     count = _make_token_counter(rest["encoder"]) if "encoder" in rest else estimate_tokens
     tables = prepare.load_tables(data)
-    print(f"{words[0].partition('=')[2]}, quantiles as {_LEGEND}")
+    print(f"{find_value(words, _AXIS)}, quantiles as {_LEGEND}")
     found = describe_tables(tables, collect_events(tables), count, data.max_tokens)
     _show(Description(found.rows, [*found.warnings, *warn_of_ratings(tables, data.positive_from)]))
     method = _show_split(data, tables)

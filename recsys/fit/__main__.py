@@ -20,6 +20,7 @@ from recsys.fit.seeds import run_seeds
 from recsys.runtime.rank_errors import write_rank_error
 from recsys.runtime.ranks import get_rank
 from recsys.runtime.signals import Interrupted
+from recsys.words import drop_words
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         several = find_seeds(words, planning="--print-config" not in flags)
         if several is not None:
             return run_seeds(several)
-        run, folder = find_run([word for word in words if not word.startswith("seeds=")])
+        run, folder = find_run(drop_words(words, ["seeds"]))
         if "--print-config" in flags:
             print(format_config(run), end="")
             return 0

@@ -19,6 +19,7 @@ from recsys.runtime.files import remove_temporary_files
 from recsys.runtime.progress import print_status
 from recsys.runtime.ranks import get_rank
 from recsys.runtime.signals import Interrupted, SignalHandler
+from recsys.words import drop_words, find_value, split_words
 
 
 @raise_file_error()
@@ -36,20 +37,20 @@ def find_seeds(words: Sequence[str], planning: bool) -> SeedPlan | None:
         find_inherited_run() is not None
     ):  # a rank is told its run, and `last` would be another one for it
         return None
-    asked = dict(word.partition("=")[::2] for word in words)
-    if "resume" in asked:
-        if "seeds" in asked:
+    values = split_words(words)
+    if "resume" in values:
+        if "seeds" in values:
             raise ConfigError("seeds and resume exclude each other: the folder knows its seeds.")
-        folder = Path(asked["resume"])
-        if asked["resume"] == "last":
-            folder = find_last_unfinished(asked.get("output", "runs"))
+        folder = Path(values["resume"])
+        if values["resume"] == "last":
+            folder = find_last_unfinished(values.get("output", "runs"))
         if not (folder / PLAN).is_file():
             return None
-        more = sorted(set(asked) - {"resume", "output"})
+        more = sorted(set(values) - {"resume", "output"})
         if more:
             raise ConfigError(f"{more[0]} cannot change when seeds go on; start a new command.")
         return SeedPlan.read(folder)
-    return make_plan(words) if planning and "seeds" in asked else None
+    return make_plan(words) if planning and "seeds" in values else None
 
 
 @raise_file_error()
@@ -62,10 +63,10 @@ def find_run(words: Sequence[str]) -> tuple[RunConfig, Path | None]:
     handed = find_inherited_run()
     if handed is not None:
         return handed
-    names = [word.partition("=")[2] for word in words if word.startswith("resume=")]
-    if not names:
+    name = find_value(words, "resume")
+    if name is None:
         return compose(words), None
-    return reopen(names[-1], [word for word in words if not word.startswith("resume=")])
+    return reopen(name, drop_words(words, ["resume"]))
 
 
 @raise_file_error()

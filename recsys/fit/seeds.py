@@ -23,7 +23,7 @@ from recsys.errors import ConfigError
 from recsys.fit.parent import tie_child
 from recsys.runs.folder import find_last_run, is_busy, lock_folder, make_folder
 from recsys.runs.result_file import RESULT, read_result
-from recsys.runtime.counts import parse_count
+from recsys.words import drop_words, find_value, parse_count, split_words
 
 PLAN = "seeds.json"
 
@@ -108,14 +108,12 @@ def make_plan(words: Sequence[str]) -> SeedPlan:
         ConfigError: A word is wrong, or the number of seeds is none.
         DataError: The folder cannot be made.
     """
-    asked = dict(word.partition("=")[::2] for word in words)
-    count = asked["seeds"]
+    count = split_words(words)["seeds"]
     number = parse_count(count, least=1, most=MOST)
     if number is None:
         raise ConfigError(f"seeds is '{count}'; set it to a whole number from 1 to {MOST}.")
-    own = ("seeds", "seed", "output")
-    kept = [make_absolute(word) for word in words if word.partition("=")[0] not in own]
-    run = compose([word for word in words if not word.startswith("seeds=")])
+    kept = [make_absolute(word) for word in drop_words(words, ("seeds", "seed", "output"))]
+    run = compose(drop_words(words, ["seeds"]))
     # All of them are checked now: the last one would be refused after the first has trained.
     compose([*kept, f"seed={run.seed + number - 1}"])
     name = run.experiment or get_choice_name(run.architecture)
@@ -161,7 +159,7 @@ def run_seeds(plan: SeedPlan) -> int:
             if run is not None and is_busy(run):
                 raise ConfigError(f"{run}: the run is still running; wait for its end.")
             words = [*plan.words, f"seed={seed}", f"output={plan.folder}"]
-            if not any(word.startswith("tracking.group=") for word in words):
+            if find_value(words, "tracking.group") is None:
                 words.append(f"tracking.group={plan.folder.name}")
             code = child.run(words if run is None else [f"resume={run}"])
             if code:

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from recsys import printable
 from recsys.config.compose import nearest
 from recsys.errors import ConfigError, RecsysError
-from recsys.runtime.counts import parse_count
 from recsys.trained.run import load
+from recsys.words import parse_count, split_word
 
 ASKS = ("user", "history", "text")
 _EMPTY = {
@@ -62,13 +62,13 @@ def _parse_words(argv: Sequence[str]) -> dict[str, str]:
     """The words as given: an id such as 007 must stay text."""
     out = {}
     for word in argv:
-        key, equals, value = word.partition("=")
+        key, value = split_word(word, "user=7")
         if key == "context":
             raise ConfigError(
                 f"'{word}' names no column; give each a word of its own, as in "
                 f"{CONTEXT}device=phone."
             )
-        if not equals or not (key in KEYS or key.startswith(CONTEXT)):
+        if key not in KEYS and not key.startswith(CONTEXT):
             raise ConfigError(f"'{word}' is not understood.{nearest(key, KEYS)}")
         out[key] = value
     if "run" not in out or sum(ask in out for ask in ASKS) != 1:

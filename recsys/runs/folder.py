@@ -18,6 +18,7 @@ from recsys.config.compose import RunConfig, nearest, read_config
 from recsys.errors import ConfigError, DataError
 from recsys.runs.state import RunState
 from recsys.runtime.files import write_atomic
+from recsys.words import drop_words, split_words
 
 NEUTRAL = (
     "checkpoint.every_minutes",
@@ -149,7 +150,7 @@ def reopen(name: str, words: Sequence[str]) -> tuple[RunConfig, Path]:
         ConfigError: The folder holds no unfinished run or one that still runs, or a word would
             change its outcome.
     """
-    changes = dict(word.partition("=")[::2] for word in words)
+    changes = split_words(words)
     output = changes.pop("output", "runs")
     for key in changes:
         if key not in NEUTRAL:
@@ -158,9 +159,7 @@ def reopen(name: str, words: Sequence[str]) -> tuple[RunConfig, Path]:
                 f"{nearest(key, NEUTRAL)}"
             )
     folder = find_last_run(output, complete=False) if name == "last" else Path(name)
-    run = read_config(
-        folder / "config.yaml", [word for word in words if not word.startswith("output=")]
-    )
+    run = read_config(folder / CONFIG, drop_words(words, ["output"]))
     if (folder / "result.json").is_file():
         raise ConfigError(f"{folder}: the run is finished; start a new one to train again.")
     _check_unchanged(folder)

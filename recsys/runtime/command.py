@@ -18,6 +18,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from recsys.errors import FULL, OUTSIDE, RecsysError, describe_file_error
+from recsys.words import get_key
 
 REPORT = "error.txt"
 """File of a run's folder: the traceback of what nobody foresaw."""
@@ -205,7 +206,7 @@ def _find_version(library: str) -> str:
 
 
 def _mask_secret(word: str) -> str:
-    key = word.partition("=")[0]
+    key = get_key(word)
     return f"{key}=***" if key in _SECRET_WORDS else word
 
 

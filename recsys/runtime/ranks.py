@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from recsys.errors import ConfigError
-from recsys.runtime.counts import parse_count
+from recsys.words import parse_count
 
 FOLDER = "RECSYS_RUN_FOLDER"
 """Environment variable by which the launching process tells the other ranks their run."""

@@ -16,6 +16,7 @@ from recsys.runtime.files import write_atomic
 from recsys.sweep import parsing, record
 from recsys.sweep.definition import SweepDefinition
 from recsys.sweep.record import SweepRecord
+from recsys.words import drop_words, find_value, get_key, split_words
 
 COMMAND = "command.json"
 """The words of the command, in the sweep's folder, by which `resume=` goes on."""
@@ -110,32 +111,30 @@ def expand_resume(words: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: The folder is no sweep's, or a word would change its trials.
     """
-    asked = [word for word in words if word.startswith("resume=")]
-    if not asked:
+    name = find_value(words, "resume")
+    if name is None:
         return list(words)
-    more = [word for word in words if word not in asked]
-    name = asked[-1].partition("=")[2]
+    more = drop_words(words, ["resume"])
     if name == "last":
-        outputs = [word.partition("=")[2] for word in more if word.startswith("output=")]
-        folder = find_newest(outputs[-1] if outputs else "runs")
-        more = [word for word in more if not word.startswith("output=")]
+        output = find_value(more, "output")
+        folder = find_newest("runs" if output is None else output)
+        more = drop_words(more, ["output"])
     else:
         folder = Path(name)
     path = folder / COMMAND
     if not path.is_file():
         raise ConfigError(f"{folder} is no sweep's folder: {COMMAND} is missing.")
-    given = {word.partition("=")[0] for word in more}
+    given = {get_key(word) for word in more}
     try:
         before = [str(word) for word in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError, RecursionError):
         raise ConfigError(f"{path} is damaged; use the sweep's own command.") from None
-    found = [word for word in before if word.partition("=")[0] not in given] + more
-    if "output" not in given:  # it was told from another folder, or has moved
-        found = [word for word in found if not word.startswith("output=")]
-        found.append(f"output={folder.parent}")
-    if parsing.read_definition(found).folder.resolve() != folder.resolve():
+    whole = [*drop_words(before, given), *more]
+    if "output" not in given:  # the words are those of another folder, or this one has moved
+        whole = [*drop_words(whole, ["output"]), f"output={folder.parent}"]
+    if parsing.read_definition(whole).folder.resolve() != folder.resolve():
         raise ConfigError(_explain_change(folder, before, sorted(given)))
-    return found
+    return whole
 
 
 def _explain_change(folder: Path, before: Sequence[str], given: Sequence[str]) -> str:
@@ -146,8 +145,7 @@ def _explain_change(folder: Path, before: Sequence[str], given: Sequence[str]) -
         before: The words that it was begun with.
         given: Keys of the words that were added now.
     """
-    asked = dict(word.partition("=")[::2] for word in before)
-    path, kept = parsing.find_sweep_file(asked["sweep"]), folder / "sweep.yaml"
+    path, kept = parsing.find_sweep_file(split_words(before)["sweep"]), folder / "sweep.yaml"
     if kept.is_file() and path.read_bytes() != kept.read_bytes():
         return (
             f"{path} was edited since {folder} began, whose trials cannot stand beside those of "
@@ -173,7 +171,7 @@ def run_to_end(words: Sequence[str]) -> int:
     _make_folder(folder, words, definition)
     print(f"sweep: {folder}", flush=True)
     searched = {d.get_key(plan.method) for plan in found.values() for d in plan.space}
-    for key in sorted(searched & {word.partition("=")[0] for word in words}):
+    for key in sorted(searched & {get_key(word) for word in words}):
         print(f"{key} is searched; the command's value of it is not used.", flush=True)
     for sentence in describe_left_out(found):
         print(sentence, flush=True)
@@ -214,8 +212,7 @@ def _make_folder(folder: Path, words: Sequence[str], definition: SweepDefinition
         raise ConfigError(f"{folder}: the folder cannot be made ({error.strerror}).") from None
     if definition.storage is not None:
         write_atomic(folder / DATABASE, "storage is given by a word; its URL may be secret.\n")
-    kept = [make_absolute(word) for word in words if not word.startswith("storage=")]
+    kept = [make_absolute(word) for word in drop_words(words, ["storage"])]
     write_atomic(folder / COMMAND, json.dumps(kept, indent=1) + "\n")
-    asked = dict(word.partition("=")[::2] for word in words)
-    path = parsing.find_sweep_file(asked["sweep"])
+    path = parsing.find_sweep_file(split_words(words)["sweep"])
     write_atomic(folder / "sweep.yaml", path.read_text(encoding="utf-8"))

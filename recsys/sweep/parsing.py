@@ -31,6 +31,7 @@ from recsys.sweep.definition import (
     SweepOptions,
 )
 from recsys.sweep.record import SweepObjective, Value
+from recsys.words import drop_words, get_key, split_word
 
 MOST = 1_000_000
 """Largest number of trials, epochs, seeds or workers: more is a slip of the hand."""
@@ -85,12 +86,8 @@ def read_definition(words: Sequence[str]) -> SweepDefinition:
     methods = _parse_methods(content.get("methods", {}), path)
     if asked.methods is not None:
         methods = _select_methods(methods, asked.methods.split(","), path)
-    given = {word.partition("=")[0] for word in rest}
-    own = [
-        w
-        for w in _parse_words(content.get("with", {}), path, "with")
-        if w.split("=")[0] not in given
-    ]
+    given = {get_key(word) for word in rest}
+    own = drop_words(_parse_words(content.get("with", {}), path, "with"), given)
     if "experiment" not in given:
         own.insert(0, f"experiment={experiment}")
     budget = _parse_budget(content.get("budget", {}), path)
@@ -131,9 +128,7 @@ def _split_options(words: Sequence[str]) -> tuple[SweepOptions, list[str]]:
     own = {f.name: f for f in fields(SweepOptions)}
     asked, rest = SweepOptions(), []
     for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"'{word}' is not of the form key=value, as in optimizer.lr=3e-4.")
+        key, value = split_word(word)
         if key not in own:
             if "." not in key and key not in {f.name for f in fields(RunConfig)}:
                 known = [*own, *(f.name for f in fields(RunConfig))]
@@ -150,7 +145,7 @@ def _split_run_words(words: Sequence[str]) -> tuple[int, str, list[str], list[st
     tracking: list[str] = []
     rest: list[str] = []
     for word in words:
-        key, _, value = word.partition("=")
+        key, value = split_word(word)
         if key == "seed":
             seed = _parse_integer(value, "seed")
             if seed > SEEDS:

@@ -354,10 +354,17 @@ def test_a_wrong_word_of_compare_is_told(runs, words, told, capsys):
     assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["pusch=x", "push", "push="])
-def test_a_wrong_word_of_boards_is_told(word, capsys):
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("pusch=x", "pusch is not a known key. Did you mean 'push'?"),
+        ("push", "'push' is not of the form key=value, as in push=FOLDER."),
+        ("push=", "push is empty"),
+    ],
+)
+def test_a_wrong_word_of_boards_is_told(word, sentence, capsys):
     assert push([word]) == 2
-    assert "is not one of the words" in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
 
 
 def test_runs_of_several_projects_are_refused(runs):

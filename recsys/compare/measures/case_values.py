@@ -11,7 +11,7 @@ from recsys.compare.finished_runs import FinishedRun
 from recsys.compare.methods import Method
 from recsys.config.compose import nearest
 from recsys.errors import ConfigError, DataError
-from recsys.runtime.counts import parse_count
+from recsys.words import parse_count
 
 Array = NDArray[np.float64]
 
