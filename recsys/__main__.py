@@ -70,9 +70,11 @@ def main() -> NoReturn:
     if name == "--version":
         print(f"recsys {recsys.__version__}")
         sys.exit(0)
-    known = list(find_commands())
-    if name not in known:
-        print(f"error: '{name}' is no command of recsys.{nearest(name, known)}", file=sys.stderr)
+    commands = list(find_commands())
+    if name not in commands:
+        known = ["--help", "--version"] if name.startswith("-") else commands
+        what = "flag" if name.startswith("-") else "command"
+        print(f"error: '{name}' is no {what} of recsys.{nearest(name, known)}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"recsys {name}", *words]
     # As the main module, by which several processes of one run start the same command again.

@@ -6,76 +6,18 @@ without an edit there.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from recsys.config import compose
 from recsys.config.compose import AXES
+from recsys.config.options import Option, walk_options
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True)
-class Option:
-    """One key of the configuration.
-
-    Attributes:
-        key: As it is typed.
-        default: As YAML would have it.
-        kind: Its values.
-        text: What it does.
-    """
-
-    key: str
-    default: str
-    kind: str
-    text: str
-
-
-def walk(schema: type, prefix: str) -> Iterator[tuple[str, type, list[Option]]]:
-    """Each group of a schema with its own options, the outer ones first.
-
-    Args:
-        schema: A dataclass.
-        prefix: Before its keys, as in `tuning.`.
-
-    Yields:
-        Prefix, dataclass and options of a group.
-    """
-    hints = typing.get_type_hints(schema)
-    groups, own = [], []
-    for field in dataclasses.fields(schema):
-        kind = hints[field.name]
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            groups.append((f"{prefix}{field.name}.", kind))
-        else:
-            own.append(_option(field, kind, prefix))
-    yield prefix, schema, own
-    for inner, kind in groups:
-        yield from walk(kind, inner)
-
-
-def _option(field: dataclasses.Field[Any], kind: object, prefix: str) -> Option:
-    default = field.default
-    if default is dataclasses.MISSING:
-        default = field.default_factory() if callable(field.default_factory) else ""
-    if isinstance(default, Mapping) and "name" in default:
-        default = default["name"]
-    values = f"{_kind(kind)}{_range(field.metadata)}"
-    return Option(f"{prefix}{field.name}", _shown(default), values, field.metadata.get("help", ""))
-
-
-def _shown(value: object) -> str:
-    """A default as it would be typed."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return '""' if value == "" else str(value)
 
 
 def _kind(kind: object) -> str:
@@ -95,20 +37,12 @@ def _kind(kind: object) -> str:
     return " or ".join(_kind(argument) for argument in arguments)
 
 
-def _range(metadata: Mapping[str, Any]) -> str:
-    least, most = metadata.get("least"), metadata.get("most")
-    if least is None and most is None:
-        return ""
-    if most is None:
-        return f", at least {least:g}"
-    return f", {least:g} to {most:,}" if least is not None else f", at most {most:,}"
-
-
 def table(options: list[Option]) -> str:
     """Options as a Markdown table."""
     lines = ["| key | default | values | what |", "|---|---|---|---|"]
     for option in options:
-        cells = (f"`{option.key}`", f"`{option.default}`", option.kind, option.text)
+        values = ", ".join(filter(None, (_kind(option.kind), option.bounds)))
+        cells = (f"`{option.key}`", f"`{option.default}`", values, option.text)
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines)
 
@@ -116,7 +50,7 @@ def table(options: list[Option]) -> str:
 def configuration() -> str:
     """Every key that all runs have, group by group."""
     parts = []
-    for prefix, schema, options in walk(compose.RunConfig, ""):
+    for prefix, schema, options in walk_options(compose.RunConfig, ""):
         title = prefix.rstrip(".") or "The run"
         parts += [f"## {title}", inspect.getdoc(schema) or "", table(options)]
     return "\n\n".join(parts)
@@ -129,7 +63,7 @@ def choices(axis: str) -> str:
     for name in compose.list_choices(axis):
         module = importlib.import_module(f"{AXES[axis]}.{name}")
         parts += [f"### `{name}` {{: #{name} }}", _prose(inspect.getdoc(module) or "")]
-        groups = list(walk(module.Config, f"{axis}."))
+        groups = list(walk_options(module.Config, f"{axis}."))
         parts += [table(options) for _, _, options in groups if options]
         if not any(options for _, _, options in groups):
             parts.append("No options of its own.")

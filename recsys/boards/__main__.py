@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recsys.config.compose import nearest
+from recsys.config.flags import split_flags
+from recsys.config.help import format_entries
 from recsys.errors import ConfigError, RecsysError
 from recsys.words import split_words
 
@@ -27,11 +29,11 @@ def main(argv: Sequence[str]) -> int:
         The exit code: 0, or that of the error, which is told in one sentence.
     """
     try:
-        if "--help" in argv or not argv:
-            print("usage: python -m recsys.boards push=FOLDER [wandb_entity=NAME]", "", sep="\n")
-            print(*(f"  {key + '=':<15}{text}" for key, text in KEYS.items()), sep="\n")
+        line = split_flags(argv)
+        if line.help:
+            print(format_usage())
             return 0
-        values = split_words(argv, "push=FOLDER")
+        values = split_words(line.words, "push=FOLDER")
         for key, value in values.items():
             if key not in KEYS:
                 raise ConfigError(f"{key} is not a known key.{nearest(key, KEYS)}")
@@ -51,6 +53,12 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.code
     return 0
+
+
+def format_usage() -> str:
+    """What `--help` prints."""
+    lines = ["usage: python -m recsys.boards push=FOLDER [wandb_entity=NAME]", ""]
+    return "\n".join([*lines, *format_entries((f"{key}=", text) for key, text in KEYS.items())])
 
 
 if __name__ == "__main__":

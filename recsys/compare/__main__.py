@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recsys.compare.command import FILES, KEYS, run_comparison
-from recsys.config.compose import nearest
+from recsys.config.flags import split_flags
+from recsys.config.help import ALL, format_entries, format_names, format_prose
 from recsys.errors import ConfigError, RecsysError
 from recsys.words import partition_word
 
-FLAGS = ("--help", "--config-diff")
+CONFIG_DIFF = "--config-diff"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,32 +26,45 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or that of the error, which is told in one sentence.
     """
-    flags = [word for word in argv if word.startswith("--")]
-    words = [word for word in argv if not word.startswith("--")]
     try:
-        for flag in flags:
-            if flag not in FLAGS:
-                raise ConfigError(f"{flag} is not a flag.{nearest(flag, FLAGS)}")
-        if "--help" in flags:
-            print(format_usage())
-        elif "--config-diff" in flags:
-            print(*diff_configs(words), sep="\n")
+        line = split_flags(argv, [CONFIG_DIFF])
+        if line.help:
+            print(format_usage(detailed=ALL in line.words))
+        elif CONFIG_DIFF in line.flags:
+            print(*diff_configs(line.words), sep="\n")
         else:
-            run_comparison(words)
+            run_comparison(line.words)
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code
     return 0
 
 
-def format_usage() -> str:
-    """What `--help` prints."""
+def format_usage(detailed: bool) -> str:
+    """What `--help` prints.
+
+    Args:
+        detailed: Also what each key does.
+    """
     lines = ["usage: python -m recsys.compare RUN RUN ... [key=value ...]", ""]
-    lines += ["  RUN                  folder of a run, folder of runs, or a glob such as 'runs/*'"]
-    lines += [f"  {key + '=':<21}{text}" for key, text in KEYS.items()]
-    lines += ["  --config-diff A B    print what differs between the configurations of two runs"]
-    lines += ["  --help               this page", "", f"writes {', '.join(FILES)} into the output"]
-    return "\n".join(lines)
+    lines += format_prose(
+        "Which method is best, at what cost, and is the difference real: prints a verdict and a "
+        f"table, and writes {', '.join(FILES)} into a folder."
+    )
+    words = [
+        ("RUN", "folder of a run, folder of runs, or a glob such as 'runs/*'"),
+        (
+            "baseline=frozen margin=0.5",
+            "compare with that method, and test whether less than 0.5 points apart",
+        ),
+        (f"{CONFIG_DIFF} A B", "print what differs between the configurations of two runs"),
+    ]
+    if detailed:
+        words += [(f"{key}=", text) for key, text in KEYS.items()]
+        return "\n".join([*lines, "", *format_entries(words)])
+    words.append((f"--help {ALL}", "what each key does"))
+    keys = format_names("keys: ", (f"{key}=" for key in KEYS))
+    return "\n".join([*lines, "", *format_entries(words), "", *keys])
 
 
 def diff_configs(words: Sequence[str]) -> list[str]:

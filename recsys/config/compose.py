@@ -26,6 +26,7 @@ from recsys.config.choices import (
     list_choices,
     list_experiments,
 )
+from recsys.config.options import suggest_key
 from recsys.config.ranges import (
     TEMPLATE,
     check_lists,
@@ -287,7 +288,8 @@ def _check(node: Node, schema: type, prefix: str) -> None:
     known = {f.name: f for f in fields(schema)}
     for key, value in node.items():
         if key not in known:
-            raise ConfigError(f"{prefix}{key} is not a known key.{nearest(str(key), known)}")
+            hint = suggest_key(f"{prefix}{key}", known)
+            raise ConfigError(f"{prefix}{key} is not a known key.{hint}")
         inner = hints[key]
         if is_dataclass(inner):
             if not isinstance(value, dict):

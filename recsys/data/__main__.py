@@ -19,6 +19,15 @@ import numpy as np
 import polars as pl
 
 from recsys.config.compose import AXES, compose_data, list_choices, nearest
+from recsys.config.flags import split_flags
+from recsys.config.help import (
+    ALL,
+    format_axis,
+    format_entries,
+    format_names,
+    format_prose,
+    format_topics,
+)
 from recsys.config.schema import DataOptions
 from recsys.data import export, prepare
 from recsys.data.describe import (
@@ -36,6 +45,15 @@ from recsys.errors import ConfigError, RecsysError, raise_file_error
 from recsys.words import find_value, split_word
 
 _AXIS = "data.source"
+OWN_KEYS = (
+    (
+        "output=FOLDER",
+        "write interactions, items and users as Parquet there, for data.source=tables "
+        "data.source.path=FOLDER; its split is kept, and the line that is printed says which "
+        "further keys to repeat",
+    ),
+    ("encoder=MODEL", "count tokens with the tokeniser of a language model, not by words"),
+)
 _LEGEND = "least / 25 % / half / 75 % / 90 % / most"
 
 
@@ -46,38 +64,39 @@ def main(argv: Sequence[str]) -> int:
         The exit code: 0, or that of the error, which is told in one sentence.
     """
     try:
-        flags = [word for word in argv if word.startswith("--")]
-        if flags and flags != ["--help"]:
-            raise ConfigError(f"{flags[0]} is not a flag; there is --help.")
-        if flags or not argv:
-            print(_format_help())
+        line = split_flags(argv)
+        if line.help:
+            print(_format_usage(line.words))
             return 0
-        _run(argv)
+        _run(line.words)
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code
     return 0
 
 
-def _format_help() -> str:
-    lines = [
-        "usage: python -m recsys.data source=NAME [path=FOLDER] [key=value ...]",
-        "",
-        "Prints what a data set is, after the filters and with the split that are asked for.",
-        "",
-        "  output=FOLDER   write interactions, items and users as Parquet there, for",
-        "                  data.source=tables data.source.path=FOLDER; its split is kept, and",
-        "                  the line that is printed says which further keys to repeat",
-        "  encoder=MODEL   count tokens with the tokeniser of a language model, not by words",
-        "",
-        "The keys of the source and those of data, with or without their prefix:",
+def _format_usage(words: Sequence[str]) -> str:
+    """What `--help` prints: of a source that is named its keys, else what to type."""
+    shared = {f.name: f"data.{f.name}" for f in fields(DataOptions)}
+    named = [word for word in words if word.partition("=")[0] in (*shared, *shared.values())]
+    if ALL not in words and named:
+        return "\n".join(format_topics(named, shared))
+    lines = ["usage: python -m recsys.data source=NAME [path=FOLDER] [key=value ...]", ""]
+    lines += format_prose(
+        "Prints what a data set is, after the filters and with the split that are asked for. Keys "
+        "of the source and of data are taken with and without their prefix."
+    )
+    lines += ["", *format_entries(OWN_KEYS), ""]
+    if ALL in words:
+        return "\n".join([*lines, *format_axis(_AXIS), "", *format_topics(["data"])])
+    lines += format_names("source: ", list_choices(_AXIS))
+    names = (field.name for field in fields(DataOptions) if field.name != "source")
+    lines += format_names("keys:   ", names)
+    more = [
+        ("source=tables --help", "a source: its keys with their defaults"),
+        (f"--help {ALL}", "what each key does"),
     ]
-    for field in fields(DataOptions):
-        if field.name != "source":
-            lines.append(f"  {field.name:<18}{field.metadata['help']}")
-    lines += ["", "source:"]
-    lines += [f"  {name:<18}{text}" for name, text in list_choices(_AXIS).items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *format_entries(more)])
 
 
 def _parse_words(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recsys.config.compose import format_config
-from recsys.config.help import format_help
-from recsys.errors import ConfigError, RecsysError
+from recsys.config.flags import split_flags
+from recsys.errors import RecsysError
 from recsys.fit.command import find_run, find_seeds, fit
 from recsys.fit.parent import follow_parent
 from recsys.fit.seeds import run_seeds
+from recsys.fit.usage import PRINT_CONFIG, format_usage
 from recsys.runtime.rank_errors import write_rank_error
 from recsys.runtime.ranks import get_rank
 from recsys.runtime.signals import Interrupted
@@ -31,21 +32,18 @@ def main(argv: Sequence[str]) -> int:
         told in one sentence: 2 for a mistake of the user, 3 for a training that diverged, 4 for
         memory that did not suffice.
     """
-    words = [w for w in argv if not w.startswith("--")]
-    flags = {w for w in argv if w.startswith("--")}
     folder: Path | None = None
     try:
-        if flags - {"--help", "--print-config"}:
-            odd = min(flags - {"--help", "--print-config"})
-            raise ConfigError(f"{odd} is not a flag; there are --help and --print-config.")
-        if "--help" in flags:
-            print(format_help("fit"))
+        line = split_flags(argv, [PRINT_CONFIG])
+        if line.help:
+            print(format_usage(line.words))
             return 0
-        several = find_seeds(words, planning="--print-config" not in flags)
+        printing = PRINT_CONFIG in line.flags
+        several = find_seeds(line.words, planning=not printing)
         if several is not None:
             return run_seeds(several)
-        run, folder = find_run(drop_words(words, ["seeds"]))
-        if "--print-config" in flags:
+        run, folder = find_run(drop_words(line.words, ["seeds"]))
+        if printing:
             print(format_config(run), end="")
             return 0
         fit(run, folder)

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 from recsys import printable
 from recsys.config.compose import nearest
+from recsys.config.flags import split_flags
+from recsys.config.help import format_entries
 from recsys.errors import ConfigError, RecsysError
 from recsys.trained.run import load
 from recsys.words import parse_count, split_word
@@ -29,14 +31,26 @@ _EMPTY = {
 CONTEXT = "context."
 KEYS = ("run", *ASKS, "k", "at", f"{CONTEXT}COLUMN", "output")
 USAGE = (
-    "usage: python -m recsys.recommend run=FOLDER|last user=ID|history=ID,ID|text=TEXT [k=10] "
-    f"[at=now] [{CONTEXT}COLUMN=VALUE ...] [output=runs]"
+    "usage: python -m recsys.recommend run=FOLDER|last user=ID|history=ID,ID|text=TEXT "
+    "[key=value ...]"
 )
-HELP = (
-    "Items with available_from or available_until are suggested only where they can be had at the "
-    "moment at=, such as 2024-05-01T12:00 (UTC): by itself now. A run with architecture.context is "
-    "asked with the hour and weekday of that moment, and with the columns that are given, as in "
-    f"{CONTEXT}device=phone; a column that is not given is unknown."
+WORDS = (
+    ("run=FOLDER", "of a finished run; last: the newest one"),
+    ("user=ID", "what a user of the data may like next"),
+    ("history=ID,ID", "what goes with these items, the latest one last"),
+    ("text=TEXT", 'what goes with a text, as in text="red lamp"'),
+    ("k=10", "how many items"),
+    (
+        "at=now",
+        "the moment, such as 2024-05-01T12:00 (UTC): items with available_from or available_until "
+        "are suggested only where they can be had then",
+    ),
+    (
+        f"{CONTEXT}COLUMN=VALUE",
+        "of a run with architecture.context, which also knows the hour and weekday of the moment, "
+        f"as in {CONTEXT}device=phone; a column that is not given is unknown",
+    ),
+    ("output=runs", "where run=last looks"),
 )
 
 
@@ -46,12 +60,13 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or that of the error, which is told in one sentence.
     """
-    if "--help" in argv:
-        print(USAGE, HELP, sep="\n")
-        return 0
     try:
-        for line in recommend(_parse_words(argv)):
-            print(line)
+        line = split_flags(argv)
+        if line.help:
+            print(USAGE, "", *format_entries(WORDS), sep="\n")
+            return 0
+        for row in recommend(_parse_words(line.words)):
+            print(row)
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code
@@ -72,7 +87,7 @@ def _parse_words(argv: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"'{word}' is not understood.{nearest(key, KEYS)}")
         out[key] = value
     if "run" not in out or sum(ask in out for ask in ASKS) != 1:
-        raise ConfigError(f"give run= and one of user=, history= and text=. {USAGE}.")
+        raise ConfigError("give run= and one of user=, history= and text=; --help says more.")
     for ask, (what, remedy) in _EMPTY.items():
         parts = out.get(ask, "-").split(",") if ask == "history" else [out.get(ask, "-")]
         if not all(part.strip() for part in parts):

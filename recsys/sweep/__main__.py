@@ -9,21 +9,16 @@ command.exit_on_interrupt(__name__)
 
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 
+from recsys.config.flags import split_flags
 from recsys.errors import ConfigError, RecsysError
 from recsys.sweep import parsing, record
 from recsys.sweep.command import expand_resume, find_newest, run_to_end
-from recsys.sweep.definition import PRUNERS, SAMPLERS, SweepOptions
+from recsys.sweep.usage import format_usage
 
-USAGE = """usage: python -m recsys.sweep sweep=NAME [key=value ...]
-       python -m recsys.sweep resume=FOLDER|last [trials=N] [workers=N]
-       python -m recsys.sweep status|page [FOLDER] [details=true]
-
-The same command goes on where it stopped; more trials may be asked for. `status` shows how far a
-sweep is, `page` writes its page anew; both take the newest sweep in runs/ without a folder.
-"""
+SHOWN = ("status", "page")
+"""What may stand first in place of a key: what to show of a sweep."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,38 +29,20 @@ def main(argv: Sequence[str]) -> int:
         sentence; 128 + signal where one ended the sweep.
     """
     try:
-        if not argv or "--help" in argv:
-            print(format_usage())
+        line = split_flags(argv)
+        if line.help:
+            print(format_usage([word for word in line.words if word not in SHOWN]))
             return 0
-        flags = [word for word in argv if word.startswith("--")]
-        if flags:
-            raise ConfigError(f"{flags[0]} is not a flag; there is --help.")
-        if argv[0] in ("status", "page"):
-            return _show_sweep(argv[0], argv[1:])
-        return run_to_end(expand_resume(argv))
+        what, *words = line.words
+        if what in SHOWN:
+            return _show_sweep(what, words)
+        return run_to_end(expand_resume(line.words))
     except RecsysError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         print("stopped at once; the same command goes on.", file=sys.stderr)
         return 130
-
-
-def format_usage() -> str:
-    """What --help prints."""
-    lines = [USAGE]
-    for f in fields(SweepOptions):
-        default = "null" if f.default is None else str(f.default).lower()
-        lines.append(f"  {f.name + '=' + default:<24}{f.metadata['help']}")
-    lines += ["", "All other keys are those of a run: see python -m recsys.fit --help.", ""]
-    lines += ["sweeps:"]
-    for name in parsing.list_sweeps():
-        first = parsing.find_sweep_file(name).read_text(encoding="utf-8").splitlines()[0]
-        lines.append(f"  {name:<22}{first.removeprefix('#').strip()}")
-    for title, known in (("samplers", SAMPLERS), ("pruners", PRUNERS)):
-        lines += ["", f"{title}:"]
-        lines += [f"  {name:<22}{text}" for name, text in known.items()]
-    return "\n".join(lines)
 
 
 def _show_sweep(what: str, words: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from recsys.config.compose import RunConfig, nearest
+from recsys.config.options import suggest_key
 from recsys.config.shipped import (
     find_file,
     find_folders,
@@ -132,7 +133,8 @@ def _split_options(words: Sequence[str]) -> tuple[SweepOptions, list[str]]:
         if key not in own:
             if "." not in key and key not in {f.name for f in fields(RunConfig)}:
                 known = [*own, *(f.name for f in fields(RunConfig))]
-                raise ConfigError(f"'{key}' is no key of a sweep or a run.{nearest(key, known)}")
+                hint = suggest_key(key, known, own)
+                raise ConfigError(f"'{key}' is no key of a sweep or a run.{hint}")
             rest.append(make_absolute(word))
             continue
         setattr(asked, key, _parse_option(key, value, own[key].metadata["least"]))

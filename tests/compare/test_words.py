@@ -40,7 +40,7 @@ def test_a_run_that_was_not_logged_is_refused_before_the_report(two, capsys, tmp
 
 
 def test_help_says_what_a_family_is():
-    assert "two commands are corrected apart" in format_usage()
+    assert "two commands are corrected apart" in " ".join(format_usage(detailed=True).split())
 
 
 def test_an_interval_that_leaves_out_zero_beside_no_finding_names_the_correction(two, tmp_path):

@@ -11,9 +11,9 @@ from recsys.config.compose import (
     list_experiments,
     read_config,
 )
-from recsys.config.help import format_help
 from recsys.config.inactive import find_inactive_settings
 from recsys.errors import ConfigError
+from recsys.fit.usage import format_usage
 from recsys.runtime import hardware
 
 
@@ -229,7 +229,7 @@ def test_every_experiment_composes_and_its_print_composes_to_the_same(name, tmp_
 
 
 def test_help_names_every_choice():
-    text = format_help("fit")
+    text = format_usage(["all"])
     for word in ("lora", "adapter", "two_tower", "in_batch", "movielens", "optimizer.lr=0.0003"):
         assert word in text
 
@@ -347,6 +347,6 @@ def test_a_choice_without_settings_says_so():
 
 def test_every_line_of_the_help_parts_its_key_from_its_words():
     lines = [
-        line for line in format_help("fit").splitlines() if line.startswith("  encoder.model=")
+        line for line in format_usage(["all"]).splitlines() if line.startswith("  encoder.model=")
     ]
     assert lines[0].split()[0] == f"encoder.model={compose([]).encoder.model}"

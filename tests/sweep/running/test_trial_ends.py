@@ -314,6 +314,6 @@ def test_a_rank_leaves_a_note_and_goes_quietly(words, tmp_path, monkeypatch, cap
         raise OutOfMemoryError("too little")
 
     monkeypatch.setattr(fit, "fit", fail)
-    assert main([]) == 0
+    assert main(["experiment=lora_two_tower"]) == 0
     assert capsys.readouterr().err == ""
     assert json.loads((tmp_path / NOTE).read_text()) == {"code": 4, "message": "too little"}
