@@ -95,13 +95,13 @@ def test_a_path_means_the_same_file_from_another_folder(here, monkeypatch):
     )
     plan = make_plan(["experiment=own.yaml", "seeds=2"])
     words = ["sweep=their.yaml", "experiment=own.yaml"]
-    definition = parsing.read(words)
+    definition = parsing.read_definition(words)
     _make_folder(definition.folder, words, definition)
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     assert compose(plan.words).experiment == "own"
     found = expand_resume([f"resume=../{definition.folder}"])
-    assert parsing.read(found).words == definition.words
+    assert parsing.read_definition(found).words == definition.words
 
 
 def test_what_a_checkout_has_is_shipped():
