@@ -206,7 +206,7 @@ def test_an_architecture_outside_says_what_it_reads(situated_words, tmp_path, mo
         made = assembled(situated_words, *asked)
         assert made.tokenize is not None
     else:
-        monkeypatch.setattr("recsys.assembly.encoding.load_all", None)
+        monkeypatch.setattr("recsys.assembly.encoding.load_pretrained", None)
         made = assembled(situated_words, *asked, "architecture.item=text+id")
         assert made.tokenize is None
     model = made.recommender

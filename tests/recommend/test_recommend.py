@@ -203,7 +203,7 @@ def test_an_item_that_came_later_is_ranked_by_a_model_of_texts(
     assert " 999 " in capsys.readouterr().out
     # What cannot be answered is told before anything is loaded or encoded.
     monkeypatch.setattr(
-        "recsys.assembly.encoding.load_all", lambda *_, **__: pytest.fail("it was loaded")
+        "recsys.assembly.encoding.load_pretrained", lambda *_, **__: pytest.fail("it was loaded")
     )
     for asked, said in (
         ([f"run={ids}", "user=u3"], "the data has changed since the run; run fit again"),

@@ -127,7 +127,7 @@ def test_a_mistake_raises_an_error_and_ends_nothing(call, said):
 
 
 def test_an_error_of_another_process_is_of_its_kind():
-    assert type(make_error(3, "x")).__name__ == "Diverged"
+    assert type(make_error(3, "x")).__name__ == "DivergenceError"
     assert type(make_error(2, "x")) is ConfigError
     assert type(make_error(1, "x")) is RecsysError
     assert isinstance(make_error(5, "x"), DataError)
