@@ -35,7 +35,7 @@ USAGE = (
     "[key=value ...]"
 )
 WORDS = (
-    ("run=FOLDER", "of a finished run; last: the newest one"),
+    ("run=FOLDER", "of a finished run; last: the newest one; a glob: the newest of those"),
     ("user=ID", "what a user of the data may like next"),
     ("history=ID,ID", "what goes with these items, the latest one last"),
     ("text=TEXT", 'what goes with a text, as in text="red lamp"'),

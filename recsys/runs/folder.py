@@ -7,6 +7,7 @@ before torch is loaded.
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import secrets
 import time
@@ -64,7 +65,29 @@ def find_last_run(output: str, complete: bool) -> Path:
     if not fitting:
         kind = "complete run" if complete else "run to go on with"
         raise ConfigError(f"last: there is no {kind} in {output}.")
-    return max(fitting, key=lambda run: ((run / "config.yaml").stat().st_mtime, run.name))
+    return _choose_newest(fitting)
+
+
+def find_matching_run(pattern: str) -> tuple[Path, int]:
+    """The newest complete run that a glob names, and how many complete ones it names.
+
+    Args:
+        pattern: As in `runs/lora*`; a folder of several seeds stands for the runs in it.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    runs: list[Path] = []
+    for path in map(Path, glob.glob(pattern)):
+        own = [path] if (path / CONFIG).is_file() else [p.parent for p in path.glob(f"*/{CONFIG}")]
+        runs += [run for run in own if (run / "result.json").is_file()]
+    if not runs:
+        raise ConfigError(f"run={pattern}: no complete run has such a name; see what is there.")
+    return _choose_newest(runs), len(runs)
+
+
+def _choose_newest(runs: Sequence[Path]) -> Path:
+    return max(runs, key=lambda run: ((run / CONFIG).stat().st_mtime, run.name))
 
 
 def make_folder(output: str, name: str, content: str, file: str = CONFIG) -> Path:

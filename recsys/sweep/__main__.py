@@ -9,13 +9,13 @@ command.exit_on_interrupt(__name__)
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from recsys.config.flags import split_flags
 from recsys.errors import ConfigError, RecsysError
 from recsys.sweep import parsing, record
-from recsys.sweep.command import expand_resume, find_newest, run_to_end
+from recsys.sweep.command import expand_resume, find_sweep, run_to_end
 from recsys.sweep.usage import format_usage
+from recsys.words import drop_words, find_value
 
 SHOWN = ("status", "page")
 """What may stand first in place of a key: what to show of a sweep."""
@@ -52,12 +52,15 @@ def _show_sweep(what: str, words: Sequence[str]) -> int:
 
     detailed = "details=true" in words
     words = [word for word in words if word not in ("details=true", "details=false")]
+    output = find_value(words, "output") or "runs"
+    if any("=" not in word for word in words):
+        words = drop_words(words, ["output"])
     if len(words) > 1 and not all("=" in word for word in words):
-        raise ConfigError(f"{what} takes one folder, or the words of the sweep's command.")
+        raise ConfigError(f"{what} takes one folder or name, or the words of the sweep's command.")
     if words and all("=" in word for word in words):
         folder = parsing.read_definition(words).folder
     else:
-        folder = Path(words[0]) if words else find_newest("runs")
+        folder = find_sweep(words[0] if words else "last", output)
     sweep = record.read_record(folder)
     if what == "status":
         status.print_status(sweep, details=detailed)

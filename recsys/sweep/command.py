@@ -11,7 +11,7 @@ from statistics import fmean
 
 from recsys.config.shipped import make_absolute
 from recsys.config.yaml_file import write_words
-from recsys.errors import ConfigError, make_error
+from recsys.errors import ConfigError, make_error, nearest
 from recsys.runtime.files import write_atomic
 from recsys.sweep import parsing, record
 from recsys.sweep.definition import SweepDefinition
@@ -93,16 +93,44 @@ def run_sweep(*words: str, **keys: object) -> SweepResult:
     return SweepResult(folder, record.read_record(folder))
 
 
-def find_newest(output: str) -> Path:
+def find_newest(output: str, name: str | None = None) -> Path:
     """The newest sweep in a folder.
+
+    Args:
+        output: Where sweeps lie.
+        name: Of the sweep's file; None for any.
 
     Raises:
         ConfigError: There is none.
     """
-    found = sorted(Path(output).glob(f"*/{COMMAND}"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    paths = sorted(Path(output).glob(f"*/{COMMAND}"), key=lambda path: path.stat().st_mtime)
+    folders = {path.parent: path.parent.name.rpartition("-")[0] for path in paths}
+    fitting = [folder for folder, own in folders.items() if name in (None, own)]
+    if not fitting and name is not None:
+        raise ConfigError(
+            f"'{name}' is neither a folder nor a sweep in {output}."
+            f"{nearest(name, dict.fromkeys(folders.values()))}"
+        )
+    if not fitting:
         raise ConfigError(f"there is no sweep in {output}; name its folder.")
-    return found[-1].parent
+    return fitting[-1]
+
+
+def find_sweep(word: str, output: str = "runs") -> Path:
+    """The folder of a sweep.
+
+    Args:
+        word: The folder, `last` for the newest sweep, or a sweep's name for the newest of that.
+        output: Where those lie.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if word == "last":
+        return find_newest(output)
+    if Path(word).exists() or Path(word).name != word:
+        return Path(word)
+    return find_newest(output, word)
 
 
 def expand_resume(words: Sequence[str]) -> list[str]:
@@ -115,12 +143,10 @@ def expand_resume(words: Sequence[str]) -> list[str]:
     if name is None:
         return list(words)
     more = drop_words(words, ["resume"])
-    if name == "last":
-        output = find_value(more, "output")
-        folder = find_newest("runs" if output is None else output)
+    output = find_value(more, "output")
+    folder = find_sweep(name, "runs" if output is None else output)
+    if name == "last" or folder != Path(name):  # then output said where to look
         more = drop_words(more, ["output"])
-    else:
-        folder = Path(name)
     path = folder / COMMAND
     if not path.is_file():
         raise ConfigError(f"{folder} is no sweep's folder: {COMMAND} is missing.")

@@ -20,7 +20,7 @@ from recsys.sweep import parsing
 from recsys.sweep.definition import PRUNERS, SAMPLERS, SweepOptions
 
 USAGE = """usage: python -m recsys.sweep sweep=NAME [key=value ...]
-       python -m recsys.sweep resume=FOLDER|last [trials=N] [workers=N]
+       python -m recsys.sweep resume=FOLDER|NAME|last [trials=N] [workers=N]
        python -m recsys.sweep status|page [FOLDER|NAME] [details=true]
 """
 ABOUT = (

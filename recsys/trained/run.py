@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import html
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recsys import printable
 from recsys.config.compose import RunConfig, get_choice_name, read_config
 from recsys.errors import ConfigError
-from recsys.runs.folder import CONFIG, find_last_run
+from recsys.runs.folder import CONFIG, find_last_run, find_matching_run
 from recsys.runs.result_file import RESULT, read_result
 
 if TYPE_CHECKING:
@@ -156,7 +159,8 @@ def load(run: str | Path, output: str | Path = "runs") -> TrainedRun:
     """A finished run.
 
     Args:
-        run: Its folder, or `last` for the newest one.
+        run: Its folder, `last` for the newest one, or a glob such as `runs/lora*` for the newest
+            of those; which one that is is printed.
         output: Where `last` looks.
 
     Returns:
@@ -166,7 +170,16 @@ def load(run: str | Path, output: str | Path = "runs") -> TrainedRun:
         ConfigError: There is no such run, or it is not complete.
         DataError: Its result is damaged.
     """
-    return TrainedRun(find_last_run(str(output), complete=True) if run == "last" else Path(run))
+    if run == "last":
+        return TrainedRun(find_last_run(str(output), complete=True))
+    folder = Path(run)
+    if not folder.exists() and glob.has_magic(str(run)):  # a folder's own name may have brackets
+        folder, count = find_matching_run(str(run))
+        print(
+            printable.escape_line(f"run: {folder} (the newest of {count} that match)"),
+            file=sys.stderr,
+        )
+    return TrainedRun(folder)
 
 
 def _make_queries(

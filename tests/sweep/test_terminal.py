@@ -3,13 +3,16 @@
 import html
 import io
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from recsys.sweep import __main__ as command
 from recsys.sweep import status, terminal
+from recsys.sweep.command import find_sweep
 from recsys.sweep.record import read_record, write_record
 from recsys.sweep.report import formatting, importance, optuna_study, page, sentences, tables
 from tests.sweep import made
@@ -140,3 +143,32 @@ def test_a_damaged_record_is_told_in_a_sentence(tmp_path, change, capsys):
         assert f"error: {path} is damaged; the sweep's command" in capsys.readouterr().err
     path.write_text("[" * 100_000)
     assert command.main(["status", str(tmp_path)]) == 2
+
+
+def begin(folder, name):
+    """The folder of a sweep that has a page to write."""
+    place = folder / name
+    write_record(made.realistic(place, count=2))
+    (place / "command.json").write_text("[]")
+    return place
+
+
+def test_a_sweep_is_found_by_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = ("smoke-00000001", "smoke-00000002", "smoke-more-00000003", "other-00000004")
+    places = [begin(tmp_path / "runs", name) for name in names]
+    for age, place in enumerate(places):
+        os.utime(place / "command.json", (age, age))
+    assert find_sweep("smoke") == Path("runs", names[1])
+    assert find_sweep("smoke-more") == Path("runs", names[2])
+    assert find_sweep("last") == Path("runs", names[3])
+    assert find_sweep("runs/gone") == Path("runs/gone")
+    assert command.main(["page", "smoke"]) == 0
+    assert capsys.readouterr().out == f"page: runs/{names[1]}/report.html\n"
+    assert command.main(["status", "smok"]) == 2
+    assert "'smok' is neither a folder nor a sweep in runs. Did you mean 'smoke'?" in (
+        capsys.readouterr().err
+    )
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    assert command.main(["page", "other", "output=elsewhere"]) == 0
+    assert capsys.readouterr().out == f"page: elsewhere/{names[3]}/report.html\n"

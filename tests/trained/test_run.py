@@ -1,7 +1,10 @@
 """A finished run in a notebook recommends what the command does."""
 
+import os
+
 import pytest
 
+from recsys.config.compose import compose, format_config
 from recsys.errors import ConfigError, DataError
 from recsys.fit.__main__ import main as fit
 from recsys.recommend.__main__ import main as recommend
@@ -108,3 +111,28 @@ def test_a_folder_without_a_finished_run_raises_an_error(folder, tmp_path):
         load(str(tmp_path))
     with pytest.raises(ConfigError, match="no complete run"):
         load("last", tmp_path)
+
+
+def leave(place, complete=True):
+    """A folder that has the files of a run."""
+    place.mkdir(parents=True)
+    (place / "config.yaml").write_text(format_config(compose(["architecture=popularity"])))
+    if complete:
+        (place / "result.json").write_text('{"test": {}}')
+    return place
+
+
+def test_a_glob_is_the_newest_complete_run_that_it_names(tmp_path, capsys):
+    places = [leave(tmp_path / name) for name in ("lora-1", "lora-2", "full-1", "lora-seeds/a")]
+    places.append(leave(tmp_path / "lora-3", complete=False))
+    for age, place in enumerate(places):
+        os.utime(place / "config.yaml", (age, age))
+    assert load(f"{tmp_path}/lora-[12]").folder == places[1]
+    assert f"run: {places[1]} (the newest of 2 that match)" in capsys.readouterr().err
+    assert load(f"{tmp_path}/lora*").folder == places[3]
+    assert "the newest of 3 that match" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="no complete run has such a name"):
+        load(f"{tmp_path}/lora-3*")
+    named = leave(tmp_path / "own[1]")
+    assert load(named).folder == named
+    assert capsys.readouterr().err == ""
