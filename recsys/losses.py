@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from recsys import lazy
-from recsys.config.schema import Choice
+from recsys.config.schema import NegativeSpec, ObjectiveConfig, Output, Sampling
 from recsys.errors import ConfigError, DataError
 from recsys.types import Batch, Loss
 
@@ -21,57 +21,16 @@ else:
     F = lazy.import_lazily("torch.nn.functional")
     dist = lazy.import_lazily("torch.distributed")
 
-Sampling = Literal["uniform", "frequency"]
 Score: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 Table: TypeAlias = "Callable[[Tensor], Tensor]"
 """Item vectors (N, D), with their gradient, of catalog rows (N,) that lie on the host."""
-
-
-@dataclass(frozen=True)
-class NegativeSpec:
-    """Which negatives an objective asks the loader for.
-
-    Attributes:
-        count: Negatives beside each target.
-        sampling: How they are drawn where they are drawn among all items.
-        corrects: The setting by which the loss allows for how they were drawn, as in
-            "objective.logq=1"; None where it takes negatives of any origin.
-        drawable: Whether they may be drawn among all items.
-    """
-
-    count: int = 0
-    sampling: Sampling = "uniform"
-    corrects: str | None = None
-    drawable: bool = True
-
-
-class ObjectiveConfig(Choice):
-    """What the `Config` of an objective says of itself; `needs` has no default.
-
-    Attributes:
-        needs: What the architecture must give: scores, queries or table.
-        reads_labels: Whether an observed event may be a negative.
-    """
-
-    needs: ClassVar[str]
-    reads_labels: ClassVar[bool] = False
-
-    @property
-    def draws(self) -> NegativeSpec:
-        """The negatives that it asks for: none."""
-        return NegativeSpec()
-
-    @property
-    def encodes_catalog(self) -> bool:
-        """Whether every step may encode all items with an encoder that trains."""
-        return False
 
 
 @dataclass
 class SampledObjectiveConfig(ObjectiveConfig):
     """What the `Config` of every objective over sampled negatives begins with."""
 
-    needs: ClassVar[str] = "scores"
+    needs: ClassVar[Output] = "scores"
 
     negatives: int = field(default=16, metadata={"help": "negatives drawn for each query"})
     sampling: Sampling = field(

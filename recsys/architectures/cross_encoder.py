@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from recsys import lazy
 from recsys.config.compose import option
-from recsys.config.schema import WIDEST
+from recsys.config.schema import WIDEST, ArchitectureConfig, Output
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,16 +15,12 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config:
+class Config(ArchitectureConfig):
     """Options of the cross-encoder."""
 
-    gives: ClassVar[frozenset[str]] = frozenset({"scores"})
-    trains: ClassVar[bool] = True
-    reads_tokens: ClassVar[bool] = True
+    gives: ClassVar[frozenset[Output]] = frozenset({"scores"})
     reads_user_texts: ClassVar[bool] = True
     reads_item_vectors: ClassVar[bool] = False
-    reads_tags: ClassVar[tuple[str, ...]] = ()
-    learns_rows: ClassVar[bool] = False
     reads_context_texts: ClassVar[bool] = True
 
     context: list[str] = option(

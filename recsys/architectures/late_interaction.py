@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from recsys import lazy
 from recsys.config.compose import option
-from recsys.config.schema import WIDEST
+from recsys.config.schema import WIDEST, ArchitectureConfig, Output
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,18 +15,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config:
+class Config(ArchitectureConfig):
     """Options of the late interaction."""
 
-    gives: ClassVar[frozenset[str]] = frozenset({"scores"})
-    trains: ClassVar[bool] = True
-    reads_tokens: ClassVar[bool] = True
-    reads_user_texts: ClassVar[bool] = False
-    reads_item_vectors: ClassVar[bool] = True
-    reads_tags: ClassVar[tuple[str, ...]] = ()
-    learns_rows: ClassVar[bool] = False
-    reads_context: ClassVar[tuple[str, ...]] = ()
-    reads_context_texts: ClassVar[bool] = False
+    gives: ClassVar[frozenset[Output]] = frozenset({"scores"})
 
     titles: int = option(3, "last items of the history whose tokens are the user's", least=1)
     width: int | None = option(

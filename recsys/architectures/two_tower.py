@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recsys import lazy
 from recsys.config.compose import get_choice_name, option
-from recsys.config.schema import WIDEST
+from recsys.config.schema import WIDEST, ArchitectureConfig, Output
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config:
+class Config(ArchitectureConfig):
     """Options of the two towers."""
 
-    gives: ClassVar[frozenset[str]] = frozenset({"queries", "scores", "table"})
-    trains: ClassVar[bool] = True
+    gives: ClassVar[frozenset[Output]] = frozenset({"queries", "scores", "table"})
 
     user: Literal["history", "text"] = option(
         "history", "the user from the history's item vectors, or from profile and titles as a text"
@@ -75,11 +74,6 @@ class Config:
     def reads_user_texts(self) -> bool:
         """Whether user texts have to be tokenised."""
         return self.user == "text"
-
-    @property
-    def reads_item_vectors(self) -> bool:
-        """Whether items pass the encoder on their own, so that their states can be kept."""
-        return True
 
     @property
     def learns_rows(self) -> bool:
@@ -160,7 +154,7 @@ class Config:
             ConfigError: Something asks for them.
         """
         alone = "architecture.item=id loads no encoder and reads no text"
-        if get_choice_name(run.tuning) != "frozen":
+        if run.tuning is not None and run.tuning.moves != "nothing":
             raise ConfigError(
                 f"{alone}: there is nothing for tuning={get_choice_name(run.tuning)} to adapt; set "
                 "tuning=frozen."

@@ -15,6 +15,7 @@ from recsys.assembly import hard_negatives, protocols
 from recsys.assembly.checks import check_pairs
 from recsys.assembly.encoding import Tokenize, add_encoder, select_device
 from recsys.config.compose import AXES, RunConfig, get_choice_name
+from recsys.config.schema import NegativeSpec, ObjectiveConfig
 from recsys.data.batches import query_texts
 from recsys.data.batches.datamodule import RecDataModule
 from recsys.data.batches.examples import Examples
@@ -29,7 +30,7 @@ from recsys.data.training_events import Interactions
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluator import list_cutoffs
-from recsys.losses import NegativeSpec, make_objective_context
+from recsys.losses import make_objective_context
 from recsys.recommender.base import Recommender
 from recsys.recommender.components import Components
 from recsys.recommender.optim import bind_optimiser
@@ -130,11 +131,10 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
     own, tokenize = parts, None
-    if run.architecture.trains:
+    if run.objective is not None:
         _check_weights(run, examples)
-        own, tokenize = add_encoder(
-            run, _add_training_components(run, parts, tables, context, examples), tables, context
-        )
+        trained = _add_training_components(run, run.objective, parts, tables, context, examples)
+        own, tokenize = add_encoder(run, trained, tables, context)
     else:
         events = Interactions.from_split(split, examples.get_train_pairs()[0])
         own = dataclasses.replace(parts, interactions=events)
@@ -186,7 +186,7 @@ def _make_miner(run: RunConfig) -> hard_negatives.Miner:
 def _make_datamodule(
     run: RunConfig, examples: Examples, own: Components, lists: Mapping[int, CandidateLists]
 ) -> RecDataModule:
-    draws = run.objective.draws if run.architecture.trains else NegativeSpec()
+    draws = NegativeSpec() if run.objective is None else run.objective.draws
     sizes = np.zeros(len(own.texts), dtype=np.int64)
     if own.catalog is not None:
         sizes = np.asarray(own.catalog.count_tokens(torch.arange(len(own.catalog))), dtype=np.int64)
@@ -213,7 +213,12 @@ def _make_datamodule(
 
 
 def _add_training_components(
-    run: RunConfig, parts: Components, tables: Tables, context: ContextFeatures, examples: Examples
+    run: RunConfig,
+    objective: ObjectiveConfig,
+    parts: Components,
+    tables: Tables,
+    context: ContextFeatures,
+    examples: Examples,
 ) -> Components:
     """Adds objective and optimiser, and the tags and context that the architecture asks for."""
     columns = run.architecture.reads_tags
@@ -226,16 +231,16 @@ def _add_training_components(
         around=make_objective_context(users, liked, len(parts.texts), torch.from_numpy(targets)),
         l2_sp=run.regularization.l2_sp,
         schedule_steps=run.optimizer.schedule_steps,
-        **_make_training_fields(run),
+        **_make_training_fields(run, objective),
     )
 
 
-def _make_training_fields(run: RunConfig) -> dict[str, Any]:
+def _make_training_fields(run: RunConfig, objective: ObjectiveConfig) -> dict[str, Any]:
     """The objective and the optimiser, as fields of `Components`."""
-    objective = importlib.import_module(type(run.objective).__module__)
+    module = importlib.import_module(type(objective).__module__)
     rates = run.optimizer
     return {
-        "objective": objective.Objective(**dataclasses.asdict(run.objective)),
+        "objective": module.Objective(**dataclasses.asdict(objective)),
         "optimise": bind_optimiser(
             {
                 "encoder": rates.lr if rates.encoder_lr is None else rates.encoder_lr,

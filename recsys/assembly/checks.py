@@ -25,7 +25,7 @@ def check_pairs(run: RunConfig) -> None:
             f"evaluation.monitor: '{run.evaluation.monitor}' is not a metric."
             f"{nearest(run.evaluation.monitor, known)}"
         )
-    if not architecture.trains:
+    if objective is None:
         return
     architecture.check(run)
     _check_steps(run)
@@ -49,7 +49,7 @@ def check_pairs(run: RunConfig) -> None:
     if (
         run.data.targets == "liked"
         and get_choice_name(objective) == "bce"
-        and not objective.negatives
+        and not objective.draws.count
     ):
         raise ConfigError(
             "objective bce without negatives sees liked events only; set objective.negatives, or "

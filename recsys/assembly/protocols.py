@@ -57,7 +57,7 @@ def check_negatives(run: RunConfig) -> None:
                     "data.negatives=hard or leave it out."
                 )
     drawn = data.negatives == "drawn"
-    if not run.architecture.trains:
+    if run.objective is None:
         if drawn:
             return
         raise ConfigError(

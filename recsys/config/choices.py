@@ -6,11 +6,18 @@ import ast
 import functools
 import importlib
 import importlib.util
+import types
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from types import ModuleType
 
+from recsys.config.schema import (
+    ArchitectureConfig,
+    Choice,
+    ObjectiveConfig,
+    SourceConfig,
+    TuningConfig,
+)
 from recsys.config.shipped import find_folders, list_names
 from recsys.errors import ConfigError, nearest
 
@@ -22,19 +29,13 @@ AXES: Mapping[str, str] = {
 }
 """Where the choices of each axis lie: a choice is a file in that package."""
 
-NEEDED: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "data.source": ("load", ("default_split",)),
-    "tuning": ("apply", ("moves",)),
-    "architecture": (
-        "Model",
-        (
-            *("gives", "trains", "reads_tokens", "reads_user_texts", "reads_item_vectors"),
-            *("reads_tags", "reads_context", "reads_context_texts", "learns_rows"),
-        ),
-    ),
-    "objective": ("Objective", ("needs", "reads_labels", "draws", "encodes_catalog")),
+NEEDED: Mapping[str, tuple[type[Choice], str]] = {
+    "data.source": (SourceConfig, "load"),
+    "tuning": (TuningConfig, "apply"),
+    "architecture": (ArchitectureConfig, "Model"),
+    "objective": (ObjectiveConfig, "Objective"),
 }
-"""What a choice's module has beside `Config`, and the class variables or properties of that."""
+"""The base of the `Config` of each axis, and what a choice's module has beside it."""
 
 
 def list_choices(axis: str) -> dict[str, str]:
@@ -109,7 +110,7 @@ def import_choice(axis: str, name: str) -> type:
     return _get_schema(axis, module)
 
 
-def _get_schema(axis: str, module: ModuleType) -> type:
+def _get_schema(axis: str, module: types.ModuleType) -> type:
     """The `Config` of a choice's module, once module and class have what the axis needs.
 
     The class is how the module is found again, so it must be the module's own.
@@ -122,10 +123,22 @@ def _get_schema(axis: str, module: ModuleType) -> type:
             f"{axis}: {module.__name__} takes its Config from {config.__module__}, and would be "
             "taken for that; define a dataclass Config of its own there, which may inherit from it."
         )
-    function, variables = NEEDED[axis]
-    missing = [f"Config.{name}" for name in variables if not hasattr(config, name)]
+    base, function = NEEDED[axis]
+    config = _inherit_defaults(config, base)
+    missing = [f"Config.{name}" for name in sorted(config.__abstractmethods__)]
     if function not in dir(module):  # which may lie elsewhere, to be loaded when it is used
         missing.append(function)
     if missing:
         raise ConfigError(f"{axis}: {module.__name__} lacks {', '.join(missing)}; define it there.")
     return config
+
+
+@functools.cache
+def _inherit_defaults(config: type, base: type[Choice]) -> type[Choice]:
+    """A `Config` with what its axis says by default, also where it inherits from nothing itself."""
+    if issubclass(config, base):
+        return config
+    own = {"__module__": config.__module__, "__doc__": config.__doc__}
+    return dataclass(
+        types.new_class(config.__name__, (config, base), exec_body=lambda space: space.update(own))
+    )

@@ -35,7 +35,7 @@ from recsys.config.ranges import (
     describe_quoting,
     normalize_value,
 )
-from recsys.config.schema import RunConfig, option
+from recsys.config.schema import RunConfig, SourceConfig, option
 from recsys.config.shipped import find_file, find_folders, is_path
 from recsys.config.yaml_file import (
     Node,
@@ -123,9 +123,12 @@ def compose_data(argv: Sequence[str]) -> RunConfig:
     rest = _take_axes(_parse_words(argv), nodes)
     _check(rest, RunConfig, "")
     run = cast(RunConfig, _convert_types(RunConfig, rest, ""))
-    run.data.source = _make_choice("data.source", nodes.get("data.source", run.data.source))
+    default = cast(Node, run.data.source)  # still the node that the schema names
+    run.data.source = cast(
+        SourceConfig, _make_choice("data.source", nodes.get("data.source", default))
+    )
     check_ranges(run, "")
-    _set_keep_reviews(run)
+    run.data.source.apply_data_options(run.data)
     return run
 
 
@@ -139,27 +142,21 @@ def _make_run(layers: Sequence[Node]) -> RunConfig:
         shared = merge_nodes(shared, rest)
     run = cast(RunConfig, _convert_types(RunConfig, shared, ""))
     for axis in AXES:
-        default = run.data.source if axis == "data.source" else getattr(run, axis)
+        group, _, leaf = axis.rpartition(".")
+        holder = getattr(run, group) if group else run
+        default: Node = getattr(holder, leaf)  # still the node that the schema names
         node = nodes.get(axis, {})
         config = _make_choice(axis, {**(default if "name" not in node else {}), **node})
-        setattr(run.data if axis == "data.source" else run, axis.split(".")[-1], config)
+        setattr(holder, leaf, config)
     check_ranges(run, "")
     check_lists(run)
-    _set_keep_reviews(run)
+    run.data.source.apply_data_options(run.data)
     options = run.evaluation
     if not options.monitor.startswith(options.label):
         options.monitor = f"{options.label}{options.monitor}"
-    if not cast(Any, run.architecture).trains:
+    if not run.architecture.trains:
         _drop_training_axes(run, nodes)
     return run
-
-
-def _set_keep_reviews(run: RunConfig) -> None:
-    """A source that keeps reviews on demand only does so where user texts are made of them."""
-    source = run.data.source
-    for f in fields(source):
-        if f.name == "keep_reviews" and source.keep_reviews is None:
-            source.keep_reviews = run.data.user_reviews > 0
 
 
 def _drop_training_axes(run: RunConfig, nodes: Mapping[str, Node]) -> None:

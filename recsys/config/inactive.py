@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, cast
 
 from recsys.config.compose import RunConfig
 
@@ -18,7 +17,7 @@ KEYS = (
 
 def explain_inactivity(run: RunConfig, key: str) -> str:
     """Why a shared key changes nothing in a run's training; empty where it does."""
-    moves, rates = cast(Any, run.tuning).moves, run.optimizer
+    moves, rates = "nothing" if run.tuning is None else run.tuning.moves, run.optimizer
     if key == "optimizer.encoder_lr" and moves != "encoder":
         return "no pretrained weight trains"
     if key == "optimizer.table_lr" and run.trainer.encoder_updates == "every_step":

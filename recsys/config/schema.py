@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 WIDEST = 65_536
 """Largest width of a layer: more is a slip of the hand that would fill the memory for hours."""
@@ -34,8 +35,19 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-class Choice:
+Output = Literal["scores", "queries", "table"]
+"""What an architecture gives an objective: scores of candidates, query vectors, item vectors."""
+Moves = Literal["nothing", "encoder", "tuned"]
+"""What a tuning method trains: nothing, pretrained weights, or parameters that it adds."""
+Sampling = Literal["uniform", "frequency"]
+SplitMethod = Literal["leave_one_out", "random", "time", "given"]
+
+
+@dataclass
+class Choice(ABC):  # noqa: B024 - what is abstract differs by axis
     """What the `Config` of any choice may say of itself.
+
+    What is fixed is a class variable in a choice, what its settings decide a property.
 
     Attributes:
         example: Settings with which it runs, where its defaults alone are refused, as words such
@@ -45,29 +57,157 @@ class Choice:
     example: ClassVar[tuple[str, ...]] = ()
 
 
-class BaselineConfig:
-    """What the `Config` of every architecture that does not train says of itself."""
+@dataclass
+class SourceConfig(Choice):
+    """What the `Config` of every source says of itself."""
 
-    gives: ClassVar[frozenset[str]] = frozenset()
-    trains: ClassVar[bool] = False
-    reads_tokens: ClassVar[bool] = False
-    reads_item_vectors: ClassVar[bool] = False
-    reads_tags: ClassVar[tuple[str, ...]] = ()
-    reads_context: ClassVar[tuple[str, ...]] = ()
-    reads_context_texts: ClassVar[bool] = False
-    learns_rows: ClassVar[bool] = True
+    @property
+    @abstractmethod
+    def default_split(self) -> SplitMethod:
+        """How its events are held out, where `data.split` names no way."""
+
+    def apply_data_options(self, data: DataOptions) -> None:
+        """Settles what the source leaves to the shared options; most leave nothing."""
+
+
+@dataclass
+class TuningConfig(Choice):
+    """What the `Config` of every tuning method says of itself."""
+
+    @property
+    @abstractmethod
+    def moves(self) -> Moves:
+        """What trains, and so which learning rate holds: optimizer.encoder_lr or optimizer.lr."""
+
+
+@dataclass
+class ArchitectureConfig(Choice):
+    """What the `Config` of every architecture says of itself."""
+
+    @property
+    @abstractmethod
+    def gives(self) -> frozenset[Output]:
+        """What an objective may ask of it."""
+
+    @property
+    def trains(self) -> bool:
+        """Whether there are steps of training, and so a tuning method and an objective."""
+        return True
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether an encoder reads texts, so that it is loaded and they are tokenised."""
+        return True
 
     @property
     def reads_user_texts(self) -> bool:
         """Whether a query is the user's text."""
         return False
 
+    @property
+    def reads_item_vectors(self) -> bool:
+        """Whether items pass the encoder on their own, so that their states can be kept."""
+        return True
+
+    @property
+    def reads_tags(self) -> Sequence[str]:
+        """Item columns of tags."""
+        return ()
+
+    @property
+    def reads_context(self) -> Sequence[str]:
+        """What it knows of a query: hour, weekday or columns of the interactions."""
+        return ()
+
+    @property
+    def reads_context_texts(self) -> bool:
+        """Whether that stands in the user's text."""
+        return False
+
+    @property
+    def learns_rows(self) -> bool:
+        """Whether what it has learned belongs to single items, tags or situations of its data."""
+        return False
+
+    def check(self, run: RunConfig) -> None:
+        """Refuses settings that do not go with each other or with the run's others; here none.
+
+        Args:
+            run: The whole run, of which this is the architecture.
+
+        Raises:
+            ConfigError: They do not; the sentence names both keys.
+        """
+
+
+@dataclass
+class BaselineConfig(ArchitectureConfig):
+    """What the `Config` of every architecture that does not train says of itself."""
+
+    gives: ClassVar[frozenset[Output]] = frozenset()
+    trains: ClassVar[bool] = False
+    reads_tokens: ClassVar[bool] = False
+    reads_item_vectors: ClassVar[bool] = False
+    learns_rows: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class NegativeSpec:
+    """Which negatives an objective asks the loader for.
+
+    Attributes:
+        count: Negatives beside each target.
+        sampling: How they are drawn where they are drawn among all items.
+        corrects: The setting by which the loss allows for how they were drawn, as in
+            "objective.logq=1"; None where it takes negatives of any origin.
+        drawable: Whether they may be drawn among all items.
+    """
+
+    count: int = 0
+    sampling: Sampling = "uniform"
+    corrects: str | None = None
+    drawable: bool = True
+
+
+@dataclass
+class ObjectiveConfig(Choice):
+    """What the `Config` of every objective says of itself."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> Output:
+        """What the architecture must give."""
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether an observed event may be a negative."""
+        return False
+
+    @property
+    def draws(self) -> NegativeSpec:
+        """The negatives that it asks for."""
+        return NegativeSpec()
+
+    @property
+    def encodes_catalog(self) -> bool:
+        """Whether every step may encode all items with an encoder that trains."""
+        return False
+
+
+if TYPE_CHECKING:
+    _Source: TypeAlias = SourceConfig
+    _Tuning: TypeAlias = TuningConfig | None
+    _Architecture: TypeAlias = ArchitectureConfig
+    _Objective: TypeAlias = ObjectiveConfig | None
+else:  # for OmegaConf, a node of any keys: `compose` makes the Config of its choice of it
+    _Source = _Tuning = _Architecture = _Objective = Any
+
 
 @dataclass
 class DataOptions:
     """Which interactions and texts, how they are split, and what a training query is."""
 
-    source: Any = option({"name": "quickstart"}, "where the tables come from (axis)")
+    source: _Source = option({"name": "quickstart"}, "where the tables come from (axis)")
     split: Literal["default", "leave_one_out", "random", "time", "given"] = option(
         "default",
         "how events are held out; default: what the source names; random: one of each user, for "
@@ -347,7 +487,12 @@ class EvaluationOptions:
 
 @dataclass
 class RunConfig:
-    """Everything that one run needs."""
+    """Everything that one run needs.
+
+    Attributes:
+        tuning: None where the architecture does not train.
+        objective: As tuning.
+    """
 
     experiment: str | None = option(
         None, "name of a file in experiments/, here or shipped, or path/to/own.yaml", blank=True
@@ -357,9 +502,9 @@ class RunConfig:
     profile: bool = option(False, "measure where the time goes; changes no weight or metric")
     data: DataOptions = field(default_factory=DataOptions)
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
-    tuning: Any = option({"name": "lora"}, "how the encoder is adapted (axis)")
-    architecture: Any = option({"name": "two_tower"}, "how a score is made (axis)")
-    objective: Any = option({"name": "in_batch"}, "the loss (axis)")
+    tuning: _Tuning = option({"name": "lora"}, "how the encoder is adapted (axis)")
+    architecture: _Architecture = option({"name": "two_tower"}, "how a score is made (axis)")
+    objective: _Objective = option({"name": "in_batch"}, "the loss (axis)")
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     regularization: RegularizationOptions = field(default_factory=RegularizationOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)

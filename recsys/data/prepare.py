@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from typing import Any, cast
 
 import polars as pl
 
@@ -59,8 +58,7 @@ def find_split_method(data: DataOptions) -> Method:
     """The way to split that is asked for, or that the source proposes."""
     if data.split != "default":
         return data.split
-    # The axis promises this variable: `recsys.config` has checked it.
-    return cast(Method, cast(Any, data.source).default_split)
+    return data.source.default_split
 
 
 def split_tables(data: DataOptions, found: Tables) -> Split:

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from recsys import lazy
+from recsys.config.schema import NegativeSpec, ObjectiveConfig, Output
 from recsys.errors import ConfigError
 from recsys.losses import (
-    NegativeSpec,
-    ObjectiveConfig,
     ObjectiveContext,
     compute_pair_loss,
     get_candidate_items,
@@ -30,7 +29,7 @@ else:
 class Config(ObjectiveConfig):
     """Settings of the binary cross-entropy."""
 
-    needs: ClassVar[str] = "scores"
+    needs: ClassVar[Output] = "scores"
     reads_labels: ClassVar[bool] = True
 
     negatives: int = field(

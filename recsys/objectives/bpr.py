@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recsys import lazy
+from recsys.config.schema import Sampling
 from recsys.losses import (
     ObjectiveContext,
     SampledObjectiveConfig,
-    Sampling,
     check_negatives,
     compute_pair_loss,
     require_output,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recsys import lazy
+from recsys.config.schema import ObjectiveConfig, Output
 from recsys.errors import ConfigError
 from recsys.losses import (
-    ObjectiveConfig,
     ObjectiveContext,
     check_share,
     get_candidate_items,
@@ -32,7 +32,7 @@ else:
 class Config(ObjectiveConfig):
     """Settings of the full softmax."""
 
-    needs: ClassVar[str] = "table"
+    needs: ClassVar[Output] = "table"
     example: ClassVar[tuple[str, ...]] = ("encode_catalog=true",)
 
     over: Literal["seen", "catalog"] = field(

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from recsys import lazy
+from recsys.config.schema import NegativeSpec, Sampling
 from recsys.errors import ConfigError
 from recsys.losses import (
-    NegativeSpec,
     ObjectiveContext,
     SampledObjectiveConfig,
-    Sampling,
     check_negatives,
     check_share,
     compute_pair_loss,

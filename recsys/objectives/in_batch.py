@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from recsys import lazy
+from recsys.config.schema import NegativeSpec, ObjectiveConfig, Output
 from recsys.errors import ConfigError
 from recsys.losses import (
-    NegativeSpec,
-    ObjectiveConfig,
     ObjectiveContext,
     check_share,
     compute_softmax_loss,
@@ -45,7 +44,7 @@ decides, and one that gives all back (205 MB) paid for it with half as much time
 class Config(ObjectiveConfig):
     """Settings of the in-batch softmax."""
 
-    needs: ClassVar[str] = "queries"
+    needs: ClassVar[Output] = "queries"
 
     logq: float = field(
         default=0.0,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from recsys.config.schema import ObjectiveConfig, Output
 from recsys.losses import (
-    ObjectiveConfig,
     ObjectiveContext,
     compute_pair_loss,
     get_candidate_items,
@@ -19,7 +19,7 @@ from recsys.types import Batch, Loss, Scored
 class Config(ObjectiveConfig):
     """Settings of the squared error: none."""
 
-    needs: ClassVar[str] = "scores"
+    needs: ClassVar[Output] = "scores"
     reads_labels: ClassVar[bool] = True
 
 

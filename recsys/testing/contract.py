@@ -84,7 +84,9 @@ def find_objective(architecture: Sequence[str]) -> str:
     gives = compose(architecture).architecture.gives
     need = "queries" if "queries" in gives else "scores"
     found = {name: compose([f"objective={name}"]).objective for name in list_choices("objective")}
-    fitting = [n for n, o in found.items() if o.needs == need and not o.reads_labels]
+    fitting = [
+        n for n, o in found.items() if o is not None and o.needs == need and not o.reads_labels
+    ]
     return f"objective={fitting[-1]}"
 
 

@@ -25,6 +25,7 @@ class ObjectiveContract(Contract):
         own = [f"objective.{word}" for word in self.settings]
         words = [*architecture, f"objective={self.choice}", *own, "tuning=full"]
         objective = compose(words).objective
+        assert objective is not None, "every architecture of `way` trains"
         gives = compose(words).architecture.gives
         if objective.needs not in gives:
             with pytest.raises(ConfigError, match=f"needs {objective.needs}"):

@@ -92,7 +92,11 @@ def check_catalog_encoding(run: RunConfig) -> None:
     Raises:
         ConfigError: The objective reads all item vectors, and the encoder that makes them trains.
     """
-    if run.objective.needs != "table" or get_choice_name(run.tuning) == "frozen":
+    if (
+        run.objective is None
+        or run.objective.needs != "table"
+        or get_choice_name(run.tuning) == "frozen"
+    ):
         return
     if run.trainer.encoder_updates != EVERY_STEP:
         return

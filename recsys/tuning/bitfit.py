@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from recsys.config.schema import Moves, TuningConfig
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config:
+class Config(TuningConfig):
     """Settings of BitFit."""
 
-    moves: ClassVar[str] = "encoder"
+    moves: ClassVar[Moves] = "encoder"
 
     layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
     terms: Literal["all", "query_and_feedforward"] = field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from recsys.config.schema import Moves, TuningConfig
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config:
+class Config(TuningConfig):
     """A frozen encoder has no settings."""
 
-    moves: ClassVar[str] = "nothing"
+    moves: ClassVar[Moves] = "nothing"
 
 
 def apply(encoder: Encoder, cfg: Config) -> Tuned:

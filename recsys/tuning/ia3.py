@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from recsys.config.schema import Moves, TuningConfig
+
 if TYPE_CHECKING:
     from recsys.encoders.encoder import Encoder
     from recsys.types import Tuned
 
 
 @dataclass
-class Config:
+class Config(TuningConfig):
     """Settings of IA3."""
 
-    moves: ClassVar[str] = "tuned"
+    moves: ClassVar[Moves] = "tuned"
 
     layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from recsys.config.schema import option
+from recsys.config.schema import Moves, TuningConfig, option
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config:
+class Config(TuningConfig):
     """Settings of LoRA."""
 
-    moves: ClassVar[str] = "tuned"
+    moves: ClassVar[Moves] = "tuned"
 
     layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
     rank: int = option(8, "rank of the update, up to the encoder's width", least=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from recsys.config.schema import Choice
+from recsys.config.schema import Moves, TuningConfig
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config(Choice):
+class Config(TuningConfig):
     """Settings of a method of the library."""
 
-    moves: ClassVar[str] = "tuned"
+    moves: ClassVar[Moves] = "tuned"
     example: ClassVar[tuple[str, ...]] = ("method=vera", "options.r=4")
 
     method: str = field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from recsys.config.schema import WIDEST, option
+from recsys.config.schema import WIDEST, Moves, TuningConfig, option
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ _SMALL = 0.02  # standard deviation, that of BERT's own start
 
 
 @dataclass
-class Config:
+class Config(TuningConfig):
     """Settings of prefix tuning."""
 
-    moves: ClassVar[str] = "tuned"
+    moves: ClassVar[Moves] = "tuned"
 
     layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
     length: int = option(10, "learned keys and values of a layer", least=1, most=WIDEST)

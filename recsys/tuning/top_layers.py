@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from recsys.config.schema import Moves, TuningConfig
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Config:
+class Config(TuningConfig):
     """Settings of training the last layers."""
 
-    moves: ClassVar[str] = "encoder"
+    moves: ClassVar[Moves] = "encoder"
 
     layers: int = field(default=2, metadata={"help": "how many layers train, from the last down"})
     norm: bool = field(

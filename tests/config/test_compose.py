@@ -120,9 +120,9 @@ CLASS = "from dataclasses import dataclass\n@dataclass\nclass Config:\n    x: in
         ("tuning", "def (:\n", ["cannot be imported", "own.py"]),
         ("tuning", "import no_such_package\n", ["cannot be imported", "no_such_package"]),
         ("tuning", "from recsys.tuning import lorra\n", ["cannot be imported", "lorra"]),
-        ("architecture", CLASS + "Model = 1\n", ["gives", "trains", "reads_item_vectors"]),
-        ("objective", CLASS, ["needs", "reads_labels", "draws", "encodes_catalog", "Objective"]),
-        ("data.source", CLASS, ["default_split", "load"]),
+        ("architecture", CLASS + "Model = 1\n", ["lacks Config.gives;"]),
+        ("objective", CLASS, ["lacks Config.needs, Objective;"]),
+        ("data.source", CLASS, ["lacks Config.default_split, load;"]),
     ],
 )
 def test_a_module_outside_that_lacks_something_is_refused(house, axis, text, parts):
@@ -131,6 +131,29 @@ def test_a_module_outside_that_lacks_something_is_refused(house, axis, text, par
     assert axis in refusal
     assert name in refusal
     assert all(part in refusal for part in parts), refusal
+
+
+PLAIN = """
+from dataclasses import dataclass
+from typing import ClassVar
+@dataclass
+class Config:
+    gives: ClassVar = frozenset({"scores"})
+    width: int = 3
+Model = None
+"""
+
+
+def test_a_config_outside_has_the_defaults_of_its_axis_without_a_base(house):
+    """So that what an axis asks for can grow."""
+    name = house(PLAIN)
+    run, again = (compose([f"architecture={name}", "architecture.width=4"]) for _ in range(2))
+    assert run == again
+    assert get_choice_name(run.architecture) == name
+    assert type(run.architecture).__mro__[1].__module__ == name
+    assert (run.architecture.width, run.architecture.gives) == (4, {"scores"})
+    assert run.architecture.trains
+    assert not run.architecture.reads_tags
 
 
 @pytest.mark.parametrize(

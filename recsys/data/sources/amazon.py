@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import polars as pl
 
+from recsys.config.schema import DataOptions, SourceConfig, SplitMethod
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import jsonl, tabular
 from recsys.data.readers.jsonl import make_number_column, make_text_column
@@ -46,10 +47,10 @@ _KINDS = (".json", ".jsonl", ".csv", ".tsv")
 
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     """Where the two files lie."""
 
-    default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "time"
+    default_split: ClassVar[SplitMethod] = "time"
 
     path: str = field(
         default="", metadata={"help": "Folder with a file of reviews and one of products."}
@@ -77,6 +78,11 @@ class Config:
             "null: where data.user_reviews asks for it."
         },
     )
+
+    def apply_data_options(self, data: DataOptions) -> None:
+        """Keeps reviews where user texts are made of them, unless it was told."""
+        if self.keep_reviews is None:
+            self.keep_reviews = data.user_reviews > 0
 
 
 def _find_file(folder: Path, name: str, products: bool) -> Path:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import polars as pl
 
+from recsys.config.schema import SourceConfig, SplitMethod
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import jsonl, tabular
 from recsys.data.readers.jsonl import make_number_column, make_text_column
@@ -43,10 +44,10 @@ _MOMENT = "%b %d %H:%M:%S %z %Y"  # Sun Jul 30 07:44:10 -0700 2017, without the 
 
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     """Where the files lie."""
 
-    default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "leave_one_out"
+    default_split: ClassVar[SplitMethod] = "leave_one_out"
 
     path: str = field(
         default="",

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import polars as pl
 
+from recsys.config.schema import SourceConfig, SplitMethod
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import jsonl, tabular
 from recsys.data.readers.jsonl import ColumnSpec, make_number_column, make_text_column
@@ -24,10 +25,10 @@ _WHAT = "a file with an object an interaction and one with an object an item, on
 
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     """The files and which of their fields is what."""
 
-    default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "time"
+    default_split: ClassVar[SplitMethod] = "time"
 
     path: str = field(default="", metadata={"help": "Folder of the files, plain or .gz."})
     interactions: str = field(

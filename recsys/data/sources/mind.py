@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import polars as pl
 
+from recsys.config.schema import SourceConfig, SplitMethod
 from recsys.data.readers import mind_behaviors as behaviors
 from recsys.data.readers import mind_events, tabular
 from recsys.data.readers.templates import fill_template
@@ -32,10 +33,10 @@ _PARTS = {"train": ("train",), "val": ("dev", "valid"), "test": ("test",)}
 
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     """Where the parts lie."""
 
-    default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "given"
+    default_split: ClassVar[SplitMethod] = "given"
 
     path: str = field(
         default="",

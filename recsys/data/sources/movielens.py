@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import polars as pl
 
+from recsys.config.schema import SourceConfig, SplitMethod
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import tabular
 from recsys.data.readers.templates import fill_template
@@ -81,10 +82,10 @@ _RENAMED = {
 
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     """Where MovieLens lies and how its texts are made."""
 
-    default_split: ClassVar[Literal["leave_one_out", "time"]] = "leave_one_out"
+    default_split: ClassVar[SplitMethod] = "leave_one_out"
 
     path: str = field(default="", metadata={"help": "Folder of the unpacked MovieLens files."})
     item_text: str = field(

@@ -7,8 +7,9 @@ daily, so there is no checksum. users.dat, which names Twitter accounts, is not 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from recsys.config.schema import SourceConfig, SplitMethod
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import tabular
 from recsys.data.readers.templates import fill_template
@@ -18,10 +19,10 @@ _WHAT = "ratings.dat and movies.dat of https://github.com/sidooms/MovieTweetings
 
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     """Where the two files lie."""
 
-    default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "time"
+    default_split: ClassVar[SplitMethod] = "time"
 
     path: str = field(default="", metadata={"help": "Folder of ratings.dat and movies.dat."})
     item_text: str = field(

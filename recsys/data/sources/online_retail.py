@@ -15,6 +15,7 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
+from recsys.config.schema import SourceConfig, SplitMethod
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import tabular
 from recsys.data.readers.templates import fill_template
@@ -42,10 +43,10 @@ _GOODS = r"^(\d{5}[A-Za-z]*|DCGS\w+)$"  # not postage, fees, vouchers, samples o
 
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     """Where the file lies, and which of its dirty rows stay."""
 
-    default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "time"
+    default_split: ClassVar[SplitMethod] = "time"
 
     path: str = field(default="", metadata={"help": "The .xlsx or .csv (.gz) file, or its folder."})
     codes: Literal["goods", "all"] = field(

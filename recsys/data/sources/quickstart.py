@@ -12,8 +12,9 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from recsys.config.schema import SourceConfig, SplitMethod
 from recsys.data.sources import movielens
 from recsys.data.tables import Tables
 from recsys.errors import DataError
@@ -29,10 +30,10 @@ _SECONDS = 120
 
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     """Nothing to set, unless the files are there already."""
 
-    default_split: ClassVar[Literal["leave_one_out", "time"]] = "leave_one_out"
+    default_split: ClassVar[SplitMethod] = "leave_one_out"
 
     path: str = field(
         default="", metadata={"help": "Folder of ml-100k; empty: fetched once into the cache."}

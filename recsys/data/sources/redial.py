@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Literal
 
 import polars as pl
 
+from recsys.config.schema import SourceConfig, SplitMethod
 from recsys.data.readers import jsonl, tabular
 from recsys.data.readers.templates import fill_template, join_values
 from recsys.data.tables import Tables, check_tables
@@ -44,10 +45,10 @@ _FACTS = ("genre", "director", "writer", "star", "plot")
 
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     """Where the files lie, who the user is, and which turns are its text."""
 
-    default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "given"
+    default_split: ClassVar[SplitMethod] = "given"
 
     path: str = field(
         default="",

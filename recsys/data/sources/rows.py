@@ -15,10 +15,11 @@ import ast
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import polars as pl
 
+from recsys.config.schema import SourceConfig, SplitMethod
 from recsys.data.readers import tabular
 from recsys.data.readers.templates import fill_template, strip_markup
 from recsys.data.tables import Tables, check_tables, parse_windows
@@ -35,10 +36,10 @@ _ALWAYS = ("title", "brand", "description")  # what the default template names
 
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     """Where the files lie, and how their columns are called."""
 
-    default_split: ClassVar[Literal["leave_one_out", "time", "given"]] = "given"
+    default_split: ClassVar[SplitMethod] = "given"
 
     path: str = field(default="", metadata={"help": "Folder of the rows and the items."})
     rows: str = field(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import polars as pl
 
+from recsys.config.schema import SourceConfig, SplitMethod
 from recsys.data.readers import tabular
 from recsys.data.tables import Tables, check_tables
 from recsys.errors import DataError
@@ -17,10 +18,10 @@ _HEADERS = {"id", "item", "item_id", "itemid", "user", "user_id", "userid"}
 
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     """Where the two files lie."""
 
-    default_split: ClassVar[Literal["leave_one_out", "time"]] = "leave_one_out"
+    default_split: ClassVar[SplitMethod] = "leave_one_out"
 
     path: str = field(
         default="",

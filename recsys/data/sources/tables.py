@@ -14,17 +14,17 @@ from typing import Literal
 
 import polars as pl
 
+from recsys.config.schema import SourceConfig, SplitMethod
 from recsys.data import export
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import tabular
 from recsys.data.readers.templates import fill_template, suggest_column
-from recsys.data.splits.methods import Method
 from recsys.data.tables import Tables, check_tables, check_values, parse_windows
 from recsys.errors import ConfigError, DataError
 
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     """The files and which of their columns is what."""
 
     path: str = field(
@@ -83,7 +83,7 @@ class Config:
     )
 
     @property
-    def default_split(self) -> Method:
+    def default_split(self) -> SplitMethod:
         """The split that a folder was written with; else `time`."""
         return (export.read_settings(Path(self.path)).split if self.path else None) or "time"
 
