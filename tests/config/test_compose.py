@@ -270,13 +270,13 @@ def test_a_typo_is_refused_in_under_two_seconds_without_a_traceback():
 
 LIGHT = """
 import sys
-from recsys.config.compose import AXES, choices, experiments
+from recsys.config.compose import AXES, list_choices, list_experiments
 from recsys.fit.__main__ import main
 
-for name in experiments():
+for name in list_experiments():
     assert main([f"experiment={name}", "--print-config"]) == 0
 for axis in AXES:
-    for name in choices(axis):
+    for name in list_choices(axis):
         if axis in ("data.source", "architecture"):
             words = [f"{axis}={name}"]
         else:
