@@ -185,14 +185,9 @@ def run_comparison(words: Sequence[str]) -> ComparisonResult:
     )
     case_values.check_metric(metric, past)
     base = asked.keys.get("baseline", found[0].label)
-    question = ComparisonSettings(
-        metric=metric,
-        baseline=methods.choose_method(base, found).label,
-        margin=margin,
-        family=asked.keys.get("family", "comparison"),
-        level=level,
-        slices=slices,
-    )
+    family = asked.keys.get("family", "comparison")
+    label = methods.choose_method(base, found).label
+    question = ComparisonSettings(metric, label, margin, family, level, slices)
     result = analysis.compare_methods(found, question)
     notes = [*result.notes, *(names.collect_notes(file, given, found) if file else [])]
     result = replace(

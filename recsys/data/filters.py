@@ -82,17 +82,22 @@ def filter_tables(
         kept = events.filter(pl.col("item").is_in(texts["item"].to_list()))
         out = _add_notes(out, "min_text", Tables(kept, texts, out.users))
     if k_core is not None:
-        core = _filter_k_core(out.interactions, k_core)
-        items, users = (
-            frame.filter(pl.col(key).is_in(core[key].unique().to_list()))
-            for key, frame in (("item", out.items), ("user", out.users))
-        )
-        out = _add_notes(out, "k_core", Tables(core, items, users))
-        said = "data.k_core: events are counted before the split, those that it holds out included."
-        out = replace(out, notes=(*out.notes, said))
+        out = _filter_core(out, k_core)
     if out.interactions.is_empty():
         raise DataError(f"The filters leave no interactions ({' '.join(out.notes)}); relax one.")
     return out
+
+
+def _filter_core(tables: Tables, k_core: int) -> Tables:
+    """The tables with users and items of at least `k_core` events, and a note."""
+    core = _filter_k_core(tables.interactions, k_core)
+    items, users = (
+        frame.filter(pl.col(key).is_in(core[key].unique().to_list()))
+        for key, frame in (("item", tables.items), ("user", tables.users))
+    )
+    out = _add_notes(tables, "k_core", Tables(core, items, users))
+    said = "data.k_core: events are counted before the split, those that it holds out included."
+    return replace(out, notes=(*out.notes, said))
 
 
 def _add_notes(before: Tables, name: str, after: Tables) -> Tables:

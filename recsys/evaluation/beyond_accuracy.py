@@ -80,11 +80,8 @@ def compute_measures(
             for part in _split_blocks(case)
         ]
     )
-    bits, known, before = (
-        beyond_accuracy.compute_information(counts),
-        ~np.isnan(liked),
-        beyond_accuracy.compute_mean(liked),
-    )
+    bits, known = beyond_accuracy.compute_information(counts), ~np.isnan(liked)
+    before = beyond_accuracy.compute_mean(liked)
     out: dict[str, object] = {}
     for k in ks:
         best = top[:, :k]
@@ -92,18 +89,14 @@ def compute_measures(
         popular = beyond_accuracy.compute_list_means(events, best)
         out[f"coverage@{k}"] = beyond_accuracy.compute_coverage(shown)
         out[f"gini@{k}"] = beyond_accuracy.compute_gini(shown)
-        out[f"novelty@{k}"] = beyond_accuracy.compute_mean(
-            beyond_accuracy.compute_list_means(bits, best)
-        )
+        novel = beyond_accuracy.compute_list_means(bits, best)
+        out[f"novelty@{k}"] = beyond_accuracy.compute_mean(novel)
         out[f"popularity@{k}"] = beyond_accuracy.compute_mean(popular)
         out[f"popularity_lift@{k}"] = (
             beyond_accuracy.compute_mean(popular[known]) / before if before > 0 else float("nan")
         )
-        out[f"diversity@{k}"] = beyond_accuracy.compute_mean(
-            np.concatenate(
-                [beyond_accuracy.compute_diversity(part, vectors) for part in _split_blocks(best)]
-            )
-        )
+        diverse = [beyond_accuracy.compute_diversity(b, vectors) for b in _split_blocks(best)]
+        out[f"diversity@{k}"] = beyond_accuracy.compute_mean(np.concatenate(diverse))
     if category is not None:
         out |= _compute_calibrations(past, case, top, ks, tables.items[category])
     return {**out, "cases": len(case), "seconds": time.monotonic() - began}

@@ -153,30 +153,7 @@ def probe(encoder: Encoder, prefix: FrozenLayerCache | None) -> FlopRate:
         encoder: The tuned encoder.
         prefix: Its kept states, or None.
     """
-    seen: list[tuple[nn.Module, float, int, bool]] = []
-
-    def record_pass(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        x = args[0]
-        rows = x.numel() // x.shape[-1]
-        seen.append((module, _compute_linear_flops(module, x), rows, x.requires_grad))
-
-    # What makes a prefix runs once a pass, whatever the tokens.
-    prefixed = [m for m in encoder.model.modules() if isinstance(m, PrefixAttention)]
-    apart = {m for attention in prefixed for m in attention.prefix.modules()}
-    maps = [m for m in encoder.model.modules() if isinstance(m, LINEAR) and m not in apart]
-    handles = [m.register_forward_hook(record_pass) for m in maps]
-    was = encoder.training
-    encoder.eval()
-    try:
-        device = next(encoder.parameters()).device
-        if prefix is None:
-            encoder(Ragged(torch.zeros(4, dtype=torch.long, device=device), (4,)))
-        else:
-            prefix.compute_vectors(torch.zeros(1, dtype=torch.long, device=device))
-    finally:
-        encoder.train(was)
-        for handle in handles:
-            handle.remove()
+    seen = _record_passes(encoder, prefix)
     layers = list(find_layer_stack(encoder.model)[1])
     inside = {m for layer in layers for m in layer.modules()}
     # A map outside of the layers may see one vector a text, not one a token.
@@ -208,6 +185,37 @@ def probe(encoder: Encoder, prefix: FrozenLayerCache | None) -> FlopRate:
         call=call,
         shapes=tuple(_get_shape(m) for m, _ in of_tokens),
     )
+
+
+def _record_passes(
+    encoder: Encoder, prefix: FrozenLayerCache | None
+) -> list[tuple[nn.Module, float, int, bool]]:
+    """Runs one text; the maps that ran, their operations, rows and whether a gradient passes."""
+    seen: list[tuple[nn.Module, float, int, bool]] = []
+
+    def record_pass(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        x = args[0]
+        rows = x.numel() // x.shape[-1]
+        seen.append((module, _compute_linear_flops(module, x), rows, x.requires_grad))
+
+    # What makes a prefix runs once a pass, whatever the tokens.
+    prefixed = [m for m in encoder.model.modules() if isinstance(m, PrefixAttention)]
+    apart = {m for attention in prefixed for m in attention.prefix.modules()}
+    maps = [m for m in encoder.model.modules() if isinstance(m, LINEAR) and m not in apart]
+    handles = [m.register_forward_hook(record_pass) for m in maps]
+    was = encoder.training
+    encoder.eval()
+    try:
+        device = next(encoder.parameters()).device
+        if prefix is None:
+            encoder(Ragged(torch.zeros(4, dtype=torch.long, device=device), (4,)))
+        else:
+            prefix.compute_vectors(torch.zeros(1, dtype=torch.long, device=device))
+    finally:
+        encoder.train(was)
+        for handle in handles:
+            handle.remove()
+    return seen
 
 
 def _get_shape(module: nn.Module) -> tuple[int, int]:

@@ -165,11 +165,7 @@ def compute_contrast(
             of its range.
     """
     _check_options(level, draws, margin, size)
-    if seed_variance is not None and not (seed_variance >= 0 and seed_degrees >= 1):
-        raise DataError(
-            f"seed_variance={seed_variance} with seed_degrees={seed_degrees}: give a variance of "
-            "at least 0 and at least one degree of freedom."
-        )
+    _check_seed_variance(seed_variance, seed_degrees)
     a, b = check_values("a", a, clusters)[0], check_values("b", b, clusters)[0]
     (a, b), clusters = select_defined([a, b], np.asarray(clusters))
     known = None if seed_variance is None else (seed_variance, seed_degrees)
@@ -269,6 +265,15 @@ def _check_options(level: float, draws: int, margin: float | None, size: float |
         raise DataError(f"size={size}: the error rate must lie between 0 and 1, such as 0.05.")
     if margin is not None and not margin > 0:
         raise DataError(f"margin={margin}: the margin of equivalence must be greater than 0.")
+
+
+def _check_seed_variance(variance: float | None, degrees: int) -> None:
+    """Raises a clear error where a variance of seeds that was given cannot be one."""
+    if variance is not None and not (variance >= 0 and degrees >= 1):
+        raise DataError(
+            f"seed_variance={variance} with seed_degrees={degrees}: give a variance of at least 0 "
+            "and at least one degree of freedom."
+        )
 
 
 def compute_interval(reference: ReferenceDistribution, size: float) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from recsys.data.batches.examples import Examples
 from recsys.data.batches.rows import CandidateLists
@@ -57,6 +58,8 @@ def make_sampled_lists(
     place[pool] = np.arange(len(pool))
     out = np.empty((len(at), 1 + n), dtype=np.int64)
     out[:, 0] = target
+    labels = np.zeros(out.shape, dtype=np.float32)
+    labels[:, 0] = 1
     basket = examples.list_basket_items(at)
     bounds = np.searchsorted(basket[:, 0], np.arange(len(at) + 1))
     for case in range(len(at)):
@@ -72,16 +75,19 @@ def make_sampled_lists(
                 f"{len(pool) - len(without)} items to draw from; use fewer."
             )
         rng = np.random.default_rng([int(at[case]), 3])
-        if by == "uniform":
-            # More than enough different ones, in random order: those that are left are uniform.
-            drawn = rng.choice(len(pool), size=n + len(without), replace=False)
-            drawn = drawn[~np.isin(drawn, without)][:n]
-        else:
-            # The first n of an exponential race are n weighted draws without replacement.
-            race = rng.standard_exponential(len(pool)) / weight
-            race[without] = np.inf
-            drawn = np.argpartition(race, n - 1)[:n]
-        out[case, 1:] = pool[drawn]
-    labels = np.zeros(out.shape, dtype=np.float32)
-    labels[:, 0] = 1
+        out[case, 1:] = pool[_sample_without(rng, weight, without, n, by)]
     return CandidateLists(at, out, labels, np.zeros(len(at), dtype=np.bool_))
+
+
+def _sample_without(
+    rng: np.random.Generator, weight: NDArray[np.float64], without: Ints, n: int, by: By
+) -> Ints:
+    """`n` different places of the pool, none of `without`."""
+    if by == "uniform":
+        # More than enough different ones, in random order: those that are left are uniform.
+        drawn = rng.choice(len(weight), size=n + len(without), replace=False)
+        return drawn[~np.isin(drawn, without)][:n]
+    # The first n of an exponential race are n weighted draws without replacement.
+    race = rng.standard_exponential(len(weight)) / weight
+    race[without] = np.inf
+    return np.argpartition(race, n - 1)[:n]

@@ -54,6 +54,17 @@ def make_board(sweep: SweepRecord) -> BoardSpec:
     tests = [RunSet(TESTED, ids=tuple(run.id for run in tested))] if tested else []
     goals = tuple(_find_objective_key(objective, trials) for objective in sweep.objectives)
     scores = tuple(goal for goal in goals if goal is not None)
+    names = tuple(each.name for each in runs)
+    sections = (
+        SectionSpec("Findings", _render_findings(sweep, missing, trials)),
+        _make_search_section(sweep, scores, apart, trials),
+        _make_test_section(sweep, tested),
+        SectionSpec("Learning curves", "", names, _make_curve_panels(trials)),
+        SectionSpec("Cost", "", tuple(r.name for r in apart), _make_cost_panels(scores, trials)),
+        SectionSpec("Trials, tables and pictures", "", lasts, _make_closing_panels(logged[-1]))
+        if last
+        else SectionSpec("Trials, tables and pictures"),
+    )
     made = BoardSpec(
         title=f"sweep {sweep.name}: {sweep.folder.name}",
         project=board.find_project({k: v for by in found.values() for k, v in by.items()}),
@@ -69,20 +80,7 @@ def make_board(sweep: SweepRecord) -> BoardSpec:
             ),
             logged,
         ),
-        sections=tuple(
-            section
-            for section in (
-                SectionSpec("Findings", _render_findings(sweep, missing, trials)),
-                _make_search_section(sweep, scores, apart, trials),
-                _make_test_section(sweep, tested),
-                SectionSpec("Learning curves", "", tuple(r.name for r in runs), _make_curve_panels(trials)),
-                SectionSpec("Cost", "", tuple(r.name for r in apart), _make_cost_panels(scores, trials)),
-                SectionSpec("Trials, tables and pictures", "", lasts, _make_closing_panels(logged[-1]))
-                if last
-                else SectionSpec("Trials, tables and pictures"),
-            )
-            if section.text or section.panels
-        ),
+        sections=tuple(section for section in sections if section.text or section.panels),
     )
     board.check_board(made, logged)
     return made
