@@ -139,13 +139,13 @@ class Loop:
 
     def trainer(self, log_every: int, profile: bool = False) -> tuple[float, float]:
         """Wall and CPU seconds of a step under the run's own Trainer."""
-        from recsys.fit.run import RunExecutor
+        from recsys.fit.training import TrainingExecutor
         from recsys.runtime.signals import SignalHandler
 
         self.reset()
         self.run.trainer.log_every, self.run.profile = log_every, profile
         with tempfile.TemporaryDirectory() as folder, SignalHandler() as signals:
-            job = RunExecutor(self.run, Path(folder), self.made, signals)
+            job = TrainingExecutor(self.run, Path(folder), self.made, signals)
             trainer = job._make_trainer()
             clock = Clock()
             trainer.callbacks.append(clock.callback())  # type: ignore[attr-defined]
@@ -250,13 +250,13 @@ def _added(side: list[float], base: list[float]) -> float:
 
 def saving(data: Path, tuning: str, runs: int) -> list[dict[str, Any]]:
     """Seconds and size of a saved state and of the file of the best parameters."""
-    from recsys.fit.run import RunExecutor
+    from recsys.fit.training import TrainingExecutor
     from recsys.runtime.signals import SignalHandler
 
     loop = Loop(data, tuning, 4, 1)
     with tempfile.TemporaryDirectory() as name, SignalHandler() as signals:
         folder = Path(name)
-        job = RunExecutor(loop.run, folder, loop.made, signals)
+        job = TrainingExecutor(loop.run, folder, loop.made, signals)
         made = job._make_trainer()
         made.fit(loop.model, loop.made.datamodule)
         best = folder / "best.safetensors"
@@ -364,7 +364,7 @@ def _listen(timed: Callable[[Callable[..., object], str], Callable[..., object]]
     from recsys.data.batches.catalog import Catalog
     from recsys.encoders.cache.frozen_layers import FrozenLayerCache
     from recsys.encoders.cache.vectors import FrozenVectorCache
-    from recsys.fit.run import RunExecutor
+    from recsys.fit.training import TrainingExecutor
     from recsys.training.resume import ResumeCheckpoint
 
     def stop(*_: object) -> None:
@@ -376,7 +376,7 @@ def _listen(timed: Callable[[Callable[..., object], str], Callable[..., object]]
         (Catalog, "build", "tokens"),
         (FrozenLayerCache, "build", "kept states"),
         (FrozenVectorCache, "build", "kept states"),
-        (RunExecutor, "_floors", "floors"),
+        (TrainingExecutor, "_evaluate_baselines", "baselines"),
         (lp.Trainer, "test", "evaluation at the start"),
         (lp.Trainer, "validate", "evaluation at the start"),
         (lp.Trainer, "fit", "first step"),

@@ -13,11 +13,12 @@ import torch
 
 from recsys.assembly import hard_negatives, protocols
 from recsys.assembly.checks import check_pairs
-from recsys.assembly.encoding import Tokenize, add_encoder, select_device
+from recsys.assembly.device import select_device
 from recsys.config.compose import AXES, RunConfig, get_choice_name
 from recsys.config.schema import NegativeSpec, ObjectiveConfig
 from recsys.data.batches import query_texts
-from recsys.data.batches.datamodule import RecDataModule
+from recsys.data.batches.batch_loaders import BatchLoaders
+from recsys.data.batches.catalog import Tokenize
 from recsys.data.batches.examples import Examples
 from recsys.data.batches.hard_negatives import HardNegativeExamples
 from recsys.data.batches.rows import CandidateLists
@@ -27,7 +28,6 @@ from recsys.data.splits.split import Split
 from recsys.data.tables import Tables, compute_fingerprint
 from recsys.data.tags import encode_tags
 from recsys.data.training_events import Interactions
-from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluator import list_cutoffs
 from recsys.losses import make_objective_context
@@ -57,7 +57,7 @@ class Assembly:
     tables: Tables
     split: Split
     examples: Examples
-    datamodule: RecDataModule
+    datamodule: BatchLoaders
     recommender: Recommender
     parts: Components
     fingerprint: str
@@ -132,6 +132,8 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     torch.manual_seed(run.seed)
     own, tokenize = parts, None
     if run.objective is not None:
+        from recsys.assembly.encoding import add_encoder
+
         _check_weights(run, examples)
         trained = _add_training_components(run, run.objective, parts, tables, context, examples)
         own, tokenize = add_encoder(run, trained, tables, context)
@@ -140,9 +142,8 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
         own = dataclasses.replace(parts, interactions=events)
     module = importlib.import_module(type(run.architecture).__module__)
     recommender = cast(Recommender, module.Model(own, run.architecture))
-    if run.encoder.compile == "on":
-        for encoder in [m for m in recommender.modules() if isinstance(m, Encoder)]:
-            encoder.compile_layers()
+    if run.architecture.trains:
+        _prepare_training(run, recommender)
     lists = protocols.make_lists(
         run,
         examples,
@@ -159,6 +160,21 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     )
     split = dataclasses.replace(split, notes=(*split.notes, *notes))
     return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize, context)
+
+
+def _prepare_training(run: RunConfig, recommender: Recommender) -> None:
+    """Compiles the encoders of what trains, where that is asked for.
+
+    Raises:
+        ConfigError: Its model cannot train.
+    """
+    from recsys.encoders.encoder import Encoder
+    from recsys.recommender.trainable import require_trainable
+
+    modules = require_trainable(recommender).modules()
+    if run.encoder.compile == "on":
+        for encoder in [m for m in modules if isinstance(m, Encoder)]:
+            encoder.compile_layers()
 
 
 def _check_weights(run: RunConfig, examples: Examples) -> None:
@@ -185,7 +201,7 @@ def _make_miner(run: RunConfig) -> hard_negatives.Miner:
 
 def _make_datamodule(
     run: RunConfig, examples: Examples, own: Components, lists: Mapping[int, CandidateLists]
-) -> RecDataModule:
+) -> BatchLoaders:
     draws = NegativeSpec() if run.objective is None else run.objective.draws
     sizes = np.zeros(len(own.texts), dtype=np.int64)
     if own.catalog is not None:
@@ -193,7 +209,7 @@ def _make_datamodule(
     costs = (
         sizes if own.encoder is None else np.asarray(own.encoder.compute_lengths(sizes.tolist()))
     )
-    return RecDataModule(
+    return _get_loader_class(run)(
         examples,
         sizes,
         queries=run.data.queries,
@@ -210,6 +226,15 @@ def _make_datamodule(
         sample_seed=run.data.sample_seed,
         test=run.evaluation.test,
     )
+
+
+def _get_loader_class(run: RunConfig) -> type[BatchLoaders]:
+    """Loaders for a Trainer, or without: importing Lightning takes longer than a baseline."""
+    if not run.architecture.trains:
+        return BatchLoaders
+    from recsys.training.datamodule import RecDataModule
+
+    return RecDataModule
 
 
 def _add_training_components(

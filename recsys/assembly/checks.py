@@ -6,7 +6,7 @@ from recsys.assembly import protocols
 from recsys.config.compose import RunConfig, get_choice_name, nearest
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluator import list_cutoffs, list_metrics
-from recsys.training import item_table
+from recsys.training.phases import EVERY_STEP, count_phase_steps
 
 
 def check_pairs(run: RunConfig) -> None:
@@ -34,13 +34,13 @@ def check_pairs(run: RunConfig) -> None:
             "trainer.batch_tokens counts the tokens of item texts, and this architecture reads "
             "users as texts too; leave it out and set trainer.batch_size."
         )
-    item_table.check_item_table(run)
+    _check_item_table(run)
     if objective.needs not in architecture.gives:
         raise ConfigError(
             f"objective {get_choice_name(objective)} needs {objective.needs}, and architecture "
             f"{get_choice_name(architecture)} gives {', '.join(sorted(architecture.gives))}."
         )
-    item_table.check_catalog_encoding(run)
+    _check_catalog_encoding(run)
     if run.data.targets == "labelled" and not objective.reads_labels:
         raise ConfigError(
             f"data.targets=labelled needs an objective that reads labels (bce, mse), and "
@@ -70,4 +70,60 @@ def _check_steps(run: RunConfig) -> None:
             "checkpoint.pick=last keeps the last step whatever validations say, and "
             "trainer.patience stops by what they say; set trainer.patience=null or "
             "checkpoint.pick=best."
+        )
+
+
+def _check_item_table(run: RunConfig) -> None:
+    """Refuses runs in which a table would be wrong or of no use.
+
+    Raises:
+        ConfigError: Several processes, fp16, nothing to distil, or no item vectors.
+    """
+    if not count_phase_steps(run.trainer.encoder_updates, 1):
+        return
+    asked = f"trainer.encoder_updates={run.trainer.encoder_updates}"
+    if run.trainer.devices > 1:
+        raise ConfigError(
+            f"{asked} trains on one device, because the encoder gets no gradient in a step; set "
+            "trainer.devices=1 or trainer.encoder_updates=every_step."
+        )
+    if run.trainer.precision == "fp16-mixed":
+        raise ConfigError(
+            f"{asked} does not scale losses as fp16-mixed needs it; set trainer.precision to "
+            "bf16-mixed or fp32."
+        )
+    if get_choice_name(run.tuning) == "frozen":
+        raise ConfigError(
+            f"{asked} distils the encoder, and tuning=frozen trains none of it; choose another "
+            "tuning or trainer.encoder_updates=every_step."
+        )
+    if not run.architecture.reads_item_vectors:
+        raise ConfigError(
+            f"{asked} needs an architecture with item vectors, and "
+            f"{get_choice_name(run.architecture)} has none; set trainer.encoder_updates=every_step."
+        )
+
+
+def _check_catalog_encoding(run: RunConfig) -> None:
+    """Refuses to encode the whole catalog in every step, unless it was asked for.
+
+    Raises:
+        ConfigError: The objective reads all item vectors, and the encoder that makes them trains.
+    """
+    if (
+        run.objective is None
+        or run.objective.needs != "table"
+        or get_choice_name(run.tuning) == "frozen"
+    ):
+        return
+    if run.trainer.encoder_updates != EVERY_STEP:
+        return
+    if not run.objective.encodes_catalog:
+        name = get_choice_name(run.objective)
+        raise ConfigError(
+            f"objective {name} reads the vectors of all items in every step, and tuning "
+            f"{get_choice_name(run.tuning)} changes the encoder that makes them; set "
+            "tuning=frozen, "
+            "trainer.encoder_updates=half_epoch, or objective.encode_catalog=true to encode the "
+            "whole catalog in every step."
         )

@@ -6,13 +6,12 @@ import dataclasses
 import hashlib
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
-
+from recsys.assembly.device import select_device
 from recsys.config.compose import RunConfig
 from recsys.data.batches import query_texts
-from recsys.data.batches.catalog import Catalog
+from recsys.data.batches.catalog import Catalog, Tokenize
 from recsys.data.batches.user_texts import UserTexts
 from recsys.data.context import ContextFeatures
 from recsys.data.tables import Tables
@@ -29,15 +28,6 @@ from recsys.runtime.progress import print_status
 from recsys.runtime.ranks import get_rank
 from recsys.runtime.store import Store
 from recsys.types import Tuned
-
-Tokenize = Callable[[list[str]], list[list[int]]]
-
-
-def select_device(run: RunConfig) -> torch.device | None:
-    """The GPU that this process trains on, or None."""
-    if run.trainer.accelerator == "gpu" and torch.cuda.is_available():
-        return torch.device("cuda", get_rank())
-    return None
 
 
 def add_encoder(

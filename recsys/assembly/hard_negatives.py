@@ -153,9 +153,12 @@ def mine(
         if options.hard_from == "tfidf":
             return Miner(tfidf(), examples)
         folder = Path(options.hard_from)
-        made = assemble(drop_hard_negatives(read_config(folder / "config.yaml")))
-        if made.recommender.parts.objective is not None:
-            made.recommender.load_trained(folder / WEIGHTS)
+        stored = drop_hard_negatives(read_config(folder / "config.yaml"))
+        made = assemble(stored)
+        if stored.architecture.trains:
+            from recsys.recommender.trainable import require_trainable
+
+            require_trainable(made.recommender).load_trained(folder / WEIGHTS)
         return made
 
     def write(folder: Path) -> None:

@@ -90,19 +90,25 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
     import torch
 
     from recsys.assembly import build
+    from recsys.fit.baseline import BaselineExecutor
     from recsys.fit.run import RunExecutor
     from recsys.runs.failures import raise_out_of_memory
 
+    executor: type[RunExecutor] = BaselineExecutor
+    if run.architecture.trains:
+        # Lightning and transformers take longer to import than a baseline takes to run.
+        from recsys.fit.training import TrainingExecutor as executor
+
+        silence_libraries()
     startup = excluded_time.exclude_startup(started)
-    silence_libraries()
     with SignalHandler() as signals, ExitStack() as held:
         try:
             with signals.raise_interruption():
                 if folder is not None and get_rank() == 0:
                     held.enter_context(lock_folder(folder))
                     remove_temporary_files(folder)
-                _check_command(run)
                 run = resolve(run)
+                _check_command(run)
                 if run.trainer.threads is not None:
                     torch.set_num_threads(run.trainer.threads)
                 with raise_out_of_memory():
@@ -112,7 +118,7 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
                     folder = make_folder(run.output, name, format_config(run))
                     held.enter_context(lock_folder(folder))
                 command.set_report_folder(folder)
-                job = RunExecutor(run, folder, made, signals)
+                job = executor(run, folder, made, signals)
                 return job.execute(started, excluded, startup)
         except Interrupted as leave:
             if get_rank() == 0:
@@ -150,6 +156,13 @@ def resolve(run: RunConfig) -> RunConfig:
     )
     from recsys.tracking.wandb_log import choose_wandb_mode
 
+    if run.trainer.devices > 1 and not run.architecture.trains:
+        print(
+            f"note: trainer.devices={run.trainer.devices} changes nothing: "
+            f"{get_choice_name(run.architecture)} does not train, and one process tests it",
+            file=sys.stderr,
+        )
+        run.trainer.devices = 1
     run.trainer.accelerator = choose_accelerator(run.trainer.accelerator)
     on_gpu, there = run.trainer.accelerator == "gpu", count_gpus()
     if on_gpu and not there:

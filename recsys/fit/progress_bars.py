@@ -1,65 +1,18 @@
-"""What a run shows of itself while it lasts: a header, bars, and a line a validation."""
+"""What a training shows of itself while it lasts: bars, and the time that is left."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 
 import lightning.pytorch as lp
-import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from recsys.assembly.build import Assembly
-from recsys.config.compose import RunConfig
-from recsys.data.batches.datamodule import RecDataModule
-from recsys.data.splits.split import TEST, VAL
-from recsys.evaluation.evaluator import SEVERAL
-from recsys.recommender.base import Recommender
+from recsys.data.batches.batch_loaders import BatchLoaders
+from recsys.recommender.trainable import TrainableRecommender
 from recsys.runtime.progress import ProgressTask, format_duration, track
-from recsys.training.log import count_trained_epochs
 from recsys.types import Batch
-
-
-def describe_run(run: RunConfig, made: Assembly) -> list[str]:
-    """What a run is made of: data, device and what trains.
-
-    Args:
-        run: Its configuration, every `auto` decided.
-        made: What was made of it.
-    """
-    model, options = made.recommender, run.trainer
-    users, items = made.tables.users.height, made.tables.items.height
-    active = int((np.diff(made.split.offsets) > 0).sum())
-    known = f"{users:,} users" + (f" ({active:,} with events)" if active < users else "")
-    events = f"{known}, {items:,} items, {len(made.split.item):,} events"
-    cases = [_describe_cases(run, made, VAL, "validation")]
-    if run.evaluation.test:
-        cases.append(_describe_cases(run, made, TEST, "test"))
-    every = sum(p.numel() for p in model.parameters())
-    count = (
-        sum(p.numel() for p in model.get_trained_parameters().values())
-        if options.max_steps != 0
-        else 0
-    )
-    trains = "nothing trains"
-    if count:
-        trains = f"{count:,} of {every:,} parameters train ({count / every:.2%})"
-    several = f"{options.devices} x " if options.devices > 1 else ""
-    return [
-        f"data: {events}; {made.split.name.partition('(')[0]}: {', '.join(cases)}",
-        f"on: {several}{options.accelerator}, {options.precision}; {trains}",
-    ]
-
-
-def _describe_cases(run: RunConfig, made: Assembly, role: int, name: str) -> str:
-    """How many cases a part has, and how many of them ask for a cold item."""
-    at = made.datamodule.list_case_events(role)
-    if run.evaluation.protocol in SEVERAL:  # a case has no single target
-        return f"{len(at):,} {name} cases"
-    cold = int((made.examples.count_train_items()[made.split.item[at]] == 0).sum())
-    return f"{len(at):,} {name} cases ({cold:,} cold)"
 
 
 class RemainingTime:
@@ -88,7 +41,7 @@ class RemainingTime:
         """Seconds to the result; None before the first step of this attempt."""
         if self._began is None or trainer.global_step <= self._began[1]:
             return None
-        data: RecDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: BatchLoaders = trainer.datamodule  # type: ignore[attr-defined]
         windows = trainer.accumulate_grad_batches
         steps = data.count_steps(trainer.max_epochs or 1, windows, trainer.max_steps)
         rest = max(0, steps - trainer.global_step)
@@ -102,38 +55,6 @@ class RemainingTime:
 
 def _compute_mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
-
-
-def format_validation(
-    trainer: lp.Trainer,
-    monitor: str,
-    metrics: Mapping[str, float],
-    step: int,
-    best: bool,
-    left: float | None,
-) -> str:
-    """What a validation found, in percent; cold items beside the total where there are any.
-
-    Args:
-        trainer: How far training is.
-        monitor: The metric that decides.
-        metrics: Of the validation.
-        step: Optimiser steps done.
-        best: Whether it is the best so far.
-        left: Seconds to the result, if that is known.
-    """
-    at = f"epoch {count_trained_epochs(trainer):.3g}/{trainer.max_epochs}"
-    if trainer.max_steps >= 0:
-        at = f"step {step}/{trainer.max_steps}"
-    parts = [at if step else "start", f"val {monitor} {100 * metrics[monitor]:.2f}"]
-    if best and step:
-        parts[-1] += " (best)"
-    cold = metrics[f"cold/{monitor}"]
-    if not math.isnan(cold):
-        parts.append(f"cold {100 * cold:.2f}")
-    if left is not None:
-        parts.append(f"left {format_duration(left)}")
-    return "  ".join(parts)
 
 
 class ProgressBar(Callback):
@@ -185,7 +106,7 @@ class ProgressBar(Callback):
     def _format_note(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> str:
         """The loss of the last step, and the time to the result; reads the loss off its device."""
         said = []
-        if isinstance(pl_module, Recommender) and pl_module.train_loss is not None:
+        if isinstance(pl_module, TrainableRecommender) and pl_module.train_loss is not None:
             said.append(f"loss {float(pl_module.train_loss):.4f}")
         left = self.course.estimate_seconds(trainer)
         return ", ".join([*said, *([] if left is None else [f"left {format_duration(left)}"])])

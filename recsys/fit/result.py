@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import polars as pl
 from torch import Tensor
@@ -15,20 +15,17 @@ from recsys.config.compose import RunConfig
 from recsys.evaluation import beyond_accuracy as beyond
 from recsys.evaluation import slices
 from recsys.evaluation.evaluator import list_cutoffs
-from recsys.recommender.parameters import TABLE
+from recsys.recommender.training_counts import TrainingCounts
 from recsys.runs import display, provenance, results
 from recsys.runs.rank_cost import RankCost
 from recsys.runs.state import RunState
 from recsys.runtime import excluded_time
 from recsys.runtime.excluded_time import Elapsed
-from recsys.training.checkpoint import BestCheckpoint
-from recsys.training.cost import TrainingCounts
-from recsys.training.log import TrainingLog, count_trained_epochs
 
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """How far training came.
+    """How far training came; by default that nothing trains.
 
     Attributes:
         steps: Optimiser steps done.
@@ -37,24 +34,31 @@ class TrainingProgress:
         seconds: Time trained, validations not counted.
     """
 
-    steps: int
-    planned_steps: int
-    epochs: float
-    seconds: float
-
-    @staticmethod
-    def from_assembly(made: Assembly, seconds: float) -> TrainingProgress:
-        """How far it came by now; nothing is planned where nothing can train."""
-        model = made.recommender
-        if not model.get_trained_parameters():
-            return TrainingProgress(0, 0, 0.0, seconds)
-        trainer = model.trainer
-        return TrainingProgress(
-            trainer.global_step, model.count_planned_steps(), count_trained_epochs(trainer), seconds
-        )
+    steps: int = 0
+    planned_steps: int = 0
+    epochs: float = 0.0
+    seconds: float = 0.0
 
 
-def summarize_validation(best: BestCheckpoint, progress: TrainingProgress) -> dict[str, object]:
+class BestValidation(Protocol):
+    """What a result says of validations.
+
+    Attributes:
+        monitor: The metric that decides, as "val/ndcg@10".
+        metrics: All metrics of the validation that decided.
+        step: The optimiser step it was seen at.
+        first: All metrics of the first validation.
+        last: The monitored metric at the last validation.
+    """
+
+    monitor: str
+    metrics: dict[str, float]
+    step: int
+    first: dict[str, float]
+    last: float | None
+
+
+def summarize_validation(best: BestValidation, progress: TrainingProgress) -> dict[str, object]:
     """The validation that decided, the last one, and the steps behind them."""
     name = best.monitor.removeprefix("val/")
     return {
@@ -68,12 +72,6 @@ def summarize_validation(best: BestCheckpoint, progress: TrainingProgress) -> di
         "planned_steps": progress.planned_steps,
         "epochs": progress.epochs,
     }
-
-
-def summarize_training(watch: TrainingLog, made: Assembly) -> dict[str, object]:
-    """Loss and distance from the start by role, for the gap and for regularisation."""
-    still = {role: 0.0 for role, named in made.recommender.group_by_role().items() if named}
-    return {"loss": watch.compute_loss(), "distance": watch.distance or still}
 
 
 def summarize_cost(
@@ -100,14 +98,11 @@ def summarize_cost(
     ranks = [RankCost.from_measurements(start.spent, start.excluded, start.peak_mb), *others]
     peaks = [rank.peak_mb for rank in ranks]
     kept = excluded_time.compute_build_time()
+    parameters, trained = model.count_parameters()
     return {
         # Heads that are there and never take a step train as little as the encoder.
-        "trained_parameters": (
-            sum(p.numel() for p in model.get_saved_parameters().values()) if progress.steps else 0
-        ),
-        "parameters": sum(
-            p.numel() for name, p in model.named_parameters() if not name.startswith(TABLE)
-        ),
+        "trained_parameters": trained if progress.steps else 0,
+        "parameters": parameters,
         "texts": round(counts.texts),
         "tokens": round(counts.tokens),
         "train_flops": counts.flops,

@@ -1,1 +1,1 @@
-"""Ranking metrics: pure functions and their torchmetrics wrappers."""
+"""Ranking metrics: pure functions, and their means over all cases and ranks."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
-from torch import Tensor
-from torchmetrics import Metric
+from torch import Tensor, nn
 
 from recsys.errors import ConfigError, DataError
 
 SLICES = ("all", "cold", "warm")
 
 
-class RankingMetrics(Metric):
+class RankingMetrics(nn.Module):
     """Mean of each metric over all counted cases, over the cold ones and over the warm ones.
 
     The states are sums and counts, each one tensor for all slices and names: two ranks with
@@ -21,27 +21,52 @@ class RankingMetrics(Metric):
     takes three collectives whatever the number of metrics. They are there from the start on every
     rank, one that gets no case included.
 
+    A `torchmetrics.Metric` would do the same; importing that package takes longer than a baseline
+    takes to run.
+
     Args:
         names: Names of the metrics, as `recsys.metrics.functional.metric_names` gives them.
+
+    Attributes:
+        sums: (3, M) float64 sums by slice and metric, of this rank.
+        counts: (3, M) int64 how many values they are of.
+        cases: (3,) int64 counted cases by slice.
 
     Raises:
         ConfigError: There is no name, a name twice, or one that is used for something else.
     """
-
-    is_differentiable = False
-    full_state_update = False
-    sums: Tensor
-    counts: Tensor
-    cases: Tensor
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = _check_names(names)
         shape = (len(SLICES), len(self.names))
         # float64 and int64: float32 stops counting at 16.8 million cases and loses digits before.
-        self.add_state("sums", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("counts", torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("cases", torch.zeros(len(SLICES), dtype=torch.int64), dist_reduce_fx="sum")
+        # No buffers, which DDP would broadcast in every step.
+        self.sums = torch.zeros(shape, dtype=torch.float64)
+        self.counts = torch.zeros(shape, dtype=torch.int64)
+        self.cases = torch.zeros(len(SLICES), dtype=torch.int64)
+        self._computed: dict[str, Tensor] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the states lie."""
+        return self.sums.device
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Takes the states along to another device, in the precision that they have."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        device = fn(torch.empty(0, device=self.device)).device
+        self.sums, self.counts, self.cases = (
+            state.to(device) for state in (self.sums, self.counts, self.cases)
+        )
+        return self
+
+    def reset(self) -> None:
+        """Forgets all cases."""
+        self.sums, self.counts, self.cases = (
+            torch.zeros_like(state) for state in (self.sums, self.counts, self.cases)
+        )
+        self._computed = None
 
     def update(self, values: dict[str, Tensor], counted: Tensor, cold: Tensor) -> None:
         """Adds the cases of a step.
@@ -55,7 +80,8 @@ class RankingMetrics(Metric):
             DataError: Names differ from the constructor's, or shapes or types do not fit.
         """
         self._check(values, counted, cold)
-        device = self.sums.device
+        self._computed = None
+        device = self.device
         table = torch.stack([values[name].to(device, torch.float64) for name in self.names])
         counted, cold = counted.to(device), cold.to(device)
         slices = torch.stack([counted, counted & cold, counted & ~cold])
@@ -67,7 +93,9 @@ class RankingMetrics(Metric):
         self.cases += slices.sum(1)
 
     def compute(self) -> dict[str, Tensor]:
-        """The means so far.
+        """The means so far, over all ranks; every rank must call it.
+
+        What is asked again of the same cases takes no collective.
 
         Returns:
             () each. `name`, `cold/name` and `warm/name`: float64 means over the cases where the
@@ -75,15 +103,23 @@ class RankingMetrics(Metric):
             `warm/cases`: int64 numbers of counted cases. `undefined/name`: int64 number of counted
             cases that the mean `name` leaves out.
         """
+        if self._computed is None:
+            self._computed = self._compute_means(
+                *(_sum_over_ranks(state) for state in (self.sums, self.counts, self.cases))
+            )
+        return self._computed
+
+    def _compute_means(self, sums: Tensor, counts: Tensor, cases: Tensor) -> dict[str, Tensor]:
+        """As `compute`, of the states of all ranks."""
         out: dict[str, Tensor] = {}
-        means = self.sums / self.counts  # 0/0 is NaN
+        means = sums / counts  # 0/0 is NaN
         for row, part in enumerate(SLICES):
             prefix = "" if part == "all" else f"{part}/"
             for column, name in enumerate(self.names):
                 out[f"{prefix}{name}"] = means[row, column]
-            out[f"{prefix}cases"] = self.cases[row].clone()
+            out[f"{prefix}cases"] = cases[row].clone()
         for column, name in enumerate(self.names):
-            out[f"undefined/{name}"] = self.cases[0] - self.counts[0, column]
+            out[f"undefined/{name}"] = cases[0] - counts[0, column]
         return out
 
     def _check(self, values: dict[str, Tensor], counted: Tensor, cold: Tensor) -> None:
@@ -107,6 +143,15 @@ class RankingMetrics(Metric):
                     f"{label} has shape {tuple(tensor.shape)}, but counted has "
                     f"{tuple(counted.shape)}; give one value a case."
                 )
+
+
+def _sum_over_ranks(state: Tensor) -> Tensor:
+    """The sum of a state over all ranks, added up in their order on each of them."""
+    if not torch.distributed.is_initialized():
+        return state
+    states = [torch.empty_like(state) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(states, state)
+    return torch.stack(states).sum(0)
 
 
 def _check_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -12,13 +12,13 @@ from torch.nn.utils.rnn import pad_sequence
 from recsys.architectures.cross_encoder import Config
 from recsys.data.batches.user_texts import UserTexts
 from recsys.errors import ConfigError
-from recsys.recommender.base import Recommender
 from recsys.recommender.components import Components
 from recsys.recommender.flops import compute_pair_lengths
+from recsys.recommender.trainable import TrainableRecommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 
-class Model(Recommender):
+class Model(TrainableRecommender):
     """Cosine of the mean states of both spans in the joint pass, plus a head that is zero at first.
 
     The history is cut so that the candidate always fits. The representation of an item is its

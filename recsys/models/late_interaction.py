@@ -13,15 +13,15 @@ from recsys.encoders.cache.token_states import TokenStateCache
 from recsys.errors import ConfigError
 from recsys.layers.maxsim import score_all_pairs, score_lists
 from recsys.layers.user_encoders import make_residual
-from recsys.recommender.base import Recommender
 from recsys.recommender.components import Components
+from recsys.recommender.trainable import TrainableRecommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored, upload
 
 _SAMPLE = 512  # texts whose tokens say which directions a projection keeps
 _ITEMS = 1024  # catalog items whose tokens are held at a time while all are scored
 
 
-class Model(Recommender):
+class Model(TrainableRecommender):
     """MaxSim between the tokens of each of the last titles and those of a candidate.
 
     ColBERT (Khattab and Zaharia, SIGIR 2020) with a history for a question: a title's score is the

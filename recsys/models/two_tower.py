@@ -17,8 +17,8 @@ from recsys.errors import ConfigError
 from recsys.layers.context_embedding import ContextEmbedding
 from recsys.layers.item_embeddings import SPREAD, ItemEmbedding, TagEmbedding, compute_own_products
 from recsys.layers.user_encoders import CausalTransformer, GRUEncoder, HistoryPooling, make_residual
-from recsys.recommender.base import Recommender
 from recsys.recommender.components import Components
+from recsys.recommender.trainable import TrainableRecommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 
@@ -41,7 +41,7 @@ class _PairMLP(nn.Module):
         return out
 
 
-class Model(Recommender):
+class Model(TrainableRecommender):
     """Item vectors from texts; user vectors from the history or from a text.
 
     The heads are residuals that are zero at first, so that training begins at the zero-shot

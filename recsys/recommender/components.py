@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from recsys.data.batches.catalog import Catalog
-from recsys.data.batches.user_texts import PlainUserTexts, UserTexts
-from recsys.data.splits.availability import AvailabilityWindows
-from recsys.data.training_events import Interactions
-from recsys.encoders.cache.frozen_layers import FrozenLayerCache
-from recsys.encoders.cache.text_vectors import TextVectorCache
-from recsys.encoders.cache.vectors import FrozenVectorCache
-from recsys.encoders.encoder import Encoder
-from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec
-from recsys.encoders.pretrained.source import ModelFiles
 from recsys.evaluation.evaluator import Ranking
-from recsys.losses import ObjectiveContext
-from recsys.recommender.optim import Optimise
 from recsys.types import Batch, Loss, Scored, Tuned
+
+if TYPE_CHECKING:
+    from recsys.data.batches.catalog import Catalog
+    from recsys.data.batches.user_texts import PlainUserTexts, UserTexts
+    from recsys.data.splits.availability import AvailabilityWindows
+    from recsys.data.training_events import Interactions
+    from recsys.encoders.cache.frozen_layers import FrozenLayerCache
+    from recsys.encoders.cache.text_vectors import TextVectorCache
+    from recsys.encoders.cache.vectors import FrozenVectorCache
+    from recsys.encoders.encoder import Encoder
+    from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec
+    from recsys.encoders.pretrained.source import ModelFiles
+    from recsys.losses import ObjectiveContext
+    from recsys.recommender.optim import Optimise
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -26,24 +27,29 @@ TABLE = "table."
 
 
 class TrainableModule(lp.LightningModule):
-    """Base of the recommender: what of it trains.
-
-    Args:
-        tuned: What the tuning method did to the encoder, or None.
-        l2_sp: Strength of the pull towards the anchor (Li et al., ICML 2018).
+    """Base of a recommender that trains: which of its parameters do.
 
     Attributes:
         table: Gives (U, D) vectors of catalog rows (U,) in place of the items' encoder while it
             trains, or None.
     """
 
-    def __init__(self, tuned: Tuned | None, l2_sp: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._tuned, self._l2_sp = tuned, l2_sp
         self.table: nn.Module | None = None
         self._start: dict[str, Tensor] = {}
         # Checkpoints hold what trained; the rest comes from the pretrained model.
         self.strict_loading = False
+
+    @property
+    @abc.abstractmethod
+    def tuned(self) -> Tuned | None:
+        """What the tuning method did to the encoder, or None."""
+
+    @property
+    @abc.abstractmethod
+    def l2_sp(self) -> float:
+        """Strength of the pull towards the anchor (Li et al., ICML 2018)."""
 
     @final
     def get_trained_parameters(self) -> dict[str, nn.Parameter]:
@@ -58,7 +64,7 @@ class TrainableModule(lp.LightningModule):
     @final
     def group_by_role(self) -> dict[str, Named]:
         """Trained parameters by role: pretrained weights, added parameters, heads, item table."""
-        tuned = self._tuned
+        tuned = self.tuned
         added = {f"{e}{n}" for e in ENCODERS for n in tuned.added} if tuned else set()
         out: dict[str, list[tuple[str, nn.Parameter]]] = {
             role: [] for role in ("encoder", "tuned", "head", "table")
@@ -90,7 +96,7 @@ class TrainableModule(lp.LightningModule):
 
         A head that is zero at first, a temperature or a magnitude has its start for an anchor.
         """
-        tuned = self._tuned
+        tuned = self.tuned
         added = (
             self.group_by_role()["tuned"] if tuned is not None and tuned.anchor == "zero" else []
         )
@@ -100,7 +106,7 @@ class TrainableModule(lp.LightningModule):
             (own[name] if name in zero else own[name] - self._start[name]).square().sum()
             for name in names
         ]
-        return 0.5 * self._l2_sp * torch.stack(terms).sum()
+        return 0.5 * self.l2_sp * torch.stack(terms).sum()
 
     @final
     def setup(self, stage: str) -> None:

@@ -10,16 +10,19 @@ from contextlib import suppress
 from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.data.batches.rows import CandidateLists
 from recsys.data.splits.split import TEST, TRAIN, VAL, Split
-from recsys.encoders.cache.frozen_layers import FrozenLayerCache
-from recsys.encoders.cache.vectors import FrozenVectorCache
-from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec
 from recsys.encoders.pretrained.source import WEIGHTS, ModelFiles
+
+if TYPE_CHECKING:
+    from recsys.encoders.cache.frozen_layers import FrozenLayerCache
+    from recsys.encoders.cache.vectors import FrozenVectorCache
+    from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec
 
 PACKAGES = ("torch", "lightning", "transformers", "peft", "polars", "recsys")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
 
 FILE = "validations.jsonl"
 """File of a run's folder: a line a validation, that before the first step included."""
+
+
+def check_value(monitor: str, value: float) -> None:
+    """Refuses a validation without a value of the metric that decides.
+
+    Raises:
+        DataError: It has none.
+    """
+    if math.isnan(value):
+        raise DataError(
+            f"{monitor} is defined for no case of the validation, so that no checkpoint can be "
+            "picked; set evaluation.monitor to another metric or data.split to another split."
+        )
 
 
 class ValidationLog:

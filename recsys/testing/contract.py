@@ -14,6 +14,7 @@ from recsys.assembly import build
 from recsys.assembly.build import Assembly
 from recsys.config.compose import compose, list_choices
 from recsys.recommender.base import Recommender
+from recsys.recommender.trainable import require_trainable
 from recsys.testing.shop import make_shop_words, write_encoder, write_shop
 from recsys.types import Batch
 
@@ -98,8 +99,9 @@ def take_batch(made: Assembly) -> Batch:
 
 def compute_loss(model: Recommender, batch: Batch) -> Tensor:
     """The mean loss of a batch."""
-    assert model.parts.objective is not None
-    loss = model.parts.objective(model(batch), batch, model.get_objective_context())
+    learns = require_trainable(model)
+    assert learns.parts.objective is not None
+    loss = learns.parts.objective(learns(batch), batch, learns.get_objective_context())
     return loss.total / loss.count
 
 
@@ -115,7 +117,8 @@ def learn_by_heart(model: Recommender, batch: Batch, rate: float, steps: int = 4
     Returns:
         The loss as a share of the first one.
     """
-    optimizer = torch.optim.Adam(model.get_trained_parameters().values(), lr=rate)
+    trained = require_trainable(model).get_trained_parameters()
+    optimizer = torch.optim.Adam(trained.values(), lr=rate)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)
     first = compute_loss(model, batch).item()
     share = 1.0

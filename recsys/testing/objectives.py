@@ -9,6 +9,7 @@ import torch
 from recsys.assembly.build import Assembly
 from recsys.config.compose import compose
 from recsys.errors import ConfigError
+from recsys.recommender.trainable import require_trainable
 from recsys.testing.contract import WAYS, Contract, learn_by_heart
 from recsys.types import Batch
 
@@ -85,7 +86,7 @@ def check_lists(made: Assembly, batch: Batch) -> None:
         items = model.index(batch.plan)
         own = model.score_candidates(batch, items)
     rows = batch.plan.items[batch.candidates.clamp(min=0)]
-    liked = model.get_objective_context().is_known_each(batch.users, rows)
+    liked = require_trainable(model).get_objective_context().is_known_each(batch.users, rows)
     liked[:, 0] = False
     own = own.masked_fill(liked | (batch.candidates < 0), -torch.inf)
     assert (own.argmax(1) == 0).all()

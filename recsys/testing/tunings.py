@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from recsys.recommender.trainable import require_trainable
 from recsys.testing.contract import WAYS, Contract, compute_loss, find_objective, take_batch
 
 
@@ -42,7 +43,7 @@ class TuningContract(Contract):
         """A checkpoint holds what was trained, and nothing else has moved."""
         words = self.make_words(way)
         made = self.assemble(*words)
-        batch, model = take_batch(made), made.recommender.eval()
+        batch, model = take_batch(made), require_trainable(made.recommender).eval()
         with torch.no_grad():
             start = model(batch).scores
         before = {k: v.detach().clone() for k, v in model.named_parameters()}
@@ -56,7 +57,7 @@ class TuningContract(Contract):
         assert changed <= set(model.get_trained_parameters())
         assert all(p.grad is not None for p in model.get_trained_parameters().values())
         model.save_trained(tmp_path / "x.safetensors")
-        again = self.assemble(*words).recommender.eval()
+        again = require_trainable(self.assemble(*words).recommender).eval()
         again.load_trained(tmp_path / "x.safetensors")
         with torch.no_grad():
             assert torch.allclose(again(batch).scores, model(batch).scores, atol=1e-5)

@@ -9,16 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import Logger
-
 from recsys.errors import DataError
 from recsys.runtime.files import write_atomic
 
 FLUSH_SECONDS = 30.0
 
 
-class CsvLog(Logger):
+class CsvLog:
     """A row a step with whatever was logged at it; the file is always whole.
 
     Args:
@@ -26,28 +23,12 @@ class CsvLog(Logger):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__()
         self.path = path
         self._rows: list[dict[str, Any]] = []
         self._flushed = time.monotonic()
         if path.is_file():
             self._rows = _read_rows(path)
 
-    @property
-    def name(self) -> str:
-        """What Lightning calls it."""
-        return "csv"
-
-    @property
-    def version(self) -> str:
-        """There is one a run."""
-        return "log"
-
-    @rank_zero_only
-    def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
-        """Nothing: the configuration is a file of its own."""
-
-    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Adds the values of a step; the file follows within half a minute."""
         values = {k: v for k, v in metrics.items() if k != "epoch"}
@@ -77,7 +58,6 @@ class CsvLog(Logger):
             if int(row["step"]) <= step
         ]
 
-    @rank_zero_only
     def save(self) -> None:
         """Writes the file.
 
@@ -92,7 +72,6 @@ class CsvLog(Logger):
         writer.writerows(self._rows)
         write_atomic(self.path, text.getvalue())
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Writes the file at the end of each stage."""
         if self._rows:

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-from lightning.pytorch.loggers import Logger
-
 from recsys.config.compose import nearest
 from recsys.errors import ConfigError, UnreachableError
 from recsys.runs.failures import FailureState
@@ -66,7 +64,7 @@ def _has_netrc_key() -> bool:
         return False  # no file that can be read holds no key
 
 
-class WandbLog(Logger):
+class WandbLog:
     """A run at Weights & Biases, or its offline files in the run's folder.
 
     A step is the optimiser step, so that what a stopped run logs again falls on itself.
@@ -81,7 +79,6 @@ class WandbLog(Logger):
     """
 
     def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any]) -> None:
-        super().__init__()
         with excluded_time():
             import wandb
 
@@ -101,24 +98,17 @@ class WandbLog(Logger):
         if not self.offline and self.run.resumed:
             self._known = self.run.starting_step - 1  # the service knows best
 
-    @property
-    def name(self) -> str:
-        """What Lightning calls it."""
-        return "wandb"
-
-    @property
-    def version(self) -> str:
-        """The run's id."""
-        return str(self.run.id)
-
-    def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
-        """Nothing: the configuration went along at the start."""
-
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Sends the values of a step; counts of undefined cases stay in the CSV file."""
         with excluded_time():
             shown = {k: v for k, v in metrics.items() if k != "epoch" and COUNTED not in k}
             self.run.log(shown, step=step)
+
+    def save(self) -> None:
+        """Nothing: its own service writes what it is sent."""
+
+    def finalize(self, status: str) -> None:
+        """Nothing: `finish` closes it, when the result is there."""
 
     def send_missed_rows(self, rows: Iterable[tuple[int, Mapping[str, float]]]) -> None:
         """Sends rows of before a stop that never reached Weights & Biases.

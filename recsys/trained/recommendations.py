@@ -115,7 +115,9 @@ class Suggester:
         # Who ranked for training may be gone.
         made = build.assemble(hard_negatives.drop_hard_negatives(self.run), check)
         if self.run.architecture.trains:
-            made.recommender.load_trained(self.folder / BEST)
+            from recsys.recommender.trainable import require_trainable
+
+            require_trainable(made.recommender).load_trained(self.folder / BEST)
         self._made = made
         return made
 

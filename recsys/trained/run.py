@@ -110,7 +110,8 @@ class TrainedRun:
         from recsys.fit.command import silence_libraries
         from recsys.trained.recommendations import Suggester
 
-        silence_libraries()
+        if self.config.architecture.trains:
+            silence_libraries()
         try:
             fingerprint = str(self.result["data"]["fingerprint"])
         except (TypeError, KeyError):

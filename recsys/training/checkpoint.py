@@ -10,10 +10,10 @@ from typing import Any, Literal
 import lightning.pytorch as lp
 from lightning.pytorch.callbacks import Callback
 
-from recsys.errors import ConfigError, DataError
-from recsys.recommender.base import Recommender
+from recsys.errors import ConfigError
 from recsys.recommender.optim import make_divergence_error
-from recsys.runs.validation_log import ValidationLog
+from recsys.recommender.trainable import TrainableRecommender
+from recsys.runs.validation_log import ValidationLog, check_value
 from recsys.runtime.ranks import get_rank
 from recsys.training.log import count_trained_epochs
 
@@ -62,7 +62,7 @@ class BestCheckpoint(Callback):
         self.last: float | None = None
         self.seen: int | None = None
 
-    def update(self, trainer: lp.Trainer, recommender: Recommender, step: int) -> None:
+    def update(self, trainer: lp.Trainer, recommender: TrainableRecommender, step: int) -> None:
         """Compares the last validation with the best and saves if it is to be kept.
 
         Raises:
@@ -75,12 +75,7 @@ class BestCheckpoint(Callback):
             raise make_divergence_error(
                 f"{self.monitor} has no value any more", step, trainer.optimizers
             )
-        if math.isnan(value):
-            raise DataError(
-                f"{self.monitor} is defined for no case of the validation, so that no checkpoint "
-                "can be picked; set evaluation.monitor to another metric or data.split to another "
-                "split."
-            )
+        check_value(self.monitor, value)
         kept = self.pick == "last" or self.value is None or value > self.value
         if trainer.is_global_zero:
             self.lines.add(step, count_trained_epochs(trainer), exact, self.seconds())
@@ -90,13 +85,12 @@ class BestCheckpoint(Callback):
         if not kept:
             return
         self.value, self.metrics, self.step = value, metrics, step
-        # An architecture that does not train has nothing to keep.
-        if trainer.is_global_zero and recommender.parts.objective is not None:
+        if trainer.is_global_zero:
             recommender.save_trained(self.path)
 
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Offers a validation of the training loop."""
-        if trainer.state.fn == "fit" and isinstance(pl_module, Recommender):
+        if trainer.state.fn == "fit" and isinstance(pl_module, TrainableRecommender):
             self.update(trainer, pl_module, trainer.global_step)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,48 +14,14 @@ from torch.utils.hooks import RemovableHandle
 
 from recsys.encoders.layers import LINEAR, count_passes, find_layer_stack
 from recsys.errors import ConfigError
-from recsys.recommender.base import Recommender
 from recsys.recommender.flops import find_heads
 from recsys.recommender.parameters import ENCODERS
+from recsys.recommender.trainable import TrainableRecommender
+from recsys.recommender.training_counts import TrainingCounts
 from recsys.types import Batch
 
 COUNTS = "counts"
 """Key of a checkpoint: what training had read and computed by then, over all ranks."""
-
-
-@dataclass
-class TrainingCounts:
-    """What training has read and computed.
-
-    Attributes:
-        texts: Texts encoded, each once a step.
-        tokens: Their tokens, special tokens included and padding not.
-        flops: Floating point operations; `recsys.recommender.flops` has the formula.
-        positions: Token places that the encoder worked on, padding included; profiled runs only.
-        references: Places in histories and candidate lists; profiled runs only.
-        unique: Items that stand in them, each once a step; profiled runs only.
-    """
-
-    texts: float = 0.0
-    tokens: float = 0.0
-    flops: float = 0.0
-    positions: float = 0.0
-    references: float = 0.0
-    unique: float = 0.0
-
-    def add(self, other: TrainingCounts) -> TrainingCounts:
-        """The sum."""
-        return TrainingCounts(
-            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(TrainingCounts))
-        )
-
-    def sum_over_ranks(self, device: torch.device) -> TrainingCounts:
-        """The sum over all ranks; every rank must call it."""
-        if not torch.distributed.is_initialized():
-            return self
-        values = torch.tensor(list(asdict(self).values()), dtype=torch.float64, device=device)
-        torch.distributed.all_reduce(values)
-        return TrainingCounts(*values.tolist())
 
 
 class CostMeter(Callback):
@@ -72,7 +38,7 @@ class CostMeter(Callback):
         self.full = full
         self._before = TrainingCounts()
         self._own = TrainingCounts()
-        self._model: Recommender | None = None
+        self._model: TrainableRecommender | None = None
         self._device = torch.device("cpu")
         self._handles: list[RemovableHandle] = []
 
@@ -86,7 +52,7 @@ class CostMeter(Callback):
 
     def on_fit_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Listens to the linear maps."""
-        if not isinstance(pl_module, Recommender):
+        if not isinstance(pl_module, TrainableRecommender):
             return
         self._model, self._device = pl_module, trainer.strategy.root_device
         for module in find_heads(pl_module, ENCODERS):
@@ -172,7 +138,7 @@ class CostMeter(Callback):
         self._before = TrainingCounts(**checkpoint[COUNTS])
 
 
-def _find_encoders(model: Recommender) -> list[nn.Module]:
+def _find_encoders(model: TrainableRecommender) -> list[nn.Module]:
     """The transformers models of a recommender's encoders."""
     named = dict(model.named_modules())
     names = [f"{encoder}model" for encoder in ENCODERS]

@@ -9,8 +9,7 @@ them, which gives it many steps where a sum of gradients gives it one.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import lightning.pytorch as lp
 import numpy as np
@@ -18,97 +17,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from recsys.config.compose import get_choice_name
-from recsys.errors import ConfigError
 from recsys.recommender.accumulation import is_step_end
-from recsys.recommender.base import Recommender
+from recsys.recommender.trainable import TrainableRecommender
+from recsys.training.phases import count_phase_steps
 from recsys.types import Batch, ItemBatch
-
-if TYPE_CHECKING:
-    from recsys.config.compose import RunConfig
-
-EVERY_STEP, HALF_EPOCH = "every_step", "half_epoch"
-
-
-def count_phase_steps(updates: str, steps: int) -> int:
-    """Optimiser steps between two updates of the encoder.
-
-    Args:
-        updates: every_step, half_epoch or a number of steps.
-        steps: Optimiser steps of an epoch.
-
-    Returns:
-        How many; 0 where there is no table and every step updates the encoder.
-
-    Raises:
-        ConfigError: It is none of the three.
-    """
-    if updates == EVERY_STEP:
-        return 0
-    if updates == HALF_EPOCH:
-        return math.ceil(steps / 2)
-    if updates.isascii() and updates.isdigit() and int(updates):
-        return int(updates)
-    raise ConfigError(
-        f"trainer.encoder_updates is '{updates}'; set it to every_step, half_epoch or a number of "
-        "optimiser steps from 1 on."
-    )
-
-
-def check_item_table(run: RunConfig) -> None:
-    """Refuses runs in which a table would be wrong or of no use.
-
-    Raises:
-        ConfigError: Several processes, fp16, nothing to distil, or no item vectors.
-    """
-    if not count_phase_steps(run.trainer.encoder_updates, 1):
-        return
-    asked = f"trainer.encoder_updates={run.trainer.encoder_updates}"
-    if run.trainer.devices > 1:
-        raise ConfigError(
-            f"{asked} trains on one device, because the encoder gets no gradient in a step; set "
-            "trainer.devices=1 or trainer.encoder_updates=every_step."
-        )
-    if run.trainer.precision == "fp16-mixed":
-        raise ConfigError(
-            f"{asked} does not scale losses as fp16-mixed needs it; set trainer.precision to "
-            "bf16-mixed or fp32."
-        )
-    if get_choice_name(run.tuning) == "frozen":
-        raise ConfigError(
-            f"{asked} distils the encoder, and tuning=frozen trains none of it; choose another "
-            "tuning or trainer.encoder_updates=every_step."
-        )
-    if not run.architecture.reads_item_vectors:
-        raise ConfigError(
-            f"{asked} needs an architecture with item vectors, and "
-            f"{get_choice_name(run.architecture)} has none; set trainer.encoder_updates=every_step."
-        )
-
-
-def check_catalog_encoding(run: RunConfig) -> None:
-    """Refuses to encode the whole catalog in every step, unless it was asked for.
-
-    Raises:
-        ConfigError: The objective reads all item vectors, and the encoder that makes them trains.
-    """
-    if (
-        run.objective is None
-        or run.objective.needs != "table"
-        or get_choice_name(run.tuning) == "frozen"
-    ):
-        return
-    if run.trainer.encoder_updates != EVERY_STEP:
-        return
-    if not run.objective.encodes_catalog:
-        name = get_choice_name(run.objective)
-        raise ConfigError(
-            f"objective {name} reads the vectors of all items in every step, and tuning "
-            f"{get_choice_name(run.tuning)} changes the encoder that makes them; set "
-            "tuning=frozen, "
-            "trainer.encoder_updates=half_epoch, or objective.encode_catalog=true to encode the "
-            "whole catalog in every step."
-        )
 
 
 class ItemTable(nn.Module):
@@ -160,7 +72,7 @@ class ItemTable(nn.Module):
 
 
 @torch.no_grad()
-def encode_all_items(recommender: Recommender, block: int = 1024) -> Tensor:
+def encode_all_items(recommender: TrainableRecommender, block: int = 1024) -> Tensor:
     """(I, D) vectors of all items from the encoder, in evaluation mode, a block at a time."""
     was = recommender.training
     recommender.eval()
@@ -213,13 +125,13 @@ class ItemTableDistillation(Callback):
 
     def setup(self, trainer: lp.Trainer, pl_module: lp.LightningModule, stage: str) -> None:
         """Gives the recommender its table, still without vectors."""
-        if stage == "fit" and isinstance(pl_module, Recommender):
+        if stage == "fit" and isinstance(pl_module, TrainableRecommender):
             self._table = ItemTable(len(pl_module.parts.texts), pl_module.encoder.vector_width)
             pl_module.table = self._table
 
     def on_fit_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Fills the table, or takes up what a stopped run had."""
-        model = cast(Recommender, pl_module)
+        model = cast(TrainableRecommender, pl_module)
         self._optimizer, self._schedule = model.make_optimizer(model.get_distilled_roles())
         if self._loaded is None:
             with trainer.precision_plugin.train_step_context():
@@ -263,9 +175,9 @@ class ItemTableDistillation(Callback):
         length = count_phase_steps(self.updates, -(-batches // trainer.accumulate_grad_batches))
         ends = done == batches or 0 <= trainer.max_steps <= step
         if ends or step - self._began >= length:
-            self._end_phase(trainer, cast(Recommender, pl_module))
+            self._end_phase(trainer, cast(TrainableRecommender, pl_module))
 
-    def _end_phase(self, trainer: lp.Trainer, model: Recommender) -> None:
+    def _end_phase(self, trainer: lp.Trainer, model: TrainableRecommender) -> None:
         rows = self.table.find_moved()
         wanted = self.table(rows).detach()
         before = self.table.moved.detach()[rows].square().sum()
@@ -296,7 +208,7 @@ class ItemTableDistillation(Callback):
         ):
             group["lr"] = group["initial_lr"] * sum(map(factor, steps)) / max(1, len(steps))
 
-    def _distill(self, trainer: lp.Trainer, model: Recommender, rows: Tensor) -> None:
+    def _distill(self, trainer: lp.Trainer, model: TrainableRecommender, rows: Tensor) -> None:
         """One pass over rows (N,): squared error in units of the table, a mean over items."""
         named = [pair for part in model.get_distilled_roles().values() for pair in part]
         for parts in self._plan_steps(model, rows, trainer.global_step):
@@ -315,7 +227,9 @@ class ItemTableDistillation(Callback):
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
 
-    def _plan_steps(self, model: Recommender, rows: Tensor, step: int) -> list[list[Tensor]]:
+    def _plan_steps(
+        self, model: TrainableRecommender, rows: Tensor, step: int
+    ) -> list[list[Tensor]]:
         """Whole micro-batches in random order, so many to a step that it has enough items."""
         if model.parts.catalog is None:
             raise RuntimeError("an item table needs item tokens")

@@ -17,11 +17,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import Profiler
 from torch import Tensor, nn
 
-from recsys.recommender.base import Recommender
+from recsys.recommender.trainable import TrainableRecommender
+from recsys.recommender.training_counts import TrainingCounts
 from recsys.runtime.files import write_atomic
 from recsys.runtime.hardware import Asked
 from recsys.runtime.stopwatch import EVALUATION, OTHER, STAGES, STEP, Stopwatch
-from recsys.training.cost import TrainingCounts
 
 GEMM_SECONDS = 0.15
 """How long a shape is measured for, at least."""
@@ -100,13 +100,13 @@ class ProfilingCallback(Callback):
 
     def setup(self, trainer: lp.Trainer, pl_module: lp.LightningModule, stage: str) -> None:
         """Gives the recommender the stopwatch."""
-        if isinstance(pl_module, Recommender):
+        if isinstance(pl_module, TrainableRecommender):
             pl_module.watch = self.watch
         self.watch.wait = get_synchronizer(trainer.strategy.root_device)
 
     def on_fit_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Measures the peak on the shapes that a step multiplies."""
-        model = cast(Recommender, pl_module)
+        model = cast(TrainableRecommender, pl_module)
         with trainer.precision_plugin.train_step_context():
             rate = model.work.get_rate(model.encoder, model.parts.prefix)
         rows, device = model.encoder.chunk_tokens, trainer.strategy.root_device

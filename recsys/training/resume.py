@@ -16,14 +16,15 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from recsys.errors import ConfigError
 from recsys.recommender.accumulation import is_step_end
-from recsys.recommender.base import Recommender
 from recsys.recommender.optim import make_divergence_error
+from recsys.recommender.trainable import TrainableRecommender
 from recsys.runs.failures import is_out_of_memory
 from recsys.runtime.files import write_atomic
 from recsys.runtime.signals import Interrupted, SignalHandler
 from recsys.tracking.csv_log import CsvLog
 from recsys.tracking.wandb_log import WandbLog
 from recsys.training.log import NOT_FINITE, is_finite
+from recsys.training.logger import LogAdapter
 from recsys.types import Batch
 
 
@@ -129,10 +130,11 @@ class ResumeCheckpoint(Checkpoint):
         What was logged before it and never reached the disk at Weights & Biases is sent now.
         """
         trainer.should_stop = checkpoint[STOPPED]
-        csv = [logger for logger in trainer.loggers if isinstance(logger, CsvLog)]
-        for logger in csv:
-            logger.rewind(checkpoint["global_step"])
-        for tracked in trainer.loggers:
+        logs = [logger.log for logger in trainer.loggers if isinstance(logger, LogAdapter)]
+        csv = [log for log in logs if isinstance(log, CsvLog)]
+        for log in csv:
+            log.rewind(checkpoint["global_step"])
+        for tracked in logs:
             if isinstance(tracked, WandbLog) and csv:
                 tracked.send_missed_rows(csv[0].list_rows())
 
@@ -211,7 +213,7 @@ class ResumeCheckpoint(Checkpoint):
             Diverged: The loss or a parameter is not finite, and no signal ends the run anyway; the
                 last checkpoint stands.
         """
-        model = cast(Recommender, trainer.lightning_module)
+        model = cast(TrainableRecommender, trainer.lightning_module)
         if is_finite(model):
             self.write(trainer)
         elif not signum:

@@ -22,7 +22,7 @@ from recsys.compare import __main__ as compare
 from recsys.data import __main__ as data
 from recsys.fit import __main__ as fit
 from recsys.recommend import __main__ as recommend
-from recsys.recommender.base import Recommender
+from recsys.recommender.trainable import TrainableRecommender
 from recsys.sweep import __main__ as sweep
 from recsys.testing.shop import COLOURS, THINGS
 from tests.docs.pages import ROOT, blocks, commands, files, name_of, pages
@@ -122,14 +122,14 @@ def install(words):
 
 def stop_in_its_second_step(monkeypatch):
     """As SIGTERM would come."""
-    original = Recommender.training_step
+    original = TrainableRecommender.training_step
 
     def step(self, batch, batch_idx):
         if self.trainer.global_step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, batch, batch_idx)
 
-    monkeypatch.setattr(Recommender, "training_step", step)
+    monkeypatch.setattr(TrainableRecommender, "training_step", step)
 
 
 def run_all(page, monkeypatch):

@@ -15,7 +15,7 @@ from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
-from recsys.recommender.base import Recommender
+from recsys.recommender.trainable import TrainableRecommender
 from recsys.runs import results
 from recsys.runs.folder import is_busy, lock_folder
 
@@ -50,7 +50,7 @@ class Crash(RuntimeError):
 
 def break_at(monkeypatch, method, call, action):
     """Does something in the middle of the n-th call of a step."""
-    original, calls = getattr(Recommender, method), []
+    original, calls = getattr(TrainableRecommender, method), []
 
     def step(self, batch, batch_idx):
         out = original(self, batch, batch_idx)
@@ -59,7 +59,7 @@ def break_at(monkeypatch, method, call, action):
             action()
         return out
 
-    monkeypatch.setattr(Recommender, method, step)
+    monkeypatch.setattr(TrainableRecommender, method, step)
 
 
 def terminate():
@@ -280,7 +280,7 @@ def test_a_signal_before_training_leaves_at_once(words, tmp_path, capsys, monkey
         terminate()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recommender, "test_step", step)
+        patch.setattr(TrainableRecommender, "test_step", step)
         assert main([*words, f"output={tmp_path / 'runs'}"]) == 143
     before = signal.getsignal(signal.SIGTERM)
     assert "stopped by SIGTERM" in capsys.readouterr().err

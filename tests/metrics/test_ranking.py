@@ -42,36 +42,40 @@ def test_means_equal_plain_means_of_the_selected_cases() -> None:
     assert got["undefined/ndcg@10"].item() == 0
 
 
-def test_uneven_parts_and_merged_states_equal_one_update() -> None:
+def test_uneven_parts_equal_one_update() -> None:
     data = step(101)
-    whole, split, rank0, rank1 = (RankingMetrics(NAMES) for _ in range(4))
+    whole, split = RankingMetrics(NAMES), RankingMetrics(NAMES)
     whole.update(*data)
-    for metric, where in (
-        (split, slice(0, 7)),
-        (split, slice(7, None)),
-        (rank0, slice(0, 90)),
-        (rank1, slice(90, None)),
-    ):
-        metric.update(*part(data, where))
-    rank0.merge_state(rank1)
-    for other in (split, rank0):
-        torch.testing.assert_close(
-            other.compute(), whole.compute(), atol=1e-14, rtol=0, equal_nan=True
-        )
+    for where in (slice(0, 7), slice(7, None)):
+        split.update(*part(data, where))
+    torch.testing.assert_close(split.compute(), whole.compute(), atol=1e-14, rtol=0, equal_nan=True)
 
 
-def test_every_state_is_summed_over_ranks() -> None:
+def test_every_state_is_summed_over_ranks_once(monkeypatch: pytest.MonkeyPatch) -> None:
     data = step(50)
     ranks = [RankingMetrics(NAMES) for _ in range(3)]  # the last one never sees a case
     ranks[0].update(*part(data, slice(0, 40)))
     ranks[1].update(*part(data, slice(40, None)))
-    whole, synced = RankingMetrics(NAMES), RankingMetrics(NAMES)
+    whole = RankingMetrics(NAMES)
     whole.update(*data)
-    for name, reduce in synced._reductions.items():
-        setattr(synced, name, reduce(torch.stack([getattr(rank, name) for rank in ranks])))
-    synced._update_count = 1
-    assert set(synced._reductions) == {"sums", "counts", "cases"}
-    torch.testing.assert_close(synced.compute(), whole.compute(), atol=1e-14, rtol=0)
+    want = whole.compute()
+    gathered = []
+
+    def all_gather(out: list[Tensor], state: Tensor) -> None:
+        (name,) = (n for n in ("sums", "counts", "cases") if getattr(ranks[2], n) is state)
+        gathered.append(name)
+        for place, rank in zip(out, ranks, strict=True):
+            place.copy_(getattr(rank, name))
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
+    torch.testing.assert_close(ranks[2].compute(), want, atol=1e-14, rtol=0)
+    assert ranks[2].compute() is ranks[2].compute()  # asked again it takes no collective
+    assert gathered == ["sums", "counts", "cases"]
+    ranks[2].update(*part(data, slice(0, 0)))
+    ranks[2].compute()
+    assert len(gathered) == 6
 
 
 @pytest.mark.parametrize("junk", [math.nan, math.inf, 1e300])
@@ -86,7 +90,6 @@ def test_fillers_never_enter(junk: float) -> None:
     assert got["undefined/auc"].item() == 0
 
 
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_no_case_is_nan_and_not_zero() -> None:
     metric = RankingMetrics(NAMES)
     for _ in range(2):

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from recsys.data.batches.batching import BatchPlan, TokenBudgetPlan
-from recsys.data.batches.datamodule import RecDataModule
 from recsys.fit.__main__ import main
 from recsys.recommender.accumulation import AccumulationWindow
+from recsys.training.datamodule import RecDataModule
 
 # Losses without interaction in the batch, and what else acts once a step.
 OBJECTIVES = {
@@ -117,7 +117,7 @@ def test_accumulated_batches_of_tokens_step_as_one_large_batch(words, tmp_path, 
         return Joined(plans[-1], 3)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RecDataModule, "plan_micro_batches", property(joined))
+        patch.setattr(RecDataModule, "plan", property(joined))
         large = fitted(words, tmp_path / "large")
     assert isinstance(plans[0], TokenBudgetPlan)
     lengths = [plans[0].count_batches(epoch) for epoch in range(2)]

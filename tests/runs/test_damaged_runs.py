@@ -153,8 +153,8 @@ def test_files_that_are_whole_are_no_leftovers(tmp_path):
 KILLED = """
 import json, os, signal, sys
 from recsys.fit.__main__ import main
-from recsys.recommender.base import Recommender
-step, calls = Recommender.training_step, []
+from recsys.recommender.trainable import TrainableRecommender
+step, calls = TrainableRecommender.training_step, []
 
 def killed(self, batch, batch_idx):
     calls.append(batch_idx)
@@ -162,7 +162,7 @@ def killed(self, batch, batch_idx):
         os.killpg(0, signal.SIGKILL)
     return step(self, batch, batch_idx)
 
-Recommender.training_step = killed
+TrainableRecommender.training_step = killed
 main(json.loads(sys.argv[1]))
 """
 

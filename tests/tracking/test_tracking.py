@@ -18,8 +18,8 @@ from recsys.boards import offline_run
 from recsys.config.compose import compose
 from recsys.data.batches.examples import TEST
 from recsys.fit.__main__ import main
-from recsys.recommender.base import Recommender
 from recsys.recommender.optim import set_dropout
+from recsys.recommender.trainable import TrainableRecommender
 from recsys.runs import provenance
 from recsys.runs.display import format_title, list_columns
 from recsys.runtime.hardware import choose_precision
@@ -204,7 +204,7 @@ def test_memory_is_the_largest_of_samples_and_no_map_counts(tmp_path):
 
 def test_a_peak_between_the_steps_is_seen(words, tmp_path, monkeypatch):
     """Half a GiB for a tenth of a second, within a step and given back before it ends."""
-    inner = Recommender.training_step
+    inner = TrainableRecommender.training_step
 
     def step(self, *args):
         block = torch.ones(1 << 27)
@@ -212,7 +212,7 @@ def test_a_peak_between_the_steps_is_seen(words, tmp_path, monkeypatch):
         del block
         return inner(self, *args)
 
-    monkeypatch.setattr(Recommender, "training_step", step)
+    monkeypatch.setattr(TrainableRecommender, "training_step", step)
     memory = MemoryMonitor(pace=3600)
     memory.sample()
     assert main([*words, "trainer.max_steps=2"]) == 0

@@ -16,9 +16,10 @@ from recsys.assembly import build, checks
 from recsys.config.compose import compose
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
-from recsys.recommender.base import Recommender
+from recsys.recommender.trainable import TrainableRecommender
 from recsys.training import item_table
-from recsys.training.item_table import ItemTableDistillation, count_phase_steps, encode_all_items
+from recsys.training.item_table import ItemTableDistillation, encode_all_items
+from recsys.training.phases import count_phase_steps
 from recsys.training.seeding import BatchSeeder
 
 
@@ -293,7 +294,7 @@ def test_a_stop_within_a_phase_changes_nothing(words, tmp_path, monkeypatch, cal
         return log.to_dicts(), {k: v.tolist() for k, v in state.items()}
 
     assert main([*words, f"output={tmp_path / 'straight'}"]) == 0
-    original, calls = Recommender.training_step, []
+    original, calls = TrainableRecommender.training_step, []
 
     def step(self, batch, batch_idx):
         calls.append(batch_idx)
@@ -302,7 +303,7 @@ def test_a_stop_within_a_phase_changes_nothing(words, tmp_path, monkeypatch, cal
         return original(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recommender, "training_step", step)
+        patch.setattr(TrainableRecommender, "training_step", step)
         assert main([*words, f"output={tmp_path / 'stopped'}"]) == 143
     (folder,) = (tmp_path / "stopped").iterdir()
     kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)

@@ -17,12 +17,12 @@ from recsys.config.compose import compose
 from recsys.data.batches.loader import EpochBatchSampler, make_train_loader
 from recsys.encoders.pairs import PairLayout
 from recsys.fit.__main__ import main
-from recsys.recommender.base import Recommender
 from recsys.recommender.flops import compute_pair_lengths, find_heads
 from recsys.recommender.parameters import ENCODERS
+from recsys.recommender.trainable import TrainableRecommender
+from recsys.recommender.training_counts import TrainingCounts
 from recsys.runtime.stopwatch import STAGES, STEP, Stopwatch
 from recsys.training import profiling
-from recsys.training.cost import TrainingCounts
 from recsys.types import Ragged
 
 CROSS = [
@@ -235,7 +235,7 @@ def test_a_stopped_run_counts_as_an_unbroken_one(shop_words, tmp_path, monkeypat
     words = [*shop_words, "profile=true", "tuning.layers=1"]
     assert main([*words, f"output={tmp_path / 'straight'}"]) == 0
     _, straight = finished(tmp_path / "straight")
-    step, calls = Recommender.training_step, []
+    step, calls = TrainableRecommender.training_step, []
 
     def stopped(self, batch, index):
         calls.append(index)
@@ -244,7 +244,7 @@ def test_a_stopped_run_counts_as_an_unbroken_one(shop_words, tmp_path, monkeypat
         return step(self, batch, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recommender, "training_step", stopped)
+        patch.setattr(TrainableRecommender, "training_step", stopped)
         assert main([*words, f"output={tmp_path / 'runs'}"]) == 143
     (folder,) = (tmp_path / "runs").iterdir()
     start = json.loads((folder / "start.json").read_text())

@@ -15,7 +15,7 @@ from recsys.data.batches.batching import FixedSizePlan, TokenBudgetPlan, compute
 from recsys.data.batches.loader import EpochBatchSampler
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
-from recsys.recommender.base import Recommender
+from recsys.recommender.trainable import TrainableRecommender
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def outcome(folder):
 
 def broken_at(monkeypatch, steps):
     """SIGTERM in these training steps, counted over all epochs; the epochs seen, in order."""
-    original, epochs = Recommender.training_step, []
+    original, epochs = TrainableRecommender.training_step, []
 
     def step(self, batch, batch_idx):
         out = original(self, batch, batch_idx)
@@ -152,7 +152,7 @@ def broken_at(monkeypatch, steps):
             os.kill(os.getpid(), signal.SIGTERM)
         return out
 
-    monkeypatch.setattr(Recommender, "training_step", step)
+    monkeypatch.setattr(TrainableRecommender, "training_step", step)
     return epochs
 
 

@@ -16,7 +16,7 @@ from recsys.errors import OutOfMemoryError
 from recsys.fit import __main__ as fit
 from recsys.fit.__main__ import main
 from recsys.objectives import in_batch
-from recsys.recommender.base import Recommender
+from recsys.recommender.trainable import TrainableRecommender
 from recsys.runs.failures import raise_out_of_memory
 from recsys.runs.validation_log import ValidationLog
 from recsys.runtime.rank_errors import NOTE, raise_rank_error, write_rank_error
@@ -35,14 +35,14 @@ def words(shop_base):
 
 def at_step(monkeypatch, call, action):
     """Does something in the n-th training step, to its loss or instead of it."""
-    original, calls = Recommender.training_step, []
+    original, calls = TrainableRecommender.training_step, []
 
     def step(self, batch, batch_idx):
         calls.append(batch_idx)
         loss = original(self, batch, batch_idx)
         return action(self, loss) if len(calls) == call else loss
 
-    monkeypatch.setattr(Recommender, "training_step", step)
+    monkeypatch.setattr(TrainableRecommender, "training_step", step)
 
 
 def not_a_number(model, loss):
@@ -89,12 +89,12 @@ def test_a_training_that_diverges_ends_with_3(words, tmp_path, capsys, monkeypat
 
 
 def test_scores_that_training_made_useless_are_a_divergence(words, tmp_path, capsys, monkeypatch):
-    score = Recommender.index_catalog
+    score = TrainableRecommender.index_catalog
 
     def spoilt(self, block=1024):
         return score(self, block) * (float("nan") if self.trainer.global_step else 1.0)
 
-    monkeypatch.setattr(Recommender, "index_catalog", spoilt)
+    monkeypatch.setattr(TrainableRecommender, "index_catalog", spoilt)
     done(tmp_path / "runs", [*words, TRIAL], code=3)
     assert "the validation cannot be ranked" in capsys.readouterr().err
 

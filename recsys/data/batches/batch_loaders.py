@@ -1,4 +1,4 @@
-"""The one LightningDataModule that every tuning method and architecture shares."""
+"""Batches of training, validation and test, which every tuning method and architecture shares."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 
-import lightning.pytorch as lp
 import numpy as np
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from recsys.types import Batch
 
 
 class _CaseDataset(Dataset[Batch]):
-    def __init__(self, module: RecDataModule, rows: BatchRows, extras: dict[str, Tensor]) -> None:
+    def __init__(self, module: BatchLoaders, rows: BatchRows, extras: dict[str, Tensor]) -> None:
         self.module, self.rows, self.extras = module, rows, extras
 
     def __len__(self) -> int:
@@ -45,8 +44,8 @@ class _CaseDataset(Dataset[Batch]):
         return dataclasses.replace(batch, extras=extras)
 
 
-class RecDataModule(lp.LightningDataModule):
-    """Loads batches of indices for training, validation and test.
+class BatchLoaders:
+    """Loads batches of indices for training, validation and test, in one process.
 
     Args:
         examples: Queries and cases.
@@ -98,6 +97,14 @@ class RecDataModule(lp.LightningDataModule):
         self.lists, self.max_cases, self.sample_seed = lists, max_cases, sample_seed
         self.test = test
 
+    def get_ranks(self) -> tuple[int, int]:
+        """This process among those that share the batches, and how many they are."""
+        return 0, 1
+
+    def get_position(self) -> Callable[[], tuple[int, int]] | None:
+        """Tells the epoch to begin in and the batches done by then; None: at the beginning."""
+        return None
+
     def make_epoch_order(self, epoch: int) -> Ints:
         """What an epoch trains on, shuffled; the same on every rank."""
         return self.examples.sample_epoch(self.queries, self.per_user, self.seed, epoch)
@@ -131,23 +138,8 @@ class RecDataModule(lp.LightningDataModule):
         With `batch_tokens` that number differs between epochs: the Trainer has to ask for the
         loader anew in each (`reload_dataloaders_every_n_epochs=1`).
         """
-        rank, world = 0, 1
-        position: Callable[[], tuple[int, int]] | None = None
-        if self.trainer is not None:
-            rank, world = self.trainer.global_rank, self.trainer.world_size
-            # Asked later: a run that goes on restores the loop's counters only after this.
-            position = self._find_position
-        batches = EpochBatchSampler(self.plan, rank, world, position)
+        batches = EpochBatchSampler(self.plan, *self.get_ranks(), self.get_position())
         return make_train_loader(batches, self.make_train_batch, self.seed)
-
-    def _find_position(self) -> tuple[int, int]:
-        if self.trainer is None:
-            return 0, 0
-        epoch = self.trainer.current_epoch
-        if 0 <= self.trainer.max_steps <= self.trainer.global_step:
-            # max_steps ended an epoch early, which counts as done: nothing is read any more.
-            return epoch, self.plan.count_earlier_batches(epoch)
-        return epoch, int(self.trainer.fit_loop.epoch_loop.batch_progress.total.ready)
 
     def make_train_batch(self, at: Ints, epoch: int) -> Batch:
         """The batch of some of an epoch's examples, with the negatives of that epoch."""
@@ -172,9 +164,7 @@ class RecDataModule(lp.LightningDataModule):
                 "evaluation.test=false: this run only validates, and its test part is not read; "
                 "set evaluation.test=true to test."
             )
-        rank, world = 0, 1
-        if self.trainer is not None:
-            rank, world = self.trainer.global_rank, self.trainer.world_size
+        rank, world = self.get_ranks()
         lists, at = self.lists.get(role), self.list_case_events(role)
         count = len(at)
         mine = np.array_split(np.arange(count), world)[rank]

@@ -1,0 +1,282 @@
+"""A run that trains: its Trainer, what watches it, and the ranks that share it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import cast
+
+import lightning.pytorch as lp
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+from recsys.assembly.build import Assembly
+from recsys.config.compose import RunConfig
+from recsys.evaluation.evaluator import list_cutoffs
+from recsys.fit import remarks
+from recsys.fit import result as closing
+from recsys.fit.header import format_validation
+from recsys.fit.progress_bars import ProgressBar, RemainingTime
+from recsys.fit.run import RunExecutor
+from recsys.recommender.trainable import require_trainable
+from recsys.recommender.training_counts import TrainingCounts
+from recsys.runs.folder import LAST
+from recsys.runs.validation_log import FILE, ValidationLog, read_validations
+from recsys.runtime import excluded_time, rank_errors
+from recsys.runtime.hardware import NAMES
+from recsys.runtime.progress import mark_output
+from recsys.runtime.ranks import FOLDER, get_rank
+from recsys.runtime.signals import SignalHandler
+from recsys.training.checkpoint import BestCheckpoint
+from recsys.training.cost import CostMeter
+from recsys.training.datamodule import RecDataModule
+from recsys.training.item_table import ItemTableDistillation
+from recsys.training.log import TrainingLog, count_trained_epochs
+from recsys.training.logger import LogAdapter
+from recsys.training.phases import EVERY_STEP
+from recsys.training.profiling import GemmRate, ProfilingCallback, StageProfiler
+from recsys.training.resume import AtomicCheckpointIO, ResumeCheckpoint
+from recsys.training.seeding import BatchSeeder
+
+
+class TrainingExecutor(RunExecutor):
+    """A run of an architecture that trains, whether or not this run has it do so.
+
+    Args:
+        run: Its resolved configuration.
+        folder: Its folder.
+        made: What the assembler made of it.
+        signals: What may end it.
+
+    Raises:
+        ConfigError: The data is not what it was before the stop.
+    """
+
+    def __init__(
+        self, run: RunConfig, folder: Path, made: Assembly, signals: SignalHandler
+    ) -> None:
+        super().__init__(run, folder, made, signals)
+        self.model = require_trainable(made.recommender)
+        self.data = cast(RecDataModule, made.datamodule)
+        self.save = ResumeCheckpoint(
+            folder / LAST, run.checkpoint.every_minutes, signals, self._record_cost
+        )
+        self.best: BestCheckpoint = BestCheckpoint(
+            self.weights,
+            f"val/{run.evaluation.monitor}",
+            run.checkpoint.pick,
+            ValidationLog(folder / FILE),
+            self.save.get_total_seconds,
+            self._print_validation,
+        )
+        self.course = RemainingTime(run.evaluation.test)
+        self.bar = ProgressBar(self.course)
+        self.rows = TrainingLog(run.trainer.log_every, self.save.get_total_seconds)
+        self.meter = CostMeter(run.profile)
+        self.profile = ProfilingCallback(self.watch, run.trainer.precision)
+        self._trainer: lp.Trainer | None = None
+
+    def _run(self) -> None:
+        """Trains and tests, on the first rank beside the ranks that it launches."""
+        launches = get_rank() == 0 and self.run.trainer.devices > 1
+        if launches:
+            os.environ[FOLDER] = str(self.folder)
+        try:
+            self._trainer = trainer = self._make_trainer()
+            self.watch.end_startup()
+            with self._watch_ranks(trainer) if launches else nullcontext():
+                self._finish(*self._train_and_test(trainer))
+        finally:
+            if launches:
+                os.environ.pop(FOLDER, None)
+
+    def _abort(self) -> None:
+        """Ends the ranks that this one has launched."""
+        if self._trainer is not None and get_rank() == 0:
+            _end_ranks(self._trainer)
+
+    def _count_training(self) -> TrainingCounts:
+        return self.meter.compute_total()
+
+    def _summarize_training(self) -> dict[str, object]:
+        still = {role: 0.0 for role, named in self.model.group_by_role().items() if named}
+        return {"loss": self.rows.compute_loss(), "distance": self.rows.distance or still}
+
+    def _get_device_peak(self) -> tuple[float | None, Sequence[GemmRate]]:
+        return self.profile.peak, self.profile.gemms
+
+    @contextmanager
+    def _watch_ranks(self, trainer: lp.Trainer) -> Iterator[None]:
+        """Hears of an error on another rank; for the first one."""
+        with (
+            rank_errors.RankErrorWatcher(
+                self.folder, self._close, lambda: _list_processes(trainer)
+            ),
+            rank_errors.raise_rank_error(self.folder),
+        ):
+            yield
+
+    def _train_and_test(
+        self, trainer: lp.Trainer
+    ) -> tuple[dict[str, dict[str, float]], closing.TrainingProgress]:
+        """The closing table, and how far training came."""
+        model, options = self.model, self.run.evaluation
+        still = self._is_untrained()
+        # Every rank must take the same way; only the file that all of them see decides.
+        if options.test and not still and model.start not in self.start.floors:
+            loggers, trainer.loggers = trainer.loggers, []
+            self.bar.test = f"{model.start} test"
+            with excluded_time.excluded_time():
+                self.start.floors[model.start] = self._test(trainer)
+            self.bar.test = "test"
+            trainer.loggers = loggers
+            if get_rank() == 0:
+                self.start.write(self.folder)
+        self._train(trainer)
+        done = self._measure_progress(trainer)
+        if done.steps:
+            trainer.strategy.barrier("best")
+            model.load_trained(self.weights)
+        if not options.test:
+            shown = {0: self.best.first, self.best.step: self.best.metrics}
+            return {f"step {step}": metrics for step, metrics in shown.items()}, done
+        if options.beyond and options.protocol == "catalog":
+            # Of this pass only: what baselines and the start recommend is not looked at.
+            model.evaluator.keep = max(list_cutoffs(options))
+        test = self._test(trainer)
+        if still:
+            self.start.floors[model.start] = test
+        floors = {k: v for k, v in self.start.floors.items() if not (still and k == model.start)}
+        return {**floors, self.folder.name: test}, done
+
+    def _test(self, trainer: lp.Trainer) -> dict[str, float]:
+        """Test metrics in double precision; what Lightning logs is rounded to single."""
+        trainer.test(self.model, self.data, verbose=False)
+        found = self.model.evaluator.metrics.compute()
+        return {name: float(value) for name, value in found.items()}
+
+    def _measure_progress(self, trainer: lp.Trainer) -> closing.TrainingProgress:
+        """How far it came by now; nothing is planned where nothing can train."""
+        seconds = self.save.get_total_seconds()
+        if not self.model.get_trained_parameters():
+            return closing.TrainingProgress(seconds=seconds)
+        planned, epochs = self.model.count_planned_steps(), count_trained_epochs(trainer)
+        return closing.TrainingProgress(trainer.global_step, planned, epochs, seconds)
+
+    def _is_untrained(self) -> bool:
+        """Whether nothing trains, so that the run is its own start."""
+        return not self.model.get_trained_parameters() or self.run.trainer.max_steps == 0
+
+    def _train(self, trainer: lp.Trainer) -> None:
+        """Trains, or goes on, with a validation before the first and after the last step."""
+        last = self.folder / LAST
+        resumed = last.is_file()
+        if not resumed:
+            self.csv.rewind(-1)  # of an attempt that left no checkpoint
+            if get_rank() == 0:
+                self.best.lines.rewind(-1)
+            self._validate(trainer, 0)
+        if self._is_untrained():
+            return
+        checkpoint = str(last) if resumed else None
+        trainer.fit(self.model, self.data, ckpt_path=checkpoint, weights_only=True)
+        if self.best.seen != trainer.global_step:  # max_steps ended it within an epoch
+            self._validate(trainer, trainer.global_step)
+            # A stop from here on must not validate and log that again.
+            self.save.write(trainer)
+
+    def _print_validation(
+        self, trainer: lp.Trainer, metrics: Mapping[str, float], step: int, kept: bool
+    ) -> None:
+        """Prints what a validation found."""
+        at = f"epoch {count_trained_epochs(trainer):.3g}/{trainer.max_epochs}" if step else "start"
+        if step and trainer.max_steps >= 0:
+            at = f"step {step}/{trainer.max_steps}"
+        best = step > 0 and kept and self.run.checkpoint.pick == "best"
+        left, monitor = self.course.estimate_seconds(trainer), self.run.evaluation.monitor
+        print(format_validation(at, monitor, metrics, best, left), flush=True)
+        mark_output()
+
+    def _validate(self, trainer: lp.Trainer, step: int) -> None:
+        """A validation outside of the training loop."""
+        trainer.validate(self.model, self.data, verbose=False)
+        self.best.update(trainer, self.model, step)
+
+    def _list_remarks(self, tested: closing.FinalTest | None) -> list[str]:
+        """What the reader of the closing table should not miss."""
+        said = remarks.describe_training(self.run, read_validations(self.folder / FILE))
+        if tested is None:
+            return said
+        monitor, start = self.run.evaluation.monitor, self.model.start
+        return [
+            *remarks.describe_shortfalls(
+                monitor, tested.test, self.start.floors, start, tested.cases
+            ),
+            *said,
+        ]
+
+    def _make_trainer(self) -> lp.Trainer:
+        """A Trainer from typed options."""
+        options = self.run.trainer
+        callbacks: list[Callback] = [self.profile] if self.run.profile else []
+        callbacks += [self.meter, BatchSeeder(self.run.seed)]
+        callbacks += [self.rows, self.best]
+        if options.encoder_updates != EVERY_STEP:
+            clip, size = self.run.optimizer.clip, options.batch_size
+            callbacks.append(
+                ItemTableDistillation(options.encoder_updates, size, clip, self.run.seed)
+            )
+        if options.patience is not None:
+            callbacks.append(
+                EarlyStopping(
+                    self.best.monitor,
+                    mode="max",
+                    patience=options.patience,
+                    check_on_train_epoch_end=False,
+                )
+            )
+        loggers = [log if isinstance(log, Logger) else LogAdapter(log) for log in self._open_logs()]
+        return lp.Trainer(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            strategy="ddp" if options.devices > 1 else "auto",
+            precision=NAMES[options.precision],
+            max_epochs=options.epochs,
+            max_steps=-1 if options.max_steps is None else options.max_steps,
+            accumulate_grad_batches=options.accumulate,
+            gradient_clip_val=self.run.optimizer.clip or None,
+            deterministic=options.deterministic,
+            callbacks=[self.bar, *callbacks, self.save],
+            plugins=[AtomicCheckpointIO()],
+            profiler=StageProfiler(self.watch) if self.run.profile else None,
+            logger=loggers,
+            enable_checkpointing=True,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            # Epochs cut by tokens differ in their number of batches; the loader is asked anew.
+            reload_dataloaders_every_n_epochs=0 if options.batch_tokens is None else 1,
+        )
+
+
+def _end_ranks(trainer: lp.Trainer) -> None:
+    """Ends the ranks that this process launched, which may wait for it in vain.
+
+    A rank that was told to leave by a common decision gets the time to do so.
+    """
+    for process in _list_processes(trainer):
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _list_processes(trainer: lp.Trainer) -> Sequence[subprocess.Popen[bytes]]:
+    """The other ranks that this process has launched by now."""
+    launcher = trainer.strategy.launcher
+    return launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else ()
