@@ -71,3 +71,6 @@ def test_a_choice_outside_is_named_by_its_import_path(written, monkeypatch):
     run = compose(["experiment=norms_two_tower"])
     assert type(run.tuning).__module__ == "my_package.norms"
     assert run.objective.margin == 1.0
+    run = compose(["architecture=my_package.markov", "data.source=my_package.listens"])
+    assert run.architecture.smoothing == 0.01
+    assert run.data.source.default_split == "time"
