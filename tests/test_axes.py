@@ -10,7 +10,6 @@ import torch
 
 from recsys.assembly import build
 from recsys.config.compose import AXES, compose, list_choices
-from recsys.config.schema import Choice
 from recsys.config.yaml_file import as_word
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
@@ -30,8 +29,7 @@ def config_of(axis, name):
 
 
 def example_of(axis, name):
-    config = config_of(axis, name)
-    return config.example if issubclass(config, Choice) else ()
+    return config_of(axis, name).example
 
 
 def named(prefix, name, contract, **own):

@@ -14,10 +14,11 @@ BROKEN = {
     "leaky": """
 from dataclasses import dataclass
 from typing import ClassVar
+from recsys.config.schema import TuningConfig
 from recsys.tuning import bitfit
 
 @dataclass
-class Config:
+class Config(TuningConfig):
     moves: ClassVar[str] = "encoder"
 
 def apply(encoder, cfg):
@@ -69,12 +70,13 @@ class Model(TwoTower):
 from dataclasses import dataclass
 from typing import ClassVar
 import polars as pl
+from recsys.config.schema import SourceConfig
 from recsys.data.tables import Tables, check_tables
 
 SEEDS = iter(range(100))
 
 @dataclass
-class Config:
+class Config(SourceConfig):
     default_split: ClassVar[str] = "leave_one_out"
     path: str = ""
 
