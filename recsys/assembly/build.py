@@ -20,7 +20,9 @@ from recsys.data.batches import query_texts
 from recsys.data.batches.batch_loaders import BatchLoaders
 from recsys.data.batches.catalog import Tokenize
 from recsys.data.batches.examples import Examples
-from recsys.data.batches.hard_negatives import HardNegativeExamples
+from recsys.data.batches.hard_negatives import HardNegativeSampler
+from recsys.data.batches.impressions import ImpressionSampler
+from recsys.data.batches.negatives import NegativeSampler, PoolSampler
 from recsys.data.batches.rows import CandidateLists
 from recsys.data.context import ContextFeatures, make_context_features
 from recsys.data.prepare import prepare_data
@@ -118,16 +120,7 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     key = compute_fingerprint(tables)
     if check is not None:
         check(tables, key)
-    if isinstance(examples, HardNegativeExamples):
-        hard_negatives.mine(
-            run,
-            examples,
-            split,
-            key,
-            lambda: make_baseline("tfidf", parts),
-            _make_miner,
-            select_device(run),
-        )
+    sampler = _make_sampler(run, examples, key, parts)
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
     own, tokenize = parts, None
@@ -153,7 +146,7 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
         ],
         {"data": key, "split": split.name},
     )
-    datamodule = _make_datamodule(run, examples, own, lists)
+    datamodule = _make_datamodule(run, examples, sampler, own, lists)
     part = protocols.get_final_role(run)
     notes = protocols.describe_caveats(
         run, split, examples, datamodule.list_case_events(part), lists.get(part)
@@ -199,10 +192,39 @@ def _make_miner(run: RunConfig) -> hard_negatives.Miner:
     return hard_negatives.Miner(made.recommender, made.examples)
 
 
+def _get_negative_spec(run: RunConfig) -> NegativeSpec:
+    return NegativeSpec() if run.objective is None else run.objective.draws
+
+
+def _make_sampler(
+    run: RunConfig, examples: Examples, fingerprint: str, parts: Components
+) -> NegativeSampler:
+    """What draws the negatives of training queries, with the hard ones mined."""
+    if run.data.negatives == "impression":
+        return ImpressionSampler(examples.split)
+    windows = examples.split.windows
+    drawn = PoolSampler(examples.get_pool(_get_negative_spec(run).sampling), windows)
+    if run.data.negatives != "hard":
+        return drawn
+    mined = hard_negatives.mine(
+        run,
+        examples,
+        fingerprint,
+        lambda: make_baseline("tfidf", parts),
+        _make_miner,
+        select_device(run),
+    )
+    return HardNegativeSampler(drawn, mined, run.data.hard_share, windows)
+
+
 def _make_datamodule(
-    run: RunConfig, examples: Examples, own: Components, lists: Mapping[int, CandidateLists]
+    run: RunConfig,
+    examples: Examples,
+    sampler: NegativeSampler,
+    own: Components,
+    lists: Mapping[int, CandidateLists],
 ) -> BatchLoaders:
-    draws = NegativeSpec() if run.objective is None else run.objective.draws
+    draws = _get_negative_spec(run)
     sizes = np.zeros(len(own.texts), dtype=np.int64)
     if own.catalog is not None:
         sizes = np.asarray(own.catalog.count_tokens(torch.arange(len(own.catalog))), dtype=np.int64)
@@ -215,7 +237,8 @@ def _make_datamodule(
         queries=run.data.queries,
         per_user=run.data.queries_per_user,
         negatives=draws.count,
-        sampling=draws.sampling,
+        sampler=sampler,
+        pool=examples.get_pool(draws.sampling),
         batch_size=run.trainer.batch_size,
         batch_tokens=run.trainer.batch_tokens if run.architecture.trains else None,
         costs=costs,

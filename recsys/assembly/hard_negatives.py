@@ -16,10 +16,9 @@ from torch import Tensor
 
 from recsys.config.compose import RunConfig, read_config
 from recsys.data.batches.examples import Examples
-from recsys.data.batches.hard_negatives import HardNegativeExamples
+from recsys.data.batches.hard_negatives import HardNegatives, list_excluded_items
 from recsys.data.batches.negatives import compute_tie_order
 from recsys.data.columns.arrays import Ints
-from recsys.data.splits.split import Split
 from recsys.errors import ConfigError, DataError
 from recsys.recommender.base import Recommender
 from recsys.runs import provenance
@@ -114,19 +113,17 @@ def drop_hard_negatives(run: RunConfig) -> RunConfig:
 
 def mine(
     run: RunConfig,
-    examples: HardNegativeExamples,
-    split: Split,
+    examples: Examples,
     fingerprint: str,
     tfidf: Callable[[], Recommender],
     assemble: Callable[[RunConfig], Miner],
     device: torch.device | None = None,
-) -> None:
-    """Gives the examples their hard negatives, mined now or read from the store.
+) -> HardNegatives:
+    """The hard negatives of the training queries, mined now or read from the store.
 
     Args:
         run: The options.
-        examples: Takes them; they are mapped from disk.
-        split: The events.
+        examples: The queries.
         fingerprint: Of the tables.
         tfidf: Makes the baseline.
         assemble: Builds a stored run, its weights not yet restored.
@@ -138,7 +135,7 @@ def mine(
     """
     options, at = run.data, examples.list_target_events(run.data.queries)
     users, items = examples.get_train_pairs()
-    roles = str(provenance.compute_data_digests(split, {})["roles_sha256"])
+    roles = str(provenance.compute_data_digests(examples.split, {})["roles_sha256"])
     parts = {
         "recipe": RECIPE,
         "data": fingerprint,
@@ -172,12 +169,12 @@ def mine(
         out.flush()
 
     folder = Store().get_or_build("hard", parts, write)
-    examples.set_hard_negatives(at, np.load(folder / "hard.npy", mmap_mode="r"))
+    return HardNegatives(at, np.load(folder / "hard.npy", mmap_mode="r"))
 
 
 @torch.no_grad()
 def _rank_blocks(
-    miner: Miner, examples: HardNegativeExamples, at: Ints, top: int, device: torch.device | None
+    miner: Miner, examples: Examples, at: Ints, top: int, device: torch.device | None
 ) -> Iterator[npt.NDArray[np.int32]]:
     """(n, top) best items of some queries at a time, -1 where there are no more.
 
@@ -200,7 +197,7 @@ def _rank_blocks(
             scores = torch.where(empty[:, None], model.get_popularity(), scores)
         if bool(scores.isnan().any()):
             raise DataError(f"{type(model).__module__} gives NaN scores; mine from another run.")
-        query, item = (torch.from_numpy(x).to(place) for x in examples.list_excluded_items(part))
+        query, item = (torch.from_numpy(x).to(place) for x in list_excluded_items(examples, part))
         scores = scores.masked_fill(never, -torch.inf)
         scores[query, item] = -torch.inf
         chosen = select_best(scores[:, order], top)

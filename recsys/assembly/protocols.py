@@ -13,13 +13,13 @@ from recsys.assembly.candidates import make_candidate_lists
 from recsys.config.compose import RunConfig, get_choice_name, nearest
 from recsys.config.schema import EvaluationOptions
 from recsys.data.batches.examples import TEST, TRAIN, VAL, Examples
-from recsys.data.batches.hard_negatives import HardNegativeExamples, count_hard_negatives
+from recsys.data.batches.hard_negatives import count_hard_negatives
 from recsys.data.batches.impressions import (
-    ImpressionExamples,
     count_impressions,
+    drop_lone_clicks,
     make_impression_lists,
 )
-from recsys.data.batches.rows import CandidateLists
+from recsys.data.batches.rows import CandidateLists, make_label_lists
 from recsys.data.batches.sampled_lists import CAUTION, make_sampled_lists
 from recsys.data.columns.arrays import Ints, sample
 from recsys.data.describe import find_repeats
@@ -160,14 +160,8 @@ def make_examples(
     """
     data = run.data
     chosen = (data.train_users, data.sample_seed, data.user_reviews)
-    if data.negatives == "impression":
-        return ImpressionExamples(split, items, data.max_history, *chosen, worded=worded)
-    if data.negatives == "hard":
-        share = data.hard_share
-        return HardNegativeExamples(
-            split, items, data.max_history, data.targets, *chosen, share=share, worded=worded
-        )
-    return Examples(split, items, data.max_history, data.targets, *chosen, worded=worded)
+    examples = Examples(split, items, data.max_history, data.targets, *chosen, worded=worded)
+    return drop_lone_clicks(examples) if data.negatives == "impression" else examples
 
 
 def make_lists(
@@ -197,7 +191,7 @@ def make_lists(
     if options.protocol == "labels":
         for role in roles:
             _check_labels(made.split, role)
-        return {role: made.make_label_lists(role, *sampled) for role in roles}
+        return {role: make_label_lists(made.split, role, *sampled) for role in roles}
     if options.protocol == "impressions":
         return {role: make_impression_lists(made.split, role, *sampled) for role in roles}
     cases = {role: made.select_cases(role, *sampled) for role in roles}

@@ -8,6 +8,7 @@ import torch
 
 from recsys.assembly.build import Assembly
 from recsys.config.compose import compose
+from recsys.data.batches.negatives import PoolSampler
 from recsys.errors import ConfigError
 from recsys.recommender.trainable import require_trainable
 from recsys.testing.contract import WAYS, Contract, learn_by_heart
@@ -56,7 +57,8 @@ def make_batch(made: Assembly, negatives: int) -> Batch:
     """
     examples = made.examples
     rows = examples.make_train_rows("last", np.sort(examples.sample_epoch("last", 1, 0, 0))[:6])
-    drawn = examples.sample_negatives(rows, negatives, "uniform", 0, 0) if negatives else None
+    sampler = PoolSampler(examples.get_pool("uniform"))
+    drawn = sampler.sample(rows, negatives, 0, 0) if negatives else None
     return examples.make_batch(rows, made.datamodule.sizes, drawn)
 
 

@@ -162,7 +162,7 @@ def test_what_training_never_shows_keeps_its_start(words, name, objective):
     # A seventh of the users leaves some items out: those stand for all that training never shows.
     shown = torch.zeros(30, dtype=torch.bool)
     rows = examples.make_train_rows("last", np.sort(examples.sample_epoch("last", 1, 0, 0))[:2])
-    drawn = examples.sample_negatives(rows, 2, "uniform", 0, 0) if objective == "bce" else None
+    drawn = made.datamodule.sampler.sample(rows, 2, 0, 0) if objective == "bce" else None
     batch = examples.make_batch(rows, made.datamodule.sizes, drawn)
     shown[batch.plan.items] = True
     if objective == "full_softmax":

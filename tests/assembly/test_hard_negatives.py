@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recsys.assembly import build, hard_negatives
 from recsys.config.compose import compose, format_config
-from recsys.data.batches.hard_negatives import HardNegativeExamples, count_hard_negatives
+from recsys.data.batches.hard_negatives import count_hard_negatives, list_excluded_items
 from recsys.data.splits.split import TRAIN
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
@@ -40,7 +40,7 @@ def assembled(words, *more):
 
 def mined(made):
     """Hard items of each training query, a row each."""
-    return np.array(made.examples._hard)
+    return np.array(made.datamodule.sampler.mined.items)
 
 
 def drawn(made, epoch=0, part=slice(None)):
@@ -147,8 +147,9 @@ def test_mining_changes_no_weight_and_happens_once(shop_words, monkeypatch, caps
     for made in (first, second):
         for name, value in plain.recommender.state_dict().items():
             assert torch.equal(value, made.recommender.state_dict()[name]), name
-    assert isinstance(second.examples._hard, np.memmap)
-    assert second.examples._hard.dtype == np.int32
+    items = second.datamodule.sampler.mined.items
+    assert isinstance(items, np.memmap)
+    assert items.dtype == np.int32
 
 
 def test_the_last_query_alone_is_mined_where_no_other_is_asked(shop_words):
@@ -162,11 +163,11 @@ def test_the_last_query_alone_is_mined_where_no_other_is_asked(shop_words):
 
 def test_too_few_hard_items_are_filled_with_drawn_ones(shop_words):
     made = assembled(shop_words, *HARD)
-    examples = made.examples
-    assert isinstance(examples, HardNegativeExamples)
+    sampler = made.datamodule.sampler
     few = np.full((len(mined(made)), 6), -1, dtype=np.int32)
     few[:, 0] = mined(made)[:, 0]
-    examples.set_hard_negatives(examples.list_target_events("random"), few)
+    rest = dataclasses.replace(sampler.mined, items=few)
+    made.datamodule.sampler = dataclasses.replace(sampler, mined=rest)
     plain = drawn(assembled(shop_words, *HARD[2:]))
     for key, items in drawn(made).items():
         assert items[1:] == plain[key][1:]
@@ -214,7 +215,7 @@ def test_a_run_ranks_with_its_weights_and_its_histories(shop_words, finished):
     for place, scores in enumerate(trained):
         row = torch.from_numpy(mined(made)[place].astype(np.int64))
         event = int(made.examples.list_target_events("random")[place])
-        _, out = made.examples.list_excluded_items(np.array([event]))
+        _, out = list_excluded_items(made.examples, np.array([event]))
         scores[torch.from_numpy(out)] = -torch.inf
         able = torch.from_numpy(made.examples.get_pool("uniform"))
         best = scores[able].sort(descending=True).values[:6]

@@ -18,8 +18,9 @@ from recsys.config.compose import compose
 from recsys.config.schema import EvaluationOptions
 from recsys.data.batches.examples import TEST, TRAIN, Examples
 from recsys.data.batches.impressions import (
-    ImpressionExamples,
+    ImpressionSampler,
     count_impressions,
+    drop_lone_clicks,
     make_impression_lists,
 )
 from recsys.data.batches.negatives import compute_tie_order
@@ -113,19 +114,18 @@ def test_lists_of_impressions_and_what_is_left_out():
 
 def test_negatives_are_what_was_shown_and_not_clicked():
     found, split = made()
-    examples = ImpressionExamples(split, 5, max_history=9)
+    examples = drop_lone_clicks(Examples(split, 5, max_history=9))
+    sampler = ImpressionSampler(split)
     at = examples.sample_epoch("random", 6, seed=0, epoch=0)
     # c was clicked beside nothing, a and v's a have no history.
     assert {found.items["item"][int(split.item[e])] for e in at} == {"b", "d"}
     rows = examples.make_train_rows("random", np.unique(at))
-    drawn = examples.sample_negatives(rows, 3, "uniform", 0, 0)
+    drawn = sampler.sample(rows, 3, 0, 0)
     assert [sorted(names(found, row)) for row in drawn] == [["c", "e"], ["c", "e"]]
-    few = [examples.sample_negatives(rows, 1, "uniform", 0, e)[0, 0] for e in range(20)]
+    few = [sampler.sample(rows, 1, 0, e)[0, 0] for e in range(20)]
     assert set(names(found, few)) == {"c", "e"}
-    alone = examples.sample_negatives(
-        examples.make_train_rows("random", at[:1]), 1, "uniform", 0, 7
-    )
-    whole = examples.sample_negatives(examples.make_train_rows("random", at), 1, "uniform", 0, 7)
+    alone = sampler.sample(examples.make_train_rows("random", at[:1]), 1, 0, 7)
+    whole = sampler.sample(examples.make_train_rows("random", at), 1, 0, 7)
     assert alone[0] == whole[0]
 
 

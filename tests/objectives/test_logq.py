@@ -8,7 +8,7 @@ import torch
 from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.batches.examples import Examples
-from recsys.data.batches.impressions import ImpressionExamples
+from recsys.data.batches.impressions import drop_lone_clicks
 from recsys.data.splits.split import Split
 
 USERS, ITEMS = 400, 40
@@ -118,9 +118,7 @@ def test_negatives_by_frequency_are_drawn_as_often_as_logq_assumes(
     found, missing = np.zeros(ITEMS), np.zeros(ITEMS)
     for epoch in range(12):
         rows = made.examples.make_train_rows("last", data.make_epoch_order(epoch))
-        drawn = made.examples.sample_negatives(
-            rows, data.negatives, data.sampling, data.seed, epoch
-        )
+        drawn = data.sampler.sample(rows, data.negatives, data.seed, epoch)
         found += np.bincount(drawn[drawn >= 0], minlength=ITEMS)
         # A draw of the target itself is left out.
         missing += np.bincount(rows.candidates[:, 0], minlength=ITEMS)
@@ -161,7 +159,7 @@ def made_split(bought, shown=False):
 def test_expected_targets_are_those_of_real_epochs(kind, queries):
     split = made_split(events(), shown=kind in ("shown", "labelled"))
     if kind == "shown":
-        examples = ImpressionExamples(split, ITEMS, 4)
+        examples = drop_lone_clicks(Examples(split, ITEMS, 4))
     elif kind == "labelled":
         examples = Examples(split, ITEMS, 4, targets="labelled")
     elif kind == "one_user":

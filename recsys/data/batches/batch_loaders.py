@@ -17,8 +17,9 @@ from recsys.data.batches.batching import (
     TokenBudgetPlan,
     compute_token_ends,
 )
-from recsys.data.batches.examples import TEST, VAL, Examples, Ints, Queries, Sampling
+from recsys.data.batches.examples import TEST, VAL, Examples, Ints, Queries
 from recsys.data.batches.loader import EpochBatchSampler, make_train_loader
+from recsys.data.batches.negatives import NegativeSampler
 from recsys.data.batches.rows import BatchRows, CandidateLists
 from recsys.errors import ConfigError
 from recsys.types import Batch
@@ -53,7 +54,8 @@ class BatchLoaders:
         queries: Which training queries a user gives in an epoch.
         per_user: How many, with `queries="random"`.
         negatives: Sampled negatives beside each target.
-        sampling: How they are drawn.
+        sampler: Draws them.
+        pool: (N,) catalog rows whose mean length is expected of a negative.
         batch_size: Rows of a step, over all ranks, where `batch_tokens` is None.
         batch_tokens: Tokens of a step's unique items, over all ranks: as many examples as fit in
             it, at least one. A negative counts as an item of mean length, each time anew.
@@ -74,7 +76,8 @@ class BatchLoaders:
         queries: Queries,
         per_user: int,
         negatives: int,
-        sampling: Sampling,
+        sampler: NegativeSampler,
+        pool: Ints,
         batch_size: int,
         batch_tokens: int | None,
         costs: Ints,
@@ -92,7 +95,7 @@ class BatchLoaders:
             batch_size,
             eval_batch_size,
         )
-        self.sampling, self.seed = sampling, seed
+        self.sampler, self.pool, self.seed = sampler, pool, seed
         self.batch_tokens, self.costs = batch_tokens, costs
         self.lists, self.max_cases, self.sample_seed = lists, max_cases, sample_seed
         self.test = test
@@ -124,7 +127,7 @@ class BatchLoaders:
         items, counts, queries = self.examples.list_encoded_texts(self.queries, order)
         drawn = 0.0
         if self.negatives:
-            drawn = self.negatives * float(self.costs[self.examples.get_pool(self.sampling)].mean())
+            drawn = self.negatives * float(self.costs[self.pool].mean())
         extra = np.ceil(queries * drawn).astype(np.int64)
         return compute_token_ends(items, counts, self.costs, extra, budget)
 
@@ -146,9 +149,7 @@ class BatchLoaders:
         rows = self.examples.make_train_rows(self.queries, at)
         drawn = None
         if self.negatives:
-            drawn = self.examples.sample_negatives(
-                rows, self.negatives, self.sampling, self.seed, epoch
-            )
+            drawn = self.sampler.sample(rows, self.negatives, self.seed, epoch)
         return self.examples.make_batch(rows, self.sizes, drawn)
 
     def make_case_loader(self, role: int) -> DataLoader[Batch]:

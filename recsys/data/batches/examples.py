@@ -6,6 +6,7 @@ see together what one would see alone.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
@@ -16,7 +17,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recsys.data.batches.negatives import mask_unavailable, sample_from_pool
 from recsys.data.batches.rows import BatchRows, CandidateLists
 from recsys.data.columns.arrays import expand_sizes, sample
 from recsys.data.splits.baskets import Baskets
@@ -148,27 +148,6 @@ class Examples:
         """Positive events held out under `role`, as event numbers; a seeded sample if limited."""
         return sample(self.split.list_cases(role), limit, seed)
 
-    def make_label_lists(
-        self, role: int, limit: int | None = None, seed: int = 0
-    ) -> CandidateLists:
-        """A list a user: the events held out under `role`, each with its label.
-
-        The history ends before the first of them, as if all had been shown at that moment.
-        """
-        held = np.flatnonzero(self.split.role == role)
-        users, first, sizes = np.unique(self._user[held], return_index=True, return_counts=True)
-        chosen = sample(np.arange(len(users)), limit, seed)
-        first, sizes = first[chosen], sizes[chosen]
-        place = np.arange(int(sizes.max(initial=1)))[None, :]
-        inside = place < sizes[:, None]
-        event = held[np.minimum(first[:, None] + place, max(0, len(held) - 1))]
-        return CandidateLists(
-            at=held[first],
-            candidates=np.where(inside, self._item[event], -1),
-            labels=np.where(inside, self.split.label[event], 0).astype(np.float32),
-            inserted=np.zeros(len(first), dtype=np.bool_),
-        )
-
     def make_case_rows(self, at: Ints) -> BatchRows:
         """One row and one query for each event; the case number is the event's."""
         return self._make_single_rows(at, case=at)
@@ -181,6 +160,27 @@ class Examples:
             labels=lists.labels,
             weight=lists.labels,
         )
+
+    def list_target_events(self, queries: Queries) -> Ints:
+        """(N,) events, in order, that some epoch may ask about."""
+        if queries != "last":
+            return self._train
+        last: Ints = np.append(np.diff(self._user[self._train]) > 0, True)
+        return self._train[last]
+
+    def replace_targets(self, at: Ints, *notes: str) -> Examples:
+        """The same histories and cases with other training targets.
+
+        What training has seen of items and users stays: it is in the histories, target or not.
+
+        Args:
+            at: (N,) event numbers, increasing.
+            notes: What that leaves out, as sentences for the log.
+        """
+        out = copy.copy(self)
+        out.__dict__.pop("importance", None)  # it is relative to the mean over the targets
+        out._train, out.notes = at, (*self.notes, *notes)
+        return out
 
     def sample_epoch(self, queries: Queries, per_user: int, seed: int, epoch: int) -> Ints:
         """What an epoch trains on: event numbers, or users with `queries="all"`.
@@ -410,18 +410,3 @@ class Examples:
             seen=torch.from_numpy(NOTHING),
             context={name: torch.zeros(1, dtype=torch.long) for name in self.context},
         )
-
-    def sample_negatives(
-        self, rows: BatchRows, n: int, sampling: Sampling, seed: int, epoch: int
-    ) -> Ints:
-        """(Q, n) items seen in training; -1 where the draw is the target or could not be had then.
-
-        Args:
-            rows: The queries.
-            n: Draws of a query.
-            sampling: Every item alike, or by how often training shows it.
-            seed: Of the run.
-            epoch: Number of the epoch.
-        """
-        out = sample_from_pool(self.get_pool(sampling), rows, n, seed, epoch)
-        return mask_unavailable(out, rows, self.split.windows)

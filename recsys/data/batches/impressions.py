@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recsys.data.batches.examples import TRAIN, Examples, Sampling
+from recsys.data.batches.examples import TRAIN, Examples
+from recsys.data.batches.negatives import make_query_key
 from recsys.data.batches.rows import BatchRows, CandidateLists
 from recsys.data.columns.arrays import Ints, expand_sizes, sample
 from recsys.data.splits.split import Split
-from recsys.data.splits.targets import Flags
 from recsys.errors import ConfigError, DataError
 
 _PARTS = ("training", "validation", "test")
@@ -151,93 +151,72 @@ def make_impression_lists(
     )
 
 
-class ImpressionExamples(Examples):
-    """Trains on the clicks of impressions, against what was shown with them and not clicked.
+def drop_lone_clicks(examples: Examples) -> Examples:
+    """Without the training clicks that were shown beside no item without a click.
+
+    They have no negative. That includes clicks of which only a history tells.
+
+    Raises:
+        ConfigError: There are no impressions, the split cuts one, or no click is left.
+        DataError: Events of an impression have others between them.
+    """
+    split = examples.split
+    shown = _check_impressions(split)
+    has_negative = np.zeros(len(shown), dtype=np.bool_)
+    has_negative[shown[_find_negatives(split, shown)]] = True
+    at = examples.list_target_events("random")
+    first = shown[at]
+    kept = (first >= 0) & has_negative[first]
+    if not kept.any():
+        raise ConfigError(
+            "data.negatives=impression finds no training click with a history or text that was "
+            "shown beside an item without a click; set it to drawn."
+        )
+    note = (
+        f"training: {int((~kept).sum())} of {len(at)} clicks are no targets, as they were not "
+        "shown beside an item without a click."
+    )
+    return examples.replace_targets(at[kept], *([] if kept.all() else [note]))
+
+
+def _find_negatives(split: Split, shown: Ints) -> Ints:
+    """Training events of impressions that were not clicked, as event numbers."""
+    return np.flatnonzero((split.role == TRAIN) & (split.label <= 0) & (shown >= 0))
+
+
+class ImpressionSampler:
+    """Draws what was shown with a query's target and not clicked.
 
     Args:
         split: The events, with impressions.
-        items: Number of items in the catalog.
-        max_history: How many of the latest positive events a history keeps.
-        train_users: Train on a seeded sample of so many users; None for all.
-        seed: Of that sample.
-        profile_events: First events of a user that are in the user's text, and so no targets.
-        worded: (N,) whether a text says something of each event's query where no history does.
 
     Raises:
-        ConfigError: There are no impressions, the split cuts one, or training has no click beside
-            something else.
+        ConfigError: There are no impressions, or the split cuts one.
         DataError: Events of an impression have others between them.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        items: int,
-        max_history: int,
-        train_users: int | None = None,
-        seed: int = 0,
-        profile_events: int = 0,
-        *,
-        worded: Flags | None = None,
-    ) -> None:
-        super().__init__(
-            split,
-            items,
-            max_history,
-            train_users=train_users,
-            seed=seed,
-            profile_events=profile_events,
-            worded=worded,
-        )
+    def __init__(self, split: Split) -> None:
         self._shown = _check_impressions(split)
-        dull = (split.role == TRAIN) & (split.label <= 0) & (self._shown >= 0)
-        self._dull: Ints = np.flatnonzero(dull)
-        with_dull = np.zeros(len(dull), dtype=np.bool_)
-        with_dull[self._shown[self._dull]] = True
-        self._ends: Ints = np.append(_find_runs(self._shown)[1:], len(dull))
-        # Clicks of which only a history tells were not shown beside anything.
-        first = self._shown[self._train]
-        beside = (first >= 0) & with_dull[first]
-        if alone := int((~beside).sum()):
-            self.notes += (
-                f"training: {alone} of {len(beside)} clicks are no targets, as they were not shown "
-                "beside an item without a click.",
-            )
-        self._train = self._train[beside]
-        if not len(self._train):
-            raise ConfigError(
-                "data.negatives=impression finds no training click with a history or text that was "
-                "shown beside an item without a click; set it to drawn."
-            )
+        self._negatives = _find_negatives(split, self._shown)
+        self._items: Ints = split.item[self._negatives].astype(np.int64)
+        self._liked: Ints = np.flatnonzero(split.label > 0)
+        self._ends: Ints = np.append(_find_runs(self._shown)[1:], len(self._shown))
 
-    def sample_negatives(
-        self, rows: BatchRows, n: int, sampling: Sampling, seed: int, epoch: int
-    ) -> Ints:
+    def sample(self, rows: BatchRows, n: int, seed: int, epoch: int) -> Ints:
         """(Q, n) items of the target's impression without a click; -1 where there are fewer.
 
-        Drawn without replacement from (seed, epoch, user, place, target), so that it does not
-        matter which rank draws.
-
-        Args:
-            rows: The queries.
-            n: Draws of a query.
-            sampling: Only "uniform": what was shown is all alike.
-            seed: Of the run.
-            epoch: Number of the epoch.
+        Drawn without replacement, as nobody is shown an item twice at once.
         """
-        if sampling != "uniform":
-            raise ValueError("an impression's items are drawn uniformly")
         place = rows.start[rows.row] + rows.prefix
         target = rows.candidates[:, 0]
         # A history ends before the impression, whose first click is the next positive event.
         shown = self._shown[self._liked[place]]
         stop = self._ends[np.searchsorted(self._ends, shown, side="right")]
-        low, high = np.searchsorted(self._dull, shown), np.searchsorted(self._dull, stop)
+        low, high = np.searchsorted(self._negatives, shown), np.searchsorted(self._negatives, stop)
         out = np.full((len(target), n), -1, dtype=np.int64)
-        for q, user in enumerate(rows.user[rows.row].tolist()):
-            key = [seed, epoch, user, int(place[q]), int(target[q])]
-            size = int(high[q] - low[q])
-            drawn = np.random.default_rng(key).permutation(size)[:n]
-            out[q, : len(drawn)] = self._item[self._dull[low[q] + drawn]]
+        for q in range(len(target)):
+            rng = np.random.default_rng(make_query_key(rows, q, seed, epoch))
+            drawn = rng.permutation(int(high[q] - low[q]))[:n]
+            out[q, : len(drawn)] = self._items[low[q] + drawn]
         out[out == target[:, None]] = -1
         return out

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 
 from recsys.data.batches.rows import BatchRows
@@ -9,23 +12,59 @@ from recsys.data.columns.arrays import Ints
 from recsys.data.splits.availability import AvailabilityWindows
 
 
-def sample_from_pool(pool: Ints, rows: BatchRows, n: int, seed: int, epoch: int) -> Ints:
-    """(Q, n) items of a pool, all equally likely; -1 where the draw is the target.
+class NegativeSampler(Protocol):
+    """Draws the negatives of training queries."""
 
-    Drawn from (seed, epoch, user, place, target), so that it does not matter which rank draws.
+    def sample(self, rows: BatchRows, n: int, seed: int, epoch: int) -> Ints:
+        """(Q, n) catalog rows of negatives, -1 for none; never the target.
+
+        They depend on the query, seed and epoch alone, so that it does not matter which rank draws.
+
+        Args:
+            rows: The queries, their targets in column 0 of the candidates.
+            n: Negatives of a query.
+            seed: Of the run.
+            epoch: Number of the epoch.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PoolSampler:
+    """Draws from one pool for all queries, with replacement.
+
+    Attributes:
+        pool: (N,) catalog rows, all equally likely: an item that stands there twice is drawn twice
+            as often.
+        windows: When items can be had; None: always.
     """
-    out = np.empty((len(rows.row), n), dtype=np.int64)
-    for q, (r, prefix) in enumerate(zip(rows.row, rows.prefix, strict=True)):
-        key = [
-            seed,
-            epoch,
-            int(rows.user[r]),
-            int(rows.start[r] + prefix),
-            int(rows.candidates[q, 0]),
-        ]
-        out[q] = pool[np.random.default_rng(key).integers(len(pool), size=n)]
-    out[out == rows.candidates[:, :1]] = -1
-    return out
+
+    pool: Ints
+    windows: AvailabilityWindows | None = None
+
+    def sample(self, rows: BatchRows, n: int, seed: int, epoch: int) -> Ints:
+        """(Q, n) items of the pool; -1 where the draw is the target or could not be had then.
+
+        Nothing is drawn again in place of those: how often an item is drawn would no longer be its
+        share of the pool, which is what a correction for the sampling reckons with.
+        """
+        out = np.empty((len(rows.row), n), dtype=np.int64)
+        for q in range(len(rows.row)):
+            rng = np.random.default_rng(make_query_key(rows, q, seed, epoch))
+            out[q] = self.pool[rng.integers(len(self.pool), size=n)]
+        out[out == rows.candidates[:, :1]] = -1
+        return mask_unavailable(out, rows, self.windows)
+
+
+def make_query_key(rows: BatchRows, query: int, seed: int, epoch: int) -> list[int]:
+    """What names a query in an epoch, for a random stream of its own.
+
+    By user, place in the user's history and target: not by its place in the batch, which depends on
+    the number of ranks.
+    """
+    row = rows.row[query]
+    place = rows.start[row] + rows.prefix[query]
+    return [seed, epoch, int(rows.user[row]), int(place), int(rows.candidates[query, 0])]
 
 
 def compute_tie_order(counts: Ints) -> Ints:

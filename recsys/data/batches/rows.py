@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recsys.data.columns.arrays import Ints
+from recsys.data.columns.arrays import Ints, sample
+from recsys.data.splits.split import Split
 
 Floats = npt.NDArray[np.float32]
 
@@ -56,3 +57,32 @@ class CandidateLists:
     candidates: Ints
     labels: Floats
     inserted: npt.NDArray[np.bool_]
+
+
+def make_label_lists(
+    split: Split, role: int, limit: int | None = None, seed: int = 0
+) -> CandidateLists:
+    """A list a user: the events held out under `role`, each with its label.
+
+    The history ends before the first of them, as if all had been shown at that moment.
+
+    Args:
+        split: The events.
+        role: The part.
+        limit: Keep a seeded sample of so many users; None for all.
+        seed: Of that sample.
+    """
+    held = np.flatnonzero(split.role == role)
+    owner = split.compute_user_rows()[held]
+    users, first, sizes = np.unique(owner, return_index=True, return_counts=True)
+    chosen = sample(np.arange(len(users)), limit, seed)
+    first, sizes = first[chosen], sizes[chosen]
+    place = np.arange(int(sizes.max(initial=1)))[None, :]
+    inside = place < sizes[:, None]
+    event = held[np.minimum(first[:, None] + place, max(0, len(held) - 1))]
+    return CandidateLists(
+        at=held[first],
+        candidates=np.where(inside, split.item[event].astype(np.int64), -1),
+        labels=np.where(inside, split.label[event], 0).astype(np.float32),
+        inserted=np.zeros(len(first), dtype=np.bool_),
+    )

@@ -5,6 +5,8 @@ import torch
 from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.batches.examples import TEST, VAL, Examples
+from recsys.data.batches.negatives import PoolSampler
+from recsys.data.batches.rows import make_label_lists
 from recsys.data.splits.split import Split
 
 
@@ -87,12 +89,11 @@ def test_random_draws_training_targets_only_and_differs_by_epoch(examples):
 def test_negatives_were_seen_in_training_and_do_not_depend_on_the_batch(examples):
     at = examples.sample_epoch("random", 3, seed=0, epoch=0)
     rows = examples.make_train_rows("random", at)
-    drawn = examples.sample_negatives(rows, 50, "uniform", seed=1, epoch=2)
+    sampler = PoolSampler(examples.get_pool("uniform"))
+    drawn = sampler.sample(rows, 50, seed=1, epoch=2)
     assert set(np.unique(drawn)) <= {-1, 0, 1, 2, 5, 7, 8}
     assert not (drawn == rows.candidates).any()
-    one = examples.sample_negatives(
-        examples.make_train_rows("random", at[2:3]), 50, "uniform", 1, 2
-    )
+    one = sampler.sample(examples.make_train_rows("random", at[2:3]), 50, 1, 2)
     assert (one[0] == drawn[2]).all()
     batch = examples.make_batch(rows, SIZES, drawn)
     back = np.where(batch.candidates >= 0, batch.plan.items[batch.candidates], -1)
@@ -115,7 +116,7 @@ def test_a_label_list_holds_what_was_held_out_with_its_labels():
         notes=(),
     )
     examples = Examples(split, items=7, max_history=5, targets="labelled")
-    lists = examples.make_label_lists(TEST)
+    lists = make_label_lists(examples.split, TEST)
     assert lists.candidates.tolist() == [[2, 3], [5, 6]]
     assert lists.labels.tolist() == [[1, 0], [1, 0]]
     batch = examples.make_batch(examples.make_list_rows(lists), SIZES)

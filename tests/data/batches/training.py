@@ -3,8 +3,13 @@
 import numpy as np
 
 from recsys.data.batches.examples import Examples
-from recsys.data.batches.hard_negatives import HardNegativeExamples
-from recsys.data.batches.impressions import ImpressionExamples
+from recsys.data.batches.hard_negatives import (
+    HardNegatives,
+    HardNegativeSampler,
+    list_excluded_items,
+)
+from recsys.data.batches.impressions import ImpressionSampler, drop_lone_clicks
+from recsys.data.batches.negatives import PoolSampler
 from recsys.data.splits import methods
 from recsys.errors import ConfigError
 
@@ -25,20 +30,21 @@ def split_by(tables, method):
 
 
 def kinds(tables, split, profile_events=0):
-    """Examples of every kind that the data and its split allow, by name."""
+    """Examples and negatives of every kind that the data and its split allow, by name."""
     size = tables.items.height
-    out = {"plain": Examples(split, size, 20, profile_events=profile_events)}
-    hard = HardNegativeExamples(split, size, 20, profile_events=profile_events, share=0.5)
-    asked = hard.list_target_events("random")
-    query, item = hard.list_excluded_items(asked)
+    plain = Examples(split, size, 20, profile_events=profile_events)
+    drawn = PoolSampler(plain.get_pool("uniform"), split.windows)
+    asked = plain.list_target_events("random")
+    query, item = list_excluded_items(plain, asked)
     able = np.ones((len(asked), size), dtype=bool)
     able[query, item] = False
     # What a miner that likes the items in their order would find.
-    hard.set_hard_negatives(asked, np.where(able, np.arange(size), -1)[:, ::-1].astype(np.int32))
-    out["hard"] = hard
+    best = np.where(able, np.arange(size), -1)[:, ::-1].astype(np.int32)
+    hard = HardNegativeSampler(drawn, HardNegatives(asked, best), 0.5, split.windows)
+    out = {"plain": (plain, drawn), "hard": (plain, hard)}
     if split.shown is not None:
         try:
-            out["shown"] = ImpressionExamples(split, size, 20, profile_events=profile_events)
+            out["shown"] = drop_lone_clicks(plain), ImpressionSampler(split)
         except ConfigError:
             assert split.name.startswith("leave_one_out")  # which cuts impressions
     return out
@@ -52,7 +58,7 @@ def trained(tables, split, profile_events=0, draws=True):
     """
     ids, users = (np.array([*tables[key], "-"]) for tables, key in _ids(tables))
     out = {}
-    for kind, examples in kinds(tables, split, profile_events).items():
+    for kind, (examples, sampler) in kinds(tables, split, profile_events).items():
         counts = examples.count_train_items()
         out[kind, "counts"] = {ids[row]: int(counts[row]) for row in np.flatnonzero(counts)}
         who, what = examples.get_train_pairs()
@@ -64,7 +70,7 @@ def trained(tables, split, profile_events=0, draws=True):
             for epoch in range(3):
                 at = examples.sample_epoch(queries, 3, seed=0, epoch=epoch)
                 rows = examples.make_train_rows(queries, at)
-                drawn = examples.sample_negatives(rows, 4, "uniform", seed=0, epoch=epoch)
+                drawn = sampler.sample(rows, 4, seed=0, epoch=epoch)
                 sizes = np.ones(tables.items.height, dtype=np.int64)
                 batch = examples.make_batch(rows, sizes, drawn if draws else None)
                 plan = np.append(batch.plan.items.numpy(), -1)

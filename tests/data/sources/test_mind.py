@@ -10,8 +10,12 @@ import pytest
 
 from recsys.data import describe
 from recsys.data.batches import impressions as shown
-from recsys.data.batches.examples import TEST, TRAIN
-from recsys.data.batches.impressions import ImpressionExamples, make_impression_lists
+from recsys.data.batches.examples import TEST, TRAIN, Examples
+from recsys.data.batches.impressions import (
+    ImpressionSampler,
+    drop_lone_clicks,
+    make_impression_lists,
+)
 from recsys.data.columns.id_lookup import IdLookup
 from recsys.data.readers import mind_behaviors, mind_events
 from recsys.data.sources import mind
@@ -284,9 +288,9 @@ def test_lists_and_negatives_are_those_of_a_search_through_all_events(seed):
         assert lists.candidates[row].tolist() == [*made.item[events].tolist(), *[-1] * pad]
         assert lists.labels[row].tolist() == [*made.label[events].tolist(), *[0] * pad]
     assert shown.count_impressions(made, TEST).impressions == len(groups)
-    examples = ImpressionExamples(made, 9, max_history=5)
+    examples = drop_lone_clicks(Examples(made, 9, max_history=5))
     rows = examples.make_train_rows("all", examples.sample_epoch("all", 1, 0, 0))
-    negatives = examples.sample_negatives(rows, 9, "uniform", 0, 0)
+    negatives = ImpressionSampler(made).sample(rows, 9, 0, 0)
     liked = np.flatnonzero(made.label > 0)
     for query, place in enumerate(rows.start[rows.row] + rows.prefix):
         events = np.flatnonzero(made.shown == made.shown[liked[place]])

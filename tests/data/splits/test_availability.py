@@ -261,10 +261,14 @@ def test_no_negative_of_training_could_not_be_had_when_it_was_asked(way, shop_wo
     made = build.assemble(compose(words))
     examples, split = made.examples, made.split
     rows = examples.make_train_rows("random", examples.sample_epoch("random", 3, 0, 0))
-    free = examples.sample_negatives(rows, 8, "uniform", 0, 1)
+    sampler = made.datamodule.sampler
+    free = sampler.sample(rows, 8, 0, 1)
     found = AvailabilityWindows(*drawn_bounds(split.time), split.time)
-    examples.split = dataclasses.replace(split, windows=found)
-    kept = examples.sample_negatives(rows, 8, "uniform", 0, 1)
+    if way == "hard":
+        sampler = dataclasses.replace(
+            sampler, drawn=dataclasses.replace(sampler.drawn, windows=found)
+        )
+    kept = dataclasses.replace(sampler, windows=found).sample(rows, 8, 0, 1)
     moment = split.time[rows.event][:, None]
     shut = (moment < found.opens[kept]) | (moment >= found.closes[kept])
     assert not (shut & (kept >= 0)).any()

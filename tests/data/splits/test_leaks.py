@@ -78,7 +78,7 @@ def test_a_history_and_a_profile_lie_before_the_target(source, tmp_path):
         assert any("row" in text for text in texts)
         place = np.empty(len(made.row), dtype=np.int64)
         place[made.row] = np.arange(len(made.row))
-        for examples in kinds(tables, made, READ).values():
+        for examples, _ in kinds(tables, made, READ).values():
             targets = 0
             for queries in ("last", "random"):
                 for event in examples.sample_epoch(queries, 5, seed=0, epoch=0).tolist():
