@@ -31,8 +31,8 @@ from recsys.data.tables import Tables, compute_fingerprint
 from recsys.data.tags import encode_tags
 from recsys.data.training_events import Interactions
 from recsys.errors import ConfigError
-from recsys.evaluation.evaluator import list_cutoffs
 from recsys.losses import make_objective_context
+from recsys.metrics.names import list_cutoffs
 from recsys.recommender.base import Recommender
 from recsys.recommender.components import Components
 from recsys.recommender.optim import bind_optimiser

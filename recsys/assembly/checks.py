@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from recsys.assembly import protocols
-from recsys.config.compose import RunConfig, get_choice_name, nearest
+from recsys.config.compose import RunConfig, get_choice_name
 from recsys.errors import ConfigError
-from recsys.evaluation.evaluator import list_cutoffs, list_metrics
+from recsys.metrics.names import check_monitor
 from recsys.training.phases import EVERY_STEP, count_phase_steps
 
 
@@ -17,14 +17,8 @@ def check_pairs(run: RunConfig) -> None:
             cannot do yet was asked for.
     """
     architecture, objective = run.architecture, run.objective
-    options = run.evaluation
-    known = list_metrics(options.protocol, list_cutoffs(options), options.label)
     protocols.check_negatives(run)
-    if run.evaluation.monitor not in known:
-        raise ConfigError(
-            f"evaluation.monitor: '{run.evaluation.monitor}' is not a metric."
-            f"{nearest(run.evaluation.monitor, known)}"
-        )
+    check_monitor(run.evaluation)
     if objective is None:
         return
     architecture.check(run)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from recsys.config.schema import EvaluationOptions
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.errors import DataError, DivergenceError
 from recsys.metrics.functional import (
     compute_from_counts,
     compute_from_lists,
     count_ranks,
-    list_metric_names,
 )
+from recsys.metrics.names import Ranking, list_metrics
 from recsys.metrics.ranking import RankingMetrics
 from recsys.types import Batch
-
-Ranking = Literal["catalog", "candidates", "labels", "impressions", "sampled"]
 
 SEVERAL = ("labels", "impressions")
 """Rankings whose cases may have several positives, so that no rank tells every metric."""
@@ -56,17 +53,6 @@ class Ranker(Protocol):
     def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, C) scores of the candidates, from the representations of the plan's items."""
         ...
-
-
-def list_cutoffs(options: EvaluationOptions) -> tuple[int, ...]:
-    """Cut-offs of the metrics; impressions always have those of MIND."""
-    given = (5, 10) if options.protocol == "impressions" else ()
-    return (*given, *(k for k in options.k if k not in given))
-
-
-def list_metrics(ranking: Ranking, ks: tuple[int, ...], label: str = "") -> tuple[str, ...]:
-    """Metrics of a protocol; AUC needs a list, the catalog has ranks only."""
-    return tuple(f"{label}{name}" for name in list_metric_names(ks, auc=ranking != "catalog"))
 
 
 class Evaluator(nn.Module):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from recsys.assembly.device import select_device
-from recsys.evaluation.evaluator import list_cutoffs
 from recsys.fit import result as closing
 from recsys.fit.header import format_validation
 from recsys.fit.run import RunExecutor, track_batches
+from recsys.metrics.names import list_cutoffs
 from recsys.runs.validation_log import FILE, ValidationLog, check_value
 from recsys.runtime.progress import mark_output, track
 from recsys.runtime.stopwatch import EVALUATION

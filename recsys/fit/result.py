@@ -14,7 +14,7 @@ from recsys.assembly.build import Assembly
 from recsys.config.compose import RunConfig
 from recsys.evaluation import beyond_accuracy as beyond
 from recsys.evaluation import slices
-from recsys.evaluation.evaluator import list_cutoffs
+from recsys.metrics.names import list_cutoffs
 from recsys.recommender.training_counts import TrainingCounts
 from recsys.runs import display, provenance, results
 from recsys.runs.rank_cost import RankCost

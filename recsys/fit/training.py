@@ -16,12 +16,12 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from recsys.assembly.build import Assembly
 from recsys.config.compose import RunConfig
-from recsys.evaluation.evaluator import list_cutoffs
 from recsys.fit import remarks
 from recsys.fit import result as closing
 from recsys.fit.header import format_validation
 from recsys.fit.progress_bars import ProgressBar, RemainingTime
 from recsys.fit.run import RunExecutor
+from recsys.metrics.names import list_cutoffs
 from recsys.recommender.trainable import require_trainable
 from recsys.recommender.training_counts import TrainingCounts
 from recsys.runs.folder import LAST

@@ -19,26 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recsys.errors import ConfigError, DataError
+from recsys.errors import DataError
+from recsys.metrics.names import list_metric_names
 
-_CUT_METRICS = ("hr", "recall", "ndcg", "map")
 _SHOWN = 5  # numbers listed in a message before it is cut short
 _CACHED = 1 << 19  # scores that are counted at a time, so that a CPU's cache holds them
-
-
-def list_metric_names(ks: Sequence[int], auc: bool = True) -> tuple[str, ...]:
-    """The names of the metrics at these cut-offs, in a fixed order.
-
-    Args:
-        ks: Cut-offs.
-        auc: Whether `auc` is among them; `compute_from_counts` has it only where it is given sizes.
-
-    Raises:
-        ConfigError: A cut-off is not a positive whole number, or is there twice.
-    """
-    cuts = _check_cutoffs(ks)
-    names = [f"{metric}@{k}" for metric in _CUT_METRICS for k in cuts]
-    return (*names, "mrr", "mrr_all", *(("auc",) if auc else ()))
 
 
 def compute_from_counts(
@@ -274,16 +259,6 @@ def _compute_miss_chance(places: _TiedRanks) -> Tensor:
 def _compute_discount(ranks: Tensor) -> Tensor:
     """What a positive at each rank (from 1) adds to the discounted cumulative gain."""
     return torch.log2(ranks + 1).reciprocal()
-
-
-def _check_cutoffs(ks: Sequence[int]) -> tuple[int, ...]:
-    """The cut-offs, each a positive whole number and there once."""
-    for k in ks:
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise ConfigError(f"Metric cut-off {k!r} is not a whole number of 1 or more; mend ks.")
-    if len(set(ks)) != len(ks):
-        raise ConfigError(f"Metric cut-offs {list(ks)} hold a number twice; keep each once in ks.")
-    return tuple(ks)
 
 
 def _check_counts(greater: Tensor, equal: Tensor, size: Tensor | None) -> None:

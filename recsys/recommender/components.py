@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from recsys.evaluation.evaluator import Ranking
+from recsys.metrics.names import Ranking
 from recsys.types import Batch, Loss, Scored, Tuned
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recsys.config.schema import EvaluationOptions
-from recsys.evaluation.evaluator import list_cutoffs
+from recsys.metrics.names import list_cutoffs
 
 if TYPE_CHECKING:
     from rich.table import Table

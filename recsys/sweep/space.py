@@ -12,6 +12,7 @@ from recsys.config.compose import AXES, RunConfig, compose, nearest
 from recsys.config.inactive import explain_inactivity
 from recsys.config.yaml_file import as_word
 from recsys.errors import ConfigError
+from recsys.metrics.names import check_monitor
 from recsys.sweep.definition import VALIDATION, SearchDimension, SweepDefinition, flatten_run
 from recsys.sweep.record import SearchAxis, SweepObjective, Value
 
@@ -207,8 +208,9 @@ def _compose_base(definition: SweepDefinition, method: str) -> tuple[list[str], 
 
 
 def _check_common(bases: Mapping[str, tuple[list[str], RunConfig]]) -> None:
-    """Every method has the same data and cases."""
+    """Every method has the same data and cases, and one metric that decides."""
     name, (_, first) = next(iter(bases.items()))
+    check_monitor(first.evaluation)
     wanted = {k: v for k, v in flatten_run(first).items() if k.startswith(SHARED)}
     for other, (_, run) in bases.items():
         there = {k: v for k, v in flatten_run(run).items() if k.startswith(SHARED)}

@@ -17,8 +17,8 @@ from recsys.metrics.functional import (
     compute_from_counts,
     compute_from_lists,
     count_ranks,
-    list_metric_names,
 )
+from recsys.metrics.names import list_metric_names
 
 KS = (1, 2, 3, 10)
 

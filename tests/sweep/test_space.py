@@ -61,6 +61,11 @@ def test_a_key_of_an_axis_that_a_method_does_not_know_is_left_out_there(made):
         ("space: {optimizer.lr: {lo: 0, high: 1}}", [], ["'lo'", "low"]),
         ("space: {evaluation.k: {choices: [5]}}", [], ["would change what is ranked"]),
         ("space: {seed: {low: 1, high: 5}}", [], ["set by the sweep"]),
+        (
+            "space: {optimizer.lr: {low: 0.1, high: 1.0}}",
+            ["evaluation.monitor=ndgc@10"],
+            ["evaluation.monitor", "'ndcg@10'"],
+        ),
         ("space: {optimizer.encoder_lr: {low: 0.1, high: 1.0}}", [], ["changes nothing"]),
         (
             "space: {optimizer.lr: {low: 0.1, high: 1.0, when: {tunig: lora}}}",

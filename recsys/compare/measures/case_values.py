@@ -11,6 +11,7 @@ from recsys.compare.finished_runs import FinishedRun
 from recsys.compare.methods import Method
 from recsys.config.compose import nearest
 from recsys.errors import ConfigError, DataError
+from recsys.metrics.names import list_metric_names
 from recsys.words import parse_count
 
 Array = NDArray[np.float64]
@@ -42,8 +43,6 @@ def check_metric(metric: str, runs: Sequence[FinishedRun]) -> None:
     Raises:
         ConfigError: It has no such name, or the rows do not tell it.
     """
-    from recsys.metrics.functional import list_metric_names
-
     before = find_prefix(runs[0])
     k = metric.partition("@")[2]
     known = list_metric_names([parse_count(k, least=1) or 10])

@@ -1,0 +1,50 @@
+"""A metric's name is checked before anything is loaded."""
+
+import subprocess
+import sys
+
+import pytest
+
+from recsys.config.compose import compose
+from recsys.errors import ConfigError
+from recsys.metrics.names import check_monitor, list_metrics
+
+
+@pytest.mark.parametrize(
+    ("words", "monitor"),
+    [
+        ([], "mrr"),
+        (["evaluation.k=[3]"], "hr@3"),
+        (["evaluation.protocol=candidates"], "auc"),
+        (["evaluation.protocol=impressions"], "ndcg@5"),
+        (["evaluation.protocol=sampled", "evaluation.sampled_negatives=7"], "ndcg@10"),
+    ],
+)
+def test_what_a_protocol_has_decides(words, monitor):
+    check_monitor(compose([*words, f"evaluation.monitor={monitor}"]).evaluation)
+
+
+@pytest.mark.parametrize("monitor", ["auc", "ndcg@5", "ndgc@10", "val/ndcg@10", "loss"])
+def test_what_it_has_not_is_told(monitor):
+    with pytest.raises(ConfigError, match=f"evaluation.monitor: '{monitor}' is not a metric"):
+        check_monitor(compose([f"evaluation.monitor={monitor}"]).evaluation)
+
+
+def test_a_label_stands_before_each_name():
+    assert list_metrics("sampled", (3,), "sampled7-")[0] == "sampled7-hr@3"
+
+
+CODE = """
+import sys
+from recsys.fit.__main__ import main
+assert main(["evaluation.monitor=ndgc@10"]) == 2
+print([name for name in ("torch", "lightning", "transformers") if name in sys.modules])
+"""
+
+
+def test_a_mistyped_metric_is_told_before_libraries_and_data():
+    """Of which the first line of a run speaks."""
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+    assert done.stderr.startswith("error: evaluation.monitor: 'ndgc@10' is not a metric. Did you ")
