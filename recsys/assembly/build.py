@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from recsys.assembly import hard_negatives, protocols
-from recsys.assembly.checks import check_pairs
+from recsys.assembly.checks import check_columns, check_pairs, check_weights
 from recsys.assembly.device import select_device
 from recsys.config.compose import AXES, RunConfig, get_choice_name
 from recsys.config.schema import NegativeSpec, ObjectiveConfig
@@ -30,7 +30,6 @@ from recsys.data.splits.split import Split
 from recsys.data.tables import Tables, compute_fingerprint
 from recsys.data.tags import encode_tags
 from recsys.data.training_events import Interactions
-from recsys.errors import ConfigError
 from recsys.losses import make_objective_context
 from recsys.metrics.names import list_cutoffs
 from recsys.recommender.base import Recommender
@@ -91,7 +90,7 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     check_pairs(run)
     print_status(f"reading the data: {get_choice_name(run.data.source)}")
     tables, split = load_data(run)
-    protocols.check_columns(run, tables)
+    check_columns(run, tables)
     context = make_context_features(
         tables, split, run.architecture.reads_context, (run.data.event_column,)
     )
@@ -127,7 +126,7 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     if run.objective is not None:
         from recsys.assembly.encoding import add_encoder
 
-        _check_weights(run, examples)
+        check_weights(run.objective, examples)
         trained = _add_training_components(run, run.objective, parts, tables, context, examples)
         own, tokenize = add_encoder(run, trained, tables, context)
     else:
@@ -168,22 +167,6 @@ def _prepare_training(run: RunConfig, recommender: Recommender) -> None:
     if run.encoder.compile == "on":
         for encoder in [m for m in modules if isinstance(m, Encoder)]:
             encoder.compile_layers()
-
-
-def _check_weights(run: RunConfig, examples: Examples) -> None:
-    """Refuses weights that no loss can use, and to regress on a constant."""
-    events = examples.get_event_weights()
-    if len(events) and not events.any():
-        raise ConfigError(
-            "the events that training predicts all weigh 0, and there is nothing to learn; mend "
-            "the source's weight column."
-        )
-    weights = examples.get_train_weights()
-    if get_choice_name(run.objective) == "mse" and len(weights) and weights.min() == weights.max():
-        raise ConfigError(
-            f"objective mse needs observed weights that differ, and all are {weights[0]:g}; give "
-            "the source a weight column, or set data.targets=labelled and data.positive_from."
-        )
 
 
 def _make_miner(run: RunConfig) -> hard_negatives.Miner:

@@ -1,10 +1,23 @@
-"""Which combinations of choices make sense, checked before data is read."""
+"""Which settings go together, and with which data: what no one choice can check by itself.
+
+What an architecture asks of the rest of a run stands in its own `check`. All but
+`check_columns`, `check_weights` and `check_labels` is checked before data is read.
+"""
 
 from __future__ import annotations
 
-from recsys.assembly import protocols
-from recsys.config.compose import RunConfig, get_choice_name
-from recsys.errors import ConfigError
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from recsys.config.choices import get_choice_name, import_choice, list_choices
+from recsys.config.schema import ObjectiveConfig, RunConfig
+from recsys.data.batches.examples import TEST, Examples
+from recsys.data.batches.hard_negatives import count_hard_negatives
+from recsys.data.splits.split import Split
+from recsys.data.tables import Tables
+from recsys.errors import ConfigError, nearest
+from recsys.metrics.beyond_accuracy import parse_categories
 from recsys.metrics.names import check_monitor
 from recsys.training.phases import EVERY_STEP, count_phase_steps
 
@@ -17,7 +30,7 @@ def check_pairs(run: RunConfig) -> None:
             cannot do yet was asked for.
     """
     architecture, objective = run.architecture, run.objective
-    protocols.check_negatives(run)
+    _check_negatives(run)
     check_monitor(run.evaluation)
     if objective is None:
         return
@@ -34,21 +47,35 @@ def check_pairs(run: RunConfig) -> None:
             f"objective {get_choice_name(objective)} needs {objective.needs}, and architecture "
             f"{get_choice_name(architecture)} gives {', '.join(sorted(architecture.gives))}."
         )
-    _check_catalog_encoding(run)
+    _check_catalog_encoding(run, objective)
+    _check_targets(run, objective)
+
+
+def _check_targets(run: RunConfig, objective: ObjectiveConfig) -> None:
+    """Refuses targets from which the objective learns nothing, or the wrong thing."""
+    name = get_choice_name(objective)
     if run.data.targets == "labelled" and not objective.reads_labels:
+        known = _list_objectives(lambda config: config.reads_labels)
         raise ConfigError(
-            f"data.targets=labelled needs an objective that reads labels (bce, mse), and "
-            f"{get_choice_name(objective)} takes every target for a positive."
+            f"data.targets=labelled needs an objective that reads labels ({known}), and {name} "
+            "takes every target for a positive."
         )
-    if (
-        run.data.targets == "liked"
-        and get_choice_name(objective) == "bce"
-        and not objective.draws.count
-    ):
+    if run.data.targets == "liked" and objective.needs_unliked and not objective.draws.count:
         raise ConfigError(
-            "objective bce without negatives sees liked events only; set objective.negatives, or "
-            "data.targets=labelled for the observed ones."
+            f"objective {name} without negatives sees liked events only; set objective.negatives, "
+            "or data.targets=labelled for the observed ones."
         )
+
+
+def _list_objectives(fits: Callable[[ObjectiveConfig], bool]) -> str:
+    """Names of the shipped objectives that fit with their defaults, for a sentence."""
+    configs = {name: import_choice("objective", name)() for name in list_choices("objective")}
+    return ", ".join(name for name, config in configs.items() if fits(config))
+
+
+def _trains_encoder(run: RunConfig) -> bool:
+    """Whether the encoder's output changes in training."""
+    return run.tuning is not None and run.tuning.moves != "nothing"
 
 
 def _check_steps(run: RunConfig) -> None:
@@ -64,6 +91,86 @@ def _check_steps(run: RunConfig) -> None:
             "checkpoint.pick=last keeps the last step whatever validations say, and "
             "trainer.patience stops by what they say; set trainer.patience=null or "
             "checkpoint.pick=best."
+        )
+
+
+def _check_negatives(run: RunConfig) -> None:
+    """Refuses a source of negatives where it makes no sense.
+
+    Raises:
+        ConfigError: The architecture, the objective, its sampling or the targets do not go with
+            it, or a key speaks of hard negatives where there are none.
+    """
+    data, way = run.data, f"data.negatives={run.data.negatives}"
+    if data.negatives != "hard":
+        for field in dataclasses.fields(data):
+            if field.name.startswith("hard_") and getattr(data, field.name) != field.default:
+                raise ConfigError(
+                    f"data.{field.name} speaks of hard negatives, and {way}; set "
+                    "data.negatives=hard or leave it out."
+                )
+    drawn = data.negatives == "drawn"
+    if run.objective is None:
+        if drawn:
+            return
+        raise ConfigError(
+            f"{way} is for training, and this architecture does not train; leave it out."
+        )
+    name, draws = get_choice_name(run.objective), run.objective.draws
+    if drawn:
+        if draws.count and not draws.drawable:
+            raise ConfigError(
+                f"objective.negatives={draws.count} of {name} stand beside those that the batch "
+                f"gives, and {way}; set data.negatives=hard or impression, or leave it out."
+            )
+        return
+    if not draws.count:
+        known = _list_objectives(lambda config: config.draws.count > 0 or not config.draws.drawable)
+        raise ConfigError(
+            f"{way} goes with an objective that sets negatives beside a target ({known}) and "
+            f"objective.negatives of 1 or more, not with {name}"
+            f"{'' if draws.drawable else ' and 0'}."
+        )
+    if draws.corrects is not None:
+        raise ConfigError(
+            f"{draws.corrects} allows for negatives that are drawn among all items, and {way} "
+            f"gives others; set it to 0, or leave out {way}."
+        )
+    if data.negatives == "hard":
+        _check_hard(run, draws.count)
+    else:
+        _check_impressions(run, draws.sampling)
+
+
+def _check_impressions(run: RunConfig, sampling: str) -> None:
+    if sampling != "uniform":
+        raise ConfigError(
+            "objective.sampling says how negatives are drawn among all items, and "
+            "data.negatives=impression takes them from impressions; leave it out."
+        )
+    if run.data.targets != "liked":
+        raise ConfigError(
+            "data.targets=labelled already trains on what was not clicked; leave out "
+            "data.negatives=impression."
+        )
+
+
+def _check_hard(run: RunConfig, negatives: int) -> None:
+    data = run.data
+    if not count_hard_negatives(negatives, data.hard_share):
+        raise ConfigError(
+            f"data.hard_share={data.hard_share:g} of objective.negatives={negatives} is less than "
+            "one item; raise either, or set data.negatives=drawn."
+        )
+    if data.hard_skip >= data.hard_top:
+        raise ConfigError(
+            f"data.hard_skip={data.hard_skip} leaves nothing of data.hard_top={data.hard_top}; "
+            "make it smaller."
+        )
+    if data.hard_from != "tfidf" and not (Path(data.hard_from) / "config.yaml").is_file():
+        raise ConfigError(
+            f"data.hard_from={data.hard_from} is no run: config.yaml is missing there; give tfidf "
+            "or the folder that recsys.fit printed."
         )
 
 
@@ -86,10 +193,10 @@ def _check_item_table(run: RunConfig) -> None:
             f"{asked} does not scale losses as fp16-mixed needs it; set trainer.precision to "
             "bf16-mixed or fp32."
         )
-    if get_choice_name(run.tuning) == "frozen":
+    if not _trains_encoder(run):
         raise ConfigError(
-            f"{asked} distils the encoder, and tuning=frozen trains none of it; choose another "
-            "tuning or trainer.encoder_updates=every_step."
+            f"{asked} distils the encoder, and tuning={get_choice_name(run.tuning)} trains none of "
+            "it; choose another tuning or trainer.encoder_updates=every_step."
         )
     if not run.architecture.reads_item_vectors:
         raise ConfigError(
@@ -98,26 +205,85 @@ def _check_item_table(run: RunConfig) -> None:
         )
 
 
-def _check_catalog_encoding(run: RunConfig) -> None:
+def _check_catalog_encoding(run: RunConfig, objective: ObjectiveConfig) -> None:
     """Refuses to encode the whole catalog in every step, unless it was asked for.
 
     Raises:
         ConfigError: The objective reads all item vectors, and the encoder that makes them trains.
     """
-    if (
-        run.objective is None
-        or run.objective.needs != "table"
-        or get_choice_name(run.tuning) == "frozen"
-    ):
+    if objective.needs != "table" or not _trains_encoder(run):
         return
     if run.trainer.encoder_updates != EVERY_STEP:
         return
-    if not run.objective.encodes_catalog:
-        name = get_choice_name(run.objective)
+    if not objective.encodes_catalog:
+        name = get_choice_name(objective)
         raise ConfigError(
             f"objective {name} reads the vectors of all items in every step, and tuning "
             f"{get_choice_name(run.tuning)} changes the encoder that makes them; set "
             "tuning=frozen, "
             "trainer.encoder_updates=half_epoch, or objective.encode_catalog=true to encode the "
             "whole catalog in every step."
+        )
+
+
+def check_columns(run: RunConfig, tables: Tables) -> None:
+    """Refuses item columns that cannot be used, before anything is computed.
+
+    Raises:
+        ConfigError: `evaluation.slices` or `evaluation.category` names none, or one of lists; or
+            the latter one with more values than there can be categories.
+    """
+    known = [name for name in tables.items.columns if name not in ("item", "text")]
+    asked = [("evaluation.slices", name) for name in run.evaluation.slices]
+    if run.evaluation.category is not None:
+        asked.append(("evaluation.category", run.evaluation.category))
+    for key, name in asked:
+        if name not in known:
+            raise ConfigError(f"{key}: the items have no column '{name}'.{nearest(name, known)}")
+        if tables.items[name].dtype.is_nested():
+            raise ConfigError(
+                f"{key}: the column '{name}' of the items holds {tables.items[name].dtype}; make "
+                "it text, as in 'a|b' for two categories."
+            )
+    if run.evaluation.category is not None:
+        parse_categories(tables.items[run.evaluation.category])
+
+
+def check_weights(objective: ObjectiveConfig, examples: Examples) -> None:
+    """Refuses weights that no loss can use, and to regress on a constant.
+
+    Raises:
+        ConfigError: All are 0, or those that the objective predicts are equal.
+    """
+    events = examples.get_event_weights()
+    if len(events) and not events.any():
+        raise ConfigError(
+            "the events that training predicts all weigh 0, and there is nothing to learn; mend "
+            "the source's weight column."
+        )
+    weights = examples.get_train_weights()
+    if objective.predicts_weights and len(weights) and weights.min() == weights.max():
+        raise ConfigError(
+            f"objective {get_choice_name(objective)} needs observed weights that differ, and all "
+            f"are {weights[0]:g}; give the source a weight column, or set data.targets=labelled "
+            "and data.positive_from."
+        )
+
+
+def check_labels(split: Split, role: int) -> None:
+    """Refuses lists in which everything is liked: any order of them is perfect.
+
+    Args:
+        split: The events.
+        role: The part whose lists are ranked.
+
+    Raises:
+        ConfigError: Every event of the part is liked.
+    """
+    if (split.label[split.role == role] > 0).all():
+        part = "test" if role == TEST else "validation"
+        raise ConfigError(
+            "evaluation.protocol=labels ranks liked events above the user's others, and every "
+            f"{part} event counts as liked, so that any order would be perfect; set "
+            "data.positive_from to the lowest rating that is liked, or use another protocol."
         )

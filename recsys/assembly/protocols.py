@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from recsys.assembly.candidates import make_candidate_lists
-from recsys.config.compose import RunConfig, get_choice_name, nearest
+from recsys.assembly.checks import check_labels
+from recsys.config.compose import RunConfig, get_choice_name
 from recsys.config.schema import EvaluationOptions
 from recsys.data.batches.examples import TEST, TRAIN, VAL, Examples
-from recsys.data.batches.hard_negatives import count_hard_negatives
 from recsys.data.batches.impressions import (
     count_impressions,
     drop_lone_clicks,
@@ -25,9 +23,6 @@ from recsys.data.columns.arrays import Ints, sample
 from recsys.data.describe import find_repeats
 from recsys.data.splits.split import Split
 from recsys.data.splits.targets import describe_unpredictable
-from recsys.data.tables import Tables
-from recsys.errors import ConfigError
-from recsys.metrics.beyond_accuracy import parse_categories
 from recsys.recommender.base import Recommender
 from recsys.runtime.store import Store
 
@@ -39,108 +34,6 @@ CHANCE = "chance"
 """The floor of every list: its items in random order."""
 KINDS = {REVERSED: "reversed", CHANCE: "equal"}
 """Floors that are popularity of another kind."""
-
-
-def check_negatives(run: RunConfig) -> None:
-    """Refuses a source of negatives where it makes no sense.
-
-    Raises:
-        ConfigError: The architecture, the objective, its sampling or the targets do not go with
-            it, or a key speaks of hard negatives where there are none.
-    """
-    data, way = run.data, f"data.negatives={run.data.negatives}"
-    if data.negatives != "hard":
-        for field in dataclasses.fields(data):
-            if field.name.startswith("hard_") and getattr(data, field.name) != field.default:
-                raise ConfigError(
-                    f"data.{field.name} speaks of hard negatives, and {way}; set "
-                    "data.negatives=hard or leave it out."
-                )
-    drawn = data.negatives == "drawn"
-    if run.objective is None:
-        if drawn:
-            return
-        raise ConfigError(
-            f"{way} is for training, and this architecture does not train; leave it out."
-        )
-    name, draws = get_choice_name(run.objective), run.objective.draws
-    if drawn:
-        if draws.count and not draws.drawable:
-            raise ConfigError(
-                f"objective.negatives={draws.count} of {name} stand beside those that the batch "
-                f"gives, and {way}; set data.negatives=hard or impression, or leave it out."
-            )
-        return
-    if not draws.count:
-        raise ConfigError(
-            f"{way} goes with an objective that sets negatives beside a target (bce, bpr, "
-            "sampled_softmax, in_batch) and objective.negatives of 1 or more, not with "
-            f"{name}{'' if draws.drawable else ' and 0'}."
-        )
-    if draws.corrects is not None:
-        raise ConfigError(
-            f"{draws.corrects} allows for negatives that are drawn among all items, and {way} "
-            f"gives others; set it to 0, or leave out {way}."
-        )
-    if data.negatives == "hard":
-        _check_hard(run, draws.count)
-    else:
-        _check_impressions(run, draws.sampling)
-
-
-def _check_impressions(run: RunConfig, sampling: str) -> None:
-    if sampling != "uniform":
-        raise ConfigError(
-            "objective.sampling says how negatives are drawn among all items, and "
-            "data.negatives=impression takes them from impressions; leave it out."
-        )
-    if run.data.targets != "liked":
-        raise ConfigError(
-            "data.targets=labelled already trains on what was not clicked; leave out "
-            "data.negatives=impression."
-        )
-
-
-def _check_hard(run: RunConfig, negatives: int) -> None:
-    data = run.data
-    if not count_hard_negatives(negatives, data.hard_share):
-        raise ConfigError(
-            f"data.hard_share={data.hard_share:g} of objective.negatives={negatives} is less than "
-            "one item; raise either, or set data.negatives=drawn."
-        )
-    if data.hard_skip >= data.hard_top:
-        raise ConfigError(
-            f"data.hard_skip={data.hard_skip} leaves nothing of data.hard_top={data.hard_top}; "
-            "make it smaller."
-        )
-    if data.hard_from != "tfidf" and not (Path(data.hard_from) / "config.yaml").is_file():
-        raise ConfigError(
-            f"data.hard_from={data.hard_from} is no run: config.yaml is missing there; give tfidf "
-            "or the folder that recsys.fit printed."
-        )
-
-
-def check_columns(run: RunConfig, tables: Tables) -> None:
-    """Refuses item columns that cannot be used, before anything is computed.
-
-    Raises:
-        ConfigError: `evaluation.slices` or `evaluation.category` names none, or one of lists; or
-            the latter one with more values than there can be categories.
-    """
-    known = [name for name in tables.items.columns if name not in ("item", "text")]
-    asked = [("evaluation.slices", name) for name in run.evaluation.slices]
-    if run.evaluation.category is not None:
-        asked.append(("evaluation.category", run.evaluation.category))
-    for key, name in asked:
-        if name not in known:
-            raise ConfigError(f"{key}: the items have no column '{name}'.{nearest(name, known)}")
-        if tables.items[name].dtype.is_nested():
-            raise ConfigError(
-                f"{key}: the column '{name}' of the items holds {tables.items[name].dtype}; make "
-                "it text, as in 'a|b' for two categories."
-            )
-    if run.evaluation.category is not None:
-        parse_categories(tables.items[run.evaluation.category])
 
 
 def make_examples(
@@ -190,7 +83,7 @@ def make_lists(
         return {}
     if options.protocol == "labels":
         for role in roles:
-            _check_labels(made.split, role)
+            check_labels(made.split, role)
         return {role: make_label_lists(made.split, role, *sampled) for role in roles}
     if options.protocol == "impressions":
         return {role: make_impression_lists(made.split, role, *sampled) for role in roles}
@@ -209,17 +102,6 @@ def make_lists(
         )
         for role, at in cases.items()
     }
-
-
-def _check_labels(split: Split, role: int) -> None:
-    """Refuses lists in which everything is liked: any order of them is perfect."""
-    if (split.label[split.role == role] > 0).all():
-        part = "test" if role == TEST else "validation"
-        raise ConfigError(
-            "evaluation.protocol=labels ranks liked events above the user's others, and every "
-            f"{part} event counts as liked, so that any order would be perfect; set "
-            "data.positive_from to the lowest rating that is liked, or use another protocol."
-        )
 
 
 def get_final_role(run: RunConfig) -> int:
@@ -310,8 +192,9 @@ def _describe_weights(run: RunConfig, split: Split) -> tuple[str, ...]:
     if not _has_training(run):
         return (f"event weights: {others}; they weigh in the losses of what trains.",)
     does = "a query's loss counts as its event weighs"
-    if get_choice_name(run.objective) == "mse":
-        does = "under objective mse a weight is what the score is to be"
+    if run.objective is not None and run.objective.predicts_weights:
+        name = get_choice_name(run.objective)
+        does = f"under objective {name} a weight is what the score is to be"
     return (f"event weights: {does}; {others}.",)
 
 

@@ -189,6 +189,16 @@ class ObjectiveConfig(Choice):
         return NegativeSpec()
 
     @property
+    def needs_unliked(self) -> bool:
+        """Whether it learns nothing where all events are liked and no negative is drawn."""
+        return False
+
+    @property
+    def predicts_weights(self) -> bool:
+        """Whether a score is to be the event's weight, which else is how much its loss counts."""
+        return False
+
+    @property
     def encodes_catalog(self) -> bool:
         """Whether every step may encode all items with an encoder that trains."""
         return False

@@ -31,6 +31,7 @@ class Config(ObjectiveConfig):
 
     needs: ClassVar[Output] = "scores"
     reads_labels: ClassVar[bool] = True
+    needs_unliked: ClassVar[bool] = True
 
     negatives: int = field(
         default=4,

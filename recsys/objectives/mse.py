@@ -21,6 +21,7 @@ class Config(ObjectiveConfig):
 
     needs: ClassVar[Output] = "scores"
     reads_labels: ClassVar[bool] = True
+    predicts_weights: ClassVar[bool] = True
 
 
 class Objective:

@@ -1,0 +1,65 @@
+"""What a choice says of itself decides which combinations are refused, whatever it is called."""
+
+import pytest
+
+from recsys.assembly.checks import check_pairs
+from recsys.config.compose import compose
+from recsys.errors import ConfigError
+
+OWN = """
+from dataclasses import dataclass
+from typing import ClassVar
+from recsys.{axis} import {base}
+
+@dataclass
+class Config({base}.Config):
+    {says}
+
+{function} = {base}.{function}
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Writes a choice outside and gives its import path."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(axis, base, function, says="pass"):
+        name = f"own_{base}_{tmp_path.name}"
+        text = OWN.format(axis=axis, base=base, function=function, says=says)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "choice.py").write_text(text)
+        return f"{name}.choice"
+
+    return write
+
+
+def refused(*words):
+    with pytest.raises(ConfigError) as caught:
+        check_pairs(compose(words))
+    return str(caught.value)
+
+
+def test_a_tuning_outside_that_moves_nothing_is_as_frozen(own):
+    name = own("tuning", "lora", "apply", 'moves: ClassVar[str] = "nothing"')
+    found = refused(f"tuning={name}", "trainer.encoder_updates=half_epoch")
+    assert f"tuning={name} trains none of it" in found
+    check_pairs(compose([f"tuning={name}", "objective=full_softmax"]))
+    assert "tuning lora changes the encoder" in refused("objective=full_softmax")
+    rows = ["architecture.item=id", "architecture.user=history"]
+    check_pairs(compose([f"tuning={name}", *rows]))
+    assert "nothing for tuning=lora to adapt" in refused("tuning=lora", *rows)
+
+
+def test_an_objective_outside_that_needs_what_is_not_liked_is_as_bce(own):
+    name = own("objectives", "bce", "Objective")
+    found = refused(f"objective={name}", "objective.negatives=0")
+    assert found.startswith(f"objective {name} without negatives sees liked events only")
+    other = own("objectives", "mse", "Objective")
+    check_pairs(compose([f"objective={other}"]))  # it reads labels, and weights differ
+
+
+def test_a_sentence_names_every_objective_that_would_do():
+    assert "(bce, mse)" in refused("data.targets=labelled")
+    found = refused("data.negatives=impression", "objective=mse")
+    assert "(bce, bpr, gbce, in_batch, sampled_softmax)" in found
