@@ -1,4 +1,4 @@
-"""Settings that change nothing in a run, and why."""
+"""Settings that change nothing in a run, or let nothing change, and why."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def explain_inactivity(run: RunConfig, key: str) -> str:
 
 
 def find_inactive_settings(run: RunConfig) -> list[str]:
-    """A sentence for each key that was set, and changes nothing."""
+    """A sentence for each key that was set and changes nothing, and for each rate of 0."""
     if not run.architecture.trains:  # then all keys of training are refused
         return []
     found = []
@@ -44,4 +44,29 @@ def find_inactive_settings(run: RunConfig) -> list[str]:
         why = explain_inactivity(run, key)
         if why and getattr(options, name) != field.default:
             found.append(f"{key} changes nothing: {why}.")
-    return found
+    return [*found, *_find_zero_rates(run)]
+
+
+def _find_zero_rates(run: RunConfig) -> list[str]:
+    """A sentence for each learning rate of 0, which trains nothing and looks like a bad method."""
+    moves, rates = "nothing" if run.tuning is None else run.tuning.moves, run.optimizer
+    used = []  # what trains, the key of its rate, and the rate
+    if moves == "encoder" and rates.encoder_lr is not None:
+        used.append(("pretrained weights", "optimizer.encoder_lr", rates.encoder_lr))
+    elif moves != "nothing":
+        what = "pretrained weights" if moves == "encoder" else "tuned parameters"
+        used.append((what, "optimizer.lr", rates.lr))
+    if rates.head_lr is None:
+        used.append(("heads", "optimizer.lr", rates.lr))
+    else:
+        used.append(("heads", "optimizer.head_lr", rates.head_lr))
+    if run.trainer.encoder_updates != "every_step":
+        used.append(("vectors of the item table", "optimizer.table_lr", rates.table_lr))
+    still: dict[str, list[str]] = {}
+    for what, key, rate in used:
+        if rate == 0 and run.trainer.max_steps != 0:
+            still.setdefault(key, []).append(what)
+    return [
+        f"{key} is 0: {' and '.join(whats)} stay as they are at the start."
+        for key, whats in still.items()
+    ]

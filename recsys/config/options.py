@@ -13,6 +13,9 @@ from recsys.config.schema import RunConfig
 from recsys.config.yaml_file import as_word
 from recsys.errors import ConfigError, nearest
 
+_CLOSE = 0.75
+"""How alike two names are, of 1, for one to be taken for the other without more to go by."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -95,22 +98,25 @@ def _describe_bounds(metadata: Mapping[str, Any]) -> str:
 def suggest_key(key: str, known: Iterable[str], own: Iterable[str] = ()) -> str:
     """A clause that names what an unknown key was meant to be, and what is known in its place.
 
-    A key that stands elsewhere under the same last name is what was meant, as optimizer.lr by lr;
-    then one beside it that is spelled alike, then one elsewhere.
+    One that is spelled alike in the group that was named is what was meant; else one that stands
+    elsewhere under the same last name, as optimizer.lr by lr; else one that is spelled alike.
 
     Args:
         key: The whole key, which is not known.
         known: The keys of its group, without the group.
         own: Keys of the command beside those of a run.
     """
-    leaf, beside = key.rpartition(".")[2], list(known)
+    group, _, leaf = key.rpartition(".")
+    beside = list(known)
+    if group and difflib.get_close_matches(leaf, beside, n=1, cutoff=_CLOSE):
+        return nearest(leaf, beside)
     elsewhere = _list_keys()
     for key_beside in own:
         elsewhere.setdefault(key_beside, []).append(key_beside)
     if leaf not in elsewhere:
         if difflib.get_close_matches(leaf, beside, n=1):
             return nearest(leaf, beside)
-        match = difflib.get_close_matches(leaf, elsewhere, n=1, cutoff=0.75)
+        match = difflib.get_close_matches(leaf, elsewhere, n=1, cutoff=_CLOSE)
         if not match:
             return nearest(leaf, beside)
         leaf = match[0]

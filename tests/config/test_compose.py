@@ -235,6 +235,33 @@ def test_what_changes_nothing_is_told(words, said):
     assert [note.split()[0] for note in find_inactive_settings(compose(words))] == said
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["optimizer.lr=0"], ["optimizer.lr is 0: tuned parameters and heads stay"]),
+        (
+            ["optimizer.lr=0", "optimizer.head_lr=1e-3"],
+            ["optimizer.lr is 0: tuned parameters stay"],
+        ),
+        (["optimizer.head_lr=0"], ["optimizer.head_lr is 0: heads stay"]),
+        (["tuning=full", "optimizer.lr=0", "optimizer.encoder_lr=1", "optimizer.head_lr=1"], []),
+        (["tuning=full", "optimizer.encoder_lr=0"], ["optimizer.encoder_lr is 0: pretrained weig"]),
+        (["tuning=frozen", "optimizer.lr=0"], ["optimizer.lr is 0: heads stay"]),
+        (["optimizer.table_lr=0"], ["optimizer.table_lr changes nothing"]),
+        (
+            ["trainer.encoder_updates=5", "optimizer.table_lr=0"],
+            ["optimizer.table_lr is 0: vectors of the item table stay"],
+        ),
+        (["optimizer.lr=0", "trainer.max_steps=0"], []),
+        (["architecture=popularity", "optimizer.lr=0"], []),
+    ],
+)
+def test_a_rate_of_zero_is_told(words, said):
+    notes = find_inactive_settings(compose(words))
+    assert len(notes) == len(said)
+    assert all(note.startswith(start) for note, start in zip(notes, said, strict=True)), notes
+
+
 def test_experiments_that_extend_each_other_are_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: b\n")
     (tmp_path / "b.yaml").write_text("extends: a\n")
