@@ -195,7 +195,7 @@ def check_share(name: str, value: float, below_one: bool = False) -> float:
     """The value where it lies in [0, 1], or in [0, 1) with `below_one`.
 
     Raises:
-        ConfigError: It does not; the sentence names the key.
+        ConfigError: It does not; the message names the key.
     """
     if not 0 <= value <= 1 or (below_one and value == 1):
         raise ConfigError(
@@ -248,7 +248,7 @@ def select_target_and_negatives(batch: Batch, around: ObjectiveContext) -> tuple
 
 
 def check_negatives(negatives: int, sampling: str) -> None:
-    """Refuses settings of a sampled loss.
+    """Raises an error for impossible settings of a sampled loss.
 
     Raises:
         ConfigError: No negative is asked for, or an unknown way to draw them.
@@ -288,6 +288,7 @@ def compute_softmax_loss(
         logits = logits.float()
     # the value is replaced before any arithmetic: 0 * NaN in backward would be NaN
     clean = torch.where(keep, logits, 0.0)
+    # only in rows that count: a row of nothing but -inf would be NaN, forward and backward
     log_p = F.log_softmax(clean.masked_fill(~keep & counted[:, None], float("-inf")), dim=1)
     loss = -log_p.gather(1, target)[:, 0]
     if smoothing:

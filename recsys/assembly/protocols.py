@@ -129,7 +129,10 @@ def describe_caveats(
     if run.architecture.trains:
         text = run.architecture.reads_user_texts
         said += describe_unpredictable(
-            made.told, at, part, "an empty text is read" if text else "popularity answers them"
+            made.predictable,
+            at,
+            part,
+            "an empty text is read" if text else "popularity answers them",
         )
     if run.evaluation.protocol == "catalog" and run.evaluation.mask_history:
         said += _describe_unreachable(split, made.items, at, part)

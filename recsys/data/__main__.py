@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command.
 
     Returns:
-        The exit code: 0, or that of the error, which is told in one sentence.
+        The exit code: 0, or that of the error, which is printed as one sentence.
     """
     try:
         line = split_flags(argv)
@@ -112,7 +112,7 @@ def _parse_words(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     name = given.pop("source", None)
     if not name:
         raise ConfigError(f"source is missing.{nearest('', list_choices(_AXIS))}")
-    compose_data([f"{_AXIS}={name}"])  # an unknown name is refused here
+    compose_data([f"{_AXIS}={name}"])  # raises the error for an unknown name
     module = importlib.import_module(name if "." in name else f"{AXES[_AXIS]}.{name}")
     own = {field.name for field in fields(module.Config)}
     shared = {field.name for field in fields(DataOptions)} - {"source"}

@@ -1,4 +1,4 @@
-"""What is known of a query when it is asked: the hour, the weekday, columns of the interactions."""
+"""Contextual features of a query: the hour, the weekday, columns of the interactions."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class ContextFeatures:
         return {name: found[name] for name in self.values}, tuple(notes)
 
     def _check_column(self, name: str, columns: Sequence[str]) -> None:
-        """Refuses a column that a query cannot be asked in."""
+        """Raises an error for a column that is no contextual feature of the run."""
         if not self.values:
             raise ConfigError(
                 f"context.{name}: the run was trained without context (architecture.context); "
@@ -130,7 +130,7 @@ def make_context_features(
 
     `hour` (0 to 23) and `weekday` are those of the event's time, in UTC. The values of a column
     are those that training events have: any other is unknown, as is an empty one. A column must
-    be known before the user chooses; what tells the outcome is refused.
+    be known before the user chooses; one that tells the outcome raises an error.
 
     Args:
         tables: The data set.

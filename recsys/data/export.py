@@ -63,7 +63,7 @@ def make_export_settings(data: DataOptions, method: Method | None) -> ExportSett
 
 
 def check_free(out: Path) -> None:
-    """Refuses a folder that could not be written, before anything is read.
+    """Raises an error for a folder that could not be written, before anything is read.
 
     Raises:
         ConfigError: It is there already, lies below a file, or its parent takes no files.

@@ -43,7 +43,7 @@ def filter_tables(
     min_text: int | None = None,
     k_core: int | None = None,
 ) -> Tables:
-    """The tables without what was not asked for; `notes` says how much went.
+    """The filtered tables; `notes` says how much each filter took.
 
     Args:
         tables: Checked tables.
@@ -189,6 +189,7 @@ def _find_time_columns(frame: pl.DataFrame) -> list[str]:
 def _filter_k_core(frame: pl.DataFrame, k: int) -> pl.DataFrame:
     """Drops users and items with fewer than k events until all have as many."""
     while True:
+        # Without a rare item a user may fall below k, and without that user another item.
         before = frame.height
         for key in ("user", "item"):
             counts = frame.group_by(key).len().filter(pl.col("len") >= k)

@@ -122,7 +122,7 @@ def _check_columns(frame: pl.DataFrame, types: dict[str, type[pl.DataType]], wha
 
 
 def check_values(column: pl.Series, what: str, blank: bool = False) -> None:
-    """Refuses a column with an empty place.
+    """Raises an error for a column with an empty place.
 
     Args:
         column: Of texts or numbers, with its name.
@@ -227,7 +227,7 @@ def check_interactions(events: pl.DataFrame, where: str) -> None:
 
 
 def check_weights(weights: pl.Series, where: str) -> None:
-    """Refuses weights of events that no sum can hold, and those of which none counts.
+    """Raises an error for weights of events that no sum can hold, and those of which none counts.
 
     Raises:
         DataError: One is below 0 or above 1e12, or all are 0; rows count from 1.

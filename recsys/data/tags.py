@@ -55,7 +55,7 @@ def encode_tags(tables: Tables, columns: Sequence[str]) -> Tensor:
 
 
 def _check_kinds(name: str, tags: Sequence[Sequence[str]]) -> None:
-    """Refuses what would be ids or measures under another name.
+    """Raises an error for what would be ids or measures under another name.
 
     Raises:
         ConfigError: Nearly each item has a tag of its own, or all tags are decimal numbers.

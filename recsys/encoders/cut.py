@@ -106,7 +106,7 @@ def _count_layer_outputs(encoder: Encoder, layer: nn.Module) -> int:
     """How a layer passes states on: 0 as they are, else in a tuple of so many.
 
     Raises:
-        Unsupported: They are no (N, L, D), or are not the first that it takes and gives.
+        ModelSplitError: They are no (N, L, D), or are not the first that it takes and gives.
     """
     seen: list[tuple[object, object]] = []
 
@@ -145,7 +145,7 @@ class SplitModel:
             Where none trains, only what stands behind the layers, such as a norm, is above.
 
     Raises:
-        Unsupported: The layers pass on something else than states (N, L, D).
+        ModelSplitError: The layers pass on something else than states (N, L, D).
     """
 
     def __init__(self, encoder: Encoder) -> None:

@@ -2,7 +2,7 @@
 
 The layer stack is recognised by what its layers are or hold, the attention by its class name, and
 the two linear maps that write to the residual stream by their order inside a layer. A model that
-does not fit is refused rather than guessed at.
+does not fit raises an error; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def _is_layer_stack(modules: nn.ModuleList) -> bool:
 def count_passes(model: nn.Module) -> int:
     """How many layers a text passes; more than the stack has where one is used again (ALBERT)."""
     own = len(find_layer_stack(model)[1])
-    told = getattr(model.config, "num_hidden_layers", own)  # not every family counts them so
-    return max(own, int(told))
+    passes = getattr(model.config, "num_hidden_layers", own)  # not every family counts them so
+    return max(own, int(passes))
 
 
 def list_attentions(layer: nn.Module) -> list[str]:

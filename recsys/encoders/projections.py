@@ -18,7 +18,7 @@ def find_projection(layer: nn.Module, kind: Projection, method: str) -> str:
     Args:
         layer: One layer of the stack.
         kind: Which of the three; its map is known by its first letter (`k_proj`, `key`, `k_lin`).
-        method: What asks, as the user wrote it, for the sentence.
+        method: What asks, as the user wrote it, for the error message.
 
     Raises:
         ConfigError: There is no such map, for instance because one map makes all three.
@@ -38,7 +38,7 @@ def find_feed_forward_input(layer: nn.Module, method: str) -> str:
 
     Args:
         layer: One layer of the stack.
-        method: What asks, as the user wrote it, for the sentence.
+        method: What asks, as the user wrote it, for the error message.
 
     Raises:
         ConfigError: There are several (a gated feed-forward), or none.

@@ -31,6 +31,8 @@ class Model(TrainableRecommender):
         self.head = nn.Sequential(
             nn.Linear(4 * width, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1)
         )
+        # Zero: the score is the spans' cosine at first, and the layers before it learn from the
+        # second step on.
         last = self.head[-1]
         for parameter in last.parameters():
             nn.init.zeros_(parameter)

@@ -31,6 +31,8 @@ class _PairMLP(nn.Module):
         self.user = nn.Linear(width, hidden)
         self.item = nn.Linear(width, hidden, bias=False)
         self.out = nn.Linear(hidden, 1)
+        # The score is the plain product at first. The other layers get a gradient as soon as the
+        # first step has moved this one away from zero.
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -45,8 +47,8 @@ class Model(TrainableRecommender):
     """Item vectors from texts; user vectors from the history or from a text.
 
     The heads are residuals that are zero at first, so that training begins at the zero-shot
-    quality. So are vectors learned by row, tags and context, where they are added to texts; of
-    rows alone they begin small and random (see `recsys.layers.item_embeddings.Ids`). With separate
+    output. So are vectors learned by row, tags and context, where they are added to texts; of
+    rows alone they begin small and random (see `ItemEmbedding`). With separate
     towers an item's representation is two vectors: as an item, and as part of a history.
     """
 

@@ -136,7 +136,7 @@ def test_ids_read_no_text(words, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("nothing may be loaded or encoded")
 
-    for name in ("load_all", "Store"):
+    for name in ("load_pretrained", "Store"):
         monkeypatch.setattr(encoding, name, refuse)
     made = assembled(words, *IDS, "encoder.model=/nowhere")
     model = made.recommender

@@ -86,11 +86,12 @@ def test_no_history_is_long_enough_to_cut_it_away(words, tiny_bytes):
     batch = by_training(made, made.split.list_cases(VAL)[:4])
     tokens = made.recommender.parts.user_texts
     assert all(
-        text.startswith("device: phone;") for text in texts(tokens.tokens(batch), tiny_bytes)
+        text.startswith("device: phone;")
+        for text in texts(tokens.compose_tokens(batch), tiny_bytes)
     )
     tokens.max_tokens = 20
-    assert {t[:14] for t in texts(tokens.tokens(batch), tiny_bytes)} == {"device: phone;"}
-    assert tokens.tokens(batch).sizes == (20,) * 4
+    assert {t[:14] for t in texts(tokens.compose_tokens(batch), tiny_bytes)} == {"device: phone;"}
+    assert tokens.compose_tokens(batch).sizes == (20,) * 4
 
 
 def test_of_what_is_unknown_nothing_is_said(words):

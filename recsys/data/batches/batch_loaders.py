@@ -53,7 +53,7 @@ class BatchLoaders:
         sizes: (I,) raw token counts of the catalog.
         queries: Which training queries a user gives in an epoch.
         per_user: How many, with `queries="random"`.
-        negatives: Sampled negatives beside each target.
+        negatives: Sampled negatives of each target.
         sampler: Draws them.
         pool: (N,) catalog rows whose mean length is expected of a negative.
         batch_size: Rows of a step, over all ranks, where `batch_tokens` is None.

@@ -147,6 +147,7 @@ def compute_token_ends(items: Ints, counts: Ints, costs: Ints, extra: Ints, budg
     last = _find_previous(items)
     cost = costs[items]
     ends: list[int] = []
+    # By windows: sums over all that is left, for each slice anew, would be quadratic in an epoch.
     begin, window = 0, _WINDOW
     while begin < len(counts):
         stop = min(len(counts), begin + window)

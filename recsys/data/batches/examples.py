@@ -53,7 +53,7 @@ class Examples:
 
     Attributes:
         notes: What training leaves out, as sentences for the log.
-        told: (N,) whether a history or a text says something of each event's query.
+        predictable: (N,) whether each event's query has a history or a text to be predicted from.
         context: (N,) codes of all events by name: the contextual features of a query asked then.
     """
 
@@ -83,10 +83,10 @@ class Examples:
         # Of events up to here: a basket may go on after another one began.
         self._reach: Ints = np.maximum.accumulate(self._before)
         self._first: Ints = np.searchsorted(self._user[self._liked], np.arange(users + 1))
-        self.told: Flags = self._before > self._first[self._user]
+        self.predictable: Flags = self._before > self._first[self._user]
         if worded is not None:
-            self.told |= worded
-        able, self.notes = select_targets(split, self.told, targets, profile_events)
+            self.predictable |= worded
+        able, self.notes = select_targets(split, self.predictable, targets, profile_events)
         # An observed negative counts as weight 0, whatever its event weighs.
         self._weight: Floats = (split.weight * split.label).astype(np.float32)
         chosen: Ints | None = None
@@ -126,7 +126,7 @@ class Examples:
     def count_train_items(self) -> Ints:
         """(I,) how often the training part shows each item as a positive.
 
-        Of all users, also those that `train_users` leaves out: what is cold, the floors and the
+        Of all users, also those that `train_users` leaves out: what is cold, the baselines and the
         candidate lists belong to the data, and are the same for every run on it.
         """
         keep = (self.split.role == TRAIN) & (self.split.label > 0)
@@ -279,7 +279,7 @@ class Examples:
         return users * per_user if queries == "random" else users
 
     def describe_cut(self, queries: Queries) -> tuple[str, ...]:
-        """A sentence on the targets that come before a user's latest H, where that leaves any out.
+        """A note on the targets that come before a user's latest H, where that leaves any out.
 
         With `queries="all"` a user's queries are those of one window.
         """
@@ -325,7 +325,7 @@ class Examples:
         Args:
             rows: The rows and queries.
             sizes: (I,) raw token counts of the catalog.
-            negatives: (Q, N) catalog rows to stand beside the candidates, or None.
+            negatives: (Q, N) catalog rows that are appended to the candidates, or None.
             with_seen: Also say what each user had before the case, liked or not.
         """
         lengths = rows.stop - rows.start

@@ -1,4 +1,4 @@
-"""Times as they come: seconds, milliseconds, ISO dates; what is none of them is refused or told."""
+"""Times as they come: seconds, milliseconds, ISO dates; else an error or a note."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def parse_times(column: pl.Series, where: str, years: tuple[int, int] = _YEARS) 
 
 
 def _check_units(numbers: pl.Series, raw: pl.Series, where: str, years: tuple[int, int]) -> None:
-    """Refuses numbers that are surely neither seconds nor milliseconds since 1970."""
+    """Raises an error for numbers that are surely neither seconds nor milliseconds since 1970."""
     if (numbers < 0).any() and years != EVER:
         row = _find_first(numbers < 0)
         raise DataError(

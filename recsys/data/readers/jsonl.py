@@ -114,7 +114,7 @@ def _read_numbered(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
 
 
 def describe_unreadable(path: Path, error: Exception) -> str:
-    """The sentence on a file that is there: what the system refuses, else that it is damaged."""
+    """The error message for a file that exists: the system's reason, else that it is damaged."""
     refused = describe_file_error(error, path) if isinstance(error, OSError) else None
     return refused or f"{path} cannot be read ({error}); fetch it again."
 
@@ -142,7 +142,7 @@ def _parse_object(line: bytes, place: int, path: Path) -> dict[str, object]:
 
 
 def _check_depth(value: object, left: int = _DEEPEST) -> None:
-    """Refuses, by a RecursionError, lists and objects that no data set has so deep."""
+    """Raises a RecursionError for lists and objects that no data set has so deep."""
     if not left:
         raise RecursionError
     if isinstance(value, list | tuple | dict):

@@ -189,7 +189,7 @@ def _check_unique_columns(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
 def _describe_odd_line(
     path: Path, text: str, separator: str, names: Sequence[str] | None, quoted: bool
 ) -> str:
-    """The sentence on the first line that has another number of columns than it should."""
+    """The error message for the first line that has another number of columns than it should."""
     rows = csv.reader(
         io.StringIO(text),
         delimiter=separator,
@@ -292,7 +292,7 @@ def read_json_by_id(path: Path) -> dict[str, dict[str, object]]:
 
 
 def check_share(held_out: float, missing: Sequence[str]) -> None:
-    """Refuses a share of training that is no part, or leaves nothing to train on.
+    """Raises an error for a share of training that is no part, or leaves nothing to train on.
 
     Args:
         held_out: `data.source.held_out`, for each missing part.
@@ -362,7 +362,7 @@ def drop_undescribed(
     Args:
         events: Interactions with `item`.
         items: Items with `item` and `text`.
-        source: Its name, for the sentence.
+        source: Its name, for the error message.
         where: File of the interactions, for messages.
 
     Returns:

@@ -109,7 +109,7 @@ def _select_columns(
 
 
 def _describe_missing(columns: list[str], name: str, key: str, path: str) -> str:
-    """The sentence on a column that a file lacks."""
+    """The error message for a column that a file lacks."""
     if len(columns) == 1:
         (head,) = columns
         other = next((sign for sign in (";", "\t", "|", "::", ",") if sign in head), None)

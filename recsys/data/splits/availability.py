@@ -105,6 +105,7 @@ class AvailabilityWindows:
 
     def _find_cuts(self, moments: Ints) -> tuple[Ints, Ints]:
         """Where the items begin that open later, and end that have closed, each (Q,)."""
+        # Windows are half-open, [opens, closes): an equal bound is open already, or gone.
         begin = np.searchsorted(self._opening[0], moments, side="right")
         end = np.searchsorted(self._closing[0], moments, side="right")
         return begin, end

@@ -30,7 +30,7 @@ class Split:
             where the data has no impressions.
         basket: (N,) int64 first event of the basket that an event belongs to, -1 for none; None
             where the data has no baskets (a column `basket`).
-        windows: When items can be had, beside the times of the events; None where there are no
+        windows: When items can be had, next to the times of the events; None where there are no
             times, or where every item can always be had.
     """
 

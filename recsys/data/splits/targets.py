@@ -15,24 +15,24 @@ Targets = Literal["liked", "labelled"]
 
 
 def select_targets(
-    split: Split, told: Flags, targets: Targets, profile_events: int
+    split: Split, predictable: Flags, targets: Targets, profile_events: int
 ) -> tuple[Flags, tuple[str, ...]]:
     """What training predicts.
 
     Args:
         split: The events.
-        told: (N,) whether there is something that each event can be predicted from.
+        predictable: (N,) whether there is something that each event can be predicted from.
         targets: Liked events, or every event with its own label, which may rest on the item alone.
         profile_events: First events of a user that are in the user's text, and so no targets.
 
     Returns:
-        Whether each event is a target (N,), and sentences for the log on what that leaves out.
+        Whether each event is a target (N,), and notes for the log on what that leaves out.
     """
     user, part = split.compute_user_rows(), split.role == TRAIN
     if targets == "liked":
         part &= split.label > 0
     late = split.compute_history_starts() - split.offsets[user] >= profile_events
-    able = part & late if targets == "labelled" else part & late & told
+    able = part & late if targets == "labelled" else part & late & predictable
     said: tuple[str, ...] = ()
     if early := int((part & ~late).sum()):
         said += (f"training: {early} first events of users are in their texts, and no targets.",)
@@ -48,16 +48,16 @@ def select_targets(
     return able, said
 
 
-def describe_unpredictable(told: Flags, at: Ints, part: str, answer: str) -> tuple[str, ...]:
-    """A sentence on the cases that nothing can be predicted from, none where there are none.
+def describe_unpredictable(predictable: Flags, at: Ints, part: str, answer: str) -> tuple[str, ...]:
+    """A note on the cases that have nothing to be predicted from; empty where there are none.
 
     Args:
-        told: As for `select_targets`.
+        predictable: As for `select_targets`.
         at: (n,) events of the cases.
         part: What they are called.
         answer: What ranks for them.
     """
-    bare = int((~told[at]).sum())
+    bare = int((~predictable[at]).sum())
     if not bare:
         return ()
     return (f"{part}: {bare} of {len(at)} cases have nothing before them: {answer}.",)

@@ -38,7 +38,7 @@ _TIME = "build.json"
 
 @dataclass(frozen=True)
 class CacheReport:
-    """What is kept, what it cost, and how true it is on the texts that were computed again.
+    """What is kept, what it cost, and how exact it is on a sample that is computed again.
 
     Attributes:
         what: "states" below the lowest trained layer, or "vectors" of a frozen encoder.
@@ -261,6 +261,7 @@ def hash_weights(encoder: Encoder, below: int) -> str:
         below: The first layer that does not count; `depth + 1` for the whole model.
     """
     depths = compute_parameter_depths(encoder.model)
+    # Settings such as the activation or a norm's epsilon change states as weights do.
     digest = hashlib.sha256(encoder.model.config.to_json_string().encode())  # type: ignore[operator, union-attr]
     for name, parameter in sorted(encoder.model.named_parameters()):
         if depths[name] < below:
@@ -292,6 +293,7 @@ def switch_to_eval(encoder: Encoder, device: torch.device | None = None) -> Iter
 
 def sample_rows(catalog: Catalog) -> Tensor:
     """(S,) catalog rows that are computed again; others at each start."""
+    # Unseeded: a damaged place that one start does not look at is found by a later one.
     count = min(_SAMPLE, len(catalog))
     return torch.from_numpy(np.random.default_rng().choice(len(catalog), count, replace=False))
 
@@ -305,7 +307,7 @@ def compute_relative_errors(kept: Tensor, now: Tensor) -> Tensor:
 
 
 def check_errors(errors: Tensor, dtype: Dtype, kind: str, folder: Path) -> None:
-    """Refuses what differs from the model; a wrong file must not decide an experiment.
+    """Raises an error where kept values differ from the model's: a stale file would skew a result.
 
     Args:
         errors: (N,) relative errors of a sample.

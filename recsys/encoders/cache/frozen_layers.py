@@ -1,4 +1,4 @@
-"""The frozen prefix: token states below the lowest trained layer, computed once and kept."""
+"""The frozen layers: token states below the lowest trained layer, computed once and kept."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FrozenLayerCache:
     Args:
         prefix: The cut model.
         states: What `build` made.
-        report: What it cost and how true it is.
+        report: What it cost and how exact it is.
     """
 
     def __init__(self, prefix: SplitModel, states: CachedStates, report: CacheReport) -> None:
@@ -68,7 +68,7 @@ class FrozenLayerCache:
             show: Whether to show how far it is.
 
         Raises:
-            Unsupported: The model cannot be cut.
+            ModelSplitError: The model cannot be cut.
             DataError: Kept states differ from what the model computes now, or are too large for
                 half precision.
         """
@@ -240,7 +240,7 @@ def _check_split(prefix: SplitModel, catalog: Catalog) -> None:
     """Compares the cut model with the whole one on two texts, one of them padded.
 
     Raises:
-        Unsupported: The model's own code does not go through the cut, or gives something else.
+        ModelSplitError: The model's own code does not go through the cut, or gives something else.
     """
     encoder, name = prefix.encoder, type(prefix.encoder.model).__name__
     sizes = np.asarray(catalog.count_tokens(torch.arange(len(catalog))))
@@ -255,6 +255,7 @@ def _check_split(prefix: SplitModel, catalog: Catalog) -> None:
         except Exception as error:  # whatever a family's code does with layers that are not its own
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ModelSplitError(f"{name} cannot be cut between two layers ({reason})") from error
+        # Far above what other kernels for other shapes round, far below a layer that is left out.
         if (
             got.shape != want.shape
             or not float(common.compute_relative_errors(got, want).max()) <= 1e-3

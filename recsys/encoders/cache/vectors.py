@@ -26,7 +26,7 @@ class FrozenVectorCache:
 
     Args:
         values: (I, D) the vectors, fp32; `build` maps them from disk.
-        report: What they cost and how true they are.
+        report: What they cost and how exact they are.
     """
 
     def __init__(self, values: Tensor, report: CacheReport) -> None:

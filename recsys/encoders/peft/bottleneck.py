@@ -113,7 +113,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         return y
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Refuses.
+        """Not supported, as in any PEFT layer that is not linear.
 
         Raises:
             ValueError: Always: the adapter is not linear.
@@ -121,7 +121,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         raise ValueError("a bottleneck adapter is not linear and cannot be merged")
 
     def unmerge(self) -> None:
-        """Refuses.
+        """Not supported, as nothing was merged.
 
         Raises:
             ValueError: Always: the adapter is never merged.

@@ -35,7 +35,7 @@ def inject_method(encoder: Encoder, settings: Any, method: str) -> set[str]:  # 
     Args:
         encoder: The encoder.
         settings: The method's `PeftConfig`, with full names of the target modules.
-        method: What asks, as the user wrote it, for the sentence.
+        method: What asks, as the user wrote it, for the error message.
 
     Returns:
         Names of the parameters that the method added and trains.

@@ -115,7 +115,7 @@ def _find_config_class(method: str) -> Any:  # noqa: ANN401 - the library is not
 
 
 def _check_options(method: str, kind: Any, options: Mapping[str, Any]) -> None:  # noqa: ANN401
-    """Refuses options that the method lacks, or that have another type."""
+    """Raises an error for options that the method lacks, or that have another type."""
     from peft import PeftConfig
 
     shared = {f.name for f in fields(PeftConfig)} | {
@@ -148,7 +148,7 @@ def _check_options(method: str, kind: Any, options: Mapping[str, Any]) -> None: 
 
 
 def _check_values(method: str, kind: Any, options: Mapping[str, Any], targets: list[str]) -> None:  # noqa: ANN401
-    """Refuses values that the library takes and that train nothing, or something else."""
+    """Raises an error for values that PEFT takes and that train nothing, or something else."""
     for key, value in options.items():
         if "dropout" in key and isinstance(value, int | float) and not 0 <= value < 1:
             raise ConfigError(
@@ -191,7 +191,7 @@ def is_of_type(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type, or a
 
 
 def describe_type(hint: Any) -> str:  # noqa: ANN401 - a type, or a form of typing
-    """An annotated type in words, for a sentence."""
+    """An annotated type in words, for an error message."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(describe_type(one) for one in inner)

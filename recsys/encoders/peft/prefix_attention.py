@@ -131,7 +131,7 @@ def find_attention(layer: nn.Module, model: nn.Module) -> str:
     Raises:
         ConfigError: It does not.
     """
-    list_attention_linears(layer)  # refuses a layer with several attentions
+    list_attention_linears(layer)  # raises for a layer with several attentions
     name = list_attentions(layer)[0]
     module = layer.get_submodule(name)
     takes = set(_get_signature(type(module).forward).parameters)

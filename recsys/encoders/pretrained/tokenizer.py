@@ -67,7 +67,7 @@ def _describe_failure(files: ModelFiles, error: Exception) -> str:
     told: dict[str, Any] = {}
     for name in _FILES:
         if (folder / name).is_file():
-            told |= source.read_json(folder / name)  # refuses one that is damaged
+            told |= source.read_json(folder / name)  # raises for one that is damaged
     if not (folder / "tokenizer.json").is_file():
         pieces = [name for name in _PIECES if (folder / name).is_file()]
         if pieces and importlib.util.find_spec("sentencepiece") is None:
@@ -84,7 +84,7 @@ def _describe_failure(files: ModelFiles, error: Exception) -> str:
 
 
 def check_ids(spec: str, tokenizer: Any, rows: int) -> None:  # noqa: ANN401 - no typed base
-    """Refuses a tokenizer with ids that the model's embeddings do not have.
+    """Raises an error for a tokenizer with ids that the model's embeddings do not have.
 
     Args:
         spec: As in `encoder.model`.
@@ -109,11 +109,11 @@ def check_vocabulary(
     tokenizer: Any,  # noqa: ANN401 - no typed base
     show: bool,
 ) -> None:
-    """Refuses texts of which a tokenizer knows next to nothing, and warns where much is unknown.
+    """Raises an error where a tokenizer knows next to nothing of texts, warns where little.
 
     Args:
         texts: Their raw tokens.
-        what: Whose they are, for the sentence.
+        what: Whose they are, for the error message.
         tokenizer: What made them.
         show: Whether to print a warning.
 
