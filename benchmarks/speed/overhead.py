@@ -86,12 +86,13 @@ class Loop:
         from recsys.assembly import build
         from recsys.config.compose import compose
         from recsys.fit.command import resolve, silence_libraries
+        from recsys.recommender.trainable import require_trainable
 
         silence_libraries()
         more = [f"trainer.batch_size={size}", f"trainer.max_steps={steps}"]
         self.run = resolve(compose([*words(data, tuning), *more]))
         self.made = build.assemble(self.run)
-        self.model = self.made.recommender
+        self.model = require_trainable(self.made.recommender)
         self.steps = steps
         self.fabric = Fabric(accelerator="cpu", devices=1)
         self.start = {k: p.detach().clone() for k, p in self.model.get_trained_parameters().items()}
@@ -112,8 +113,6 @@ class Loop:
 
         self.reset()
         model, parts = self.model, self.model.parts
-        if parts.optimise is None:
-            raise RuntimeError("this recommender does not train")
         model.fabric = self.fabric  # stands for the Trainer: one device, a log that goes nowhere
         self.fabric.accumulate_grad_batches = 1  # type: ignore[attr-defined]
         model.train()

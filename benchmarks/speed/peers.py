@@ -256,8 +256,6 @@ def cross_encoder(data: Path, runs: int) -> tuple[list[dict[str, Any]], str]:
 
 def all_count(ours: Ours, batch: Batch) -> bool:
     """Whether the loss counts every pair: none is missing, and no negative is a known positive."""
-    if ours.model.parts.around is None:
-        raise RuntimeError("this recommender does not train")
     items = batch.plan.items[batch.candidates.clamp(min=0)]
     known = ours.model.parts.around(ours.model.score).is_known_each(batch.users, items)
     return bool((batch.candidates >= 0).all()) and not bool((known & (batch.labels == 0)).any())
@@ -266,7 +264,7 @@ def all_count(ours: Ours, batch: Batch) -> bool:
 def encoding(data: Path, runs: int) -> tuple[list[dict[str, Any]], str]:
     """Titles to vectors, in evaluation mode."""
     ours = Ours(data, ["tuning=full", f"data.max_tokens={LONGEST}"])
-    encoder, catalog = ours.model.encoder, ours.model.parts.catalog
+    encoder, catalog = ours.model.encoder, ours.model.encoding.catalog
     if catalog is None:
         raise RuntimeError("this recommender reads no tokens")
     texts = list(ours.model.parts.texts[:TITLES])

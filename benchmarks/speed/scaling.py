@@ -118,10 +118,10 @@ def catalog(data: Path) -> list[dict[str, Any]]:
     """Encoding real titles, in one pass that is timed at several sizes."""
     words = ["experiment=frozen_two_tower", "encoder.cache=false", "data.source=sequences"]
     words += [f"data.source.path={data / 'amazon-instruments'}", f"data.max_items={CATALOGS[-1]}"]
-    parts = build.assemble(compose(words)).recommender.parts
-    if parts.encoder is None or parts.catalog is None:
+    encoding = build.assemble(compose(words)).encoding
+    if encoding is None:
         raise RuntimeError("this experiment reads no texts")
-    encoder, tokens = parts.encoder.eval(), parts.catalog
+    encoder, tokens = encoding.encoder.eval(), encoding.catalog
     lengths = encoder.compute_lengths(tokens.count_tokens(torch.arange(len(tokens))))
     found = []
     with torch.inference_mode():

@@ -19,6 +19,7 @@ from recsys.config.compose import compose
 from recsys.encoders.pretrained.source import ModelFiles
 from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.recommender.flops import probe
+from recsys.recommender.trainable import require_trainable
 from recsys.types import Batch
 
 Found = tuple[float, dict[str, Tensor]]
@@ -57,7 +58,7 @@ class Ours:
         kept = [word for word in common if word.partition("=")[0] not in given]
         self.made = build.assemble(compose([*kept, *words]))
         self.seconds = time.perf_counter() - began
-        self.model = self.made.recommender
+        self.model = require_trainable(self.made.recommender)
         # Stands for the Trainer: one device, and a log that goes nowhere.
         # The model holds it weakly.
         self._fabric = Fabric(accelerator="cpu", devices=1)
@@ -70,8 +71,6 @@ class Ours:
     def optimizer(self) -> torch.optim.Optimizer:
         """The one that the run would use."""
         if self._optimizer is None:
-            if self.model.parts.optimise is None:
-                raise RuntimeError("this recommender does not train")
             trained = self.model.get_trained_parameters()
             plain = frozenset(k for k, p in trained.items() if p.ndim < 2 or "norm" in k.lower())
             made: torch.optim.Optimizer
@@ -90,7 +89,7 @@ class Ours:
 
     def lengths(self, batch: Batch) -> list[int]:
         """Tokens of each text of the plan, special tokens included."""
-        catalog = self.model.parts.catalog
+        catalog = self.model.encoding.catalog
         if catalog is None:
             raise RuntimeError("this recommender reads no tokens")
         return list(self.model.encoder.compute_lengths(catalog.count_tokens(batch.plan.items)))
@@ -117,8 +116,6 @@ class Ours:
 
     def keep(self, batch: Batch) -> Tensor:
         """(B, B) which targets the in-batch softmax compares a user with; see `typical`."""
-        if self.model.parts.around is None:
-            raise RuntimeError("this recommender does not train")
         items = batch.plan.items[batch.candidates[:, 0]]
         known = self.model.parts.around(self.model.score).is_known(batch.users, items)
         same = items[:, None] == items

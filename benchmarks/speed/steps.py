@@ -201,11 +201,11 @@ def _side(ours: Ours, key: tuple[int, Any], repeats: bool, right: Found) -> Side
     lengths = ours.lengths(make())
     plan = [[lengths[r] for r in rows] for rows in ours.model.encoder.plan_micro_batches(lengths)]
     padded = [max(part) for part in plan for _ in part]
-    kept = ours.model.parts.prefix is not None
+    kept = ours.model.encoding.prefix is not None
     useful = _operations(ours, ours.lengths(ours.batch(key)), kept)
     places = Places(len(lengths), sum(lengths), sum(padded), _operations(ours, padded, kept))
     extra = _shares(places, len(set(make().plan.items.tolist())))
-    if not ours.model.parts.tuned or not ours.model.parts.tuned.trained:
+    if not ours.model.encoding.tuned.trained:
         extra, useful, places = {}, 0.0, Places(0, 0, 0, 0.0)
     extra |= {"peak MB": mb, "first step s": first}
     return Side(ours.step(make), extra, apart(found, right), useful, places.flops)
@@ -221,7 +221,7 @@ def _shares(places: Places, unique: int) -> dict[str, float | str]:
 
 def _operations(ours: Ours, lengths: Sequence[int], kept: bool) -> float:
     """Operations of the encoder in a training step on texts of these lengths."""
-    rate = probe(ours.model.encoder, ours.model.parts.prefix if kept else None)
+    rate = probe(ours.model.encoder, ours.model.encoding.prefix if kept else None)
     return rate.token * sum(lengths) + rate.square * sum(n * n for n in lengths)
 
 
@@ -251,7 +251,7 @@ def verdict(sides: dict[str, Side], times: dict[str, Timing], peak: float, name:
 def encoding(ours: Ours, runs: int, peak: float) -> tuple[list[dict[str, Any]], str]:
     """Titles to vectors: batches of 32 in the catalog's order, and sorted micro-batches."""
     model, texts = ours.model, ours.model.parts.texts[:TITLES]
-    encoder, catalog = model.encoder, model.parts.catalog
+    encoder, catalog = model.encoder, model.encoding.catalog
     if catalog is None:
         raise RuntimeError("this recommender reads no tokens")
     tokens = catalog.gather_tokens(torch.arange(len(texts)))

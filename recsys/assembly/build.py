@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -33,8 +33,8 @@ from recsys.data.training_events import Interactions
 from recsys.losses import make_objective_context
 from recsys.metrics.names import list_cutoffs
 from recsys.recommender.base import Recommender
-from recsys.recommender.components import Components
-from recsys.recommender.optim import bind_optimiser
+from recsys.recommender.components import Components, TextComponents, TrainingComponents
+from recsys.recommender.optim import Optimise, bind_optimiser
 from recsys.runtime.progress import print_status
 
 
@@ -49,6 +49,7 @@ class Assembly:
         datamodule: Loads batches.
         recommender: What trains and scores.
         parts: What floors are made of.
+        encoding: How the recommender reads texts, or None where no encoder does.
         fingerprint: SHA-256 of the tables' contents.
         tokenize: Raw token ids of texts of users, such as a text that is asked for, or None where
             nothing reads tokens.
@@ -61,6 +62,7 @@ class Assembly:
     datamodule: BatchLoaders
     recommender: Recommender
     parts: Components
+    encoding: TextComponents | None
     fingerprint: str
     tokenize: Tokenize | None
     context_features: ContextFeatures
@@ -100,14 +102,6 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     parts = Components(
         texts=tuple(tables.items["text"].to_list()),
         counts=torch.from_numpy(examples.count_train_items()),
-        catalog=None,
-        encoder=None,
-        tuned=None,
-        user_texts=None,
-        prefix=None,
-        objective=None,
-        around=None,
-        optimise=None,
         ranking=run.evaluation.protocol,
         ks=list_cutoffs(run.evaluation),
         mask_history=run.evaluation.mask_history,
@@ -122,13 +116,16 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     sampler = _make_sampler(run, examples, key, parts)
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
-    own, tokenize = parts, None
+    encoding, tokenize = None, None
     if run.objective is not None:
-        from recsys.assembly.encoding import add_encoder
-
         check_weights(run.objective, examples)
-        trained = _add_training_components(run, run.objective, parts, tables, context, examples)
-        own, tokenize = add_encoder(run, trained, tables, context)
+        if run.architecture.reads_tokens:
+            from recsys.assembly.encoding import load_encoding
+
+            encoding, tokenize = load_encoding(run, parts.texts, tables, context)
+        own: Components = _make_training_components(
+            run, run.objective, parts, encoding, tables, context, examples
+        )
     else:
         events = Interactions.from_split(split, examples.get_train_pairs()[0])
         own = dataclasses.replace(parts, interactions=events)
@@ -145,13 +142,24 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
         ],
         {"data": key, "split": split.name},
     )
-    datamodule = _make_datamodule(run, examples, sampler, own, lists)
+    datamodule = _make_datamodule(run, examples, sampler, encoding, lists)
     part = protocols.get_final_role(run)
     notes = protocols.describe_caveats(
         run, split, examples, datamodule.list_case_events(part), lists.get(part)
     )
     split = dataclasses.replace(split, notes=(*split.notes, *notes))
-    return Assembly(tables, split, examples, datamodule, recommender, parts, key, tokenize, context)
+    return Assembly(
+        tables,
+        split,
+        examples,
+        datamodule,
+        recommender,
+        parts,
+        encoding,
+        key,
+        tokenize,
+        context,
+    )
 
 
 def _prepare_training(run: RunConfig, recommender: Recommender) -> None:
@@ -204,16 +212,15 @@ def _make_datamodule(
     run: RunConfig,
     examples: Examples,
     sampler: NegativeSampler,
-    own: Components,
+    encoding: TextComponents | None,
     lists: Mapping[int, CandidateLists],
 ) -> BatchLoaders:
     draws = _get_negative_spec(run)
-    sizes = np.zeros(len(own.texts), dtype=np.int64)
-    if own.catalog is not None:
-        sizes = np.asarray(own.catalog.count_tokens(torch.arange(len(own.catalog))), dtype=np.int64)
-    costs = (
-        sizes if own.encoder is None else np.asarray(own.encoder.compute_lengths(sizes.tolist()))
-    )
+    sizes = costs = np.zeros(examples.items, dtype=np.int64)
+    if encoding is not None:
+        tokens = encoding.catalog.count_tokens(torch.arange(len(encoding.catalog)))
+        sizes = np.asarray(tokens, dtype=np.int64)
+        costs = np.asarray(encoding.encoder.compute_lengths(sizes.tolist()))
     return _get_loader_class(run)(
         examples,
         sizes,
@@ -243,48 +250,48 @@ def _get_loader_class(run: RunConfig) -> type[BatchLoaders]:
     return RecDataModule
 
 
-def _add_training_components(
+def _make_training_components(
     run: RunConfig,
     objective: ObjectiveConfig,
     parts: Components,
+    encoding: TextComponents | None,
     tables: Tables,
     context: ContextFeatures,
     examples: Examples,
-) -> Components:
-    """Adds objective and optimiser, and the tags and context that the architecture asks for."""
+) -> TrainingComponents:
+    """What every architecture has, and what this one needs to train."""
     columns = run.architecture.reads_tags
     users, liked = (torch.from_numpy(x) for x in examples.get_train_pairs())
     targets = examples.count_targets(run.data.queries, run.data.queries_per_user)
-    return dataclasses.replace(
-        parts,
+    module = importlib.import_module(type(objective).__module__)
+    return TrainingComponents(
+        **vars(parts),
+        encoding=encoding,
         tags=encode_tags(tables, columns) if columns else None,
         context_sizes=context.sizes,
         around=make_objective_context(users, liked, len(parts.texts), torch.from_numpy(targets)),
         l2_sp=run.regularization.l2_sp,
         schedule_steps=run.optimizer.schedule_steps,
-        **_make_training_fields(run, objective),
+        objective=module.Objective(**dataclasses.asdict(objective)),
+        optimise=_bind_optimiser(run),
     )
 
 
-def _make_training_fields(run: RunConfig, objective: ObjectiveConfig) -> dict[str, Any]:
-    """The objective and the optimiser, as fields of `Components`."""
-    module = importlib.import_module(type(objective).__module__)
+def _bind_optimiser(run: RunConfig) -> Optimise:
+    """Makes optimiser and schedule of the run's options."""
     rates = run.optimizer
-    return {
-        "objective": module.Objective(**dataclasses.asdict(objective)),
-        "optimise": bind_optimiser(
-            {
-                "encoder": rates.lr if rates.encoder_lr is None else rates.encoder_lr,
-                "tuned": rates.lr,
-                "head": rates.lr if rates.head_lr is None else rates.head_lr,
-                "table": rates.table_lr,
-            },
-            run.regularization.weight_decay,
-            (rates.betas[0], rates.betas[1]),
-            rates.warmup,
-            rates.schedule,
-        ),
-    }
+    return bind_optimiser(
+        {
+            "encoder": rates.lr if rates.encoder_lr is None else rates.encoder_lr,
+            "tuned": rates.lr,
+            "head": rates.lr if rates.head_lr is None else rates.head_lr,
+            "table": rates.table_lr,
+        },
+        run.regularization.weight_decay,
+        (rates.betas[0], rates.betas[1]),
+        rates.warmup,
+        rates.schedule,
+    )
 
 
 def make_baseline(name: str, parts: Components) -> Recommender:

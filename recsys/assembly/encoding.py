@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib
 import sys
@@ -22,7 +21,7 @@ from recsys.encoders.cut import ModelSplitError
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.pretrained.load import PretrainedEncoder, load_pretrained
 from recsys.encoders.pretrained.tokenizer import check_vocabulary
-from recsys.recommender.components import Components
+from recsys.recommender.components import TextComponents
 from recsys.recommender.optim import set_dropout
 from recsys.runtime.progress import print_status
 from recsys.runtime.ranks import get_rank
@@ -30,15 +29,17 @@ from recsys.runtime.store import Store
 from recsys.types import Tuned
 
 
-def add_encoder(
-    run: RunConfig, parts: Components, tables: Tables, context: ContextFeatures
-) -> tuple[Components, Tokenize | None]:
-    """Adds encoder, tuning and tokens; also how a free text is tokenised.
+def load_encoding(
+    run: RunConfig, items: Sequence[str], tables: Tables, context: ContextFeatures
+) -> tuple[TextComponents, Tokenize]:
+    """Encoder, tuning and tokens; also how a free text is tokenised.
 
-    Where items are learned by their rows alone there is nothing of that.
+    Args:
+        run: The configuration.
+        items: Text of every item.
+        tables: The data set.
+        context: What may be said of a query.
     """
-    if not run.architecture.reads_tokens:
-        return parts, None
     options = run.encoder
     print_status(f"loading the encoder: {options.model}")
     loaded = load_pretrained(
@@ -57,16 +58,15 @@ def add_encoder(
     tuning = importlib.import_module(type(run.tuning).__module__)
     tuned = tuning.apply(encoder, run.tuning)
     texts = _TextTokenizer(run, loaded)
-    catalog = texts.build_catalog(parts.texts, texts.item_prompt)
+    catalog = texts.build_catalog(items, texts.item_prompt)
     check_vocabulary(catalog, "item", loaded.tokenizer, get_rank() == 0)
     user_texts = None
     if run.architecture.reads_user_texts:
-        user_texts = texts.build_user_texts(parts.texts, tables.users["text"].to_list(), context)
+        user_texts = texts.build_user_texts(items, tables.users["text"].to_list(), context)
     prefix, vectors = _build_caches(run, encoder, tuned, catalog, texts.store)
     pooled = "table" in run.architecture.gives  # else a text has no vector
     keeps = options.cache and pooled and user_texts is not None and not tuned.trained
-    own = dataclasses.replace(
-        parts,
+    encoding = TextComponents(
         catalog=catalog,
         encoder=encoder,
         tuned=tuned,
@@ -77,7 +77,7 @@ def add_encoder(
         following=loaded.following,
         files=loaded.files,
     )
-    return own, texts.tokenize_queries
+    return encoding, texts.tokenize_queries
 
 
 class _TextTokenizer:

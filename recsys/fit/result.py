@@ -97,7 +97,8 @@ def summarize_cost(
     model, method = made.recommender, start.spent.subtract(start.excluded)
     ranks = [RankCost.from_measurements(start.spent, start.excluded, start.peak_mb), *others]
     peaks = [rank.peak_mb for rank in ranks]
-    kept = excluded_time.compute_build_time()
+    kept, encoding = excluded_time.compute_build_time(), made.encoding
+    cache = None if encoding is None else encoding.prefix or encoding.vectors
     parameters, trained = model.count_parameters()
     return {
         # Heads that are there and never take a step train as little as the encoder.
@@ -120,16 +121,16 @@ def summarize_cost(
         "ranks": len(ranks),
         "devices": run.trainer.devices,
         "resumes": start.resumes,
-        **provenance.summarize_cache(model.parts.prefix or model.parts.vectors),
+        **provenance.summarize_cache(cache),
     }
 
 
 def summarize_provenance(run: RunConfig, made: Assembly) -> dict[str, object]:
     """Data, encoder, versions and code."""
     encoder: dict[str, object] = {}
-    parts = made.recommender.parts
-    if parts.files is not None:
-        encoder = {"encoder": provenance.identify_encoder(parts.files, parts.following)}
+    encoding = made.encoding
+    if encoding is not None:
+        encoder = {"encoder": provenance.identify_encoder(encoding.files, encoding.following)}
     return {
         "data": {
             "fingerprint": made.fingerprint,

@@ -10,9 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from recsys.architectures.cross_encoder import Config
-from recsys.data.batches.user_texts import UserTexts
-from recsys.errors import ConfigError
-from recsys.recommender.components import Components
+from recsys.recommender.components import TrainingComponents
 from recsys.recommender.flops import compute_pair_lengths
 from recsys.recommender.trainable import TrainableRecommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
@@ -25,7 +23,7 @@ class Model(TrainableRecommender):
     catalog row, and that of a query its text's token ids, padded with -1.
     """
 
-    def __init__(self, parts: Components, config: Config) -> None:
+    def __init__(self, parts: TrainingComponents, config: Config) -> None:
         super().__init__(parts)
         width = self.encoder.width
         self.head = nn.Sequential(
@@ -44,7 +42,7 @@ class Model(TrainableRecommender):
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """Token ids of the users' texts, (Q, L), -1 at the end of the shorter ones."""
-        texts = self._get_user_texts().compose_tokens(batch).split()
+        texts = self.user_texts.compose_tokens(batch).split()
         if not texts:
             return torch.empty(0, 0, dtype=torch.long, device=self.device)
         return pad_sequence(texts, batch_first=True, padding_value=-1).to(self.device)
@@ -67,14 +65,12 @@ class Model(TrainableRecommender):
 
     def _score_pairs(self, queries: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
         """(Q, L) token ids, (Q, C) catalog rows, (Q, C) which pairs are asked for -> (Q, C)."""
-        if self.parts.catalog is None:
-            raise ConfigError("cross_encoder needs item tokens, and none were made.")
         query, place = torch.nonzero(valid, as_tuple=True)
         if not len(query):
             return torch.zeros(rows.shape, device=self.device)
         # A text goes to the encoder once, in however many pairs it stands.
         unique, right = torch.unique(rows[query, place].cpu(), return_inverse=True)
-        left, items = query.cpu(), self.parts.catalog.gather_tokens(unique)
+        left, items = query.cpu(), self.encoding.catalog.gather_tokens(unique)
         inside = queries >= 0
         first = Ragged(queries[inside], tuple(inside.sum(1).tolist()))
         if self.work.counting:
@@ -96,9 +92,4 @@ class Model(TrainableRecommender):
 
     def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text in place of the user's profile and titles."""
-        return self._get_user_texts().compose_with_text(batch, tokens).values[None].to(self.device)
-
-    def _get_user_texts(self) -> UserTexts:
-        if self.parts.user_texts is None:
-            raise ConfigError("cross_encoder needs user texts, and none were made.")
-        return self.parts.user_texts
+        return self.user_texts.compose_with_text(batch, tokens).values[None].to(self.device)

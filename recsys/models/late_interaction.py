@@ -13,7 +13,7 @@ from recsys.encoders.cache.token_states import TokenStateCache
 from recsys.errors import ConfigError
 from recsys.layers.maxsim import score_all_pairs, score_lists
 from recsys.layers.user_encoders import make_residual
-from recsys.recommender.components import Components
+from recsys.recommender.components import TrainingComponents
 from recsys.recommender.trainable import TrainableRecommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored, upload
 
@@ -35,13 +35,15 @@ class Model(TrainableRecommender):
 
     needs_history = True
 
-    def __init__(self, parts: Components, config: Config) -> None:
+    def __init__(self, parts: TrainingComponents, config: Config) -> None:
         super().__init__(parts)
-        if parts.catalog is None:
-            raise ConfigError("late_interaction needs item tokens, and none were made.")
         self.titles = config.titles
         self.states = TokenStateCache(
-            self.encoder, parts.catalog, parts.prefix, config.special_tokens, config.keep_gb
+            self.encoder,
+            self.encoding.catalog,
+            self.encoding.prefix,
+            config.special_tokens,
+            config.keep_gb,
         )
         if parts.ranking == "catalog" and not self.states.fits:
             raise ConfigError(
@@ -116,7 +118,7 @@ class Model(TrainableRecommender):
         """(Q, C): each user's tokens with those of its own candidates."""
         host, plan = batch.at_host, batch.plan
         if not self.states.keeps:
-            self._count(plan, self.encoder, self.parts.prefix)
+            self._count(plan, self.encoder, self.encoding.prefix)
         with self.watch.time_stage("encode"):
             states = self.states.encode_rows(plan.rows)
         with torch.autocast(states.values.device.type, enabled=False):

@@ -11,13 +11,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from recsys.architectures.two_tower import Config
-from recsys.data.batches.user_texts import UserTexts
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
 from recsys.layers.context_embedding import ContextEmbedding
 from recsys.layers.item_embeddings import SPREAD, ItemEmbedding, TagEmbedding, compute_own_products
 from recsys.layers.user_encoders import CausalTransformer, GRUEncoder, HistoryPooling, make_residual
-from recsys.recommender.components import Components
+from recsys.recommender.components import TrainingComponents
 from recsys.recommender.trainable import TrainableRecommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
@@ -52,7 +51,7 @@ class Model(TrainableRecommender):
     towers an item's representation is two vectors: as an item, and as part of a history.
     """
 
-    def __init__(self, parts: Components, config: Config) -> None:
+    def __init__(self, parts: TrainingComponents, config: Config) -> None:
         super().__init__(parts)
         self.from_text = config.user == "text"
         self.needs_history = not self.from_text
@@ -61,11 +60,11 @@ class Model(TrainableRecommender):
         self.width = width = self.encoder.vector_width if self.by_text else config.width
         separate = config.towers == "separate"
         self._user_encoder = _copy_encoder(self.encoder) if separate else None
-        keeps = separate and parts.prefix is not None and not self.from_text
+        kept = self.encoding.prefix if self.by_text and not self.from_text else None
         self._user_prefix = (
-            parts.prefix.share_with(self._user_encoder)
-            if keeps and parts.prefix is not None and self._user_encoder is not None
-            else None
+            None
+            if kept is None or self._user_encoder is None
+            else kept.share_with(self._user_encoder)
         )
         spread = 0.0 if self.by_text else SPREAD
         self.ids = None if config.item == "text" else ItemEmbedding(count, width, spread)
@@ -109,7 +108,7 @@ class Model(TrainableRecommender):
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """User vectors, (Q, D)."""
         if self.mix is None:
-            users = self._encode_users(self._get_user_texts().compose_tokens(batch))
+            users = self._encode_users(self.user_texts.compose_tokens(batch))
             return self._add_context(users, batch)
         vectors = items[:, -self.width :]
         users = self._apply_head(self.mix(vectors, batch.history, batch.query), self.user_head)
@@ -124,16 +123,11 @@ class Model(TrainableRecommender):
         # Without a history the popular items answer; a zero vector has no length to divide by.
         return changed if known is None else torch.where(known[:, None], changed, users)
 
-    def _get_user_texts(self) -> UserTexts:
-        if self.parts.user_texts is None:
-            raise ConfigError("architecture.user=text needs user texts, and none were made.")
-        return self.parts.user_texts
-
     def _encode_users(self, tokens: Ragged) -> Tensor:
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
-        if self.parts.user_vectors is not None:
+        if self.encoding.user_vectors is not None:
             # A second tower shares what does not train.
-            vectors, made = self.parts.user_vectors.encode(tokens)
+            vectors, made = self.encoding.user_vectors.encode(tokens)
             self.work.count_texts(encoder, None, encoder.compute_lengths(made))
             return self._apply_head(self._normalize_encoded(vectors), self.user_head)
         moved = tokens.to(self.device)
@@ -220,7 +214,7 @@ class Model(TrainableRecommender):
                 "architecture.item=id reads no texts; give user= or history= in place of text=."
             )
         if self.mix is None:
-            asked = self._get_user_texts().compose_with_text(batch, tokens)
+            asked = self.user_texts.compose_with_text(batch, tokens)
             return self._add_context(self._encode_users(asked), batch)
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
         vector = self._normalize_encoded(encoder(tokens.to(self.device), query=True))

@@ -26,63 +26,83 @@ if TYPE_CHECKING:
     from recsys.recommender.optim import Optimise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Components:
-    """What the assembler hands to an architecture; none of it is a config object.
+    """What the assembler hands to every architecture; none of it is a config object.
 
     Attributes:
         texts: Text of every item, by catalog row.
         counts: (I,) how often training shows each item as a positive.
-        catalog: Item texts as tokens, or None where nothing reads them.
-        encoder: The tuned encoder, or None where the architecture has none.
-        tuned: What the tuning method did, or None.
-        user_texts: Users as one text each, or None where nothing reads them.
-        prefix: Kept states below the lowest trained layer, or None.
-        vectors: Kept item vectors of an encoder that does not train, or None.
-        user_vectors: Kept vectors of users' texts by an encoder that does not train, or None.
-        following: How texts become vectors, or None where the architecture has no encoder.
-        files: What the pretrained model was read from, or None without an encoder.
-        objective: The loss, or None where nothing trains.
-        around: The world as an objective may see it.
-        optimise: Makes optimiser and schedule from parameters by role, names without decay, steps.
         ranking: What is ranked for a case.
         ks: Cut-offs of the metrics.
         mask_history: Leave out of the ranking what the user has had.
         max_history: H, longest history.
-        l2_sp: Strength of the pull towards the anchor (Li et al., ICML 2018).
-        interactions: The positive events of training, or None where the architecture trains: an
-            objective sees `around`.
         label: What stands before each metric's name.
-        tags: (I, T) numbers of each item's tags from 1, 0 for none; None where nothing reads them.
-        context_sizes: How many codes a batch's `context` has, by name.
-        schedule_steps: Steps that the schedule is laid out for; None for those that are trained.
         windows: When items can be had, for the catalog of a case; None: always.
         written: The users' texts as they are written, where queries are texts; None: nowhere.
+        interactions: The positive events of training, or None beside an architecture that trains:
+            an objective sees them through its context.
     """
 
     texts: tuple[str, ...]
     counts: Tensor
-    catalog: Catalog | None
-    encoder: Encoder | None
-    tuned: Tuned | None
-    user_texts: UserTexts | None
-    prefix: FrozenLayerCache | None
-    objective: Callable[[Scored, Batch, ObjectiveContext], Loss] | None
-    around: Callable[[Callable[[Tensor, Tensor], Tensor]], ObjectiveContext] | None
-    optimise: Optimise | None
     ranking: Ranking
     ks: tuple[int, ...]
     mask_history: bool
     max_history: int
-    l2_sp: float = 0.0
-    vectors: FrozenVectorCache | None = None
-    interactions: Interactions | None = None
     label: str = ""
-    tags: Tensor | None = None
-    context_sizes: Mapping[str, int] = field(default_factory=dict)
-    schedule_steps: int | None = None
     windows: AvailabilityWindows | None = None
     written: PlainUserTexts | None = None
+    interactions: Interactions | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextComponents:
+    """What an architecture needs that has an encoder read texts.
+
+    Attributes:
+        encoder: The tuned encoder.
+        tuned: What the tuning method did.
+        catalog: Item texts as tokens.
+        following: How texts become vectors.
+        files: What the pretrained model was read from.
+        user_texts: Users as one text each, or None where nothing reads them.
+        prefix: Kept states below the lowest trained layer, or None.
+        vectors: Kept item vectors of an encoder that does not train, or None.
+        user_vectors: Kept vectors of users' texts by an encoder that does not train, or None.
+    """
+
+    encoder: Encoder
+    tuned: Tuned
+    catalog: Catalog
+    following: EmbeddingSpec
+    files: ModelFiles
+    user_texts: UserTexts | None = None
+    prefix: FrozenLayerCache | None = None
+    vectors: FrozenVectorCache | None = None
     user_vectors: TextVectorCache | None = None
-    following: EmbeddingSpec | None = None
-    files: ModelFiles | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingComponents(Components):
+    """What an architecture needs that trains, beside what every one has.
+
+    Attributes:
+        encoding: How it reads texts, or None where items are learned by their rows alone.
+        objective: The loss.
+        around: The world as an objective may see it.
+        optimise: Makes optimiser and schedule from parameters by role, names without decay, steps.
+        l2_sp: Strength of the pull towards the anchor (Li et al., ICML 2018).
+        schedule_steps: Steps that the schedule is laid out for; None for those that are trained.
+        tags: (I, T) numbers of each item's tags from 1, 0 for none; None where nothing reads them.
+        context_sizes: How many codes a batch's `context` has, by name.
+    """
+
+    encoding: TextComponents | None
+    objective: Callable[[Scored, Batch, ObjectiveContext], Loss]
+    around: Callable[[Callable[[Tensor, Tensor], Tensor]], ObjectiveContext]
+    optimise: Optimise
+    l2_sp: float = 0.0
+    schedule_steps: int | None = None
+    tags: Tensor | None = None
+    context_sizes: Mapping[str, int] = field(default_factory=dict)

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from recsys.data.batches.batch_loaders import BatchLoaders
+from recsys.data.batches.user_texts import UserTexts
 from recsys.encoders.cache.frozen_layers import FrozenLayerCache
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError, DataError
 from recsys.losses import ObjectiveContext
 from recsys.recommender.accumulation import AccumulationWindow, is_step_end
 from recsys.recommender.base import Recommender
-from recsys.recommender.components import Components
+from recsys.recommender.components import TextComponents, TrainingComponents
 from recsys.recommender.flops import FlopCounter
 from recsys.recommender.optim import Named, make_divergence_error
 from recsys.recommender.parameters import ENCODERS, TABLE, TrainableModule
@@ -39,13 +40,14 @@ class TrainableRecommender(Recommender, TrainableModule):
     """
 
     starts_as_encoder = True
+    parts: TrainingComponents
 
-    def __init__(self, parts: Components) -> None:
+    def __init__(self, parts: TrainingComponents) -> None:
         super().__init__(parts)
         self.work, self.watch = FlopCounter(), Stopwatch(on=False)
         self.window = AccumulationWindow()
         self.validated: dict[str, float] = {}
-        self._encoder = parts.encoder
+        self._encoder = None if parts.encoding is None else parts.encoding.encoder
         self._around: ObjectiveContext | None = None
         self._kept: Tensor | None = None
 
@@ -57,7 +59,7 @@ class TrainableRecommender(Recommender, TrainableModule):
     @property
     def tuned(self) -> Tuned | None:
         """What the tuning method did to the encoder, or None."""
-        return self.parts.tuned
+        return None if self.parts.encoding is None else self.parts.encoding.tuned
 
     @property
     def l2_sp(self) -> float:
@@ -77,15 +79,40 @@ class TrainableRecommender(Recommender, TrainableModule):
     @property
     def start(self) -> str:
         """What it is before the first step: the pretrained encoder as it is, or not."""
-        untouched = self.parts.tuned is not None and self.parts.tuned.identical
+        untouched = self.tuned is not None and self.tuned.identical
         return ZERO_SHOT if untouched and self.starts_as_encoder else BEFORE
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder of an architecture that needs one."""
-        if self._encoder is None:
-            raise ConfigError(f"{type(self).__module__} needs an encoder, and none was built.")
-        return self._encoder
+        """The encoder of an architecture that reads texts."""
+        return self.encoding.encoder
+
+    @property
+    def encoding(self) -> TextComponents:
+        """How an architecture that says it reads texts does so.
+
+        Raises:
+            ConfigError: Its `Config` says that it reads none.
+        """
+        if self.parts.encoding is None:
+            raise ConfigError(
+                f"{type(self).__module__} reads texts, and its Config has reads_tokens=False."
+            )
+        return self.parts.encoding
+
+    @property
+    def user_texts(self) -> UserTexts:
+        """Users as one text each, for an architecture that says it reads them.
+
+        Raises:
+            ConfigError: Its `Config` says that it reads none.
+        """
+        if self.encoding.user_texts is None:
+            raise ConfigError(
+                f"{type(self).__module__} reads users' texts, and its Config has "
+                "reads_user_texts=False."
+            )
+        return self.encoding.user_texts
 
     @final
     def encode_items(
@@ -108,14 +135,14 @@ class TrainableRecommender(Recommender, TrainableModule):
             looked_up: Tensor = self.table(plan.items)
             return looked_up
         if encoder is None:
-            encoder, prefix = self.encoder, self.parts.prefix
-        if self.parts.tuned is None or self.parts.tuned.trained:
+            encoder, prefix = self.encoder, self.encoding.prefix
+        if self.encoding.tuned.trained:
             self._count(plan, encoder, prefix)
             with self.watch.time_stage("encode"):
                 return self._encode(plan.rows, encoder, prefix)
         # A second tower shares what does not train: its vectors are the same.
-        if self.parts.vectors is not None:
-            return self.parts.vectors.look_up(plan.items)
+        if self.encoding.vectors is not None:
+            return self.encoding.vectors.look_up(plan.items)
         if self._kept is None:
             with torch.no_grad():
                 rows = torch.arange(len(self.parts.texts), device=self.device)
@@ -125,30 +152,26 @@ class TrainableRecommender(Recommender, TrainableModule):
 
     def _count(self, plan: ItemBatch, encoder: Encoder, prefix: FrozenLayerCache | None) -> None:
         """Counts the texts of a plan, where training reads them."""
-        if self.work.counting and self.parts.catalog is not None:
-            sizes = plan.sizes or self.parts.catalog.count_tokens(plan.rows)
+        if self.work.counting:
+            sizes = plan.sizes or self.encoding.catalog.count_tokens(plan.rows)
             self.work.count_texts(encoder, prefix, encoder.compute_lengths(sizes))
 
     def _encode(self, rows: Tensor, encoder: Encoder, prefix: FrozenLayerCache | None) -> Tensor:
         """(U, D) pooled texts of catalog rows (U,)."""
         if prefix is not None:
             return prefix.compute_vectors(rows)
-        if self.parts.catalog is None:
-            raise ConfigError(f"{type(self).__module__} needs item tokens, and none were made.")
-        vectors: Tensor = encoder(self.parts.catalog.gather_tokens(rows.cpu(), self.device))
+        vectors: Tensor = encoder(self.encoding.catalog.gather_tokens(rows.cpu(), self.device))
         return vectors
 
     def _encodes_catalog(self) -> bool:
         """Whether an encoder reads all items."""
-        return self._encoder is not None and self.parts.vectors is None
+        return self.parts.encoding is not None and self.parts.encoding.vectors is None
 
     # Training
 
     @final
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """This rank's share of the loss, which the window brings to the count of the whole step."""
-        if self.parts.objective is None:
-            raise ConfigError(f"{type(self).__module__} does not train.")
         loss = self.parts.objective(self(batch), batch, self.get_objective_context())
         world, parts = self.trainer.world_size, self.trainer.accumulate_grad_batches
         sums = torch.stack([loss.total.detach().float(), loss.count.detach().float()])
@@ -173,13 +196,7 @@ class TrainableRecommender(Recommender, TrainableModule):
 
     @final
     def get_objective_context(self) -> ObjectiveContext:
-        """The world as the objective sees it, on this device; made at the first call.
-
-        Raises:
-            ConfigError: The architecture does not train.
-        """
-        if self.parts.around is None:
-            raise ConfigError(f"{type(self).__module__} does not train.")
+        """The world as the objective sees it, on this device; made at the first call."""
         if self._around is None:
             around = replace(self.parts.around(self._score_and_count), table=self._index_rows)
             self._around = around.to(self.device)
@@ -208,9 +225,7 @@ class TrainableRecommender(Recommender, TrainableModule):
     @final
     def make_optimizer(self, roles: Mapping[str, Named]) -> tuple[Any, Any]:
         """AdamW of some parameters by role, and its schedule over the whole training."""
-        if self.parts.optimise is None:
-            raise ConfigError(f"{type(self).__module__} does not train.")
-        tuned = self.parts.tuned
+        tuned = self.tuned
         own = {f"{e}{n}" for e in ENCODERS for n in tuned.no_decay} if tuned else set()
         flat = {
             k for k, p in self.get_trained_parameters().items() if p.ndim < 2 or "norm" in k.lower()

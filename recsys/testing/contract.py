@@ -100,7 +100,6 @@ def take_batch(made: Assembly) -> Batch:
 def compute_loss(model: Recommender, batch: Batch) -> Tensor:
     """The mean loss of a batch."""
     learns = require_trainable(model)
-    assert learns.parts.objective is not None
     loss = learns.parts.objective(learns(batch), batch, learns.get_objective_context())
     return loss.total / loss.count
 

@@ -33,8 +33,7 @@ class TuningContract(Contract):
         model, still = made.recommender.eval(), frozen.recommender.eval()
         with torch.no_grad():
             same = torch.allclose(model(batch).scores, still(batch).scores, atol=1e-4)
-        assert model.parts.tuned is not None
-        assert same is model.parts.tuned.identical
+        assert same is require_trainable(model).encoding.tuned.identical
 
     @pytest.mark.parametrize("way", WAYS)
     def test_it_trains_its_own_alone_and_comes_back_as_it_was_saved(

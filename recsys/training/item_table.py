@@ -231,9 +231,7 @@ class ItemTableDistillation(Callback):
         self, model: TrainableRecommender, rows: Tensor, step: int
     ) -> list[list[Tensor]]:
         """Whole micro-batches in random order, so many to a step that it has enough items."""
-        if model.parts.catalog is None:
-            raise RuntimeError("an item table needs item tokens")
-        lengths = model.encoder.compute_lengths(model.parts.catalog.count_tokens(rows.cpu()))
+        lengths = model.encoder.compute_lengths(model.encoding.catalog.count_tokens(rows.cpu()))
         parts = [rows[list(part)] for part in model.encoder.plan_micro_batches(lengths)]
         seed = np.random.SeedSequence([self.seed, step]).generate_state(1)[0]
         order = torch.randperm(len(parts), generator=torch.Generator().manual_seed(int(seed)))

@@ -108,7 +108,7 @@ class ProfilingCallback(Callback):
         """Measures the peak on the shapes that a step multiplies."""
         model = cast(TrainableRecommender, pl_module)
         with trainer.precision_plugin.train_step_context():
-            rate = model.work.get_rate(model.encoder, model.parts.prefix)
+            rate = model.work.get_rate(model.encoder, model.encoding.prefix)
         rows, device = model.encoder.chunk_tokens, trainer.strategy.root_device
         peak, self.gemms = measure_gemm_peak(rate.shapes, rows, self.dtype, device)
         self.peak = peak or None

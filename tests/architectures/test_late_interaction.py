@@ -129,7 +129,7 @@ def test_a_score_is_the_weighted_mean_of_maxsim_over_titles(shop_words):
     row, prefix = batch.query[at].tolist()
     assert prefix > 2
     rows = batch.plan.rows
-    tokens = model.parts.catalog.gather_tokens(rows)
+    tokens = model.encoding.catalog.gather_tokens(rows)
     specials = model.encoder.specials
     with torch.no_grad():
         states = model.encoder.compute_states(tokens).split()
@@ -152,9 +152,9 @@ def test_kept_states_change_nothing(shop_words, tuning, specials):
     words += ["tuning.layers=1"] if tuning == "lora" else []
     kept = assembled(shop_words, *words)
     plain = assembled(shop_words, *words, "encoder.cache=false", "architecture.keep_gb=0", *LISTS)
-    assert isinstance(kept.recommender.parts.prefix, FrozenLayerCache)
-    assert plain.recommender.parts.prefix is None
-    assert kept.recommender.parts.vectors is None
+    assert isinstance(kept.recommender.encoding.prefix, FrozenLayerCache)
+    assert plain.recommender.encoding.prefix is None
+    assert kept.recommender.encoding.vectors is None
     batch = some_batch(kept)
     found = []
     for made in (kept, plain):

@@ -143,7 +143,7 @@ def test_ids_read_no_text(words, monkeypatch):
     assert not [m for m in model.modules() if isinstance(m, Encoder)]
     assert model.index_catalog().shape == (30, 8)
     assert made.tokenize is None
-    assert model.parts.catalog is None
+    assert model.parts.encoding is None
 
 
 @pytest.mark.parametrize(

@@ -95,11 +95,11 @@ def test_two_towers_begin_at_the_zero_shot_cosine(words, tuning):
     for q in range(5):
         had = plan[batch.history[q][batch.history[q] >= 0]]
         texts = [
-            model.encoder(made.recommender.parts.catalog.gather_tokens(i[None]))[0] for i in had
+            model.encoder(made.recommender.encoding.catalog.gather_tokens(i[None]))[0] for i in had
         ]
         unit = [t / t.norm() for t in texts]
         user = torch.stack(unit).mean(0)
-        target = model.encoder(model.parts.catalog.gather_tokens(plan[batch.candidates[q]]))[0]
+        target = model.encoder(model.encoding.catalog.gather_tokens(plan[batch.candidates[q]]))[0]
         want = torch.cosine_similarity(user, target, dim=0) / 0.05
         assert scores[q] == pytest.approx(want.item(), rel=1e-4)
 
@@ -217,8 +217,8 @@ def test_a_kept_prefix_gives_the_same_scores_and_gradients(words, tuning, layers
     asked = [*words, f"tuning={tuning}", f"tuning.layers={layers}", "encoder.chunk_tokens=12"]
     plain = build.assemble(compose([*asked, "encoder.cache=false"]))
     kept = build.assemble(compose(asked))
-    assert plain.recommender.parts.prefix is None
-    assert kept.recommender.parts.prefix is not None
+    assert plain.recommender.encoding.prefix is None
+    assert kept.recommender.encoding.prefix is not None
     batch = next(iter(plain.datamodule.train_dataloader()))
     grads = []
     for made in (plain, kept):
@@ -240,7 +240,7 @@ def test_a_kept_prefix_gives_the_same_scores_and_gradients(words, tuning, layers
 def test_states_that_would_be_too_large_are_not_kept(words, capsys):
     run = compose([*words, "tuning.layers=1", "encoder.cache_gb=1e-6"])
     made = build.assemble(run)
-    assert made.recommender.parts.prefix is None
+    assert made.recommender.encoding.prefix is None
     assert "encoder.cache_gb=1e-06" in capsys.readouterr().err
 
 

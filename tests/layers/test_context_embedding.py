@@ -68,8 +68,8 @@ def test_a_text_begins_with_what_is_known_of_the_query(words, tiny_bytes, kind):
     made = assembled(*words, *KINDS[kind], CONTEXT)
     plain = assembled(*words, *KINDS["cross_encoder"])
     batch = next(iter(made.datamodule.train_dataloader()))
-    found = texts(made.recommender.parts.user_texts.compose_tokens(batch), tiny_bytes)
-    without = texts(plain.recommender.parts.user_texts.compose_tokens(batch), tiny_bytes)
+    found = texts(made.recommender.encoding.user_texts.compose_tokens(batch), tiny_bytes)
+    without = texts(plain.recommender.encoding.user_texts.compose_tokens(batch), tiny_bytes)
     names = ["", "desk", "phone"]
     for at, device in enumerate(batch.context["device"].tolist()):
         hour = int(batch.context["hour"][at]) - 1
@@ -84,7 +84,7 @@ def test_a_text_begins_with_what_is_known_of_the_query(words, tiny_bytes, kind):
 def test_no_history_is_long_enough_to_cut_it_away(words, tiny_bytes):
     made = assembled(*words, *TOWER, ASTEXT, "architecture.context=[device]")
     batch = by_training(made, made.split.list_cases(VAL)[:4])
-    tokens = made.recommender.parts.user_texts
+    tokens = made.recommender.encoding.user_texts
     assert all(
         text.startswith("device: phone;")
         for text in texts(tokens.compose_tokens(batch), tiny_bytes)
@@ -101,8 +101,8 @@ def test_of_what_is_unknown_nothing_is_said(words):
     # Missing in training, and a value that only the test has.
     assert {device_of(made, e) for e in event} == {"", "watch"}
     batch = made.examples.make_batch(made.examples.make_case_rows(event), made.datamodule.sizes)
-    found = made.recommender.parts.user_texts.compose_tokens(batch)
-    want = plain.recommender.parts.user_texts.compose_tokens(batch)
+    found = made.recommender.encoding.user_texts.compose_tokens(batch)
+    want = plain.recommender.encoding.user_texts.compose_tokens(batch)
     assert found.sizes == want.sizes
     assert torch.equal(found.values, want.values)
 
@@ -130,7 +130,7 @@ def test_training_test_and_recommendation_compose_the_same_tokens(words, tmp_pat
     assert main(words) == 0
     (folder,) = (tmp_path / "runs").iterdir()
     made = assembled(*words)
-    compose_texts, examples = made.recommender.parts.user_texts, made.examples
+    compose_texts, examples = made.recommender.encoding.user_texts, made.examples
     ids = made.tables.items["item"].to_list()
     noted, inner = [], UserTexts.compose_tokens
 
@@ -165,7 +165,7 @@ def test_training_test_and_recommendation_compose_the_same_tokens(words, tmp_pat
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_free_text_is_read_in_its_context(words, tiny_bytes, kind):
     made = assembled(*words, *KINDS[kind], CONTEXT)
-    tokens = made.recommender.parts.user_texts
+    tokens = made.recommender.encoding.user_texts
     batch = made.examples.make_serving_batch(np.empty(0, dtype=np.int64))
     ids = torch.tensor(made.tokenize(["red lamp"])[0])
     free = Ragged(ids, (len(ids),))

@@ -299,7 +299,7 @@ def test_a_text_asks_as_a_history_of_one_item(shop_words, kind):
 
     batch = made.examples.make_serving_batch(np.array([4]))
     text = made.recommender.parts.texts[4]
-    tokens = model.parts.catalog.gather_tokens(torch.tensor([4]))
+    tokens = model.encoding.catalog.gather_tokens(torch.tensor([4]))
     with torch.no_grad():
         want = model.queries(batch, model.index(batch.plan))
         nothing = made.examples.make_serving_batch(np.empty(0, dtype=np.int64))

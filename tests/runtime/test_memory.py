@@ -86,7 +86,7 @@ def test_recomputed_micro_batches_change_nothing_but_memory(words, way):
     kept = step(nudge(build.assemble(compose(words))))
     made = nudge(build.assemble(compose([*words, "encoder.checkpoint_chunks=true"])))
     if way == "prefix":
-        assert made.recommender.parts.prefix is not None
+        assert made.recommender.encoding.prefix is not None
     again = step(made)
     assert_same(again, kept)
     assert again[2] < 0.35 * kept[2]
@@ -235,7 +235,7 @@ def test_a_device_is_not_asked_for_what_the_host_knew(catalog):
 def test_a_moved_batch_keeps_what_texts_are_gathered_by(words):
     made = build.assemble(compose([*words, "architecture=two_tower", "architecture.user=text"]))
     batch = next(iter(made.datamodule.train_dataloader()))
-    texts = made.recommender.parts.user_texts
+    texts = made.recommender.encoding.user_texts
     want = texts.compose_tokens(batch)
     moved = batch.to(torch.device("meta"))
     assert moved.history.device.type == "meta"

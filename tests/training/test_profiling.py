@@ -95,9 +95,11 @@ def test_operations_are_those_that_torch_counts(shop_words, tuning, cached):
     made = build.assemble(compose([*words, "architecture.heads=false"]))
     model = made.recommender.train()
     model.encoder.model.set_attn_implementation("eager")  # torch knows no formula for the CPU's
-    assert (model.parts.prefix is not None) is (cached == "true" and "layers" in " ".join(tuning))
+    assert (model.encoding.prefix is not None) is (
+        cached == "true" and "layers" in " ".join(tuning)
+    )
     batch = next(iter(made.datamodule.train_dataloader()))
-    model.work.get_rate(model.encoder, model.parts.prefix)
+    model.work.get_rate(model.encoder, model.encoding.prefix)
     model.work.counting = True
     # torch has a formula for the product that is added to a copy only, not for that in place.
     in_place = {torch.ops.aten.addmm_: lambda out, a, b, **_: 2 * a[0] * a[1] * b[1]}

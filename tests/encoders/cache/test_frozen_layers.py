@@ -216,7 +216,7 @@ def test_a_run_with_such_a_model_says_so_and_goes_on(
     AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "xlnet")
     words = [*shop_words, f"encoder.model={tmp_path / 'xlnet'}", "tuning.layers=1"]
     made = build.assemble(compose(words))
-    assert made.recommender.parts.prefix is None
+    assert made.recommender.encoding.prefix is None
     told = [line for line in capsys.readouterr().err.splitlines() if "XLNetModel" in line]
     assert len(told) == 1
     assert "computed in every step" in told[0]

@@ -55,7 +55,7 @@ def test_users_of_a_frozen_encoder_are_encoded_once(shop_words, towers, tmp_path
     words = [*shop_words, *WORDS, f"architecture.towers={towers}"]
     made = build.assemble(compose(words))
     kept, plain = made.recommender, build.assemble(compose([*words, "encoder.cache=false"]))
-    assert plain.recommender.parts.user_vectors is None
+    assert plain.recommender.encoding.user_vectors is None
     batch = next(iter(made.datamodule.train_dataloader()))
     want = plain.recommender.train()(batch)
     torch.testing.assert_close(kept.train()(batch).scores, want.scores, rtol=1e-5, atol=1e-5)
@@ -65,4 +65,4 @@ def test_users_of_a_frozen_encoder_are_encoded_once(shop_words, towers, tmp_path
 
 def test_users_of_an_encoder_that_trains_are_not_kept(shop_words):
     words = [*shop_words, "tuning=lora", "architecture.user=text"]
-    assert build.assemble(compose(words)).recommender.parts.user_vectors is None
+    assert build.assemble(compose(words)).recommender.encoding.user_vectors is None

@@ -29,8 +29,8 @@ def assembled(words, *more):
 def test_kept_vectors_give_the_scores_of_an_encoder_that_runs(words, towers):
     word = f"architecture.towers={towers}"
     kept, plain = assembled(words, word), assembled(words, word, "encoder.cache=false")
-    assert kept.parts.vectors is not None
-    assert plain.parts.vectors is None
+    assert kept.encoding.vectors is not None
+    assert plain.encoding.vectors is None
     made = build.assemble(compose([*words, word]))
     batch = next(iter(made.datamodule.train_dataloader()))
     torch.testing.assert_close(kept(batch).scores, plain(batch).scores, rtol=1e-5, atol=1e-5)
@@ -48,10 +48,13 @@ def test_a_second_run_computes_no_more_than_the_sample(words, monkeypatch):
     second = assembled(words)
     second.index_catalog()
     assert counts == [16]
-    assert (first.parts.vectors.report.built, second.parts.vectors.report.built) == (True, False)
+    assert (
+        first.encoding.vectors.report.built,
+        second.encoding.vectors.report.built,
+    ) == (True, False)
     assert torch.equal(first.index_catalog(), second.index_catalog())
     other = assembled(words, "encoder.pooling=cls")
-    assert other.parts.vectors.report.built
+    assert other.encoding.vectors.report.built
 
 
 @pytest.mark.parametrize("tuning", [["tuning=frozen"], ["tuning=lora", "tuning.layers=1"]])
@@ -65,7 +68,7 @@ def test_one_more_and_one_changed_text_are_all_that_is_encoded(
 
     def kept(*more):
         parts = assembled(words, *more).parts
-        found = parts.vectors or parts.prefix
+        found = parts.encoding.vectors or parts.encoding.prefix
         return found.report, found, torch.arange(len(parts.texts))
 
     first, *_ = kept()
@@ -109,7 +112,7 @@ def test_damaged_vectors_are_refused(words, tmp_path):
 
 
 def test_vectors_that_would_be_too_large_are_not_kept(words, capsys):
-    assert assembled(words, "encoder.cache_gb=1e-6").parts.vectors is None
+    assert assembled(words, "encoder.cache_gb=1e-6").encoding.vectors is None
     assert "encoder.cache_gb=1e-06" in capsys.readouterr().err
 
 

@@ -275,7 +275,7 @@ def test_item_vectors_of_a_run_are_the_folders_kept_or_not(
     words += [] if tuning == "frozen" else ["tuning.layers=1"]
     run = build.assemble(compose(words))
     parts = run.recommender.parts
-    assert (parts.vectors if tuning == "frozen" else parts.prefix) is not None
+    assert (parts.encoding.vectors if tuning == "frozen" else parts.encoding.prefix) is not None
     want = SentenceTransformer(str(rich), device="cpu").encode_document(list(parts.texts))
     found = run.recommender.index_catalog().detach()
     torch.testing.assert_close(found, torch.tensor(want), atol=1e-5, rtol=1e-4)
@@ -297,7 +297,7 @@ def test_kept_vectors_of_other_prompts_or_maps_are_not_taken(
     words = [*shop_words, f"encoder.model={rich}", "tuning=frozen"]
 
     def built(*more: str) -> bool:
-        kept = build.assemble(compose([*words, *more])).recommender.parts.vectors
+        kept = build.assemble(compose([*words, *more])).recommender.encoding.vectors
         return bool(kept is not None and kept.report.built)
 
     assert built()
