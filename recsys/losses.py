@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from recsys import lazy
-from recsys.config.schema import NegativeSpec, ObjectiveConfig, Output, Sampling
+from recsys.config.schema import NegativeSpec, ObjectiveConfig, Output, Sampling, option
 from recsys.errors import ConfigError, DataError
 from recsys.types import Batch, Loss
 
@@ -32,13 +32,11 @@ class SampledObjectiveConfig(ObjectiveConfig):
 
     needs: ClassVar[Output] = "scores"
 
-    negatives: int = field(default=16, metadata={"help": "negatives drawn for each query"})
-    sampling: Sampling = field(
-        default="uniform",
-        metadata={
-            "help": "how they are drawn among the items seen in training: all alike, or in "
-            "proportion to their training positives"
-        },
+    negatives: int = option(16, "negatives drawn for each query", least=1)
+    sampling: Sampling = option(
+        "uniform",
+        "how they are drawn among the items seen in training: all alike, or in "
+        "proportion to their training positives",
     )
 
     @property
@@ -191,19 +189,6 @@ def make_objective_context(
     return lambda score: replace(base, score=score)
 
 
-def check_share(name: str, value: float, below_one: bool = False) -> float:
-    """The value where it lies in [0, 1], or in [0, 1) with `below_one`.
-
-    Raises:
-        ConfigError: It does not; the message names the key.
-    """
-    if not 0 <= value <= 1 or (below_one and value == 1):
-        raise ConfigError(
-            f"{name} is {value}; use a number from 0 {'below' if below_one else 'to'} 1"
-        )
-    return value
-
-
 def require_output(value: Tensor | None, objective: str, what: str, instead: str) -> Tensor:
     """What the objective needs of an architecture.
 
@@ -245,18 +230,6 @@ def select_target_and_negatives(batch: Batch, around: ObjectiveContext) -> tuple
     target, other = items[:, :1], items[:, 1:]
     keep = (other >= 0) & (other != target) & ~around.is_known_each(get_query_users(batch), other)
     return target[:, 0] >= 0, keep & (target >= 0)
-
-
-def check_negatives(negatives: int, sampling: str) -> None:
-    """Raises an error for impossible settings of a sampled loss.
-
-    Raises:
-        ConfigError: No negative is asked for, or an unknown way to draw them.
-    """
-    if negatives < 1:
-        raise ConfigError(f"objective.negatives is {negatives}; use at least 1")
-    if sampling not in ("uniform", "frequency"):
-        raise ConfigError(f"objective.sampling is {sampling!r}; use uniform or frequency")
 
 
 def compute_softmax_loss(

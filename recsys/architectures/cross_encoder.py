@@ -28,7 +28,7 @@ class Config(ArchitectureConfig):
         "what the user's text begins with, as in 'device: phone': hour and weekday (UTC) of the "
         "target, and columns of the interactions that are known before it",
     )
-    temperature: float = option(0.05, "of the cosine of both spans at the start")
+    temperature: float = option(0.05, "of the cosine of both spans at the start", above=0)
     hidden: int = option(256, "width of the head, which is zero at first", least=1, most=WIDEST)
 
     @property
@@ -40,11 +40,9 @@ class Config(ArchitectureConfig):
         """Refuses what cannot be.
 
         Raises:
-            ConfigError: A value that is not positive, a pooling that the joint pass leaves out,
-                or more joint passes than any run can pay for.
+            ConfigError: A pooling that the joint pass leaves out, or more joint passes than any
+                run can pay for.
         """
-        if not self.temperature > 0 or self.hidden < 1:
-            raise ConfigError("architecture.temperature and architecture.hidden must be above 0.")
         if run.evaluation.protocol == "catalog":
             raise ConfigError(
                 "cross_encoder would need a joint pass for every user and item; set "

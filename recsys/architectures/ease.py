@@ -13,7 +13,7 @@ from recsys.config.schema import BaselineConfig
 class Config(BaselineConfig):
     """The penalty, and what a catalog may cost."""
 
-    l2: float = option(300.0, "strength of the L2 penalty, above 0", least=0)
+    l2: float = option(300.0, "strength of the L2 penalty", above=0)
     limit_gb: float = option(
         4.0, "largest size of the dense matrix of all items seen in training", least=0
     )

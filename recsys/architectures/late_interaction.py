@@ -26,7 +26,7 @@ class Config(ArchitectureConfig):
     )
     special_tokens: bool = option(False, "whether the states of special tokens take part")
     heads: bool = option(True, "residual heads on both sides' tokens, zero at first")
-    temperature: float = option(0.05, "of the mean cosine at the start")
+    temperature: float = option(0.05, "of the mean cosine at the start", above=0)
     recency: float = option(0.3, "decay a step back in the history, at the start")
     keep_gb: float = option(
         2.0, "largest size of a catalog's token states kept in memory, in GB (10^9 bytes)", least=0
@@ -36,11 +36,9 @@ class Config(ArchitectureConfig):
         """Refuses what cannot be.
 
         Raises:
-            ConfigError: A temperature that is not positive, a pooling that is never asked, or a
-                table of item vectors, of which there are none.
+            ConfigError: A pooling that is never asked, or a table of item vectors, of which there
+                are none.
         """
-        if not self.temperature > 0:
-            raise ConfigError("architecture.temperature must be above 0.")
         if run.encoder.pooling == "attention":
             raise ConfigError(
                 "late_interaction pools nothing, so that encoder.pooling=attention would never "

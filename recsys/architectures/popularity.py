@@ -25,7 +25,7 @@ class Config(BaselineConfig):
         "and which shows whether lists tell a target by their making; or all items alike, which is "
         "chance",
     )
-    days: float = option(30.0, "of the window of recent, or the half-life of decay", least=0)
+    days: float = option(30.0, "of the window of recent, or the half-life of decay", above=0)
 
 
 __getattr__, __dir__ = lazy.make_lazy_names(__name__, Model="recsys.models.popularity")

@@ -57,11 +57,11 @@ class Config(ArchitectureConfig):
     score: Literal["cosine", "dot", "mlp"] = option(
         "cosine", "learned temperature, plain product, or cosine plus an MLP on both vectors"
     )
-    temperature: float = option(0.05, "of the cosine at the start")
+    temperature: float = option(0.05, "of the cosine at the start", above=0)
     recency: float = option(0.3, "decay a step back in the history, at the start")
     layers: int = option(2, "of history=causal and gru", least=1, most=256)
     attention_heads: int = option(4, "of a layer of history=causal; they divide the width", least=1)
-    dropout: float = option(0.2, "in history=causal and gru, below 1", least=0)
+    dropout: float = option(0.2, "in history=causal and gru", least=0, below=1)
     heads: bool = option(True, "residual heads on item and user vectors, zero at first")
     hidden: int = option(256, "width of the MLP", least=1, most=WIDEST)
 
@@ -99,13 +99,8 @@ class Config(ArchitectureConfig):
         """Refuses values that cannot be.
 
         Raises:
-            ConfigError: A temperature or width that is not positive, or options that exclude
-                each other.
+            ConfigError: Options exclude each other.
         """
-        if not self.temperature > 0:
-            raise ConfigError("architecture.temperature must be above 0.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"architecture.dropout is {self.dropout}; set it from 0 to below 1.")
         if self.history in ("causal", "gru") and self.user == "text":
             raise ConfigError(
                 f"architecture.history={self.history} reads item vectors and architecture.user="
@@ -120,8 +115,6 @@ class Config(ArchitectureConfig):
             self._check_context()
         if self.item == "id":
             self._check_ids(run)
-        if self.hidden < 1:
-            raise ConfigError("architecture.hidden must be 1 or more.")
         shared = self.towers == "shared"
         if run.trainer.encoder_updates != "every_step" and shared is (self.user == "text"):
             raise ConfigError(

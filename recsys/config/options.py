@@ -88,6 +88,11 @@ def _make_option(field: Field[Any], kind: object, prefix: str) -> Option:
 
 def _describe_bounds(metadata: Mapping[str, Any]) -> str:
     least, most = metadata.get("least"), metadata.get("most")
+    above, below = metadata.get("above"), metadata.get("below")
+    if below is not None and least is not None:
+        return f"{least:g} to below {below:g}"
+    if above is not None:
+        return f"above {above:g}"
     if least is None and most is None:
         return ""
     if most is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import typing
+from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
 from types import NoneType
 from typing import Any, cast
@@ -86,17 +87,29 @@ def check_ranges(config: object, prefix: str) -> None:
     """Refuses numbers outside the range of a field."""
     for f in fields(cast(Any, config)):
         value = getattr(config, f.name)
-        least, most = f.metadata.get("least"), f.metadata.get("most")
         if is_dataclass(value):
             check_ranges(value, f"{prefix}{f.name}.")
-        elif type(value) is int and abs(value) > LARGEST and most is None:
+        elif type(value) is int and abs(value) > LARGEST and f.metadata.get("most") is None:
             raise ConfigError(f"{prefix}{f.name} is {value}; set it to {LARGEST} or less.")
         elif isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{prefix}{f.name} is {value}; set it to a finite number.")
-        elif least is not None and value is not None and not value >= least:
-            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {least:.15g} or more.")
-        elif most is not None and value is not None and not value <= most:
-            raise ConfigError(f"{prefix}{f.name} is {value}; set it to {most:.15g} or less.")
+        elif isinstance(value, int | float) and (remedy := _describe_remedy(value, f.metadata)):
+            raise ConfigError(f"{prefix}{f.name} is {value}; set it {remedy}.")
+
+
+def _describe_remedy(value: float, metadata: Mapping[str, Any]) -> str:
+    """Where a number may lie, as "to 1 or more", if it does not; else empty."""
+    least, most = metadata.get("least"), metadata.get("most")
+    above, below = metadata.get("above"), metadata.get("below")
+    low = (least is not None and value < least) or (above is not None and value <= above)
+    high = (most is not None and value > most) or (below is not None and value >= below)
+    if not low and not high:
+        return ""
+    if below is not None and least is not None:
+        return f"from {least:.15g} to below {below:.15g}"
+    if low:
+        return f"above {above:.15g}" if above is not None else f"to {least:.15g} or more"
+    return f"below {below:.15g}" if below is not None else f"to {most:.15g} or less"
 
 
 TEMPLATE = re.compile(r"\{[^{}:,]+\}")

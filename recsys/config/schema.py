@@ -16,6 +16,8 @@ def option(
     text: str,
     least: float | None = None,
     most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
     also: Mapping[str, str] | None = None,
     blank: bool = False,
 ) -> Any:  # noqa: ANN401
@@ -26,10 +28,13 @@ def option(
         text: Its one-line help.
         least: The smallest number it may be.
         most: The largest number it may be.
+        above: What it must be larger than.
+        below: What it must be smaller than.
         also: Other words for its values: what is meant by each.
         blank: Whether an empty text is null.
     """
-    metadata = {"help": text, "least": least, "most": most, "also": also or {}, "blank": blank}
+    metadata: dict[str, object] = {"help": text, "also": also or {}, "blank": blank}
+    metadata |= {"least": least, "most": most, "above": above, "below": below}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -371,7 +376,7 @@ class RegularizationOptions:
         None,
         "of the encoder's layers that train; null: as the pretrained model has it",
         least=0,
-        most=1,
+        below=1,
     )
 
 

@@ -32,15 +32,13 @@ class Model(Recommender):
     for the same events and penalty, and mapped from disk.
 
     Raises:
-        ConfigError: The penalty is 0, or the matrix would be too large.
+        ConfigError: The matrix would be too large.
     """
 
     needs_history = True
 
     def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
-        if not config.l2 > 0:
-            raise ConfigError(f"architecture.l2 is {config.l2:g}; set it above 0.")
         matrix = require_interactions(parts.interactions, "ease").make_matrix(
             len(parts.texts), binary=True
         )

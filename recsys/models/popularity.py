@@ -58,8 +58,6 @@ def _weigh_by_age(parts: Components, kind: Literal["recent", "decay"], days: flo
             f"architecture.kind={kind} needs times, and the interactions have only an order; name "
             "the time column, or set architecture.kind=all_time."
         )
-    if not days > 0:
-        raise ConfigError(f"architecture.days is {days:g}; set it above 0.")
     age = (events.times.max() - events.times).double() / DAY
     weight = (age < days).double() if kind == "recent" else torch.exp2(-age / days)
     total = torch.zeros(len(parts.counts), dtype=torch.float64)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from recsys import lazy
-from recsys.config.schema import NegativeSpec, ObjectiveConfig, Output
-from recsys.errors import ConfigError
+from recsys.config.schema import NegativeSpec, ObjectiveConfig, Output, option
 from recsys.losses import (
     ObjectiveContext,
     compute_pair_loss,
@@ -33,12 +32,10 @@ class Config(ObjectiveConfig):
     reads_labels: ClassVar[bool] = True
     needs_unliked: ClassVar[bool] = True
 
-    negatives: int = field(
-        default=4,
-        metadata={
-            "help": "negatives drawn for each query; 0 where the data has observed ones, as "
-            "impressions do"
-        },
+    negatives: int = option(
+        4,
+        "negatives drawn for each query; 0 where the data has observed ones, as impressions do",
+        least=0,
     )
 
     @property
@@ -52,14 +49,9 @@ class Objective:
 
     Args:
         negatives: Negatives a query, for the loader; 0 for observed labels only.
-
-    Raises:
-        ConfigError: `negatives` is below 0.
     """
 
     def __init__(self, negatives: int) -> None:
-        if negatives < 0:
-            raise ConfigError(f"objective.negatives is {negatives}; use 0 or more")
         self.drawn = negatives > 0
 
     def __call__(self, scored: Scored, batch: Batch, around: ObjectiveContext) -> Loss:

@@ -13,7 +13,6 @@ from recsys.config.schema import Sampling
 from recsys.losses import (
     ObjectiveContext,
     SampledObjectiveConfig,
-    check_negatives,
     compute_pair_loss,
     require_output,
     select_target_and_negatives,
@@ -37,13 +36,10 @@ class Objective:
     Args:
         negatives: Negatives a query, for the loader.
         sampling: How the loader draws them.
-
-    Raises:
-        ConfigError: `negatives` is below 1, or the sampling is unknown.
     """
 
     def __init__(self, negatives: int, sampling: Sampling) -> None:
-        check_negatives(negatives, sampling)
+        """Keeps neither: what the loader has drawn is in the batch."""
 
     def __call__(self, scored: Scored, batch: Batch, around: ObjectiveContext) -> Loss:
         """Sum and count over the pairs of a target and a negative.

@@ -6,15 +6,14 @@ a query; vectors and logits are made again in backward, so that the memory is th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recsys import lazy
-from recsys.config.schema import ObjectiveConfig, Output
+from recsys.config.schema import ObjectiveConfig, Output, option
 from recsys.errors import ConfigError
 from recsys.losses import (
     ObjectiveContext,
-    check_share,
     get_candidate_items,
     require_output,
     weigh_loss,
@@ -35,23 +34,16 @@ class Config(ObjectiveConfig):
     needs: ClassVar[Output] = "table"
     example: ClassVar[tuple[str, ...]] = ("encode_catalog=true",)
 
-    over: Literal["seen", "catalog"] = field(
-        default="seen",
-        metadata={"help": "the items of the softmax: those seen in training, or all"},
+    over: Literal["seen", "catalog"] = option(
+        "seen", "the items of the softmax: those seen in training, or all"
     )
-    mask_known: bool = field(
-        default=False,
-        metadata={"help": "leave the user's other known positives out of the softmax"},
+    mask_known: bool = option(False, "leave the user's other known positives out of the softmax")
+    label_smoothing: float = option(
+        0.0, "share of the target's mass spread over all items, below 1", least=0, below=1
     )
-    label_smoothing: float = field(
-        default=0.0, metadata={"help": "share of the target's mass spread over all items, below 1"}
-    )
-    chunk: int = field(default=4096, metadata={"help": "items whose logits are held at a time"})
-    encode_catalog: bool = field(
-        default=False,
-        metadata={
-            "help": "allow it with an encoder that trains: every step then encodes all items twice"
-        },
+    chunk: int = option(4096, "items whose logits are held at a time", least=1)
+    encode_catalog: bool = option(
+        False, "allow it with an encoder that trains: every step then encodes all items twice"
     )
 
     @property
@@ -71,8 +63,6 @@ class Objective:
         encode_catalog: Whether an encoder that trains may make the table: the assembler refuses
             one otherwise.
 
-    Raises:
-        ConfigError: A value outside its range.
     """
 
     def __init__(
@@ -83,13 +73,9 @@ class Objective:
         chunk: int,
         encode_catalog: bool,
     ) -> None:
-        if over not in ("seen", "catalog"):
-            raise ConfigError(f"objective.over is {over!r}; use seen or catalog")
-        if chunk < 1:
-            raise ConfigError(f"objective.chunk is {chunk}; use 1 or more")
         self.over, self.mask_known, self.chunk = over, mask_known, chunk
         self.encodes = encode_catalog
-        self.smoothing = check_share("objective.label_smoothing", label_smoothing, below_one=True)
+        self.smoothing = label_smoothing
         self._of: Tensor | None = None
         self._rows = torch.empty(0, dtype=torch.long)
 

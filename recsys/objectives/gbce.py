@@ -6,17 +6,15 @@ Negative Sampling (RecSys 2023), section 5.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recsys import lazy
-from recsys.config.schema import NegativeSpec, Sampling
+from recsys.config.schema import NegativeSpec, Sampling, option
 from recsys.errors import ConfigError
 from recsys.losses import (
     ObjectiveContext,
     SampledObjectiveConfig,
-    check_negatives,
-    check_share,
     compute_pair_loss,
     require_output,
     select_target_and_negatives,
@@ -36,12 +34,12 @@ else:
 class Config(SampledObjectiveConfig):
     """Settings of the generalised binary cross-entropy."""
 
-    calibration: float = field(
-        default=0.75,
-        metadata={
-            "help": "t of the paper, 0 to 1: 0 is the binary cross-entropy, 1 undoes what drawing "
-            "few negatives does to the probabilities; only with sampling=uniform"
-        },
+    calibration: float = option(
+        0.75,
+        "t of the paper, 0 to 1: 0 is the binary cross-entropy, 1 undoes what drawing "
+        "few negatives does to the probabilities; only with sampling=uniform",
+        least=0,
+        most=1,
     )
 
     def __post_init__(self) -> None:
@@ -78,15 +76,13 @@ class Objective:
         calibration: t, in [0, 1].
 
     Raises:
-        ConfigError: A value outside its range, or a calibration where not all items are drawn
-            alike.
+        ConfigError: A calibration where not all items are drawn alike.
     """
 
     def __init__(self, negatives: int, sampling: Sampling, calibration: float) -> None:
-        check_negatives(negatives, sampling)
         _check_uniform(sampling, calibration)
         self.negatives = negatives
-        self.calibration = check_share("objective.calibration", calibration)
+        self.calibration = calibration
 
     def compute_power(self, items: Tensor) -> Tensor:
         """() beta, the power of the target's probability.

@@ -9,15 +9,13 @@ negatives of other queries.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from recsys import lazy
-from recsys.config.schema import NegativeSpec, ObjectiveConfig, Output
-from recsys.errors import ConfigError
+from recsys.config.schema import NegativeSpec, ObjectiveConfig, Output, option
 from recsys.losses import (
     ObjectiveContext,
-    check_share,
     compute_softmax_loss,
     get_candidate_items,
     require_output,
@@ -46,29 +44,27 @@ class Config(ObjectiveConfig):
 
     needs: ClassVar[Output] = "queries"
 
-    logq: float = field(
-        default=0.0,
-        metadata={
-            "help": "strength, 0 to 1, of the correction for popular items standing in the pool "
-            "more often; full strength helps warm items and can hurt cold ones"
-        },
+    logq: float = option(
+        0.0,
+        "strength, 0 to 1, of the correction for popular items standing in the pool "
+        "more often; full strength helps warm items and can hurt cold ones",
+        least=0,
+        most=1,
     )
-    label_smoothing: float = field(
-        default=0.0, metadata={"help": "share of the target's mass spread over the pool, below 1"}
+    label_smoothing: float = option(
+        0.0, "share of the target's mass spread over the pool, below 1", least=0, below=1
     )
-    chunk: int | None = field(
-        default=None,
-        metadata={
-            "help": "queries of a block of logits, made again in backward so that one block is "
-            "held at a time; 0: all at once; null: chosen for large batches"
-        },
+    chunk: int | None = option(
+        None,
+        "queries of a block of logits, made again in backward so that one block is "
+        "held at a time; 0: all at once; null: chosen for large batches",
+        least=0,
     )
-    negatives: int = field(
-        default=0,
-        metadata={
-            "help": "a query's own negatives beside the batch's, with data.negatives=hard or "
-            "impression; logq does not correct them"
-        },
+    negatives: int = option(
+        0,
+        "a query's own negatives beside the batch's, with data.negatives=hard or "
+        "impression; logq does not correct them",
+        least=0,
     )
 
     @property
@@ -87,8 +83,6 @@ class Objective:
             `BLOCK` say.
         negatives: Of a query's own, beside those of the batch.
 
-    Raises:
-        ConfigError: A value outside its range.
     """
 
     def __init__(
@@ -98,13 +92,9 @@ class Objective:
         chunk: int | None = None,
         negatives: int = 0,
     ) -> None:
-        self.logq = check_share("objective.logq", logq)
-        self.smoothing = check_share("objective.label_smoothing", label_smoothing, below_one=True)
-        if chunk is not None and chunk < 0:
-            raise ConfigError(f"objective.chunk is {chunk}; use 0 or more, or null")
+        self.logq = logq
+        self.smoothing = label_smoothing
         self.chunk = chunk
-        if negatives < 0:
-            raise ConfigError(f"objective.negatives is {negatives}; use 0 or more")
         self.negatives = negatives
 
     def __call__(self, scored: Scored, batch: Batch, around: ObjectiveContext) -> Loss:

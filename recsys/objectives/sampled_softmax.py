@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recsys import lazy
-from recsys.config.schema import NegativeSpec, Sampling
+from recsys.config.schema import NegativeSpec, Sampling, option
 from recsys.errors import ConfigError
 from recsys.losses import (
     ObjectiveContext,
     SampledObjectiveConfig,
-    check_negatives,
-    check_share,
     compute_softmax_loss,
     get_candidate_items,
     require_output,
@@ -30,16 +28,14 @@ else:
 class Config(SampledObjectiveConfig):
     """Settings of the sampled softmax."""
 
-    logq: float = field(
-        default=0.0,
-        metadata={
-            "help": "strength, 0 to 1, of the correction for frequency sampling; uniform sampling "
-            "needs none"
-        },
+    logq: float = option(
+        0.0,
+        "strength, 0 to 1, of the correction for frequency sampling; uniform sampling needs none",
+        least=0,
+        most=1,
     )
-    label_smoothing: float = field(
-        default=0.0,
-        metadata={"help": "share of the target's mass spread over the candidates, below 1"},
+    label_smoothing: float = option(
+        0.0, "share of the target's mass spread over the candidates, below 1", least=0, below=1
     )
 
     @property
@@ -59,7 +55,7 @@ class Objective:
         label_smoothing: In [0, 1).
 
     Raises:
-        ConfigError: A value outside its range, or a correction where sampling needs none.
+        ConfigError: A correction where sampling needs none.
     """
 
     def __init__(
@@ -69,14 +65,13 @@ class Objective:
         logq: float,
         label_smoothing: float,
     ) -> None:
-        check_negatives(negatives, sampling)
         if logq and sampling == "uniform":
             raise ConfigError(
                 f"objective.logq is {logq} with uniform sampling, which needs no correction; "
                 "set logq to 0 or sampling to frequency"
             )
-        self.logq = check_share("objective.logq", logq)
-        self.smoothing = check_share("objective.label_smoothing", label_smoothing, below_one=True)
+        self.logq = logq
+        self.smoothing = label_smoothing
 
     def __call__(self, scored: Scored, batch: Batch, around: ObjectiveContext) -> Loss:
         """Sum over the queries with a case, a target and at least one negative left.

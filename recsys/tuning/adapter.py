@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recsys.config.schema import WIDEST, Moves, TuningConfig, option
@@ -19,21 +19,20 @@ class Config(TuningConfig):
 
     moves: ClassVar[Moves] = "tuned"
 
-    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
-    placement: Literal["houlsby", "pfeiffer"] = field(
-        default="pfeiffer",
-        metadata={"help": "behind attention and feed-forward, or behind feed-forward only"},
+    layers: int | str = option("all", '"all", or the last N layers')
+    placement: Literal["houlsby", "pfeiffer"] = option(
+        "pfeiffer", "behind attention and feed-forward, or behind feed-forward only"
     )
     width: int = option(64, "width of the bottleneck", least=1, most=WIDEST)
-    activation: str = field(default="gelu", metadata={"help": "gelu, relu, silu, ..."})
-    dropout: float = field(default=0.0, metadata={"help": "dropout inside the bottleneck"})
+    activation: str = option("gelu", "gelu, relu, silu, ...")
+    dropout: float = option(0.0, "dropout inside the bottleneck", least=0, below=1)
 
 
 def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """Adds adapters to the chosen layers; each is the identity at first.
 
     Raises:
-        ConfigError: A value is out of its range, or the model's layers are of an unknown make.
+        ConfigError: The activation is unknown, or the model's layers are of an unknown make.
     """
     from transformers.activations import ACT2FN
 
@@ -47,9 +46,6 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     from recsys.encoders.peft.injection import inject_method
 
     span = select_layers(encoder.model, cfg.layers)
-    _check_config(cfg)
-    if cfg.width < 1:
-        raise ConfigError(f"tuning.width is {cfg.width}; set it to 1 or more.")
     if cfg.activation not in ACT2FN:
         raise ConfigError(
             f"tuning.activation is {cfg.activation!r}; choose one of {', '.join(sorted(ACT2FN))}."
@@ -65,10 +61,3 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     )
     added = inject_method(encoder, settings, "tuning=adapter")
     return encoder.train_only(added, added, "zero")
-
-
-def _check_config(cfg: Config) -> None:
-    if cfg.placement not in ("houlsby", "pfeiffer"):
-        raise ConfigError(f"tuning.placement is {cfg.placement!r}; choose houlsby or pfeiffer.")
-    if not 0 <= cfg.dropout < 1:
-        raise ConfigError(f"tuning.dropout is {cfg.dropout}; set it from 0 to below 1.")

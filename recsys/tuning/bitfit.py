@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from recsys.config.schema import Moves, TuningConfig
+from recsys.config.schema import Moves, TuningConfig, option
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,10 +19,9 @@ class Config(TuningConfig):
 
     moves: ClassVar[Moves] = "encoder"
 
-    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
-    terms: Literal["all", "query_and_feedforward"] = field(
-        default="all",
-        metadata={"help": "every bias, or those of the queries and the feed-forward's first map"},
+    layers: int | str = option("all", '"all", or the last N layers')
+    terms: Literal["all", "query_and_feedforward"] = option(
+        "all", "every bias, or those of the queries and the feed-forward's first map"
     )
 
 
@@ -32,12 +31,10 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     The subset is that of section 4 of the paper (b_q and b_m2).
 
     Raises:
-        ConfigError: A value is out of its range, or the model has no such biases.
+        ConfigError: `layers` is no such number or word, or the model has no such biases.
     """
     from recsys.encoders.layers import compute_parameter_depths, select_layers
 
-    if cfg.terms not in ("all", "query_and_feedforward"):
-        raise ConfigError(f"tuning.terms is {cfg.terms!r}; choose all or query_and_feedforward.")
     span = select_layers(encoder.model, cfg.layers)
     depths = compute_parameter_depths(encoder.model)
     biases = {n for n, depth in depths.items() if depth >= span.start and n.endswith(".bias")}

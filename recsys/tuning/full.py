@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from recsys.config.schema import Moves, TuningConfig
+from recsys.config.schema import Moves, TuningConfig, option
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,10 +19,8 @@ class Config(TuningConfig):
 
     moves: ClassVar[Moves] = "encoder"
 
-    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
-    embeddings: bool = field(
-        default=False, metadata={"help": "also train the embeddings (with all layers only)"}
-    )
+    layers: int | str = option("all", '"all", or the last N layers')
+    embeddings: bool = option(False, "also train the embeddings (with all layers only)")
 
 
 def apply(encoder: Encoder, cfg: Config) -> Tuned:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from recsys.config.schema import Moves, TuningConfig
+from recsys.config.schema import Moves, TuningConfig, option
 
 if TYPE_CHECKING:
     from recsys.encoders.encoder import Encoder
@@ -18,7 +18,7 @@ class Config(TuningConfig):
 
     moves: ClassVar[Moves] = "tuned"
 
-    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
+    layers: int | str = option("all", '"all", or the last N layers')
 
 
 def apply(encoder: Encoder, cfg: Config) -> Tuned:

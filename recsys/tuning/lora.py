@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recsys.config.schema import Moves, TuningConfig, option
@@ -19,16 +19,14 @@ class Config(TuningConfig):
 
     moves: ClassVar[Moves] = "tuned"
 
-    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
+    layers: int | str = option("all", '"all", or the last N layers')
     rank: int = option(8, "rank of the update, up to the encoder's width", least=1)
-    alpha: float = field(
-        default=16.0, metadata={"help": "the update is scaled by alpha / rank (rslora: its root)"}
-    )
-    dropout: float = field(default=0.0, metadata={"help": "dropout on the input of the update"})
-    dora: bool = field(default=False, metadata={"help": "train magnitude and direction apart"})
-    rslora: bool = field(default=False, metadata={"help": "scale by alpha / sqrt(rank)"})
-    targets: Literal["attention", "linear"] = field(
-        default="linear", metadata={"help": "maps of the attention, or all maps of the layer"}
+    alpha: float = option(16.0, "the update is scaled by alpha / rank (rslora: its root)", above=0)
+    dropout: float = option(0.0, "dropout on the input of the update", least=0, below=1)
+    dora: bool = option(False, "train magnitude and direction apart")
+    rslora: bool = option(False, "scale by alpha / sqrt(rank)")
+    targets: Literal["attention", "linear"] = option(
+        "linear", "maps of the attention, or all maps of the layer"
     )
 
 
@@ -36,7 +34,8 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """Adds low-rank updates to the chosen layers; the second factor is zero at first.
 
     Raises:
-        ConfigError: A value is out of its range, or the model's layers are of an unknown make.
+        ConfigError: The rank is larger than the encoder is wide, or the model's layers are of an
+            unknown make.
     """
     from peft import LoraConfig
     from torch import nn
@@ -51,7 +50,11 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     from recsys.encoders.peft.lora_linear import FusedLoraLinear
 
     span = select_layers(encoder.model, cfg.layers)
-    _check_config(cfg, encoder.width)
+    if cfg.rank > encoder.width:
+        raise ConfigError(
+            f"tuning.rank is {cfg.rank}; set it from 1 to {encoder.width}, this encoder's width, "
+            "above which no map can have a larger rank."
+        )
     path, stack = find_layer_stack(encoder.model)
     inside = list_attention_linears if cfg.targets == "attention" else list_linears
     # Full names: PEFT matches by suffix, and a short one also hits other maps.
@@ -67,17 +70,3 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     settings._register_custom_module({nn.Linear: FusedLoraLinear})
     added = inject_method(encoder, settings, "tuning=lora")
     return encoder.train_only(added, added, "zero", lambda: merge_method(encoder))
-
-
-def _check_config(cfg: Config, width: int) -> None:
-    if not 1 <= cfg.rank <= width:
-        raise ConfigError(
-            f"tuning.rank is {cfg.rank}; set it from 1 to {width}, this encoder's width, above "
-            "which no map can have a larger rank."
-        )
-    if not cfg.alpha > 0:
-        raise ConfigError(f"tuning.alpha is {cfg.alpha}; set it above 0.")
-    if not 0 <= cfg.dropout < 1:
-        raise ConfigError(f"tuning.dropout is {cfg.dropout}; set it from 0 to below 1.")
-    if cfg.targets not in ("attention", "linear"):
-        raise ConfigError(f"tuning.targets is {cfg.targets!r}; choose attention or linear.")

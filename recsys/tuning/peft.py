@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from recsys.config.schema import Moves, TuningConfig
+from recsys.config.schema import Moves, TuningConfig, option
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,20 +20,14 @@ class Config(TuningConfig):
     moves: ClassVar[Moves] = "tuned"
     example: ClassVar[tuple[str, ...]] = ("method=vera", "options.r=4")
 
-    method: str = field(
-        default="", metadata={"help": "its name in PEFT: vera, oft, boft, loha, lokr, hra, ..."}
+    method: str = option("", "its name in PEFT: vera, oft, boft, loha, lokr, hra, ...")
+    layers: int | str = option("all", '"all", or the last N layers')
+    targets: Literal["auto", "attention", "linear"] = option(
+        "auto",
+        "maps of the attention, or all maps of the layer; auto: all maps, or the norms "
+        "where the method tunes those",
     )
-    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
-    targets: Literal["auto", "attention", "linear"] = field(
-        default="auto",
-        metadata={
-            "help": "maps of the attention, or all maps of the layer; auto: all maps, or the norms "
-            "where the method tunes those"
-        },
-    )
-    options: dict[str, Any] = field(
-        default_factory=dict, metadata={"help": "the method's own, as in tuning.options.r=4"}
-    )
+    options: dict[str, Any] = option({}, "the method's own, as in tuning.options.r=4")
 
 
 def apply(encoder: Encoder, cfg: Config) -> Tuned:
@@ -72,8 +66,6 @@ def _list_targets(encoder: Encoder, cfg: Config, span: range) -> list[str]:
     from recsys.encoders.peft.methods import NORMS
     from recsys.encoders.projections import list_norms
 
-    if cfg.targets not in ("auto", "attention", "linear"):
-        raise ConfigError(f"tuning.targets is {cfg.targets!r}; choose auto, attention or linear.")
     inside = list_attention_linears if cfg.targets == "attention" else list_linears
     if cfg.method.lower() in NORMS:
         if cfg.targets != "auto":

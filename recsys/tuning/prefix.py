@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recsys.config.schema import WIDEST, Moves, TuningConfig, option
@@ -23,7 +23,7 @@ class Config(TuningConfig):
 
     moves: ClassVar[Moves] = "tuned"
 
-    layers: int | str = field(default="all", metadata={"help": '"all", or the last N layers'})
+    layers: int | str = option("all", '"all", or the last N layers')
     length: int = option(10, "learned keys and values of a layer", least=1, most=WIDEST)
     projection: int | None = option(
         None,
@@ -31,12 +31,10 @@ class Config(TuningConfig):
         least=1,
         most=WIDEST,
     )
-    start: Literal["small", "random", "tokens"] = field(
-        default="small",
-        metadata={
-            "help": "near zero, normal random numbers, or what the pretrained layers make of "
-            "random tokens (not with a projection)"
-        },
+    start: Literal["small", "random", "tokens"] = option(
+        "small",
+        "near zero, normal random numbers, or what the pretrained layers make of "
+        "random tokens (not with a projection)",
     )
 
 
@@ -82,14 +80,6 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
 
 
 def _check_config(encoder: Encoder, cfg: Config) -> None:
-    if cfg.length < 1:
-        raise ConfigError(f"tuning.length is {cfg.length}; set it to 1 or more.")
-    if cfg.projection is not None and cfg.projection < 1:
-        raise ConfigError(
-            f"tuning.projection is {cfg.projection}; set it to 1 or more, or to null."
-        )
-    if cfg.start not in ("small", "random", "tokens"):
-        raise ConfigError(f"tuning.start is {cfg.start!r}; choose small, random or tokens.")
     if cfg.start != "tokens":
         return
     if cfg.projection is not None:

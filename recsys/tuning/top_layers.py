@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from recsys.config.schema import Moves, TuningConfig
-from recsys.errors import ConfigError
+from recsys.config.schema import Moves, TuningConfig, option
 
 if TYPE_CHECKING:
     from recsys.encoders.encoder import Encoder
@@ -19,11 +18,8 @@ class Config(TuningConfig):
 
     moves: ClassVar[Moves] = "encoder"
 
-    layers: int = field(default=2, metadata={"help": "how many layers train, from the last down"})
-    norm: bool = field(
-        default=True,
-        metadata={"help": "also train the norm behind the last layer, if there is one"},
-    )
+    layers: int = option(2, "how many layers train, from the last down", least=1)
+    norm: bool = option(True, "also train the norm behind the last layer, if there is one")
 
 
 def apply(encoder: Encoder, cfg: Config) -> Tuned:
@@ -34,8 +30,6 @@ def apply(encoder: Encoder, cfg: Config) -> Tuned:
     """
     from recsys.encoders.layers import compute_parameter_depths, select_layers
 
-    if not isinstance(cfg.layers, int):
-        raise ConfigError(f"tuning.layers is {cfg.layers!r}; write a number from 1 on.")
     first = select_layers(encoder.model, cfg.layers).start
     end = encoder.depth + 1 if cfg.norm else encoder.depth
     depths = compute_parameter_depths(encoder.model)

@@ -201,7 +201,7 @@ def test_numbers_in_scientific_notation_are_numbers():
         (["optimizer.betas=[0.9,1.0]"], ["optimizer.betas", "below 1"]),
         (["optimizer.betas=[-0.1,0.9]"], ["optimizer.betas", "from 0"]),
         (["optimizer.warmup=1.5"], ["optimizer.warmup is 1.5", "1 or less"]),
-        (["regularization.dropout=2"], ["regularization.dropout", "1 or less"]),
+        (["regularization.dropout=2"], ["regularization.dropout", "from 0 to below 1"]),
         (["evaluation.k=[]"], ["evaluation.k", "one or more"]),
         (["evaluation.k=[10,5,10]"], ["evaluation.k", "different"]),
         (["evaluation.k=[0]"], ["evaluation.k", "from 1"]),

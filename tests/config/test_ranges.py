@@ -1,9 +1,11 @@
 """Values are data: whatever a text holds, a run has it as it was typed, and so has its file."""
 
+import dataclasses
 import json
 
 import pytest
 
+from recsys.config.choices import AXES, import_choice, list_choices
 from recsys.config.compose import compose, format_config, read_config
 from recsys.config.yaml_file import as_word, shield, unshield
 from recsys.errors import ConfigError
@@ -108,6 +110,55 @@ def test_what_is_no_value_is_one_sentence(word, said):
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "\ufdd0" not in str(caught.value)
+
+
+CHOICES = [(axis, name) for axis in AXES for name in list_choices(axis)]
+
+
+def list_bad_values(metadata):
+    """Values that are just outside of each bound, and what the sentence says of it."""
+    bounds = {key: metadata[key] for key in ("least", "most", "above", "below")}
+    if bounds["least"] is not None:
+        end = "or more" if bounds["below"] is None else f"to below {bounds['below']}"
+        start = "to" if bounds["below"] is None else "from"
+        yield bounds["least"] - 1, f"{start} {bounds['least']} {end}"
+    if bounds["most"] is not None:
+        yield bounds["most"] + 1, f"to {bounds['most']} or less"
+    if bounds["above"] is not None:
+        yield bounds["above"], f"above {bounds['above']}"
+    if bounds["below"] is not None:
+        yield bounds["below"], f"below {bounds['below']}"
+
+
+@pytest.mark.parametrize(("axis", "name"), CHOICES)
+def test_every_option_of_a_choice_has_help_and_holds_its_range(axis, name):
+    for field in dataclasses.fields(import_choice(axis, name)):
+        assert field.metadata["help"]
+        for value, said in list_bad_values(field.metadata):
+            with pytest.raises(ConfigError) as caught:
+                compose([f"{axis}={name}", f"{axis}.{field.name}={value}"])
+            assert str(caught.value).startswith(f"{axis}.{field.name} is {value}")
+            assert f"{said}." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("tuning.rank=0", "tuning.rank is 0; set it to 1 or more."),
+        ("tuning.alpha=0", "tuning.alpha is 0.0; set it above 0."),
+        ("tuning.dropout=1", "tuning.dropout is 1.0; set it from 0 to below 1."),
+        ("tuning.dropout=-0.1", "tuning.dropout is -0.1; set it from 0 to below 1."),
+        ("objective.logq=1.5", "objective.logq is 1.5; set it to 1 or less."),
+        ("objective.label_smoothing=1", "objective.label_smoothing is 1.0; set it from 0 to below"),
+        ("objective.chunk=-1", "objective.chunk is -1; set it to 0 or more."),
+        ("architecture.temperature=0", "architecture.temperature is 0.0; set it above 0."),
+        ("tuning.targets=mlp", "tuning.targets: "),
+    ],
+)
+def test_a_value_outside_of_its_range_names_key_value_and_remedy(word, said):
+    with pytest.raises(ConfigError) as caught:
+        compose([word])
+    assert str(caught.value).startswith(said)
 
 
 def test_a_sweep_file_holds_data(tmp_path):

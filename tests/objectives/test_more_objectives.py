@@ -1,6 +1,5 @@
 """bpr, gbce and full_softmax against direct computations."""
 
-import importlib
 import json
 from dataclasses import replace
 
@@ -247,15 +246,9 @@ def test_what_is_drawn_is_set_alike(name):
     assert list(make_node(run)["objective"].items())[:3] == [
         ("name", name), ("negatives", 7), ("sampling", "frequency"),
     ]  # fmt: skip
-    for word in ("negatives=many", "sampling=often", "negative=3"):
+    for word in ("negatives=many", "negatives=0", "sampling=often", "negative=3"):
         with pytest.raises(ConfigError, match=rf"objective\.{word.split('=')[0]}"):
             compose([f"objective={name}", f"objective.{word}"])
-    objective = importlib.import_module(f"recsys.objectives.{name}").Objective
-    own = {k: v for k, v in make_node(run)["objective"].items() if k != "name"}
-    with pytest.raises(ConfigError, match="negatives is 0; use at least 1"):
-        objective(**(own | {"negatives": 0}))
-    with pytest.raises(ConfigError, match="sampling is 'often'"):
-        objective(**(own | {"sampling": "often"}))
 
 
 def test_gbce_calibrates_for_uniform_draws_only():
@@ -273,14 +266,8 @@ def test_gbce_calibrates_for_uniform_draws_only():
     gbce.Objective(5, "frequency", 0.0)
 
 
-def test_bad_settings_are_one_sentence():
+def test_a_missing_table_is_one_sentence():
     around, _ = world()
-    with pytest.raises(ConfigError, match="negatives is 0"):
-        bpr.Objective(0, "uniform")
-    with pytest.raises(ConfigError, match=r"objective\.calibration is 1\.5"):
-        gbce.Objective(5, "uniform", 1.5)
-    with pytest.raises(ConfigError, match="chunk is 0"):
-        full_softmax.Objective("seen", False, 0.0, 0, False)
     objective = full_softmax.Objective("seen", False, 0.0, 9, False)
     with pytest.raises(ConfigError, match="table of item vectors"):
         objective(Scored(queries=vectors()[0]), some_batch(0), around)

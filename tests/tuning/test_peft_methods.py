@@ -104,7 +104,6 @@ def test_values_are_checked_against_types() -> None:
         (lambda e: other(e, "adalora"), "an extra call after every optimiser step"),
         (lambda e: other(e, "bottleneck"), "PEFT has no 'bottleneck'"),
         (lambda e: other(e, "vera", layers=4), "has 3 layers"),
-        (lambda e: other(e, "vera", targets="norm"), "tuning.targets is 'norm'"),
         (lambda e: other(e, "ln_tuning", targets="linear"), "tunes norms"),
         (lambda e: given(e, "vera", rank=4), r"rank is no option of vera\..*Known: d_initial"),
         (lambda e: given(e, "vera", vera_droput=0.1), "Did you mean 'vera_dropout'"),

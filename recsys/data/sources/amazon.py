@@ -9,13 +9,13 @@ one through.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
 
-from recsys.config.schema import DataOptions, SourceConfig, SplitMethod
+from recsys.config.schema import DataOptions, SourceConfig, SplitMethod, option
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import jsonl, tabular
 from recsys.data.readers.jsonl import make_number_column, make_text_column
@@ -52,31 +52,20 @@ class Config(SourceConfig):
 
     default_split: ClassVar[SplitMethod] = "time"
 
-    path: str = field(
-        default="", metadata={"help": "Folder with a file of reviews and one of products."}
+    path: str = option("", "Folder with a file of reviews and one of products.")
+    reviews: str = option("", "File name of the reviews; empty: the only one there.")
+    meta: str = option(
+        "",
+        "File name of the products (or a .tsv of id and title); empty: the only meta_*, or .tsv.",
     )
-    reviews: str = field(
-        default="", metadata={"help": "File name of the reviews; empty: the only one there."}
+    item_text: str = option(
+        "{title}. {brand}. {categories}. {features} {description}",
+        "Template over title, brand, category, categories, features, description.",
     )
-    meta: str = field(
-        default="",
-        metadata={
-            "help": "File name of the products (or a .tsv of id and title); empty: the only "
-            "meta_*, or .tsv."
-        },
-    )
-    item_text: str = field(
-        default="{title}. {brand}. {categories}. {features} {description}",
-        metadata={
-            "help": "Template over title, brand, category, categories, features, description."
-        },
-    )
-    keep_reviews: bool | None = field(
-        default=None,
-        metadata={
-            "help": "Keep the text of each review as the column review, three times the memory; "
-            "null: where data.user_reviews asks for it."
-        },
+    keep_reviews: bool | None = option(
+        None,
+        "Keep the text of each review as the column review, three times the memory; "
+        "null: where data.user_reviews asks for it.",
     )
 
     def apply_data_options(self, data: DataOptions) -> None:

@@ -8,13 +8,13 @@ times, and its descriptions are a language model's, not the publishers'.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
 
-from recsys.config.schema import SourceConfig, SplitMethod
+from recsys.config.schema import SourceConfig, SplitMethod, option
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import jsonl, tabular
 from recsys.data.readers.jsonl import make_number_column, make_text_column
@@ -49,13 +49,9 @@ class Config(SourceConfig):
 
     default_split: ClassVar[SplitMethod] = "leave_one_out"
 
-    path: str = field(
-        default="",
-        metadata={"help": "Folder with one genre's interactions and books, or ONCE's two files."},
-    )
-    item_text: str = field(
-        default="{title}",
-        metadata={"help": "Template over title and desc; of the Book Graph also publisher, year."},
+    path: str = option("", "Folder with one genre's interactions and books, or ONCE's two files.")
+    item_text: str = option(
+        "{title}", "Template over title and desc; of the Book Graph also publisher, year."
     )
 
 

@@ -7,13 +7,13 @@ checksums are known.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
 
-from recsys.config.schema import SourceConfig, SplitMethod
+from recsys.config.schema import SourceConfig, SplitMethod, option
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import jsonl, tabular
 from recsys.data.readers.jsonl import ColumnSpec, make_number_column, make_text_column
@@ -30,30 +30,20 @@ class Config(SourceConfig):
 
     default_split: ClassVar[SplitMethod] = "time"
 
-    path: str = field(default="", metadata={"help": "Folder of the files, plain or .gz."})
-    interactions: str = field(
-        default="yelp_academic_dataset_review.json", metadata={"help": "File of interactions."}
-    )
-    items: str = field(
-        default="yelp_academic_dataset_business.json", metadata={"help": "File of items."}
-    )
-    users: str = field(default="", metadata={"help": "File of users; empty: none."})
-    user: str = field(default="user_id", metadata={"help": "Field of the user id."})
-    item: str = field(default="business_id", metadata={"help": "Field of the item id."})
-    items_id: str = field(
-        default="", metadata={"help": "Field of the item id in the items' file; empty: as item."}
-    )
-    time: str = field(default="date", metadata={"help": "Field of the time; empty: none."})
-    rating: str = field(default="stars", metadata={"help": "Field of the rating; empty: none."})
-    weight: str = field(default="", metadata={"help": "Field of the weight; empty: none."})
-    review: str = field(default="text", metadata={"help": "Field of the review; empty: none."})
-    further: list[str] = field(
-        default_factory=list, metadata={"help": "Further fields of interactions to keep."}
-    )
-    item_text: str = field(
-        default="{name}. {categories}. {city}", metadata={"help": "Template over items' fields."}
-    )
-    user_text: str = field(default="", metadata={"help": "Template over users' fields."})
+    path: str = option("", "Folder of the files, plain or .gz.")
+    interactions: str = option("yelp_academic_dataset_review.json", "File of interactions.")
+    items: str = option("yelp_academic_dataset_business.json", "File of items.")
+    users: str = option("", "File of users; empty: none.")
+    user: str = option("user_id", "Field of the user id.")
+    item: str = option("business_id", "Field of the item id.")
+    items_id: str = option("", "Field of the item id in the items' file; empty: as item.")
+    time: str = option("date", "Field of the time; empty: none.")
+    rating: str = option("stars", "Field of the rating; empty: none.")
+    weight: str = option("", "Field of the weight; empty: none.")
+    review: str = option("text", "Field of the review; empty: none.")
+    further: list[str] = option([], "Further fields of interactions to keep.")
+    item_text: str = option("{name}. {categories}. {city}", "Template over items' fields.")
+    user_text: str = option("", "Template over users' fields.")
 
 
 def _find_path(cfg: Config, file: str) -> Path:

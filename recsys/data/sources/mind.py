@@ -11,13 +11,13 @@ numbers begin anew in each part) and a rating of 1 for a click and 0 without one
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
 
-from recsys.config.schema import SourceConfig, SplitMethod
+from recsys.config.schema import SourceConfig, SplitMethod, option
 from recsys.data.readers import mind_behaviors as behaviors
 from recsys.data.readers import mind_events, tabular
 from recsys.data.readers.templates import fill_template
@@ -38,37 +38,26 @@ class Config(SourceConfig):
 
     default_split: ClassVar[SplitMethod] = "given"
 
-    path: str = field(
-        default="",
-        metadata={
-            "help": "Folder of the unpacked parts, each in a folder whose name ends in train, dev "
-            "or test; or the one folder of the two files."
-        },
+    path: str = option(
+        "",
+        "Folder of the unpacked parts, each in a folder whose name ends in train, dev "
+        "or test; or the one folder of the two files.",
     )
-    behaviors: str = field(
-        default="behaviors.tsv", metadata={"help": "File name of the impressions; .gz too."}
+    behaviors: str = option("behaviors.tsv", "File name of the impressions; .gz too.")
+    news: str = option("news.tsv", "File name of the news; .gz too.")
+    titles: str = option(
+        "",
+        "xMIND file (nid, title, abstract; .tsv, .gz or .zip) that takes the place of "
+        "titles and abstracts; empty: none.",
     )
-    news: str = field(default="news.tsv", metadata={"help": "File name of the news; .gz too."})
-    titles: str = field(
-        default="",
-        metadata={
-            "help": "xMIND file (nid, title, abstract; .tsv, .gz or .zip) that takes the place of "
-            "titles and abstracts; empty: none."
-        },
+    held_out: float = option(
+        0.1,
+        "Share of impressions, the latest ones, that stands in for a part which is "
+        "missing: validation, or both held-out parts.",
     )
-    held_out: float = field(
-        default=0.1,
-        metadata={
-            "help": "Share of impressions, the latest ones, that stands in for a part which is "
-            "missing: validation, or both held-out parts."
-        },
-    )
-    need_history: bool = field(
-        default=False, metadata={"help": "Leave out impressions of users without a history."}
-    )
-    item_text: str = field(
-        default="{title}. {abstract}",
-        metadata={"help": "Template over title, abstract, category, subcategory."},
+    need_history: bool = option(False, "Leave out impressions of users without a history.")
+    item_text: str = option(
+        "{title}. {abstract}", "Template over title, abstract, category, subcategory."
     )
 
 

@@ -8,13 +8,13 @@ https://grouplens.org/datasets/movielens/, with MD5 of the archives; ml-100k.zip
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import polars as pl
 
-from recsys.config.schema import SourceConfig, SplitMethod
+from recsys.config.schema import SourceConfig, SplitMethod, option
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import tabular
 from recsys.data.readers.templates import fill_template
@@ -87,16 +87,13 @@ class Config(SourceConfig):
 
     default_split: ClassVar[SplitMethod] = "leave_one_out"
 
-    path: str = field(default="", metadata={"help": "Folder of the unpacked MovieLens files."})
-    item_text: str = field(
-        default="{title} ({year}). {genres}",
-        metadata={"help": "Template of an item's text over title, year, genres."},
+    path: str = option("", "Folder of the unpacked MovieLens files.")
+    item_text: str = option(
+        "{title} ({year}). {genres}", "Template of an item's text over title, year, genres."
     )
-    user_text: str = field(
-        default="{age}, {gender}, {occupation}",
-        metadata={
-            "help": "Template of a user's text; unused where the set has no profiles; empty: none."
-        },
+    user_text: str = option(
+        "{age}, {gender}, {occupation}",
+        "Template of a user's text; unused where the set has no profiles; empty: none.",
     )
 
 

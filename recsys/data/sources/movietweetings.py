@@ -6,10 +6,10 @@ daily, so there is no checksum. users.dat, which names Twitter accounts, is not 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-from recsys.config.schema import SourceConfig, SplitMethod
+from recsys.config.schema import SourceConfig, SplitMethod, option
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import tabular
 from recsys.data.readers.templates import fill_template
@@ -24,10 +24,9 @@ class Config(SourceConfig):
 
     default_split: ClassVar[SplitMethod] = "time"
 
-    path: str = field(default="", metadata={"help": "Folder of ratings.dat and movies.dat."})
-    item_text: str = field(
-        default="{title} ({year}). {genres}",
-        metadata={"help": "Template of an item's text over title, year, genres."},
+    path: str = option("", "Folder of ratings.dat and movies.dat.")
+    item_text: str = option(
+        "{title} ({year}). {genres}", "Template of an item's text over title, year, genres."
     )
 
 

@@ -9,13 +9,13 @@ one time, named by the column `basket`.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import polars as pl
 
-from recsys.config.schema import SourceConfig, SplitMethod
+from recsys.config.schema import SourceConfig, SplitMethod, option
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import tabular
 from recsys.data.readers.templates import fill_template
@@ -48,18 +48,12 @@ class Config(SourceConfig):
 
     default_split: ClassVar[SplitMethod] = "time"
 
-    path: str = field(default="", metadata={"help": "The .xlsx or .csv (.gz) file, or its folder."})
-    codes: Literal["goods", "all"] = field(
-        default="goods",
-        metadata={"help": "Stock codes: goods only, or all with postage, fees and vouchers."},
+    path: str = option("", "The .xlsx or .csv (.gz) file, or its folder.")
+    codes: Literal["goods", "all"] = option(
+        "goods", "Stock codes: goods only, or all with postage, fees and vouchers."
     )
-    item_text: str = field(
-        default="{description}", metadata={"help": "Template of an item's text over description."}
-    )
-    user_text: str = field(
-        default="{country}",
-        metadata={"help": "Template of a user's text over country; empty: none."},
-    )
+    item_text: str = option("{description}", "Template of an item's text over description.")
+    user_text: str = option("{country}", "Template of a user's text over country; empty: none.")
 
 
 def _find_file(path: str) -> Path:

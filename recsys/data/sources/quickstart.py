@@ -10,11 +10,11 @@ import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from recsys.config.schema import SourceConfig, SplitMethod
+from recsys.config.schema import SourceConfig, SplitMethod, option
 from recsys.data.sources import movielens
 from recsys.data.tables import Tables
 from recsys.errors import DataError
@@ -35,15 +35,10 @@ class Config(SourceConfig):
 
     default_split: ClassVar[SplitMethod] = "leave_one_out"
 
-    path: str = field(
-        default="", metadata={"help": "Folder of ml-100k; empty: fetched once into the cache."}
-    )
-    item_text: str = field(
-        default="{title} ({year}). {genres}", metadata={"help": "Template of an item's text."}
-    )
-    user_text: str = field(
-        default="{age}, {gender}, {occupation}",
-        metadata={"help": "Template of a user's text; empty: none."},
+    path: str = option("", "Folder of ml-100k; empty: fetched once into the cache.")
+    item_text: str = option("{title} ({year}). {genres}", "Template of an item's text.")
+    user_text: str = option(
+        "{age}, {gender}, {occupation}", "Template of a user's text; empty: none."
     )
 
 

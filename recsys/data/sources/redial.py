@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import polars as pl
 
-from recsys.config.schema import SourceConfig, SplitMethod
+from recsys.config.schema import SourceConfig, SplitMethod, option
 from recsys.data.readers import jsonl, tabular
 from recsys.data.readers.templates import fill_template, join_values
 from recsys.data.tables import Tables, check_tables
@@ -50,32 +50,23 @@ class Config(SourceConfig):
 
     default_split: ClassVar[SplitMethod] = "given"
 
-    path: str = field(
-        default="",
-        metadata={
-            "help": "Folder of train, valid and test (.jsonl, _data.jsonl, .gz too) and, where "
-            "there, id2info.json."
-        },
+    path: str = option(
+        "",
+        "Folder of train, valid and test (.jsonl, _data.jsonl, .gz too) and, where "
+        "there, id2info.json.",
     )
-    user: Literal["dialogue", "seeker"] = field(
-        default="dialogue",
-        metadata={
-            "help": "A dialogue, as its seeker is a worker who asks for something else in each; "
-            "or the seeker with all dialogues."
-        },
+    user: Literal["dialogue", "seeker"] = option(
+        "dialogue",
+        "A dialogue, as its seeker is a worker who asks for something else in each; "
+        "or the seeker with all dialogues.",
     )
-    turns: Literal["both", "seeker"] = field(
-        default="both", metadata={"help": "Whose turns are read as a user's text."}
+    turns: Literal["both", "seeker"] = option("both", "Whose turns are read as a user's text.")
+    held_out: float = option(
+        0.1, "Share of training dialogues, the last, for a part that is missing."
     )
-    held_out: float = field(
-        default=0.1,
-        metadata={"help": "Share of training dialogues, the last, for a part that is missing."},
-    )
-    item_text: str = field(
-        default="{title} ({year}); {genre}; {director}; {star}; {plot}",
-        metadata={
-            "help": "Template over title, year and id2info's genre, director, writer, star, plot."
-        },
+    item_text: str = option(
+        "{title} ({year}); {genre}; {director}; {star}; {plot}",
+        "Template over title, year and id2info's genre, director, writer, star, plot.",
     )
 
 

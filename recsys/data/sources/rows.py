@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
 
-from recsys.config.schema import SourceConfig, SplitMethod
+from recsys.config.schema import SourceConfig, SplitMethod, option
 from recsys.data.readers import tabular
 from recsys.data.readers.templates import fill_template, strip_markup
 from recsys.data.tables import Tables, check_tables, parse_windows
@@ -41,27 +41,19 @@ class Config(SourceConfig):
 
     default_split: ClassVar[SplitMethod] = "given"
 
-    path: str = field(default="", metadata={"help": "Folder of the rows and the items."})
-    rows: str = field(
-        default="rows.jsonl",
-        metadata={
-            "help": "File of all parts with a column split, .gz too; where it is missing, the "
-            "files or folders train, valid and test are read."
-        },
+    path: str = option("", "Folder of the rows and the items.")
+    rows: str = option(
+        "rows.jsonl",
+        "File of all parts with a column split, .gz too; where it is missing, the "
+        "files or folders train, valid and test are read.",
     )
-    items: str = field(
-        default="items.json", metadata={"help": "JSON object of fields by item id; .gz too."}
-    )
-    user: str = field(default="user_id", metadata={"help": "Column of the user id."})
-    history: str = field(
-        default="history", metadata={"help": "Column of the earlier items' ids, oldest first."}
-    )
-    target: str = field(default="target", metadata={"help": "Column of the next item's id."})
-    item_text: str = field(
-        default="{title}; {brand}; {description}",
-        metadata={
-            "help": "Template over the items' fields; what data.max_tokens cuts off is its end."
-        },
+    items: str = option("items.json", "JSON object of fields by item id; .gz too.")
+    user: str = option("user_id", "Column of the user id.")
+    history: str = option("history", "Column of the earlier items' ids, oldest first.")
+    target: str = option("target", "Column of the next item's id.")
+    item_text: str = option(
+        "{title}; {brand}; {description}",
+        "Template over the items' fields; what data.max_tokens cuts off is its end.",
     )
 
 

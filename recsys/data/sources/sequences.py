@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import html
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
 
-from recsys.config.schema import SourceConfig, SplitMethod
+from recsys.config.schema import SourceConfig, SplitMethod, option
 from recsys.data.readers import tabular
 from recsys.data.tables import Tables, check_tables
 from recsys.errors import DataError
@@ -23,12 +23,10 @@ class Config(SourceConfig):
 
     default_split: ClassVar[SplitMethod] = "leave_one_out"
 
-    path: str = field(
-        default="",
-        metadata={
-            "help": "Folder with items.tsv (id, tab, title) and users.tsv (user, tab, item ids "
-            "separated by blanks, oldest first); .gz too; a header line is optional."
-        },
+    path: str = option(
+        "",
+        "Folder with items.tsv (id, tab, title) and users.tsv (user, tab, item ids "
+        "separated by blanks, oldest first); .gz too; a header line is optional.",
     )
 
 

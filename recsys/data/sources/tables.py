@@ -8,13 +8,13 @@ Items may have `available_from` and `available_until`: unix seconds, millisecond
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
-from recsys.config.schema import SourceConfig, SplitMethod
+from recsys.config.schema import SourceConfig, SplitMethod, option
 from recsys.data import export
 from recsys.data.columns.times import parse_times
 from recsys.data.readers import tabular
@@ -27,59 +27,38 @@ from recsys.errors import ConfigError, DataError
 class Config(SourceConfig):
     """The files and which of their columns is what."""
 
-    path: str = field(
-        default="",
-        metadata={
-            "help": "Folder with canonical tables (interactions, items, users as .parquet); it "
-            "takes the place of all other keys."
-        },
+    path: str = option(
+        "",
+        "Folder with canonical tables (interactions, items, users as .parquet); it "
+        "takes the place of all other keys.",
     )
-    interactions: str = field(default="", metadata={"help": "File with a row per interaction."})
-    items: str = field(default="", metadata={"help": "File with a row per item."})
-    users: str = field(default="", metadata={"help": "File with a row per user; empty: none."})
-    user: str = field(default="user", metadata={"help": "Column of the user id, in both files."})
-    item: str = field(default="item", metadata={"help": "Column of the item id, in both files."})
-    items_id: str = field(
-        default="", metadata={"help": "Column of the item id in the items' file; empty: as item."}
+    interactions: str = option("", "File with a row per interaction.")
+    items: str = option("", "File with a row per item.")
+    users: str = option("", "File with a row per user; empty: none.")
+    user: str = option("user", "Column of the user id, in both files.")
+    item: str = option("item", "Column of the item id, in both files.")
+    items_id: str = option("", "Column of the item id in the items' file; empty: as item.")
+    users_id: str = option("", "Column of the user id in the users' file; empty: as user.")
+    time: str = option("time", "Column of the time; empty: none.")
+    rating: str = option("", "Column of the rating; empty: none.")
+    weight: str = option("", "Column of the weight; empty: none.")
+    item_text: str = option("{title}", "Template of an item's text over its columns.")
+    user_text: str = option("", "Template of a user's text over the columns of users.")
+    unknown: Literal["refuse", "leave_out"] = option(
+        "refuse",
+        "Interactions with items that have no row or no text, and items that come "
+        "twice: refuse, or leave out and say how many.",
     )
-    users_id: str = field(
-        default="", metadata={"help": "Column of the user id in the users' file; empty: as user."}
+    separator: str = option(
+        "", "Between the columns of text files; empty: a comma in .csv, a tab in .tsv."
     )
-    time: str = field(default="time", metadata={"help": "Column of the time; empty: none."})
-    rating: str = field(default="", metadata={"help": "Column of the rating; empty: none."})
-    weight: str = field(default="", metadata={"help": "Column of the weight; empty: none."})
-    item_text: str = field(
-        default="{title}", metadata={"help": "Template of an item's text over its columns."}
+    encoding: str = option(
+        "", "Of text files, as in latin-1; empty: UTF-8, or UTF-16 that begins with its mark."
     )
-    user_text: str = field(
-        default="", metadata={"help": "Template of a user's text over the columns of users."}
-    )
-    unknown: Literal["refuse", "leave_out"] = field(
-        default="refuse",
-        metadata={
-            "help": "Interactions with items that have no row or no text, and items that come "
-            "twice: refuse, or leave out and say how many."
-        },
-    )
-    separator: str = field(
-        default="",
-        metadata={
-            "help": "Between the columns of text files; empty: a comma in .csv, a tab in .tsv."
-        },
-    )
-    encoding: str = field(
-        default="",
-        metadata={
-            "help": "Of text files, as in latin-1; empty: UTF-8, or UTF-16 that begins with its "
-            "mark."
-        },
-    )
-    quoting: tabular.Quoting = field(
-        default="auto",
-        metadata={
-            "help": "Double quotes around values, one within a value twice (doubled) or after a "
-            "backslash (escaped); none: quotes are text; auto: doubled in .csv, none elsewhere."
-        },
+    quoting: tabular.Quoting = option(
+        "auto",
+        "Double quotes around values, one within a value twice (doubled) or after a "
+        "backslash (escaped); none: quotes are text; auto: doubled in .csv, none elsewhere.",
     )
 
     @property
