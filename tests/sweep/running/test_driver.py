@@ -36,12 +36,12 @@ final_seeds: 2
 
 OUTSIDE = """
 import sys
-from recsys.sweep import parsing as reading
-from recsys.sweep.running.driver import Driver
-from recsys.sweep.space import plans
-found = reading.read(sys.argv[1:])
+from recsys.sweep import parsing
+from recsys.sweep.running.driver import SweepDriver
+from recsys.sweep.space import make_plans
+found = parsing.read_definition(sys.argv[1:])
 found.folder.mkdir(parents=True, exist_ok=True)
-sys.exit(Driver(found, plans(found), lambda text: print(text, flush=True), "pretend").run())
+sys.exit(SweepDriver(found, make_plans(found), lambda text: print(text, flush=True), "pretend").run())
 """
 
 

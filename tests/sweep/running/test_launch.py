@@ -68,8 +68,8 @@ if sys.argv[1] == "killed":
 DRIVER = """
 import sys, time
 from pathlib import Path
-from recsys.sweep.running.launcher_client import Launcher
-launcher = Launcher(prepare=False)
+from recsys.sweep.running.launcher_client import TrialLauncher
+launcher = TrialLauncher(prepare=False)
 log = Path(sys.argv[1])
 module, *words = sys.argv[2:]
 child = launcher.start(words, log, {}, fork=False, module=module)

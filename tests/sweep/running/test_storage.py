@@ -23,7 +23,7 @@ OTHERS = """
 import json, os, signal, sys
 from pathlib import Path
 import optuna
-from recsys.sweep.running.leases import Leases
+from recsys.sweep.running.leases import TrialLeases
 from recsys.sweep.running.storage import open_storage
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 folder, url, name, *groups = sys.argv[1:]
@@ -31,7 +31,7 @@ folder, url, name, *groups = sys.argv[1:]
 def drive(part, ready, go):
     opened = open_storage(Path(folder), url or None)
     study = optuna.create_study(study_name=name, storage=opened.storage, load_if_exists=True)
-    with Leases(opened) as leases:
+    with TrialLeases(opened) as leases:
         os.write(ready, b".")
         os.read(go, 1)
         done = []

@@ -97,11 +97,11 @@ KILLED = """
 import os, sys, time
 from pathlib import Path
 import wandb
-from recsys.tracking.wandb_run import Place, begin
+from recsys.tracking.wandb_run import WandbRunInfo, open_run
 from recsys.config.yaml_file import read_mapping
 folder = Path(sys.argv[1])
 config = read_mapping(folder / "config.yaml")
-run = begin(folder, "aaaa0004", True, Place.of(config, folder), config)
+run = open_run(folder, "aaaa0004", True, WandbRunInfo.from_config(config, folder), config)
 for step in range(10, 41, 10):
     run.log({"train/loss": 1 / step, "long": "x" * 40_000}, step=step)
 while len(next(folder.glob("wandb/*/*.wandb")).read_bytes()) < 60_000:
