@@ -72,6 +72,7 @@ def test_a_key_that_changes_what_is_kept_makes_two_methods(tmp_path, key, left, 
         assert methods.make_identity(run) == methods.make_identity(changed)
 
 
+@pytest.mark.slow
 def test_neutral_keys_change_no_weight_and_no_rank(shop_base, tmp_path, monkeypatch):
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
     words = [*shop_base, "tuning=lora", "tuning.layers=1", "regularization.dropout=0"]

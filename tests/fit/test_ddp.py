@@ -117,6 +117,7 @@ def test_weights_are_equal(runs):
     assert_equal_weights(runs)
 
 
+@pytest.mark.slow
 def test_a_softmax_over_all_items_is_the_same_on_two_ranks(shop, tiny_bert, tmp_path):
     """Each chunk of the catalog passes an encoder that trains, and again in backward."""
     full = ["objective=full_softmax", "objective.encode_catalog=true", "objective.chunk=7"]
@@ -216,6 +217,7 @@ def test_cost_is_that_of_all_ranks(shop, tiny_bert, tmp_path):
     assert min(peaks) > 0.5 * max(peaks)
 
 
+@pytest.mark.slow
 def test_a_signal_stops_all_ranks_and_both_go_on(shop, tiny_bert, tmp_path):
     more = ["trainer.epochs=3000", "trainer.batch_size=8", "checkpoint.every_minutes=0.001"]
     asked = words(shop, tiny_bert, tmp_path / "runs", 2, *more)

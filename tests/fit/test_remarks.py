@@ -122,6 +122,7 @@ def test_every_cut_off_has_a_row_and_the_monitor_its_parts():
     assert lists[:6] == ["auc", "mrr_all", "hr@5", "ndcg@5", "hr@10", "ndcg@10"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["architecture=tfidf"], ["experiment=zero_shot"]])
 def test_what_has_no_seeds_has_no_spread(shop_words, capfd, options):
     assert main([*shop_words, *options, "seeds=2"]) == 0

@@ -108,6 +108,7 @@ STOPS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "call", "action", "code"), STOPS)
 @pytest.mark.parametrize(
     "more",

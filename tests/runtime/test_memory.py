@@ -80,6 +80,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_recomputed_micro_batches_change_nothing_but_memory(words, way):
     words = [*words, *WAYS[way], "regularization.dropout=0.3"]

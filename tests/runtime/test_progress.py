@@ -150,6 +150,7 @@ def test_a_log_has_a_header_and_one_line_a_validation(shop_words, capsys):
     assert error.splitlines()[:2] == ["two_tower: loading libraries", "reading the data: tables"]
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_bars_that_say_what_they_do(shop_words):
     """Lines stay; bars go when they are done."""
     ours, theirs = pty.openpty()

@@ -40,6 +40,7 @@ def sleeper():
     process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the other rank in /proc")
 def test_a_rank_that_is_killed_ends_the_run_with_a_sentence(shop, tiny_bert, tmp_path):
     more = ["trainer.epochs=3000", "trainer.batch_size=8", "checkpoint.every_minutes=0.001"]

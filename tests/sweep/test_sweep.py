@@ -81,6 +81,7 @@ def test_every_shipped_sweep_runs_two_trials(name, shared, shop_base, tmp_path, 
         assert not (found.folder / trial.runs[0] / "cases.parquet").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_from_its_command_to_its_page(shared, shop_base, tmp_path, capsys):
     words = ["sweep=smoke", *shop_base, f"output={tmp_path}", "trainer.epochs=2", "trials=2"]
     words += ["final_seeds=1", "pruner=none", "tracking.wandb=offline"]

@@ -61,6 +61,7 @@ def test_train_does_what_the_command_does(shop_words, tmp_path, capsys):
     assert all(one[name].equal(two[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_two_ranks_start_from_a_call(shop_words, tmp_path, capsys):
     words = [*shop_words, "tuning=frozen", "trainer.epochs=1", "trainer.threads=1"]
     run = recsys.train(*words, **{"trainer.devices": 2})

@@ -274,6 +274,7 @@ def test_a_run_with_a_table_learns_what_one_without_learns(words, tmp_path):
     assert best - start > 0.5 * (found["every_step"][1] - start) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [2, 6, 7, 10])
 @pytest.mark.parametrize(
     "more",

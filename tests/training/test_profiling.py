@@ -264,6 +264,7 @@ def test_a_stopped_run_counts_as_an_unbroken_one(shop_words, tmp_path, monkeypat
     )
 
 
+@pytest.mark.slow
 def test_two_processes_count_what_both_of_them_read(shop_words, tmp_path):
     words = [*shop_words, "trainer.threads=1", "trainer.epochs=1", "profile=true"]
     hidden = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "RECSYS_RUN_FOLDER")

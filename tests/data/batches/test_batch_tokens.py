@@ -156,6 +156,7 @@ def broken_at(monkeypatch, steps):
     return epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["trainer.accumulate=3"], ["trainer.max_steps=20"]])
 def test_a_stopped_run_ends_as_an_unbroken_one(words, tmp_path, monkeypatch, more):
     words = [*words, *more, "optimizer.schedule=linear", "tuning.dropout=0.3"]

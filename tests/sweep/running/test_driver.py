@@ -41,7 +41,8 @@ from recsys.sweep.running.driver import SweepDriver
 from recsys.sweep.space import make_plans
 found = parsing.read_definition(sys.argv[1:])
 found.folder.mkdir(parents=True, exist_ok=True)
-sys.exit(SweepDriver(found, make_plans(found), lambda text: print(text, flush=True), "pretend").run())
+driver = SweepDriver(found, make_plans(found), lambda text: print(text, flush=True), "pretend")
+sys.exit(driver.run())
 """
 
 
@@ -290,6 +291,7 @@ def test_a_driver_that_is_killed_is_followed_by_one_that_ends_the_same(play, tmp
     assert len(list(folder.glob("trials/lora/0001/*/config.yaml"))) == 1
 
 
+@pytest.mark.slow
 def test_the_same_command_with_more_trials_goes_on(play, tmp_path):
     words = [*play(), "methods=lora", "final_seeds=1"]
     before, _, _ = drive([*words, "trials=2"])
@@ -305,6 +307,7 @@ def test_the_same_command_with_more_trials_goes_on(play, tmp_path):
     assert [t.values for t in whole.trials] == [t.values for t in after.trials]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_done_writes_its_damaged_record_anew_and_runs_nothing(play, tmp_path):
     words = [*play(), "methods=lora", "final_seeds=1", "trials=1"]
     before, _, _ = drive(words)
@@ -362,6 +365,7 @@ def test_ctrl_c_lets_the_runs_save_and_the_same_command_goes_on(play, tmp_path):
     assert {t.reason for t in sweep.trials if t.state == "failed"} == {"stopped by the user"}
 
 
+@pytest.mark.slow
 def test_several_seeds_a_trial_and_the_mean_of_them(play):
     space = SPACE + "seeds: 2\npruner: wilcoxon\n"
     sweep, _, _ = drive([*play(space), "methods=lora", "final_seeds=1"])
@@ -369,6 +373,7 @@ def test_several_seeds_a_trial_and_the_mean_of_them(play):
     assert Path(sweep.finals["lora"][0]).parts[3] == "seed-2"  # none that a trial had
 
 
+@pytest.mark.slow
 def test_two_objectives(play):
     space = SPACE.replace("sampler: sobol", "sampler: tpe")
     space += "objectives: {validation: maximize, cost.train_seconds: minimize}\n"

@@ -250,6 +250,7 @@ def test_a_trial_ends_though_driver_and_launcher_are_killed_at_once(modules, tmp
     assert ended(trial, launcher)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_leaves_no_rank(modules, shop_words, tmp_path):
     more = [
         "trainer.devices=2",

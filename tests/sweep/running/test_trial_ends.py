@@ -131,6 +131,7 @@ def test_another_error_stays_what_it_is(words, tmp_path, monkeypatch):
         main([*words, TRIAL, f"output={tmp_path / 'runs'}"])
 
 
+@pytest.mark.slow
 def test_lines_of_validations_are_those_of_an_unbroken_run(words, tmp_path, monkeypatch):
     words = [*words, TRIAL, "trainer.epochs=3", "trainer.max_steps=12"]
     straight = done(tmp_path / "straight", [*words, "checkpoint.every_minutes=0"])
@@ -267,6 +268,7 @@ class Objective(in_batch.Objective):
 """
 
 
+@pytest.mark.slow
 def test_two_ranks_end_with_the_code_of_their_error(words, tmp_path):
     assert {f.name for f in dataclasses.fields(in_batch.Config)} == FIELDS
     hidden = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "RECSYS_RUN_FOLDER")
