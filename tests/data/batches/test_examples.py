@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -154,3 +156,18 @@ def test_runs_of_several_seeds_see_the_same_samples(shop_words):
     other = seen("seed=0", "data.sample_seed=5")
     assert other[0] != first[0]
     assert other[1] != first[1]
+
+
+def test_other_targets_have_weights_relative_to_themselves(examples):
+    weight = np.arange(1.0, 14.0, dtype=np.float32)
+    whole = Examples(dataclasses.replace(examples.split, weight=weight), 10, max_history=2)
+    targets = whole.list_target_events("random")
+    before = whole.importance.copy()
+    assert before[targets].mean() == pytest.approx(1)
+    part = whole.replace_targets(targets[:2], "a note")
+    assert part.importance[targets[:2]].mean() == pytest.approx(1)
+    assert part.notes == (*whole.notes, "a note")
+    assert set(part.sample_epoch("random", 9, 0, 0)) == set(targets[:2])
+    assert whole.list_target_events("random").tolist() == targets.tolist()
+    assert (whole.importance == before).all()
+    assert part.count_train_items().tolist() == whole.count_train_items().tolist()
