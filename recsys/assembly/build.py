@@ -97,8 +97,7 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
         tables, split, run.architecture.reads_context, (run.data.event_column,)
     )
     worded = query_texts.find_events_with_text(run, tables, split, context)
-    examples = protocols.make_examples(run, split, len(tables.items), worded)
-    examples.context = context.codes
+    examples = protocols.make_examples(run, split, len(tables.items), worded, context.codes)
     parts = Components(
         texts=tuple(tables.items["text"].to_list()),
         counts=torch.from_numpy(examples.count_train_items()),

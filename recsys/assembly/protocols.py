@@ -37,7 +37,11 @@ KINDS = {REVERSED: "reversed", CHANCE: "equal"}
 
 
 def make_examples(
-    run: RunConfig, split: Split, items: int, worded: npt.NDArray[np.bool_] | None
+    run: RunConfig,
+    split: Split,
+    items: int,
+    worded: npt.NDArray[np.bool_] | None,
+    context: Mapping[str, Ints],
 ) -> Examples:
     """Training queries and cases.
 
@@ -47,13 +51,16 @@ def make_examples(
         items: Number of items in the catalog.
         worded: (N,) whether a text says something of each event's query where no history does;
             None where no query is a text.
+        context: (N,) codes of contextual features at each event by name.
 
     Raises:
         ConfigError: Negatives come from impressions, and there are none to train on.
     """
     data = run.data
     chosen = (data.train_users, data.sample_seed, data.user_reviews)
-    examples = Examples(split, items, data.max_history, data.targets, *chosen, worded=worded)
+    examples = Examples(
+        split, items, data.max_history, data.targets, *chosen, worded=worded, context=context
+    )
     return drop_lone_clicks(examples) if data.negatives == "impression" else examples
 
 

@@ -50,11 +50,11 @@ class Examples:
         profile_events: First events of a user that are in the user's text, and so no targets.
         worded: (N,) whether a text says something of each event's query where no history does;
             None where no query is a text.
+        context: (N,) codes of contextual features at each event by name; None for none.
 
     Attributes:
         notes: What training leaves out, as sentences for the log.
         predictable: (N,) whether each event's query has a history or a text to be predicted from.
-        context: (N,) codes of all events by name: the contextual features of a query asked then.
     """
 
     def __init__(
@@ -68,9 +68,10 @@ class Examples:
         profile_events: int = 0,
         *,
         worded: Flags | None = None,
+        context: Mapping[str, Ints] | None = None,
     ) -> None:
         self.split, self.items, self.max_history = split, items, max_history
-        self.context: Mapping[str, Ints] = {}
+        self.context: Mapping[str, Ints] = {} if context is None else context
         self._baskets = None if split.basket is None else Baskets(split)
         users = len(split.offsets) - 1
         self._user: Ints = np.repeat(np.arange(users), np.diff(split.offsets))
