@@ -19,6 +19,7 @@ from recsys.data.tables import Tables
 from recsys.errors import ConfigError, nearest
 from recsys.metrics.beyond_accuracy import parse_categories
 from recsys.metrics.names import check_monitor
+from recsys.runtime.files import CONFIG
 from recsys.training.phases import EVERY_STEP, count_phase_steps
 
 
@@ -167,7 +168,7 @@ def _check_hard(run: RunConfig, negatives: int) -> None:
             f"data.hard_skip={data.hard_skip} leaves nothing of data.hard_top={data.hard_top}; "
             "make it smaller."
         )
-    if data.hard_from != "tfidf" and not (Path(data.hard_from) / "config.yaml").is_file():
+    if data.hard_from != "tfidf" and not (Path(data.hard_from) / CONFIG).is_file():
         raise ConfigError(
             f"data.hard_from={data.hard_from} is no run: config.yaml is missing there; give tfidf "
             "or the folder that recsys.fit printed."

@@ -23,12 +23,12 @@ from recsys.errors import ConfigError, DataError
 from recsys.recommender.base import Recommender
 from recsys.runs import provenance
 from recsys.runs.result_file import read_result
+from recsys.runtime.files import BEST, CONFIG
 from recsys.runtime.store import Store
 
 RECIPE = "best items seen in training, without target and training positives, 3"
 """Part of the key; change it with the recipe."""
 
-WEIGHTS = Path("checkpoints") / "best.safetensors"
 
 BLOCK = 1 << 24
 """Scores that are held at a time."""
@@ -66,7 +66,7 @@ def _make_miner_key(run: RunConfig, fingerprint: str, roles: str) -> dict[str, o
             who |= {"user": "text", "context": list(asked)}
         return who
     folder = Path(run.data.hard_from)
-    asked, found = f"data.hard_from={folder}", read_config(folder / "config.yaml")
+    asked, found = f"data.hard_from={folder}", read_config(folder / CONFIG)
     try:
         result = read_result(folder)
         data = (str(result["data"]["fingerprint"]), str(result["data"]["roles_sha256"]))
@@ -91,8 +91,8 @@ def _make_miner_key(run: RunConfig, fingerprint: str, roles: str) -> dict[str, o
             f"{asked} reads user and item together and cannot score the whole catalog for every "
             "training query; mine from a run of two towers, of a baseline, or from tfidf."
         )
-    weights = folder / WEIGHTS
-    digest = hashlib.sha256((folder / "config.yaml").read_bytes())
+    weights = folder / BEST
+    digest = hashlib.sha256((folder / CONFIG).read_bytes())
     if found.architecture.trains:
         try:
             digest.update(weights.read_bytes())
@@ -150,12 +150,12 @@ def mine(
         if options.hard_from == "tfidf":
             return Miner(tfidf(), examples)
         folder = Path(options.hard_from)
-        stored = drop_hard_negatives(read_config(folder / "config.yaml"))
+        stored = drop_hard_negatives(read_config(folder / CONFIG))
         made = assemble(stored)
         if stored.architecture.trains:
             from recsys.recommender.trainable import require_trainable
 
-            require_trainable(made.recommender).load_trained(folder / WEIGHTS)
+            require_trainable(made.recommender).load_trained(folder / BEST)
         return made
 
     def write(folder: Path) -> None:

@@ -11,11 +11,10 @@ from typing import Any
 
 from recsys.config.yaml_file import flatten_keys, read_mapping
 from recsys.errors import ConfigError, DataError
-from recsys.runs.folder import CONFIG
-from recsys.runs.result_file import RESULT, read_result
+from recsys.runs.result_file import read_result
 from recsys.runs.state import RunState
-from recsys.runs.validation_log import FILE as VALIDATIONS
 from recsys.runs.validation_log import read_validations
+from recsys.runtime.files import CONFIG, METRICS, RESULT, VALIDATIONS
 from recsys.tracking.wandb_files import list_files, read_records
 from recsys.tracking.wandb_run import COUNTED, WandbRunInfo, make_summary
 
@@ -94,7 +93,7 @@ def _rebuild_run(folder: Path, name: str, config: dict[str, Any]) -> LoggedRun:
     """An online run without files of its own: what it sent is what the framework wrote as well."""
     history = tuple(
         {"_step": step, **{name: value for name, value in row.items() if COUNTED not in name}}
-        for step, row in read_rows(folder / "log" / "metrics.csv")
+        for step, row in read_rows(folder / METRICS)
     )
     summary = {name: value for row in history for name, value in row.items()}
     if (folder / RESULT).is_file():
@@ -144,7 +143,7 @@ def read_logged_rows(folder: Path, monitor: str) -> list[tuple[int, dict[str, fl
         monitor: Key of the validation metric of the lines.
     """
     found: dict[int, dict[str, float]] = {}
-    for step, row in read_rows(folder / "log" / "metrics.csv"):
+    for step, row in read_rows(folder / METRICS):
         found.setdefault(step, {}).update(row)
     for line in read_validations(folder / VALIDATIONS):
         known = found.setdefault(line.step, {})

@@ -28,6 +28,7 @@ from recsys.compare.paired import LEAST_BEYOND, MOST_DRAWS, PairedStatistics
 from recsys.compare.statistics.contrasts import adjust_holm
 from recsys.config.schema import EvaluationOptions
 from recsys.runs import display
+from recsys.runtime.files import METRICS
 
 
 def compare_methods(found: Sequence[Method], question: ComparisonSettings) -> Comparison:
@@ -237,7 +238,7 @@ def _read_curves(found: Sequence[Method], metric: str) -> tuple[str, list[Learni
 
 def _read_log(run: FinishedRun) -> list[dict[str, str]]:
     """The rows of a run's log; none where it has no log."""
-    path = run.folder / "log" / "metrics.csv"
+    path = run.folder / METRICS
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:

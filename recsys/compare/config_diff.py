@@ -6,7 +6,7 @@ from pathlib import Path
 
 from recsys.config.yaml_file import Node, flatten_keys, read_mapping
 from recsys.errors import ConfigError
-from recsys.runs.folder import CONFIG
+from recsys.runtime.files import CONFIG
 
 ABSENT = "-"
 """Shown where a run has no such key."""

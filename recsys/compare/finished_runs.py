@@ -11,8 +11,8 @@ import polars as pl
 
 from recsys.config.compose import Node, make_node, read_config
 from recsys.errors import ConfigError, DataError
-from recsys.runs.folder import CONFIG
-from recsys.runs.result_file import RESULT, ZERO_SHOT, read_result
+from recsys.runs.result_file import ZERO_SHOT, read_result
+from recsys.runtime.files import CASES, CONFIG, RESULT
 
 SAME_CASES = ("case", "user", "target", "size", "cold", "positives")
 """Columns of `cases.parquet` that belong to the evaluation, not to what was ranked by it."""
@@ -121,7 +121,7 @@ def read_run(folder: Path) -> FinishedRun:
         complete = False
     if not complete:
         raise DataError(f"{path} is damaged or of another version; run fit again.")
-    return FinishedRun(folder, config, result, _read_cases(folder / "cases.parquet"))
+    return FinishedRun(folder, config, result, _read_cases(folder / CASES))
 
 
 def _read_cases(path: Path) -> pl.DataFrame:

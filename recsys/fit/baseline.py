@@ -13,7 +13,8 @@ from recsys.fit import result as closing
 from recsys.fit.header import format_validation
 from recsys.fit.run import RunExecutor, track_batches
 from recsys.metrics.names import list_cutoffs
-from recsys.runs.validation_log import FILE, ValidationLog, check_value
+from recsys.runs.validation_log import ValidationLog, check_value
+from recsys.runtime.files import VALIDATIONS
 from recsys.runtime.progress import mark_output, track
 from recsys.runtime.stopwatch import EVALUATION
 from recsys.tracking.metric_log import MetricLog
@@ -83,7 +84,7 @@ class BaselineExecutor(RunExecutor):
         value = metrics[monitor]
         check_value(self.best.monitor, value)
         self.best = Validation(self.best.monitor, metrics, 0, metrics, value)
-        lines = ValidationLog(self.folder / FILE)
+        lines = ValidationLog(self.folder / VALIDATIONS)
         lines.rewind(-1)  # of an attempt that was stopped
         lines.add(0, 0.0, value, 0.0)
         print(format_validation("start", monitor, metrics, False, None), flush=True)

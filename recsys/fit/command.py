@@ -11,12 +11,12 @@ from pathlib import Path
 
 from recsys.config.compose import RunConfig, compose, format_config, get_choice_name
 from recsys.errors import ConfigError, raise_file_error
-from recsys.fit.seeds import PLAN, SeedPlan, find_last_unfinished, make_plan
+from recsys.fit.seeds import SeedPlan, find_last_unfinished, make_plan
 from recsys.metrics.names import check_monitor
 from recsys.runs.folder import lock_folder, make_folder, reopen
 from recsys.runs.state import find_inherited_run
 from recsys.runtime import command, excluded_time
-from recsys.runtime.files import remove_temporary_files
+from recsys.runtime.files import SEEDS, remove_temporary_files
 from recsys.runtime.progress import print_status
 from recsys.runtime.ranks import get_rank
 from recsys.runtime.signals import Interrupted, SignalHandler
@@ -45,7 +45,7 @@ def find_seeds(words: Sequence[str], planning: bool) -> SeedPlan | None:
         folder = Path(values["resume"])
         if values["resume"] == "last":
             folder = find_last_unfinished(values.get("output", "runs"))
-        if not (folder / PLAN).is_file():
+        if not (folder / SEEDS).is_file():
             return None
         more = sorted(set(values) - {"resume", "output"})
         if more:

@@ -20,11 +20,12 @@ from recsys.fit.header import describe_run
 from recsys.recommender.training_counts import TrainingCounts
 from recsys.runs import display, rank_cost, results
 from recsys.runs.failures import find_failure_state, raise_out_of_memory
-from recsys.runs.folder import ENDED, LAST, compute_config_checksum
+from recsys.runs.folder import compute_config_checksum
 from recsys.runs.rank_cost import RankCost
 from recsys.runs.state import RunState
 from recsys.runtime import excluded_time, rank_errors
 from recsys.runtime.excluded_time import Elapsed
+from recsys.runtime.files import BEST, ENDED, LAST, METRICS
 from recsys.runtime.memory import MemoryMonitor
 from recsys.runtime.progress import ProgressTask, track
 from recsys.runtime.ranks import get_rank
@@ -64,7 +65,7 @@ class RunExecutor(abc.ABC):
         self, run: RunConfig, folder: Path, made: Assembly, signals: SignalHandler
     ) -> None:
         self.run, self.folder, self.made, self.signals = run, folder, made, signals
-        self.weights = folder / "checkpoints" / "best.safetensors"
+        self.weights = folder / BEST
         self.memory = MemoryMonitor()
         start = RunState.read(folder)
         if start is not None and start.fingerprint != made.fingerprint:
@@ -82,7 +83,7 @@ class RunExecutor(abc.ABC):
         self.startup = Elapsed()
         self.watch = Stopwatch(run.profile, start.stages)
         self.clock, self.excluded = excluded_time.read_clocks(), excluded_time.get_excluded_total()
-        self.csv = CsvLog(folder / "log" / "metrics.csv")
+        self.csv = CsvLog(folder / METRICS)
         self.wandb: WandbLog | None = None
 
     def execute(self, started: Elapsed, excluded: Elapsed, startup: Elapsed) -> Path:

@@ -22,10 +22,9 @@ from recsys.config.shipped import make_absolute
 from recsys.errors import ConfigError
 from recsys.fit.parent import tie_child
 from recsys.runs.folder import find_last_run, is_busy, lock_folder, make_folder
-from recsys.runs.result_file import RESULT, read_result
+from recsys.runs.result_file import read_result
+from recsys.runtime.files import CONFIG, RESULT, SEEDS
 from recsys.words import drop_words, find_value, parse_count, split_words
-
-PLAN = "seeds.json"
 
 MOST = 10_000
 """More seeds are a slip of the hand."""
@@ -52,7 +51,7 @@ class SeedPlan:
         Raises:
             ConfigError: It is damaged.
         """
-        path = folder / PLAN
+        path = folder / SEEDS
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             return SeedPlan(
@@ -64,7 +63,7 @@ class SeedPlan:
     def find_runs(self) -> dict[int, Path]:
         """The run of each seed that has begun: the finished one, else the newest."""
         found: dict[int, Path] = {}
-        for path in sorted(self.folder.glob("*/config.yaml"), key=lambda p: p.stat().st_mtime):
+        for path in sorted(self.folder.glob(f"*/{CONFIG}"), key=lambda p: p.stat().st_mtime):
             before = found.get(seed := read_config(path).seed)
             if before is None or not is_finished(before):
                 found[seed] = path.parent
@@ -82,7 +81,7 @@ def find_last_unfinished(output: str) -> Path:
     Raises:
         ConfigError: There is none.
     """
-    plans = {path.parent: path for path in Path(output).glob(f"*/{PLAN}")}
+    plans = {path.parent: path for path in Path(output).glob(f"*/{SEEDS}")}
     left = [p for p in plans if not all(map(is_finished, _list_runs(SeedPlan.read(p))))]
     if not left:
         return find_last_run(output, complete=False)
@@ -91,7 +90,7 @@ def find_last_unfinished(output: str) -> Path:
         run = find_last_run(output, complete=False)
     except ConfigError:
         return newest
-    later = (run / "config.yaml").stat().st_mtime > plans[newest].stat().st_mtime
+    later = (run / CONFIG).stat().st_mtime > plans[newest].stat().st_mtime
     return run if later else newest
 
 
@@ -125,13 +124,13 @@ def make_plan(words: Sequence[str]) -> SeedPlan:
             file=sys.stderr,
         )
     content = json.dumps({"words": kept, "seeds": seeds}, indent=2) + "\n"
-    return SeedPlan(make_folder(run.output, f"{name}-seeds", content, PLAN), tuple(kept), seeds)
+    return SeedPlan(make_folder(run.output, f"{name}-seeds", content, SEEDS), tuple(kept), seeds)
 
 
 def _find_unfinished(output: str, words: tuple[str, ...], seeds: tuple[int, ...]) -> list[Path]:
     """Folders of the same words and seeds that have something left to do."""
     found = []
-    for path in sorted(Path(output).glob(f"*/{PLAN}")):
+    for path in sorted(Path(output).glob(f"*/{SEEDS}")):
         with suppress(ConfigError):  # a damaged one is told when it is asked for
             plan = SeedPlan.read(path.parent)
             same = (plan.words, plan.seeds) == (words, seeds)
@@ -150,7 +149,7 @@ def run_seeds(plan: SeedPlan) -> int:
         ConfigError: Another process runs these seeds.
     """
     again = f"go on with: python -m recsys.fit resume={plan.folder}"
-    with lock_folder(plan.folder, PLAN), _ChildRunner() as child:
+    with lock_folder(plan.folder, SEEDS), _ChildRunner() as child:
         print(f"seeds: {plan.folder}", flush=True)
         for seed in plan.seeds:
             run = plan.find_runs().get(seed)
@@ -175,7 +174,7 @@ def _show(plan: SeedPlan) -> None:
 
     runs = plan.find_runs()
     found = [read_result(runs[seed]) for seed in plan.seeds]
-    run = read_config(runs[plan.seeds[0]] / "config.yaml")
+    run = read_config(runs[plan.seeds[0]] / CONFIG)
     part = (lambda each: each["test"]) if run.evaluation.test else _get_validation
     tests: list[Mapping[str, float]] = [part(result) for result in found]
     display.print_spread(tests, run.evaluation, _is_seedless(run, tests))

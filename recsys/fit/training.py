@@ -24,9 +24,9 @@ from recsys.fit.run import RunExecutor
 from recsys.metrics.names import list_cutoffs
 from recsys.recommender.trainable import require_trainable
 from recsys.recommender.training_counts import TrainingCounts
-from recsys.runs.folder import LAST
-from recsys.runs.validation_log import FILE, ValidationLog, read_validations
+from recsys.runs.validation_log import ValidationLog, read_validations
 from recsys.runtime import excluded_time, rank_errors
+from recsys.runtime.files import LAST, VALIDATIONS
 from recsys.runtime.hardware import NAMES
 from recsys.runtime.progress import mark_output
 from recsys.runtime.ranks import FOLDER, get_rank
@@ -69,7 +69,7 @@ class TrainingExecutor(RunExecutor):
             self.weights,
             f"val/{run.evaluation.monitor}",
             run.checkpoint.pick,
-            ValidationLog(folder / FILE),
+            ValidationLog(folder / VALIDATIONS),
             self.save.get_total_seconds,
             self._print_validation,
         )
@@ -208,7 +208,7 @@ class TrainingExecutor(RunExecutor):
 
     def _list_remarks(self, tested: closing.FinalTest | None) -> list[str]:
         """What the reader of the closing table should not miss."""
-        said = remarks.describe_training(self.run, read_validations(self.folder / FILE))
+        said = remarks.describe_training(self.run, read_validations(self.folder / VALIDATIONS))
         if tested is None:
             return said
         monitor, start = self.run.evaluation.monitor, self.model.start

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from recsys.errors import DivergenceError, OutOfMemoryError
-from recsys.runs.folder import ENDED
+from recsys.runtime.files import ENDED
 from recsys.runtime.signals import Interrupted
 
 SHORT = (

@@ -18,7 +18,7 @@ from pathlib import Path
 from recsys.config.compose import RunConfig, nearest, read_config
 from recsys.errors import ConfigError, DataError
 from recsys.runs.state import RunState
-from recsys.runtime.files import write_atomic
+from recsys.runtime.files import CONFIG, RESULT, write_atomic
 from recsys.words import drop_words, split_words
 
 NEUTRAL = (
@@ -36,14 +36,6 @@ NEUTRAL = (
 )
 """Keys that may change when a run goes on: none of them alters a weight or a metric."""
 
-CONFIG = "config.yaml"
-"""The first file of a run's folder: its resolved configuration."""
-
-LAST = Path("checkpoints", "last.ckpt")
-
-ENDED = "ended.json"
-"""What a signal means, written into the folder before it is sent: `{"state", "reason"}`."""
-
 
 def find_last_run(output: str, complete: bool) -> Path:
     """The newest run in a folder.
@@ -55,11 +47,11 @@ def find_last_run(output: str, complete: bool) -> Path:
     Raises:
         ConfigError: There is none.
     """
-    places = ["*/config.yaml"]
+    places = [f"*/{CONFIG}"]
     if complete:
-        places.append("*/*/config.yaml")  # runs of several seeds lie in a folder together
+        places.append(f"*/*/{CONFIG}")  # runs of several seeds lie in a folder together
     runs = [path.parent for place in places for path in Path(output).glob(place)]
-    fitting = [run for run in runs if (run / "result.json").is_file() is complete]
+    fitting = [run for run in runs if (run / RESULT).is_file() is complete]
     if not complete:
         fitting = [run for run in fitting if not is_busy(run)]
     if not fitting:
@@ -80,7 +72,7 @@ def find_matching_run(pattern: str) -> tuple[Path, int]:
     runs: list[Path] = []
     for path in map(Path, glob.glob(pattern)):
         own = [path] if (path / CONFIG).is_file() else [p.parent for p in path.glob(f"*/{CONFIG}")]
-        runs += [run for run in own if (run / "result.json").is_file()]
+        runs += [run for run in own if (run / RESULT).is_file()]
     if not runs:
         raise ConfigError(f"run={pattern}: no complete run has such a name; see what is there.")
     return _choose_newest(runs), len(runs)
@@ -147,7 +139,7 @@ def lock_folder(folder: Path, file: str = CONFIG) -> Iterator[None]:
 
 def is_busy(folder: Path) -> bool:
     """Whether a process trains or tests in a run's folder."""
-    with (folder / "config.yaml").open("rb") as file:
+    with (folder / CONFIG).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -183,7 +175,7 @@ def reopen(name: str, words: Sequence[str]) -> tuple[RunConfig, Path]:
             )
     folder = find_last_run(output, complete=False) if name == "last" else Path(name)
     run = read_config(folder / CONFIG, drop_words(words, ["output"]))
-    if (folder / "result.json").is_file():
+    if (folder / RESULT).is_file():
         raise ConfigError(f"{folder}: the run is finished; start a new one to train again.")
     _check_unchanged(folder)
     if is_busy(folder):  # told before torch is loaded; the lock itself comes later

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recsys.runtime.excluded_time import Elapsed
-from recsys.runtime.files import write_atomic
+from recsys.runtime.files import LOGS, write_atomic
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RankCost:
 
 
 def _get_path(folder: Path, rank: int) -> Path:
-    return folder / "log" / f"rank-{rank}.json"
+    return folder / LOGS / f"rank-{rank}.json"
 
 
 def write(folder: Path, rank: int, cost: RankCost) -> None:

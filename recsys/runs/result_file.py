@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.errors import DataError
-
-RESULT = "result.json"
-"""The last file of a run's folder: its presence says that the run is complete."""
+from recsys.runtime.files import RESULT
 
 ZERO_SHOT = "zero-shot"
 """The floor of a run whose start is the pretrained encoder as it is."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from recsys.data.tables import Tables
 from recsys.errors import DataError
-from recsys.runs.result_file import RESULT, encode_result
-from recsys.runtime.files import write_atomic
+from recsys.runs.result_file import encode_result
+from recsys.runtime.files import CASES, RESULT, write_atomic
 
 
 def gather_rows(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -51,5 +51,5 @@ def write_result(folder: Path, result: Mapping[str, object], cases: pl.DataFrame
     if cases is not None:
         buffer = io.BytesIO()
         cases.write_parquet(buffer)
-        write_atomic(folder / "cases.parquet", buffer.getvalue())
+        write_atomic(folder / CASES, buffer.getvalue())
     write_atomic(folder / RESULT, encode_result(result))

@@ -11,7 +11,7 @@ from pathlib import Path
 from recsys.config.compose import RunConfig, read_config
 from recsys.errors import ConfigError
 from recsys.runtime.excluded_time import Elapsed
-from recsys.runtime.files import write_atomic
+from recsys.runtime.files import CONFIG, START, write_atomic
 from recsys.runtime.ranks import FOLDER, read_env_number
 
 
@@ -70,7 +70,7 @@ class RunState:
         Raises:
             DataError: The disk is full.
         """
-        write_atomic(folder / "start.json", json.dumps(asdict(self), indent=2) + "\n")
+        write_atomic(folder / START, json.dumps(asdict(self), indent=2) + "\n")
 
     @staticmethod
     def read(folder: Path) -> RunState | None:
@@ -79,7 +79,7 @@ class RunState:
         Raises:
             ConfigError: The file is damaged.
         """
-        path = folder / "start.json"
+        path = folder / START
         if not path.is_file():
             return None
         try:
@@ -105,7 +105,7 @@ def find_inherited_run(
     """
     if FOLDER in environment:
         folder = Path(environment[FOLDER])
-        return read_config(folder / "config.yaml"), folder
+        return read_config(folder / CONFIG), folder
     if read_env_number("WORLD_SIZE", 1, environment) > 1:
         raise ConfigError(
             "WORLD_SIZE is set by another launcher; start one process with trainer.devices=N, "

@@ -14,9 +14,6 @@ from recsys.runtime.files import translate_write_errors, write_atomic
 if TYPE_CHECKING:
     from recsys.data.batches.batching import BatchPlan
 
-FILE = "validations.jsonl"
-"""File of a run's folder: a line a validation, that before the first step included."""
-
 
 def check_value(monitor: str, value: float) -> None:
     """Refuses a validation without a value of the metric that decides.

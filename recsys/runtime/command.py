@@ -20,9 +20,6 @@ from typing import NoReturn, TextIO
 from recsys.errors import FULL, OUTSIDE, RecsysError, describe_file_error
 from recsys.words import get_key
 
-REPORT = "error.txt"
-"""File of a run's folder: the traceback of what nobody foresaw."""
-
 INTERRUPTED = 130
 UNFORESEEN = 1
 
@@ -160,7 +157,9 @@ def _write_report(text: str) -> Path:
         OSError: It can be written nowhere.
     """
     if _folder is not None:
-        path = _folder / REPORT
+        from recsys.runtime.files import ERROR_REPORT
+
+        path = _folder / ERROR_REPORT
         try:
             with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)

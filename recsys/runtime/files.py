@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or absent, also after a crash or on a full disk."""
+"""Files that are either whole or absent, also after a crash or on a full disk; a run's names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,54 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recsys.errors import FULL, DataError, DiskFullError, describe_file_error
+
+CONFIG = "config.yaml"
+"""The first file of a run's folder: its resolved configuration, and what its lock is on."""
+
+START = "start.json"
+"""What a run knows before it trains: `runs.state.RunState`."""
+
+RESULT = "result.json"
+"""The last file of a run's folder: its presence says that the run is complete."""
+
+CASES = "cases.parquet"
+"""A row for each test case."""
+
+VALIDATIONS = "validations.jsonl"
+"""A line for each validation, that before the first step included, written as they come."""
+
+LOGS = "log"
+"""Folder of what is logged."""
+
+METRICS = Path(LOGS, "metrics.csv")
+"""What is logged by step."""
+
+CHECKPOINTS = "checkpoints"
+"""Folder of parameters."""
+
+LAST = Path(CHECKPOINTS, "last.ckpt")
+"""The whole state of a training, by which it goes on; gone when the run is complete."""
+
+BEST = Path(CHECKPOINTS, "best.safetensors")
+"""What was trained, as it was at the best validation."""
+
+PROFILE = "profile.json"
+"""Seconds by stage, with `profile=true`."""
+
+ENDED = "ended.json"
+"""What a signal means, written into the folder before it is sent: `{"state", "reason"}`."""
+
+RANK_ERROR = "rank_error.json"
+"""The error that ended a rank other than the first."""
+
+ERROR_REPORT = "error.txt"
+"""The traceback of what nobody foresaw."""
+
+TRACKING_FAILURE = "tracking.json"
+"""Why the service that a run logs to was given up."""
+
+SEEDS = "seeds.json"
+"""The first file of a folder of several seeds: its plan."""
 
 _ABOVE = (errno.ENOENT, errno.EEXIST)  # no folder can be made where the path says
 _CUT = re.compile(r"\d+ requested and \d+ written")

@@ -19,9 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.errors import RecsysError, make_error
-from recsys.runtime.files import write_atomic
-
-NOTE = "rank_error.json"
+from recsys.runtime.files import RANK_ERROR, write_atomic
 
 PACE = 0.5
 """Seconds between two looks at the other ranks."""
@@ -38,17 +36,17 @@ GRACE = 10.0
 
 def write_rank_error(folder: Path, error: RecsysError) -> None:
     """Tells the first rank what ended another one."""
-    write_atomic(folder / NOTE, json.dumps({"code": error.code, "message": str(error)}))
+    write_atomic(folder / RANK_ERROR, json.dumps({"code": error.code, "message": str(error)}))
 
 
 def clear_rank_error(folder: Path) -> None:
     """Forgets the note of an attempt before."""
-    (folder / NOTE).unlink(missing_ok=True)
+    (folder / RANK_ERROR).unlink(missing_ok=True)
 
 
 def read_rank_error(folder: Path) -> RecsysError | None:
     """What ended another rank, or None."""
-    path = folder / NOTE
+    path = folder / RANK_ERROR
     if not path.is_file():
         return None
     note = json.loads(path.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from recsys.config.compose import compose_data
 from recsys.data import prepare
 from recsys.data.__main__ import main as describe
 from recsys.fit.__main__ import main as fit
+from recsys.runtime.files import RESULT
 from recsys.testing.contract import Contract
 
 
@@ -67,4 +68,4 @@ class SourceContract(Contract):
         if "rating" in events.columns and (events["rating"] == 0).any():
             words.append("data.positive_from=1")  # what was shown and not clicked is not liked
         assert fit(words) == 0
-        assert len(list((tmp_path / "runs").glob("*/result.json"))) == 1
+        assert len(list((tmp_path / "runs").glob(f"*/{RESULT}"))) == 1

@@ -19,9 +19,9 @@ from recsys.config.compose import nearest
 from recsys.errors import ConfigError, UnreachableError
 from recsys.runs.failures import FailureState
 from recsys.runtime.excluded_time import excluded_time
-from recsys.runtime.files import write_atomic
+from recsys.runtime.files import RESULT, TRACKING_FAILURE, write_atomic
 from recsys.tracking.wandb_files import read_last_step
-from recsys.tracking.wandb_run import COUNTED, FAILED, WandbRunInfo, make_summary, open_run
+from recsys.tracking.wandb_run import COUNTED, WandbRunInfo, make_summary, open_run
 
 Mode = Literal["online", "offline", "off"]
 MODES: Mapping[str, Mode] = {
@@ -141,14 +141,14 @@ class WandbLog:
         Returns:
             Why it could not be done, in a sentence; empty where it was done.
         """
-        noted = self.folder / FAILED
+        noted = self.folder / TRACKING_FAILURE
         noted.unlink(missing_ok=True)
         try:
             self._send(result, table, artifact)
             self.close(0)
         except Exception as error:  # whatever a service and its client do, the result stands
             said = (str(error).splitlines() or [""])[0] or type(error).__name__
-            there = self.folder / "result.json"
+            there = self.folder / RESULT
             why = f"Weights & Biases lacks the end of this run ({said}); {there} has all of it."
             write_atomic(noted, json.dumps({"wandb": why}) + "\n")
             with suppress(Exception):

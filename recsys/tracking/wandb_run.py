@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recsys.config.compose import AXES
+from recsys.runtime.files import TRACKING_FAILURE
 from recsys.tracking.wandb_files import list_attempts
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ COUNTED = "undefined/"
 """How names begin, after the part, of the counts of cases that leave a metric undefined."""
 
 
-FAILED = "tracking.json"
 """File of a run's folder that says why its end did not reach Weights & Biases."""
 
 
@@ -185,7 +185,7 @@ def find_unsent_reason(folder: Path) -> str:
     Args:
         folder: Of the run.
     """
-    path = folder / FAILED
+    path = folder / TRACKING_FAILURE
     if not path.is_file():
         return ""
     try:

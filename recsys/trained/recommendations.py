@@ -20,6 +20,7 @@ from recsys.data.columns.times import parse_times
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.data.tables import IdMap, Tables
 from recsys.errors import ConfigError, DataError
+from recsys.runtime.files import BEST
 from recsys.types import Batch, Ragged
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from recsys.config.compose import RunConfig
     from recsys.recommender.base import Recommender
 
-BEST = Path("checkpoints", "best.safetensors")
 SCHEMA = {
     "query": pl.String,
     "rank": pl.Int64,

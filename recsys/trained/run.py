@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from recsys import printable
 from recsys.config.compose import RunConfig, get_choice_name, read_config
 from recsys.errors import ConfigError
-from recsys.runs.folder import CONFIG, find_last_run, find_matching_run
-from recsys.runs.result_file import RESULT, read_result
+from recsys.runs.folder import find_last_run, find_matching_run
+from recsys.runs.result_file import read_result
+from recsys.runtime.files import CONFIG, RESULT
 
 if TYPE_CHECKING:
     import polars as pl

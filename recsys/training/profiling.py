@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from recsys.recommender.trainable import TrainableRecommender
 from recsys.recommender.training_counts import TrainingCounts
-from recsys.runtime.files import write_atomic
+from recsys.runtime.files import PROFILE, write_atomic
 from recsys.runtime.hardware import Asked
 from recsys.runtime.stopwatch import EVALUATION, OTHER, STAGES, STEP, Stopwatch
 
@@ -257,7 +257,7 @@ def write(
         "gemms": [asdict(gemm) for gemm in gemms],
         "threads": torch.get_num_threads(),
     }
-    write_atomic(folder / "profile.json", json.dumps(whole, indent=2) + "\n")
+    write_atomic(folder / PROFILE, json.dumps(whole, indent=2) + "\n")
 
 
 def show(found: Mapping[str, float | None]) -> None:

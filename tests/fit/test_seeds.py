@@ -8,6 +8,7 @@ from recsys.fit import __main__ as fit
 from recsys.fit import seeds
 from recsys.fit.__main__ import main
 from recsys.runs.folder import lock_folder, make_folder
+from recsys.runtime.files import SEEDS
 from recsys.runtime.ranks import FOLDER
 
 
@@ -18,7 +19,7 @@ def words(shop_words):
 
 
 def folder_of(tmp_path):
-    (path,) = (tmp_path / "runs").glob(f"*/{seeds.PLAN}")
+    (path,) = (tmp_path / "runs").glob(f"*/{SEEDS}")
     return path.parent
 
 
@@ -52,9 +53,7 @@ def test_a_seed_that_ends_badly_ends_the_command_with_its_code(words, tmp_path, 
     assert main([*gone, "seeds=2"]) == 2
     again = capfd.readouterr().err
     assert f"resume={first}" in again, "the same words once more begin anew, and say so"
-    shutil.rmtree(
-        max((tmp_path / "runs").iterdir(), key=lambda p: (p / seeds.PLAN).stat().st_mtime)
-    )
+    shutil.rmtree(max((tmp_path / "runs").iterdir(), key=lambda p: (p / SEEDS).stat().st_mtime))
     assert f"resume={folder_of(tmp_path)}" in shown
     assert "seed 1" not in shown
 
@@ -85,9 +84,9 @@ def test_mistakes_are_told_before_a_folder_is_made(words, tmp_path, capsys, more
 def test_words_that_would_change_the_seeds_to_come_are_refused(tmp_path, capsys):
     folder = tmp_path / "runs" / "some"
     folder.mkdir(parents=True)
-    (folder / seeds.PLAN).write_text('{"words": [], "seeds": [0]}')
+    (folder / SEEDS).write_text('{"words": [], "seeds": [0]}')
     assert main([f"resume={folder}", "optimizer.lr=1"]) == 2
     assert "optimizer.lr cannot change" in capsys.readouterr().err
-    (folder / seeds.PLAN).write_text('{"words": []}')
+    (folder / SEEDS).write_text('{"words": []}')
     assert main([f"resume={folder}"]) == 2
     assert "damaged" in capsys.readouterr().err

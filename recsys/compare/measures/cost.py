@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from recsys.compare.finished_runs import FinishedRun
 from recsys.compare.keys import list_timing_keys
 from recsys.compare.methods import Method
+from recsys.runtime.files import CHECKPOINTS
 
 MIB = 1 << 20
 
@@ -87,7 +88,7 @@ def _find_cache_seconds(run: FinishedRun) -> float | None:
 
 def _measure_disk(run: FinishedRun) -> float | None:
     """MiB of the checkpoint that a run leaves."""
-    files = list((run.folder / "checkpoints").glob("*.safetensors"))
+    files = list((run.folder / CHECKPOINTS).glob("*.safetensors"))
     return sum(file.stat().st_size for file in files) / MIB if files else None
 
 

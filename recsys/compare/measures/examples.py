@@ -13,7 +13,7 @@ from recsys.data import prepare
 from recsys.data.splits.history import CaseHistories
 from recsys.data.tables import compute_fingerprint
 from recsys.errors import RecsysError
-from recsys.runs.folder import CONFIG
+from recsys.runtime.files import CONFIG
 
 LAST = 3
 """Items shown of a history."""

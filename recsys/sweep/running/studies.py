@@ -15,9 +15,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from recsys.runs.folder import LAST
-from recsys.runs.validation_log import FILE as VALIDATIONS
 from recsys.runs.validation_log import ValidationRecord, read_validations
+from recsys.runtime.files import LAST, VALIDATIONS
 from recsys.sweep import record, samplers
 from recsys.sweep.definition import MethodBudget, SweepDefinition, flatten_run
 from recsys.sweep.record import State

@@ -15,10 +15,9 @@ from recsys.config.compose import AXES
 from recsys.config.yaml_file import as_word
 from recsys.errors import OUTSIDE, ConfigError, DataError, DivergenceError, OutOfMemoryError
 from recsys.runs import result_file
-from recsys.runs.folder import CONFIG, ENDED, is_busy
-from recsys.runs.validation_log import FILE as VALIDATIONS
+from recsys.runs.folder import is_busy
 from recsys.runs.validation_log import ValidationRecord, read_validations
-from recsys.runtime.files import write_atomic
+from recsys.runtime.files import CHECKPOINTS, CONFIG, ENDED, RESULT, VALIDATIONS, write_atomic
 from recsys.sweep.definition import VALIDATION, SweepDefinition
 from recsys.sweep.record import State, Value
 from recsys.sweep.running.launcher_client import TrialProcess
@@ -82,7 +81,7 @@ def read_result(run: Path) -> dict[str, Any] | None:
     Raises:
         DataError: The file is damaged.
     """
-    if not (run / result_file.RESULT).is_file():
+    if not (run / RESULT).is_file():
         return None
     try:
         result = result_file.read_result(run)
@@ -90,7 +89,7 @@ def read_result(run: Path) -> dict[str, Any] | None:
         float(result["validation"]["best"] or 0.0), float(result["validation"]["epochs"])
     except (DataError, KeyError, TypeError, ValueError, AttributeError):
         raise DataError(
-            f"{run / result_file.RESULT} is damaged; remove {run} and run the sweep's command "
+            f"{run / RESULT} is damaged; remove {run} and run the sweep's command "
             "again: it is trained anew."
         ) from None
     return result
@@ -390,4 +389,4 @@ def find_last_error(log: Path) -> str:
 def drop_checkpoints(runs: Sequence[Path]) -> None:
     """Deletes the parameters and states of runs; their results stay."""
     for run in runs:
-        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+        shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recsys.runtime.files import CONFIG, START
 from recsys.boards.offline_run import LoggedRun, read_logged_rows, replay, read_run_id
 from recsys.errors import DataError, RecsysError
-from recsys.runs.folder import CONFIG
 from recsys.tracking.wandb_files import list_files, read_last_step
 from recsys.tracking.wandb_run import COUNTED, WandbRunInfo, open_run
 from recsys.config.yaml_file import read_mapping
@@ -86,7 +86,7 @@ def _end_run(folder: Path, state: str, reason: str) -> None:
     """
     config = read_mapping(folder / CONFIG)
     mode = config["tracking"]["wandb"]
-    if mode == "off" or not (folder / "start.json").is_file():
+    if mode == "off" or not (folder / START).is_file():
         return  # it ended before it had a run
     name = read_run_id(folder)
     paths = list_files(folder, name)

@@ -19,7 +19,8 @@ from recsys.objectives import in_batch
 from recsys.recommender.trainable import TrainableRecommender
 from recsys.runs.failures import raise_out_of_memory
 from recsys.runs.validation_log import ValidationLog
-from recsys.runtime.rank_errors import NOTE, raise_rank_error, write_rank_error
+from recsys.runtime.files import RANK_ERROR
+from recsys.runtime.rank_errors import raise_rank_error, write_rank_error
 from tests.sweep.running.test_trial_runs import TRIAL, done, kept, lines, read, same, trial_words
 
 
@@ -303,7 +304,7 @@ def test_a_note_of_another_rank_takes_the_place_of_a_broken_connection(tmp_path)
     write_rank_error(tmp_path, OutOfMemoryError("too little"))
     with pytest.raises(OutOfMemoryError, match="too little"), raise_rank_error(tmp_path):
         raise RuntimeError("Connection closed by peer")
-    assert (tmp_path / NOTE).is_file()
+    assert (tmp_path / RANK_ERROR).is_file()
 
 
 def test_a_rank_leaves_a_note_and_goes_quietly(words, tmp_path, monkeypatch, capsys):
@@ -318,4 +319,4 @@ def test_a_rank_leaves_a_note_and_goes_quietly(words, tmp_path, monkeypatch, cap
     monkeypatch.setattr(fit, "fit", fail)
     assert main(["experiment=lora_two_tower"]) == 0
     assert capsys.readouterr().err == ""
-    assert json.loads((tmp_path / NOTE).read_text()) == {"code": 4, "message": "too little"}
+    assert json.loads((tmp_path / RANK_ERROR).read_text()) == {"code": 4, "message": "too little"}
