@@ -7,14 +7,12 @@ the folder that holds the runs; what a seed has left there says how far it came.
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from recsys.config.compose import RunConfig, compose, get_choice_name, read_config
@@ -24,6 +22,7 @@ from recsys.fit.parent import tie_child
 from recsys.runs.folder import find_last_run, is_busy, lock_folder, make_folder
 from recsys.runs.result_file import read_result
 from recsys.runtime.files import CONFIG, RESULT, SEEDS
+from recsys.runtime.signals import HeldSignals
 from recsys.words import drop_words, find_value, parse_count, split_words
 
 MOST = 10_000
@@ -197,7 +196,7 @@ def _is_seedless(run: RunConfig, tests: Sequence[Mapping[str, float]]) -> bool:
     return run.trainer.max_steps == 0 and same  # a head that begins at random has its seed
 
 
-class _ChildRunner:
+class _ChildRunner(HeldSignals):
     """Runs commands one after the other and passes signals on.
 
     A run is in a session of its own: a terminal would give it the same signal a second time, and
@@ -205,22 +204,12 @@ class _ChildRunner:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._process: subprocess.Popen[bytes] | None = None
-        self._signum = 0
-
-    def __enter__(self) -> _ChildRunner:
-        self._before = {
-            s: signal.signal(s, self._forward_signal) for s in (signal.SIGTERM, signal.SIGINT)
-        }
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
 
     def run(self, words: Sequence[str]) -> int:
         """The exit code of one command; 128 + signal where one ended it or came in between."""
-        if not self._signum:
+        if not self.received:
             command = [sys.executable, "-m", "recsys.fit", *words]
             with tie_child() as (env, descriptor):
                 self._process = subprocess.Popen(
@@ -228,11 +217,11 @@ class _ChildRunner:
                 )
                 code = self._process.wait()
             self._process = None
-            if not self._signum:
+            if not self.received:
                 return code if code >= 0 else 128 - code
-        return 128 + self._signum
+        return 128 + self.received
 
-    def _forward_signal(self, signum: int, frame: FrameType | None) -> None:
-        self._signum = signum
+    def react(self, signum: int, before: int) -> None:
+        """Passes a signal on to the run."""
         if self._process is not None:
             self._process.send_signal(signum)

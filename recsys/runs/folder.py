@@ -6,7 +6,6 @@ before torch is loaded.
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import secrets
@@ -19,6 +18,7 @@ from recsys.config.compose import RunConfig, nearest, read_config
 from recsys.errors import ConfigError, DataError
 from recsys.runs.state import RunState
 from recsys.runtime.files import CONFIG, RESULT, write_atomic
+from recsys.runtime.locks import acquire_lock, is_locked
 from recsys.words import drop_words, split_words
 
 NEUTRAL = (
@@ -127,24 +127,17 @@ def lock_folder(folder: Path, file: str = CONFIG) -> Iterator[None]:
         raise ConfigError(f"{folder}: the run cannot be opened ({error.strerror}).") from None
     with held:
         for wait in (0.1, 0.1, None):  # a look by `is_busy` lasts no longer
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if acquire_lock(held):
                 break
-            except BlockingIOError:
-                if wait is None:
-                    raise _make_running_error(folder) from None
-                time.sleep(wait)
+            if wait is None:
+                raise _make_running_error(folder)
+            time.sleep(wait)
         yield
 
 
 def is_busy(folder: Path) -> bool:
     """Whether a process trains or tests in a run's folder."""
-    with (folder / CONFIG).open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return is_locked(folder / CONFIG)
 
 
 def _make_running_error(folder: Path) -> ConfigError:

@@ -1,4 +1,4 @@
-"""Signals that end a run: it saves its state first."""
+"""SIGTERM and SIGINT while a command works: a run saves its state first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from recsys.runtime.ranks import get_rank
 
@@ -23,23 +23,18 @@ class Interrupted(SystemExit):
         self.name = signal.Signals(signum).name
 
 
-class SignalHandler:
-    """Holds SIGTERM and SIGINT while a run lasts.
-
-    While it trains, a signal is only noted: the run leaves when its state can be saved. At other
-    times it leaves at once. A second SIGINT leaves at once in any case.
+class HeldSignals:
+    """Takes SIGTERM and SIGINT while a block lasts; who had them before has them again after it.
 
     Attributes:
-        received: The signal noted, or 0.
-        training: Whether a signal waits for the next whole step.
+        received: The last signal that came, or 0.
     """
 
     def __init__(self) -> None:
         self.received = 0
-        self.training = False
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
-    def __enter__(self) -> SignalHandler:
+    def __enter__(self) -> Self:
         # Python lets only the main thread handle signals; elsewhere the host program does.
         if threading.current_thread() is threading.main_thread():
             self._before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -50,12 +45,46 @@ class SignalHandler:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 
+    def arm(self) -> None:
+        """Takes the signals (again: a Trainer puts its own handler in between)."""
+        for signum in self._before:
+            signal.signal(signum, self._handle)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        before, self.received = self.received, signum
+        self.react(signum, before)
+
+    def react(self, signum: int, before: int) -> None:
+        """Does what a signal asks for, which is noted already.
+
+        Args:
+            signum: The signal.
+            before: The one that came before it, or 0.
+        """
+        raise NotImplementedError
+
+
+class SignalHandler(HeldSignals):
+    """Holds SIGTERM and SIGINT while a run lasts.
+
+    While it trains, a signal is only noted: the run leaves when its state can be saved. At other
+    times it leaves at once. A second SIGINT leaves at once in any case.
+
+    Attributes:
+        training: Whether a signal waits for the next whole step.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training = False
+
     @contextmanager
     def raise_interruption(self) -> Iterator[None]:
         """Leaves where a signal came and a library made another error of that.
 
         Raises:
-            Leave: In place of the error; while a run trains, no signal raises and errors pass.
+            Interrupted: In place of the error; while a run trains, no signal raises and errors
+                pass.
         """
         try:
             yield
@@ -64,13 +93,12 @@ class SignalHandler:
                 raise Interrupted(self.received) from None
             raise
 
-    def arm(self) -> None:
-        """Takes the signals (again: a Trainer puts its own handler in between)."""
-        for signum in self._before:
-            signal.signal(signum, self._handle)
+    def react(self, signum: int, before: int) -> None:
+        """Leaves at once, or when the step that is under way is whole.
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        again = self.received == signum == signal.SIGINT
-        self.received = signum
+        Raises:
+            Interrupted: To leave at once; ranks other than 0 are ended by the first one.
+        """
+        again = before == signum == signal.SIGINT
         if get_rank() == 0 and (again or not self.training):
             raise Interrupted(signum)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from recsys.runtime.files import (
     translate_write_errors,
     write_atomic,
 )
+from recsys.runtime.locks import acquire_lock
 
 KEY_FILE = "key.json"
 FILES_FILE = "files.json"
@@ -252,7 +252,8 @@ def _acquire_lock(lock: Path, wait: bool) -> int | None:
             return None  # whatever is wrong with the disk, the build itself will tell
         ours = False
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if not acquire_lock(handle, wait):
+                raise BlockingIOError(f"{lock} is held by another process")
             # the holder before us may have removed this file, and others hold a new one
             with suppress(FileNotFoundError):
                 ours = os.path.samestat(os.fstat(handle), lock.stat())

@@ -16,12 +16,13 @@ from optuna.trial import Trial
 
 from recsys.errors import OUTSIDE, ConfigError, RecsysError
 from recsys.runtime.files import translate_write_errors
+from recsys.runtime.locks import try_lock
 from recsys.sweep import record, status
 from recsys.sweep.definition import SweepDefinition
 from recsys.sweep.running import finals
 from recsys.sweep.running.launcher_client import TrialLauncher, TrialProcess
 from recsys.sweep.running.leases import TrialLeases
-from recsys.sweep.running.signals import SignalRecorder, try_lock
+from recsys.sweep.running.signals import SignalRecorder
 from recsys.sweep.running.storage import open_storage
 from recsys.sweep.running.studies import SweepStudies
 from recsys.sweep.running.trial import RunningTrial, TrialOutcome, drop_checkpoints

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import socket
@@ -18,6 +17,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from recsys.runtime.locks import acquire_lock, is_locked
 from recsys.sweep.running.storage import BEAT, StudyStorage
 
 DRIVER, INDEX, RETRY_OF = "driver", "index", "retry_of"
@@ -99,7 +99,7 @@ class TrialLeases:
         with self._opened.guard(""):  # or a recovery might meet the file before its lock
             self._folder.mkdir(exist_ok=True)
             self._held = self._make_lock_path(self.id).open("ab")
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            acquire_lock(self._held)
         if self._opened.server is not None:
             self._beats = threading.Thread(
                 target=self._send_heartbeats, name="heartbeats", daemon=True
@@ -222,7 +222,7 @@ class TrialLeases:
         with self._opened.guard(""):
             for path in self._folder.glob("*.lock"):
                 ours = path.name.startswith(f"{socket.gethostname()}-")
-                if (ours or self._opened.server is None) and not _is_locked(path):
+                if (ours or self._opened.server is None) and not is_locked(path):
                     path.unlink(missing_ok=True)
 
     def _fail_lost(self, study: Study, trial: FrozenTrial, reached: Callable[[int], float]) -> None:
@@ -281,7 +281,7 @@ class TrialLeases:
         # without a database there is nothing else.
         here = driver.startswith(f"{socket.gethostname()}-") and path.exists()
         if here or self._opened.server is None:
-            return not _is_locked(path)
+            return not is_locked(path)
         return self._get_trial_id(study, trial.number) in silent
 
     def _list_stale_trials(self, study: Study) -> set[int]:
@@ -313,15 +313,3 @@ class TrialLeases:
             place = storage.get_study_id_from_name(study.study_name)
             self._ids[key] = storage.get_trial_id_from_study_id_trial_number(place, number)
         return self._ids[key]
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock on a file."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False

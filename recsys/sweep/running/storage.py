@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import warnings
@@ -18,6 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from recsys.errors import ConfigError, RecsysError
+from recsys.runtime.locks import acquire_lock
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
@@ -201,7 +201,7 @@ def _lock_file(path: Path) -> Iterator[None]:
     """Holds a lock on a file, which is made."""
     with path.open("ab") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            acquire_lock(file, wait=True)
         except OSError as error:
             raise ConfigError(
                 f"{path} cannot be locked ({error.strerror}); put the sweep's folder on a file "
