@@ -72,7 +72,7 @@ class Ragged:
             ValueError: No sequence was given, so that neither dtype nor width is known.
         """
         if not sequences:
-            raise ValueError("Ragged.of needs at least one sequence")
+            raise ValueError("Ragged.from_sequences needs at least one sequence")
         return Ragged(torch.cat(sequences), tuple(s.shape[0] for s in sequences))
 
 
@@ -195,12 +195,10 @@ class Loss:
     Attributes:
         total: () sum over the counted queries or pairs, each times what its event weighs.
         count: () how many were counted, or the sum of what they weigh.
-        parts: Named sums for the log, each ().
     """
 
     total: Tensor
     count: Tensor
-    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

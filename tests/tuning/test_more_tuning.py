@@ -19,7 +19,7 @@ from recsys.runtime.store import Store
 from recsys.tuning import bitfit, full, ia3, peft, prefix, top_layers
 from recsys.types import Tuned
 from tests.encoders.cache.test_frozen_layers import ROWS, catalog
-from tests.tuning.test_tuning import FAMILIES, texts, tiny
+from tests.encoders.families import FAMILIES, texts, tiny
 
 Apply = Callable[[Encoder], Tuned]
 

@@ -12,8 +12,8 @@ from recsys.encoders.peft.methods import METHODS, describe_type, is_of_type
 from recsys.errors import ConfigError
 from recsys.tuning import peft
 from recsys.types import Tuned
+from tests.encoders.families import texts, tiny
 from tests.tuning.test_more_tuning import Apply, other, step
-from tests.tuning.test_tuning import texts, tiny
 
 
 def given(encoder: Encoder, method: str, **options: object) -> Tuned:

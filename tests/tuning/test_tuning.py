@@ -2,69 +2,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertModel,
-    DistilBertConfig,
-    DistilBertModel,
-    LlamaConfig,
-    LlamaModel,
-    ModernBertConfig,
-    ModernBertModel,
-    Qwen3Config,
-    Qwen3Model,
-    RobertaConfig,
-    RobertaModel,
-)
 
-from recsys.encoders.encoder import Encoder, SpecialTokens
+from recsys.encoders.encoder import Encoder
 from recsys.encoders.layers import find_layer_stack
 from recsys.encoders.peft import injection
 from recsys.encoders.peft.lora_linear import FusedLoraLinear
 from recsys.errors import ConfigError
 from recsys.tuning import adapter, frozen, full, lora
 from recsys.types import Ragged, Tuned
-
-SIZES = {
-    "vocab_size": 50,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "max_position_embeddings": 40,
-    "pad_token_id": 0,
-}
-FAMILIES = {
-    "bert": lambda: BertModel(BertConfig(**SIZES), add_pooling_layer=False),
-    "distilbert": lambda: DistilBertModel(
-        DistilBertConfig(
-            vocab_size=50,
-            dim=32,
-            n_layers=3,
-            n_heads=4,
-            hidden_dim=48,
-            max_position_embeddings=40,
-        )
-    ),
-    "roberta": lambda: RobertaModel(RobertaConfig(**SIZES), add_pooling_layer=False),
-    "modernbert": lambda: ModernBertModel(
-        ModernBertConfig(**SIZES, global_attn_every_n_layers=2, local_attention=8)
-    ),
-    "llama": lambda: LlamaModel(LlamaConfig(**SIZES)),
-    "qwen3": lambda: Qwen3Model(Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8)),
-}
-SPECIALS = SpecialTokens(prefix=(1,), separators=(2,), suffix=(2,), pad=0)
-
-
-def tiny(family: str, pooling: str = "mean", budget: int = 24) -> Encoder:
-    torch.manual_seed(0)
-    return Encoder(FAMILIES[family](), SPECIALS, pooling, 20, budget)
-
-
-def texts(*sizes: int) -> Ragged:
-    generator = torch.Generator().manual_seed(1)
-    return Ragged(torch.randint(3, 50, (sum(sizes),), generator=generator), sizes)
-
+from tests.encoders.families import FAMILIES, texts, tiny
 
 Apply = Callable[[Encoder], Tuned]
 # name: (method, lowest layer of three, anchor)

@@ -26,12 +26,6 @@ def find_prefix(run: FinishedRun) -> str:
     return names[0].removesuffix("mrr") if names else ""
 
 
-def choose_cutoff(metric: str, runs: Sequence[FinishedRun]) -> int:
-    """The k of the columns beside a metric: its own, else the runs' first."""
-    k = metric.partition("@")[2]
-    return int(k) if k else int(runs[0].config["evaluation"]["k"][0])
-
-
 def has_single_positives(run: FinishedRun) -> bool:
     """Whether each case has one positive, so that its rank tells every metric."""
     return bool((run.cases["positives"] == 1).all())

@@ -67,14 +67,14 @@ def main(argv: Sequence[str]) -> int:
     """Ends one run: folder, state and reason.
 
     Returns:
-        The exit code: 0, or 2 where it cannot be done.
+        The exit code: 0, or that of the error, which is told in one sentence.
     """
     folder, state, reason = argv
     try:
         _end_run(Path(folder), state, reason)
     except RecsysError as error:
         print(error, file=sys.stderr)
-        return 2
+        return error.code
     return 0
 
 

@@ -21,8 +21,7 @@ from recsys.encoders.cut import ModelSplitError, SplitModel
 from recsys.encoders.encoder import Encoder
 from recsys.errors import DataError
 from recsys.runtime.store import FILES_FILE, Store, list_files
-from tests.encoders.families import deberta, electra, mpnet, xlnet
-from tests.encoders.test_encoder import FAMILIES, SPECIALS
+from tests.encoders.families import FAMILIES, SPECIALS, deberta, electra, mpnet, xlnet
 
 ALL = {
     **FAMILIES,

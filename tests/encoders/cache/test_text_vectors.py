@@ -6,7 +6,7 @@ from recsys.config.compose import compose
 from recsys.encoders.cache.text_vectors import TextVectorCache
 from recsys.encoders.encoder import Encoder
 from recsys.types import Ragged
-from tests.encoders.test_encoder import texts, tiny
+from tests.encoders.families import texts, tiny
 
 WORDS = ["tuning=frozen", "architecture.user=text"]
 
