@@ -98,40 +98,16 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     )
     worded = query_texts.find_events_with_text(run, tables, split, context)
     examples = protocols.make_examples(run, split, len(tables.items), worded, context.codes)
-    parts = Components(
-        texts=tuple(tables.items["text"].to_list()),
-        counts=torch.from_numpy(examples.count_train_items()),
-        ranking=run.evaluation.protocol,
-        ks=list_cutoffs(run.evaluation),
-        mask_history=run.evaluation.mask_history,
-        max_history=run.data.max_history,
-        label=run.evaluation.label,
-        windows=split.windows,
-        written=query_texts.make_plain_user_texts(run, tables, context),
-    )
+    parts = _make_components(run, tables, split, examples, context)
     key = compute_fingerprint(tables)
     if check is not None:
         check(tables, key)
     sampler = _make_sampler(run, examples, key, parts)
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
-    encoding, tokenize = None, None
-    if run.objective is not None:
-        check_weights(run.objective, examples)
-        if run.architecture.reads_tokens:
-            from recsys.assembly.encoding import load_encoding
-
-            encoding, tokenize = load_encoding(run, parts.texts, tables, context)
-        own: Components = _make_training_components(
-            run, run.objective, parts, encoding, tables, context, examples
-        )
-    else:
-        events = Interactions.from_split(split, examples.get_train_pairs()[0])
-        own = dataclasses.replace(parts, interactions=events)
-    module = importlib.import_module(type(run.architecture).__module__)
-    recommender = cast(Recommender, module.Model(own, run.architecture))
-    if run.architecture.trains:
-        _prepare_training(run, recommender)
+    recommender, encoding, tokenize = _make_recommender(
+        run, parts, tables, split, examples, context
+    )
     lists = protocols.make_lists(
         run,
         examples,
@@ -159,6 +135,56 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
         tokenize,
         context,
     )
+
+
+def _make_components(
+    run: RunConfig, tables: Tables, split: Split, examples: Examples, context: ContextFeatures
+) -> Components:
+    """What every recommender over this data has, baselines beside a run included."""
+    return Components(
+        texts=tuple(tables.items["text"].to_list()),
+        counts=torch.from_numpy(examples.count_train_items()),
+        ranking=run.evaluation.protocol,
+        ks=list_cutoffs(run.evaluation),
+        mask_history=run.evaluation.mask_history,
+        max_history=run.data.max_history,
+        label=run.evaluation.label,
+        windows=split.windows,
+        written=query_texts.make_plain_user_texts(run, tables, context),
+    )
+
+
+def _make_recommender(
+    run: RunConfig,
+    parts: Components,
+    tables: Tables,
+    split: Split,
+    examples: Examples,
+    context: ContextFeatures,
+) -> tuple[Recommender, TextComponents | None, Tokenize | None]:
+    """The run's own recommender, and what it reads texts by, where it reads any.
+
+    Raises:
+        ConfigError: The encoder, its tuning or an option of the architecture is impossible.
+    """
+    encoding, tokenize = None, None
+    if run.objective is not None:
+        check_weights(run.objective, examples)
+        if run.architecture.reads_tokens:
+            from recsys.assembly.encoding import load_encoding
+
+            encoding, tokenize = load_encoding(run, parts.texts, tables, context)
+        own: Components = _make_training_components(
+            run, run.objective, parts, encoding, tables, context, examples
+        )
+    else:
+        events = Interactions.from_split(split, examples.get_train_pairs()[0])
+        own = dataclasses.replace(parts, interactions=events)
+    module = importlib.import_module(type(run.architecture).__module__)
+    recommender = cast(Recommender, module.Model(own, run.architecture))
+    if run.architecture.trains:
+        _prepare_training(run, recommender)
+    return recommender, encoding, tokenize
 
 
 def _prepare_training(run: RunConfig, recommender: Recommender) -> None:
