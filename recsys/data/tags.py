@@ -66,6 +66,7 @@ def _check_kinds(name: str, tags: Sequence[Sequence[str]]) -> None:
             f"architecture.categories: item column '{name}' holds measures, such as "
             f"{min(kinds)}; make kinds of them first, or leave it out."
         )
+    # Of a handful of items all tags may differ without being names.
     if tagged > 10 and len(kinds) > ALONE * tagged:
         raise ConfigError(
             f"architecture.categories: item column '{name}' has {len(kinds)} tags for {tagged} "

@@ -41,6 +41,7 @@ class PairLayout:
         around = [*specials.prefix, *specials.separators, *specials.suffix, specials.pad]
         constants = torch.tensor(around, dtype=torch.long).to(first.values.device)
         self.table = torch.cat([first.values.long(), second.values.long(), constants])
+        # The last of them, the padding, is no part of a sequence.
         room = max(0, max_length - len(around) + 1)
         b = torch.tensor(second.sizes, dtype=torch.long)[right].clamp(max=room)
         a = torch.minimum(torch.tensor(first.sizes, dtype=torch.long)[left], room - b)

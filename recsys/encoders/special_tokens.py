@@ -32,6 +32,7 @@ class SpecialTokens:
             ConfigError: The tokenizer alters the texts themselves when it adds special tokens.
         """
         name = type(tokenizer).__name__
+        # By example: no attribute of a tokenizer says in all families what it adds, and where.
         a = list(tokenizer("a", add_special_tokens=False)["input_ids"])
         b = list(tokenizer("b", add_special_tokens=False)["input_ids"])
         one = list(tokenizer("a")["input_ids"])

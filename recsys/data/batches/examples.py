@@ -203,6 +203,7 @@ class Examples:
             return rng.permutation(users)
         if queries == "last":
             return rng.permutation(self._train[first + counts - 1])
+        # With replacement: every user has the same number of queries, however few its events.
         offset = (rng.random((len(users), per_user)) * counts[:, None]).astype(np.int64)
         return rng.permutation(self._train[(first[:, None] + offset).ravel()])
 

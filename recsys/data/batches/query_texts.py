@@ -39,7 +39,7 @@ def find_events_with_text(
     if not run.architecture.reads_user_texts:
         return None
     has = (tables.users["text"].str.strip_chars() != "").to_numpy()
-    found: npt.NDArray[np.bool_] = has[split.compute_user_rows()]
+    has_text: npt.NDArray[np.bool_] = has[split.compute_user_rows()]
     for name, pieces in make_context_texts(run, context).items():
-        found |= np.array([bool(piece) for piece in pieces])[context.codes[name]]
-    return found
+        has_text |= np.array([bool(piece) for piece in pieces])[context.codes[name]]
+    return has_text

@@ -196,6 +196,7 @@ def _hold_out_last_two(split: Split) -> tuple[NDArray[np.int8], int]:
     positive = np.flatnonzero(split.label > 0)
     counts = np.bincount(user[positive], minlength=len(split.offsets) - 1)
     ends = np.cumsum(counts)
+    # Two are held out, and a third must come before them, for them to be predicted from.
     chosen = np.flatnonzero(counts >= 3)
     first_val = np.full(len(counts), len(user), dtype=np.int64)
     first_test = first_val.copy()
@@ -220,6 +221,7 @@ def _describe_missing_times(split: Split) -> tuple[str, ...]:
         return ()
     other = "data.split=random holds out events at random"
     step = np.diff(split.item)
+    # A step from one user's last event to the next user's first says nothing of an order.
     starts = split.offsets[1:-1]
     step = np.delete(step, starts[(starts > 0) & (starts < len(split.item))] - 1)
     rising = float(np.mean(step > 0)) if len(step) else 0.5

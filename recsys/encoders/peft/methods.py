@@ -155,6 +155,7 @@ def _check_values(method: str, kind: Any, options: Mapping[str, Any], targets: l
                 f"tuning.options.{key} is {value}; set it from 0 to below 1, the share of "
                 f"{method} that is left out of a step."
             )
+        # A rank of 0 by default leaves the size to another option (OFT: the block size).
         least = 0 if kind.__dataclass_fields__[key].default == 0 else 1
         if key == "r" and isinstance(value, int) and value < least:
             raise ConfigError(f"tuning.options.r is {value}; set it to {least} or more.")
@@ -162,6 +163,7 @@ def _check_values(method: str, kind: Any, options: Mapping[str, Any], targets: l
         for name, number in patterns.items():
             if not is_of_type(number, float):
                 raise ConfigError(f"tuning.options.{key} has {number!r} for {name}; give a number.")
+            # As PEFT itself matches patterns; one that matches nothing it passes over in silence.
             if not any(re.match(rf"(.*\.)?({name})$", target) for target in targets):
                 raise ConfigError(
                     f"tuning.options.{key}: '{name}' names no module that is tuned; there are "

@@ -78,16 +78,16 @@ def load_dense(specs: Sequence[DenseSpec], files: ModelFiles, width: int) -> lis
             )
         path = _find_weights(files, about.folder)
         try:
-            made = Dense(about, _read_tensors(path))
+            layer = Dense(about, _read_tensors(path))
         except RuntimeError as error:
-            told = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200]
             raise ConfigError(
-                f"encoder.model: {path} does not fit its config.json ({told}); download the model "
-                "again."
+                f"encoder.model: {path} does not fit its config.json ({reason}); download the "
+                "model again."
             ) from error
-        if not all(p.isfinite().all() for p in made.parameters()):
+        if not all(p.isfinite().all() for p in layer.parameters()):
             raise ConfigError(f"encoder.model: {path} holds NaN or infinity; download it again.")
-        out.append(made)
+        out.append(layer)
         width = about.outputs
     return out
 

@@ -128,13 +128,13 @@ def load_pretrained(
         skips=_count_skipped_tokens(following, specials, tokenizer),
     )
     _check_forward(encoder, spec)
-    told = describe_embedding_spec(own, following, pooling)
+    line = describe_embedding_spec(own, following, pooling)
     if own is None and pooling == "auto" and files.is_file_unknown(MODULES):
-        told = (
+        line = (
             f"encoder: {following.describe()}; the hub could not be asked whether {spec} has a "
             f"{MODULES} that says something else"
         )
-    return PretrainedEncoder(encoder, tokenizer, following, files, told)
+    return PretrainedEncoder(encoder, tokenizer, following, files, line)
 
 
 def _count_skipped_tokens(
@@ -160,11 +160,11 @@ def _count_skipped_tokens(
 def _check_checksum(files: ModelFiles, expected: str) -> None:
     """Compares the checksum of the weights with the expected one."""
     with files.find_weights().open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected.lower():
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != expected.lower():
         raise ConfigError(
-            f"encoder.sha256: {WEIGHTS} of {files.spec} has checksum {found}, expected {expected}; "
-            "install the model anew or correct the checksum."
+            f"encoder.sha256: {WEIGHTS} of {files.spec} has checksum {actual}, expected "
+            f"{expected}; install the model anew or correct the checksum."
         )
 
 
@@ -212,11 +212,11 @@ def _check_kind(spec: str, config: dict[str, Any]) -> None:
     kind = config.get("model_type")
     who = f"encoder.model: {spec}"
     if "quantization_config" in config:
-        told = config["quantization_config"]
-        how = told.get("quant_method", "unnamed") if isinstance(told, dict) else "unnamed"
+        quantization = config["quantization_config"]
+        how = quantization.get("quant_method") if isinstance(quantization, dict) else None
         raise ConfigError(
-            f"{who} is quantised ({how}), and its weights cannot be trained; take the model with "
-            "weights in floating point."
+            f"{who} is quantised ({how or 'unnamed'}), and its weights cannot be trained; take the "
+            "model with weights in floating point."
         )
     if "auto_map" in config and kind not in CONFIG_MAPPING:
         raise ConfigError(

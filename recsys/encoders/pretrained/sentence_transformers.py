@@ -202,21 +202,22 @@ def _read_module_config(files: ModelFiles, folder: str, kind: str) -> Mapping[st
 
 def _parse_pooling(path: Path, about: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the poolings, in the order in which they are put together."""
-    told = about.get("pooling_mode")
-    if told is None:
+    named = about.get("pooling_mode")
+    if named is None:
         return tuple(name for flag, name in _FLAGS.items() if about.get(flag)) or ("mean",)
-    modes = [told] if isinstance(told, str) else list(told)
+    modes = [named] if isinstance(named, str) else list(named)
     odd = [mode for mode in modes if mode not in _MODES]
     if odd or not modes:
         raise ConfigError(
-            f"encoder.model: the pooling of {path} is {told!r}; known are {', '.join(_MODES)}. Set "
-            "encoder.pooling to pool the bare model."
+            f"encoder.model: the pooling of {path} is {named!r}; known are {', '.join(_MODES)}. "
+            "Set encoder.pooling to pool the bare model."
         )
     return tuple(_MODES[mode] for mode in modes)
 
 
 def _parse_dense(path: Path, folder: str, about: Mapping[str, Any]) -> DenseSpec:
     """A dense map by its configuration."""
+    # Tanh is what sentence-transformers takes where the file names none.
     activation = str(about.get("activation_function", "torch.nn.modules.activation.Tanh"))
     try:
         return DenseSpec(
@@ -237,11 +238,11 @@ def _parse_dense(path: Path, folder: str, about: Mapping[str, Any]) -> DenseSpec
 def _read_prompts(files: ModelFiles) -> tuple[str, str]:
     """Prompts of queries and of items; one that is always used stands in for what is not named."""
     path = files.find_file(_PROMPTS, optional=True)
-    told = {} if path is None else read_json(path)
-    known = told.get("prompts") or {}
+    config = {} if path is None else read_json(path)
+    known = config.get("prompts") or {}
     if not isinstance(known, dict):
         raise ConfigError(f"encoder.model: the prompts in {path} are no object; correct the file.")
-    always = str(known.get(str(told.get("default_prompt_name"))) or "")
+    always = str(known.get(str(config.get("default_prompt_name"))) or "")
     if any(name in known for name in (*QUERY, *ITEM)):
         always = ""
     query, item = (

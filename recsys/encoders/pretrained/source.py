@@ -129,12 +129,12 @@ def _resolve_source(spec: str, revision: str | None) -> str:
     else:
         try:
             folder = Path(spec).expanduser()
-            found = folder.is_dir()
+            is_folder = folder.is_dir()
         except (OSError, RuntimeError, ValueError) as error:  # no such user, a name too long
             raise ConfigError(
                 f"encoder.model: {spec[:80]!r} cannot be a folder ({error}); correct the path."
             ) from error
-        if not found:
+        if not is_folder:
             if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
                 raise ConfigError(
                     f"encoder.model: there is no folder {spec}; correct the path or give a hub id."
@@ -194,19 +194,19 @@ def read_json(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read or holds something else.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"encoder.model: {path} cannot be read as JSON ({describe_error(error)}); download the "
             "model "
             "again, or save it with save_pretrained."
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ConfigError(
-            f"encoder.model: {path} holds a JSON {type(found).__name__} and no object; download "
+            f"encoder.model: {path} holds a JSON {type(content).__name__} and no object; download "
             "the model again, or save it with save_pretrained."
         )
-    return found
+    return content
 
 
 def check_weights(folder: Path) -> None:
@@ -268,17 +268,17 @@ def _read_header(path: Path) -> Mapping[str, Any]:
                 )
             count = int.from_bytes(first, "little")
             text = file.read(count) if 8 + count <= size else b""
-        found = json.loads(text) if text else None
+        header = json.loads(text) if text else None
     except OSError as error:
         raise ConfigError(
             f"encoder.model: cannot read {path} ({describe_error(error)})."
         ) from error
     except (ValueError, RecursionError):
-        found = None
-    if not size or not isinstance(found, dict):
+        header = None
+    if not size or not isinstance(header, dict):
         what = "is empty" if not size else "is no safetensors file, or the first part of one"
         raise ConfigError(f"encoder.model: {path} {what}; {again}.")
-    tensors = {name: about for name, about in found.items() if name != "__metadata__"}
+    tensors = {name: about for name, about in header.items() if name != "__metadata__"}
     ends = [a["data_offsets"][1] for a in tensors.values() if isinstance(a, dict)]
     want = 8 + count + max(ends, default=0)
     if size < want:

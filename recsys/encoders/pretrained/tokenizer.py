@@ -30,26 +30,26 @@ def load_tokenizer(files: ModelFiles) -> Any:  # noqa: ANN401 - no typed base
     from transformers import AutoTokenizer
 
     try:
-        found = AutoTokenizer.from_pretrained(
+        loaded = AutoTokenizer.from_pretrained(
             files.where, revision=files.revision or "main", trust_remote_code=False
         )
     except MemoryError:
         raise
     except Exception as error:  # the parsers behind it raise what they like
         raise ConfigError(_describe_failure(files, error)) from error
-    vocabulary = found.get_vocab()
-    if set(vocabulary) <= set(found.all_special_tokens) | set(found.get_added_vocab()):
+    vocabulary = loaded.get_vocab()
+    if set(vocabulary) <= set(loaded.all_special_tokens) | set(loaded.get_added_vocab()):
         raise ConfigError(
             f"encoder.model: {files.spec} has no tokenizer files (tokenizer.json, or a "
             "vocabulary), so that every word would be unknown; save its tokenizer there with "
             "save_pretrained."
         )
-    if not found.is_fast:
+    if not loaded.is_fast:
         raise ConfigError(
-            f"encoder.model: the tokenizer of {files.spec} ({type(found).__name__}) has no "
+            f"encoder.model: the tokenizer of {files.spec} ({type(loaded).__name__}) has no "
             "tokenizer.json and none can be made of it; choose a model with a fast tokenizer."
         )
-    return found
+    return loaded
 
 
 def add_lowercasing(tokenizer: Any) -> None:  # noqa: ANN401 - no typed base
@@ -64,10 +64,10 @@ def add_lowercasing(tokenizer: Any) -> None:  # noqa: ANN401 - no typed base
 def _describe_failure(files: ModelFiles, error: Exception) -> str:
     """Why a tokenizer could not be loaded, from what lies in its folder."""
     spec, folder = files.spec, files.folder
-    told: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name in _FILES:
         if (folder / name).is_file():
-            told |= source.read_json(folder / name)  # raises for one that is damaged
+            settings |= source.read_json(folder / name)  # raises for one that is damaged
     if not (folder / "tokenizer.json").is_file():
         pieces = [name for name in _PIECES if (folder / name).is_file()]
         if pieces and importlib.util.find_spec("sentencepiece") is None:
@@ -75,7 +75,7 @@ def _describe_failure(files: ModelFiles, error: Exception) -> str:
                 f"encoder.model: the tokenizer of {spec} is {pieces[0]}, which sentencepiece "
                 "reads; run pip install sentencepiece."
             )
-    if "auto_map" in told | source.read_json(folder / "config.json"):
+    if "auto_map" in settings | source.read_json(folder / "config.json"):
         return (
             f"encoder.model: the tokenizer of {spec} needs code of its own (auto_map), which is "
             "not run; choose a model that transformers has."
