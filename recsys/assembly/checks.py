@@ -1,7 +1,8 @@
 """Which settings go together, and with which data: what no one choice can check by itself.
 
 What an architecture asks of the rest of a run stands in its own `check`. All but
-`check_columns`, `check_weights` and `check_labels` is checked before data is read.
+`check_columns`, `check_weights` and `check_labels` is checked before data is read, and before torch
+is loaded: nothing here imports it.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recsys.config.choices import get_choice_name, import_choice, list_choices
 from recsys.config.schema import ObjectiveConfig, RunConfig
-from recsys.data.batches.examples import TEST, Examples
 from recsys.data.batches.hard_negatives import count_hard_negatives
-from recsys.data.splits.split import Split
+from recsys.data.splits.split import TEST, Split
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError, nearest
 from recsys.metrics.beyond_accuracy import parse_categories
 from recsys.metrics.names import check_monitor
 from recsys.runtime.files import CONFIG
 from recsys.training.phases import EVERY_STEP, count_phase_steps
+
+if TYPE_CHECKING:
+    from recsys.data.batches.examples import Examples
 
 
 def check_pairs(run: RunConfig) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from recsys.assembly.checks import check_pairs
 from recsys.config.compose import AXES, RunConfig, compose, nearest
 from recsys.config.inactive import explain_inactivity
 from recsys.config.yaml_file import as_word
 from recsys.errors import ConfigError
-from recsys.metrics.names import check_monitor
 from recsys.sweep.definition import VALIDATION, SearchDimension, SweepDefinition, flatten_run
 from recsys.sweep.record import SearchAxis, SweepObjective, Value
 
@@ -185,6 +185,7 @@ def make_plans(definition: SweepDefinition) -> dict[str, SearchPlan]:
                 kept.remove(d)
                 dropped[d.name] = f"it waits for {gone[0]}"
         _check_duplicates(kept, method)
+        _check_together(kept, method, words, run)
         found[method] = SearchPlan(method, tuple(words), run, tuple(kept), dropped)
     _check_space(definition, found, errors)
     return found
@@ -208,9 +209,8 @@ def _compose_base(definition: SweepDefinition, method: str) -> tuple[list[str], 
 
 
 def _check_common(bases: Mapping[str, tuple[list[str], RunConfig]]) -> None:
-    """Every method has the same data and cases, and one metric that decides."""
+    """Every method has the same data and cases."""
     name, (_, first) = next(iter(bases.items()))
-    check_monitor(first.evaluation)
     wanted = {k: v for k, v in flatten_run(first).items() if k.startswith(SHARED)}
     for other, (_, run) in bases.items():
         there = {k: v for k, v in flatten_run(run).items() if k.startswith(SHARED)}
@@ -252,15 +252,49 @@ def _find_unmet_condition(
 
 def _can_compose(space: Sequence[SearchDimension], method: str, words: Sequence[str]) -> bool:
     """Whether every value at an end composes, all dimensions at once: composing takes a while."""
-    ends = [d.choices if d.kind == "choice" else (d.low, d.high) for d in space]
     try:
-        for k in range(max((len(values) for values in ends), default=0)):
-            chosen = [values[min(k, len(values) - 1)] for values in ends]
-            pairs = zip(space, chosen, strict=True)
-            compose([*words, *(f"{d.get_key(method)}={as_word(value)}" for d, value in pairs)])
+        for more in _list_ends(space, method):
+            compose([*words, *more])
     except ConfigError:
         return False
     return True
+
+
+def _list_ends(space: Sequence[SearchDimension], method: str) -> Iterator[list[str]]:
+    """The words of each end, or of each choice, all dimensions at once."""
+    ends = [d.choices if d.kind == "choice" else (d.low, d.high) for d in space]
+    for k in range(max((len(values) for values in ends), default=0)):
+        chosen = [values[min(k, len(values) - 1)] for values in ends]
+        pairs = zip(space, chosen, strict=True)
+        yield [f"{d.get_key(method)}={as_word(value)}" for d, value in pairs]
+
+
+def _check_together(
+    space: Sequence[SearchDimension], method: str, words: Sequence[str], run: RunConfig
+) -> None:
+    """Refuses a method whose settings never go together: each of its trials would be refused.
+
+    What is wrong without the values that are searched, and as much with any of those that are
+    tried here, is wrong in every trial.
+
+    Raises:
+        ConfigError: They do not; the sentence names the method.
+    """
+    reasons = set()
+    try:
+        check_pairs(run)
+        return
+    except ConfigError as error:
+        reasons.add(str(error))
+    for more in _list_ends(space, method):
+        try:
+            check_pairs(compose([*words, *more]))
+        except ConfigError as error:
+            reasons.add(str(error))
+        else:
+            return
+    if len(reasons) == 1:
+        raise ConfigError(f"method {method}: {reasons.pop()}")
 
 
 def _compose_ends(d: SearchDimension, method: str, words: Sequence[str]) -> None:

@@ -1,5 +1,8 @@
 """What a choice says of itself decides which combinations are refused, whatever it is called."""
 
+import subprocess
+import sys
+
 import pytest
 
 from recsys.assembly.checks import check_pairs
@@ -63,3 +66,20 @@ def test_a_sentence_names_every_objective_that_would_do():
     assert "(bce, mse)" in refused("data.targets=labelled")
     found = refused("data.negatives=impression", "objective=mse")
     assert "(bce, bpr, gbce, in_batch, sampled_softmax)" in found
+
+
+EARLY = """
+import sys
+from recsys.fit.__main__ import main
+for word in ("data.targets=labelled", "architecture=cross_encoder", "evaluation.monitor=loss"):
+    assert main([word]) == 2
+print([name for name in ("torch", "lightning", "transformers") if name in sys.modules])
+"""
+
+
+def test_a_command_tells_them_before_libraries_and_data_are_loaded():
+    """Of both the first line of a run speaks."""
+    done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["error:"] * 3

@@ -1,8 +1,5 @@
 """A metric's name is checked before anything is loaded."""
 
-import subprocess
-import sys
-
 import pytest
 
 from recsys.config.compose import compose
@@ -32,19 +29,3 @@ def test_what_it_has_not_is_told(monitor):
 
 def test_a_label_stands_before_each_name():
     assert list_metrics("sampled", (3,), "sampled7-")[0] == "sampled7-hr@3"
-
-
-CODE = """
-import sys
-from recsys.fit.__main__ import main
-assert main(["evaluation.monitor=ndgc@10"]) == 2
-print([name for name in ("torch", "lightning", "transformers") if name in sys.modules])
-"""
-
-
-def test_a_mistyped_metric_is_told_before_libraries_and_data():
-    """Of which the first line of a run speaks."""
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "[]\n"
-    assert done.stderr.startswith("error: evaluation.monitor: 'ndgc@10' is not a metric. Did you ")

@@ -4,7 +4,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from recsys.config.compose import parse
+from recsys.assembly.checks import check_pairs
+from recsys.config.compose import compose, parse
 from recsys.config.yaml_file import as_word
 from recsys.errors import ConfigError
 from recsys.sweep import parsing, samplers
@@ -44,6 +45,16 @@ def test_each_method_searches_what_means_something_in_it(made):
     assert found["frozen"].make_trial_words({"optimizer.lr": 0.5})[-1] == "optimizer.head_lr=0.5"
 
 
+def test_what_only_some_searched_values_put_right_is_left_to_the_trials(made):
+    """The base has no negatives that could be hard; its trials do."""
+    words = made("space: {objective.negatives: {choices: [0, 4]}}\n")
+    words += ["objective=in_batch", "objective.logq=0", "data.negatives=hard"]
+    with pytest.raises(ConfigError, match=r"objective\.negatives of 1 or more"):
+        check_pairs(compose(["experiment=lora_two_tower", *words[1:]]))
+    (plan,) = make_plans(parsing.read_definition(words)).values()
+    assert [d.name for d in plan.space] == ["objective.negatives"]
+
+
 def test_a_key_of_an_axis_that_a_method_does_not_know_is_left_out_there(made):
     found = make_plans(
         parsing.read_definition(made(METHODS + "space:\n  tuning.rank: {choices: [2, 4]}\n"))
@@ -61,6 +72,11 @@ def test_a_key_of_an_axis_that_a_method_does_not_know_is_left_out_there(made):
         ("space: {optimizer.lr: {lo: 0, high: 1}}", [], ["'lo'", "low"]),
         ("space: {evaluation.k: {choices: [5]}}", [], ["would change what is ranked"]),
         ("space: {seed: {low: 1, high: 5}}", [], ["set by the sweep"]),
+        (
+            "space: {optimizer.lr: {low: 0.1, high: 1.0}}",
+            ["architecture=late_interaction", "trainer.encoder_updates=5"],
+            ["method all: late_interaction has many vectors"],
+        ),
         (
             "space: {optimizer.lr: {low: 0.1, high: 1.0}}",
             ["evaluation.monitor=ndgc@10"],

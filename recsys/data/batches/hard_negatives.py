@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys.data.batches.examples import Examples
 from recsys.data.batches.negatives import NegativeSampler, make_query_key, mask_unavailable
 from recsys.data.batches.rows import BatchRows
 from recsys.data.columns.arrays import Ints, expand_sizes
 from recsys.data.splits.availability import AvailabilityWindows
+
+if TYPE_CHECKING:
+    from recsys.data.batches.examples import Examples
 
 
 def count_hard_negatives(negatives: int, share: float) -> int:
