@@ -10,6 +10,7 @@ import torch
 
 from recsys.assembly import build
 from recsys.config.compose import compose
+from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.recommend.__main__ import main as recommend
 
@@ -134,7 +135,7 @@ def test_a_checkpoint_of_another_method_is_refused(words, tmp_path):
     made = build.assemble(compose([*words, "tuning=lora"]))
     made.recommender.save_trained(tmp_path / "x.safetensors")
     other = build.assemble(compose([*words, "tuning=adapter"]))
-    with pytest.raises(build.ConfigError, match="another architecture or tuning method"):
+    with pytest.raises(ConfigError, match="another architecture or tuning method"):
         other.recommender.load_trained(tmp_path / "x.safetensors")
 
 
