@@ -135,7 +135,7 @@ class ArchitectureConfig(Choice):
 
     @property
     def learns_rows(self) -> bool:
-        """Whether what it has learned belongs to single items, tags or situations of its data."""
+        """Whether what it has learned belongs to single items, tags or contexts of its data."""
         return False
 
     def check(self, run: RunConfig) -> None:
