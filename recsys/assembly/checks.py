@@ -1,6 +1,6 @@
 """Which settings go together, and with which data: what no one choice can check by itself.
 
-What an architecture asks of the rest of a run stands in its own `check`. All but
+What an architecture or an objective asks of the rest of a run stands in its own `check`. All but
 `check_columns`, `check_weights` and `check_labels` is checked before data is read, and before torch
 is loaded: nothing here imports it.
 """
@@ -40,6 +40,7 @@ def check_pairs(run: RunConfig) -> None:
     if objective is None:
         return
     architecture.check(run)
+    objective.check(run)
     _check_steps(run)
     if run.trainer.batch_tokens is not None and architecture.reads_user_texts:
         raise ConfigError(

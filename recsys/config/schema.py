@@ -212,6 +212,16 @@ class ObjectiveConfig(Choice):
         """Whether every step may encode all items with an encoder that trains."""
         return False
 
+    def check(self, run: RunConfig) -> None:
+        """Refuses settings that do not go with each other or with the run's others; here none.
+
+        Args:
+            run: The whole run, of which this is the objective.
+
+        Raises:
+            ConfigError: They do not; the sentence names both keys.
+        """
+
 
 if TYPE_CHECKING:
     _Source: TypeAlias = SourceConfig

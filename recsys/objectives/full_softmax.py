@@ -62,7 +62,6 @@ class Objective:
         chunk: Items whose logits are held at a time.
         encode_catalog: Whether an encoder that trains may make the table: the assembler refuses
             one otherwise.
-
     """
 
     def __init__(

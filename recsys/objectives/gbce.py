@@ -48,23 +48,18 @@ class Config(SampledObjectiveConfig):
         Raises:
             ConfigError: It is asked for with negatives that are not drawn uniformly.
         """
-        _check_uniform(self.sampling, self.calibration)
+        if self.sampling != "uniform" and self.calibration:
+            raise ConfigError(
+                f"objective.calibration={self.calibration:g} counts on every item being drawn "
+                f"alike, and objective.sampling={self.sampling} draws popular ones more often; set "
+                "objective.calibration=0 or objective.sampling=uniform."
+            )
 
     @property
     def draws(self) -> NegativeSpec:
         """The negatives that it asks for; it counts on their being drawn among all items."""
         corrects = f"objective.calibration={self.calibration:g}" if self.calibration else None
         return NegativeSpec(self.negatives, self.sampling, corrects)
-
-
-def _check_uniform(sampling: str, calibration: float) -> None:
-    """Refuses a sampling rate that is not the same for every item."""
-    if sampling != "uniform" and calibration:
-        raise ConfigError(
-            f"objective.calibration={calibration:g} counts on every item being drawn alike, and "
-            f"objective.sampling={sampling} draws popular ones more often; set "
-            "objective.calibration=0 or objective.sampling=uniform."
-        )
 
 
 class Objective:
@@ -74,13 +69,9 @@ class Objective:
         negatives: Negatives a query, for the loader and the sampling rate.
         sampling: How the loader draws them.
         calibration: t, in [0, 1].
-
-    Raises:
-        ConfigError: A calibration where not all items are drawn alike.
     """
 
     def __init__(self, negatives: int, sampling: Sampling, calibration: float) -> None:
-        _check_uniform(sampling, calibration)
         self.negatives = negatives
         self.calibration = calibration
 

@@ -82,7 +82,6 @@ class Objective:
         chunk: Queries whose logits are held at a time; 0 for all, None as `WHOLE` and
             `BLOCK` say.
         negatives: Of a query's own, beside those of the batch.
-
     """
 
     def __init__(

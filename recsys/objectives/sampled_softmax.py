@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recsys import lazy
-from recsys.config.schema import NegativeSpec, Sampling, option
+from recsys.config.schema import NegativeSpec, RunConfig, Sampling, option
 from recsys.errors import ConfigError
 from recsys.losses import (
     ObjectiveContext,
@@ -44,6 +44,18 @@ class Config(SampledObjectiveConfig):
         corrects = f"objective.logq={self.logq:g}" if self.logq else None
         return NegativeSpec(self.negatives, self.sampling, corrects)
 
+    def check(self, run: RunConfig) -> None:
+        """Refuses a correction where sampling needs none.
+
+        Raises:
+            ConfigError: It is asked for with uniform sampling.
+        """
+        if self.logq and self.sampling == "uniform":
+            raise ConfigError(
+                f"objective.logq is {self.logq:g} with uniform sampling, which needs no "
+                "correction; set objective.logq=0 or objective.sampling=frequency."
+            )
+
 
 class Objective:
     """Sampled softmax: column 0 against the other candidates.
@@ -53,9 +65,6 @@ class Objective:
         sampling: How the loader draws them.
         logq: Strength of the correction, in [0, 1].
         label_smoothing: In [0, 1).
-
-    Raises:
-        ConfigError: A correction where sampling needs none.
     """
 
     def __init__(
@@ -65,11 +74,6 @@ class Objective:
         logq: float,
         label_smoothing: float,
     ) -> None:
-        if logq and sampling == "uniform":
-            raise ConfigError(
-                f"objective.logq is {logq} with uniform sampling, which needs no correction; "
-                "set logq to 0 or sampling to frequency"
-            )
         self.logq = logq
         self.smoothing = label_smoothing
 

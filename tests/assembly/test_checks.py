@@ -83,3 +83,9 @@ def test_a_command_tells_them_before_libraries_and_data_are_loaded():
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
     assert [line.split()[0] for line in done.stderr.splitlines()] == ["error:"] * 3
+
+
+def test_what_an_objective_checks_itself_is_told_with_the_rest():
+    words = ["objective=sampled_softmax", "objective.logq=0.5"]
+    assert "logq is 0.5 with uniform sampling, which needs no correction" in refused(*words)
+    check_pairs(compose([*words, "objective.sampling=frequency"]))

@@ -390,8 +390,6 @@ def test_two_ranks_equal_one_process_on_the_union(tmp_path: Path) -> None:
 def test_bad_settings_and_missing_vectors_are_one_sentence() -> None:
     around, _ = _around()
     batch = _batch(0)
-    with pytest.raises(ConfigError, match="needs no correction"):
-        sampled_softmax.Objective(4, "uniform", 0.5, 0.0)
     with pytest.raises(ConfigError, match="in_batch needs scores"):
         in_batch.Objective(0.0, 0.0, negatives=1)(_vectors(batch), batch, around)
     with pytest.raises(ConfigError, match="in_batch needs query vectors"):
