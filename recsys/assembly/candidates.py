@@ -13,6 +13,12 @@ from recsys.data.batches.examples import Examples, Ints
 from recsys.data.batches.negatives import compute_tie_order
 from recsys.data.batches.rows import CandidateLists
 from recsys.errors import ConfigError
+from recsys.evaluation.ranking import (
+    count_block_queries,
+    mask_scores,
+    score_items,
+    select_top,
+)
 from recsys.recommender.base import Recommender
 from recsys.runtime.store import Store
 
@@ -87,8 +93,7 @@ def _rank_blocks(
     sizes = np.zeros(examples.items, dtype=np.int64)
     order = torch.from_numpy(compute_tie_order(examples.count_train_items()))
     vectors = [maker.eval().index_catalog() for maker in makers]
-    # A block of scores and its order stay within a few hundred MB, however large the catalog.
-    rows = max(1, min(256, (1 << 24) // examples.items))
+    rows = min(256, count_block_queries(examples.items))
     for part in np.array_split(at, -(-len(at) // rows)):
         batch = examples.make_batch(examples.make_case_rows(part), sizes, with_seen=True)
         plan = batch.plan.items
@@ -100,13 +105,11 @@ def _rank_blocks(
         for pairs in (batch.basket_items, batch.seen if mask_history else None):
             if pairs is not None:
                 closed[pairs[:, 0], pairs[:, 1]] = True
-        proposed = []
+        proposed, empty = [], batch.query[:, 1] == 0
         for maker, items in zip(makers, vectors, strict=True):
             with torch.no_grad():
-                scores = maker.score(maker.queries(batch, items[plan]), items).float()
-            scores = scores.masked_fill(closed, -torch.inf)[:, order]
-            best = order[scores.argsort(dim=1, descending=True, stable=True)[:, : 2 * size]]
-            proposed.append(best.masked_fill(closed.gather(1, best), -1))
+                scores = score_items(maker, maker.queries(batch, items[plan]), items, empty)
+            proposed.append(select_top(mask_scores(scores, closed), 2 * size, order))
         yield _merge(torch.stack(proposed, dim=2).flatten(1), target, size)
 
 

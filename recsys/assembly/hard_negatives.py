@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from recsys.config.compose import RunConfig, read_config
 from recsys.data.batches.examples import Examples
@@ -20,6 +19,12 @@ from recsys.data.batches.hard_negatives import HardNegatives, list_excluded_item
 from recsys.data.batches.negatives import compute_tie_order
 from recsys.data.columns.arrays import Ints
 from recsys.errors import ConfigError, DataError
+from recsys.evaluation.ranking import (
+    count_block_queries,
+    mask_scores,
+    score_items,
+    select_top,
+)
 from recsys.recommender.base import Recommender
 from recsys.runs import provenance
 from recsys.runs.result_file import read_result
@@ -28,10 +33,6 @@ from recsys.runtime.store import Store
 
 RECIPE = "best items seen in training, without target and training positives, 3"
 """Part of the key; change it with the recipe."""
-
-
-BLOCK = 1 << 24
-"""Scores that are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -188,42 +189,18 @@ def _rank_blocks(
     never[torch.from_numpy(examples.get_pool("uniform"))] = False
     never = never.to(place)
     order = torch.from_numpy(compute_tie_order(examples.count_train_items())).to(place)
-    rows = max(1, min(256, BLOCK // examples.items))
+    rows = min(256, count_block_queries(examples.items))
     for part in np.array_split(at, max(1, -(-len(at) // rows))):
         batch = miner.examples.make_batch(miner.examples.make_case_rows(part), sizes).to(place)
-        scores = model.score(model.queries(batch, vectors[batch.plan.items]), vectors).float()
-        if model.needs_history:
-            empty = batch.query[:, 1] == 0
-            scores = torch.where(empty[:, None], model.get_popularity(), scores)
+        queries, empty = (
+            model.queries(batch, vectors[batch.plan.items]),
+            batch.at_host.query[:, 1] == 0,
+        )
+        scores = score_items(model, queries, vectors, empty)
         if bool(scores.isnan().any()):
             raise DataError(f"{type(model).__module__} gives NaN scores; mine from another run.")
         query, item = (torch.from_numpy(x).to(place) for x in list_excluded_items(examples, part))
-        scores = scores.masked_fill(never, -torch.inf)
-        scores[query, item] = -torch.inf
-        chosen = select_best(scores[:, order], top)
-        chosen = torch.where(chosen < 0, chosen, order[chosen])
+        closed = never.expand_as(scores).index_put((query, item), never.new_tensor(True))
+        chosen = select_top(mask_scores(scores, closed), top, order)
         yield chosen.cpu().numpy().astype(np.int32)
     model.to("cpu")
-
-
-def select_best(scores: Tensor, top: int) -> Tensor:
-    """Columns of the highest scores, best first; equal scores go by column.
-
-    So the choice is the same on every machine, which `topk` alone does not promise, and costs no
-    sort of whole rows.
-
-    Args:
-        scores: (Q, I); -inf for what may not be chosen.
-        top: T.
-
-    Returns:
-        (Q, T) columns, -1 where there are no more.
-    """
-    size = min(top, scores.shape[1])
-    least = scores.topk(size).values[:, -1:]
-    above, equal = scores > least, scores == least
-    chosen = above | (equal & (equal.cumsum(1) <= size - above.sum(1, keepdim=True)))
-    columns = chosen.nonzero()[:, 1].view(len(scores), size)
-    values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
-    columns = columns.gather(1, order).masked_fill(values == -torch.inf, -1)
-    return torch.nn.functional.pad(columns, (0, top - size), value=-1)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.errors import DataError, DivergenceError
+from recsys.evaluation.ranking import (
+    Ranker,
+    count_block_queries,
+    mask_scores,
+    score_items,
+    select_top,
+)
 from recsys.metrics.functional import (
     compute_from_counts,
     compute_from_lists,
@@ -22,37 +28,8 @@ from recsys.types import Batch
 SEVERAL = ("labels", "impressions")
 """Rankings whose cases may have several positives, so that no rank tells every metric."""
 
-BLOCK = 1 << 24
-"""Scores that are held at a time."""
-
 COLLAPSED = 0.9995
 """Mean cosine between items above which an encoder says the same of every text."""
-
-
-class Ranker(Protocol):
-    """What evaluation needs of an architecture."""
-
-    needs_history: bool
-
-    def get_popularity(self) -> Tensor:
-        """(I,) scores for a query without history, where the architecture needs one."""
-        ...
-
-    def index_catalog(self) -> Tensor:
-        """(I, ...) representations of all items."""
-        ...
-
-    def queries(self, batch: Batch, items: Tensor) -> Tensor:
-        """(Q, ...) representations of the queries."""
-        ...
-
-    def score(self, queries: Tensor, items: Tensor) -> Tensor:
-        """(Q, N) scores of every query with every item."""
-        ...
-
-    def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
-        """(Q, C) scores of the candidates, from the representations of the plan's items."""
-        ...
 
 
 class Evaluator(nn.Module):
@@ -158,8 +135,7 @@ class Evaluator(nn.Module):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         target = batch.plan.items[batch.candidates[:, 0]]
         queries = ranker.queries(batch, items)
-        # Scores, masks and comparisons of a block stay within a few hundred MB.
-        block = max(1, BLOCK // len(vectors))
+        block = count_block_queries(len(vectors))
         found = [
             self._rank_queries(
                 ranker,
@@ -168,7 +144,7 @@ class Evaluator(nn.Module):
                 at,
                 vectors,
                 target[at],
-                self._mask_unavailable(batch, n * block, target[at]),
+                n * block,
             )
             for n, at in enumerate(
                 torch.split(torch.arange(len(target), device=target.device), block)
@@ -195,23 +171,19 @@ class Evaluator(nn.Module):
         at: Tensor,
         vectors: Tensor,
         target: Tensor,
-        closed: Tensor | None,
+        start: int,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Where the targets of consecutive queries `at` stand, which are masked, what is best.
 
-        What is `closed` (len(at), I) is left out; None: nothing.
+        The queries begin with number `start` of the batch.
         """
-        scores = ranker.score(queries, vectors).float()
-        if ranker.needs_history:
-            # Asked on the host first: choosing by row writes all scores once more.
-            empty = batch.at_host.query[:, 1] == 0
-            if empty.any():
-                chosen = empty.to(scores.device)[at]
-                scores = torch.where(chosen[:, None], ranker.get_popularity(), scores)
+        empty = batch.at_host.query[start : start + len(target), 1] == 0
+        scores = score_items(ranker, queries, vectors, empty)
         seen = _select_pairs(batch.seen[: None if self.mask_history else 0], at, len(batch.query))
         query, item = seen.unbind(1)
         same = (item == target[query]).long()
         hidden = torch.zeros_like(target).index_add(0, query, same) > 0
+        closed = self._mask_unavailable(batch, start, target)
         mask = seen
         if batch.basket_items is not None:
             mask = torch.cat([seen, _select_pairs(batch.basket_items, at, len(batch.query))])
@@ -222,7 +194,10 @@ class Evaluator(nn.Module):
         # A target that is masked away can never be found: it stands behind all others.
         greater = torch.where(hidden, torch.full_like(greater, scores.shape[1]), greater)
         equal = torch.where(hidden, torch.zeros_like(equal), equal)
-        return greater, equal, size, hidden, self._select_top(scores, mask)
+        top = torch.empty(len(scores), 0, dtype=torch.long, device=scores.device)
+        if self.keep:
+            top = select_top(mask_scores(scores, mask), self.keep)
+        return greater, equal, size, hidden, top
 
     def _mask_unavailable(self, batch: Batch, start: int, target: Tensor) -> Tensor | None:
         """(Q, I) what cannot be had when the cases from `start` on are asked, (Q,) targets apart.
@@ -234,22 +209,6 @@ class Evaluator(nn.Module):
         case = batch.at_host.case[start : start + len(target)].numpy()
         closed = self.windows.make_mask(case, target.device)
         return closed.scatter_(1, target[:, None], False)
-
-    def _select_top(self, scores: Tensor, mask: Tensor) -> Tensor:
-        """(Q, keep) columns of the highest scores (Q, I), -1 where all others are masked away.
-
-        The mask is as in `count_ranks`.
-        """
-        if not self.keep:
-            return torch.empty(len(scores), 0, dtype=torch.long, device=scores.device)
-        if mask.dtype == torch.bool:
-            scores = scores.masked_fill(mask, -torch.inf)
-        elif len(mask):
-            masked = scores.new_tensor(-torch.inf)
-            scores = scores.index_put((mask[:, 0], mask[:, 1]), masked)
-        values, columns = scores.topk(min(self.keep, scores.shape[1]))
-        columns = columns.masked_fill(values == -torch.inf, -1)
-        return torch.nn.functional.pad(columns, (0, self.keep - columns.shape[1]), value=-1)
 
     def _rank_lists(
         self, ranker: Ranker, batch: Batch, items: Tensor

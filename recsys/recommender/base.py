@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluator import Evaluator
+from recsys.evaluation.ranking import mask_scores, score_items, select_top
 from recsys.recommender.components import Components
 from recsys.runtime.progress import track
 from recsys.types import Batch, ItemBatch, Ragged
@@ -149,7 +150,7 @@ class Recommender(nn.Module, abc.ABC):
             Scores and catalog rows, each (k,), best first.
         """
         self.eval()
-        asked = query is None
+        empty = batch.at_host.query[:1, 1] == 0 if query is None else torch.zeros(1).bool()
         if query is None:
             query = self.queries(batch, self.index(batch.plan))
         if pool is None:
@@ -157,10 +158,7 @@ class Recommender(nn.Module, abc.ABC):
             items = self.index_catalog() if items is None else items
         else:
             items = self.index(ItemBatch(pool, ()))
-        scores = self.score(query, items)[0]
-        if self.needs_history and asked and not int(batch.query[0, 1]):
-            scores = self.get_popularity()[pool]
-        scores = scores.masked_fill(torch.isin(pool, seen.to(pool.device)), -torch.inf)
-        unseen = int((scores > -torch.inf).sum())
-        values, places = scores.topk(min(k, unseen))
-        return values, pool[places]
+        scores = score_items(self, query, items, empty, pool)
+        scores = mask_scores(scores, torch.isin(pool, seen.to(pool.device))[None])
+        (places,) = select_top(scores, min(k, int((scores > -torch.inf).sum())))
+        return scores[0, places], pool[places]

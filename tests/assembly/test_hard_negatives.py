@@ -76,18 +76,6 @@ def test_tfidf_ranks_as_sklearn_does_and_leaves_out_what_is_no_negative(shop_wor
         assert len(set(row)) == len(row)
 
 
-def test_best_goes_by_score_then_by_column_and_ends_where_nothing_is_left():
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randint(0, 5, (50, 40), generator=generator).float()
-    scores[torch.rand(50, 40, generator=generator) < 0.5] = -torch.inf
-    scores[0] = -torch.inf
-    want = scores.argsort(dim=1, descending=True, stable=True)[:, :25]
-    want = want.masked_fill(scores.gather(1, want) == -torch.inf, -1)
-    assert torch.equal(hard_negatives.select_best(scores, 25), want)
-    assert hard_negatives.select_best(scores, 60).shape == (50, 60)
-    assert torch.equal(hard_negatives.select_best(scores, 60)[:, :25], want)
-
-
 def rewritten(shop, folder, change):
     """The shop with other items in the validation or test events of all users."""
     frame = pl.read_csv(shop / "events.csv", schema_overrides={"what": pl.String})

@@ -86,7 +86,7 @@ def test_a_masked_target_is_unreachable_and_what_was_seen_is_out_of_the_way():
 
 
 def test_blocks_of_cases_give_what_one_block_gives(monkeypatch):
-    import recsys.evaluation.evaluator as room
+    import recsys.evaluation.ranking as room
 
     torch.manual_seed(0)
     scores = torch.randint(0, 3, (9, 4)).tolist()

@@ -1,0 +1,125 @@
+"""One ranking of a catalog, for evaluation, candidates, hard negatives and recommendation.
+
+Scores come from a ranker, from popularity where a query has no history that the ranker needs; what
+may not be ranked is masked; and the best are chosen.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from recsys.types import Batch
+
+BLOCK = 1 << 24
+"""Scores held at a time: they, their masks and comparisons stay within a few hundred MB."""
+
+
+class Ranker(Protocol):
+    """What a ranking needs of an architecture."""
+
+    needs_history: bool
+
+    def get_popularity(self) -> Tensor:
+        """(I,) scores for a query without history, where the architecture needs one."""
+        ...
+
+    def index_catalog(self) -> Tensor:
+        """(I, ...) representations of all items."""
+        ...
+
+    def queries(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, ...) representations of the queries."""
+        ...
+
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(Q, N) scores of every query with every item."""
+        ...
+
+    def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, C) scores of the candidates, from the representations of the plan's items."""
+        ...
+
+
+def count_block_queries(items: int) -> int:
+    """How many queries are ranked at a time.
+
+    Args:
+        items: N, items that each is scored with.
+    """
+    return max(1, BLOCK // items)
+
+
+def score_items(
+    ranker: Ranker, queries: Tensor, items: Tensor, empty: Tensor, rows: Tensor | None = None
+) -> Tensor:
+    """Scores of queries with items of the catalog.
+
+    Args:
+        ranker: The architecture.
+        queries: (Q, ...) representations.
+        items: (N, ...) representations.
+        empty: (Q,) bool on the host, which queries have no history.
+        rows: (N,) catalog rows of the items; None: they are the whole catalog, in its order.
+
+    Returns:
+        (Q, N) float32; popularity's for a query without the history that the ranker needs.
+    """
+    scores = ranker.score(queries, items).float()
+    # Asked on the host first: choosing by row writes all scores once more.
+    if not ranker.needs_history or not empty.any():
+        return scores
+    popularity = ranker.get_popularity()
+    popularity = popularity if rows is None else popularity[rows]
+    return torch.where(empty.to(scores.device)[:, None], popularity, scores)
+
+
+def mask_scores(scores: Tensor, mask: Tensor) -> Tensor:
+    """Scores with -inf for what may not be chosen.
+
+    Args:
+        scores: (Q, N).
+        mask: (Q, N) bool, True for that; or (S, 2) its places, row and column.
+    """
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(mask, -torch.inf)
+    if not len(mask):
+        return scores
+    return scores.index_put((mask[:, 0], mask[:, 1]), scores.new_tensor(-torch.inf))
+
+
+def select_top(scores: Tensor, top: int, order: Tensor | None = None) -> Tensor:
+    """Columns of the highest scores, best first.
+
+    Args:
+        scores: (Q, N); -inf for what may not be chosen.
+        top: T.
+        order: (N,) columns in the order in which equal scores go, so that the choice is the same on
+            every machine; None: as `torch.topk` takes them, which promises no order.
+
+    Returns:
+        (Q, T), -1 where there are no more.
+    """
+    size = min(top, scores.shape[1])
+    if order is None:
+        values, columns = scores.topk(size)
+    else:
+        values, columns = _select_stably(scores[:, order], size)
+        columns = order[columns]
+    columns = columns.masked_fill(values == -torch.inf, -1)
+    return torch.nn.functional.pad(columns, (0, top - size), value=-1)
+
+
+def _select_stably(scores: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The highest scores (Q, N) and their columns, (Q, size) each; equal scores go by column.
+
+    It costs no sort of whole rows.
+    """
+    least = scores.topk(size).values[:, -1:]
+    above, equal = scores > least, scores == least
+    chosen = above | (equal & (equal.cumsum(1) <= size - above.sum(1, keepdim=True)))
+    columns = chosen.nonzero()[:, 1].view(len(scores), size)
+    values, places = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    return values, columns.gather(1, places)
