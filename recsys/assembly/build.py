@@ -30,6 +30,7 @@ from recsys.data.splits.split import Split
 from recsys.data.tables import Tables, compute_fingerprint
 from recsys.data.tags import encode_tags
 from recsys.data.training_events import Interactions
+from recsys.encoders.pretrained.source import resolve_source
 from recsys.losses import make_objective_context
 from recsys.metrics.names import list_cutoffs
 from recsys.recommender.base import Recommender
@@ -90,6 +91,8 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
         DataError: The data cannot be used.
     """
     check_pairs(run)
+    if run.architecture.reads_tokens:  # a large data set need not be read for a mistyped folder
+        resolve_source(run.encoder.model, run.encoder.revision)
     print_status(f"reading the data: {get_choice_name(run.data.source)}")
     tables, split = load_data(run)
     check_columns(run, tables)

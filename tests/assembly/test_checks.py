@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from recsys.assembly import build
 from recsys.assembly.checks import check_pairs
 from recsys.config.compose import compose
 from recsys.errors import ConfigError
@@ -89,3 +90,10 @@ def test_what_an_objective_checks_itself_is_told_with_the_rest():
     words = ["objective=sampled_softmax", "objective.logq=0.5"]
     assert "logq is 0.5 with uniform sampling, which needs no correction" in refused(*words)
     check_pairs(compose([*words, "objective.sampling=frequency"]))
+
+
+@pytest.mark.parametrize("model", ["./nowhere", "package:nobody_has_this/model"])
+def test_an_encoder_that_is_not_there_is_told_before_data_is_read(model, monkeypatch):
+    monkeypatch.setattr(build, "load_data", lambda run: pytest.fail("data was read"))
+    with pytest.raises(ConfigError, match=r"encoder\.model"):
+        build.assemble(compose([f"encoder.model={model}"]))

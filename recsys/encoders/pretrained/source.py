@@ -46,7 +46,7 @@ class ModelFiles:
         Raises:
             ConfigError: The package or folder is missing, or holds no weights that can be loaded.
         """
-        return ModelFiles(spec, revision, _resolve_source(spec, revision))
+        return ModelFiles(spec, revision, resolve_source(spec, revision))
 
     @cached_property
     def is_local(self) -> bool:
@@ -122,8 +122,16 @@ class ModelFiles:
         return path
 
 
-def _resolve_source(spec: str, revision: str | None) -> str:
-    """What transformers is to load: a folder's path, or a hub id as it is."""
+def resolve_source(spec: str, revision: str | None) -> str:
+    """What transformers is to load: a folder's path, or a hub id as it is.
+
+    Args:
+        spec: A hub id, a local folder, or `package:NAME/FOLDER` inside an installed package.
+        revision: Commit or tag of a hub id.
+
+    Raises:
+        ConfigError: The package or folder is missing, or holds no weights that can be loaded.
+    """
     if spec.startswith("package:"):
         folder = _find_package_folder(spec)
     else:
