@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,7 +33,9 @@ from recsys.config.ranges import (
     check_ranges,
     describe_non_text,
     describe_quoting,
+    describe_wrong_type,
     normalize_value,
+    shorten,
 )
 from recsys.config.schema import RunConfig, SourceConfig, option
 from recsys.config.shipped import find_file, find_folders, is_path
@@ -48,7 +50,7 @@ from recsys.config.yaml_file import (
     unwrap,
 )
 from recsys.errors import ConfigError, nearest
-from recsys.words import split_word
+from recsys.words import LARGEST, split_word
 
 __all__ = [
     "AXES",
@@ -64,6 +66,8 @@ __all__ = [
     "option",
     "read_config",
 ]
+
+T = TypeVar("T")
 
 
 class ReplacingNode(dict[str, Any]):
@@ -184,16 +188,27 @@ def _parse_words(argv: Sequence[str]) -> Node:
     out: Node = {}
     for word in argv:
         key, text = split_word(word)
-        try:
-            value = parse_typed_word(text)
-        except ConfigError as error:
-            if TEMPLATE.match(text):
-                raise ConfigError(f"{key}: {describe_quoting(key, text)}.") from None
-            raise ConfigError(f"{key}: the value cannot be read as YAML: {error}") from None
+        value = parse_value(key, text)
         for name in reversed(key.split(".")):
             value = {name: value}
         _merge_word(out, cast(Node, value), "")
     return out
+
+
+def parse_value(key: str, text: str) -> object:
+    """The value of a word, with what was typed beside a number or a truth value.
+
+    Raises:
+        ConfigError: It is no YAML, or a number of more digits than Python reads.
+    """
+    try:
+        return parse_typed_word(text)
+    except ConfigError as error:
+        if TEMPLATE.match(text):
+            raise ConfigError(f"{key}: {describe_quoting(key, text)}.") from None
+        if text.isdigit():
+            raise ConfigError(f"{key} is {shorten(text)}; set it to {LARGEST} or less.") from None
+        raise ConfigError(f"{key}: the value cannot be read as YAML: {error}") from None
 
 
 def _merge_word(into: Node, new: Node, prefix: str) -> None:
@@ -279,13 +294,40 @@ def _make_choice(axis: str, node: Node) -> object:
     return _convert_types(config, rest, f"{axis}.")
 
 
-def _check(node: Node, schema: type, prefix: str) -> None:
+def make_options(schema: type[T], node: Node, prefix: str = "") -> T:
+    """An instance of a dataclass of options that are no part of a run, checked as those of a run.
+
+    Args:
+        schema: The dataclass.
+        node: Values by key, as `read_mapping` or `parse_value` has them.
+        prefix: What stands before each key in a message.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is of a wrong type or out of its range.
+    """
+    _check(node, schema, prefix, _suggest_beside)
+    options = cast(T, _convert_types(schema, node, prefix))
+    check_ranges(options, prefix)
+    return options
+
+
+def _suggest_beside(key: str, known: Iterable[str]) -> str:
+    """As `suggest_key`, of the keys of a group alone."""
+    return nearest(key.rpartition(".")[2], known)
+
+
+def _check(
+    node: Node,
+    schema: type,
+    prefix: str,
+    suggest: Callable[[str, Iterable[str]], str] = suggest_key,
+) -> None:
     """Refuses unknown keys, and a scalar where a group is; puts right how a value is spelled."""
     hints = typing.get_type_hints(schema)
     known = {f.name: f for f in fields(schema)}
     for key, value in node.items():
         if key not in known:
-            hint = suggest_key(f"{prefix}{key}", known)
+            hint = suggest(f"{prefix}{key}", known)
             raise ConfigError(f"{prefix}{key} is not a known key.{hint}")
         inner = hints[key]
         if is_dataclass(inner):
@@ -295,7 +337,7 @@ def _check(node: Node, schema: type, prefix: str) -> None:
                     f"{prefix}{key} is a group, not a value; set one of its keys: "
                     f"{', '.join(names)}."
                 )
-            _check(cast(Node, value), cast(type, inner), f"{prefix}{key}.")
+            _check(cast(Node, value), cast(type, inner), f"{prefix}{key}.", suggest)
         else:
             node[key] = normalize_value(value, known[key], inner, f"{prefix}{key}")
 
@@ -310,7 +352,10 @@ def _convert_types(schema: type, values: Node, prefix: str) -> object:
     except OmegaConfBaseException as error:
         key = f"{prefix}{error.full_key}" if error.full_key else prefix.rstrip(".")
         reason = unshield(str(error.msg if hasattr(error, "msg") else error).splitlines()[0])
-        raise ConfigError(f"{key}: {describe_non_text(key, reason) or reason}.") from None
+        raise ConfigError(
+            describe_wrong_type(key, reason)
+            or f"{key}: {describe_non_text(key, reason) or reason}."
+        ) from None
 
 
 def make_node(run: RunConfig) -> Node:

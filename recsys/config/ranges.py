@@ -138,3 +138,36 @@ def describe_non_text(key: str, reason: str) -> str | None:
     if alone is not None:
         return describe_quoting(key, f"{{{alone[1]}}}")
     return f"a text is wanted here, and {held} is a mapping"
+
+
+_WANTED = {
+    "Integer": "a whole number",
+    "Float": "a number",
+    "Union[int, float]": "a number",
+    "bool": "true or false",
+}
+_WRONG = re.compile(
+    r"Value '(.*)' (?:of type '\w+' (?:could not be converted to|is incompatible with type hint) "
+    r"'?(?:Optional\[)?(Integer|Float|Union\[int, float\])\]?'?|is not a valid (bool)\b.*)",
+    re.DOTALL,
+)
+
+
+def describe_wrong_type(key: str, reason: str) -> str | None:
+    """The sentence on a number or a truth value that is none; None for another reason.
+
+    Args:
+        key: The whole key.
+        reason: What OmegaConf says.
+    """
+    match = _WRONG.match(reason)
+    if match is None:
+        return None
+    value, number, truth = match.groups()
+    return f"{key} is '{shorten(value)}'; set it to {_WANTED[number or truth]}."
+
+
+def shorten(value: object) -> str:
+    """A value in a sentence, cut where it is long."""
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"

@@ -46,6 +46,9 @@ PRUNERS: Mapping[str, str] = {
     "wilcoxon": "stops a trial whose seeds are worse than the best trial's, seed by seed",
 }
 
+MOST = 1_000_000
+"""Largest number of trials, epochs, seeds or workers: more is a slip of the hand."""
+
 TUNES = ("tpe", "gp", "cmaes")
 """Samplers that look at what earlier trials found."""
 
@@ -82,41 +85,12 @@ class SearchDimension:
 
 
 @dataclass
-class SweepOptions:
-    """The keys of a sweep's command and file, beside those of a run."""
-
-    sweep: str | None = option(None, "name of a file in sweeps/, without .yaml, or a path")
-    trials: int | None = option(None, "trials of each method", least=1)
-    hours: float | None = option(None, "hours of each method's trials, in all", least=0)
-    epochs: int | None = option(None, "epochs of each method's trials, in all", least=1)
-    methods: str | None = option(None, "some of the file's methods, as in methods=lora,full")
-    sampler: str | None = option(None, "in place of the file's: " + ", ".join(SAMPLERS))
-    pruner: str | None = option(None, "in place of the file's: " + ", ".join(PRUNERS))
-    seeds: int | None = option(None, "runs of a trial, with seeds of their own", least=1)
-    final_seeds: int | None = option(
-        None, "closing runs of each method's best trial, which are tested; 0: none", least=0
-    )
-    workers: int = option(1, "trials side by side", least=1)
-    storage: str | None = option(
-        None, "URL of a database for several machines; null: a file in the sweep's folder"
-    )
-    prepared: bool = option(True, "start trials from a process that has done the imports")
-    details: bool = option(False, "print every table at the end")
-
-
-@dataclass(frozen=True)
 class MethodBudget:
-    """What each method may use; whatever ends first.
+    """What each method may use; whatever ends first."""
 
-    Attributes:
-        trials: Trials.
-        hours: Hours of trials.
-        epochs: Epochs of trials.
-    """
-
-    trials: int | None = None
-    hours: float | None = None
-    epochs: int | None = None
+    trials: int | None = option(None, "trials", least=1, most=MOST)
+    hours: float | None = option(None, "hours of trials, in all", above=0, most=MOST)
+    epochs: int | None = option(None, "epochs of trials, in all", least=1, most=MOST)
 
     def describe(self) -> str:
         """The budget in words."""

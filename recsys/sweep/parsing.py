@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args, get_type_hints
 
-from recsys.config.compose import RunConfig, nearest
+from recsys.config.compose import RunConfig, make_options, nearest, parse_value
 from recsys.config.options import suggest_key
 from recsys.config.shipped import (
     find_file,
@@ -17,7 +16,7 @@ from recsys.config.shipped import (
     list_names,
     make_absolute,
 )
-from recsys.config.yaml_file import Node, as_word, read_mapping
+from recsys.config.yaml_file import Node, as_word
 from recsys.errors import ConfigError
 from recsys.sweep.definition import (
     ALONE,
@@ -29,20 +28,17 @@ from recsys.sweep.definition import (
     PluginConfig,
     SearchDimension,
     SweepDefinition,
+)
+from recsys.sweep.record import SweepObjective
+from recsys.sweep.schema import (
+    WITH,
+    DimensionOptions,
+    Direction,
     SweepOptions,
+    TrialOptions,
+    read_sweep_file,
 )
-from recsys.sweep.record import SweepObjective, Value
 from recsys.words import drop_words, get_key, split_word
-
-MOST = 1_000_000
-"""Largest number of trials, epochs, seeds or workers: more is a slip of the hand."""
-SEEDS = 2**32 - 1
-"""Largest seed."""
-
-FILE_KEYS = (
-    *("experiment", "with", "methods", "space", "objectives", "sampler", "pruner", "budget"),
-    *("seeds", "final_seeds"),
-)
 
 
 def list_sweeps() -> list[str]:
@@ -74,45 +70,36 @@ def read_definition(words: Sequence[str]) -> SweepDefinition:
             f"name a sweep, as in sweep=smoke (there are: {', '.join(list_sweeps())})."
         )
     path = find_sweep_file(asked.sweep)
-    content = read_mapping(path)
-    for key in content:
-        if key not in FILE_KEYS:
-            raise ConfigError(
-                f"{path}: '{key}' is no key of a sweep.{nearest(str(key), FILE_KEYS)}"
-            )
-    seed, output, tracking, rest = _split_run_words(base)
-    experiment = _parse_text(content.get("experiment"), path, "experiment")
+    file, base_node = read_sweep_file(path)
+    trial, tracking, rest = _split_run_words(base)
+    experiment = file.experiment
+    if not experiment:
+        raise ConfigError(f"{path}: experiment is missing, as in experiment: lora_two_tower.")
     if is_path(experiment):  # as it leads from the sweep's file, where trials may not run
         experiment = str(find_file("experiment", experiment, (), path.parent).absolute())
-    methods = _parse_methods(content.get("methods", {}), path)
+    methods = all_methods = _parse_methods(file.methods, path)
     if asked.methods is not None:
         methods = _select_methods(methods, asked.methods.split(","), path)
     given = {get_key(word) for word in rest}
-    own = drop_words(_parse_words(content.get("with", {}), path, "with"), given)
+    own = drop_words(_parse_words(base_node, path, WITH), given)
     if "experiment" not in given:
         own.insert(0, f"experiment={experiment}")
-    budget = _parse_budget(content.get("budget", {}), path)
+    budget = file.budget
     if any(value is not None for value in (asked.trials, asked.hours, asked.epochs)):
         budget = MethodBudget(asked.trials, asked.hours, asked.epochs)
-    found = SweepDefinition(
+    definition = SweepDefinition(
         name=path.stem,
         words=(*own, *rest),
         methods=methods,
-        space=_parse_space(content.get("space"), path),
-        objectives=_parse_objectives(content.get("objectives", {VALIDATION: "maximize"}), path),
-        sampler=_parse_plugin(
-            asked.sampler or content.get("sampler", "tpe"), SAMPLERS, path, "sampler"
-        ),
-        pruner=_parse_plugin(
-            asked.pruner or content.get("pruner", "none"), PRUNERS, path, "pruner"
-        ),
+        space=_parse_space(file.space, path),
+        objectives=_parse_objectives(file.objectives or {VALIDATION: "maximize"}, path),
+        sampler=_parse_plugin(asked.sampler or file.sampler, SAMPLERS, path, "sampler"),
+        pruner=_parse_plugin(asked.pruner or file.pruner, PRUNERS, path, "pruner"),
         budget=budget,
-        seeds=asked.seeds or _parse_count(content.get("seeds", 1), path, "seeds", 1),
-        final_seeds=_parse_count(content.get("final_seeds", 3), path, "final_seeds", 0)
-        if asked.final_seeds is None
-        else asked.final_seeds,
-        seed=seed,
-        output=output,
+        seeds=file.seeds if asked.seeds is None else asked.seeds,
+        final_seeds=file.final_seeds if asked.final_seeds is None else asked.final_seeds,
+        seed=trial.seed,
+        output=trial.output,
         tracking=tuple(tracking),
         workers=asked.workers,
         storage=asked.storage,
@@ -120,95 +107,43 @@ def read_definition(words: Sequence[str]) -> SweepDefinition:
         some=asked.methods is not None,
         details=asked.details,
     )
-    _check_definition(found, path)
-    return found
+    _check_definition(definition, all_methods, path)
+    return definition
 
 
 def _split_options(words: Sequence[str]) -> tuple[SweepOptions, list[str]]:
     """The sweep's own keys, and the words of the run."""
-    own = {f.name: f for f in fields(SweepOptions)}
-    asked, rest = SweepOptions(), []
+    own, of_run = get_type_hints(SweepOptions), {f.name for f in fields(RunConfig)}
+    node: Node = {}
+    rest: list[str] = []
     for word in words:
-        key, value = split_word(word)
-        if key not in own:
-            if "." not in key and key not in {f.name for f in fields(RunConfig)}:
-                known = [*own, *(f.name for f in fields(RunConfig))]
-                hint = suggest_key(key, known, own)
-                raise ConfigError(f"'{key}' is no key of a sweep or a run.{hint}")
+        key, text = split_word(word)
+        if key in own:
+            # A text is taken as it stands: what YAML says of a URL would tell its password.
+            as_text = str in get_args(own[key]) and text != "null"
+            node[key] = text if as_text else parse_value(key, text)
+        elif "." in key or key in of_run:
             rest.append(make_absolute(word))
-            continue
-        setattr(asked, key, _parse_option(key, value, own[key].metadata["least"]))
-    return asked, rest
+        else:
+            hint = suggest_key(key, [*own, *of_run], own)
+            raise ConfigError(f"'{key}' is no key of a sweep or a run.{hint}")
+    return make_options(SweepOptions, node), rest
 
 
-def _split_run_words(words: Sequence[str]) -> tuple[int, str, list[str], list[str]]:
-    """Seed, output and the words on tracking, which are no part of the question; and the rest."""
-    seed, output = 0, "runs"
+def _split_run_words(words: Sequence[str]) -> tuple[TrialOptions, list[str], list[str]]:
+    """Seed and output, the words on tracking, which are no part of the question, and the rest."""
+    node: Node = {}
     tracking: list[str] = []
     rest: list[str] = []
     for word in words:
-        key, value = split_word(word)
-        if key == "seed":
-            seed = _parse_integer(value, "seed")
-            if seed > SEEDS:
-                raise ConfigError(f"seed is {value}; set it to {SEEDS} or less.")
-        elif key == "output":
-            output = value
+        key, text = split_word(word)
+        if key == "output":
+            node[key] = text
+        elif key == "seed":
+            node[key] = parse_value(key, text)
         else:
             (tracking if key.startswith("tracking.") else rest).append(word)
-    return seed, output, tracking, rest
-
-
-def _parse_option(key: str, value: str, least: float | None) -> Value:
-    """A value of one of `SweepOptions`."""
-    if key in ("trials", "epochs", "seeds", "final_seeds", "workers"):
-        number: float = _parse_integer(value, key)
-    elif key == "hours":
-        try:
-            number = float(value)
-        except ValueError:
-            raise ConfigError(f"hours is '{value}'; set it to a number, as in hours=2.") from None
-        if not 0 < number < math.inf:
-            raise ConfigError(f"hours is {value}; set it above 0.")
-    elif key in ("prepared", "details"):
-        if value not in ("true", "false"):
-            raise ConfigError(f"{key} is '{value}'; set it to true or false.")
-        return value == "true"
-    else:
-        return value
-    if least is not None and not number >= least:
-        raise ConfigError(f"{key} is {value}; set it to {least:g} or more.")
-    if number > MOST:
-        raise ConfigError(f"{key} is {_shorten(value)}; set it to {MOST} or less.")
-    return number
-
-
-def _parse_integer(value: str, key: str) -> int:
-    if not (value.isascii() and value.isdigit()):
-        raise ConfigError(f"{key} is '{value}'; set it to a whole number.")
-    if len(value.lstrip("0")) > len(str(SEEDS)):  # also more than Python reads at all
-        raise ConfigError(f"{key} is {_shorten(value)}; set it to {SEEDS} or less.")
-    return int(value)
-
-
-def _shorten(value: object) -> str:
-    """A value in a sentence, cut where it is long."""
-    text = str(value)
-    return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"
-
-
-def _parse_text(value: object, path: Path, key: str) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(f"{path}: {key} names an experiment, as in {key}: lora_two_tower.")
-    return value
-
-
-def _parse_count(value: object, path: Path, key: str, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{path}: {key} is {value!r}; set it to a whole number from {least} on.")
-    if value > MOST:
-        raise ConfigError(f"{path}: {key} is {_shorten(value)}; set it to {MOST} or less.")
-    return value
+    return make_options(TrialOptions, node), tracking, rest
 
 
 def _parse_words(node: object, path: Path, key: str) -> list[str]:
@@ -227,19 +162,16 @@ def _parse_words(node: object, path: Path, key: str) -> list[str]:
     return out
 
 
-def _parse_methods(node: object, path: Path) -> dict[str, tuple[str, ...]]:
-    if not isinstance(node, dict):
-        raise ConfigError(f"{path}: methods is a mapping of names to keys, not {node!r}.")
-    found = {
-        str(name): tuple(_parse_words(value, path, f"methods.{name}"))
-        for name, value in node.items()
+def _parse_methods(node: Node, path: Path) -> dict[str, tuple[str, ...]]:
+    methods = {
+        name: tuple(_parse_words(value, path, f"methods.{name}")) for name, value in node.items()
     }
-    for name in found:
+    for name in methods:
         if not name.replace("_", "").replace("-", "").isalnum():
             raise ConfigError(
                 f"{path}: methods.{name}: names are letters, digits, '-' and '_'; they are folders."
             )
-    return found or {ALONE: ()}
+    return methods or {ALONE: ()}
 
 
 def _select_methods(
@@ -249,23 +181,6 @@ def _select_methods(
         if name not in methods:
             raise ConfigError(f"methods: {path} has no '{name}'.{nearest(name, methods)}")
     return {name: words for name, words in methods.items() if name in asked}
-
-
-def _parse_budget(node: object, path: Path) -> MethodBudget:
-    known = [f.name for f in fields(MethodBudget)]
-    if not isinstance(node, dict) or set(node) - set(known):
-        raise ConfigError(f"{path}: budget is a mapping with some of {', '.join(known)}.")
-    for key, value in node.items():
-        whole = key != "hours"
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            raise ConfigError(f"{path}: budget.{key} is {value!r}; set it to a number.")
-        if not 0 < value < math.inf:
-            raise ConfigError(f"{path}: budget.{key} is {value!r}; set it above 0.")
-        if value > MOST:
-            raise ConfigError(
-                f"{path}: budget.{key} is {_shorten(value)}; set it to {MOST} or less."
-            )
-    return MethodBudget(**node)
 
 
 def _parse_plugin(node: object, known: Mapping[str, str], path: Path, key: str) -> PluginConfig:
@@ -279,9 +194,9 @@ def _parse_plugin(node: object, known: Mapping[str, str], path: Path, key: str) 
     return PluginConfig(name, {k: v for k, v in content.items() if k != "name"})
 
 
-def _parse_objectives(node: object, path: Path) -> tuple[SweepObjective, ...]:
+def _parse_objectives(node: Mapping[str, str], path: Path) -> tuple[SweepObjective, ...]:
     known = [VALIDATION, *(f"cost.{name}" for name in COSTS)]
-    if not isinstance(node, dict) or not 1 <= len(node) <= 2:
+    if len(node) > 2:
         raise ConfigError(
             f"{path}: objectives maps one or two names to maximize or minimize, as in "
             "objectives: {validation: maximize}."
@@ -289,29 +204,28 @@ def _parse_objectives(node: object, path: Path) -> tuple[SweepObjective, ...]:
     for name, direction in node.items():
         if name not in known:
             raise ConfigError(f"{path}: objectives: '{name}' is none.{nearest(str(name), known)}")
-        if direction not in ("maximize", "minimize"):
+        if direction not in get_args(Direction):
             raise ConfigError(
-                f"{path}: objectives.{name} is {direction!r}; set it to maximize or minimize."
+                f"{path}: objectives.{name} is '{direction}'; set it to maximize or minimize."
             )
-    return tuple(SweepObjective(name, name, direction) for name, direction in node.items())
+    return tuple(
+        SweepObjective(name, name, cast(Direction, direction)) for name, direction in node.items()
+    )
 
 
-_DIMENSION = ("low", "high", "log", "type", "points", "choices", "when", "instead")
-
-
-def _parse_space(node: object, path: Path) -> tuple[SearchDimension, ...]:
-    if not isinstance(node, dict) or not node:
+def _parse_space(node: Node, path: Path) -> tuple[SearchDimension, ...]:
+    if not node:
         raise ConfigError(f"{path}: space maps each key to low and high, or to choices.")
-    found = {str(name): _parse_dimension(str(name), value, path) for name, value in node.items()}
+    dimensions = {name: _parse_dimension(name, value, path) for name, value in node.items()}
     ordered: dict[str, SearchDimension] = {}
-    while len(ordered) < len(found):
+    while len(ordered) < len(dimensions):
         ready = [
             d
-            for name, d in found.items()
-            if name not in ordered and all(k in ordered for k in d.when if k in found)
+            for name, d in dimensions.items()
+            if name not in ordered and all(k in ordered for k in d.when if k in dimensions)
         ]
         if not ready:
-            left = ", ".join(name for name in found if name not in ordered)
+            left = ", ".join(name for name in dimensions if name not in ordered)
             raise ConfigError(f"{path}: space: the conditions of {left} wait for each other.")
         ordered |= {d.name: d for d in ready}
     return tuple(ordered.values())
@@ -321,50 +235,43 @@ def _parse_dimension(name: str, node: object, path: Path) -> SearchDimension:
     where = f"{path}: space.{name}"
     if not isinstance(node, dict):
         raise ConfigError(f"{where} is a mapping with low and high, or with choices.")
-    for key in node:
-        if key not in _DIMENSION:
-            raise ConfigError(f"{where}: '{key}' is no key of it.{nearest(str(key), _DIMENSION)}")
+    options = make_options(DimensionOptions, {**node}, f"{where}.")
     when = {
-        str(key): tuple(value) if isinstance(value, list) else (value,)
-        for key, value in _parse_mapping(node.get("when", {}), f"{where}.when").items()
+        key: tuple(value) if isinstance(value, list) else (value,)
+        for key, value in options.when.items()
     }
-    instead = {str(k): str(v) for k, v in _parse_mapping(node.get("instead", {}), where).items()}
     if "choices" in node:
-        choices = node["choices"]
-        if not isinstance(choices, list) or not choices or set(node) & {"low", "high", "log"}:
+        choices = options.choices
+        if not choices or set(node) & {"low", "high", "log"}:
             raise ConfigError(f"{where}: choices is a list of values, without low, high and log.")
         if any(isinstance(value, list | dict) for value in choices):
             raise ConfigError(f"{where}: each of the choices is a number, a text, true or null.")
-        return SearchDimension(name, "choice", choices=tuple(choices), when=when, instead=instead)
-    low, high = _parse_number(node, "low", where), _parse_number(node, "high", where)
-    log = node.get("log", False)
-    if not isinstance(log, bool) or (log and not low > 0) or not low < high:
+        return SearchDimension(
+            name, "choice", choices=tuple(choices), when=when, instead=options.instead
+        )
+    low, high, log = options.low, options.high, options.log
+    if low is None or high is None:
+        missing = "low" if low is None else "high"
+        raise ConfigError(f"{where}.{missing} is missing; set it to a number, or give choices.")
+    if (log and not low > 0) or not low < high:
         raise ConfigError(f"{where}: low is below high, and above 0 where log is true.")
     whole = isinstance(low, int) and isinstance(high, int)
-    kind = node.get("type", "int" if whole else "float")
-    if kind not in ("int", "float") or (kind == "int" and not whole):
+    kind = options.type or ("int" if whole else "float")
+    if kind == "int" and not whole:
         raise ConfigError(f"{where}.type is float, or int with low and high that are whole.")
-    points = node.get("points")
-    if points is not None:
-        points = _parse_count(points, path, f"space.{name}.points", 2)
-    return SearchDimension(name, kind, log, low, high, points, when=when, instead=instead)
+    return SearchDimension(
+        name, kind, log, low, high, options.points, when=when, instead=options.instead
+    )
 
 
-def _parse_number(node: Node, key: str, where: str) -> int | float:
-    value = node.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{where}.{key} is {value!r}; set it to a number.")
-    return value
+def _check_definition(found: SweepDefinition, methods: Collection[str], path: Path) -> None:
+    """What parts of a definition ask of each other.
 
-
-def _parse_mapping(node: object, where: str) -> Node:
-    if not isinstance(node, dict):
-        raise ConfigError(f"{where} is a mapping of keys, not {node!r}.")
-    return cast(Node, node)
-
-
-def _check_definition(found: SweepDefinition, path: Path) -> None:
-    """What parts of a definition ask of each other."""
+    Args:
+        found: The definition.
+        methods: All of the file's, whichever the command asks for.
+        path: Of the file.
+    """
     for tag in (f"sweep={found.name}", *(f"method={name}" for name in found.methods)):
         if len(tag) > 64:
             raise ConfigError(f"{path}: '{tag}' is a tag of the runs; shorten it to 64 letters.")
@@ -397,10 +304,8 @@ def _check_definition(found: SweepDefinition, path: Path) -> None:
         raise ConfigError(f"{path}: budget is missing, as in budget: {{trials: 16}}.")
     for d in found.space:
         for method in d.instead:
-            if method not in found.methods and method not in _parse_methods(
-                read_mapping(path).get("methods", {}), path
-            ):
+            if method not in methods:
                 raise ConfigError(
                     f"{path}: space.{d.name}.instead: '{method}' is no method."
-                    f"{nearest(method, found.methods)}"
+                    f"{nearest(method, methods)}"
                 )

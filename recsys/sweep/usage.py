@@ -17,7 +17,8 @@ from recsys.config.help import (
 )
 from recsys.config.options import Option, walk_options
 from recsys.sweep import parsing
-from recsys.sweep.definition import PRUNERS, SAMPLERS, SweepOptions
+from recsys.sweep.definition import PRUNERS, SAMPLERS
+from recsys.sweep.schema import SweepOptions
 
 USAGE = """usage: python -m recsys.sweep sweep=NAME [key=value ...]
        python -m recsys.sweep resume=FOLDER|NAME|last [trials=N] [workers=N]

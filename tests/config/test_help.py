@@ -15,7 +15,7 @@ from recsys.config.help import format_entries, format_topics
 from recsys.config.options import list_groups, walk_options
 from recsys.config.schema import RunConfig
 from recsys.errors import ConfigError
-from recsys.sweep.definition import SweepOptions
+from recsys.sweep.schema import SweepOptions
 
 COMMANDS = sorted(find_commands())
 

@@ -93,7 +93,7 @@ def test_a_default_of_a_module_outside_is_data_as_well(tmp_path, monkeypatch):
     ("word", "said"),
     [
         ("tuning.rank=" + "[" * 3000 + "]" * 3000, "too deep"),
-        ("tuning.rank=" + "9" * 5000, "cannot be read as YAML"),
+        ("tuning.rank=" + "9" * 5000, "99... (5000 characters); set it to 2147483647 or less"),
         ("tuning.rank={a: 1, a: 2}", "duplicate key a"),
         ("tuning.rank={[1]: 2}", "a key is a list"),
         ("optimizer.lr=${x}", "'${x}'"),

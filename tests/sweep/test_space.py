@@ -69,7 +69,7 @@ def test_a_key_of_an_axis_that_a_method_does_not_know_is_left_out_there(made):
         ("space: {tuning.rnk: {choices: [1]}}", [], ["tuning.rnk", "rank"]),
         ("space: {optimizer.warmup: {low: 0.5, high: 3.0}}", [], ["optimizer.warmup", "3"]),
         ("space: {optimizer.lr: {low: 0, high: 1, log: true}}", [], ["above 0", "optimizer.lr"]),
-        ("space: {optimizer.lr: {lo: 0, high: 1}}", [], ["'lo'", "low"]),
+        ("space: {optimizer.lr: {lo: 0, high: 1}}", [], ["optimizer.lr.lo is", "'low'"]),
         ("space: {evaluation.k: {choices: [5]}}", [], ["would change what is ranked"]),
         ("space: {seed: {low: 1, high: 5}}", [], ["set by the sweep"]),
         (
@@ -110,7 +110,7 @@ def test_a_key_of_an_axis_that_a_method_does_not_know_is_left_out_there(made):
         ("1: 2\nspace: {optimizer.lr: {low: 0.1, high: 1.0}}", [], ["'1'"]),
         ("space: {optimizer.lr: {low: 0.1, high: .inf}}", [], ["optimizer.lr.high", "inf"]),
         ("space: {optimizer.lr: {low: 0.1, high: 1.0}}", ["hours=0"], ["hours", "above 0"]),
-        ("space: {optimizer.lr: {low: 0.1, high: 1.0}}", ["hours=inf"], ["hours", "above 0"]),
+        ("space: {optimizer.lr: {low: 0.1, high: 1.0}}", ["hours=inf"], ["hours", "finite"]),
         (
             "space: {optimizer.lr: {low: 0.1, high: 1.0}}",
             ["evaluation.test=false"],
@@ -278,11 +278,85 @@ def test_shares_of_a_range_reach_both_ends_and_every_choice(made):
         (f"trials={'9' * 5000}", r"trials is 99999999999999999999... \(5000 characters\); set it"),
         ("workers=4294967295", r"workers is 4294967295; set it to 1000000 or less"),
         ("seed=4294967296", r"seed is 4294967296; set it to 4294967295 or less"),
-        ("hours=nan", r"hours is nan; set it above 0"),
-        ("hours=1e300", r"hours is 1e300; set it to 1000000 or less"),
+        ("hours=nan", r"hours is nan; set it to a finite number"),
+        ("hours=1e300", r"hours is 1e\+300; set it to 1000000 or less"),
         ("epochs=\N{SUPERSCRIPT TWO}", r"epochs is .*; set it to a whole number"),
     ],
 )
 def test_numbers_that_cannot_be_meant_are_told(word, sentence):
     with pytest.raises(ConfigError, match=sentence):
         parsing.read_definition(["sweep=smoke", word])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("budget: {trails: 3}", "budget.trails is not a known key. Did you mean 'trials'?"),
+        ("budget: {trials: many}", "budget.trials is 'many'; set it to a whole number."),
+        ("budget: {hours: 0}", "budget.hours is 0.0; set it above 0."),
+        ("budget: 4", "budget is a group, not a value; set one of its keys: trials, hours, epochs"),
+        ("seeds: 0", "seeds is 0; set it to 1 or more."),
+        ("final_seeds: 2.5", "final_seeds is '2.5'; set it to a whole number."),
+        ("methods: [full]", "methods takes a mapping"),
+        ("methods: {full: lora}", "methods.full is a mapping of keys to values, not 'lora'."),
+        ("with: tuning=full", "with is a mapping of keys to values, not 'tuning=full'."),
+        ("objectives: {validation: up}", "objectives.validation is 'up'; set it to maximize or"),
+        (
+            "objectives: {cost.second: minimize}",
+            "'cost.second' is none. Did you mean 'cost.seconds'",
+        ),
+        ("experiment:", "experiment is missing, as in experiment: lora_two_tower."),
+        ("pruner: 3", "pruner is a name, or a mapping with one"),
+        ("space: {optimizer.lr: 3}", "space.optimizer.lr is a mapping with low and high, or with"),
+        (
+            "space: {optimizer.lr: {low: 1}}",
+            "space.optimizer.lr.high is missing; set it to a number",
+        ),
+        (
+            "space: {optimizer.lr: {low: a, high: 2}}",
+            "optimizer.lr.low is 'a'; set it to a number.",
+        ),
+        (
+            "space: {optimizer.lr: {low: true, high: 2}}",
+            "optimizer.lr.low is 'True'; set it to a num",
+        ),
+        (
+            "space: {optimizer.lr: {low: 1, high: 2, log: x}}",
+            "lr.log is 'x'; set it to true or false.",
+        ),
+        (
+            "space: {optimizer.lr: {low: 1, high: 2, points: 1}}",
+            "points is 1; set it to 2 or more.",
+        ),
+        ("space: {optimizer.lr: {choices: 3}}", "optimizer.lr.choices takes a list"),
+        ("space: {optimizer.lr: {choices: [[1]]}}", "each of the choices is a number, a text"),
+        (
+            "space: {optimizer.lr: {low: 1.5, high: 2.5, type: int}}",
+            "type is float, or int with low",
+        ),
+    ],
+)
+def test_each_line_of_a_file_is_typed(tmp_path, text, sentence):
+    path = tmp_path / "made.yaml"
+    lines = {"experiment": "lora_two_tower", "budget": "{trials: 4}"}
+    lines["space"] = "{optimizer.lr: {low: 1, high: 2}}"
+    key, _, value = text.partition(":")
+    path.write_text("".join(f"{k}: {v}\n" for k, v in (lines | {key: value}).items()))
+    with pytest.raises(ConfigError) as caught:
+        parsing.read_definition([f"sweep={path}"])
+    assert str(caught.value).startswith(f"{path}: ")
+    assert sentence in str(caught.value)
+
+
+def test_a_sweep_of_before_has_the_same_folder(made):
+    """Its name holds a digest of the question: a value of another type would begin a new sweep."""
+    text = (
+        "space: {optimizer.lr: {low: 1, high: 2.5}, "
+        "tuning.rank: {choices: [1, 2.0, null, a, true], "
+        "when: {tuning: lora, x: [1, b]}}, a.b: {low: 1, high: 4, type: float, points: 3}}\n"
+        "sampler: {name: tpe, startup: 3}\n"
+        "objectives: {validation: maximize, cost.seconds: minimize}\n"
+        "with: {optimizer.clip: 3, data: {max_items: 4}}\n"
+        "methods: {full: {tuning: full}, lora: {tuning: {name: lora, rank: 3}}}\nseeds: 2\n"
+    )
+    assert str(parsing.read_definition(made(text)).folder) == "runs/made-73a5026f"
