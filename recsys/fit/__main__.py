@@ -18,6 +18,7 @@ from recsys.fit.command import find_run, find_seeds, fit
 from recsys.fit.parent import follow_parent
 from recsys.fit.seeds import run_seeds
 from recsys.fit.usage import PRINT_CONFIG, format_usage
+from recsys.runtime import excluded_time
 from recsys.runtime.rank_errors import write_rank_error
 from recsys.runtime.ranks import get_rank
 from recsys.runtime.signals import Interrupted
@@ -61,4 +62,5 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     follow_parent()
+    excluded_time.mark_command_start()
     command.run_command(main)
