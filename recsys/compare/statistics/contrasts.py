@@ -119,7 +119,7 @@ def estimate_mean(
     Raises:
         DataError: Shapes that do not fit, infinite values, or fewer than two users.
     """
-    _check_options(level, draws, None, None)
+    _check_options(level, draws, None, None, None, 0)
     values, clusters = check_values("a", values, clusters)
     (values,), clusters = select_defined([values], clusters)
     source = compute_components([values], clusters)
@@ -161,11 +161,9 @@ def compute_contrast(
         seed: Of the draws.
 
     Raises:
-        DataError: Shapes that do not fit, infinite values, fewer than two users, or an option out
-            of its range.
+        DataError: Shapes do not fit, values are infinite, users fewer than two, options odd.
     """
-    _check_options(level, draws, margin, size)
-    _check_seed_variance(seed_variance, seed_degrees)
+    _check_options(level, draws, margin, size, seed_variance, seed_degrees)
     a, b = check_values("a", a, clusters)[0], check_values("b", b, clusters)[0]
     (a, b), clusters = select_defined([a, b], np.asarray(clusters))
     known = None if seed_variance is None else (seed_variance, seed_degrees)
@@ -178,10 +176,10 @@ def compute_contrast(
         extra = power.compute_variance_growth([a, b], clusters, source)
         smallest = power.compute_detectable_difference(source, size, extra, repeating)
     return Contrast(
-        difference=source.mean,
-        low=low,
-        high=high,
-        level=level,
+        source.mean,
+        low,
+        high,
+        level,
         p=reference.compute_p(),
         effect=_compute_effect(source),
         smallest=smallest,
@@ -255,8 +253,15 @@ def adjust_holm(ps: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def _check_options(level: float, draws: int, margin: float | None, size: float | None) -> None:
-    """Refuses options out of their range."""
+def _check_options(
+    level: float,
+    draws: int,
+    margin: float | None,
+    size: float | None,
+    variance: float | None,
+    degrees: int,
+) -> None:
+    """Raises a clear error where an option is out of its range."""
     if not 0 < level < 1:
         raise DataError(f"level={level}: the coverage must lie between 0 and 1, such as 0.95.")
     if draws < 100:
@@ -265,10 +270,6 @@ def _check_options(level: float, draws: int, margin: float | None, size: float |
         raise DataError(f"size={size}: the error rate must lie between 0 and 1, such as 0.05.")
     if margin is not None and not margin > 0:
         raise DataError(f"margin={margin}: the margin of equivalence must be greater than 0.")
-
-
-def _check_seed_variance(variance: float | None, degrees: int) -> None:
-    """Raises a clear error where a variance of seeds that was given cannot be one."""
     if variance is not None and not (variance >= 0 and degrees >= 1):
         raise DataError(
             f"seed_variance={variance} with seed_degrees={degrees}: give a variance of at least 0 "

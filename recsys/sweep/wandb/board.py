@@ -50,7 +50,6 @@ def make_board(sweep: SweepRecord) -> BoardSpec:
     ]
     apart = [RunSet(f"{each.name}: trials", each.group, ids=each.ids) for each in runs]
     last = [RunSet(CLOSING, ids=(compute_summary_id(sweep.folder),))] if closing else []
-    lasts = tuple(each.name for each in last)
     tests = [RunSet(TESTED, ids=tuple(run.id for run in tested))] if tested else []
     goals = tuple(_find_objective_key(objective, trials) for objective in sweep.objectives)
     scores = tuple(goal for goal in goals if goal is not None)
@@ -61,7 +60,7 @@ def make_board(sweep: SweepRecord) -> BoardSpec:
         _make_test_section(sweep, tested),
         SectionSpec("Learning curves", "", names, _make_curve_panels(trials)),
         SectionSpec("Cost", "", tuple(r.name for r in apart), _make_cost_panels(scores, trials)),
-        SectionSpec("Trials, tables and pictures", "", lasts, _make_closing_panels(logged[-1]))
+        SectionSpec("Trials, tables and pictures", "", (CLOSING,), _make_closing_panels(logged[-1]))
         if last
         else SectionSpec("Trials, tables and pictures"),
     )
