@@ -109,9 +109,8 @@ def load_pretrained(
     check_ids(spec, tokenizer, model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     own = read_embedding_spec(files, strict=pooling == "auto")
     following = resolve_embedding_spec(own, pooling, max_length, query_prompt, item_prompt)
-    limit = count_positions(model)
-    if max_length is None and limit is not None and following.max_length is not None:
-        following = replace(following, max_length=min(limit, following.max_length))
+    if max_length is None:  # a length that was asked for is refused, not shortened
+        following = _limit_length(following, model)
     if following.lower:
         add_lowercasing(tokenizer)
     specials = SpecialTokens.from_tokenizer(tokenizer)
@@ -130,11 +129,24 @@ def load_pretrained(
     _check_forward(encoder, spec)
     line = describe_embedding_spec(own, following, pooling)
     if own is None and pooling == "auto" and files.is_file_unknown(MODULES):
-        line = (
-            f"encoder: {following.describe()}; the hub could not be asked whether {spec} has a "
-            f"{MODULES} that says something else"
-        )
+        line = _describe_unknown(spec, following)
     return PretrainedEncoder(encoder, tokenizer, following, files, line)
+
+
+def _limit_length(following: EmbeddingSpec, model: nn.Module) -> EmbeddingSpec:
+    """The same with a longest text that the model's positions reach, where they have an end."""
+    limit = count_positions(model)
+    if limit is None or following.max_length is None:
+        return following
+    return replace(following, max_length=min(limit, following.max_length))
+
+
+def _describe_unknown(spec: str, following: EmbeddingSpec) -> str:
+    """What is said of a model's pooling where its folder is not whole and no hub answers."""
+    return (
+        f"encoder: {following.describe()}; the hub could not be asked whether {spec} has a "
+        f"{MODULES} that says something else"
+    )
 
 
 def _count_skipped_tokens(
