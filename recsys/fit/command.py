@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from recsys.assembly.checks import check_pairs
 from recsys.config.compose import RunConfig, compose, format_config, get_choice_name
 from recsys.errors import ConfigError, raise_file_error
 from recsys.fit.seeds import SeedPlan, find_last_unfinished, make_plan
@@ -87,6 +86,8 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
         Leave: SIGTERM or SIGINT came.
     """
     started, excluded = excluded_time.begin_run(), excluded_time.get_excluded_total()
+    from recsys.assembly.checks import check_pairs  # loads polars, which help needs not wait for
+
     check_pairs(run)
     print_status(f"{run.experiment or get_choice_name(run.architecture)}: loading libraries")
     import torch

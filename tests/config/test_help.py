@@ -220,6 +220,7 @@ import sys
 from recsys.{name}.__main__ import main
 assert main({words!r}) == 0
 heavy = ("torch", "lightning", "transformers", "peft", "scipy", "sklearn", "wandb", "optuna")
+heavy += () if {name!r} == "data" else ("polars", "numpy")
 print("loaded:", [name for name in heavy if name in sys.modules])
 """
 
