@@ -10,7 +10,7 @@ import copy
 import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import optuna
@@ -26,23 +26,23 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler,
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from recsys.config.compose import nearest
+from recsys.config.compose import make_options
 from recsys.errors import ConfigError
 from recsys.sweep.definition import TUNES, PluginConfig, SweepDefinition
 from recsys.sweep.record import Value
+from recsys.sweep.schema import (
+    HyperbandOptions,
+    MedianOptions,
+    NoOptions,
+    SamplerOptions,
+    WilcoxonOptions,
+)
 from recsys.sweep.space import SearchPlan, get_value_at
 
 Index = Callable[[Study, FrozenTrial], int]
 """Tells a trial's place in the design of its study."""
 
-
-OF_SAMPLERS: Mapping[str, Mapping[str, float]] = {name: {"startup": 1} for name in TUNES}
-OF_PRUNERS: Mapping[str, Mapping[str, float]] = {
-    "median": {"startup": 0, "warmup": 0},
-    "hyperband": {"reduction": 2, "first": 1},
-    "wilcoxon": {"p": 0, "startup": 0},
-}
-"""Options of samplers and pruners, with the least value of each."""
+T = TypeVar("T")
 
 
 class SeededSampler(BaseSampler):
@@ -190,10 +190,7 @@ def make_sampler(definition: SweepDefinition, plan: SearchPlan, index: Index) ->
     Raises:
         ConfigError: An option is unknown, or has a value that cannot be.
     """
-    options = _parse_options(
-        definition.sampler, {name: {"startup": 1} for name in ("tpe", "gp", "cmaes")}
-    )
-    startup, several = int(options.get("startup", 10)), definition.workers > 1
+    startup, several = _read_sampler_options(definition).startup, definition.workers > 1
     name = definition.sampler.name
     if name == "sobol":
         return DesignSampler(make_sobol_design(definition, plan), plan.get_study_names(), index)
@@ -228,29 +225,24 @@ def make_pruner(definition: SweepDefinition, plan: SearchPlan) -> BasePruner:
     Raises:
         ConfigError: An option is unknown, or has a value that cannot be.
     """
-    options = _parse_options(definition.pruner, OF_PRUNERS)
+    options = _read_pruner_options(definition)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    if definition.pruner.name == "median":
-        return MedianPruner(
-            n_startup_trials=int(options.get("startup", 5)),
-            n_warmup_steps=int(options.get("warmup", 1)),
-        )
-    if definition.pruner.name == "hyperband":
-        first, last = int(options.get("first", 1)), plan.run.trainer.epochs + 1
-        if first > last:
+    if isinstance(options, MedianOptions):
+        return MedianPruner(n_startup_trials=options.startup, n_warmup_steps=options.warmup)
+    if isinstance(options, HyperbandOptions):
+        last = plan.run.trainer.epochs + 1
+        if options.first > last:
             raise ConfigError(
-                f"hyperband: first is {first}, and a trial of {plan.method} has {last} "
+                f"hyperband: first is {options.first}, and a trial of {plan.method} has {last} "
                 "validations; lower it, or raise trainer.epochs."
             )
         return HyperbandPruner(
-            min_resource=first,
+            min_resource=options.first,
             max_resource=last,
-            reduction_factor=int(options.get("reduction", 3)),
+            reduction_factor=options.reduction,
         )
-    if definition.pruner.name == "wilcoxon":
-        return WilcoxonPruner(
-            p_threshold=options.get("p", 0.1), n_startup_steps=int(options.get("startup", 2))
-        )
+    if isinstance(options, WilcoxonOptions):
+        return WilcoxonPruner(p_threshold=options.p, n_startup_steps=options.startup)
     return NopPruner()
 
 
@@ -260,8 +252,8 @@ def check_options(definition: SweepDefinition) -> None:
     Raises:
         ConfigError: One of them.
     """
-    _parse_options(definition.sampler, OF_SAMPLERS)
-    _parse_options(definition.pruner, OF_PRUNERS)
+    _read_sampler_options(definition)
+    _read_pruner_options(definition)
     if definition.sampler.name == "cmaes":
         try:
             importlib.import_module("cmaes")
@@ -271,21 +263,27 @@ def check_options(definition: SweepDefinition) -> None:
             ) from None
 
 
-def _parse_options(
-    plug: PluginConfig, known: Mapping[str, Mapping[str, float]]
-) -> dict[str, float]:
-    """The options of a sampler or pruner, each a number from its least value on."""
-    mine = known.get(plug.name, {})
-    found: dict[str, float] = {}
-    for key, value in plug.options.items():
-        if key not in mine:
-            there = nearest(str(key), mine) if mine else " It has none."
-            raise ConfigError(f"{plug.name}: '{key}' is no option of it.{there}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or value < mine[key]:
-            raise ConfigError(
-                f"{plug.name}: {key} is {value!r}; set it to a number from {mine[key]:g} on."
-            )
-        if key != "p" and not isinstance(value, int):
-            raise ConfigError(f"{plug.name}: {key} is {value!r}; set it to a whole number.")
-        found[key] = value
-    return found
+def _read_sampler_options(definition: SweepDefinition) -> SamplerOptions:
+    """The options of the sampler; one that looks at nothing has none to set."""
+    plugin = definition.sampler
+    if plugin.name in TUNES:
+        return _read_options(SamplerOptions, plugin)
+    _read_options(NoOptions, plugin)
+    return SamplerOptions()
+
+
+def _read_pruner_options(
+    definition: SweepDefinition,
+) -> NoOptions | MedianOptions | HyperbandOptions | WilcoxonOptions:
+    plugin = definition.pruner
+    if plugin.name == "median":
+        return _read_options(MedianOptions, plugin)
+    if plugin.name == "hyperband":
+        return _read_options(HyperbandOptions, plugin)
+    if plugin.name == "wilcoxon":
+        return _read_options(WilcoxonOptions, plugin)
+    return _read_options(NoOptions, plugin)
+
+
+def _read_options(schema: type[T], plugin: PluginConfig) -> T:
+    return make_options(schema, dict(plugin.options), f"{plugin.name}.")

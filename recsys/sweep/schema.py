@@ -87,6 +87,42 @@ class SweepFile:
     final_seeds: int = option(3, "closing runs of each method's best trial", least=0, most=MOST)
 
 
+@dataclass
+class NoOptions:
+    """Of a sampler or pruner that has none."""
+
+
+@dataclass
+class SamplerOptions:
+    """Of a sampler that looks at what earlier trials found."""
+
+    startup: int = option(10, "trials at random before that", least=1)
+
+
+@dataclass
+class MedianOptions:
+    """Of the pruner `median`."""
+
+    startup: int = option(5, "trials before the first that is pruned", least=0)
+    warmup: int = option(1, "validations of a trial before it is pruned", least=0)
+
+
+@dataclass
+class HyperbandOptions:
+    """Of the pruner `hyperband`."""
+
+    reduction: int = option(3, "one trial of so many goes on at each rung", least=2)
+    first: int = option(1, "validations up to the first rung", least=1)
+
+
+@dataclass
+class WilcoxonOptions:
+    """Of the pruner `wilcoxon`."""
+
+    p: float = option(0.1, "chance of a trial that is not worse to be pruned", least=0)
+    startup: int = option(2, "seeds of a trial before it is pruned", least=0)
+
+
 def read_sweep_file(path: Path) -> tuple[SweepFile, Node]:
     """What a sweep's file holds, and the mapping under its key `with`.
 

@@ -133,7 +133,7 @@ def test_a_key_of_an_axis_that_a_method_does_not_know_is_left_out_there(made):
             [],
             ["method=aaa", "64 letters"],
         ),
-        ("sampler: {name: tpe, 1: 3}\nspace: {optimizer.lr: {low: 1, high: 2}}", [], ["'1'"]),
+        ("sampler: {name: tpe, 1: 3}\nspace: {optimizer.lr: {low: 1, high: 2}}", [], ["tpe.1"]),
         ("sampler: {name: tpe, start: 3}\nspace: {optimizer.lr: {low: 1, high: 2}}", [], ["start"]),
     ],
 )
