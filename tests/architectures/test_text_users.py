@@ -193,7 +193,8 @@ def test_lists_and_hard_negatives_of_a_text_run(told):
         made.examples.make_case_rows(np.array([first])), made.datamodule.sizes
     )
     scores = floor.score(floor.queries(batch, batch.plan.items), floor.index_catalog())[0]
-    (mined,) = made.examples._hard[made.examples._at == first]
+    found = made.datamodule.sampler.mined
+    (mined,) = found.items[found.at == first]
     allowed = np.ones(len(scores), dtype=bool)
     user = made.split.compute_user_rows()
     allowed[made.split.item[(user == 3) & (made.split.role == TRAIN)]] = False

@@ -56,7 +56,7 @@ def shared(prepared, monkeypatch):
         def __exit__(self, *_):
             """The process lives on for the next sweep."""
 
-    monkeypatch.setattr(driver, "Launcher", Shared)
+    monkeypatch.setattr(driver, "TrialLauncher", Shared)
 
 
 def the_sweep(words):
@@ -66,7 +66,7 @@ def the_sweep(words):
 
 @pytest.mark.parametrize("name", parsing.list_sweeps())
 def test_every_shipped_sweep_runs_two_trials(name, shared, shop_base, tmp_path, monkeypatch):
-    monkeypatch.setattr(finals.page, "write", lambda sweep: sweep.folder / "report.html")
+    monkeypatch.setattr(finals.page, "write_page", lambda sweep: sweep.folder / "report.html")
     methods = list(parsing.read_definition([f"sweep={name}"]).methods)
     picked = ["lora", "frozen"] if "frozen" in methods else methods[:2]
     words = [f"sweep={name}", *shop_base, f"output={tmp_path}", "trainer.epochs=1"]

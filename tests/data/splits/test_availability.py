@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 import torch
 
-import recsys.evaluation.evaluator as room
 from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.batches.examples import TEST, Examples
 from recsys.data.batches.sampled_lists import make_sampled_lists
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.errors import ConfigError
+from recsys.evaluation import ranking
 from recsys.evaluation.evaluator import Evaluator
 from recsys.fit.__main__ import main
 from recsys.recommend.__main__ import main as recommend
@@ -125,7 +125,7 @@ def test_it_is_what_a_mask_by_hand_gives_in_blocks_and_in_parts(monkeypatch, mas
         if target not in own:
             assert row["rank"][q] == 1 + int((others > scores[q, target]).sum())
             assert row["ties"][q] == int((others == scores[q, target]).sum()) - 1
-    monkeypatch.setattr(room, "BLOCK", 60)
+    monkeypatch.setattr(ranking, "BLOCK", 60)
     assert ranked(scores, work, found, mask_history)[1] == row
     parts = []
     for q in (slice(0, 5), slice(5, 11)):

@@ -78,7 +78,7 @@ def test_one_more_and_one_changed_text_are_all_that_is_encoded(
     lines = text.replace("red lamp", "red lamp lamp chair").splitlines()
     own.write_text("\n".join([lines[0], "999,white white lamp", *lines[1:]]) + "\n")
     counted = []
-    for owner, name in ((Encoder, "forward"), (SplitModel, "below")):
+    for owner, name in ((Encoder, "forward"), (SplitModel, "run_below")):
         call = getattr(owner, name)
 
         def count(self, tokens, *rest, call=call, **named):

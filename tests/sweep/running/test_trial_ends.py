@@ -309,7 +309,7 @@ def test_a_note_of_another_rank_takes_the_place_of_a_broken_connection(tmp_path)
 
 def test_a_rank_leaves_a_note_and_goes_quietly(words, tmp_path, monkeypatch, capsys):
     run = compose([*words, TRIAL])
-    monkeypatch.setattr(fit, "rank", lambda: 1)
+    monkeypatch.setattr(fit, "get_rank", lambda: 1)
     monkeypatch.setattr(fit, "find_seeds", lambda *_, **__: None)
     monkeypatch.setattr(fit, "find_run", lambda words: (run, tmp_path))
 
