@@ -197,7 +197,7 @@ def test_the_mlp_holds_one_block_of_hidden_units(words):
 
 def test_a_block_below_zero_is_refused():
     with pytest.raises(ConfigError, match=r"objective\.chunk"):
-        in_batch.Objective(0.0, 0.0, -1)
+        compose(["experiment=lora_two_tower", "objective.chunk=-1"])
 
 
 @pytest.fixture

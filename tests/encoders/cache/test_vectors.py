@@ -94,7 +94,7 @@ def test_one_more_and_one_changed_text_are_all_that_is_encoded(
     assert sum(counted) <= 2 + 16 + 16 + 2
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "fresh"))
     _, fresh, _ = kept()
-    make = "lookup" if tuning == ["tuning=frozen"] else "vectors"
+    make = "look_up" if tuning == ["tuning=frozen"] else "compute_vectors"
     with torch.no_grad():
         got, want = getattr(found, make)(rows), getattr(fresh, make)(rows)
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
