@@ -16,7 +16,8 @@ from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.fit import progress_bars
 from recsys.fit.__main__ import main
-from recsys.fit.progress_bars import ProgressBar, RemainingTime, describe_run, format_validation
+from recsys.fit.header import describe_run, format_validation
+from recsys.fit.progress_bars import ProgressBar, RemainingTime
 from recsys.runtime import progress
 
 

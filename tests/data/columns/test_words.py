@@ -81,7 +81,8 @@ def test_lists_and_hard_negatives_follow_the_pieces(chinese):
     # In turn: popularity's first, tfidf's first, and so on.
     alike = (ranked.candidates // 5 == colour[:, None]).sum(1)
     assert alike.min() >= 2
-    for event, row in zip(made.examples._at, made.examples._hard, strict=True):
+    mined = made.datamodule.sampler.mined
+    for event, row in zip(mined.at, mined.items, strict=True):
         user = made.split.compute_user_rows()[event]
         had = made.split.item[made.split.offsets[user] : event]
         # Of one colour with what was had, or the same thing: a whole title has nothing in common.

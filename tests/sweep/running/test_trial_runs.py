@@ -202,7 +202,7 @@ def test_a_result_tells_gap_and_distance(words, tmp_path, steps):
 
 def test_epochs_are_counted_by_batches():
     class Uneven(TokenBudgetPlan):
-        def length(self, epoch):
+        def count_batches(self, epoch):
             return (3, 2, 4)[epoch]
 
     plan = Uneven(lambda epoch: None, lambda order: None)
