@@ -16,8 +16,9 @@ from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.fit import progress_bars
 from recsys.fit.__main__ import main
-from recsys.fit.header import describe_run, format_validation
+from recsys.fit.header import describe_run
 from recsys.fit.progress_bars import ProgressBar, RemainingTime
+from recsys.fit.training import TrainingExecutor
 from recsys.runtime import progress
 
 
@@ -66,9 +67,10 @@ def test_a_duration_is_said_as_people_do(seconds, text):
 
 def trainer(step, *, batches=10, epochs=4, most=-1, accumulate=1):
     done = SimpleNamespace(total=SimpleNamespace(ready=step * accumulate))
-    plan = SimpleNamespace(length=lambda epoch: batches)
+    plan = SimpleNamespace(count_batches=lambda epoch: batches)
     steps = math.ceil(batches / accumulate) * epochs
-    data = SimpleNamespace(plan=plan, steps=lambda *asked: steps if most < 0 else min(steps, most))
+    steps = steps if most < 0 else min(steps, most)
+    data = SimpleNamespace(plan=plan, count_steps=lambda *asked: steps)
     return SimpleNamespace(
         global_step=step,
         max_epochs=epochs,
@@ -104,21 +106,25 @@ def test_a_run_that_goes_on_is_timed_from_where_it_goes_on(clock):
     assert course.estimate_seconds(trainer(32)) == pytest.approx(16)
 
 
-def test_a_validation_line_says_epoch_total_cold_best_and_time():
+def test_a_validation_line_says_epoch_total_cold_best_and_time(capsys):
+    run = compose(["experiment=lora_two_tower"])
+
+    def say(step, kept, left, **how):
+        course = SimpleNamespace(estimate_seconds=lambda trainer: left)
+        executor = SimpleNamespace(run=run, course=course)
+        TrainingExecutor._print_validation(executor, trainer(step, **how), found, step, kept)
+        return capsys.readouterr().out
+
     found = {"ndcg@10": 0.0613, "cold/ndcg@10": 0.012}
-    said = format_validation(trainer(20), "ndcg@10", found, 20, True, 180.0)
-    assert said == "epoch 2/4  val ndcg@10 6.13 (best)  cold 1.20  left 3 min"
+    assert say(20, True, 180.0) == ("epoch 2/4  val ndcg@10 6.13 (best)  cold 1.20  left 3 min\n")
     found["cold/ndcg@10"] = math.nan
-    assert (
-        format_validation(trainer(0), "ndcg@10", found, 0, True, None) == "start  val ndcg@10 6.13"
-    )
-    said = format_validation(trainer(15, most=15), "ndcg@10", found, 15, False, 0.4)
-    assert said == "step 15/15  val ndcg@10 6.13  left 0 s"
+    assert say(0, True, None) == "start  val ndcg@10 6.13\n"
+    assert say(15, False, 0.4, most=15) == "step 15/15  val ndcg@10 6.13  left 0 s\n"
 
 
 def test_the_bar_draws_now_and_then_and_after_the_last_batch(monkeypatch, clock):
     made, drawn = ProgressBar(RemainingTime(tests=True)), []
-    made._steps = SimpleNamespace(to=lambda done, note: drawn.append(done))
+    made._steps = SimpleNamespace(advance_to=lambda done, note: drawn.append(done))
     for batch, at in enumerate(np.arange(1000.0, 1000.3, 0.03)):
         clock[0] = float(at)
         made.on_train_batch_end(trainer(1), None, None, None, batch)
