@@ -100,3 +100,8 @@ def test_a_folder_has_at_most_twelve_files_but_for_the_choices_of_an_axis():
         if folder.is_dir() and folder not in axes
     }
     assert {folder: size for folder, size in sizes.items() if size > 12} == {}
+
+
+def test_every_folder_with_modules_is_a_package():
+    folders = {path.parent for path in ROOT.rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []

@@ -7,14 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from recsys.boards import specification as board
-from recsys.boards.specification import BoardSpec, LoggedKey, PanelSpec, Pick, RunSet, SectionSpec
 from recsys.boards.offline_run import LoggedRun, read_logged_run, replay
+from recsys.boards.specification import BoardSpec, LoggedKey, PanelSpec, Pick, RunSet, SectionSpec
 from recsys.compare.report.wandb_report import curves
 from recsys.errors import ConfigError, RecsysError
-from recsys.sweep.report import page
 from recsys.sweep.record import SearchAxis, SweepObjective, SweepRecord
-from recsys.sweep.report.sensitivity import sort_axes
+from recsys.sweep.report import page
 from recsys.sweep.report.formatting import format_short_label, get_sign
+from recsys.sweep.report.sensitivity import sort_axes
 from recsys.sweep.running.trial import format_searched_key
 from recsys.sweep.wandb.summary import STATES, compute_summary_id
 from recsys.tracking.wandb_files import list_files
@@ -146,7 +146,9 @@ def _render_findings(sweep: SweepRecord, missing: int, trials: Sequence[LoggedRu
     lines.append("")
     if missing:
         lines.append(f"- {missing} of the trials' runs left nothing at Weights & Biases.")
-    shared = [a.name for a in sweep.axes if not board.select_known_keys((_make_axis_key(a),), trials)]
+    shared = [
+        a.name for a in sweep.axes if not board.select_known_keys((_make_axis_key(a),), trials)
+    ]
     if shared:
         lines.append(
             "- No label at Weights & Biases, so not among the axes of these panels: "
@@ -156,7 +158,10 @@ def _render_findings(sweep: SweepRecord, missing: int, trials: Sequence[LoggedRu
 
 
 def _make_search_section(
-    sweep: SweepRecord, scores: Sequence[LoggedKey], apart: Sequence[RunSet], trials: Sequence[LoggedRun]
+    sweep: SweepRecord,
+    scores: Sequence[LoggedKey],
+    apart: Sequence[RunSet],
+    trials: Sequence[LoggedRun],
 ) -> SectionSpec:
     """The objective over each axis, all axes together, and what decides it."""
     axes = board.select_known_keys((_make_axis_key(axis) for axis in sort_axes(sweep)), trials)
@@ -179,7 +184,9 @@ def _make_curve_panels(trials: Sequence[LoggedRun]) -> tuple[PanelSpec, ...]:
     return curves(monitors, trials)
 
 
-def _make_cost_panels(scores: Sequence[LoggedKey], trials: Sequence[LoggedRun]) -> tuple[PanelSpec, ...]:
+def _make_cost_panels(
+    scores: Sequence[LoggedKey], trials: Sequence[LoggedRun]
+) -> tuple[PanelSpec, ...]:
     """The objective against the seconds of training."""
     seconds = board.select_known_keys((LoggedKey("summary", "cost/train_seconds"),), trials)
     pairs = [(seconds[0], goal) for goal in scores if seconds and goal not in seconds]
@@ -194,7 +201,9 @@ def _make_closing_panels(run: LoggedRun) -> tuple[PanelSpec, ...]:
         if kind == "table-file" and not name.startswith("charts/"):
             panels.append(PanelSpec("table", name, (LoggedKey("summary", name),)))
         elif kind in ("plotly-file", "html-file"):
-            panels.append(PanelSpec("media", name.rpartition("/")[2], (LoggedKey("summary", name),)))
+            panels.append(
+                PanelSpec("media", name.rpartition("/")[2], (LoggedKey("summary", name),))
+            )
     states = tuple(LoggedKey("summary", f"states/{state}") for state in STATES)
     return (
         PanelSpec("bar", "trials by state", states),

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recsys.runtime.files import CONFIG, START
-from recsys.boards.offline_run import LoggedRun, read_logged_rows, replay, read_run_id
+from recsys.boards.offline_run import LoggedRun, read_logged_rows, read_run_id, replay
+from recsys.config.yaml_file import read_mapping
 from recsys.errors import DataError, RecsysError
+from recsys.runtime.files import CONFIG, START
 from recsys.tracking.wandb_files import list_files, read_last_step
 from recsys.tracking.wandb_run import COUNTED, WandbRunInfo, open_run
-from recsys.config.yaml_file import read_mapping
 
 SECONDS = 180.0
 """Time after which a service that cannot be reached is given up."""
@@ -128,7 +128,9 @@ def _log_end(
     import wandb
 
     try:
-        run = open_run(folder, name, mode == "offline", WandbRunInfo.from_config(config, folder), config)
+        run = open_run(
+            folder, name, mode == "offline", WandbRunInfo.from_config(config, folder), config
+        )
         for step, row in lost:
             run.log({key: v for key, v in row.items() if COUNTED not in key}, step=step)
         run.summary.update(dict(summary))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from recsys.boards import specification as board
-from recsys.sweep.wandb import summary as wandbsummary
 from recsys.sweep.record import SweepRecord
+from recsys.sweep.wandb import summary as wandbsummary
 from recsys.sweep.wandb.board import make_board
 from recsys.sweep.wandb.close import close_trial
 
-__all__ = ["close_trial", "make_board", "log_summary"]
+__all__ = ["close_trial", "log_summary", "make_board"]
 
 
 def log_summary(sweep: SweepRecord, project: str, group: str, mode: str) -> None:

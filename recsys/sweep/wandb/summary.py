@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from recsys.errors import ConfigError
+from recsys.sweep.record import SearchAxis, State, SweepRecord, TrialRecord, Value
 from recsys.sweep.report.best_of_k import compute_best_so_far, list_scores
 from recsys.sweep.report.figures import draw_plots
+from recsys.sweep.report.formatting import format_parameter, get_sign
 from recsys.sweep.report.importance import compute_importances
 from recsys.sweep.report.optuna_plots import draw_study_plots as optuna_pictures
 from recsys.sweep.report.page import FILE
-from recsys.sweep.record import SearchAxis, State, SweepRecord, TrialRecord, Value
-from recsys.sweep.report.sensitivity import compute_envelope, convert_to_float, sort_axes, list_points
-from recsys.sweep.report.formatting import format_parameter, get_sign
+from recsys.sweep.report.sensitivity import (
+    compute_envelope,
+    convert_to_float,
+    list_points,
+    sort_axes,
+)
 from recsys.tracking.wandb_files import list_files
 from recsys.tracking.wandb_run import COUNTED, WandbRunInfo, open_run
 
@@ -53,7 +58,9 @@ def log_summary_run(sweep: SweepRecord, project: str, group: str, mode: str) -> 
     import wandb
 
     name = compute_summary_id(sweep.folder)
-    for path in list_files(sweep.folder, name):  # else wandb sync would send the older one after this
+    for path in list_files(
+        sweep.folder, name
+    ):  # else wandb sync would send the older one after this
         shutil.rmtree(path.parent)
     try:
         run = open_run(
@@ -138,7 +145,8 @@ def _make_cell(axis: SearchAxis, value: Value) -> Cell:
 
 def _make_value_cells(axes: Sequence[SearchAxis], trial: TrialRecord) -> list[Cell]:
     return [
-        _make_cell(axis, trial.values[axis.name]) if axis.name in trial.values else None for axis in axes
+        _make_cell(axis, trial.values[axis.name]) if axis.name in trial.values else None
+        for axis in axes
     ]
 
 
@@ -173,7 +181,10 @@ def _make_best_table(sweep: SweepRecord) -> Rows:
     axes = _list_used_axes(sweep)
     head = ["method", "trial", *(o.label for o in sweep.objectives), *(a.label for a in axes)]
     found = [best for method in sweep.methods if (best := sweep.find_best(method)) is not None]
-    return head, [[t.method, t.number, *_make_objective_cells(sweep, t), *_make_value_cells(axes, t)] for t in found]
+    return head, [
+        [t.method, t.number, *_make_objective_cells(sweep, t), *_make_value_cells(axes, t)]
+        for t in found
+    ]
 
 
 def _make_importance_table(sweep: SweepRecord) -> Rows:
@@ -181,7 +192,8 @@ def _make_importance_table(sweep: SweepRecord) -> Rows:
     rows: list[list[Cell]] = []
     for method in sweep.methods:
         rows += [
-            [method, axis, share] for axis, share in (compute_importances(sweep, method) or {}).items()
+            [method, axis, share]
+            for axis, share in (compute_importances(sweep, method) or {}).items()
         ]
     return ["method", "axis", "importance"], rows
 
@@ -252,7 +264,9 @@ def _make_charts(sweep: SweepRecord) -> dict[str, Any]:
             title = f"{label} over {name}: complete trials"
             out[f"charts/{axis.name}"] = wandb.plot.scatter(table, name, label, title=title)
     found = {method: list_scores(sweep, method) for method in sweep.methods}
-    curves = {m: compute_best_so_far(v, get_sign(sweep.objectives[0])) for m, v in found.items() if v}
+    curves = {
+        m: compute_best_so_far(v, get_sign(sweep.objectives[0])) for m, v in found.items() if v
+    }
     if curves:
         out["charts/best so far"] = wandb.plot.line_series(
             xs=[list(range(1, len(values) + 1)) for values in curves.values()],

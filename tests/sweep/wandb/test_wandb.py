@@ -9,17 +9,17 @@ from dataclasses import replace
 import pytest
 
 from recsys.boards import specification, workspaces
-from recsys.boards.offline_run import read_logged_run, read_logged_rows, replay
-from recsys.config.compose import compose, make_node, format_config
+from recsys.boards.offline_run import read_logged_rows, read_logged_run, replay
+from recsys.config.compose import compose, format_config, make_node
 from recsys.errors import ConfigError
 from recsys.runs.state import RunState
-from recsys.sweep.wandb import close, hooks, summary
-from recsys.sweep.report.importance import compute_importances
-from recsys.sweep.wandb.summary import make_summary, compute_summary_id, make_tables
-from recsys.tracking.csv_log import CsvLog
-from recsys.tracking.wandb_log import WandbLog
 from recsys.runs.validation_log import ValidationLog
+from recsys.sweep.report.importance import compute_importances
+from recsys.sweep.wandb import close, hooks, summary
+from recsys.sweep.wandb.summary import compute_summary_id, make_summary, make_tables
+from recsys.tracking.csv_log import CsvLog
 from recsys.tracking.wandb_files import list_files
+from recsys.tracking.wandb_log import WandbLog
 from tests.sweep import made
 
 LOST = [(step, {"train/loss": 1 / step, "lr/head": 1e-3}) for step in range(10, 60, 10)]
@@ -199,7 +199,9 @@ def test_the_closing_run_says_what_the_sweep_holds(closing):
         assert row["validation ndcg@10"] == value
         assert (row["seconds"], row["epochs"]) == (trial.seconds, trial.epochs)
     best = table_of(run, path, "best trials")
-    wanted = [(m, sweep.find_best(m).number, sweep.find_best(m).objectives[0]) for m in sweep.methods]
+    wanted = [
+        (m, sweep.find_best(m).number, sweep.find_best(m).objectives[0]) for m in sweep.methods
+    ]
     assert [(r["method"], r["trial"], r["validation ndcg@10"]) for r in best] == wanted
 
 

@@ -1,0 +1,1 @@
+"""A sweep at Weights & Biases."""
