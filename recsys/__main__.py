@@ -5,16 +5,17 @@ from __future__ import annotations
 import ast
 import runpy
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import recsys
 from recsys.errors import nearest
-from recsys.runtime import command as guard
+from recsys.runtime.command import exit_on_interrupt, run_command
 
 MODULE = "python -m recsys."
+HELP, VERSION = "--help", "--version"
 
 
 @dataclass(frozen=True)
@@ -57,25 +58,35 @@ def format_help() -> str:
     return "\n".join(lines)
 
 
+def answer(words: Sequence[str]) -> int:
+    """Says what `recsys` knows without a command: the list of them, the version, or an error.
+
+    Returns:
+        The exit code: 0, or 2 for a word that is no command.
+    """
+    name = words[0] if words else HELP
+    if name in (HELP, "-h"):
+        print(format_help())
+        return 0
+    if name == VERSION:
+        print(f"recsys {recsys.__version__}")
+        return 0
+    is_flag = name.startswith("-")
+    known = [HELP, VERSION] if is_flag else list(find_commands())
+    what = "flag" if is_flag else "command"
+    print(f"error: '{name}' is no {what} of recsys.{nearest(name, known)}", file=sys.stderr)
+    return 2
+
+
 def main() -> NoReturn:
     """Runs the command that the first word names, in this process, as `python -m` does.
 
     The process ends with that command's exit code, or with 2 where it names none.
     """
-    guard.exit_on_interrupt("__main__")
-    name, words = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
-    if name in ("--help", "-h"):
-        print(format_help())
-        sys.exit(0)
-    if name == "--version":
-        print(f"recsys {recsys.__version__}")
-        sys.exit(0)
-    commands = list(find_commands())
-    if name not in commands:
-        known = ["--help", "--version"] if name.startswith("-") else commands
-        what = "flag" if name.startswith("-") else "command"
-        print(f"error: '{name}' is no {what} of recsys.{nearest(name, known)}", file=sys.stderr)
-        sys.exit(2)
+    exit_on_interrupt("__main__")
+    name, *words = sys.argv[1:] or [HELP]
+    if name not in find_commands():
+        run_command(answer)
     sys.argv = [f"recsys {name}", *words]
     # As the main module, by which several processes of one run start the same command again.
     runpy.run_module(f"recsys.{name}", run_name="__main__", alter_sys=True)

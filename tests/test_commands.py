@@ -25,6 +25,13 @@ def test_alone_it_lists_the_commands():
         assert command.summary
 
 
+def test_a_reader_that_went_away_is_no_error():
+    command = [sys.executable, "-m", "recsys"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        child.stdout.close()
+        assert (child.stderr.read(), child.wait()) == (b"", 0)
+
+
 def test_the_version_is_that_of_the_package():
     assert ended("recsys", "--version") == (0, f"recsys {recsys.__version__}\n", "")
 

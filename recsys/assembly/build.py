@@ -69,16 +69,6 @@ class Assembly:
     context_features: ContextFeatures
 
 
-def load_data(run: RunConfig) -> tuple[Tables, Split]:
-    """Loads, checks, filters, limits and splits the tables.
-
-    Raises:
-        ConfigError: The split does not fit the data.
-        DataError: A file, row or column cannot be used.
-    """
-    return prepare_data(run.data)
-
-
 def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None) -> Assembly:
     """Builds everything that a run needs; seeds torch, so that heads start the same.
 
@@ -94,7 +84,7 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     if run.architecture.reads_tokens:  # a large data set need not be read for a mistyped folder
         resolve_source(run.encoder.model, run.encoder.revision)
     print_status(f"reading the data: {get_choice_name(run.data.source)}")
-    tables, split = load_data(run)
+    tables, split = prepare_data(run.data)
     check_columns(run, tables)
     context = make_context_features(
         tables, split, run.architecture.reads_context, (run.data.event_column,)

@@ -226,9 +226,8 @@ def _check_catalog_encoding(run: RunConfig, objective: ObjectiveConfig) -> None:
         raise ConfigError(
             f"objective {name} reads the vectors of all items in every step, and tuning "
             f"{get_choice_name(run.tuning)} changes the encoder that makes them; set "
-            "tuning=frozen, "
-            "trainer.encoder_updates=half_epoch, or objective.encode_catalog=true to encode the "
-            "whole catalog in every step."
+            "tuning=frozen, trainer.encoder_updates=half_epoch, or objective.encode_catalog=true "
+            "to encode the whole catalog in every step."
         )
 
 

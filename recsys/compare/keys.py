@@ -84,7 +84,7 @@ HELD: Mapping[str, str] = {
     "evaluation.sampled_by": "the names of the metrics",
     "evaluation.mask_history": "protocol.mask_history",
 }
-"""Keys whose effect `comparable.refuse_unlike` compares in the results, and by what."""
+"""Keys whose effect `comparable.check_comparable` compares in the results, and by what."""
 
 METHOD = (
     "tuning",

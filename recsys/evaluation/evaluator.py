@@ -78,7 +78,7 @@ class Evaluator(nn.Module):
             may_stop: Whether training has begun, so that a collapse is its doing.
 
         Raises:
-            Diverged: Training gave all items the same vector, for the second time in a row.
+            DivergenceError: Training gave all items the same vector, for the second time in a row.
         """
         self.metrics.reset()
         self.rows = []

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from recsys.assembly.device import select_device
-from recsys.fit import result as closing
 from recsys.fit.header import format_validation
+from recsys.fit.result import TrainingProgress
 from recsys.fit.run import RunExecutor, track_batches
 from recsys.metrics.names import list_cutoffs
 from recsys.runs.validation_log import ValidationLog, check_value
@@ -46,10 +46,10 @@ class BaselineExecutor(RunExecutor):
             metrics = self._evaluate("test" if options.test else "validation")
         self._log(logs, "test/" if options.test else "val/", metrics)
         if options.test:
-            self._finish({self.folder.name: metrics}, closing.TrainingProgress())
+            self._finish({self.folder.name: metrics}, TrainingProgress())
             return
         self._tell_validation(metrics)
-        self._finish({"step 0": metrics}, closing.TrainingProgress())
+        self._finish({"step 0": metrics}, TrainingProgress())
 
     def _abort(self) -> None:
         """Nothing: no other process works for it."""

@@ -33,10 +33,8 @@ def find_seeds(words: Sequence[str], planning: bool) -> SeedPlan | None:
     Raises:
         RecsysError: A word is wrong, or there is no such folder.
     """
-    if (
-        find_inherited_run() is not None
-    ):  # a rank is told its run, and `last` would be another one for it
-        return None
+    if find_inherited_run() is not None:
+        return None  # a rank is told its run, and `last` would be another one for it
     values = split_words(words)
     if "resume" in values:
         if "seeds" in values:
@@ -83,7 +81,7 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
     Raises:
         RecsysError: The configuration or the data cannot be used, the training diverged, or the
             memory did not suffice.
-        Leave: SIGTERM or SIGINT came.
+        Interrupted: SIGTERM or SIGINT came.
     """
     started, excluded = excluded_time.begin_run(), excluded_time.get_excluded_total()
     from recsys.assembly.checks import check_pairs  # loads polars, which help needs not wait for

@@ -15,8 +15,17 @@ from recsys.assembly.build import Assembly
 from recsys.config import inactive
 from recsys.config.compose import RunConfig, get_choice_name, make_node
 from recsys.errors import ConfigError, DataError
-from recsys.fit import result as closing
 from recsys.fit.header import describe_run
+from recsys.fit.result import (
+    BestValidation,
+    FinalTest,
+    TrainingProgress,
+    make_final_test,
+    summarize_cost,
+    summarize_protocol,
+    summarize_provenance,
+    summarize_validation,
+)
 from recsys.recommender.training_counts import TrainingCounts
 from recsys.runs import display, rank_cost, results
 from recsys.runs.failures import find_failure_state, raise_out_of_memory
@@ -59,7 +68,7 @@ class RunExecutor(abc.ABC):
         ConfigError: The data is not what it was before the stop.
     """
 
-    best: closing.BestValidation
+    best: BestValidation
 
     def __init__(
         self, run: RunConfig, folder: Path, made: Assembly, signals: SignalHandler
@@ -96,12 +105,10 @@ class RunExecutor(abc.ABC):
 
         Raises:
             RecsysError: The data cannot be used, the training diverged, or memory did not suffice.
-            Leave: A signal ended it.
+            Interrupted: A signal ended it.
         """
-        self.clock, self.excluded = (
-            started.subtract(self.own.spent),
-            excluded.subtract(self.own.excluded),
-        )
+        self.clock = started.subtract(self.own.spent)
+        self.excluded = excluded.subtract(self.own.excluded)
         self.startup = startup
         self.watch.begin(started.seconds)
         try:
@@ -147,7 +154,7 @@ class RunExecutor(abc.ABC):
         """10^9 operations a second on the encoder's shapes, over all of them and by shape."""
         return None, ()
 
-    def _list_remarks(self, tested: closing.FinalTest | None) -> list[str]:
+    def _list_remarks(self, tested: FinalTest | None) -> list[str]:
         """What the reader of the closing table should not miss."""
         return []
 
@@ -174,10 +181,8 @@ class RunExecutor(abc.ABC):
     def _record_cost(self) -> None:
         """Notes what the run has cost so far, over all stops; each rank for itself."""
         self.memory.sample()
-        spent, excluded = (
-            excluded_time.read_clocks().subtract(self.clock),
-            excluded_time.get_excluded_total().subtract(self.excluded),
-        )
+        spent = excluded_time.read_clocks().subtract(self.clock)
+        excluded = excluded_time.get_excluded_total().subtract(self.excluded)
         peak = max(self.own.peak_mb, self.memory.peak)
         if get_rank() != 0:
             rank_cost.write(
@@ -189,9 +194,7 @@ class RunExecutor(abc.ABC):
             self.start.stages = self.watch.get_seconds()
         self.start.write(self.folder)
 
-    def _finish(
-        self, table: Mapping[str, Mapping[str, float]], progress: closing.TrainingProgress
-    ) -> None:
+    def _finish(self, table: Mapping[str, Mapping[str, float]], progress: TrainingProgress) -> None:
         """Writes the result; on the first rank only."""
         options = self.run.evaluation
         rows = results.gather_rows(self.made.recommender.evaluator.rows) if options.test else []
@@ -200,10 +203,10 @@ class RunExecutor(abc.ABC):
         counts = self._count_training()
         if get_rank() != 0:
             return
-        tested: closing.FinalTest | None = None
+        tested: FinalTest | None = None
         if options.test:
             test = table[self.folder.name]
-            tested = closing.make_final_test(self.run, self.made, self.start.floors, test, rows)
+            tested = make_final_test(self.run, self.made, self.start.floors, test, rows)
         notes = self._list_remarks(tested)
         result = {**self._make_result(tested, progress, counts), "notes": notes}
         results.write_result(self.folder, result, None if tested is None else tested.cases)
@@ -229,8 +232,8 @@ class RunExecutor(abc.ABC):
 
     def _make_result(
         self,
-        tested: closing.FinalTest | None,
-        progress: closing.TrainingProgress,
+        tested: FinalTest | None,
+        progress: TrainingProgress,
         counts: TrainingCounts,
     ) -> dict[str, object]:
         """What `result.json` holds."""
@@ -242,17 +245,17 @@ class RunExecutor(abc.ABC):
             profile = self._compute_profile(counts)
             profiling.write(self.folder, profile, counts, self._get_device_peak()[1])
         others = rank_cost.read_others(self.folder, self.run.trainer.devices)
-        cost = closing.summarize_cost(
+        cost = summarize_cost(
             self.run, self.made, self.start, counts, progress, others, self.startup
         )
-        protocol = closing.summarize_protocol(self.run, self.made)
+        protocol = summarize_protocol(self.run, self.made)
         return {
             **({} if tested is None else tested.figures),
-            "validation": closing.summarize_validation(self.best, progress),
+            "validation": summarize_validation(self.best, progress),
             "train": self._summarize_training(),
             "protocol": {**protocol, **({} if tested is None else tested.protocol)},
             "cost": {**cost, **profile},
-            **closing.summarize_provenance(self.run, self.made),
+            **summarize_provenance(self.run, self.made),
         }
 
     def _compute_profile(self, counts: TrainingCounts) -> dict[str, float | None]:

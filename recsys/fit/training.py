@@ -17,9 +17,9 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from recsys.assembly.build import Assembly
 from recsys.config.compose import RunConfig
 from recsys.fit import remarks
-from recsys.fit import result as closing
 from recsys.fit.header import format_validation
 from recsys.fit.progress_bars import ProgressBar, RemainingTime
+from recsys.fit.result import FinalTest, TrainingProgress
 from recsys.fit.run import RunExecutor
 from recsys.metrics.names import list_cutoffs
 from recsys.recommender.trainable import require_trainable
@@ -122,7 +122,7 @@ class TrainingExecutor(RunExecutor):
 
     def _train_and_test(
         self, trainer: lp.Trainer
-    ) -> tuple[dict[str, dict[str, float]], closing.TrainingProgress]:
+    ) -> tuple[dict[str, dict[str, float]], TrainingProgress]:
         """The closing table, and how far training came."""
         model, options = self.model, self.run.evaluation
         still = self._is_untrained()
@@ -159,13 +159,13 @@ class TrainingExecutor(RunExecutor):
         found = self.model.evaluator.metrics.compute()
         return {name: float(value) for name, value in found.items()}
 
-    def _measure_progress(self, trainer: lp.Trainer) -> closing.TrainingProgress:
+    def _measure_progress(self, trainer: lp.Trainer) -> TrainingProgress:
         """How far it came by now; nothing is planned where nothing can train."""
         seconds = self.save.get_total_seconds()
         if not self.model.get_trained_parameters():
-            return closing.TrainingProgress(seconds=seconds)
+            return TrainingProgress(seconds=seconds)
         planned, epochs = self.model.count_planned_steps(), count_trained_epochs(trainer)
-        return closing.TrainingProgress(trainer.global_step, planned, epochs, seconds)
+        return TrainingProgress(trainer.global_step, planned, epochs, seconds)
 
     def _is_untrained(self) -> bool:
         """Whether nothing trains, so that the run is its own start."""
@@ -206,7 +206,7 @@ class TrainingExecutor(RunExecutor):
         trainer.validate(self.model, self.data, verbose=False)
         self.best.update(trainer, self.model, step)
 
-    def _list_remarks(self, tested: closing.FinalTest | None) -> list[str]:
+    def _list_remarks(self, tested: FinalTest | None) -> list[str]:
         """What the reader of the closing table should not miss."""
         said = remarks.describe_training(self.run, read_validations(self.folder / VALIDATIONS))
         if tested is None:

@@ -25,7 +25,7 @@ class RankingMetrics(nn.Module):
     takes to run.
 
     Args:
-        names: Names of the metrics, as `recsys.metrics.functional.metric_names` gives them.
+        names: Names of the metrics, as `recsys.metrics.functional.list_metric_names` gives them.
 
     Attributes:
         sums: (3, M) float64 sums by slice and metric, of this rank.

@@ -258,7 +258,7 @@ class TrainableRecommender(Recommender, TrainableModule):
         """Ranks a batch of validation cases; no collective in here.
 
         Raises:
-            Diverged: A score is NaN since training began.
+            DivergenceError: A score is NaN since training began.
         """
         try:
             self.evaluator.step(self, batch)

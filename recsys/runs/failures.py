@@ -52,7 +52,7 @@ def raise_out_of_memory() -> Iterator[None]:
     """Turns what Python and torch raise without memory into one sentence.
 
     Raises:
-        OutOfMemory: Memory did not suffice; every other error passes unchanged.
+        OutOfMemoryError: Memory did not suffice; every other error passes unchanged.
     """
     try:
         yield

@@ -88,7 +88,7 @@ def translate_write_errors(path: Path) -> Iterator[None]:
     """Turns a full disk, and whatever else keeps `path` from being written, into a sentence.
 
     Raises:
-        DiskFull: The disk, the quota or a limit is full.
+        DiskFullError: The disk, the quota or a limit is full.
         DataError: The path cannot be written by this
             user or at all; every other OSError passes unchanged.
     """

@@ -75,7 +75,7 @@ class WandbLog:
         config: The resolved configuration, as plain values.
 
     Raises:
-        Unreachable: The service cannot be reached or refuses the key.
+        UnreachableError: The service cannot be reached or refuses the key.
     """
 
     def __init__(self, folder: Path, run_id: str, config: Mapping[str, Any]) -> None:

@@ -74,6 +74,7 @@ class Suggester:
     def __init__(self, folder: Path, run: RunConfig, fingerprint: str) -> None:
         self.folder, self.run, self.fingerprint = folder, run, fingerprint
         self._made: Assembly | None = None
+        self._ids: RowFinder | None = None
 
     def rank(
         self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
@@ -104,13 +105,14 @@ class Suggester:
 
     def _assemble(self, queries: Sequence[Query]) -> Assembly:
         """The model and its data, once the ids of the queries are known to be there."""
-        if self._made is not None:
-            self._check_ids(self._made.tables, queries)
+        if self._made is not None and self._ids is not None:
+            self._check_ids(self._ids, queries)
             return self._made
 
         def check(tables: Tables, found: str) -> None:
             check_data(self.run, self.folder, found == self.fingerprint)
-            self._check_ids(tables, queries)
+            self._ids = RowFinder(tables)
+            self._check_ids(self._ids, queries)
 
         # Who ranked for training may be gone.
         made = build.assemble(hard_negatives.drop_hard_negatives(self.run), check)
@@ -128,7 +130,7 @@ class Suggester:
         with torch.no_grad():
             return self._made.recommender.index_catalog()
 
-    def _check_ids(self, tables: Tables, queries: Iterable[Query]) -> None:
+    def _check_ids(self, ids: RowFinder, queries: Iterable[Query]) -> None:
         """Raises a `DataError` for an unknown id, and says where the run keeps a part of the data.
 
         Raises:
@@ -136,7 +138,7 @@ class Suggester:
         """
         for query in queries:
             try:
-                find_rows(tables, query)
+                ids.find_rows(query)
             except DataError as error:
                 raise DataError(f"{error}{_describe_sample(self.run, query)}") from None
 
@@ -163,13 +165,13 @@ class Suggester:
         self, made: Assembly, query: Query, k: int, context: dict[str, Tensor], closed: Tensor
     ) -> pl.DataFrame:
         """The rows of one query."""
-        batch, seen, asked = _make_batch(made, query, context)
+        batch, seen, asked = self._make_batch(made, query, context)
         left_out = torch.cat([seen, closed])
         if self.run.architecture.trains and not self.run.architecture.reads_item_vectors:
             # A joint pass for every item of the catalog would take minutes: rank what baselines
             # propose.
             size = max(k, self.run.evaluation.candidates)
-            pool = _propose(made, query, batch, left_out, size)
+            pool = self._propose(made, query, batch, left_out, size)
             scores, rows = made.recommender.select_top(batch, k, left_out, asked, pool)
         else:
             scores, rows = made.recommender.select_top(
@@ -187,6 +189,41 @@ class Suggester:
             },
             schema=SCHEMA,
         )
+
+    def _make_batch(
+        self, made: Assembly, query: Query, context: dict[str, Tensor]
+    ) -> tuple[Batch, Tensor, Tensor | None]:
+        """One query in its context, the rows it has seen, and its representation if a text asks."""
+        if query.text is not None:
+            batch = made.examples.make_serving_batch(np.empty(0, dtype=np.int64))
+            batch = replace(batch, context=context)
+            asked = _encode_text(made.recommender, made, batch, query.text)
+            return batch, torch.empty(0, dtype=torch.long), asked
+        assert self._ids is not None
+        user, given = self._ids.find_rows(query)
+        had = np.asarray(given, dtype=np.int64) if user < 0 else made.examples.list_history(user)
+        seen = had if user < 0 else made.examples.list_seen(user)
+        batch = replace(made.examples.make_serving_batch(had, user), context=context)
+        return batch, torch.from_numpy(seen), None
+
+    @cached_property
+    def _baselines(self) -> dict[str, Recommender]:
+        """What proposes candidates, by name."""
+        assert self._made is not None
+        return {name: build.make_baseline(name, self._made.parts) for name in protocols.FLOORS}
+
+    def _propose(
+        self, made: Assembly, query: Query, batch: Batch, seen: Tensor, size: int
+    ) -> Tensor:
+        """Catalog rows that popularity and tfidf put first, in turn, without repeats."""
+        proposals = []
+        for name, maker in self._baselines.items():
+            asks = name == "tfidf" and query.text is not None
+            asked = _encode_text(maker, made, batch, str(query.text)) if asks else None
+            proposals.append(maker.select_top(batch, size, seen, asked)[1])
+        length = min(len(rows) for rows in proposals)
+        turns = torch.stack([rows[:length] for rows in proposals], dim=1).flatten().tolist()
+        return torch.tensor(list(dict.fromkeys(turns))[:size])
 
 
 def check_data(run: RunConfig, folder: Path, same: bool) -> None:
@@ -209,18 +246,28 @@ def check_data(run: RunConfig, folder: Path, same: bool) -> None:
     )
 
 
-def find_rows(tables: Tables, query: Query) -> tuple[int, list[int]]:
-    """Row of the user who is asked for, -1 for none, and rows of the history that is given.
+class RowFinder:
+    """Finds the rows of what is asked for; each table of ids is read once.
 
-    Raises:
-        DataError: An id is unknown.
+    Args:
+        tables: Whose rows.
     """
-    if query.user is not None:
-        return IdMap(tables.users["user"].to_list(), "user").get_row(query.user), []
-    if query.history is not None:
-        items = IdMap(tables.items["item"].to_list(), "item")
-        return -1, items.get_rows(list(query.history)).tolist()
-    return -1, []
+
+    def __init__(self, tables: Tables) -> None:
+        self._users = IdMap(tables.users["user"].to_list(), "user")
+        self._items = IdMap(tables.items["item"].to_list(), "item")
+
+    def find_rows(self, query: Query) -> tuple[int, list[int]]:
+        """Row of the user who is asked for, -1 for none, and rows of the history that is given.
+
+        Raises:
+            DataError: An id is unknown.
+        """
+        if query.user is not None:
+            return self._users.get_row(query.user), []
+        if query.history is not None:
+            return -1, self._items.get_rows(list(query.history)).tolist()
+        return -1, []
 
 
 def parse_moment(moment: str) -> int:
@@ -246,38 +293,9 @@ def _describe_sample(run: RunConfig, query: Query) -> str:
     return f" The run keeps a part of the {what}s (data.max_{what}s={most}); ask for one of them."
 
 
-def _make_batch(
-    made: Assembly, query: Query, context: dict[str, Tensor]
-) -> tuple[Batch, Tensor, Tensor | None]:
-    """One query in its context, the rows it has seen, and its representation if a text asks."""
-    if query.text is not None:
-        batch = made.examples.make_serving_batch(np.empty(0, dtype=np.int64))
-        batch = replace(batch, context=context)
-        asked = _encode_text(made.recommender, made, batch, query.text)
-        return batch, torch.empty(0, dtype=torch.long), asked
-    user, given = find_rows(made.tables, query)
-    had = np.asarray(given, dtype=np.int64) if user < 0 else made.examples.list_history(user)
-    seen = had if user < 0 else made.examples.list_seen(user)
-    batch = replace(made.examples.make_serving_batch(had, user), context=context)
-    return batch, torch.from_numpy(seen), None
-
-
 def _encode_text(recommender: Recommender, made: Assembly, batch: Batch, text: str) -> Tensor:
     """What a text asks an architecture for."""
     ids = made.tokenize([text])[0] if made.tokenize is not None else []
     tokens = Ragged(torch.tensor(ids, dtype=torch.long), (len(ids),))
     with torch.no_grad():
         return recommender.eval().make_text_query(batch, text, tokens)
-
-
-def _propose(made: Assembly, query: Query, batch: Batch, seen: Tensor, size: int) -> Tensor:
-    """Catalog rows that popularity and tfidf put first, in turn, without repeats."""
-    proposals = []
-    for name in protocols.FLOORS:
-        maker = build.make_baseline(name, made.parts)
-        asks = name == "tfidf" and query.text is not None
-        asked = _encode_text(maker, made, batch, str(query.text)) if asks else None
-        proposals.append(maker.select_top(batch, size, seen, asked)[1])
-    length = min(len(rows) for rows in proposals)
-    turns = torch.stack([rows[:length] for rows in proposals], dim=1).flatten().tolist()
-    return torch.tensor(list(dict.fromkeys(turns))[:size])

@@ -67,7 +67,7 @@ class BestCheckpoint(Callback):
 
         Raises:
             DataError: The metric has no value, so that nothing can be compared.
-            Diverged: It has lost its value in training.
+            DivergenceError: It has lost its value in training.
         """
         value, metrics = float(trainer.callback_metrics[self.monitor]), recommender.validated
         exact = metrics[self.monitor.removeprefix("val/")]

@@ -130,7 +130,7 @@ class TrainingLog(Callback):
         """Writes a row after every so many whole steps.
 
         Raises:
-            Diverged: The loss is not finite.
+            DivergenceError: The loss is not finite.
         """
         if not isinstance(pl_module, TrainableRecommender) or not is_step_end(
             trainer, batch_idx + 1
@@ -166,7 +166,7 @@ class TrainingLog(Callback):
         """Refuses to validate what cannot be ranked by.
 
         Raises:
-            Diverged: The loss or a parameter is not finite.
+            DivergenceError: The loss or a parameter is not finite.
         """
         if (
             trainer.global_step

@@ -210,8 +210,8 @@ class ResumeCheckpoint(Checkpoint):
         """Saves a state that is worth going on from.
 
         Raises:
-            Diverged: The loss or a parameter is not finite, and no signal ends the run anyway; the
-                last checkpoint stands.
+            DivergenceError: The loss or a parameter is not finite, and no signal ends the run
+                anyway; the last checkpoint stands.
         """
         model = cast(TrainableRecommender, trainer.lightning_module)
         if is_finite(model):

@@ -94,6 +94,6 @@ def test_what_an_objective_checks_itself_is_told_with_the_rest():
 
 @pytest.mark.parametrize("model", ["./nowhere", "package:nobody_has_this/model"])
 def test_an_encoder_that_is_not_there_is_told_before_data_is_read(model, monkeypatch):
-    monkeypatch.setattr(build, "load_data", lambda run: pytest.fail("data was read"))
+    monkeypatch.setattr(build, "prepare_data", lambda data: pytest.fail("data was read"))
     with pytest.raises(ConfigError, match=r"encoder\.model"):
         build.assemble(compose([f"encoder.model={model}"]))

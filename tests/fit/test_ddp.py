@@ -14,22 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from recsys.testing.shop import make_shop_words
+
 
 def words(shop, tiny_bert, folder, devices, *more):
     return [
-        "data.source=tables",
-        f"data.source.interactions={shop / 'events.csv'}",
-        f"data.source.items={shop / 'items.csv'}",
-        "data.source.user=who",
-        "data.source.item=what",
-        "data.source.time=when",
-        "data.source.item_text='{name}'",
-        "data.split=leave_one_out",
-        f"encoder.model={tiny_bert}",
-        "encoder.max_length=32",
+        *make_shop_words(shop, tiny_bert),
         "tuning=lora",
         "tracking.wandb=off",
-        "trainer.accelerator=cpu",
         "trainer.precision=auto",
         "trainer.threads=1",
         "trainer.epochs=2",

@@ -18,28 +18,18 @@ from recsys.fit.__main__ import main
 from recsys.recommender.trainable import TrainableRecommender
 from recsys.runs import results
 from recsys.runs.folder import is_busy, lock_folder
+from recsys.testing.shop import make_shop_words
 
 
 @pytest.fixture
 def words(shop, tiny_bert, tmp_path, monkeypatch):
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
     return [
-        "data.source=tables",
-        f"data.source.interactions={shop / 'events.csv'}",
-        f"data.source.items={shop / 'items.csv'}",
-        "data.source.user=who",
-        "data.source.item=what",
-        "data.source.time=when",
-        "data.source.item_text='{name}'",
-        "data.split=leave_one_out",
-        f"encoder.model={tiny_bert}",
-        "encoder.max_length=32",
+        *make_shop_words(shop, tiny_bert),
         "tracking.wandb=off",
-        "trainer.accelerator=cpu",
         "trainer.epochs=3",
         "trainer.batch_size=6",
         "trainer.log_every=1",
-        "optimizer.lr=0.01",
         "regularization.l2_sp=0.1",
     ]
 

@@ -30,24 +30,9 @@ from recsys.tracking.wandb_run import find_unsent_reason
 
 
 @pytest.fixture
-def words(shop, tiny_bert, tmp_path, monkeypatch):
+def words(shop_words, tmp_path, monkeypatch):
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
-    return [
-        "data.source=tables",
-        f"data.source.interactions={shop / 'events.csv'}",
-        f"data.source.items={shop / 'items.csv'}",
-        "data.source.user=who",
-        "data.source.item=what",
-        "data.source.time=when",
-        "data.source.item_text='{name}'",
-        "data.split=leave_one_out",
-        f"encoder.model={tiny_bert}",
-        "encoder.max_length=32",
-        "trainer.accelerator=cpu",
-        "trainer.epochs=2",
-        "trainer.batch_size=8",
-        f"output={tmp_path / 'runs'}",
-    ]
+    return [*shop_words, "trainer.batch_size=8", "optimizer.lr=3e-4"]
 
 
 def only(tmp_path):

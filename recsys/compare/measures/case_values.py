@@ -92,7 +92,7 @@ def compute_per_case(run: FinishedRun, metric: str) -> Array | None:
 
     Args:
         run: The run.
-        metric: A name as `recsys.metrics.functional.metric_names` gives them, after the run's
+        metric: A name as `recsys.metrics.functional.list_metric_names` gives them, after the run's
             `find_prefix`.
 
     Returns:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.compare.measures import examples as reading
+from recsys.compare.measures import examples
 from recsys.compare.methods import Method
 
 Array = NDArray[np.float64]
@@ -89,7 +89,7 @@ def compare_users(
         if method is not base
     ]
     targets = {e.case: e.target for side in plain for e in (*side.gains, *side.losses)}
-    told, note = reading.read_case_texts(base.runs[0], targets)
+    told, note = examples.read_case_texts(base.runs[0], targets)
 
     def add_titles(examples: list[ExampleCase]) -> list[ExampleCase]:
         return [

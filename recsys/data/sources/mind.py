@@ -18,8 +18,8 @@ from typing import ClassVar
 import polars as pl
 
 from recsys.config.schema import SourceConfig, SplitMethod, option
-from recsys.data.readers import mind_behaviors as behaviors
 from recsys.data.readers import mind_events, tabular
+from recsys.data.readers.mind_behaviors import read_behaviors
 from recsys.data.readers.templates import fill_template
 from recsys.data.tables import Tables, check_tables
 from recsys.errors import DataError
@@ -115,9 +115,7 @@ def load(cfg: Config) -> Tables:
         part: tabular.find_file(f, cfg.behaviors, f"{cfg.behaviors}.gz")
         for part, f in folders.items()
     }
-    found, more = mind_events.assign_parts(
-        behaviors.read_behaviors(files, known["item"]), cfg.held_out
-    )
+    found, more = mind_events.assign_parts(read_behaviors(files, known["item"]), cfg.held_out)
     events, users, last = mind_events.make_events(found, known["item"], cfg.need_history)
     notes = (*notes, *more, *last)
     if known.height < items.height:

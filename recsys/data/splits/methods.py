@@ -15,8 +15,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recsys.data.splits import baskets as together
 from recsys.data.splits.availability import AvailabilityWindows
+from recsys.data.splits.baskets import (
+    compute_basket_order,
+    describe_baskets,
+    find_basket_ids,
+    find_first_events,
+    find_moments,
+)
 from recsys.data.splits.split import TEST, TRAIN, VAL, Split
 from recsys.data.tables import IdMap, Tables
 from recsys.errors import ConfigError, DataError
@@ -50,11 +56,11 @@ def _sort_events(
     del items
     users_at = offsets[:-1][counts > 0]
     sorted_time = None if time is None else time[order]
-    baskets = together.find_basket_ids(frame)
+    baskets = find_basket_ids(frame)
     if baskets is not None:
         changing = (sorted_time, None if role is None else role[order])
-        moments = together.find_moments(users_at, len(order), changing)
-        places = together.compute_basket_order(baskets, tables.items["item"], item, order, moments)
+        moments = find_moments(users_at, len(order), changing)
+        places = compute_basket_order(baskets, tables.items["item"], item, order, moments)
         order, item = order[places], item[places]
     label = np.ones(len(order), dtype=np.float32)
     if positive_from is not None:
@@ -76,10 +82,10 @@ def _sort_events(
         role=np.zeros(len(order), dtype=np.int8) if role is None else role[order],
         name="all",
         row=order,
-        shown=together.find_first_events(frame["impression"], users_at, order)
+        shown=find_first_events(frame["impression"], users_at, order)
         if "impression" in frame.columns
         else None,
-        basket=None if baskets is None else together.find_first_events(baskets, users_at, order),
+        basket=None if baskets is None else find_first_events(baskets, users_at, order),
         windows=None
         if sorted_time is None
         else AvailabilityWindows.from_items(tables.items, sorted_time),
@@ -103,7 +109,7 @@ def _assign_roles(
     if split.basket is not None:
         name = f"{name.removesuffix(')')}, baskets)"
     out = dataclasses.replace(split, role=role, name=name, notes=notes)
-    out = dataclasses.replace(out, notes=(*notes, *together.describe_baskets(out)))
+    out = dataclasses.replace(out, notes=(*notes, *describe_baskets(out)))
     needed = {"test": TEST} if allow_empty else {"train": TRAIN, "validation": VAL, "test": TEST}
     for part, number in needed.items():
         if not len(out.list_cases(number)):

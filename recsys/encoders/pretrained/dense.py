@@ -114,6 +114,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise ConfigError(
             f"encoder.model: cannot read {path} ({describe_error(error)}); download it again."
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # pickle.UnpicklingError: it holds more than tensors
         raise ConfigError(
             f"encoder.model: {path} holds more than tensors, and code in it is not run; download "

@@ -8,7 +8,7 @@ from typing import Any
 
 from recsys.compare.report.style import LIGHT
 from recsys.sweep.record import SearchAxis, SweepRecord, TrialRecord
-from recsys.sweep.report import best_of_k as bestofk
+from recsys.sweep.report.best_of_k import compute_best_so_far, compute_expected_best, list_scores
 from recsys.sweep.report.drawing import (
     HIGH,
     SweepPlot,
@@ -194,13 +194,13 @@ def draw_best_of_k(sweep: SweepRecord) -> SweepPlot | None:
     figure = go.Figure()
     longest = 0
     for method in sweep.methods:
-        found = bestofk.list_scores(sweep, method)
+        found = list_scores(sweep, method)
         longest = max(longest, len(found))
         if not found:
             continue
         own, safe, k = get_colour(sweep, method), html.escape(method), range(1, len(found) + 1)
-        expected = [scale_value(objective, y) for y in bestofk.compute_expected_best(found, better)]
-        observed = [scale_value(objective, y) for y in bestofk.compute_best_so_far(found, better)]
+        expected = [scale_value(objective, y) for y in compute_expected_best(found, better)]
+        observed = [scale_value(objective, y) for y in compute_best_so_far(found, better)]
         figure.add_scatter(
             x=list(k),
             y=observed,

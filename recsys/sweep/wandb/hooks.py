@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from recsys.boards import specification as board
 from recsys.sweep.record import SweepRecord
-from recsys.sweep.wandb import summary as wandbsummary
 from recsys.sweep.wandb.board import make_board
 from recsys.sweep.wandb.close import close_trial
+from recsys.sweep.wandb.summary import log_summary_run
 
 __all__ = ["close_trial", "log_summary", "make_board"]
 
@@ -28,5 +28,5 @@ def log_summary(sweep: SweepRecord, project: str, group: str, mode: str) -> None
     """
     if mode == "off":
         return
-    wandbsummary.log_summary_run(sweep, project, group, mode)
+    log_summary_run(sweep, project, group, mode)
     board.write_board(make_board(sweep), sweep.folder)

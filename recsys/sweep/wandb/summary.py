@@ -20,7 +20,7 @@ from recsys.sweep.report.best_of_k import compute_best_so_far, list_scores
 from recsys.sweep.report.figures import draw_plots
 from recsys.sweep.report.formatting import format_parameter, get_sign
 from recsys.sweep.report.importance import compute_importances
-from recsys.sweep.report.optuna_plots import draw_study_plots as optuna_pictures
+from recsys.sweep.report.optuna_plots import draw_study_plots
 from recsys.sweep.report.page import FILE
 from recsys.sweep.report.sensitivity import (
     compute_envelope,
@@ -112,7 +112,7 @@ def _make_media(sweep: SweepRecord) -> dict[str, Any]:
     out |= _make_charts(sweep)
     drawn = draw_plots(sweep)
     for method in sweep.methods:
-        drawn += optuna_pictures(sweep, method)
+        drawn += draw_study_plots(sweep, method)
     for picture in drawn:
         out[f"pictures/{picture.name}"] = wandb.Plotly(picture.figure)
     page = sweep.folder / FILE

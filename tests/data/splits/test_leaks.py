@@ -122,7 +122,7 @@ def test_a_clicked_news_item_of_dev_is_no_training_event(tmp_path):
 
 
 def test_popularity_of_a_candidate_list_is_that_of_training(tmp_path):
-    """The floors and lists count what `train_counts` counts: no held-out event is in it."""
+    """The floors and lists count what `count_train_items` counts: no held-out event is in it."""
     tables, methods = loaded("movielens", tmp_path)
     made = split_by(tables, methods[0])
     examples = Examples(made, tables.items.height, 20)
