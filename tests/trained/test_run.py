@@ -57,12 +57,16 @@ def test_it_recommends_what_the_command_does_for_many_at_once(folder, capsys):
     assert run.recommend(users=[]).height == 0
 
 
-def test_the_model_is_built_and_the_catalog_encoded_once(folder, monkeypatch):
+def test_the_model_is_built_the_catalog_encoded_and_the_ids_read_once(folder, monkeypatch):
     from recsys.assembly import build
     from recsys.recommender.base import Recommender
+    from recsys.trained import recommendations
 
     counted = []
-    assemble, index = build.assemble, Recommender.index_catalog
+    assemble, index, ids = build.assemble, Recommender.index_catalog, recommendations.IdMap
+    monkeypatch.setattr(
+        recommendations, "IdMap", lambda of, kind: counted.append(kind) or ids(of, kind)
+    )
     monkeypatch.setattr(build, "assemble", lambda *a: counted.append("built") or assemble(*a))
     monkeypatch.setattr(
         Recommender, "index_catalog", lambda self: counted.append("encoded") or index(self)
@@ -70,7 +74,7 @@ def test_the_model_is_built_and_the_catalog_encoded_once(folder, monkeypatch):
     run = load(folder)
     first = run.recommend(users=["u1", "u2"])
     assert run.recommend(users=["u1", "u2"]).equals(first)
-    assert counted == ["built", "encoded"]
+    assert counted == ["built", "user", "item", "encoded"]
     with pytest.raises(DataError, match="'nobody'"):
         run.recommend(users=["u1", "nobody"])
 
