@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypedDict, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recsys.assembly import hard_negatives, protocols
+from recsys.assembly.assembled import Assembly, StoredRun
 from recsys.assembly.checks import check_columns, check_pairs, check_weights
 from recsys.assembly.device import select_device
+from recsys.assembly.item_vectors import (
+    compute_item_vectors,
+    load_item_vectors,
+    make_zero_shot_run,
+)
+from recsys.assembly.stored_runs import DataIdentity, assemble_run, open_run
 from recsys.config.compose import AXES, RunConfig, get_choice_name
-from recsys.config.schema import NegativeSpec, ObjectiveConfig
+from recsys.config.schema import ENCODER, NegativeSpec, ObjectiveConfig
 from recsys.data.batches import query_texts
 from recsys.data.batches.batch_loaders import BatchLoaders
 from recsys.data.batches.catalog import Tokenize
@@ -34,39 +41,14 @@ from recsys.encoders.pretrained.source import resolve_source
 from recsys.losses import make_objective_context
 from recsys.metrics.names import list_cutoffs
 from recsys.recommender.base import Recommender
-from recsys.recommender.components import Components, TextComponents, TrainingComponents
+from recsys.recommender.components import (
+    Components,
+    Member,
+    TextComponents,
+    TrainingComponents,
+)
 from recsys.recommender.optim import Optimise, bind_optimiser
 from recsys.runtime.progress import print_status
-
-
-@dataclass(frozen=True)
-class Assembly:
-    """Everything a command needs.
-
-    Attributes:
-        tables: The data set, after limits.
-        split: Its events and their roles.
-        examples: Queries and cases.
-        datamodule: Loads batches.
-        recommender: What trains and scores.
-        parts: What floors are made of.
-        encoding: How the recommender reads texts, or None where no encoder does.
-        fingerprint: SHA-256 of the tables' contents.
-        tokenize: Raw token ids of texts of users, such as a text that is asked for, or None where
-            nothing reads tokens.
-        context_features: What is known of queries, where the architecture asks for it.
-    """
-
-    tables: Tables
-    split: Split
-    examples: Examples
-    datamodule: BatchLoaders
-    recommender: Recommender
-    parts: Components
-    encoding: TextComponents | None
-    fingerprint: str
-    tokenize: Tokenize | None
-    context_features: ContextFeatures
 
 
 def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None) -> Assembly:
@@ -81,7 +63,8 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
         DataError: The data cannot be used.
     """
     check_pairs(run)
-    if run.architecture.reads_tokens:  # a large data set need not be read for a mistyped folder
+    reads = run.architecture.reads_tokens or run.architecture.item_vectors_from == ENCODER
+    if reads:  # a large data set need not be read for a mistyped folder
         resolve_source(run.encoder.model, run.encoder.revision)
     print_status(f"reading the data: {get_choice_name(run.data.source)}")
     tables, split = prepare_data(run.data)
@@ -95,11 +78,12 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     key = compute_fingerprint(tables)
     if check is not None:
         check(tables, key)
+    sources = _open_sources(run, DataIdentity.compute(run, split, key))
     sampler = _make_sampler(run, examples, key, parts)
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
     recommender, encoding, tokenize = _make_recommender(
-        run, parts, tables, split, examples, context
+        run, parts, tables, split, examples, context, sources
     )
     lists = protocols.make_lists(
         run,
@@ -127,6 +111,7 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
         key,
         tokenize,
         context,
+        sources,
     )
 
 
@@ -154,6 +139,7 @@ def _make_recommender(
     split: Split,
     examples: Examples,
     context: ContextFeatures,
+    sources: Sequence[StoredRun] = (),
 ) -> tuple[Recommender, TextComponents | None, Tokenize | None]:
     """The run's own recommender, and what it reads texts by, where it reads any.
 
@@ -171,13 +157,61 @@ def _make_recommender(
             run, run.objective, parts, encoding, tables, context, examples
         )
     else:
-        events = Interactions.from_split(split, examples.get_train_pairs()[0])
-        own = dataclasses.replace(parts, interactions=events)
+        vectors = None
+        if run.architecture.item_vectors_from == ENCODER:
+            reader, encoding, tokenize = _make_recommender(
+                make_zero_shot_run(run), parts, tables, split, examples, context
+            )
+            vectors = compute_item_vectors(reader, select_device(run) or torch.device("cpu"))
+        own = dataclasses.replace(
+            parts,
+            interactions=Interactions.from_split(split, examples.get_train_pairs()[0]),
+            **_load_sources(run, sources, vectors),
+        )
     module = importlib.import_module(type(run.architecture).__module__)
     recommender = cast(Recommender, module.Model(own, run.architecture))
     if run.architecture.trains:
         _prepare_training(run, recommender)
     return recommender, encoding, tokenize
+
+
+class _Sources(TypedDict):
+    """What an architecture is handed of other runs and of the encoder."""
+
+    item_vectors: Tensor | None
+    members: tuple[Member, ...]
+
+
+def _open_sources(run: RunConfig, data: DataIdentity) -> tuple[StoredRun, ...]:
+    """The finished runs that the architecture builds on, each known to have seen the same data.
+
+    Raises:
+        ConfigError: One of them cannot be used.
+    """
+    named, members = run.architecture.item_vectors_from, run.architecture.member_runs
+    if named is not None and named != ENCODER:
+        return (open_run("architecture.vectors", named, data, "take vectors of a run"),)
+    return tuple(
+        open_run("architecture.members", folder, data, "combine runs") for folder in members
+    )
+
+
+def _load_sources(run: RunConfig, sources: Sequence[StoredRun], vectors: Tensor | None) -> _Sources:
+    """Item vectors, and what scores for an ensemble.
+
+    Args:
+        run: The configuration.
+        sources: What `_open_sources` gave.
+        vectors: (I, D) those of the encoder.
+    """
+    device = select_device(run) or torch.device("cpu")
+    if run.architecture.item_vectors_from not in (None, ENCODER):
+        vectors = load_item_vectors(sources[0], assemble, device)
+    members = []
+    for stored in sources if run.architecture.member_runs else ():
+        made = assemble_run(stored, assemble)
+        members.append(Member(str(stored.folder), made.recommender, made.examples))
+    return {"item_vectors": vectors, "members": tuple(members)}
 
 
 def _prepare_training(run: RunConfig, recommender: Recommender) -> None:
@@ -193,12 +227,6 @@ def _prepare_training(run: RunConfig, recommender: Recommender) -> None:
     if run.encoder.compile == "on":
         for encoder in [m for m in modules if isinstance(m, Encoder)]:
             encoder.compile_layers()
-
-
-def _make_miner(run: RunConfig) -> hard_negatives.Miner:
-    """A run that ranks for another, with its weights as they were at the start."""
-    made = assemble(run)
-    return hard_negatives.Miner(made.recommender, made.examples)
 
 
 def _get_negative_spec(run: RunConfig) -> NegativeSpec:
@@ -220,7 +248,7 @@ def _make_sampler(
         examples,
         fingerprint,
         lambda: make_baseline("tfidf", parts),
-        _make_miner,
+        assemble,
         select_device(run),
     )
     return HardNegativeSampler(drawn, mined, run.data.hard_share, windows)

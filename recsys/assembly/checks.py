@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.config.choices import get_choice_name, import_choice, list_choices
-from recsys.config.schema import ObjectiveConfig, RunConfig
+from recsys.config.schema import ENCODER, ObjectiveConfig, RunConfig
 from recsys.data.batches.hard_negatives import count_hard_negatives
 from recsys.data.splits.split import TEST, Split
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError, nearest
 from recsys.metrics.beyond_accuracy import parse_categories
 from recsys.metrics.names import check_monitor
-from recsys.runtime.files import CONFIG
+from recsys.runs.folder import check_is_run
 from recsys.training.phases import EVERY_STEP, count_phase_steps
 
 if TYPE_CHECKING:
@@ -37,9 +36,10 @@ def check_pairs(run: RunConfig) -> None:
     architecture, objective = run.architecture, run.objective
     _check_negatives(run)
     check_monitor(run.evaluation)
+    architecture.check(run)
+    _check_runs(run)
     if objective is None:
         return
-    architecture.check(run)
     objective.check(run)
     _check_steps(run)
     if run.trainer.batch_tokens is not None and architecture.reads_user_texts:
@@ -55,6 +55,15 @@ def check_pairs(run: RunConfig) -> None:
         )
     _check_catalog_encoding(run, objective)
     _check_targets(run, objective)
+
+
+def _check_runs(run: RunConfig) -> None:
+    """Refuses what is no finished run where the architecture builds on some."""
+    named = run.architecture.item_vectors_from
+    if named is not None and named != ENCODER:
+        check_is_run("architecture.vectors", named, f"{ENCODER} or ")
+    for folder in run.architecture.member_runs:
+        check_is_run("architecture.members", folder)
 
 
 def _check_targets(run: RunConfig, objective: ObjectiveConfig) -> None:
@@ -173,11 +182,8 @@ def _check_hard(run: RunConfig, negatives: int) -> None:
             f"data.hard_skip={data.hard_skip} leaves nothing of data.hard_top={data.hard_top}; "
             "make it smaller."
         )
-    if data.hard_from != "tfidf" and not (Path(data.hard_from) / CONFIG).is_file():
-        raise ConfigError(
-            f"data.hard_from={data.hard_from} is no run: config.yaml is missing there; give tfidf "
-            "or the folder that recsys.fit printed."
-        )
+    if data.hard_from != "tfidf":
+        check_is_run("data.hard_from", data.hard_from, "tfidf or ")
 
 
 def _check_item_table(run: RunConfig) -> None:

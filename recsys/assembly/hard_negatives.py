@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from recsys.config.compose import RunConfig, read_config
+from recsys.assembly.assembled import Assembly, StoredRun
+from recsys.assembly.stored_runs import DataIdentity, assemble_run, open_run
+from recsys.config.compose import RunConfig
 from recsys.data.batches.examples import Examples
 from recsys.data.batches.hard_negatives import HardNegatives, list_excluded_items
 from recsys.data.batches.negatives import compute_tie_order
@@ -27,8 +27,6 @@ from recsys.evaluation.ranking import (
 )
 from recsys.recommender.base import Recommender
 from recsys.runs import provenance
-from recsys.runs.result_file import read_result
-from recsys.runtime.files import BEST, CONFIG
 from recsys.runtime.store import Store
 
 RECIPE = "best items seen in training, without target and training positives, 3"
@@ -48,68 +46,30 @@ class Miner:
     examples: Examples
 
 
-def _make_miner_key(run: RunConfig, fingerprint: str, roles: str) -> dict[str, object]:
-    """Who ranks for a run, as a key: tfidf, or a finished run by its contents.
+def _make_tfidf_key(run: RunConfig) -> dict[str, object]:
+    """That tfidf ranks for a run, and what it reads."""
+    key: dict[str, object] = {"from": "tfidf", "history": run.data.max_history}
+    if run.architecture.reads_user_texts:
+        asked = run.architecture.reads_context if run.architecture.reads_context_texts else ()
+        key |= {"user": "text", "context": list(asked)}
+    return key
 
-    Args:
-        run: The options of the run that is to be trained.
-        fingerprint: Of its tables.
-        roles: Checksum of its split.
+
+def _open_miner(run: RunConfig, data: DataIdentity) -> StoredRun:
+    """The finished run that ranks for another.
 
     Raises:
-        ConfigError: The finished run has other data, another split or other positive events, or
-            cannot score the whole catalog.
+        ConfigError: It cannot be used, or cannot score the whole catalog.
     """
-    if run.data.hard_from == "tfidf":
-        who: dict[str, object] = {"from": "tfidf", "history": run.data.max_history}
-        if run.architecture.reads_user_texts:
-            asked = run.architecture.reads_context if run.architecture.reads_context_texts else ()
-            who |= {"user": "text", "context": list(asked)}
-        return who
-    folder = Path(run.data.hard_from)
-    asked, found = f"data.hard_from={folder}", read_config(folder / CONFIG)
-    try:
-        result = read_result(folder)
-        data = (str(result["data"]["fingerprint"]), str(result["data"]["roles_sha256"]))
-        encoder = str(result.get("encoder", {}).get("sha256"))
-    except FileNotFoundError:
-        raise ConfigError(f"{asked}: the run is not complete, result.json is missing.") from None
-    except (DataError, TypeError, KeyError, AttributeError):
-        raise ConfigError(f"{asked}: result.json is damaged; run fit again.") from None
-    if data[0] != fingerprint:
+    stored = open_run("data.hard_from", run.data.hard_from, data, "mine from a run")
+    of = stored.config.architecture
+    if of.trains and not of.reads_item_vectors:
         raise ConfigError(
-            f"{asked} was trained on other data (items, users or interactions differ); mine from a "
-            "run with the same data options."
+            f"data.hard_from={stored.folder} reads user and item together and cannot score the "
+            "whole catalog for every training query; mine from a run of two towers, of a baseline, "
+            "or from tfidf."
         )
-    if data[1] != roles or found.data.positive_from != run.data.positive_from:
-        raise ConfigError(
-            f"{asked} splits the events in another way or likes other ones, so that it may have "
-            "learned from this run's test part; give both the same data.split and "
-            "data.positive_from."
-        )
-    if found.architecture.trains and not found.architecture.reads_item_vectors:
-        raise ConfigError(
-            f"{asked} reads user and item together and cannot score the whole catalog for every "
-            "training query; mine from a run of two towers, of a baseline, or from tfidf."
-        )
-    weights = folder / BEST
-    digest = hashlib.sha256((folder / CONFIG).read_bytes())
-    if found.architecture.trains:
-        try:
-            digest.update(weights.read_bytes())
-        except OSError:
-            raise ConfigError(f"{asked}: {weights.name} is missing; run fit again.") from None
-    return {"from": "run", "sha256": digest.hexdigest(), "encoder": encoder}
-
-
-def drop_hard_negatives(run: RunConfig) -> RunConfig:
-    """A stored run without hard negatives of its own: it is to rank, not to train."""
-    if run.data.negatives != "hard":
-        return run
-    usual: dict[str, Any] = {
-        f.name: f.default for f in fields(run.data) if f.name.startswith("hard_")
-    }
-    return replace(run, data=replace(run.data, negatives="drawn", **usual))
+    return stored
 
 
 def mine(
@@ -117,7 +77,7 @@ def mine(
     examples: Examples,
     fingerprint: str,
     tfidf: Callable[[], Recommender],
-    assemble: Callable[[RunConfig], Miner],
+    assemble: Callable[[RunConfig], Assembly],
     device: torch.device | None = None,
 ) -> HardNegatives:
     """The hard negatives of the training queries, mined now or read from the store.
@@ -127,7 +87,7 @@ def mine(
         examples: The queries.
         fingerprint: Of the tables.
         tfidf: Makes the baseline.
-        assemble: Builds a stored run, its weights not yet restored.
+        assemble: Builds a configuration.
         device: Where is ranked; None: on the CPU.
 
     Raises:
@@ -136,28 +96,23 @@ def mine(
     """
     options, at = run.data, examples.list_target_events(run.data.queries)
     users, items = examples.get_train_pairs()
-    roles = str(provenance.compute_data_digests(examples.split, {})["roles_sha256"])
+    data = DataIdentity.compute(run, examples.split, fingerprint)
+    stored = None if options.hard_from == "tfidf" else _open_miner(run, data)
     parts = {
         "recipe": RECIPE,
         "data": fingerprint,
-        "roles": roles,
+        "roles": data.roles,
         "top": options.hard_top,
         "skip": options.hard_skip,
         "queries": provenance.compute_digest(at, users, items),
-        **_make_miner_key(run, fingerprint, roles),
+        **(_make_tfidf_key(run) if stored is None else stored.key),
     }
 
     def load_miner() -> Miner:
-        if options.hard_from == "tfidf":
+        if stored is None:
             return Miner(tfidf(), examples)
-        folder = Path(options.hard_from)
-        stored = drop_hard_negatives(read_config(folder / CONFIG))
-        made = assemble(stored)
-        if stored.architecture.trains:
-            from recsys.recommender.trainable import require_trainable
-
-            require_trainable(made.recommender).load_trained(folder / BEST)
-        return made
+        made = assemble_run(stored, assemble)
+        return Miner(made.recommender, made.examples)
 
     def write(folder: Path) -> None:
         size = (len(at), options.hard_top - options.hard_skip)

@@ -156,8 +156,10 @@ def _make_run(layers: Sequence[Node]) -> RunConfig:
     check_lists(run)
     run.data.source.apply_data_options(run.data)
     options = run.evaluation
-    if not options.monitor.startswith(options.label):
-        options.monitor = f"{options.label}{options.monitor}"
+    if not options.metric.startswith(options.label):
+        options.monitor = options.monitor.removesuffix(options.metric) + (
+            f"{options.label}{options.metric}"
+        )
     if not run.architecture.trains:
         _drop_training_axes(run, nodes)
     return run

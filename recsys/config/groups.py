@@ -207,8 +207,9 @@ class EvaluationOptions:
     k: list[int] = option([10], "cut-offs of the metrics; impressions always have 5 and 10")
     monitor: str = option(
         "ndcg@10",
-        "the validation metric that picks the best checkpoint; with protocol=sampled it gets the "
-        "name that its metrics have",
+        "the validation metric that decides what is kept; balanced/ndcg@10: the mean of warm and "
+        "cold cases' means, warm/ and cold/: one of them; with protocol=sampled it gets the name "
+        "that its metrics have",
     )
     candidates: int = option(100, "length of a candidate list", least=2)
     sampled_negatives: int = option(
@@ -239,3 +240,8 @@ class EvaluationOptions:
             return ""
         by = "" if self.sampled_by == "uniform" else "popular"
         return f"sampled{self.sampled_negatives}{by}-"
+
+    @property
+    def metric(self) -> str:
+        """The monitored metric, without the cases that it is of."""
+        return self.monitor.rpartition("/")[2]

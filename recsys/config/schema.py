@@ -20,6 +20,7 @@ from recsys.config.groups import (
 )
 
 __all__ = [
+    "ENCODER",
     "WIDEST",
     "ArchitectureConfig",
     "BaselineConfig",
@@ -48,6 +49,8 @@ Output = Literal["scores", "queries", "table"]
 """What an architecture gives an objective: scores of candidates, query vectors, item vectors."""
 Moves = Literal["nothing", "encoder", "tuned"]
 """What a tuning method trains: nothing, pretrained weights, or parameters that it adds."""
+ENCODER = "encoder"
+"""Where item vectors may come from: the pretrained encoder of the run."""
 Sampling = Literal["uniform", "frequency"]
 SplitMethod = Literal["leave_one_out", "random", "time", "given"]
 
@@ -132,6 +135,24 @@ class ArchitectureConfig(Choice):
     def reads_context_texts(self) -> bool:
         """Whether that stands in the user's text."""
         return False
+
+    @property
+    def item_vectors_from(self) -> str | None:
+        """Whose vectors of all items it is handed: `ENCODER`, the folder of a run, None: nobody's.
+
+        An option that names them is called `vectors`.
+        """
+        return None
+
+    @property
+    def member_runs(self) -> Sequence[str]:
+        """Folders of finished runs whose scores it is handed, from an option called `members`."""
+        return ()
+
+    @property
+    def loads_models(self) -> bool:
+        """Whether a pretrained model is loaded: its own, or one of a run that it builds on."""
+        return self.trains or self.item_vectors_from is not None or bool(self.member_runs)
 
     @property
     def learns_rows(self) -> bool:

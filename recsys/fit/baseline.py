@@ -10,11 +10,12 @@ import torch
 
 from recsys.assembly.device import select_device
 from recsys.fit.header import format_validation
-from recsys.fit.result import TrainingProgress
+from recsys.fit.result import FinalTest, TrainingProgress
 from recsys.fit.run import RunExecutor, track_batches
 from recsys.metrics.names import list_cutoffs
+from recsys.recommender.fitted import Fit, FittedRecommender, read_fit, write_fit
 from recsys.runs.validation_log import ValidationLog, check_value
-from recsys.runtime.files import VALIDATIONS
+from recsys.runtime.files import FIT, VALIDATIONS
 from recsys.runtime.progress import mark_output, track
 from recsys.runtime.stopwatch import EVALUATION
 from recsys.tracking.metric_log import MetricLog
@@ -33,7 +34,13 @@ class Validation:
 
 
 class BaselineExecutor(RunExecutor):
-    """A run of an architecture that does not train: its test, or its validation without one."""
+    """A run of an architecture that does not train: its test, or its validation without one.
+
+    Attributes:
+        fitted: What validation cases decided; None where nothing is open to them.
+    """
+
+    fitted: Fit | None = None
 
     def _run(self) -> None:
         """Ranks the cases and finishes; Lightning is not imported for it."""
@@ -42,8 +49,12 @@ class BaselineExecutor(RunExecutor):
         logs = self._open_logs()
         self.csv.rewind(-1)  # of an attempt that was stopped
         self.watch.end_startup()
+        fit = self._fit()
         with self.watch.time_stage(EVALUATION):
-            metrics = self._evaluate("test" if options.test else "validation")
+            if fit is not None and not options.test:
+                metrics = dict(fit.validation)
+            else:
+                metrics = self._evaluate("test" if options.test else "validation")
         self._log(logs, "test/" if options.test else "val/", metrics)
         if options.test:
             self._finish({self.folder.name: metrics}, TrainingProgress())
@@ -51,8 +62,34 @@ class BaselineExecutor(RunExecutor):
         self._tell_validation(metrics)
         self._finish({"step 0": metrics}, TrainingProgress())
 
+    def _fit(self) -> Fit | None:
+        """Lets validation cases decide what is open, or takes what they decided before a stop."""
+        model = self.made.recommender
+        if not isinstance(model, FittedRecommender) or not model.needs_fit:
+            return None
+        model.to(select_device(self.run) or torch.device("cpu"))
+        if (self.folder / FIT).is_file():
+            fit = read_fit(self.folder)
+            model.restore(fit.state)
+        else:
+            fit = model.fit(self.made.datamodule.val_dataloader, self.run.evaluation.monitor)
+            write_fit(self.folder, fit)
+        self.fitted = fit
+        if self.run.evaluation.test:
+            value = fit.validation.get(self.run.evaluation.monitor)
+            self.best = Validation(self.best.monitor, {**fit.validation}, 0, {}, value)
+        return fit
+
+    def _list_remarks(self, tested: FinalTest | None) -> list[str]:
+        """What the reader of the closing table should not miss."""
+        return [] if self.fitted is None else list(self.fitted.notes)
+
     def _abort(self) -> None:
         """Nothing: no other process works for it."""
+
+    def _summarize_fit(self) -> dict[str, object]:
+        """What validation cases decided."""
+        return {} if self.fitted is None else {"fit": self.fitted.summarize()}
 
     def _evaluate(self, part: str) -> dict[str, float]:
         """Metrics of the test or the validation, in double precision."""

@@ -99,7 +99,7 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
     if run.architecture.trains:
         # Lightning and transformers take longer to import than a baseline takes to run.
         from recsys.fit.training import TrainingExecutor as executor
-
+    if run.architecture.loads_models:
         silence_libraries()
     startup = excluded_time.exclude_startup(started)
     with SignalHandler() as signals, ExitStack() as held:

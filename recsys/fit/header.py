@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from recsys.assembly.build import Assembly
+from recsys.assembly.assembled import Assembly
 from recsys.config.compose import RunConfig
 from recsys.data.splits.split import TEST, VAL
 from recsys.evaluation.evaluator import SEVERAL
@@ -62,7 +62,7 @@ def format_validation(
         left: Seconds to the result, if that is known.
     """
     parts = [at, f"val {monitor} {100 * metrics[monitor]:.2f}{' (best)' if best else ''}"]
-    cold = metrics[f"cold/{monitor}"]
+    cold = metrics[f"cold/{monitor.rpartition('/')[2]}"]
     if not math.isnan(cold):
         parts.append(f"cold {100 * cold:.2f}")
     if left is not None:

@@ -10,7 +10,7 @@ import polars as pl
 from torch import Tensor
 
 from recsys.assembly import protocols
-from recsys.assembly.build import Assembly
+from recsys.assembly.assembled import Assembly
 from recsys.config.compose import RunConfig
 from recsys.evaluation import beyond_accuracy as beyond
 from recsys.evaluation import slices
@@ -138,6 +138,7 @@ def summarize_provenance(run: RunConfig, made: Assembly) -> dict[str, object]:
             **provenance.compute_data_digests(made.split, made.datamodule.lists),
         },
         **encoder,
+        **({"built_on": [run.summarize() for run in made.sources]} if made.sources else {}),
         "versions": provenance.collect_versions(),
         "code": provenance.find_commit(),
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.assembly import build, protocols
-from recsys.assembly.build import Assembly
+from recsys.assembly.assembled import Assembly
 from recsys.config import inactive
 from recsys.config.compose import RunConfig, get_choice_name, make_node
 from recsys.errors import ConfigError, DataError
@@ -150,6 +150,10 @@ class RunExecutor(abc.ABC):
         """Loss and distance from the start by role, for the gap and for regularisation."""
         return {"loss": None, "distance": {}}
 
+    def _summarize_fit(self) -> dict[str, object]:
+        """What was decided by validation cases at once; empty where steps of training learn."""
+        return {}
+
     def _get_device_peak(self) -> tuple[float | None, Sequence[GemmRate]]:
         """10^9 operations a second on the encoder's shapes, over all of them and by shape."""
         return None, ()
@@ -175,7 +179,7 @@ class RunExecutor(abc.ABC):
                     with track(f"test of {name}", len(batches), "batches") as task:
                         self.start.floors[name] = model.evaluate(track_batches(batches, task))
                 self.start.write(self.folder)
-        if told := protocols.describe_rarity_bias(self.start.floors, self.run.evaluation.monitor):
+        if told := protocols.describe_rarity_bias(self.start.floors, self.run.evaluation.metric):
             print(told)
 
     def _record_cost(self) -> None:
@@ -255,6 +259,7 @@ class RunExecutor(abc.ABC):
             "train": self._summarize_training(),
             "protocol": {**protocol, **({} if tested is None else tested.protocol)},
             "cost": {**cost, **profile},
+            **self._summarize_fit(),
             **summarize_provenance(self.run, self.made),
         }
 

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from recsys.assembly.build import Assembly
+from recsys.assembly.assembled import Assembly
 from recsys.config.compose import RunConfig
 from recsys.fit import remarks
 from recsys.fit.header import format_validation
@@ -211,10 +211,10 @@ class TrainingExecutor(RunExecutor):
         said = remarks.describe_training(self.run, read_validations(self.folder / VALIDATIONS))
         if tested is None:
             return said
-        monitor, start = self.run.evaluation.monitor, self.model.start
+        metric, start = self.run.evaluation.metric, self.model.start
         return [
             *remarks.describe_shortfalls(
-                monitor, tested.test, self.start.floors, start, tested.cases
+                metric, tested.test, self.start.floors, start, tested.cases
             ),
             *said,
         ]

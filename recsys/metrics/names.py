@@ -10,6 +10,11 @@ from recsys.errors import ConfigError, nearest
 
 Ranking = Literal["catalog", "candidates", "labels", "impressions", "sampled"]
 
+BALANCED = "balanced"
+"""Stands before a metric that counts cold cases as much as warm ones, however few they are."""
+
+_MONITORED = (BALANCED, "warm", "cold")
+
 _CUT_METRICS = ("hr", "recall", "ndcg", "map")
 
 
@@ -45,7 +50,8 @@ def check_monitor(options: EvaluationOptions) -> None:
     Raises:
         ConfigError: There is no such metric; the sentence names the nearest one.
     """
-    known = list_metrics(options.protocol, list_cutoffs(options), options.label)
+    names = list_metrics(options.protocol, list_cutoffs(options), options.label)
+    known = [*names, *(f"{part}/{name}" for part in _MONITORED for name in names)]
     if options.monitor not in known:
         raise ConfigError(
             f"evaluation.monitor: '{options.monitor}' is not a metric."

@@ -100,6 +100,10 @@ class Model(TrainableRecommender):
         )
         return torch.cat([vectors, self._apply_head(own, None, added)], dim=-1)
 
+    def select_item_vectors(self, items: Tensor) -> Tensor:
+        """(N, D or 2 D) -> (N, D) what queries are compared with."""
+        return items[:, : self.width]
+
     def _embed_rows(self, rows: Tensor) -> Tensor | None:
         """(U, D) what is learned of catalog rows and their tags, or None."""
         parts = [learned(rows) for learned in (self.ids, self.tags) if learned is not None]

@@ -79,6 +79,14 @@ class Recommender(nn.Module, abc.ABC):
             f"{type(self).__module__} does not read texts; give user= or history= instead."
         )
 
+    def select_item_vectors(self, items: Tensor) -> Tensor:
+        """Of representations (N, ...) of items, a vector of each, (N, D), to compare items by.
+
+        Raises:
+            ConfigError: The architecture has none.
+        """
+        raise ConfigError(f"{type(self).__module__} has no vector for each item.")
+
     def _encodes_catalog(self) -> bool:
         """Whether the representations of all items take so long that it is shown."""
         return False

@@ -13,6 +13,7 @@ from recsys.types import Batch, Loss, Scored, Tuned
 
 if TYPE_CHECKING:
     from recsys.data.batches.catalog import Catalog
+    from recsys.data.batches.examples import Examples
     from recsys.data.batches.user_texts import PlainUserTexts, UserTexts
     from recsys.data.splits.availability import AvailabilityWindows
     from recsys.data.training_events import Interactions
@@ -22,8 +23,24 @@ if TYPE_CHECKING:
     from recsys.encoders.encoder import Encoder
     from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec
     from recsys.encoders.pretrained.source import ModelFiles
+    from recsys.evaluation.ranking import Ranker
     from recsys.losses import ObjectiveContext
     from recsys.recommender.optim import Optimise
+
+
+@dataclass(frozen=True)
+class Member:
+    """A finished run that scores for another.
+
+    Attributes:
+        name: Its folder.
+        recommender: With all that it has learned.
+        examples: Makes its queries: a model reads histories of the length it was trained with.
+    """
+
+    name: str
+    recommender: Ranker
+    examples: Examples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +59,8 @@ class Components:
         written: The users' texts as they are written, where queries are texts; None: nowhere.
         interactions: The positive events of training, or None beside an architecture that trains:
             an objective sees them through its context.
+        item_vectors: (I, D) fp32 vectors of all items, where the architecture asks for them.
+        members: Finished runs whose scores it combines, in the order in which they are named.
     """
 
     texts: tuple[str, ...]
@@ -54,6 +73,8 @@ class Components:
     windows: AvailabilityWindows | None = None
     written: PlainUserTexts | None = None
     interactions: Interactions | None = None
+    item_vectors: Tensor | None = None
+    members: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

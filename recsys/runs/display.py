@@ -24,17 +24,18 @@ def list_columns(options: EvaluationOptions) -> list[str]:
     Args:
         options: The protocol, which decides whether there is an AUC, the cut-offs, the monitor.
     """
-    monitor = options.monitor
-    k = monitor.partition("@")[2] or str(options.k[0])
+    metric = options.metric
+    k = metric.partition("@")[2] or str(options.k[0])
     names = [f"hr@{k}", f"ndcg@{k}", "mrr"]
     if options.protocol != "catalog":
         names.append("auc")
     if options.protocol == "impressions":  # what MIND's tables hold
         names = ["auc", "mrr_all", "ndcg@5", "ndcg@10"]
     names = [f"{options.label}{name}" for name in names]
-    if monitor not in names:
-        names.append(monitor)
-    return [*names, f"warm/{monitor}", f"cold/{monitor}"]
+    if metric not in names:
+        names.append(metric)
+    parts = [f"warm/{metric}", f"cold/{metric}"]
+    return [*names, *parts, *([] if options.monitor in (metric, *parts) else [options.monitor])]
 
 
 def format_title(options: EvaluationOptions) -> str:
@@ -119,7 +120,7 @@ def print_beyond(measures: Mapping[str, object], options: EvaluationOptions) -> 
         measures: As `result.json` holds them.
         options: Their cut-offs; shown is that of the monitor.
     """
-    k = options.monitor.partition("@")[2] or str(options.k[0])
+    k = options.metric.partition("@")[2] or str(options.k[0])
     shown = [
         f"{name.removesuffix(f'@{k}')} {value:.4g}"
         for name, value in measures.items()

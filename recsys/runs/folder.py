@@ -193,3 +193,21 @@ def _check_unchanged(folder: Path) -> None:
             f"{folder / CONFIG} has changed since the run began, so that what is trained would be "
             "of two configurations; undo the change, or start a new run."
         )
+
+
+def check_is_run(key: str, folder: str, else_: str = "") -> None:
+    """Refuses what is no run's folder, where a key of another run names one.
+
+    Args:
+        key: The key, for the sentence.
+        folder: What it names.
+        else_: What it may be in place of a folder, as in "tfidf or ".
+
+    Raises:
+        ConfigError: It holds no configuration.
+    """
+    if not (Path(folder) / CONFIG).is_file():
+        raise ConfigError(
+            f"{key}={folder} is no run: {CONFIG} is missing there; give {else_}the folder that "
+            "recsys.fit printed."
+        )

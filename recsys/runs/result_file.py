@@ -49,7 +49,7 @@ def read_result(folder: Path) -> dict[str, Any]:
         content = None
     if not isinstance(content, dict):
         raise DataError(f"{path} is damaged; run fit again.")
-    return {k: _restore_nan(v) if k in FIGURES else v for k, v in content.items()}
+    return {k: restore_nan(v) if k in FIGURES else v for k, v in content.items()}
 
 
 def replace_nan(value: object) -> object:
@@ -61,10 +61,10 @@ def replace_nan(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _restore_nan(value: object) -> object:
+def restore_nan(value: object) -> object:
     """A value with NaN for each `None`."""
     if isinstance(value, Mapping):
-        return {name: _restore_nan(part) for name, part in value.items()}
+        return {name: restore_nan(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [_restore_nan(part) for part in value]
+        return [restore_nan(part) for part in value]
     return math.nan if value is None else value

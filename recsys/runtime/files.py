@@ -43,6 +43,9 @@ LAST = Path(CHECKPOINTS, "last.ckpt")
 BEST = Path(CHECKPOINTS, "best.safetensors")
 """What was trained, as it was at the best validation."""
 
+FIT = "fit.json"
+"""What validation cases decided, where an architecture is fitted at once: `recommender.fitted`."""
+
 PROFILE = "profile.json"
 """Seconds by stage, with `profile=true`."""
 

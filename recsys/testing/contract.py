@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys.assembly import build
-from recsys.assembly.build import Assembly
+from recsys.assembly.assembled import Assembly
 from recsys.config.compose import compose, list_choices
 from recsys.recommender.base import Recommender
 from recsys.recommender.trainable import require_trainable

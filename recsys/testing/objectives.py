@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.assembly.build import Assembly
+from recsys.assembly.assembled import Assembly
 from recsys.config.compose import compose
 from recsys.data.batches.negatives import PoolSampler
 from recsys.errors import ConfigError

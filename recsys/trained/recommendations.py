@@ -15,16 +15,15 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.assembly import build, hard_negatives, protocols
+from recsys.assembly import build, protocols, stored_runs
 from recsys.data.columns.times import parse_times
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.data.tables import IdMap, Tables
 from recsys.errors import ConfigError, DataError
-from recsys.runtime.files import BEST
 from recsys.types import Batch, Ragged
 
 if TYPE_CHECKING:
-    from recsys.assembly.build import Assembly
+    from recsys.assembly.assembled import Assembly
     from recsys.config.compose import RunConfig
     from recsys.recommender.base import Recommender
 
@@ -115,11 +114,8 @@ class Suggester:
             self._check_ids(self._ids, queries)
 
         # Who ranked for training may be gone.
-        made = build.assemble(hard_negatives.drop_hard_negatives(self.run), check)
-        if self.run.architecture.trains:
-            from recsys.recommender.trainable import require_trainable
-
-            require_trainable(made.recommender).load_trained(self.folder / BEST)
+        made = build.assemble(stored_runs.drop_hard_negatives(self.run), check)
+        stored_runs.restore(made.recommender, self.run, self.folder)
         self._made = made
         return made
 

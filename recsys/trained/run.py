@@ -111,7 +111,7 @@ class TrainedRun:
         from recsys.fit.command import silence_libraries
         from recsys.trained.recommendations import Suggester
 
-        if self.config.architecture.trains:
+        if self.config.architecture.loads_models:
             silence_libraries()
         try:
             fingerprint = str(self.result["data"]["fingerprint"])

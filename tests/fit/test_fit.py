@@ -76,6 +76,16 @@ def test_training_learns_what_the_texts_say(words, tmp_path):
     assert result["validation"]["step"] > 0
 
 
+def test_the_mean_of_warm_and_cold_may_decide(words, tmp_path, capsys):
+    assert main([*words, "tuning=frozen", "evaluation.monitor=balanced/ndcg@10"]) == 0
+    _, result = only(tmp_path)
+    validation, shown = result["validation"], capsys.readouterr().out
+    assert validation["monitor"] == "val/balanced/ndcg@10"
+    parts = [validation["metrics"][f"{part}/ndcg@10"] for part in ("warm", "cold")]
+    assert validation["best"] == pytest.approx(np.mean([x for x in parts if x is not None]))
+    assert [x for x in shown.splitlines() if x.lstrip().startswith("balanced/ndcg@10")]
+
+
 def test_the_same_seed_gives_the_same_numbers(words, tmp_path):
     for part in ("a", "b"):
         assert main([*words, f"output={tmp_path / part}"]) == 0

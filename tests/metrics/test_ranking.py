@@ -138,3 +138,17 @@ def test_bad_updates_are_refused() -> None:
 def test_bad_names_are_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="RankingMetrics"):
         RankingMetrics(names)
+
+
+def test_balanced_counts_cold_cases_as_much_as_warm_ones_and_what_is_there_where_one_is_not() -> (
+    None
+):
+    values = torch.tensor([1.0, 1.0, 1.0, 0.5])
+    cold = torch.tensor([False, False, False, True])
+    metric = RankingMetrics(["hr@1"])
+    metric.update({"hr@1": values}, torch.ones(4, dtype=torch.bool), cold)
+    assert metric.compute()["balanced/hr@1"] == pytest.approx(0.75)
+    metric.reset()
+    metric.update({"hr@1": values[:3]}, torch.ones(3, dtype=torch.bool), cold[:3])
+    assert metric.compute()["balanced/hr@1"] == metric.compute()["warm/hr@1"] == 1.0
+    assert RankingMetrics(["hr@1"]).compute()["balanced/hr@1"].isnan()

@@ -1,0 +1,138 @@
+"""Finished runs that another run builds on: their item vectors, their scores, what they rank."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from recsys.assembly.assembled import Assembly, StoredRun
+from recsys.config.compose import RunConfig, read_config
+from recsys.data.splits.split import Split
+from recsys.errors import ConfigError, DataError
+from recsys.recommender.base import Recommender
+from recsys.recommender.fitted import FittedRecommender, read_fit
+from recsys.runs import provenance
+from recsys.runs.folder import check_is_run
+from recsys.runs.result_file import read_result
+from recsys.runtime.files import BEST, CONFIG, FIT
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """What two runs share where the one may build on the other.
+
+    Attributes:
+        fingerprint: SHA-256 of the tables' contents.
+        roles: SHA-256 of the events and of what each is held out for.
+        positive_from: Lowest rating that counts as liked.
+    """
+
+    fingerprint: str
+    roles: str
+    positive_from: float | None
+
+    @classmethod
+    def compute(cls, run: RunConfig, split: Split, fingerprint: str) -> DataIdentity:
+        """Of a run that is being assembled."""
+        roles = str(provenance.compute_data_digests(split, {})["roles_sha256"])
+        return cls(fingerprint, roles, run.data.positive_from)
+
+
+def open_run(key: str, folder: str, data: DataIdentity, use: str) -> StoredRun:
+    """A finished run, once it is sure that it has seen the same events held out.
+
+    Args:
+        key: The key that names it, for a sentence.
+        folder: Where it lies.
+        data: Of the run that builds on it.
+        use: What it is asked for, as in "mine from a run".
+
+    Raises:
+        ConfigError: It is no run, is not complete, or has other data, another split or other
+            positive events.
+    """
+    path = Path(folder)
+    asked = f"{key}={folder}"
+    check_is_run(key, folder)
+    config = read_config(path / CONFIG)
+    try:
+        result = read_result(path)
+        own = (str(result["data"]["fingerprint"]), str(result["data"]["roles_sha256"]))
+        encoder = str(result.get("encoder", {}).get("sha256"))
+    except FileNotFoundError:
+        raise ConfigError(f"{asked}: the run is not complete, result.json is missing.") from None
+    except (DataError, TypeError, KeyError, AttributeError):
+        raise ConfigError(f"{asked}: result.json is damaged; run fit again.") from None
+    if own[0] != data.fingerprint:
+        raise ConfigError(
+            f"{asked} was trained on other data (items, users or interactions differ); {use} with "
+            "the same data options."
+        )
+    if own[1] != data.roles or config.data.positive_from != data.positive_from:
+        raise ConfigError(
+            f"{asked} splits the events in another way or likes other ones, so that it may have "
+            "learned from this run's test part; give both the same data.split and "
+            "data.positive_from."
+        )
+    return StoredRun(path, config, result, _compute_digest(asked, path, config), encoder)
+
+
+def _compute_digest(asked: str, folder: Path, config: RunConfig) -> str:
+    """Of a run's configuration and of all that it has learned."""
+    digest = hashlib.sha256((folder / CONFIG).read_bytes())
+    if config.architecture.trains:
+        try:
+            digest.update((folder / BEST).read_bytes())
+        except OSError:
+            raise ConfigError(f"{asked}: {BEST.name} is missing; run fit again.") from None
+    if (folder / FIT).is_file():
+        digest.update((folder / FIT).read_bytes())
+    return digest.hexdigest()
+
+
+def assemble_run(stored: StoredRun, build: Callable[[RunConfig], Assembly]) -> Assembly:
+    """A stored run's data and recommender, with all that it has learned.
+
+    Args:
+        stored: The run.
+        build: Assembles a configuration.
+
+    Raises:
+        ConfigError: A file of the run is missing or damaged.
+    """
+    made = build(drop_hard_negatives(stored.config))
+    restore(made.recommender, stored.config, stored.folder)
+    return made
+
+
+def drop_hard_negatives(run: RunConfig) -> RunConfig:
+    """A stored run without hard negatives of its own: it is to rank, not to train."""
+    if run.data.negatives != "hard":
+        return run
+    usual: dict[str, Any] = {
+        f.name: f.default for f in fields(run.data) if f.name.startswith("hard_")
+    }
+    return replace(run, data=replace(run.data, negatives="drawn", **usual))
+
+
+def restore(recommender: Recommender, config: RunConfig, folder: Path) -> None:
+    """Gives a recommender back what it has learned in a finished run.
+
+    Args:
+        recommender: As it was assembled of the run's configuration.
+        config: The configuration.
+        folder: Of the run.
+
+    Raises:
+        ConfigError: A file is missing or damaged.
+    """
+    if isinstance(recommender, FittedRecommender):
+        if recommender.needs_fit:
+            recommender.restore(read_fit(folder).state)
+    elif config.architecture.trains:
+        from recsys.recommender.trainable import require_trainable
+
+        require_trainable(recommender).load_trained(folder / BEST)
