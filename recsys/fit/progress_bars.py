@@ -9,8 +9,8 @@ from contextlib import ExitStack
 import lightning.pytorch as lp
 from lightning.pytorch.callbacks import Callback
 
-from recsys.data.batches.batch_loaders import BatchLoaders
-from recsys.recommender.trainable import TrainableRecommender
+from recsys.data.batches.batching import PlannedBatches
+from recsys.recommender.stepped import SteppedModule
 from recsys.runtime.progress import ProgressTask, format_duration, track
 from recsys.types import Batch
 
@@ -41,7 +41,7 @@ class RemainingTime:
         """Seconds to the result; None before the first step of this attempt."""
         if self._began is None or trainer.global_step <= self._began[1]:
             return None
-        data: BatchLoaders = trainer.datamodule  # type: ignore[attr-defined]
+        data: PlannedBatches = trainer.datamodule  # type: ignore[attr-defined]
         windows = trainer.accumulate_grad_batches
         steps = data.count_steps(trainer.max_epochs or 1, windows, trainer.max_steps)
         rest = max(0, steps - trainer.global_step)
@@ -106,7 +106,7 @@ class ProgressBar(Callback):
     def _format_note(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> str:
         """The loss of the last step, and the time to the result; reads the loss off its device."""
         said = []
-        if isinstance(pl_module, TrainableRecommender) and pl_module.train_loss is not None:
+        if isinstance(pl_module, SteppedModule) and pl_module.train_loss is not None:
             said.append(f"loss {float(pl_module.train_loss):.4f}")
         left = self.course.estimate_seconds(trainer)
         return ", ".join([*said, *([] if left is None else [f"left {format_duration(left)}"])])

@@ -94,16 +94,42 @@ def summarize_cost(
         others: What the other ranks have noted.
         startup: What passed before the last attempt could begin: Python, imports, configuration.
     """
-    model, method = made.recommender, start.spent.subtract(start.excluded)
+    encoding = made.encoding
+    cache = None if encoding is None else encoding.prefix or encoding.vectors
+    parameters = made.recommender.count_parameters()
+    own = compute_cost(run.trainer.devices, parameters, start, counts, progress, others, startup)
+    return {**own, **provenance.summarize_cache(cache)}
+
+
+def compute_cost(
+    devices: int,
+    parameters: tuple[int, int],
+    start: RunState,
+    counts: TrainingCounts,
+    progress: TrainingProgress,
+    others: Sequence[RankCost],
+    startup: Elapsed,
+) -> dict[str, object]:
+    """What any run took, over all stops and ranks, by the names of `result.json`.
+
+    Args:
+        devices: How many it asked for.
+        parameters: How many there are, and how many of them train.
+        start: What the first rank has noted.
+        counts: Of training, over all ranks.
+        progress: How far training came.
+        others: What the other ranks have noted.
+        startup: What passed before the last attempt could begin.
+    """
+    method = start.spent.subtract(start.excluded)
     ranks = [RankCost.from_measurements(start.spent, start.excluded, start.peak_mb), *others]
     peaks = [rank.peak_mb for rank in ranks]
-    kept, encoding = excluded_time.compute_build_time(), made.encoding
-    cache = None if encoding is None else encoding.prefix or encoding.vectors
-    parameters, trained = model.count_parameters()
+    kept = excluded_time.compute_build_time()
+    every, trained = parameters
     return {
         # Heads that are there and never take a step train as little as the encoder.
         "trained_parameters": trained if progress.steps else 0,
-        "parameters": parameters,
+        "parameters": every,
         "texts": round(counts.texts),
         "tokens": round(counts.tokens),
         "train_flops": counts.flops,
@@ -119,9 +145,8 @@ def summarize_cost(
         "anonymous_peak_mb_sampled": sum(peaks) if all(peaks) else None,
         "largest_rank_peak_mb_sampled": max(peaks) if all(peaks) else None,
         "ranks": len(ranks),
-        "devices": run.trainer.devices,
+        "devices": devices,
         "resumes": start.resumes,
-        **provenance.summarize_cache(cache),
     }
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import abc
-import secrets
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from recsys.assembly import build, protocols
 from recsys.assembly.assembled import Assembly
 from recsys.config import inactive
 from recsys.config.compose import RunConfig, get_choice_name, make_node
-from recsys.errors import ConfigError, DataError
 from recsys.fit.header import describe_run
 from recsys.fit.result import (
     BestValidation,
@@ -28,28 +23,16 @@ from recsys.fit.result import (
 )
 from recsys.recommender.training_counts import TrainingCounts
 from recsys.runs import display, rank_cost, results
-from recsys.runs.failures import find_failure_state, raise_out_of_memory
-from recsys.runs.folder import compute_config_checksum
-from recsys.runs.rank_cost import RankCost
-from recsys.runs.state import RunState
-from recsys.runtime import excluded_time, rank_errors
-from recsys.runtime.excluded_time import Elapsed
-from recsys.runtime.files import BEST, ENDED, LAST, METRICS
-from recsys.runtime.memory import MemoryMonitor
+from recsys.runtime import excluded_time
+from recsys.runtime.files import LAST
 from recsys.runtime.progress import ProgressTask, track
 from recsys.runtime.ranks import get_rank
 from recsys.runtime.signals import SignalHandler
-from recsys.runtime.stopwatch import Stopwatch
-from recsys.tracking.csv_log import CsvLog
-from recsys.tracking.metric_log import MetricLog
-from recsys.tracking.wandb_log import WandbLog
+from recsys.training.execution import Execution
 from recsys.types import Batch
 
-if TYPE_CHECKING:
-    from recsys.training.profiling import GemmRate
 
-
-class RunExecutor(abc.ABC):
+class RunExecutor(Execution):
     """One run in its folder: on every rank, and again after every stop.
 
     What trains and what does not differ in what happens between the baselines and the result: see
@@ -73,78 +56,20 @@ class RunExecutor(abc.ABC):
     def __init__(
         self, run: RunConfig, folder: Path, made: Assembly, signals: SignalHandler
     ) -> None:
-        self.run, self.folder, self.made, self.signals = run, folder, made, signals
-        self.weights = folder / BEST
-        self.memory = MemoryMonitor()
-        start = RunState.read(folder)
-        if start is not None and start.fingerprint != made.fingerprint:
-            raise ConfigError(f"{folder}: the data has changed since the run began; start a new.")
-        if start is None:
-            start = RunState(
-                made.fingerprint, wandb=secrets.token_hex(4), config=compute_config_checksum(folder)
-            )
-        elif get_rank() == 0:
-            start.resumes += 1
-        self.start = start
-        # Each rank goes on from what it has cost itself.
-        own = None if get_rank() == 0 else rank_cost.read(folder, get_rank()) or RankCost()
-        self.own = own or RankCost.from_measurements(start.spent, start.excluded, start.peak_mb)
-        self.startup = Elapsed()
-        self.watch = Stopwatch(run.profile, start.stages)
-        self.clock, self.excluded = excluded_time.read_clocks(), excluded_time.get_excluded_total()
-        self.csv = CsvLog(folder / METRICS)
-        self.wandb: WandbLog | None = None
+        super().__init__(run, folder, made.fingerprint, signals)
+        self.run, self.made = run, made
 
-    def execute(self, started: Elapsed, excluded: Elapsed, startup: Elapsed) -> Path:
-        """Floors, training, test and result.
+    def _describe(self) -> Sequence[str]:
+        """What the data says, what changes nothing, and what the run is made of."""
+        return [
+            *self.made.split.notes,
+            *inactive.find_inactive_settings(self.run),
+            *describe_run(self.run, self.made),
+        ]
 
-        Args:
-            started: The clocks when the command began.
-            excluded: Time of the process excluded from its methods' cost by then.
-            startup: What passed from there until a run could be made, imports above all.
-
-        Raises:
-            RecsysError: The data cannot be used, the training diverged, or memory did not suffice.
-            Interrupted: A signal ended it.
-        """
-        self.clock = started.subtract(self.own.spent)
-        self.excluded = excluded.subtract(self.own.excluded)
-        self.startup = startup
-        self.watch.begin(started.seconds)
-        try:
-            with self.memory, raise_out_of_memory():
-                if get_rank() == 0:
-                    (self.folder / ENDED).unlink(missing_ok=True)  # of an attempt before
-                    rank_errors.clear_rank_error(self.folder)
-                    print(
-                        f"run: {self.folder}",
-                        *self.made.split.notes,
-                        *inactive.find_inactive_settings(self.run),
-                        *describe_run(self.run, self.made),
-                        sep="\n",
-                        flush=True,
-                    )
-                    self._evaluate_baselines()
-                self._run()
-        except BaseException as error:
-            with suppress(DataError):  # a full disk has been told already
-                self._record_cost()
-            self._close(error)
-            self._abort()
-            raise
-        return self.folder
-
-    @abc.abstractmethod
-    def _run(self) -> None:
-        """Trains or not, tests, and finishes."""
-
-    @abc.abstractmethod
-    def _abort(self) -> None:
-        """Ends what `_run` has left behind where an error came out of it."""
-
-    def _count_training(self) -> TrainingCounts:
-        """What training has read and computed, over all ranks; every rank must call it."""
-        return TrainingCounts()
+    def _make_node(self) -> Mapping[str, Any]:
+        """The resolved configuration as plain values."""
+        return make_node(self.run)
 
     def _summarize_training(self) -> dict[str, object]:
         """Loss and distance from the start by role, for the gap and for regularisation."""
@@ -154,22 +79,12 @@ class RunExecutor(abc.ABC):
         """What was decided by validation cases at once; empty where steps of training learn."""
         return {}
 
-    def _get_device_peak(self) -> tuple[float | None, Sequence[GemmRate]]:
-        """10^9 operations a second on the encoder's shapes, over all of them and by shape."""
-        return None, ()
-
     def _list_remarks(self, tested: FinalTest | None) -> list[str]:
         """What the reader of the closing table should not miss."""
         return []
 
-    def _close(self, error: BaseException) -> None:
-        """Closes the run at Weights & Biases after what ended it."""
-        if self.wandb is not None:
-            self.wandb.close(1, find_failure_state(error, self.folder))
-
     def _evaluate_baselines(self) -> None:
         """Makes what is still missing of the test metrics of the baselines, over the same cases."""
-        self.start.write(self.folder)
         wanted = self.run.architecture.trains and self.run.evaluation.test
         for name in protocols.list_baselines(self.run.evaluation) if wanted else ():
             if name not in self.start.floors:
@@ -181,22 +96,6 @@ class RunExecutor(abc.ABC):
                 self.start.write(self.folder)
         if told := protocols.describe_rarity_bias(self.start.floors, self.run.evaluation.metric):
             print(told)
-
-    def _record_cost(self) -> None:
-        """Notes what the run has cost so far, over all stops; each rank for itself."""
-        self.memory.sample()
-        spent = excluded_time.read_clocks().subtract(self.clock)
-        excluded = excluded_time.get_excluded_total().subtract(self.excluded)
-        peak = max(self.own.peak_mb, self.memory.peak)
-        if get_rank() != 0:
-            rank_cost.write(
-                self.folder, get_rank(), RankCost.from_measurements(spent, excluded, peak)
-            )
-            return
-        self.start.spent, self.start.excluded, self.start.peak_mb = spent, excluded, peak
-        if self.run.profile:
-            self.start.stages = self.watch.get_seconds()
-        self.start.write(self.folder)
 
     def _finish(self, table: Mapping[str, Mapping[str, float]], progress: TrainingProgress) -> None:
         """Writes the result; on the first rank only."""
@@ -225,14 +124,7 @@ class RunExecutor(abc.ABC):
 
             profiling.show(self._compute_profile(counts))
         print(*notes, sep="\n", end="\n" if notes else "")
-        if self.wandb is not None:
-            wanted = self.run.tracking.checkpoint_artifact and self.weights.is_file()
-            why = self.wandb.finish(result, table, self.weights if wanted else None)
-            if why:
-                print(f"warning: {why}", file=sys.stderr)
-            elif self.wandb.offline:
-                print(self.wandb.describe_sync())
-        print(f"result: {self.folder}")
+        self._send_result(result, table, self.run.tracking.checkpoint_artifact)
 
     def _make_result(
         self,
@@ -269,21 +161,6 @@ class RunExecutor(abc.ABC):
 
         peak, _ = self._get_device_peak()
         return profiling.compute_profile(self.start.stages, counts, peak, self.run.trainer.devices)
-
-    def _open_logs(self) -> list[MetricLog]:
-        """CSV always; the others as asked, on the first rank only."""
-        found: list[MetricLog] = [self.csv]
-        if get_rank() != 0:
-            return found
-        options = self.run.tracking
-        if options.tensorboard:
-            from recsys.tracking import tensorboard
-
-            found.append(tensorboard.make_tensorboard_logger(self.folder))
-        if options.wandb != "off":
-            self.wandb = WandbLog(self.folder, self.start.wandb, make_node(self.run))
-            found.append(self.wandb)
-        return found
 
 
 def track_batches(batches: Iterable[Batch], task: ProgressTask) -> Iterator[Batch]:

@@ -11,7 +11,6 @@ from typing import cast
 
 import lightning.pytorch as lp
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from recsys.assembly.assembled import Assembly
@@ -27,7 +26,6 @@ from recsys.recommender.training_counts import TrainingCounts
 from recsys.runs.validation_log import ValidationLog, read_validations
 from recsys.runtime import excluded_time, rank_errors
 from recsys.runtime.files import LAST, VALIDATIONS
-from recsys.runtime.hardware import NAMES
 from recsys.runtime.progress import mark_output
 from recsys.runtime.ranks import FOLDER, get_rank
 from recsys.runtime.signals import SignalHandler
@@ -36,11 +34,11 @@ from recsys.training.cost import CostMeter
 from recsys.training.datamodule import RecDataModule
 from recsys.training.item_table import ItemTableDistillation
 from recsys.training.log import TrainingLog, count_trained_epochs
-from recsys.training.logger import LogAdapter
 from recsys.training.phases import EVERY_STEP
 from recsys.training.profiling import GemmRate, ProfilingCallback, StageProfiler
-from recsys.training.resume import AtomicCheckpointIO, ResumeCheckpoint
+from recsys.training.resume import ResumeCheckpoint
 from recsys.training.seeding import BatchSeeder
+from recsys.training.trainer import make_trainer, train
 
 
 class TrainingExecutor(RunExecutor):
@@ -136,7 +134,8 @@ class TrainingExecutor(RunExecutor):
             trainer.loggers = loggers
             if get_rank() == 0:
                 self.start.write(self.folder)
-        self._train(trainer)
+        last = self.folder / LAST
+        train(trainer, model, self.data, last, self.csv, self.best, self.save, self._is_untrained)
         done = self._measure_progress(trainer)
         if done.steps:
             trainer.strategy.barrier("best")
@@ -171,24 +170,6 @@ class TrainingExecutor(RunExecutor):
         """Whether nothing trains, so that the run is its own start."""
         return not self.model.get_trained_parameters() or self.run.trainer.max_steps == 0
 
-    def _train(self, trainer: lp.Trainer) -> None:
-        """Trains, or goes on, with a validation before the first and after the last step."""
-        last = self.folder / LAST
-        resumed = last.is_file()
-        if not resumed:
-            self.csv.rewind(-1)  # of an attempt that left no checkpoint
-            if get_rank() == 0:
-                self.best.lines.rewind(-1)
-            self._validate(trainer, 0)
-        if self._is_untrained():
-            return
-        checkpoint = str(last) if resumed else None
-        trainer.fit(self.model, self.data, ckpt_path=checkpoint, weights_only=True)
-        if self.best.seen != trainer.global_step:  # max_steps ended it within an epoch
-            self._validate(trainer, trainer.global_step)
-            # A stop from here on must not validate and log that again.
-            self.save.write(trainer)
-
     def _print_validation(
         self, trainer: lp.Trainer, metrics: Mapping[str, float], step: int, kept: bool
     ) -> None:
@@ -200,11 +181,6 @@ class TrainingExecutor(RunExecutor):
         left, monitor = self.course.estimate_seconds(trainer), self.run.evaluation.monitor
         print(format_validation(at, monitor, metrics, best, left), flush=True)
         mark_output()
-
-    def _validate(self, trainer: lp.Trainer, step: int) -> None:
-        """A validation outside of the training loop."""
-        trainer.validate(self.model, self.data, verbose=False)
-        self.best.update(trainer, self.model, step)
 
     def _list_remarks(self, tested: FinalTest | None) -> list[str]:
         """What the reader of the closing table should not miss."""
@@ -239,28 +215,12 @@ class TrainingExecutor(RunExecutor):
                     check_on_train_epoch_end=False,
                 )
             )
-        loggers = [log if isinstance(log, Logger) else LogAdapter(log) for log in self._open_logs()]
-        return lp.Trainer(
-            accelerator=options.accelerator,
-            devices=options.devices,
-            strategy="ddp" if options.devices > 1 else "auto",
-            precision=NAMES[options.precision],
-            max_epochs=options.epochs,
-            max_steps=-1 if options.max_steps is None else options.max_steps,
-            accumulate_grad_batches=options.accumulate,
-            gradient_clip_val=self.run.optimizer.clip or None,
-            deterministic=options.deterministic,
-            callbacks=[self.bar, *callbacks, self.save],
-            plugins=[AtomicCheckpointIO()],
-            profiler=StageProfiler(self.watch) if self.run.profile else None,
-            logger=loggers,
-            enable_checkpointing=True,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            # Epochs cut by tokens differ in their number of batches; the loader is asked anew.
-            reload_dataloaders_every_n_epochs=0 if options.batch_tokens is None else 1,
+        return make_trainer(
+            options,
+            self.run.optimizer.clip,
+            [self.bar, *callbacks, self.save],
+            self._open_logs(),
+            StageProfiler(self.watch) if self.run.profile else None,
         )
 
 

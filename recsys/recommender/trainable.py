@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
-from recsys.data.batches.batch_loaders import BatchLoaders
 from recsys.data.batches.user_texts import UserTexts
 from recsys.encoders.cache.frozen_layers import FrozenLayerCache
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError, DataError
 from recsys.losses import ObjectiveContext
-from recsys.recommender.accumulation import AccumulationWindow, is_step_end
 from recsys.recommender.base import Recommender
 from recsys.recommender.components import TextComponents, TrainingComponents
-from recsys.recommender.flops import FlopCounter
-from recsys.recommender.optim import Named, make_divergence_error
-from recsys.recommender.parameters import ENCODERS, TABLE, TrainableModule
+from recsys.recommender.optim import Optimise, make_divergence_error
+from recsys.recommender.stepped import SteppedModule
 from recsys.runs.result_file import BEFORE, ZERO_SHOT
-from recsys.runtime.stopwatch import Stopwatch
-from recsys.types import Batch, ItemBatch, Tuned, upload
+from recsys.types import Batch, ItemBatch, Loss, Tuned, upload
 
 
-class TrainableRecommender(Recommender, TrainableModule):
+class TrainableRecommender(Recommender, SteppedModule[Batch]):
     """Base of every architecture that trains: a LightningModule.
 
     Attributes:
         starts_as_encoder: Whether all but the encoder changes nothing at first, so that the start
             is as good as the encoder.
-        work: Counts what training reads and computes.
-        watch: Takes the time of the stages; off by itself.
-        window: The losses of the batches of the last optimiser step.
-        validated: Metrics of the last validation in double precision; what Lightning logs is
-            rounded to single.
     """
 
     starts_as_encoder = True
@@ -44,9 +34,6 @@ class TrainableRecommender(Recommender, TrainableModule):
 
     def __init__(self, parts: TrainingComponents) -> None:
         super().__init__(parts)
-        self.work, self.watch = FlopCounter(), Stopwatch(on=False)
-        self.window = AccumulationWindow()
-        self.validated: dict[str, float] = {}
         self._encoder = None if parts.encoding is None else parts.encoding.encoder
         self._around: ObjectiveContext | None = None
         self._kept: Tensor | None = None
@@ -66,15 +53,19 @@ class TrainableRecommender(Recommender, TrainableModule):
         """Strength of the pull towards the anchor (Li et al., ICML 2018)."""
         return self.parts.l2_sp
 
-    def count_parameters(self) -> tuple[int, int]:
-        """How many parameters it has, and how many of them train; an item table is not counted."""
-        own = [p.numel() for name, p in self.named_parameters() if not name.startswith(TABLE)]
-        return sum(own), sum(p.numel() for p in self.get_saved_parameters().values())
+    @property
+    def optimise(self) -> Optimise:
+        """Makes optimiser and schedule from parameters by role, names without decay, steps."""
+        return self.parts.optimise
 
     @property
-    def train_loss(self) -> Tensor | None:
-        """() loss of the last optimiser step's batches over all ranks, or None before one."""
-        return self.window.loss
+    def schedule_steps(self) -> int | None:
+        """Steps that the schedule is laid out for; None for those that are trained."""
+        return self.parts.schedule_steps
+
+    def count_parameters(self) -> tuple[int, int]:
+        """How many parameters it has, and how many of them train; an item table is not counted."""
+        return SteppedModule.count_parameters(self)
 
     @property
     def start(self) -> str:
@@ -170,29 +161,9 @@ class TrainableRecommender(Recommender, TrainableModule):
     # Training
 
     @final
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """This rank's share of the loss, which the window brings to the count of the whole step."""
-        loss = self.parts.objective(self(batch), batch, self.get_objective_context())
-        world, parts = self.trainer.world_size, self.trainer.accumulate_grad_batches
-        sums = torch.stack([loss.total.detach().float(), loss.count.detach().float()])
-        if world > 1:
-            torch.distributed.all_reduce(sums)
-        self.window.add(sums, batch_idx % parts == 0, is_step_end(self.trainer, batch_idx + 1))
-        # DDP averages gradients over ranks and Lightning divides by the batches of a full window;
-        # the factor turns both into a sum.
-        mean = loss.total * (world * parts) / self.window.unit
-        if not self.parts.l2_sp or not self.window.complete:
-            return mean
-        stepped = (name for named in self.get_stepped_roles().values() for name, _ in named)
-        pull = self.compute_l2_sp(name for name in stepped if not name.startswith(TABLE)) * parts
-        # It counts once a step, whatever the step's gradients are brought to.
-        share = self.window.share
-        return mean + (pull if share is None else pull / share)
-
-    @final
-    def on_after_backward(self) -> None:
-        """Divides the gradients of a whole step by what its batches count together."""
-        self.window.rescale(self.parameters())
+    def compute_loss(self, batch: Batch) -> Loss:
+        """The objective's loss of a batch."""
+        return self.parts.objective(self(batch), batch, self.get_objective_context())
 
     @final
     def get_objective_context(self) -> ObjectiveContext:
@@ -212,39 +183,6 @@ class TrainableRecommender(Recommender, TrainableModule):
         """`score`, as an objective asks for it."""
         self.work.count_product(queries, items)
         return self.score(queries, items)
-
-    @final
-    def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own loose type)
-        """AdamW by role and its schedule, stepped once an optimiser step."""
-        optimizer, scheduler = self.make_optimizer(self.get_stepped_roles())
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
-    @final
-    def make_optimizer(self, roles: Mapping[str, Named]) -> tuple[Any, Any]:
-        """AdamW of some parameters by role, and its schedule over the whole training."""
-        tuned = self.tuned
-        own = {f"{e}{n}" for e in ENCODERS for n in tuned.no_decay} if tuned else set()
-        flat = {
-            k for k, p in self.get_trained_parameters().items() if p.ndim < 2 or "norm" in k.lower()
-        }
-        return self.parts.optimise(roles, frozenset(own | flat), self.count_planned_steps())
-
-    @final
-    def count_planned_steps(self) -> int:
-        """Optimiser steps that the schedule is laid out for: of the whole training, if not told.
-
-        The Trainer's own estimate would begin to read the data before the counters of a run that
-        goes on are restored.
-        """
-        if self.parts.schedule_steps is not None:
-            return self.parts.schedule_steps
-        trainer = self.trainer
-        data: BatchLoaders = trainer.datamodule  # type: ignore[attr-defined]
-        epochs = trainer.max_epochs or 1
-        return data.count_steps(epochs, trainer.accumulate_grad_batches, trainer.max_steps)
 
     # Evaluation
 

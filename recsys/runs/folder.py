@@ -176,9 +176,9 @@ def reopen(name: str, words: Sequence[str]) -> tuple[RunConfig, Path]:
     return run, folder
 
 
-def compute_config_checksum(folder: Path) -> str:
-    """SHA-256 of the configuration that lies in a run's folder."""
-    return hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
+def compute_config_checksum(folder: Path, file: str = CONFIG) -> str:
+    """SHA-256 of the configuration that lies in a run's folder, in its first file."""
+    return hashlib.sha256((folder / file).read_bytes()).hexdigest()
 
 
 def _check_unchanged(folder: Path) -> None:

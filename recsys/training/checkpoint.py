@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from recsys.errors import ConfigError
 from recsys.recommender.optim import make_divergence_error
-from recsys.recommender.trainable import TrainableRecommender
+from recsys.recommender.stepped import SteppedModule
 from recsys.runs.validation_log import ValidationLog, check_value
 from recsys.runtime.ranks import get_rank
 from recsys.training.log import count_trained_epochs
@@ -26,12 +26,13 @@ class BestCheckpoint(Callback):
 
     Args:
         path: Where the safetensors file lies.
-        monitor: The logged metric to maximise.
+        monitor: The logged metric that decides.
         pick: Whether the best validation decides, or none does.
         lines: Where each validation is told.
         seconds: Tells the time trained so far.
         tell: Is told the metrics of each validation, its step and whether it is to be kept; on the
             first rank.
+        smallest: Whether the smallest value of the metric is the best, as of a loss.
 
     Attributes:
         value: The best so far, rounded; None before the first validation.
@@ -52,9 +53,11 @@ class BestCheckpoint(Callback):
         lines: ValidationLog,
         seconds: Callable[[], float],
         tell: Callable[[lp.Trainer, Mapping[str, float], int, bool], None],
+        smallest: bool = False,
     ) -> None:
         self.path, self.monitor, self.pick = path, monitor, pick
         self.lines, self.seconds, self.tell = lines, seconds, tell
+        self.smallest = smallest
         self.value: float | None = None
         self.metrics: dict[str, float] = {}
         self.step = 0
@@ -62,7 +65,7 @@ class BestCheckpoint(Callback):
         self.last: float | None = None
         self.seen: int | None = None
 
-    def update(self, trainer: lp.Trainer, recommender: TrainableRecommender, step: int) -> None:
+    def update(self, trainer: lp.Trainer, recommender: SteppedModule[Any], step: int) -> None:
         """Compares the last validation with the best and saves if it is to be kept.
 
         Raises:
@@ -76,7 +79,8 @@ class BestCheckpoint(Callback):
                 f"{self.monitor} has no value any more", step, trainer.optimizers
             )
         check_value(self.monitor, value)
-        kept = self.pick == "last" or self.value is None or value > self.value
+        before, sign = self.value, -1 if self.smallest else 1
+        kept = self.pick == "last" or before is None or sign * value > sign * before
         if trainer.is_global_zero:
             self.lines.add(step, count_trained_epochs(trainer), exact, self.seconds())
             self.tell(trainer, metrics, step, kept)
@@ -90,7 +94,7 @@ class BestCheckpoint(Callback):
 
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Offers a validation of the training loop."""
-        if trainer.state.fn == "fit" and isinstance(pl_module, TrainableRecommender):
+        if trainer.state.fn == "fit" and isinstance(pl_module, SteppedModule):
             self.update(trainer, pl_module, trainer.global_step)
 
     @property

@@ -16,7 +16,7 @@ from recsys.encoders.layers import LINEAR, count_passes, find_layer_stack
 from recsys.errors import ConfigError
 from recsys.recommender.flops import find_heads
 from recsys.recommender.parameters import ENCODERS
-from recsys.recommender.trainable import TrainableRecommender
+from recsys.recommender.stepped import SteppedModule
 from recsys.recommender.training_counts import TrainingCounts
 from recsys.types import Batch
 
@@ -38,7 +38,7 @@ class CostMeter(Callback):
         self.full = full
         self._before = TrainingCounts()
         self._own = TrainingCounts()
-        self._model: TrainableRecommender | None = None
+        self._model: SteppedModule[Any] | None = None
         self._device = torch.device("cpu")
         self._handles: list[RemovableHandle] = []
 
@@ -52,7 +52,7 @@ class CostMeter(Callback):
 
     def on_fit_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Listens to the linear maps."""
-        if not isinstance(pl_module, TrainableRecommender):
+        if not isinstance(pl_module, SteppedModule):
             return
         self._model, self._device = pl_module, trainer.strategy.root_device
         for module in find_heads(pl_module, ENCODERS):
@@ -138,7 +138,7 @@ class CostMeter(Callback):
         self._before = TrainingCounts(**checkpoint[COUNTS])
 
 
-def _find_encoders(model: TrainableRecommender) -> list[nn.Module]:
+def _find_encoders(model: SteppedModule[Any]) -> list[nn.Module]:
     """The transformers models of a recommender's encoders."""
     named = dict(model.named_modules())
     names = [f"{encoder}model" for encoder in ENCODERS]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import lightning.pytorch as lp
 
 from recsys.data.batches.batch_loaders import BatchLoaders
+from recsys.data.batches.batching import PlannedBatches
 
 
 class RecDataModule(BatchLoaders, lp.LightningDataModule):
@@ -14,22 +15,33 @@ class RecDataModule(BatchLoaders, lp.LightningDataModule):
 
     def get_ranks(self) -> tuple[int, int]:
         """The Trainer's; one process where there is none."""
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+        return get_ranks(self.trainer)
 
     def get_position(self) -> Callable[[], tuple[int, int]] | None:
         """Where the Trainer is; asked later than the loader is made.
 
         A run that goes on restores the loop's counters only after that.
         """
-        return None if self.trainer is None else self._find_position
+        return make_position(self.trainer, self)
 
-    def _find_position(self) -> tuple[int, int]:
-        if self.trainer is None:
+
+def get_ranks(trainer: lp.Trainer | None) -> tuple[int, int]:
+    """This process among those that share the batches, and how many they are."""
+    return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+
+
+def make_position(
+    trainer: lp.Trainer | None, data: PlannedBatches
+) -> Callable[[], tuple[int, int]] | None:
+    """What tells the epoch that a Trainer is in and the batches read by then; None without one."""
+
+    def find_position() -> tuple[int, int]:
+        if trainer is None:
             return 0, 0
-        epoch = self.trainer.current_epoch
-        if 0 <= self.trainer.max_steps <= self.trainer.global_step:
+        epoch = trainer.current_epoch
+        if 0 <= trainer.max_steps <= trainer.global_step:
             # max_steps ended an epoch early, which counts as done: nothing is read any more.
-            return epoch, self.plan.count_earlier_batches(epoch)
-        return epoch, int(self.trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+            return epoch, data.plan.count_earlier_batches(epoch)
+        return epoch, int(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+
+    return None if trainer is None else find_position

@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from recsys.data.batches.batch_loaders import BatchLoaders
+from recsys.data.batches.batching import PlannedBatches
 from recsys.errors import ConfigError
 from recsys.recommender.accumulation import is_step_end
 from recsys.recommender.optim import make_divergence_error
-from recsys.recommender.trainable import TrainableRecommender
+from recsys.recommender.stepped import SteppedModule
 from recsys.runs.validation_log import compute_epochs
 from recsys.types import Batch
 
@@ -105,9 +105,7 @@ class TrainingLog(Callback):
         optimizer: torch.optim.Optimizer,
     ) -> None:
         """Takes the learning rates and the gradient norms, which are not clipped yet."""
-        if (trainer.global_step + 1) % self.every or not isinstance(
-            pl_module, TrainableRecommender
-        ):
+        if (trainer.global_step + 1) % self.every or not isinstance(pl_module, SteppedModule):
             return
         # Groups of a role differ in decay only.
         self._row = {
@@ -132,9 +130,7 @@ class TrainingLog(Callback):
         Raises:
             DivergenceError: The loss is not finite.
         """
-        if not isinstance(pl_module, TrainableRecommender) or not is_step_end(
-            trainer, batch_idx + 1
-        ):
+        if not isinstance(pl_module, SteppedModule) or not is_step_end(trainer, batch_idx + 1):
             return
         sums, step_loss = pl_module.window.sums, pl_module.train_loss
         if sums is None or step_loss is None:
@@ -159,7 +155,7 @@ class TrainingLog(Callback):
 
     def on_train_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Measures how far training has come from its start."""
-        if isinstance(pl_module, TrainableRecommender):
+        if isinstance(pl_module, SteppedModule):
             self.distance = {k: float(value) for k, value in pl_module.compute_distances().items()}
 
     def on_validation_start(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
@@ -170,7 +166,7 @@ class TrainingLog(Callback):
         """
         if (
             trainer.global_step
-            and isinstance(pl_module, TrainableRecommender)
+            and isinstance(pl_module, SteppedModule)
             and not is_finite(pl_module)
         ):
             raise make_divergence_error(NOT_FINITE, trainer.global_step, trainer.optimizers)
@@ -198,7 +194,7 @@ NOT_FINITE = "the loss or a trained parameter is not finite"
 
 
 @torch.no_grad()
-def is_finite(recommender: TrainableRecommender) -> bool:
+def is_finite(recommender: SteppedModule[Any]) -> bool:
     """Whether the last loss and all trained parameters are finite; waits for the device."""
     loss, trained = recommender.train_loss, recommender.get_trained_parameters().values()
     # One number a parameter: infinities of both signs sum to NaN.
@@ -209,5 +205,5 @@ def is_finite(recommender: TrainableRecommender) -> bool:
 
 def count_trained_epochs(trainer: lp.Trainer) -> float:
     """Passes over the training queries until now, with fractions, over all stops."""
-    data: BatchLoaders = trainer.datamodule  # type: ignore[attr-defined]
+    data: PlannedBatches = trainer.datamodule  # type: ignore[attr-defined]
     return compute_epochs(data.plan, trainer.fit_loop.epoch_loop.batch_progress.total.ready)

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from recsys.errors import ConfigError
 from recsys.recommender.accumulation import is_step_end
 from recsys.recommender.optim import make_divergence_error
-from recsys.recommender.trainable import TrainableRecommender
+from recsys.recommender.stepped import SteppedModule
 from recsys.runs.failures import is_out_of_memory
 from recsys.runtime.files import write_atomic
 from recsys.runtime.signals import Interrupted, SignalHandler
@@ -213,7 +213,7 @@ class ResumeCheckpoint(Checkpoint):
             DivergenceError: The loss or a parameter is not finite, and no signal ends the run
                 anyway; the last checkpoint stands.
         """
-        model = cast(TrainableRecommender, trainer.lightning_module)
+        model = cast(SteppedModule[Any], trainer.lightning_module)
         if is_finite(model):
             self.write(trainer)
         elif not signum:

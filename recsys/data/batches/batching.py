@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
@@ -49,6 +50,17 @@ class BatchPlan(abc.ABC):
             accumulate: Batches of a step.
             most: It stops after so many steps; negative: it does not.
         """
+
+
+class PlannedBatches(Protocol):
+    """Data whose global batches are planned ahead."""
+
+    @property
+    def plan(self) -> BatchPlan:
+        """The global batches of every epoch."""
+
+    def count_steps(self, epochs: int, accumulate: int, most: int) -> int:
+        """Optimiser steps of a training, as `BatchPlan.count_steps`."""
 
 
 class FixedSizePlan(BatchPlan):

@@ -1,0 +1,123 @@
+"""A module that trains by steps: one loss over all batches and ranks of a step, and its optimiser.
+
+What is trained is left to who derives from it: a recommender, or an encoder on its own.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar, final
+
+import torch
+from torch import Tensor
+
+from recsys.data.batches.batching import PlannedBatches
+from recsys.recommender.accumulation import AccumulationWindow, is_step_end
+from recsys.recommender.flops import FlopCounter
+from recsys.recommender.optim import Named, Optimise
+from recsys.recommender.parameters import ENCODERS, TABLE, TrainableModule
+from recsys.runtime.stopwatch import Stopwatch
+from recsys.types import Loss
+
+B = TypeVar("B")
+
+
+class SteppedModule(TrainableModule, Generic[B]):
+    """Base of a module that trains on batches of a kind.
+
+    Attributes:
+        work: Counts what training reads and computes.
+        watch: Takes the time of the stages; off by itself.
+        window: The losses of the batches of the last optimiser step.
+        validated: Metrics of the last validation in double precision; what Lightning logs is
+            rounded to single.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work, self.watch = FlopCounter(), Stopwatch(on=False)
+        self.window = AccumulationWindow()
+        self.validated: dict[str, float] = {}
+
+    @property
+    @abc.abstractmethod
+    def optimise(self) -> Optimise:
+        """Makes optimiser and schedule from parameters by role, names without decay, steps."""
+
+    @property
+    @abc.abstractmethod
+    def schedule_steps(self) -> int | None:
+        """Steps that the schedule is laid out for; None for those that are trained."""
+
+    @abc.abstractmethod
+    def compute_loss(self, batch: B) -> Loss:
+        """The loss of a batch, as a sum and a count."""
+
+    def count_parameters(self) -> tuple[int, int]:
+        """How many parameters it has, and how many of them train; an item table is not counted."""
+        own = [p.numel() for name, p in self.named_parameters() if not name.startswith(TABLE)]
+        return sum(own), sum(p.numel() for p in self.get_saved_parameters().values())
+
+    @property
+    def train_loss(self) -> Tensor | None:
+        """() loss of the last optimiser step's batches over all ranks, or None before one."""
+        return self.window.loss
+
+    @final
+    def training_step(self, batch: B, batch_idx: int) -> Tensor:
+        """This rank's share of the loss, which the window brings to the count of the whole step."""
+        loss = self.compute_loss(batch)
+        world, parts = self.trainer.world_size, self.trainer.accumulate_grad_batches
+        sums = torch.stack([loss.total.detach().float(), loss.count.detach().float()])
+        if world > 1:
+            torch.distributed.all_reduce(sums)
+        self.window.add(sums, batch_idx % parts == 0, is_step_end(self.trainer, batch_idx + 1))
+        # DDP averages gradients over ranks and Lightning divides by the batches of a full window;
+        # the factor turns both into a sum.
+        mean = loss.total * (world * parts) / self.window.unit
+        if not self.l2_sp or not self.window.complete:
+            return mean
+        stepped = (name for named in self.get_stepped_roles().values() for name, _ in named)
+        pull = self.compute_l2_sp(name for name in stepped if not name.startswith(TABLE)) * parts
+        # It counts once a step, whatever the step's gradients are brought to.
+        share = self.window.share
+        return mean + (pull if share is None else pull / share)
+
+    @final
+    def on_after_backward(self) -> None:
+        """Divides the gradients of a whole step by what its batches count together."""
+        self.window.rescale(self.parameters())
+
+    @final
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own loose type)
+        """AdamW by role and its schedule, stepped once an optimiser step."""
+        optimizer, scheduler = self.make_optimizer(self.get_stepped_roles())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    @final
+    def make_optimizer(self, roles: Mapping[str, Named]) -> tuple[Any, Any]:
+        """AdamW of some parameters by role, and its schedule over the whole training."""
+        tuned = self.tuned
+        own = {f"{e}{n}" for e in ENCODERS for n in tuned.no_decay} if tuned else set()
+        flat = {
+            k for k, p in self.get_trained_parameters().items() if p.ndim < 2 or "norm" in k.lower()
+        }
+        return self.optimise(roles, frozenset(own | flat), self.count_planned_steps())
+
+    @final
+    def count_planned_steps(self) -> int:
+        """Optimiser steps that the schedule is laid out for: of the whole training, if not told.
+
+        The Trainer's own estimate would begin to read the data before the counters of a run that
+        goes on are restored.
+        """
+        if self.schedule_steps is not None:
+            return self.schedule_steps
+        trainer = self.trainer
+        data: PlannedBatches = trainer.datamodule  # type: ignore[attr-defined]
+        epochs = trainer.max_epochs or 1
+        return data.count_steps(epochs, trainer.accumulate_grad_batches, trainer.max_steps)
