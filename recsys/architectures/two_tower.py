@@ -29,6 +29,19 @@ class Config(ArchitectureConfig):
     item: Literal["text", "id", "text+id"] = option(
         "text", "items from their texts, from vectors learned by row, or from the sum of both"
     )
+    id_dropout: float = option(
+        0.0,
+        "with item=text+id: probability that a training step leaves an item's learned vector out, "
+        "so that texts learn to do without it, as they must for a cold item (DropoutNet)",
+        least=0,
+        below=1,
+    )
+    id_shrinkage: float = option(
+        0.0,
+        "with item=text+id: an item with n training events has n / (n + this) of its learned "
+        "vector, a cold one exactly nothing; 0: all of it",
+        least=0,
+    )
     width: int = option(64, "of the vectors of item=id", least=1, most=WIDEST)
     categories: list[str] = option(
         [],
@@ -57,6 +70,14 @@ class Config(ArchitectureConfig):
     score: Literal["cosine", "dot", "mlp"] = option(
         "cosine", "learned temperature, plain product, or cosine plus an MLP on both vectors"
     )
+    popularity: bool = option(
+        False, "add a learned multiple of the log of an item's training events to its scores"
+    )
+    popularity_cold: bool = option(
+        False,
+        "with popularity: judge items that training never shows by their count of 0; false: they "
+        "get the mean of those that it shows",
+    )
     temperature: float = option(0.05, "of the cosine at the start", above=0)
     recency: float = option(0.3, "decay a step back in the history, at the start")
     layers: int = option(2, "of history=causal and gru", least=1, most=256)
@@ -78,7 +99,8 @@ class Config(ArchitectureConfig):
     @property
     def learns_rows(self) -> bool:
         """Whether what it has learned belongs to single items, tags or contexts of its data."""
-        return self.item != "text" or bool(self.reads_tags or self.reads_context)
+        extra = self.popularity or self.reads_tags or self.reads_context
+        return self.item != "text" or bool(extra)
 
     @property
     def reads_tags(self) -> list[str]:
@@ -115,6 +137,12 @@ class Config(ArchitectureConfig):
             self._check_context()
         if self.item == "id":
             self._check_ids(run)
+        self._check_rows_beside_texts()
+        if self.popularity_cold and not self.popularity:
+            raise ConfigError(
+                "architecture.popularity_cold=true says what the popularity prior gives to cold "
+                "items, and there is none; set architecture.popularity=true or leave it out."
+            )
         shared = self.towers == "shared"
         if run.trainer.encoder_updates != "every_step" and shared is (self.user == "text"):
             raise ConfigError(
@@ -139,6 +167,21 @@ class Config(ArchitectureConfig):
                 "architecture.context_as=text has no context to write; name it, as in "
                 "architecture.context=[hour,weekday], or leave it out."
             )
+
+    def _check_rows_beside_texts(self) -> None:
+        """Refuses to leave out or to shrink learned vectors where they are all or nothing.
+
+        Raises:
+            ConfigError: Items have no text beside them, or no learned vector.
+        """
+        for key, value in (("id_dropout", self.id_dropout), ("id_shrinkage", self.id_shrinkage)):
+            if value and self.item != "text+id":
+                has = "nothing else" if self.item == "id" else "no learned vectors"
+                raise ConfigError(
+                    f"architecture.{key}={value:g} takes from the learned vectors that stand "
+                    f"beside a text, and architecture.item={self.item} has {has}; set "
+                    f"architecture.item=text+id, or leave {key} out."
+                )
 
     def _check_ids(self, run: RunConfig) -> None:
         """Refuses what asks for texts where items have none.

@@ -315,6 +315,7 @@ def _make_training_components(
         encoding=encoding,
         tags=encode_tags(tables, columns) if columns else None,
         context_sizes=context.sizes,
+        train_counts=torch.bincount(liked, minlength=len(parts.texts)),
         around=make_objective_context(users, liked, len(parts.texts), torch.from_numpy(targets)),
         l2_sp=run.regularization.l2_sp,
         schedule_steps=run.optimizer.schedule_steps,

@@ -21,20 +21,91 @@ class ItemEmbedding(nn.Module):
     negative. Any other keeps its start: what is zero stays zero, and a small random vector keeps
     its direction, which weight decay alone makes shorter.
 
+    Beside a text, rows can be left out in training, so that the rest learns to do without them as
+    it must for a new item (Volkovs et al., DropoutNet: Addressing Cold Start in Recommender
+    Systems, NeurIPS 2017), and shrunk, so that a row says no more than its item's events do.
+
     Args:
         items: I, items of the catalog.
         width: D, width of a vector.
         spread: Standard deviation of the entries at the start; 0 for zeros.
+        dropout: Probability that a row is left out of a training step: for target, history and
+            negatives alike. What stays is not scaled, so that it is what evaluation sees.
+        shares: (I,) what each row counts, or None where all count in full.
     """
 
-    def __init__(self, items: int, width: int, spread: float) -> None:
+    def __init__(
+        self,
+        items: int,
+        width: int,
+        spread: float,
+        dropout: float = 0.0,
+        shares: Tensor | None = None,
+    ) -> None:
         super().__init__()
         start = torch.zeros(items, width)
         self.vectors = nn.Parameter(start.normal_(std=spread) if spread else start)
+        self.dropout = dropout
+        # No buffers: DDP would send those of a whole catalog to every process in every step.
+        self._shares = shares
+        self._stays: Tensor | None = None
+
+    def draw_dropout(self) -> Tensor | None:
+        """Draws which rows stay in a training step (I,); until the next draw it is the same."""
+        if not (self.training and self.dropout):
+            return None
+        self._stays = torch.rand(len(self.vectors), device=self.vectors.device) >= self.dropout
+        return self._stays
 
     def forward(self, rows: Tensor) -> Tensor:
         """(U,) catalog rows -> (U, D)."""
-        return F.embedding(rows, self.vectors)
+        out = F.embedding(rows, self.vectors)
+        if self._shares is not None:
+            if self._shares.device != rows.device:
+                self._shares = upload(self._shares, rows.device)
+            out = out * self._shares[rows, None]
+        if self.training and self.dropout:
+            stays = self.draw_dropout() if self._stays is None else self._stays
+            out = out if stays is None else out * stays[rows, None]
+        return out
+
+
+def compute_shrinkage(counts: Tensor, strength: float) -> Tensor | None:
+    """(I,) n / (n + strength) of counts n (I,), exactly 0 for a count of 0; None without strength.
+
+    The weight that an item's own mean gets beside the mean of all, where the variance within an
+    item is `strength` times that between items.
+    """
+    counts = counts.float()
+    return counts / (counts + strength) if strength else None
+
+
+class PopularityPrior(nn.Module):
+    """What is added to an item's scores for how often training shows it: w z, w = 0 at first.
+
+    z is log(1 + n), centred and scaled over the items that training shows. What is 0 for all is
+    nothing to a softmax, so that 0 is the mean of these items. Vectors that need not say what is
+    popular are free for what goes together.
+
+    Args:
+        counts: (I,) n of each item.
+        cold: Whether an item that training never shows is judged by its count of 0 too; otherwise
+            it gets the mean, which says nothing of it.
+    """
+
+    def __init__(self, counts: Tensor, cold: bool) -> None:
+        super().__init__()
+        logs, shown = counts.float().log1p(), counts > 0
+        spread = logs[shown].std(correction=0).clamp(min=1e-6)
+        values = (logs - logs[shown].mean()) / spread
+        self._values = values if cold else values.where(shown, 0.0)
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(U,) catalog rows -> (U,)."""
+        if self._values.device != rows.device:
+            self._values = upload(self._values, rows.device)
+        return self.weight * self._values[rows]
 
 
 class TagEmbedding(nn.Module):

@@ -14,7 +14,14 @@ from recsys.architectures.two_tower import Config
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
 from recsys.layers.context_embedding import ContextEmbedding
-from recsys.layers.item_embeddings import SPREAD, ItemEmbedding, TagEmbedding, compute_own_products
+from recsys.layers.item_embeddings import (
+    SPREAD,
+    ItemEmbedding,
+    PopularityPrior,
+    TagEmbedding,
+    compute_own_products,
+    compute_shrinkage,
+)
 from recsys.layers.user_encoders import CausalTransformer, GRUEncoder, HistoryPooling, make_residual
 from recsys.recommender.components import TrainingComponents
 from recsys.recommender.trainable import TrainableRecommender
@@ -48,7 +55,8 @@ class Model(TrainableRecommender):
     The heads are residuals that are zero at first, so that training begins at the zero-shot
     output. So are vectors learned by row, tags and context, where they are added to texts; of
     rows alone they begin small and random (see `ItemEmbedding`). With separate
-    towers an item's representation is two vectors: as an item, and as part of a history.
+    towers an item's representation is two vectors: as an item, and as part of a history. With a
+    popularity prior it has one more column, which is added to the item's scores.
     """
 
     def __init__(self, parts: TrainingComponents, config: Config) -> None:
@@ -67,7 +75,12 @@ class Model(TrainableRecommender):
             else kept.share_with(self._user_encoder)
         )
         spread = 0.0 if self.by_text else SPREAD
-        self.ids = None if config.item == "text" else ItemEmbedding(count, width, spread)
+        shares = compute_shrinkage(parts.train_counts, config.id_shrinkage)
+        self.ids = (
+            None
+            if config.item == "text"
+            else ItemEmbedding(count, width, spread, config.id_dropout, shares)
+        )
         self.tags = None if parts.tags is None else TagEmbedding(parts.tags, width)
         adds = bool(parts.context_sizes) and config.context_as == "embedding"
         self.context = ContextEmbedding(parts.context_sizes, width) if adds else None
@@ -81,8 +94,20 @@ class Model(TrainableRecommender):
         start = torch.tensor(-math.log(config.temperature))
         self.log_scale = nn.Parameter(start) if self.unit else None
         self.pairs = _PairMLP(width, config.hidden) if config.score == "mlp" else None
+        self.prior = (
+            PopularityPrior(parts.train_counts, config.popularity_cold)
+            if config.popularity
+            else None
+        )
 
     def index(self, plan: ItemBatch) -> Tensor:
+        """(U, D), or (U, 2 D) where histories have an encoder of their own, and what is popular."""
+        vectors = self._index_vectors(plan)
+        if self.prior is None:
+            return vectors
+        return torch.cat([vectors, self.prior(plan.items)[:, None]], dim=-1)
+
+    def _index_vectors(self, plan: ItemBatch) -> Tensor:
         """(U, D), or (U, 2 D) where histories have an encoder of their own."""
         added = self._embed_rows(plan.items)
         if self.by_text:
@@ -114,7 +139,8 @@ class Model(TrainableRecommender):
         if self.mix is None:
             users = self._encode_users(self.user_texts.compose_tokens(batch))
             return self._add_context(users, batch)
-        vectors = items[:, -self.width :]
+        vectors = items if self.prior is None else items[:, :-1]
+        vectors = vectors[:, -self.width :]
         users = self._apply_head(self.mix(vectors, batch.history, batch.query), self.user_head)
         return self._add_context(users, batch, batch.query[:, 1] > 0)
 
@@ -154,12 +180,14 @@ class Model(TrainableRecommender):
         return F.normalize(x, dim=-1) if self.unit else x
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
-        """(Q, D), (N, D or 2 D) -> (Q, N)."""
+        """(Q, D) and (N, ...) of `index` -> (Q, N)."""
         vectors = items[:, : self.width]
         # In fp32 also under autocast: rounded to bf16, thousands of items would tie.
         with torch.autocast(queries.device.type, enabled=False):
             # The factor goes to the few queries: on the scores it is a pass over the catalog.
             scores = self._scale(queries.float()) @ vectors.float().T
+        if self.prior is not None:
+            scores = scores + items[:, -1]
         if self.pairs is None:
             return scores
         return scores + self._score_pairs(self.pairs, queries, vectors, None)
@@ -196,6 +224,8 @@ class Model(TrainableRecommender):
 
     def forward(self, batch: Batch) -> Scored:
         """Query and item vectors of the plan, and the scores of the candidates."""
+        if self.ids is not None:
+            self.ids.draw_dropout()
         # A user from a text is made of tokens: no vector of the history is asked for.
         items = self.index(batch.plan.select_candidates() if self.from_text else batch.plan)
         with self.watch.time_stage("user"):
@@ -203,6 +233,8 @@ class Model(TrainableRecommender):
         vectors, places = items[:, : self.width], batch.candidates.clamp(min=0)
         with torch.autocast(queries.device.type, enabled=False):
             scores = self._scale(compute_own_products(queries.float(), vectors.float(), places))
+        if self.prior is not None and len(items):
+            scores = scores + items[places, -1]
         if self.pairs is not None:
             scores = scores + self._score_pairs(self.pairs, queries, vectors, places)
         return Scored(scores=scores, queries=queries, items=items)

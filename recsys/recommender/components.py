@@ -112,6 +112,8 @@ class TrainingComponents(Components):
         encoding: How it reads texts, or None where items are learned by their rows alone.
         objective: The loss.
         around: The world as an objective may see it.
+        train_counts: (I,) how often each item is a positive of the users that train; `counts` has
+            those of all users, also where `data.train_users` leaves most of them out.
         optimise: Makes optimiser and schedule from parameters by role, names without decay, steps.
         l2_sp: Strength of the pull towards the anchor (Li et al., ICML 2018).
         schedule_steps: Steps that the schedule is laid out for; None for those that are trained.
@@ -122,6 +124,7 @@ class TrainingComponents(Components):
     encoding: TextComponents | None
     objective: Callable[[Scored, Batch, ObjectiveContext], Loss]
     around: Callable[[Callable[[Tensor, Tensor], Tensor]], ObjectiveContext]
+    train_counts: Tensor
     optimise: Optimise
     l2_sp: float = 0.0
     schedule_steps: int | None = None

@@ -120,6 +120,18 @@ def test_a_softmax_over_all_items_is_the_same_on_two_ranks(shop, tiny_bert, tmp_
     assert_equal_weights(runs)
 
 
+@pytest.mark.slow
+def test_texts_with_shrunk_rows_and_a_popularity_prior_are_the_same_on_two_ranks(
+    shop, tiny_bert, tmp_path
+):
+    hybrid = ["architecture.item=text+id", "architecture.id_shrinkage=2"]
+    runs = one_and_two(
+        shop, tiny_bert, tmp_path, *hybrid, "architecture.popularity=true", "evaluation.test=false"
+    )
+    assert_equal_logs(runs, steps=4)
+    assert_equal_weights(runs)
+
+
 def test_two_ranks_that_accumulate_step_as_one_large_batch(shop, tiny_bert, tmp_path):
     """40 users in windows of 36 and 4: the last one is a single batch, half of it on each rank.
 
