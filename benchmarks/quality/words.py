@@ -23,6 +23,9 @@ SETS = {
     "ml-100k": "movielens",
     "amazon-instruments": "sequences",
     "movietweetings": "movietweetings",
+    "online-retail": "online_retail",
+    "goodreads": "goodreads",
+    "amazon-office": "rows",
 }
 SHORT = {"ml-100k": "ml", "amazon-instruments": "amazon"}
 FEW = ["data.train_users=2000"]

@@ -23,6 +23,7 @@ from recsys.data.columns.arrays import Ints, sample
 from recsys.data.describe import find_repeats
 from recsys.data.splits.split import Split
 from recsys.data.splits.targets import describe_unpredictable
+from recsys.metrics.names import BALANCED, FEWEST
 from recsys.recommender.base import Recommender
 from recsys.runtime.store import Store
 
@@ -131,6 +132,7 @@ def describe_caveats(
     part = "test" if run.evaluation.test else "validation"
     available = _count_available(run, split)
     said = _describe_weights(run, split)
+    said += _describe_monitor(run, made)
     if _has_training(run):
         said = (*made.notes, *made.describe_cut(run.data.queries), *said)
     if run.architecture.trains:
@@ -162,6 +164,21 @@ def describe_caveats(
             f"click and {found.without_negative} without anything else are left out.",
         )
     return said
+
+
+def _describe_monitor(run: RunConfig, made: Examples) -> tuple[str, ...]:
+    """That warm cases alone decide, where the mean of warm and cold ones was asked for."""
+    options = run.evaluation
+    if not options.monitor.startswith(f"{BALANCED}/"):
+        return ()
+    at = made.select_cases(VAL, options.max_cases, run.data.sample_seed)
+    cold = int((made.count_train_items()[made.split.item[at]] == 0).sum())
+    if cold >= FEWEST:
+        return ()
+    return (
+        f"evaluation.monitor={options.monitor}: {cold} of {len(at)} validation cases are cold, "
+        f"fewer than {FEWEST}, and warm ones alone decide.",
+    )
 
 
 def _describe_unreachable(split: Split, items: int, at: Ints, part: str) -> tuple[str, ...]:

@@ -207,9 +207,9 @@ class EvaluationOptions:
     k: list[int] = option([10], "cut-offs of the metrics; impressions always have 5 and 10")
     monitor: str = option(
         "ndcg@10",
-        "the validation metric that decides what is kept; balanced/ndcg@10: the mean of warm and "
-        "cold cases' means, warm/ and cold/: one of them; with protocol=sampled it gets the name "
-        "that its metrics have",
+        "the validation metric that decides what is kept; balanced/ndcg@10: the mean of the means "
+        "over warm and over cold cases, without one of fewer than 30; warm/, cold/: one of them; "
+        "with protocol=sampled it gets the name that its metrics have",
     )
     candidates: int = option(100, "length of a candidate list", least=2)
     sampled_negatives: int = option(

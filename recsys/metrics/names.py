@@ -11,7 +11,10 @@ from recsys.errors import ConfigError, nearest
 Ranking = Literal["catalog", "candidates", "labels", "impressions", "sampled"]
 
 BALANCED = "balanced"
-"""Stands before a metric that counts cold cases as much as warm ones, however few they are."""
+"""Stands before the mean of a metric's warm and cold means."""
+
+FEWEST = 30
+"""Cases of which a mean decides: one over fewer cold (or warm) ones is left out of that mean."""
 
 _MONITORED = (BALANCED, "warm", "cold")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError, DataError
-from recsys.metrics.names import BALANCED
+from recsys.metrics.names import BALANCED, FEWEST
 
 SLICES = ("all", "cold", "warm")
 
@@ -101,7 +101,8 @@ class RankingMetrics(nn.Module):
         Returns:
             () each. `name`, `cold/name` and `warm/name`: float64 means over the cases where the
             metric is defined, NaN (never 0) where there is none. `balanced/name`: the mean of the
-            cold and the warm mean, or the one that there is. `cases`, `cold/cases` and
+            cold and the warm mean, without one of fewer than `FEWEST` cases; of all where both are.
+            `cases`, `cold/cases` and
             `warm/cases`: int64 numbers of counted cases. `undefined/name`: int64 number of counted
             cases that the mean `name` leaves out.
         """
@@ -120,8 +121,9 @@ class RankingMetrics(nn.Module):
             for column, name in enumerate(self.names):
                 out[f"{prefix}{name}"] = means[row, column]
             out[f"{prefix}cases"] = cases[row].clone()
-        cold, warm = (means[SLICES.index(part)] for part in ("cold", "warm"))
-        balanced = torch.stack([cold, warm]).nanmean(0)
+        # What too few cases say is noise, and would weigh as much as all others together.
+        parts = torch.where(counts[1:] >= FEWEST, means[1:], torch.nan)
+        balanced = torch.where(parts.isnan().all(0), means[0], parts.nanmean(0))
         for column, name in enumerate(self.names):
             out[f"{BALANCED}/{name}"] = balanced[column]
             out[f"undefined/{name}"] = cases[0] - counts[0, column]

@@ -81,8 +81,10 @@ def test_the_mean_of_warm_and_cold_may_decide(words, tmp_path, capsys):
     _, result = only(tmp_path)
     validation, shown = result["validation"], capsys.readouterr().out
     assert validation["monitor"] == "val/balanced/ndcg@10"
-    parts = [validation["metrics"][f"{part}/ndcg@10"] for part in ("warm", "cold")]
-    assert validation["best"] == pytest.approx(np.mean([x for x in parts if x is not None]))
+    # 40 cases, none of them cold, or too few
+    assert validation["metrics"]["cold/cases"] < 30
+    assert validation["best"] == pytest.approx(validation["metrics"]["warm/ndcg@10"])
+    assert "0 of 40 validation cases are cold" in shown
     assert [x for x in shown.splitlines() if x.lstrip().startswith("balanced/ndcg@10")]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from recsys.errors import ConfigError, DataError
+from recsys.metrics.names import FEWEST
 from recsys.metrics.ranking import RankingMetrics
 
 NAMES = ("ndcg@10", "auc")
@@ -140,15 +141,20 @@ def test_bad_names_are_refused(names: tuple[str, ...]) -> None:
         RankingMetrics(names)
 
 
-def test_balanced_counts_cold_cases_as_much_as_warm_ones_and_what_is_there_where_one_is_not() -> (
-    None
-):
-    values = torch.tensor([1.0, 1.0, 1.0, 0.5])
-    cold = torch.tensor([False, False, False, True])
+def test_balanced_counts_cold_cases_as_much_as_warm_ones_and_leaves_out_what_is_noise() -> None:
+    values = torch.cat([torch.ones(90), torch.full((FEWEST,), 0.5)])
+    cold = torch.arange(len(values)) >= 90
     metric = RankingMetrics(["hr@1"])
-    metric.update({"hr@1": values}, torch.ones(4, dtype=torch.bool), cold)
-    assert metric.compute()["balanced/hr@1"] == pytest.approx(0.75)
-    metric.reset()
-    metric.update({"hr@1": values[:3]}, torch.ones(3, dtype=torch.bool), cold[:3])
-    assert metric.compute()["balanced/hr@1"] == metric.compute()["warm/hr@1"] == 1.0
-    assert RankingMetrics(["hr@1"]).compute()["balanced/hr@1"].isnan()
+
+    def mean_of(kept: slice) -> dict[str, Tensor]:
+        metric.reset()
+        counted = torch.ones(len(values[kept]), dtype=torch.bool)
+        metric.update({"hr@1": values[kept]}, counted, cold[kept])
+        return metric.compute()
+
+    assert mean_of(slice(None))["balanced/hr@1"] == pytest.approx(0.75)
+    few = mean_of(slice(None, -1))  # one cold case less
+    assert few["balanced/hr@1"] == few["warm/hr@1"] == 1.0
+    neither = mean_of(slice(80, 100))
+    assert neither["balanced/hr@1"] == neither["hr@1"] == pytest.approx(0.75)
+    assert mean_of(slice(0, 0))["balanced/hr@1"].isnan()
