@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 
+from recsys.config.pretraining import PretrainConfig, PretrainingConfig
 from recsys.config.schema import (
     ArchitectureConfig,
     Choice,
     ObjectiveConfig,
+    RunConfig,
     SourceConfig,
     TuningConfig,
 )
@@ -27,27 +29,54 @@ AXES: Mapping[str, str] = {
     "architecture": "recsys.architectures",
     "objective": "recsys.objectives",
 }
-"""Where the choices of each axis lie: a choice is a file in that package."""
+"""Where the choices of each axis of a run lie: a choice is a file in that package."""
+
+PACKAGES: Mapping[str, str] = {**AXES, "pretraining": "recsys.pretraining"}
+"""The same for every axis, those that are no part of a run included."""
 
 NEEDED: Mapping[str, tuple[type[Choice], str]] = {
     "data.source": (SourceConfig, "load"),
     "tuning": (TuningConfig, "apply"),
     "architecture": (ArchitectureConfig, "Model"),
     "objective": (ObjectiveConfig, "Objective"),
+    "pretraining": (PretrainingConfig, "Task"),
 }
 """The base of the `Config` of each axis, and what a choice's module has beside it."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """What the words of a command are composed into.
+
+    Attributes:
+        schema: The dataclass.
+        axes: Its axes.
+        folder: Where its experiments lie, within a folder of experiments.
+    """
+
+    schema: type
+    axes: tuple[str, ...]
+    folder: str
+
+    def find_folders(self) -> list[Path]:
+        """Where its experiments are looked up, in order."""
+        return [folder / self.folder for folder in find_folders("experiment")]
+
+
+RUN = Root(RunConfig, tuple(AXES), "")
+PRETRAINING = Root(PretrainConfig, ("data.source", "tuning", "pretraining"), "pretraining")
 
 
 def list_choices(axis: str) -> dict[str, str]:
     """Names of an axis' choices and the first line of each module's docstring, without importing.
 
     Args:
-        axis: A key of `AXES`.
+        axis: A key of `PACKAGES`.
 
     Returns:
         Name to description, sorted by name.
     """
-    spec = importlib.util.find_spec(AXES[axis])
+    spec = importlib.util.find_spec(PACKAGES[axis])
     folders = list(spec.submodule_search_locations or []) if spec else []
     found = {}
     for path in sorted(p for folder in folders for p in Path(folder).glob("[!_]*.py")):
@@ -62,16 +91,16 @@ def _read_summary(path: Path, changed: int) -> str:
     return text.partition("\n")[0]
 
 
-def list_experiments() -> list[str]:
+def list_experiments(root: Root = RUN) -> list[str]:
     """Names of the experiments of the working folder and of those that are shipped, sorted."""
-    return list_names(find_folders("experiment"))
+    return list_names(root.find_folders())
 
 
 def get_choice_name(config: object) -> str:
     """The name under which a choice's `Config` was asked for, as in `tuning: lora`."""
     module = type(config).__module__
     package, _, name = module.rpartition(".")
-    return name if package in AXES.values() else module
+    return name if package in PACKAGES.values() else module
 
 
 def check_choice(axis: str, name: object) -> None:
@@ -94,14 +123,14 @@ def import_choice(axis: str, name: str) -> type:
     """The `Config` of a choice; its module is imported.
 
     Args:
-        axis: A key of `AXES`.
+        axis: A key of `PACKAGES`.
         name: Of the choice, or the import path of a module outside.
 
     Raises:
         ConfigError: There is no such choice, or its module lacks what the axis needs.
     """
     check_choice(axis, name)
-    module_name = name if name not in list_choices(axis) else f"{AXES[axis]}.{name}"
+    module_name = name if name not in list_choices(axis) else f"{PACKAGES[axis]}.{name}"
     try:
         module = importlib.import_module(module_name)
     except (ImportError, SyntaxError) as error:

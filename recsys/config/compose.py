@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,43 +21,44 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recsys.config.choices import (
     AXES,
+    PRETRAINING,
+    RUN,
+    Root,
     check_choice,
     get_choice_name,
     import_choice,
     list_choices,
     list_experiments,
 )
+from recsys.config.flags import ReplacingNode, parse_words
 from recsys.config.options import suggest_key
+from recsys.config.pretraining import PretrainConfig
 from recsys.config.ranges import (
-    TEMPLATE,
-    check_lists,
+    check_betas,
+    check_cutoffs,
     check_ranges,
     describe_non_text,
-    describe_quoting,
     describe_wrong_type,
     normalize_value,
-    shorten,
 )
 from recsys.config.schema import RunConfig, SourceConfig, option
-from recsys.config.shipped import find_file, find_folders, is_path
+from recsys.config.shipped import find_file, is_path
 from recsys.config.yaml_file import (
     Node,
     format_yaml,
     merge_nodes,
-    parse_typed_word,
     read_mapping,
     shield,
     unshield,
-    unwrap,
 )
 from recsys.errors import ConfigError, nearest
-from recsys.words import LARGEST, split_word
 
 __all__ = [
     "AXES",
     "Node",
     "RunConfig",
     "compose",
+    "compose_pretraining",
     "format_config",
     "get_choice_name",
     "list_choices",
@@ -65,13 +67,10 @@ __all__ = [
     "nearest",
     "option",
     "read_config",
+    "read_pretraining",
 ]
 
 T = TypeVar("T")
-
-
-class ReplacingNode(dict[str, Any]):
-    """An axis node that replaces what lower layers said, because its name was given alone."""
 
 
 def compose(argv: Sequence[str], folder: Path | None = None) -> RunConfig:
@@ -87,15 +86,31 @@ def compose(argv: Sequence[str], folder: Path | None = None) -> RunConfig:
     Raises:
         ConfigError: A key, choice, value or combination is wrong; the sentence names it.
     """
-    command_line = _parse_words(argv)
+    return _make_run(_read_layers(argv, RUN.find_folders() if folder is None else [folder]))
+
+
+def compose_pretraining(argv: Sequence[str]) -> PretrainConfig:
+    """As `compose`, of a pretraining, whose experiments lie in `experiments/pretraining/`."""
+    return _make_pretraining(_read_layers(argv, PRETRAINING.find_folders(), PRETRAINING.axes))
+
+
+def _read_layers(
+    argv: Sequence[str], places: Sequence[Path], axes: Collection[str] = RUN.axes
+) -> list[Node]:
+    """The layers of an experiment, if one is named, and the command line above them."""
+    command_line = parse_words(argv, axes)
     name = command_line.get("experiment")
     if name in (None, ""):
-        return _make_run([command_line])
-    places = find_folders("experiment") if folder is None else [folder]
+        return [command_line]
     below = _read_experiment(str(name), places, Path())
     if is_path(str(name)):  # a run is called by its name, in folders and tables
         command_line["experiment"] = Path(str(name)).stem
-    return _make_run([*below, command_line])
+    return [*below, command_line]
+
+
+def read_pretraining(path: Path, words: Sequence[str] = ()) -> PretrainConfig:
+    """As `read_config`, of a pretraining."""
+    return _make_pretraining(_read_stored(path, words, PRETRAINING))
 
 
 def read_config(path: Path, words: Sequence[str] = ()) -> RunConfig:
@@ -108,23 +123,29 @@ def read_config(path: Path, words: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: The file is missing, or no configuration of this version.
     """
+    return _make_run(_read_stored(path, words, RUN))
+
+
+def _read_stored(path: Path, words: Sequence[str], root: Root) -> list[Node]:
+    """A stored configuration as a layer, and the words that amend it."""
     if not path.is_file():
         raise ConfigError(f"{path} is missing; name the folder of a run.")
     layer = read_mapping(path)
     # An axis that does not apply is left out; of a cut file, defaults would fill up the rest.
-    missing = [f.name for f in fields(RunConfig) if f.name not in (*layer, "tuning", "objective")]
+    names = [f.name for f in fields(root.schema)]
+    missing = [name for name in names if name not in (*layer, "tuning", "objective")]
     if missing:
         raise ConfigError(
             f"{path} is damaged or of another version: it lacks {', '.join(missing)}; start a new "
             "run."
         )
-    return _make_run([layer, _parse_words(words)])
+    return [layer, parse_words(words, root.axes)]
 
 
 def compose_data(argv: Sequence[str]) -> RunConfig:
     """As `compose`, but of the axes only the source is read, so that torch is not loaded."""
     nodes: dict[str, Node] = {}
-    rest = _take_axes(_parse_words(argv), nodes)
+    rest = _take_axes(parse_words(argv, RUN.axes), nodes)
     _check(rest, RunConfig, "")
     run = cast(RunConfig, _convert_types(RunConfig, rest, ""))
     default = cast(Node, run.data.source)  # still the node that the schema names
@@ -136,25 +157,39 @@ def compose_data(argv: Sequence[str]) -> RunConfig:
     return run
 
 
-def _make_run(layers: Sequence[Node]) -> RunConfig:
-    """Merges layers, the last one winning, and types the result."""
+def _make_root(layers: Sequence[Node], root: Root) -> tuple[Any, dict[str, Node]]:
+    """Merges layers, the last one winning, and types the result; also what layers said of axes."""
     nodes: dict[str, Node] = {}
     shared: Node = {}
+    suggest = partial(suggest_key, root=root)
     for layer in layers:
-        rest = _take_axes(layer, nodes)
-        _check(rest, RunConfig, "")
+        rest = _take_axes(layer, nodes, root.axes)
+        _check(rest, root.schema, "", suggest)
         shared = merge_nodes(shared, rest)
-    run = cast(RunConfig, _convert_types(RunConfig, shared, ""))
-    for axis in AXES:
+    made: Any = _convert_types(root.schema, shared, "")
+    for axis in root.axes:
         group, _, leaf = axis.rpartition(".")
-        holder = getattr(run, group) if group else run
+        holder = getattr(made, group) if group else made
         default: Node = getattr(holder, leaf)  # still the node that the schema names
         node = nodes.get(axis, {})
-        config = _make_choice(axis, {**(default if "name" not in node else {}), **node})
+        config = _make_choice(axis, {**(default if "name" not in node else {}), **node}, suggest)
         setattr(holder, leaf, config)
-    check_ranges(run, "")
-    check_lists(run)
-    run.data.source.apply_data_options(run.data)
+    check_ranges(made, "")
+    check_betas(made.optimizer.betas)
+    made.data.source.apply_data_options(made.data)
+    return made, nodes
+
+
+def _make_pretraining(layers: Sequence[Node]) -> PretrainConfig:
+    """A pretraining of its layers."""
+    made: PretrainConfig = _make_root(layers, PRETRAINING)[0]
+    return made
+
+
+def _make_run(layers: Sequence[Node]) -> RunConfig:
+    """A run of its layers."""
+    run, nodes = cast(tuple[RunConfig, dict[str, Node]], _make_root(layers, RUN))
+    check_cutoffs(run.evaluation.k)
     options = run.evaluation
     if not options.metric.startswith(options.label):
         options.monitor = options.monitor.removesuffix(options.metric) + (
@@ -174,63 +209,6 @@ def _drop_training_axes(run: RunConfig, nodes: Mapping[str, Node]) -> None:
                 f"{axis}."
             )
         setattr(run, axis, None)
-
-
-def parse(argv: Sequence[str]) -> Node:
-    """Reads `key=value` words into a nested dict; a scalar over an axis is its name.
-
-    Raises:
-        ConfigError: A word without `=`, or a value that is not YAML.
-    """
-    return cast(Node, unwrap(_parse_words(argv)))
-
-
-def _parse_words(argv: Sequence[str]) -> Node:
-    """As `parse`, with what was typed beside each number and truth value."""
-    out: Node = {}
-    for word in argv:
-        key, text = split_word(word)
-        value = parse_value(key, text)
-        for name in reversed(key.split(".")):
-            value = {name: value}
-        _merge_word(out, cast(Node, value), "")
-    return out
-
-
-def parse_value(key: str, text: str) -> object:
-    """The value of a word, with what was typed beside a number or a truth value.
-
-    Raises:
-        ConfigError: It is no YAML, or a number of more digits than Python reads.
-    """
-    try:
-        return parse_typed_word(text)
-    except ConfigError as error:
-        if TEMPLATE.match(text):
-            raise ConfigError(f"{key}: {describe_quoting(key, text)}.") from None
-        if text.isdigit():
-            raise ConfigError(f"{key} is {shorten(text)}; set it to {LARGEST} or less.") from None
-        raise ConfigError(f"{key}: the value cannot be read as YAML: {error}") from None
-
-
-def _merge_word(into: Node, new: Node, prefix: str) -> None:
-    """Merges one word into the others; `tuning=x` and `tuning.rank=4` may come in any order.
-
-    A bare name makes the node fresh, with what other words of the command line set in it.
-    """
-    for key, value in new.items():
-        path = f"{prefix}{key}"
-        if path in AXES and not isinstance(value, dict):
-            value = ReplacingNode(name=unwrap(value))
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            if isinstance(value, ReplacingNode):
-                into[key] = ReplacingNode(into[key])
-            _merge_word(into[key], value, f"{path}.")
-        else:
-            into[key] = value
-            if isinstance(value, dict):
-                into[key] = type(value)()
-                _merge_word(into[key], value, f"{path}.")
 
 
 def _read_experiment(
@@ -260,13 +238,13 @@ def _read_experiment(
     return [*_read_experiment(base, nearby, path.parent, (*seen, path)), layer]
 
 
-def _take_axes(layer: Node, nodes: dict[str, Node]) -> Node:
+def _take_axes(layer: Node, nodes: dict[str, Node], axes: Collection[str] = RUN.axes) -> Node:
     """Moves a layer's axis nodes into `nodes`.
 
     A name alone or another name replaces; a mapping or a dotted key amends.
     """
     rest = {k: copy(v) for k, v in layer.items()}
-    for axis in AXES:
+    for axis in axes:
         group, _, leaf = axis.rpartition(".")
         holder = rest.get(group, {}) if group else rest
         if not isinstance(holder, dict) or leaf not in holder:
@@ -282,7 +260,9 @@ def _take_axes(layer: Node, nodes: dict[str, Node]) -> Node:
     return rest
 
 
-def _make_choice(axis: str, node: Node) -> object:
+def _make_choice(
+    axis: str, node: Node, suggest: Callable[[str, Iterable[str]], str] = suggest_key
+) -> object:
     """Imports the module that a node names and makes its `Config`."""
     name = node["name"]
     config = import_choice(axis, name)
@@ -292,7 +272,7 @@ def _make_choice(axis: str, node: Node) -> object:
         raise ConfigError(
             f"{first} is not a known key: {axis}={name} has no settings; leave it out."
         )
-    _check(rest, config, f"{axis}.")
+    _check(rest, config, f"{axis}.", suggest)
     return _convert_types(config, rest, f"{axis}.")
 
 
@@ -360,19 +340,20 @@ def _convert_types(schema: type, values: Node, prefix: str) -> object:
         ) from None
 
 
-def make_node(run: RunConfig) -> Node:
+def make_node(run: RunConfig | PretrainConfig) -> Node:
     """A run as plain values, axis nodes with their names, so that it composes again."""
     out: Node = dataclasses.asdict(run)
-    out["data"]["source"] = {"name": get_choice_name(run.data.source), **out["data"]["source"]}
-    for axis in ("tuning", "architecture", "objective"):
-        config = getattr(run, axis)
+    for axis in (PRETRAINING if isinstance(run, PretrainConfig) else RUN).axes:
+        group, _, leaf = axis.rpartition(".")
+        holder, node = (getattr(run, group), out[group]) if group else (run, out)
+        config = getattr(holder, leaf)
         if config is None:
-            del out[axis]
+            del node[leaf]
         else:
-            out[axis] = {"name": get_choice_name(config), **out[axis]}
+            node[leaf] = {"name": get_choice_name(config), **node[leaf]}
     return out
 
 
-def format_config(run: RunConfig) -> str:
+def format_config(run: RunConfig | PretrainConfig) -> str:
     """The resolved configuration as YAML."""
     return format_yaml(make_node(run))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
+from recsys.config.ranges import TEMPLATE, describe_quoting, shorten
+from recsys.config.yaml_file import Node, parse_typed_word, unwrap
 from recsys.errors import ConfigError, nearest
+from recsys.words import LARGEST, split_word
 
 HELP = "--help"
 _SHORT = "-h"
@@ -65,3 +69,65 @@ def _explain_flag(name: str, value: str, known: Sequence[str]) -> str:
     if name in known:
         return f"{name}{value}: {name} takes no value; leave out {value}."
     return f"{name}{value}: a key has no dashes; write {name.lstrip('-')}{value}."
+
+
+class ReplacingNode(dict[str, Any]):
+    """An axis node that replaces what lower layers said, because its name was given alone."""
+
+
+def parse_words(argv: Sequence[str], axes: Collection[str]) -> Node:
+    """Reads `key=value` words into a nested dict; a scalar over an axis is its name.
+
+    What was typed stays beside each number and truth value.
+
+    Args:
+        argv: The words.
+        axes: The axes.
+
+    Raises:
+        ConfigError: A word without `=`, or a value that is not YAML.
+    """
+    out: Node = {}
+    for word in argv:
+        key, text = split_word(word)
+        value = parse_value(key, text)
+        for name in reversed(key.split(".")):
+            value = {name: value}
+        _merge_word(out, cast(Node, value), "", axes)
+    return out
+
+
+def parse_value(key: str, text: str) -> object:
+    """The value of a word, with what was typed beside a number or a truth value.
+
+    Raises:
+        ConfigError: It is no YAML, or a number of more digits than Python reads.
+    """
+    try:
+        return parse_typed_word(text)
+    except ConfigError as error:
+        if TEMPLATE.match(text):
+            raise ConfigError(f"{key}: {describe_quoting(key, text)}.") from None
+        if text.isdigit():
+            raise ConfigError(f"{key} is {shorten(text)}; set it to {LARGEST} or less.") from None
+        raise ConfigError(f"{key}: the value cannot be read as YAML: {error}") from None
+
+
+def _merge_word(into: Node, new: Node, prefix: str, axes: Collection[str]) -> None:
+    """Merges one word into the others; `tuning=x` and `tuning.rank=4` may come in any order.
+
+    A bare name makes the node fresh, with what other words of the command line set in it.
+    """
+    for key, value in new.items():
+        path = f"{prefix}{key}"
+        if path in axes and not isinstance(value, dict):
+            value = ReplacingNode(name=unwrap(value))
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            if isinstance(value, ReplacingNode):
+                into[key] = ReplacingNode(into[key])
+            _merge_word(into[key], value, f"{path}.", axes)
+        else:
+            into[key] = value
+            if isinstance(value, dict):
+                into[key] = type(value)()
+                _merge_word(into[key], value, f"{path}.", axes)

@@ -9,10 +9,9 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from recsys.config.choices import AXES, import_choice, list_choices, list_experiments
+from recsys.config.choices import RUN, Root, import_choice, list_choices, list_experiments
 from recsys.config.options import Option, list_groups, suggest_key, walk_options
-from recsys.config.schema import RunConfig
-from recsys.config.shipped import Kind, find_file, find_folders
+from recsys.config.shipped import Kind, find_file
 from recsys.errors import ConfigError
 
 ALL = "all"
@@ -103,21 +102,21 @@ def format_axis(axis: str) -> list[str]:
     return [f"{axis}:", *format_entries(list_choices(axis).items())]
 
 
-def format_schema() -> list[str]:
+def format_schema(root: Root = RUN) -> list[str]:
     """Every key of a run, group by group, and the choices of each axis."""
     lines: list[str] = []
-    for prefix, _, options in walk_options(RunConfig, ""):
+    for prefix, _, options in walk_options(root.schema, ""):
         lines += [f"{prefix.rstrip('.')}:" if prefix else "keys of a run:"]
         lines += [*format_options(options), ""]
-    for axis in AXES:
+    for axis in root.axes:
         lines += [*format_axis(axis), ""]
     return lines[:-1]
 
 
-def format_experiments() -> list[str]:
+def format_experiments(root: Root = RUN) -> list[str]:
     """The experiments that can be named, each with the comment that its file begins with."""
-    places = find_folders(_EXPERIMENT)
-    files = [(name, find_file(_EXPERIMENT, name, places, Path())) for name in list_experiments()]
+    places, names = root.find_folders(), list_experiments(root)
+    files = [(name, find_file(_EXPERIMENT, name, places, Path())) for name in names]
     return ["experiments:", *format_entries((name, read_comment(path)) for name, path in files)]
 
 
@@ -131,41 +130,46 @@ def read_comment(path: Path) -> str:
     return " ".join(lines)
 
 
-def format_topics(words: Sequence[str], aliases: Mapping[str, str] | None = None) -> list[str]:
+def format_topics(
+    words: Sequence[str], aliases: Mapping[str, str] | None = None, root: Root = RUN
+) -> list[str]:
     """What is known of each word that stands beside `--help`; empty where there is none.
 
     Args:
         words: A choice such as `tuning=lora`, an axis, a group of keys such as `optimizer`, a key
             with or without a value, `experiment`, or an experiment.
         aliases: Other words for keys, as a command takes them.
+        root: What the command's words are composed into.
 
     Raises:
         ConfigError: A word is none of these; the sentence names the nearest key.
     """
     groups = {
-        prefix.rstrip("."): options for prefix, _, options in walk_options(RunConfig, "") if prefix
+        prefix.rstrip("."): options
+        for prefix, _, options in walk_options(root.schema, "")
+        if prefix
     }
-    keys = {option.key: option for _, _, each in walk_options(RunConfig, "") for option in each}
+    keys = {option.key: option for _, _, each in walk_options(root.schema, "") for option in each}
     lines: list[str] = []
     for word in words:
         key, _, value = word.partition("=")
         key = (aliases or {}).get(key, key)
-        axis = next((each for each in AXES if f"{key}.".startswith(f"{each}.")), None)
-        if key in AXES and value:
+        axis = next((each for each in root.axes if f"{key}.".startswith(f"{each}.")), None)
+        if key in root.axes and value:
             part = format_choice(key, value)
         elif axis is not None:
             part = [*format_axis(axis), "", f"{axis}=NAME --help: its options"]
         elif key == _EXPERIMENT:
-            places = find_folders(_EXPERIMENT)
+            places = root.find_folders()
             file = find_file(_EXPERIMENT, value, places, Path()) if value else None
-            part = format_file(file) if file else format_experiments()
+            part = format_file(file) if file else format_experiments(root)
         elif key in groups:
-            part = [*format_prose(f"{key}: {list_groups()[key]}"), *format_options(groups[key])]
+            part = [*format_prose(f"{key}: {list_groups(root)[key]}"), *format_options(groups[key])]
         elif key in keys:
             part = format_options([keys[key]])
         else:
             known = [name.partition(".")[0] for name in keys]
-            hint = suggest_key(key, dict.fromkeys(known))
+            hint = suggest_key(key, dict.fromkeys(known), root=root)
             raise ConfigError(f"--help: '{key}' is no key, group or axis.{hint}")
         lines += [*([""] if lines else []), *part]
     return lines

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
-from recsys.config.choices import AXES, import_choice, list_choices
-from recsys.config.schema import RunConfig
+from recsys.config.choices import RUN, Root, import_choice, list_choices
 from recsys.config.yaml_file import as_word
 from recsys.errors import ConfigError, nearest
 
@@ -61,11 +60,11 @@ def walk_options(schema: type, prefix: str) -> Iterator[tuple[str, type, list[Op
         yield from walk_options(group, inner)
 
 
-def list_groups() -> dict[str, str]:
-    """The groups of a run's keys, each with what it is about."""
+def list_groups(root: Root = RUN) -> dict[str, str]:
+    """The groups of a run's keys, or of those of another root, each with what it is about."""
     return {
         prefix.rstrip("."): (schema.__doc__ or "").partition("\n")[0]
-        for prefix, schema, _ in walk_options(RunConfig, "")
+        for prefix, schema, _ in walk_options(root.schema, "")
         if prefix
     }
 
@@ -100,7 +99,7 @@ def _describe_bounds(metadata: Mapping[str, Any]) -> str:
     return f"{least:g} to {most:,}" if least is not None else f"at most {most:,}"
 
 
-def suggest_key(key: str, known: Iterable[str], own: Iterable[str] = ()) -> str:
+def suggest_key(key: str, known: Iterable[str], own: Iterable[str] = (), root: Root = RUN) -> str:
     """A clause that names what an unknown key was meant to be, and what is known in its place.
 
     One that is spelled alike in the group that was named is what was meant; else one that stands
@@ -110,12 +109,13 @@ def suggest_key(key: str, known: Iterable[str], own: Iterable[str] = ()) -> str:
         key: The whole key, which is not known.
         known: The keys of its group, without the group.
         own: Keys of the command beside those of a run.
+        root: What the command's words are composed into.
     """
     group, _, leaf = key.rpartition(".")
     beside = list(known)
     if group and difflib.get_close_matches(leaf, beside, n=1, cutoff=_CLOSE):
         return nearest(leaf, beside)
-    elsewhere = _list_keys()
+    elsewhere = _list_keys(root)
     for key_beside in own:
         elsewhere.setdefault(key_beside, []).append(key_beside)
     if leaf not in elsewhere:
@@ -129,16 +129,16 @@ def suggest_key(key: str, known: Iterable[str], own: Iterable[str] = ()) -> str:
     return f" Did you mean {named}? Known: {', '.join(beside)}."
 
 
-def _list_keys() -> dict[str, list[str]]:
-    """Whole keys by their last name: those of every run, and of the choices of each axis.
+def _list_keys(root: Root) -> dict[str, list[str]]:
+    """Whole keys by their last name: those of a root, and of the choices of each axis.
 
     The choices' modules are imported, which takes a moment; only an error asks for it.
     """
     found: dict[str, list[str]] = {}
-    for _, _, options in walk_options(RunConfig, ""):
+    for _, _, options in walk_options(root.schema, ""):
         for option in options:
             found.setdefault(option.key.rpartition(".")[2], []).append(option.key)
-    for axis in AXES:
+    for axis in root.axes:
         of_axis: dict[str, None] = {}
         for name in list_choices(axis):
             try:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import math
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from types import NoneType
 from typing import Any, cast
 
-from recsys.config.schema import RunConfig
 from recsys.config.yaml_file import TypedValue, unwrap
 from recsys.errors import ConfigError
 from recsys.words import LARGEST
 
 
-def check_lists(run: RunConfig) -> None:
-    """Refuses lists of a wrong length or with values that cannot be used."""
-    betas, ks = run.optimizer.betas, run.evaluation.k
+def check_betas(betas: Sequence[float]) -> None:
+    """Refuses decay rates of AdamW of a wrong number or out of their range."""
     if len(betas) != 2:
         raise ConfigError(f"optimizer.betas takes two numbers, not {len(betas)}.")
     if not all(0 <= beta < 1 for beta in betas):
         raise ConfigError(f"optimizer.betas is {betas}; set both from 0 to below 1.")
+
+
+def check_cutoffs(ks: Sequence[int]) -> None:
+    """Refuses cut-offs of metrics that are no different whole numbers."""
     if not ks or len(set(ks)) != len(ks) or min(ks) < 1 or max(ks) > LARGEST:
         raise ConfigError(
             f"evaluation.k is {ks}; give one or more different whole numbers from 1, as in "

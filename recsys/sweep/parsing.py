@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import cast, get_args, get_type_hints
 
-from recsys.config.compose import RunConfig, make_options, nearest, parse_value
+from recsys.config.compose import RunConfig, make_options, nearest
+from recsys.config.flags import parse_value
 from recsys.config.options import suggest_key
 from recsys.config.shipped import (
     find_file,

@@ -10,10 +10,12 @@ import pytest
 
 from recsys.__main__ import find_commands
 from recsys.config.choices import AXES, list_choices, list_experiments
-from recsys.config.compose import compose, compose_data, parse
+from recsys.config.compose import compose, compose_data
+from recsys.config.flags import parse_words
 from recsys.config.help import format_entries, format_topics
 from recsys.config.options import list_groups, walk_options
 from recsys.config.schema import RunConfig
+from recsys.config.yaml_file import unwrap
 from recsys.errors import ConfigError
 from recsys.sweep.schema import SweepOptions
 
@@ -111,7 +113,7 @@ def test_a_default_is_shown_as_it_is_typed():
             config = importlib.import_module(f"{AXES[axis]}.{name}").Config
             for _, _, options in walk_options(config, f"{axis}."):
                 given = [f"{option.key}={option.default}" for option in options]
-                values = parse(given)
+                values = unwrap(parse_words(given, AXES))
                 for key in axis.split("."):
                     values = values.get(key, {})
                 plain = config()
