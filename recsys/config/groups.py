@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 WIDEST = 65_536
 """Largest width of a layer: more is a slip of the hand that would fill the memory for hours."""
@@ -37,6 +37,50 @@ def option(
     if isinstance(default, list | dict):
         return field(default_factory=lambda: default.copy(), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+if TYPE_CHECKING:
+    GridValue: TypeAlias = float | list[float] | None
+else:  # OmegaConf has no such union: `normalize_value` checks it
+    GridValue = Any
+
+
+def grid_option(
+    default: float | None,
+    text: str,
+    grid: Sequence[float],
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    whole: bool = False,
+) -> Any:  # noqa: ANN401
+    """A dataclass field of a number that validation cases may choose; annotate it `GridValue`.
+
+    A number is fixed, of a list of numbers the best is chosen, and null means the grid of its own.
+
+    Args:
+        default: Its default.
+        text: Its one-line help; that null chooses among the grid is added.
+        grid: What null chooses among.
+        least: The smallest number that any may be.
+        above: What each must be larger than.
+        most: The largest number that any may be.
+        whole: Whether its numbers are whole.
+    """
+    among = ", ".join(f"{value:g}" for value in grid)
+    text = f"{text}; null: chosen on validation among {among}; a list: among those"
+    metadata = {"help": text, "least": least, "above": above, "most": most}
+    return field(default=default, metadata={**metadata, "grid": tuple(grid), "whole": whole})
+
+
+def list_grid(config: object, name: str) -> tuple[float, ...]:
+    """The numbers that a `grid_option` leaves to choose among; one where it is fixed."""
+    value = getattr(config, name)
+    if value is None:
+        (own,) = (f for f in fields(cast(Any, config)) if f.name == name)
+        grid: tuple[float, ...] = own.metadata["grid"]
+        return grid
+    return tuple(value) if isinstance(value, list) else (value,)
 
 
 @dataclass

@@ -75,6 +75,8 @@ def _make_option(field: Field[Any], kind: object, prefix: str) -> Option:
         default = field.default_factory() if callable(field.default_factory) else ""
     if isinstance(default, Mapping) and "name" in default:
         default = default["name"]
+    if "grid" in field.metadata:
+        kind = (int if field.metadata["whole"] else float) | list[float] | None
     return Option(
         f"{prefix}{field.name}",
         as_word(default),

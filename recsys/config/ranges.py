@@ -48,6 +48,8 @@ def normalize_value(value: object, field: Field[Any], kind: object, key: str) ->
         ConfigError: A key that takes a text is empty, or a list or a mapping is none.
     """
     origin, allowed = typing.get_origin(kind), typing.get_args(kind)
+    if "grid" in field.metadata:
+        return _normalize_grid(key, unwrap(value), field.metadata["whole"])
     if isinstance(value, TypedValue):
         # A key of a text or a number, as tuning.layers, takes the number.
         number = type(value.value) in allowed and not isinstance(value.value, bool)
@@ -85,12 +87,49 @@ def _normalize_container(key: str, value: object, kind: type) -> object:
     raise ConfigError(f"{key} takes {what}; write {key}={shown}.")
 
 
+def _normalize_grid(key: str, value: object, whole: bool) -> object:
+    """A number, a list of different numbers, or None.
+
+    Raises:
+        ConfigError: It is nothing of the sort.
+    """
+    if value is None or value == "":
+        return None
+    kind, what = (int, "whole number") if whole else (float, "number")
+    numbers: list[float] = []
+    for each in value if isinstance(value, list) else [value]:
+        number = each if isinstance(each, int | float) and not isinstance(each, bool) else None
+        if number is None or (whole and number != number // 1):
+            held = "holds" if isinstance(value, list) else "is"
+            raise ConfigError(
+                f"{key} {held} '{shorten(each)}'; set it to a {what}, to a list of them to choose "
+                "among on validation, or to null for a grid of its own."
+            )
+        if isinstance(number, int) and abs(number) > LARGEST:
+            raise ConfigError(f"{key}: {shorten(number)} is too large; stay within {LARGEST}.")
+        numbers.append(kind(number) if math.isfinite(number) else number)
+    if not isinstance(value, list):
+        return numbers[0]
+    if not numbers or len(set(numbers)) < len(numbers):
+        wrong = "is an empty list" if not numbers else f"{numbers} holds a number twice"
+        raise ConfigError(f"{key} {wrong}; give each {what} to choose among once.")
+    return numbers
+
+
 def check_ranges(config: object, prefix: str) -> None:
     """Refuses numbers outside the range of a field."""
     for f in fields(cast(Any, config)):
         value = getattr(config, f.name)
         if is_dataclass(value):
             check_ranges(value, f"{prefix}{f.name}.")
+        elif "grid" in f.metadata and isinstance(value, list):
+            for each in value:
+                remedy = _describe_remedy(each, f.metadata)
+                if remedy or not math.isfinite(each):
+                    raise ConfigError(
+                        f"{prefix}{f.name}={value} holds {each}; set it "
+                        f"{remedy or 'to a finite number'}."
+                    )
         elif type(value) is int and abs(value) > LARGEST and f.metadata.get("most") is None:
             raise ConfigError(f"{prefix}{f.name} is {value}; set it to {LARGEST} or less.")
         elif isinstance(value, float) and not math.isfinite(value):

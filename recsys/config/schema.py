@@ -12,10 +12,13 @@ from recsys.config.groups import (
     CheckpointOptions,
     EncoderOptions,
     EvaluationOptions,
+    GridValue,
     OptimizerOptions,
     RegularizationOptions,
     TrackingOptions,
     TrainerOptions,
+    grid_option,
+    list_grid,
     option,
 )
 
@@ -29,6 +32,7 @@ __all__ = [
     "DataOptions",
     "EncoderOptions",
     "EvaluationOptions",
+    "GridValue",
     "Moves",
     "NegativeSpec",
     "ObjectiveConfig",
@@ -42,6 +46,8 @@ __all__ = [
     "TrackingOptions",
     "TrainerOptions",
     "TuningConfig",
+    "grid_option",
+    "list_grid",
     "option",
 ]
 

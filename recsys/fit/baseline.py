@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from recsys.assembly.device import select_device
+from recsys.data.batches.examples import VAL
 from recsys.fit.header import format_validation
 from recsys.fit.result import FinalTest, TrainingProgress
 from recsys.fit.run import RunExecutor, track_batches
@@ -72,13 +73,28 @@ class BaselineExecutor(RunExecutor):
             fit = read_fit(self.folder)
             model.restore(fit.state)
         else:
-            fit = model.fit(self.made.datamodule.val_dataloader, self.run.evaluation.monitor)
+            fit = self._decide(model)
             write_fit(self.folder, fit)
         self.fitted = fit
         if self.run.evaluation.test:
             value = fit.validation.get(self.run.evaluation.monitor)
             self.best = Validation(self.best.monitor, {**fit.validation}, 0, {}, value)
         return fit
+
+    def _decide(self, model: FittedRecommender) -> Fit:
+        """Fits a recommender on validation cases, and measures on all what few have decided."""
+        data, most = self.made.datamodule, model.most_cases
+        device = select_device(self.run) or torch.device("cpu")
+        fit = model.fit(
+            lambda: _move(data.make_case_loader(VAL, most), device), self.run.evaluation.monitor
+        )
+        cases = len(data.list_case_events(VAL))
+        if most is None or cases <= most:
+            return fit
+        note = f"chosen on a sample of {most:,} of {cases:,} validation cases (data.sample_seed)."
+        with self.watch.time_stage(EVALUATION):
+            metrics = self._evaluate("validation")
+        return replace(fit, validation=metrics, notes=(note, *fit.notes))
 
     def _list_remarks(self, tested: FinalTest | None) -> list[str]:
         """What the reader of the closing table should not miss."""

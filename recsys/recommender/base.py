@@ -31,7 +31,13 @@ class Recommender(nn.Module, abc.ABC):
     def __init__(self, parts: Components) -> None:
         super().__init__()
         self.parts = parts
-        self.evaluator = Evaluator(
+        self.evaluator = self.make_evaluator()
+
+    @final
+    def make_evaluator(self) -> Evaluator:
+        """Ranks cases as this run's result does, with counts of its own."""
+        parts = self.parts
+        return Evaluator(
             parts.ranking,
             parts.ks,
             parts.mask_history,

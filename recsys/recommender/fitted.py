@@ -24,7 +24,8 @@ class Fit:
         chosen: What was taken, by option.
         tried: A row for each alternative: its settings, and the metrics by which it was judged.
         validation: All metrics of the validation cases under what was taken; cross-fitted where
-            more was fitted than a choice from a short grid.
+            more was fitted than a choice from a short grid. Where `most_cases` left some out, the
+            executor measures it over all of them.
         notes: What a reader must know of it, as sentences.
         state: All that `FittedRecommender.restore` needs.
     """
@@ -45,7 +46,13 @@ class FittedRecommender(Recommender):
 
     It is made of its components, then fitted, or given back what an earlier fit decided; until then
     it cannot score. Where its settings leave nothing open, it is whole at once.
+
+    Attributes:
+        most_cases: So many validation cases are enough to decide by: where there are more, it is
+            fitted on a sample by `data.sample_seed`; None: all.
     """
+
+    most_cases: int | None = None
 
     @property
     @abc.abstractmethod

@@ -21,6 +21,7 @@ from recsys.data.batches.examples import TEST, VAL, Examples, Ints, Queries
 from recsys.data.batches.loader import EpochBatchSampler, make_train_loader
 from recsys.data.batches.negatives import NegativeSampler
 from recsys.data.batches.rows import BatchRows, CandidateLists
+from recsys.data.columns.arrays import sample
 from recsys.errors import ConfigError
 from recsys.types import Batch
 
@@ -152,10 +153,14 @@ class BatchLoaders:
             drawn = self.sampler.sample(rows, self.negatives, self.seed, epoch)
         return self.examples.make_batch(rows, self.sizes, drawn)
 
-    def make_case_loader(self, role: int) -> DataLoader[Batch]:
+    def make_case_loader(self, role: int, most: int | None = None) -> DataLoader[Batch]:
         """All cases of a role on this rank, each once over all ranks.
 
         A rank that would have none gets one that is not counted: it must take part in the step.
+
+        Args:
+            role: Of the cases.
+            most: A seeded sample of so many of them; None for all.
 
         Raises:
             ConfigError: The run does not test, and its test cases are asked for.
@@ -167,8 +172,7 @@ class BatchLoaders:
             )
         rank, world = self.get_ranks()
         lists, at = self.lists.get(role), self.list_case_events(role)
-        count = len(at)
-        mine = np.array_split(np.arange(count), world)[rank]
+        mine = np.array_split(sample(np.arange(len(at)), most, self.sample_seed), world)[rank]
         filler = not len(mine)
         if filler:
             mine = np.zeros(1, dtype=np.int64)
