@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recsys.assembly import hard_negatives, protocols
 from recsys.assembly.assembled import Assembly, StoredRun
+from recsys.assembly.augmentation import make_history_augmentation
 from recsys.assembly.checks import check_columns, check_pairs, check_weights
 from recsys.assembly.device import select_device
 from recsys.assembly.item_vectors import (
@@ -23,6 +24,7 @@ from recsys.assembly.item_vectors import (
 from recsys.assembly.stored_runs import DataIdentity, assemble_run, open_run
 from recsys.config.compose import AXES, RunConfig, get_choice_name
 from recsys.config.schema import ENCODER, NegativeSpec, ObjectiveConfig
+from recsys.data.augmentation.histories import HistoryAugmentation
 from recsys.data.batches import query_texts
 from recsys.data.batches.batch_loaders import BatchLoaders
 from recsys.data.batches.catalog import Tokenize
@@ -94,7 +96,8 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
         ],
         {"data": key, "split": split.name},
     )
-    datamodule = _make_datamodule(run, examples, sampler, encoding, lists)
+    augmentation = make_history_augmentation(run, examples, parts.texts)
+    datamodule = _make_datamodule(run, examples, sampler, augmentation, encoding, lists)
     part = protocols.get_final_role(run)
     notes = protocols.describe_caveats(
         run, split, examples, datamodule.list_case_events(part), lists.get(part)
@@ -258,6 +261,7 @@ def _make_datamodule(
     run: RunConfig,
     examples: Examples,
     sampler: NegativeSampler,
+    augmentation: HistoryAugmentation | None,
     encoding: TextComponents | None,
     lists: Mapping[int, CandidateLists],
 ) -> BatchLoaders:
@@ -274,6 +278,7 @@ def _make_datamodule(
         per_user=run.data.queries_per_user,
         negatives=draws.count,
         sampler=sampler,
+        augmentation=augmentation,
         pool=examples.get_pool(draws.sampling),
         batch_size=run.trainer.batch_size,
         batch_tokens=run.trainer.batch_tokens if run.architecture.trains else None,

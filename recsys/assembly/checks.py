@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from recsys.assembly.augmentation import check_augmentation
 from recsys.config.choices import get_choice_name, import_choice, list_choices
 from recsys.config.schema import ENCODER, ObjectiveConfig, RunConfig
 from recsys.data.batches.hard_negatives import count_hard_negatives
@@ -35,6 +36,7 @@ def check_pairs(run: RunConfig) -> None:
     """
     architecture, objective = run.architecture, run.objective
     _check_negatives(run)
+    check_augmentation(run)
     check_monitor(run.evaluation)
     architecture.check(run)
     _check_runs(run)

@@ -84,6 +84,31 @@ def list_grid(config: object, name: str) -> tuple[float, ...]:
 
 
 @dataclass
+class AugmentOptions:
+    """What training changes in histories, anew in every epoch: nothing where all is 0."""
+
+    crop: float = option(
+        0.0, "probability that a history is cut to a random contiguous part", least=0, most=1
+    )
+    mask: float = option(0.0, "share of a history's items that are left out", least=0, most=1)
+    reorder: float = option(
+        0.0, "probability that a random contiguous span of a history is shuffled", least=0, most=1
+    )
+    substitute: float = option(
+        0.0, "share of a history's items in whose place a neighbour stands", least=0, most=1
+    )
+    substitute_by: Literal["co_occurrence", "text"] = option(
+        "co_occurrence",
+        "what makes items neighbours: the users who had both in training, or TF-IDF of the texts",
+    )
+
+    @property
+    def changes_histories(self) -> bool:
+        """Whether a training query may have another history than its user's."""
+        return any((self.crop, self.mask, self.reorder, self.substitute))
+
+
+@dataclass
 class EncoderOptions:
     """Which pretrained language model, and how its states become one vector."""
 

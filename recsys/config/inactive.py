@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from operator import attrgetter
 
 from recsys.config.compose import RunConfig
 
@@ -11,6 +12,7 @@ KEYS = (
     "optimizer.table_lr",
     "regularization.dropout",
     "data.queries_per_user",
+    "data.augment.substitute_by",
 )
 """Shared keys that mean something for some methods only."""
 
@@ -29,6 +31,8 @@ def explain_inactivity(run: RunConfig, key: str) -> str:
         return "encoder and heads have rates of their own"
     if key == "data.queries_per_user" and run.data.queries != "random":
         return f"data.queries is {run.data.queries}"
+    if key == "data.augment.substitute_by" and not run.data.augment.substitute:
+        return "data.augment.substitute is 0"
     return ""
 
 
@@ -38,8 +42,8 @@ def find_inactive_settings(run: RunConfig) -> list[str]:
         return []
     found = []
     for key in KEYS:
-        group, _, name = key.partition(".")
-        options = getattr(run, group)
+        group, _, name = key.rpartition(".")
+        options = attrgetter(group)(run)
         (field,) = (f for f in dataclasses.fields(options) if f.name == name)
         why = explain_inactivity(run, key)
         if why and getattr(options, name) != field.default:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from recsys.config.groups import (
     WIDEST,
+    AugmentOptions,
     CheckpointOptions,
     EncoderOptions,
     EvaluationOptions,
@@ -26,6 +27,7 @@ __all__ = [
     "ENCODER",
     "WIDEST",
     "ArchitectureConfig",
+    "AugmentOptions",
     "BaselineConfig",
     "CheckpointOptions",
     "Choice",
@@ -337,6 +339,7 @@ class DataOptions:
         "no targets",
         least=0,
     )
+    augment: AugmentOptions = field(default_factory=AugmentOptions)
 
 
 @dataclass

@@ -97,3 +97,11 @@ def test_an_encoder_that_is_not_there_is_told_before_data_is_read(model, monkeyp
     monkeypatch.setattr(build, "prepare_data", lambda data: pytest.fail("data was read"))
     with pytest.raises(ConfigError, match=r"encoder\.model"):
         build.assemble(compose([f"encoder.model={model}"]))
+
+
+@pytest.mark.parametrize("kind", ["crop", "mask", "reorder", "substitute"])
+def test_augmentation_is_for_what_trains(kind):
+    found = refused("experiment=ease", f"data.augment.{kind}=0.1")
+    assert "architecture ease does not train" in found
+    assert "data.augment" in found
+    check_pairs(compose(["experiment=ease", f"data.augment.{kind}=0"]))

@@ -169,7 +169,7 @@ def test_a_damaged_stored_configuration_is_refused(tmp_path):
     path.write_text(text)
     assert format_config(read_config(path)) == text
     lines = text.splitlines(keepends=True)
-    damaged = ["".join(lines[:n]).encode() for n in range(0, len(lines) - 7, 5)]
+    damaged = ["".join(lines[:n]).encode() for n in range(0, lines.index("tracking:\n"), 5)]
     damaged += [b"\xff\xfe\x00", b"- 1\n", b"data: {\n", text.replace(": ", " ", 1).encode()]
     for content in damaged:
         path.write_bytes(content)
@@ -207,6 +207,10 @@ def test_numbers_in_scientific_notation_are_numbers():
         (["evaluation.k=[0]"], ["evaluation.k", "from 1"]),
         (["evaluation.k=7"], ["evaluation.k takes a list; write evaluation.k=[7]"]),
         (["optimizer.betas={a: 1}"], ["optimizer.betas takes a list"]),
+        (["data.augment=0.1"], ["data.augment is a group", "crop", "mask"]),
+        (["data.augment={crop: 1.5}"], ["data.augment.crop is 1.5", "1 or less"]),
+        (["data.augment.mask=-0.1"], ["data.augment.mask is -0.1", "0 or more"]),
+        (["data.augment.reordr=0.1"], ["data.augment.reordr", "'reorder'"]),
         (["data.event_types=[click]"], ["data.event_types takes a mapping"]),
         (["architecture.context=hour"], ["write architecture.context=[hour]"]),
         (["architecture.context={a: 1}"], ["architecture.context takes a list"]),
@@ -227,6 +231,8 @@ def test_one_sentence_names_the_key_and_the_remedy(words, parts):
         (["tuning=frozen", "regularization.dropout=0.3"], ["regularization.dropout"]),
         (["data.queries=all", "data.queries_per_user=3"], ["data.queries_per_user"]),
         (["optimizer.table_lr=0.1"], ["optimizer.table_lr"]),
+        (["data.augment.substitute_by=text"], ["data.augment.substitute_by"]),
+        (["data.augment={substitute: .1, substitute_by: text}"], []),
         (["experiment=frozen_two_tower"], []),
         (["experiment=popularity"], []),
     ],

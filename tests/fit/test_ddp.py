@@ -132,6 +132,16 @@ def test_texts_with_shrunk_rows_and_a_popularity_prior_are_the_same_on_two_ranks
     assert_equal_weights(runs)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("queries", ["random", "all"])
+def test_two_ranks_train_from_the_same_changed_histories(shop, tiny_bert, tmp_path, queries):
+    changed = "data.augment={crop: .5, mask: .2, reorder: .5, substitute: .3}"
+    more = [f"data.queries={queries}", changed, "evaluation.test=false"]
+    runs = one_and_two(shop, tiny_bert, tmp_path, *more)
+    assert_equal_logs(runs, steps=4)
+    assert_equal_weights(runs)
+
+
 def test_two_ranks_that_accumulate_step_as_one_large_batch(shop, tiny_bert, tmp_path):
     """40 users in windows of 36 and 4: the last one is a single batch, half of it on each rank.
 

@@ -122,6 +122,18 @@ def test_a_stopped_run_ends_as_an_unbroken_one(
     assert not (folder / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.slow
+def test_a_resumed_run_trains_from_the_same_changed_histories(words, tmp_path, monkeypatch):
+    changed = "data.augment={crop: .5, mask: .2, reorder: .5, substitute: .3}"
+    words = [*words, "tuning=full", changed]
+    expected = straight(words, tmp_path)
+    with monkeypatch.context() as patch:
+        break_at(patch, "training_step", 9, terminate)
+        assert main([*words, f"output={tmp_path / 'runs'}"]) == 143
+    assert main([f"resume={only(tmp_path)}"]) == 0
+    assert outcome(only(tmp_path)) == expected
+
+
 def test_many_stops_and_early_stopping(words, tmp_path, monkeypatch):
     words = [*words, "tuning=full", "trainer.patience=1", "trainer.epochs=6"]
     expected = straight(words, tmp_path)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from recsys.data.augmentation.histories import HistoryAugmentation
 from recsys.data.batches.batching import (
     BatchPlan,
     FixedSizePlan,
@@ -24,6 +25,8 @@ from recsys.data.batches.rows import BatchRows, CandidateLists
 from recsys.data.columns.arrays import sample
 from recsys.errors import ConfigError
 from recsys.types import Batch
+
+_EXAMPLES = 4096  # whose histories are changed at a time where a whole epoch is planned
 
 
 class _CaseDataset(Dataset[Batch]):
@@ -56,10 +59,12 @@ class BatchLoaders:
         per_user: How many, with `queries="random"`.
         negatives: Sampled negatives of each target.
         sampler: Draws them.
+        augmentation: Changes the histories of training queries; None: nothing does.
         pool: (N,) catalog rows whose mean length is expected of a negative.
         batch_size: Rows of a step, over all ranks, where `batch_tokens` is None.
         batch_tokens: Tokens of a step's unique items, over all ranks: as many examples as fit in
-            it, at least one. A negative counts as an item of mean length, each time anew.
+            it, at least one. A negative counts as an item of mean length, each time anew, and an
+            item with all of its words.
         costs: (I,) tokens that an encoder reads for each item, special tokens included.
         eval_batch_size: Cases of an evaluation step, a rank.
         seed: Of the run.
@@ -78,6 +83,7 @@ class BatchLoaders:
         per_user: int,
         negatives: int,
         sampler: NegativeSampler,
+        augmentation: HistoryAugmentation | None,
         pool: Ints,
         batch_size: int,
         batch_tokens: int | None,
@@ -97,6 +103,7 @@ class BatchLoaders:
             eval_batch_size,
         )
         self.sampler, self.pool, self.seed = sampler, pool, seed
+        self.augmentation = augmentation
         self.batch_tokens, self.costs = batch_tokens, costs
         self.lists, self.max_cases, self.sample_seed = lists, max_cases, sample_seed
         self.test = test
@@ -123,14 +130,36 @@ class BatchLoaders:
             self.make_epoch_order, partial(self._compute_ends, self.batch_tokens)
         )
 
-    def _compute_ends(self, budget: int, order: Ints) -> Ints:
+    def _compute_ends(self, budget: int, epoch: int, order: Ints) -> Ints:
         """Ends of the batches of an epoch's order, by tokens."""
-        items, counts, queries = self.examples.list_encoded_texts(self.queries, order)
+        items, counts, queries = self._list_encoded_texts(epoch, order)
         drawn = 0.0
         if self.negatives:
             drawn = self.negatives * float(self.costs[self.pool].mean())
         extra = np.ceil(queries * drawn).astype(np.int64)
         return compute_token_ends(items, counts, self.costs, extra, budget)
+
+    def _list_encoded_texts(self, epoch: int, order: Ints) -> tuple[Ints, Ints, Ints]:
+        """As `Examples.list_encoded_texts`, of the histories that an epoch trains from."""
+        if self.augmentation is None:
+            return self.examples.list_encoded_texts(self.queries, order)
+        parts = []
+        for part in np.split(order, range(_EXAMPLES, len(order), _EXAMPLES)):
+            rows = self.examples.make_train_rows(self.queries, part)
+            histories = self.examples.list_histories(rows)
+            changed = self.augmentation.augment(rows, histories, epoch)
+            inside = changed.history >= 0
+            owner = np.concatenate([changed.origin[np.nonzero(inside)[0]], rows.row])
+            items = np.concatenate([changed.history[inside], rows.candidates[:, 0]])
+            parts.append(
+                (
+                    items[np.argsort(owner, kind="stable")],
+                    np.bincount(owner, minlength=len(part)),
+                    np.bincount(rows.row, minlength=len(part)),
+                )
+            )
+        items, counts, asked = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return items, counts, asked
 
     def count_steps(self, epochs: int, accumulate: int, most: int) -> int:
         """Optimiser steps of a training, as `BatchPlan.count_steps`."""
@@ -151,7 +180,11 @@ class BatchLoaders:
         drawn = None
         if self.negatives:
             drawn = self.sampler.sample(rows, self.negatives, self.seed, epoch)
-        return self.examples.make_batch(rows, self.sizes, drawn)
+        if self.augmentation is None:
+            return self.examples.make_batch(rows, self.sizes, drawn)
+        # Negatives are drawn before: they belong to the query, whatever it is trained from.
+        changed = self.augmentation.augment(rows, self.examples.list_histories(rows), epoch)
+        return self.examples.make_batch(changed.rows, self.sizes, drawn, history=changed.history)
 
     def make_case_loader(self, role: int, most: int | None = None) -> DataLoader[Batch]:
         """All cases of a role on this rank, each once over all ranks.

@@ -14,7 +14,7 @@ import numpy as np
 from recsys.data.batches.examples import Ints
 
 Order = Callable[[int], Ints]
-Cut = Callable[[Ints], Ints]
+Cut = Callable[[int, Ints], Ints]
 
 _WINDOW = 64  # examples that are tried first for a batch; it doubles until one does not fit
 
@@ -100,7 +100,7 @@ class TokenBudgetPlan(BatchPlan):
 
     Args:
         order: What an epoch trains on, shuffled.
-        cut: Ends of the batches of an order.
+        cut: Ends of the batches of an epoch, by its number and its order.
     """
 
     def __init__(self, order: Order, cut: Cut) -> None:
@@ -110,7 +110,7 @@ class TokenBudgetPlan(BatchPlan):
 
     def _cut_epoch(self, epoch: int) -> Ints:
         if epoch not in self._ends:
-            self._ends[epoch] = self.cut(self.order(epoch))
+            self._ends[epoch] = self.cut(epoch, self.order(epoch))
         return self._ends[epoch]
 
     def count_batches(self, epoch: int) -> int:

@@ -319,8 +319,20 @@ class Examples:
         asked = np.bincount(rows.row, minlength=len(at))
         return items[np.argsort(owner, kind="stable")], lengths + asked, asked
 
+    def list_histories(self, rows: BatchRows) -> Ints:
+        """(B, H) catalog rows of the windows of rows, in time order, -1 for none (at the end)."""
+        lengths = rows.stop - rows.start
+        place = np.arange(max(1, int(lengths.max(initial=0))))[None, :]
+        event = self._liked[np.minimum(rows.start[:, None] + place, len(self._liked) - 1)]
+        return np.where(place < lengths[:, None], self._item[event], -1)
+
     def make_batch(
-        self, rows: BatchRows, sizes: Ints, negatives: Ints | None = None, with_seen: bool = False
+        self,
+        rows: BatchRows,
+        sizes: Ints,
+        negatives: Ints | None = None,
+        with_seen: bool = False,
+        history: Ints | None = None,
     ) -> Batch:
         """Plans the unique items of a step and points everything into the plan.
 
@@ -329,20 +341,17 @@ class Examples:
             sizes: (I,) raw token counts of the catalog.
             negatives: (Q, N) catalog rows that are appended to the candidates, or None.
             with_seen: Also say what each user had before the case, liked or not.
+            history: (B, H) catalog rows that the queries see in place of their windows, -1 for
+                none (at the end); None: the windows.
         """
-        lengths = rows.stop - rows.start
-        width = max(1, int(lengths.max(initial=0)))
-        place = np.arange(width)[None, :]
-        inside = place < lengths[:, None]
-        event = self._liked[np.minimum(rows.start[:, None] + place, len(self._liked) - 1)]
-        history = np.where(inside, self._item[event], -1)
+        history = self.list_histories(rows) if history is None else history
         candidates, labels, weight = rows.candidates, rows.labels, rows.weight
         if negatives is not None:
             none = np.zeros(negatives.shape, dtype=np.float32)
             candidates = np.concatenate([candidates, negatives], axis=1)
             labels, weight = np.hstack([labels, none]), np.hstack([weight, none])
         first = np.unique(candidates[candidates >= 0])
-        plan = np.concatenate([first, np.setdiff1d(history[inside], first)])
+        plan = np.concatenate([first, np.setdiff1d(history[history >= 0], first)])
         # Candidates come first: who makes users of texts asks for their vectors alone.
         # Only what the plan names is written and read, the last number for none.
         places = np.empty(self.items + 1, dtype=np.int64)

@@ -119,7 +119,7 @@ def test_reading_begins_where_the_counters_say(words):
 
 def test_steps_are_the_sum_over_the_epochs():
     lengths = [5, 3, 4]
-    plan = TokenBudgetPlan(lambda e: np.arange(lengths[e]), lambda order: order + 1)
+    plan = TokenBudgetPlan(lambda e: np.arange(lengths[e]), lambda epoch, order: order + 1)
     assert [plan.count_earlier_batches(e) for e in range(4)] == [0, 5, 8, 12]
     assert plan.count_steps(3, 1, -1) == 12
     assert plan.count_steps(3, 2, -1) == 3 + 2 + 2
