@@ -10,6 +10,7 @@ import numpy.typing as npt
 from recsys.config.choices import get_choice_name
 from recsys.config.schema import RunConfig
 from recsys.data.augmentation.histories import HistoryAugmentation
+from recsys.data.augmentation.masks import HistoryMasks
 from recsys.data.columns.words import split_words
 from recsys.errors import ConfigError
 
@@ -30,13 +31,19 @@ def check_augmentation(run: RunConfig) -> None:
     """Refuses augmentation where there is nothing that it could change.
 
     Raises:
-        ConfigError: The architecture does not train.
+        ConfigError: The architecture does not train, or a key has nothing to work with.
     """
     options = run.data.augment
-    if not run.architecture.trains and options.changes_histories:
+    if not run.architecture.trains and (options.changes_histories or options.test_masks):
         raise ConfigError(
             f"data.augment changes what is trained on, and architecture "
             f"{get_choice_name(run.architecture)} does not train; leave it out."
+        )
+    if options.test_masks and not options.mask:
+        raise ConfigError(
+            f"data.augment.test_masks={options.test_masks} averages over histories that lack a "
+            "share of their items, and data.augment.mask is 0; set it to that share, or "
+            "data.augment.test_masks=0."
         )
 
 
@@ -67,6 +74,14 @@ def make_history_augmentation(
         substitute=options.substitute,
         neighbours=make_neighbours,
     )
+
+
+def make_history_masks(run: RunConfig) -> HistoryMasks | None:
+    """What masks the histories of cases, or None where they are read as they are."""
+    options = run.data.augment
+    if not options.test_masks:
+        return None
+    return HistoryMasks(run.seed, options.test_masks, options.mask)
 
 
 def find_co_occurring(examples: Examples) -> npt.NDArray[np.int32]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recsys.assembly import hard_negatives, protocols
 from recsys.assembly.assembled import Assembly, StoredRun
-from recsys.assembly.augmentation import make_history_augmentation
+from recsys.assembly.augmentation import make_history_augmentation, make_history_masks
 from recsys.assembly.checks import check_columns, check_pairs, check_weights
 from recsys.assembly.device import select_device
 from recsys.assembly.item_vectors import (
@@ -213,7 +213,7 @@ def _load_sources(run: RunConfig, sources: Sequence[StoredRun], vectors: Tensor 
     members = []
     for stored in sources if run.architecture.member_runs else ():
         made = assemble_run(stored, assemble)
-        members.append(Member(str(stored.folder), made.recommender, made.examples))
+        members.append(Member(str(stored.folder), made.recommender.ranker, made.examples))
     return {"item_vectors": vectors, "members": tuple(members)}
 
 
@@ -320,6 +320,7 @@ def _make_training_components(
         encoding=encoding,
         tags=encode_tags(tables, columns) if columns else None,
         context_sizes=context.sizes,
+        masks=make_history_masks(run),
         train_counts=torch.bincount(liked, minlength=len(parts.texts)),
         around=make_objective_context(users, liked, len(parts.texts), torch.from_numpy(targets)),
         l2_sp=run.regularization.l2_sp,

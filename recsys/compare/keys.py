@@ -103,6 +103,7 @@ METHOD = (
     "data.augment.reorder",
     "data.augment.substitute",
     "data.augment.substitute_by",
+    "data.augment.test_masks",
     "data.max_history",
     "data.max_tokens",
     "data.train_users",

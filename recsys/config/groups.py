@@ -101,6 +101,13 @@ class AugmentOptions:
         "co_occurrence",
         "what makes items neighbours: the users who had both in training, or TF-IDF of the texts",
     )
+    test_masks: int = option(
+        0,
+        "masked copies of a case's history, with the share of mask, whose scores are averaged with "
+        "its own; 0: none",
+        least=0,
+        most=100,
+    )
 
     @property
     def changes_histories(self) -> bool:

@@ -6,11 +6,13 @@ may not be ranked is masked; and the best are chosen.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from recsys.data.augmentation.masks import HistoryMasks
 from recsys.types import Batch
 
 BLOCK = 1 << 24
@@ -41,6 +43,56 @@ class Ranker(Protocol):
     def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, C) scores of the candidates, from the representations of the plan's items."""
         ...
+
+
+class MaskedAverage:
+    """Scores that are the mean over a history and masked copies of it.
+
+    Args:
+        ranker: The architecture.
+        masks: Makes the copies.
+    """
+
+    def __init__(self, ranker: Ranker, masks: HistoryMasks) -> None:
+        self.ranker, self.masks = ranker, masks
+        self.needs_history = ranker.needs_history
+
+    def get_popularity(self) -> Tensor:
+        """(I,) the architecture's own."""
+        return self.ranker.get_popularity()
+
+    def index_catalog(self) -> Tensor:
+        """(I, ...) the architecture's own."""
+        return self.ranker.index_catalog()
+
+    def queries(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, copies, ...) representations of the queries of each copy."""
+        found = [self.ranker.queries(copy, items) for copy in self.masks.iter_copies(batch)]
+        # a query that is a text has its token ids, with -1 at the end of the shorter ones
+        width = max(each.shape[-1] for each in found)
+        padded = [
+            torch.nn.functional.pad(each, (0, width - each.shape[-1]), value=-1) for each in found
+        ]
+        return torch.stack(padded, dim=1)
+
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(Q, copies, ...), (N, ...) -> (Q, N)."""
+        return _average(self.ranker.score(own, items) for own in queries.unbind(1))
+
+    def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, C) scores of the candidates, from the representations of the plan's items."""
+        copies = self.masks.iter_copies(batch)
+        return _average(self.ranker.score_candidates(copy, items) for copy in copies)
+
+
+def _average(scores: Iterable[Tensor]) -> Tensor:
+    """The mean, in fp32, of scores of one shape; two of them are held at a time."""
+    total, count = None, 0
+    for each in scores:
+        total = each.float() if total is None else total + each.float()
+        count += 1
+    assert total is not None
+    return total / count
 
 
 def count_block_queries(items: int) -> int:

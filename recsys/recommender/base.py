@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluator import Evaluator
-from recsys.evaluation.ranking import mask_scores, score_items, select_top
+from recsys.evaluation.ranking import Ranker, mask_scores, score_items, select_top
 from recsys.recommender.components import Components
 from recsys.runtime.progress import track
 from recsys.types import Batch, ItemBatch, Ragged
@@ -54,6 +54,11 @@ class Recommender(nn.Module, abc.ABC):
     def count_parameters(self) -> tuple[int, int]:
         """How many parameters it has, and how many of them train."""
         return sum(p.numel() for p in self.parameters()), 0
+
+    @property
+    def ranker(self) -> Ranker:
+        """What ranks cases and answers queries with a history: the recommender by itself."""
+        return self
 
     @abc.abstractmethod
     def index(self, plan: ItemBatch) -> Tensor:
@@ -136,7 +141,7 @@ class Recommender(nn.Module, abc.ABC):
         self.evaluator.keep = keep
         self.evaluator.start(self)
         for batch in batches:
-            self.evaluator.step(self, batch)
+            self.evaluator.step(self.ranker, batch)
         return self.evaluator.end()
 
     @final
@@ -165,14 +170,16 @@ class Recommender(nn.Module, abc.ABC):
         """
         self.eval()
         empty = batch.at_host.query[:1, 1] == 0 if query is None else torch.zeros(1).bool()
+        ranker: Ranker = self
         if query is None:
-            query = self.queries(batch, self.index(batch.plan))
+            ranker = self.ranker
+            query = ranker.queries(batch, self.index(batch.plan))
         if pool is None:
             pool = torch.arange(len(self.parts.texts), device=self.device)
             items = self.index_catalog() if items is None else items
         else:
             items = self.index(ItemBatch(pool, ()))
-        scores = score_items(self, query, items, empty, pool)
+        scores = score_items(ranker, query, items, empty, pool)
         scores = mask_scores(scores, torch.isin(pool, seen.to(pool.device))[None])
         (places,) = select_top(scores, min(k, int((scores > -torch.inf).sum())))
         return scores[0, places], pool[places]

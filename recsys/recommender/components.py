@@ -12,6 +12,7 @@ from recsys.metrics.names import Ranking
 from recsys.types import Batch, Loss, Scored, Tuned
 
 if TYPE_CHECKING:
+    from recsys.data.augmentation.masks import HistoryMasks
     from recsys.data.batches.catalog import Catalog
     from recsys.data.batches.examples import Examples
     from recsys.data.batches.user_texts import PlainUserTexts, UserTexts
@@ -119,6 +120,8 @@ class TrainingComponents(Components):
         schedule_steps: Steps that the schedule is laid out for; None for those that are trained.
         tags: (I, T) numbers of each item's tags from 1, 0 for none; None where nothing reads them.
         context_sizes: How many codes a batch's `context` has, by name.
+        masks: Makes masked copies of the history of a case, over which scores are averaged; None:
+            a case is scored from its history alone.
     """
 
     encoding: TextComponents | None
@@ -130,3 +133,4 @@ class TrainingComponents(Components):
     schedule_steps: int | None = None
     tags: Tensor | None = None
     context_sizes: Mapping[str, int] = field(default_factory=dict)
+    masks: HistoryMasks | None = None

@@ -12,6 +12,7 @@ from recsys.data.batches.user_texts import UserTexts
 from recsys.encoders.cache.frozen_layers import FrozenLayerCache
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError, DataError
+from recsys.evaluation.ranking import MaskedAverage, Ranker
 from recsys.losses import ObjectiveContext
 from recsys.recommender.base import Recommender
 from recsys.recommender.components import TextComponents, TrainingComponents
@@ -186,6 +187,12 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
 
     # Evaluation
 
+    @property
+    def ranker(self) -> Ranker:
+        """What ranks cases and answers queries with a history: over masked copies, if asked for."""
+        masks = self.parts.masks
+        return self if masks is None else MaskedAverage(self, masks)
+
     @final
     def on_validation_epoch_start(self) -> None:
         """Encodes the catalog."""
@@ -199,7 +206,7 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
             DivergenceError: A score is NaN since training began.
         """
         try:
-            self.evaluator.step(self, batch)
+            self.evaluator.step(self.ranker, batch)
         except DataError as error:
             if not self.trainer.global_step:
                 raise
@@ -223,7 +230,7 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
     @final
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Ranks a batch of test cases."""
-        self.evaluator.step(self, batch)
+        self.evaluator.step(self.ranker, batch)
 
     @final
     def on_test_epoch_end(self) -> None:

@@ -49,7 +49,7 @@ class AugmentedRows:
 
 
 @dataclass
-class _Windows:
+class Windows:
     """Histories while they are changed, and what each query sees of which.
 
     Attributes:
@@ -103,8 +103,24 @@ class _Windows:
         count = np.concatenate([np.zeros((len(kept), 1), dtype=np.int64), kept.cumsum(1)], axis=1)
         self.prefix = count[self.row, self.prefix]
         order = np.argsort(~kept, axis=1, kind="stable")
-        width = int(count[:, -1].max(initial=0))
+        width = max(1, int(count[:, -1].max(initial=0)))
         self.items = np.take_along_axis(np.where(kept, self.items, -1), order, axis=1)[:, :width]
+
+    def mask(self, noise: Doubles, share: float) -> None:
+        """Leaves out items whose number is below the share, but never all that a query sees.
+
+        Args:
+            noise: (B, H) numbers from 0 to below 1.
+            share: Of the items.
+        """
+        kept = noise >= share
+        shortest = np.full(len(self.items), _LONGEST)
+        np.minimum.at(shortest, self.row, np.where(self.prefix > 0, self.prefix, _LONGEST))
+        first = (np.arange(self.items.shape[1]) < shortest[:, None]) & (self.items >= 0)
+        none = first.any(1) & ~(kept & first).any(1)
+        best = np.where(first, noise, -1.0).argmax(axis=1)
+        kept[none, best[none]] = True
+        self.keep(kept)
 
 
 class HistoryAugmentation:
@@ -156,14 +172,14 @@ class HistoryAugmentation:
             history: (B, H) their histories as catalog rows, -1 for none (at the end).
             epoch: Number of the epoch.
         """
-        at = _Windows(history, np.arange(len(history)), rows.row, rows.prefix)
+        at = Windows(history, np.arange(len(history)), rows.row, rows.prefix)
         draw = partial(_draw_rows, at, self.seed, epoch, rows)
         if self.crop:
             self._crop(at, draw)
         if self.substitute:
             self._substitute(at, draw, rows.candidates[:, 0])
         if self.mask:
-            self._mask(at, draw)
+            at.mask(draw(_MASK, at.items.shape[1]), self.mask)
         if self.reorder:
             self._reorder(at, draw)
         changed = dataclasses.replace(
@@ -176,7 +192,7 @@ class HistoryAugmentation:
         )
         return AugmentedRows(changed, at.items, at.origin)
 
-    def _crop(self, at: _Windows, draw: _Draw) -> None:
+    def _crop(self, at: Windows, draw: _Draw) -> None:
         """Cuts some rows to a contiguous part, for the queries that see some of it."""
         sizes = at.sizes
         length = 1 + _scale(draw(_CROP_SIZE), sizes)
@@ -188,7 +204,7 @@ class HistoryAugmentation:
         place = np.arange(at.items.shape[1])
         at.keep((place >= begin[:, None]) & (place < stop[:, None]))
 
-    def _substitute(self, at: _Windows, draw: _Draw, targets: Ints) -> None:
+    def _substitute(self, at: Windows, draw: _Draw, targets: Ints) -> None:
         """Puts neighbours in the place of some items; (Q,) targets are none."""
         item = np.maximum(at.items, 0)
         counts = (self.neighbours >= 0).sum(axis=1)[item]
@@ -201,19 +217,7 @@ class HistoryAugmentation:
         chosen = draw(_SUBSTITUTE, at.items.shape[1]) < self.substitute
         at.items = np.where(chosen & (at.items >= 0) & (counts > 0) & ~asked, other, at.items)
 
-    def _mask(self, at: _Windows, draw: _Draw) -> None:
-        """Leaves out some items, but never all that a query sees."""
-        noise = draw(_MASK, at.items.shape[1])
-        kept = noise >= self.mask
-        shortest = np.full(len(at.items), _LONGEST)
-        np.minimum.at(shortest, at.row, np.where(at.prefix > 0, at.prefix, _LONGEST))
-        first = (np.arange(at.items.shape[1]) < shortest[:, None]) & (at.items >= 0)
-        none = first.any(1) & ~(kept & first).any(1)
-        best = np.where(first, noise, -1.0).argmax(axis=1)
-        kept[none, best[none]] = True
-        at.keep(kept)
-
-    def _reorder(self, at: _Windows, draw: _Draw) -> None:
+    def _reorder(self, at: Windows, draw: _Draw) -> None:
         """Shuffles a span of some rows, for the queries that see all of it."""
         sizes = at.sizes
         length = 2 + _scale(draw(_SPAN_SIZE), np.maximum(sizes - 1, 0))
@@ -231,7 +235,7 @@ class HistoryAugmentation:
 
 
 def _draw_rows(
-    at: _Windows, seed: int, epoch: int, rows: BatchRows, kind: int, width: int | None = None
+    at: Windows, seed: int, epoch: int, rows: BatchRows, kind: int, width: int | None = None
 ) -> Doubles:
     """(B,) numbers from 0 to below 1, one a row, or (B, H) one a place.
 
