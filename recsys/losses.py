@@ -35,8 +35,8 @@ class SampledObjectiveConfig(ObjectiveConfig):
     negatives: int = option(16, "negatives drawn for each query", least=1)
     sampling: Sampling = option(
         "uniform",
-        "how they are drawn among the items seen in training: all alike, or in "
-        "proportion to their training positives",
+        "how they are drawn among the items seen in training: all alike, in proportion to their "
+        "training positives, or all alike among those with about as many as the target (similar)",
     )
 
     @property

@@ -23,7 +23,7 @@ from recsys.assembly.item_vectors import (
 )
 from recsys.assembly.stored_runs import DataIdentity, assemble_run, open_run
 from recsys.config.compose import AXES, RunConfig, get_choice_name
-from recsys.config.schema import ENCODER, NegativeSpec, ObjectiveConfig
+from recsys.config.schema import ENCODER, NegativeSpec, ObjectiveConfig, Sampling
 from recsys.data.augmentation.histories import HistoryAugmentation
 from recsys.data.batches import query_texts
 from recsys.data.batches.batch_loaders import BatchLoaders
@@ -31,7 +31,7 @@ from recsys.data.batches.catalog import Tokenize
 from recsys.data.batches.examples import Examples
 from recsys.data.batches.hard_negatives import HardNegativeSampler
 from recsys.data.batches.impressions import ImpressionSampler
-from recsys.data.batches.negatives import NegativeSampler, PoolSampler
+from recsys.data.batches.negatives import NegativeSampler, PoolSampler, SimilarSampler
 from recsys.data.batches.rows import CandidateLists
 from recsys.data.context import ContextFeatures, make_context_features
 from recsys.data.prepare import prepare_data
@@ -242,8 +242,7 @@ def _make_sampler(
     """What draws the negatives of training queries, with the hard ones mined."""
     if run.data.negatives == "impression":
         return ImpressionSampler(examples.split)
-    windows = examples.split.windows
-    drawn = PoolSampler(examples.get_pool(_get_negative_spec(run).sampling), windows)
+    drawn = _make_drawing_sampler(_get_negative_spec(run).sampling, examples)
     if run.data.negatives != "hard":
         return drawn
     mined = hard_negatives.mine(
@@ -254,7 +253,15 @@ def _make_sampler(
         assemble,
         select_device(run),
     )
-    return HardNegativeSampler(drawn, mined, run.data.hard_share, windows)
+    return HardNegativeSampler(drawn, mined, run.data.hard_share, drawn.windows)
+
+
+def _make_drawing_sampler(sampling: Sampling, examples: Examples) -> PoolSampler | SimilarSampler:
+    """What draws negatives among the items that training has seen."""
+    windows = examples.split.windows
+    if sampling == "similar":
+        return SimilarSampler(examples.get_train_pairs()[1], examples.items, windows)
+    return PoolSampler(examples.get_pool(sampling), windows)
 
 
 def _make_datamodule(

@@ -59,7 +59,7 @@ Moves = Literal["nothing", "encoder", "tuned"]
 """What a tuning method trains: nothing, pretrained weights, or parameters that it adds."""
 ENCODER = "encoder"
 """Where item vectors may come from: the pretrained encoder of the run."""
-Sampling = Literal["uniform", "frequency"]
+Sampling = Literal["uniform", "frequency", "similar"]
 SplitMethod = Literal["leave_one_out", "random", "time", "given"]
 
 

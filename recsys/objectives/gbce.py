@@ -51,7 +51,7 @@ class Config(SampledObjectiveConfig):
         if self.sampling != "uniform" and self.calibration:
             raise ConfigError(
                 f"objective.calibration={self.calibration:g} counts on every item being drawn "
-                f"alike, and objective.sampling={self.sampling} draws popular ones more often; set "
+                f"alike, and objective.sampling={self.sampling} does not; set "
                 "objective.calibration=0 or objective.sampling=uniform."
             )
 

@@ -30,7 +30,7 @@ class Config(SampledObjectiveConfig):
 
     logq: float = option(
         0.0,
-        "strength, 0 to 1, of the correction for frequency sampling; uniform sampling needs none",
+        "strength, 0 to 1, of the correction for sampling=frequency; no other has one",
         least=0,
         most=1,
     )
@@ -48,11 +48,11 @@ class Config(SampledObjectiveConfig):
         """Refuses a correction where sampling needs none.
 
         Raises:
-            ConfigError: It is asked for with uniform sampling.
+            ConfigError: It is asked for with negatives that are not drawn by frequency.
         """
-        if self.logq and self.sampling == "uniform":
+        if self.logq and self.sampling != "frequency":
             raise ConfigError(
-                f"objective.logq is {self.logq:g} with uniform sampling, which needs no "
+                f"objective.logq is {self.logq:g} with {self.sampling} sampling, which needs no "
                 "correction; set objective.logq=0 or objective.sampling=frequency."
             )
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recsys.config.schema import Sampling
 from recsys.data.batches.rows import BatchRows, CandidateLists
 from recsys.data.columns.arrays import expand_sizes, sample
 from recsys.data.splits.baskets import Baskets
@@ -27,7 +28,6 @@ from recsys.types import Batch, ItemBatch
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Queries = Literal["last", "random", "all"]
-Sampling = Literal["uniform", "frequency"]
 
 TRAIN, VAL, TEST = 0, 1, 2
 """Values of `Split.role`."""
@@ -100,7 +100,8 @@ class Examples:
         if chosen is not None:
             own &= np.isin(self._user, chosen)
         self._pairs = self._user[own], self._item[own]
-        self._pools = {"uniform": np.unique(self._pairs[1]), "frequency": self._pairs[1]}
+        shown = np.unique(self._pairs[1])
+        self._pools = {"uniform": shown, "frequency": self._pairs[1], "similar": shown}
 
     def get_train_weights(self) -> Floats:
         """(N,) weights of all training targets; an observed negative weighs 0."""
@@ -295,7 +296,7 @@ class Examples:
         )
 
     def get_pool(self, sampling: Sampling) -> Ints:
-        """Catalog rows that negatives are drawn from, all equally likely."""
+        """Catalog rows that negatives are drawn from, all equally likely; of some, if similar."""
         pool: Ints = self._pools[sampling]
         return pool
 

@@ -56,6 +56,48 @@ class PoolSampler:
         return mask_unavailable(out, rows, self.windows)
 
 
+class SimilarSampler:
+    """Draws among the items that training shows about as often as the target, with replacement.
+
+    How popular an item is then tells nothing of which one is the target, so that nothing is learned
+    of it; what never was a positive is not pushed below what often was.
+
+    Args:
+        positives: (P,) catalog rows of the training positives.
+        items: I, items of the catalog.
+        windows: When items can be had; None: always.
+    """
+
+    NEAREST = 0.1
+    """Share of the items, nearest to the target by count, whose counts are similar."""
+
+    def __init__(
+        self, positives: Ints, items: int, windows: AvailabilityWindows | None = None
+    ) -> None:
+        counts = np.bincount(positives, minlength=items)
+        shown = np.flatnonzero(counts)
+        self.windows = windows
+        self._pool = shown[np.argsort(counts[shown], kind="stable")]
+        ordered = counts[self._pool]
+        last, reach = len(ordered) - 1, int(np.ceil(self.NEAREST * len(ordered) / 2))
+        first, behind = (np.searchsorted(ordered, counts, side) for side in ("left", "right"))
+        middle = (first + behind) // 2
+        least = ordered[np.clip(middle - reach, 0, last)]
+        most = ordered[np.clip(middle + reach, 0, last)]
+        # Items of one count belong together: no order among them would mean anything.
+        self._begin = np.searchsorted(ordered, least, "left")
+        self._end = np.searchsorted(ordered, most, "right")
+
+    def sample(self, rows: BatchRows, n: int, seed: int, epoch: int) -> Ints:
+        """(Q, n) as `PoolSampler.sample`, each query from the part of the pool near its target."""
+        out = np.empty((len(rows.row), n), dtype=np.int64)
+        for q, target in enumerate(rows.candidates[:, 0]):
+            rng = np.random.default_rng(make_query_key(rows, q, seed, epoch))
+            out[q] = self._pool[rng.integers(self._begin[target], self._end[target], size=n)]
+        out[out == rows.candidates[:, :1]] = -1
+        return mask_unavailable(out, rows, self.windows)
+
+
 def make_query_key(rows: BatchRows, query: int, seed: int, epoch: int) -> list[int]:
     """What names a query in an epoch, for a random stream of its own.
 
