@@ -85,17 +85,21 @@ class ItemBatch:
         sizes: Raw token count of each item's text, on the host.
         host: `items` as they were before they went to a device, or None where they did not.
         first: How many items, from the first on, stand among candidates; None: not told.
+        epoch: Epoch of training whose texts are read, of which some words are left out; None: the
+            whole texts.
     """
 
     items: Tensor
     sizes: tuple[int, ...]
     host: Tensor | None = None
     first: int | None = None
+    epoch: int | None = None
 
     def select_candidates(self) -> ItemBatch:
         """The part of the plan that candidates point into; their places in it stay the same."""
         host = None if self.host is None else self.host[: self.first]
-        return ItemBatch(self.items[: self.first], self.sizes[: self.first], host, self.first)
+        items, sizes = self.items[: self.first], self.sizes[: self.first]
+        return ItemBatch(items, sizes, host, self.first, self.epoch)
 
     @property
     def rows(self) -> Tensor:
@@ -107,7 +111,7 @@ class ItemBatch:
         leaves = self.items.device.type == "cpu" and device.type != "cpu"
         host = self.items if leaves else self.host
         items = self.items.to(device, non_blocking=non_blocking)
-        return ItemBatch(items, self.sizes, host, self.first)
+        return ItemBatch(items, self.sizes, host, self.first, self.epoch)
 
 
 @dataclass(frozen=True)

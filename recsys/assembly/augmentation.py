@@ -13,6 +13,7 @@ from recsys.data.augmentation.histories import HistoryAugmentation
 from recsys.data.augmentation.masks import HistoryMasks
 from recsys.data.columns.words import split_words
 from recsys.errors import ConfigError
+from recsys.training.phases import EVERY_STEP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,8 @@ def check_augmentation(run: RunConfig) -> None:
         ConfigError: The architecture does not train, or a key has nothing to work with.
     """
     options = run.data.augment
-    if not run.architecture.trains and (options.changes_histories or options.test_masks):
+    changes = options.changes_histories or options.changes_texts or options.test_masks
+    if changes and not run.architecture.trains:
         raise ConfigError(
             f"data.augment changes what is trained on, and architecture "
             f"{get_choice_name(run.architecture)} does not train; leave it out."
@@ -44,6 +46,62 @@ def check_augmentation(run: RunConfig) -> None:
             f"data.augment.test_masks={options.test_masks} averages over histories that lack a "
             "share of their items, and data.augment.mask is 0; set it to that share, or "
             "data.augment.test_masks=0."
+        )
+    if options.changes_texts:
+        _check_texts(run)
+
+
+def _check_texts(run: RunConfig) -> None:
+    """Refuses to leave something out of texts that a step does not read.
+
+    Raises:
+        ConfigError: No text is read, or vectors or a table stand for it.
+    """
+    architecture, frozen = run.architecture, run.tuning is None or run.tuning.moves == "nothing"
+    if not architecture.reads_tokens:
+        raise ConfigError(
+            f"{_name_text_keys(run)} leaves something out of item texts, and architecture "
+            f"{get_choice_name(architecture)} with these options reads none; leave it out."
+        )
+    if run.trainer.encoder_updates != EVERY_STEP:
+        raise ConfigError(
+            f"{_name_text_keys(run)} leaves something out of the texts that a step reads, and with "
+            f"trainer.encoder_updates={run.trainer.encoder_updates} vectors of a table stand for "
+            f"them; set trainer.encoder_updates={EVERY_STEP}."
+        )
+    if frozen and run.encoder.cache and architecture.reads_item_vectors:
+        check_texts_are_read(run)
+    if run.data.augment.drop_fields and run.data.source.item_template is None:
+        raise ConfigError(
+            "data.augment.drop_fields leaves out a field of the template of an item's text, and "
+            f"data.source={get_choice_name(run.data.source)} has no item_text; leave it out."
+        )
+
+
+def _name_text_keys(run: RunConfig) -> str:
+    """The keys that leave something out of texts, as they are set."""
+    options = run.data.augment
+    return " and ".join(
+        f"data.augment.{name}={share:g}"
+        for name, share in (
+            ("drop_words", options.drop_words),
+            ("drop_fields", options.drop_fields),
+        )
+        if share
+    )
+
+
+def check_texts_are_read(run: RunConfig) -> None:
+    """Raises an error where item texts are to change and what they give is kept.
+
+    Raises:
+        ConfigError: That is so.
+    """
+    if run.data.augment.changes_texts:
+        raise ConfigError(
+            f"{_name_text_keys(run)} leaves something else out of a text in each epoch, and what "
+            "the encoder's frozen layers give of whole texts is kept; set encoder.cache=false to "
+            "read the texts in every step."
         )
 
 

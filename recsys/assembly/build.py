@@ -286,6 +286,7 @@ def _make_datamodule(
         negatives=draws.count,
         sampler=sampler,
         augmentation=augmentation,
+        texts=None if encoding is None else encoding.training_texts,
         pool=examples.get_pool(draws.sampling),
         batch_size=run.trainer.batch_size,
         batch_tokens=run.trainer.batch_tokens if run.architecture.trains else None,

@@ -225,12 +225,20 @@ def _check_catalog_encoding(run: RunConfig, objective: ObjectiveConfig) -> None:
     Raises:
         ConfigError: The objective reads all item vectors, and the encoder that makes them trains.
     """
-    if objective.needs != "table" or not _trains_encoder(run):
+    changes = run.data.augment.changes_texts
+    if objective.needs != "table" or not (_trains_encoder(run) or changes):
         return
     if run.trainer.encoder_updates != EVERY_STEP:
         return
     if not objective.encodes_catalog:
         name = get_choice_name(objective)
+        if changes:
+            raise ConfigError(
+                f"objective {name} reads the vectors of all items in every step, and data.augment "
+                "changes the texts that they are made of; set objective.encode_catalog=true to "
+                "encode the whole catalog in every step, or leave out data.augment.drop_words and "
+                "drop_fields."
+            )
         raise ConfigError(
             f"objective {name} reads the vectors of all items in every step, and tuning "
             f"{get_choice_name(run.tuning)} changes the encoder that makes them; set "

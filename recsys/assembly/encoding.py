@@ -7,8 +7,12 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from recsys.assembly.augmentation import check_texts_are_read
 from recsys.assembly.device import select_device
 from recsys.config.compose import RunConfig
+from recsys.data.augmentation.fields import make_field_variants
+from recsys.data.augmentation.texts import TrainingTexts
+from recsys.data.augmentation.words import build_word_numbers
 from recsys.data.batches import query_texts
 from recsys.data.batches.catalog import Catalog, Tokenize
 from recsys.data.batches.user_texts import UserTexts
@@ -60,9 +64,12 @@ def load_encoding(
     texts = _TextTokenizer(run, loaded)
     catalog = texts.build_catalog(items, texts.item_prompt)
     check_vocabulary(catalog, "item", loaded.tokenizer, get_rank() == 0)
+    training = None
+    if run.data.augment.changes_texts:
+        training = texts.build_training_texts(tables, texts.item_prompt)
     user_texts = None
     if run.architecture.reads_user_texts:
-        user_texts = texts.build_user_texts(items, tables.users["text"].to_list(), context)
+        user_texts = texts.build_user_texts(items, tables, context)
     prefix, vectors = _build_caches(run, encoder, tuned, catalog, texts.store)
     pooled = "table" in run.architecture.gives  # else a text has no vector
     keeps = options.cache and pooled and user_texts is not None and not tuned.trained
@@ -74,6 +81,7 @@ def load_encoding(
         prefix=prefix,
         vectors=vectors,
         user_vectors=TextVectorCache(encoder, options.cache_gb) if keeps else None,
+        training_texts=training,
         following=loaded.following,
         files=loaded.files,
     )
@@ -126,20 +134,56 @@ class _TextTokenizer:
             prompt: The prompt.
             empty: Whether it stands before an empty text too.
         """
-        longest = self._run.data.max_tokens + (len(self.tokenize([prompt])[0]) if prompt else 0)
+        longest = self._count_kept(prompt)
         whole = [prompt + t if t or empty else t for t in texts] if prompt else texts
         return Catalog.from_texts(whole, self.tokenize, self._key, self.store, longest)
 
+    def _count_kept(self, prompt: str) -> int:
+        """Tokens of a text behind a prompt that are kept."""
+        return self._run.data.max_tokens + (len(self.tokenize([prompt])[0]) if prompt else 0)
+
+    def build_training_texts(self, tables: Tables, prompt: str) -> TrainingTexts:
+        """The item texts of which each epoch leaves something out, behind a prompt that stays.
+
+        Args:
+            tables: The items, with the columns that their texts were made of.
+            prompt: The prompt.
+
+        Raises:
+            ConfigError: Fields are to be left out, and the texts have none that can be.
+        """
+        run, options = self._run, self._run.data.augment
+        texts: Sequence[str] = tables.items["text"].to_list()
+        rows, words = None, None
+        if options.drop_fields:
+            source = run.data.source
+            made = make_field_variants(tables.items, source.item_template, source.text_lists)
+            texts, rows = made.texts, made.rows
+        catalog = self.build_catalog(texts, prompt)
+        if options.drop_words:
+            behind = [prompt + text for text in texts]
+            how = (self._loaded.find_spans, self._key, self.store, self._count_kept(prompt))
+            words = build_word_numbers(behind, len(prompt), *how)
+        return TrainingTexts(
+            catalog,
+            run.seed,
+            drop_words=options.drop_words,
+            words=words,
+            drop_fields=options.drop_fields,
+            rows=rows,
+        )
+
     def build_user_texts(
-        self, items: Sequence[str], profiles: Sequence[str], context: ContextFeatures
+        self, items: Sequence[str], tables: Tables, context: ContextFeatures
     ) -> UserTexts:
         """Texts of users, which are composed of profile and titles.
 
         Args:
             items: Text of each item.
-            profiles: Text of each user.
+            tables: The users, and the items as `build_training_texts` has them.
             context: Contextual features that may be part of a query's text.
         """
+        profiles = tables.users["text"].to_list()
         titles = self.build_catalog(items, "")
         bare = self.build_catalog(profiles, "")
         check_vocabulary(bare, "user", self._loaded.tokenizer, get_rank() == 0)
@@ -151,7 +195,10 @@ class _TextTokenizer:
         between = tuple(self.tokenize([";"])[0])
         prompt = tuple(self.tokenize([self.query_prompt])[0]) if self.query_prompt else ()
         length = self._loaded.encoder.max_length
-        return UserTexts(titles, own, between, length, said, prompt)
+        training = None
+        if self._run.data.augment.changes_texts:
+            training = self.build_training_texts(tables, "")
+        return UserTexts(titles, own, between, length, said, prompt, training)
 
 
 def _build_caches(
@@ -162,6 +209,7 @@ def _build_caches(
     whole, part = not tuned.trained, 0 < encoder.lowest_trained < encoder.depth
     if not (options.cache and run.architecture.reads_item_vectors and (whole or part)):
         return None, None
+    check_texts_are_read(run)
     prefix, vectors, report = None, None, None
     size = FrozenLayerCache.compute_size_gb(encoder, catalog, options.cache_dtype)
     # Token states are read where there is no vector an item, also those of a frozen encoder.

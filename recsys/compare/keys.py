@@ -104,6 +104,8 @@ METHOD = (
     "data.augment.substitute",
     "data.augment.substitute_by",
     "data.augment.test_masks",
+    "data.augment.drop_words",
+    "data.augment.drop_fields",
     "data.max_history",
     "data.max_tokens",
     "data.train_users",

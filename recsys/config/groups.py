@@ -85,7 +85,7 @@ def list_grid(config: object, name: str) -> tuple[float, ...]:
 
 @dataclass
 class AugmentOptions:
-    """What training changes in histories, anew in every epoch: nothing where all is 0."""
+    """What training changes in histories and item texts in each epoch: nothing where all is 0."""
 
     crop: float = option(
         0.0, "probability that a history is cut to a random contiguous part", least=0, most=1
@@ -108,6 +108,21 @@ class AugmentOptions:
         least=0,
         most=100,
     )
+
+    drop_words: float = option(
+        0.0, "share of the words of an item's text that are left out", least=0, most=1
+    )
+    drop_fields: float = option(
+        0.0,
+        "probability that a field of the template of an item's text is left out",
+        least=0,
+        most=1,
+    )
+
+    @property
+    def changes_texts(self) -> bool:
+        """Whether training may read less of an item's text than there is."""
+        return bool(self.drop_words or self.drop_fields)
 
     @property
     def changes_histories(self) -> bool:

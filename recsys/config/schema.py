@@ -86,6 +86,18 @@ class SourceConfig(Choice):
     def default_split(self) -> SplitMethod:
         """How its events are held out, where `data.split` names no way."""
 
+    text_lists: ClassVar[tuple[str, ...]] = ()
+    """Item columns of kinds with bars between them, which a text has with commas."""
+
+    @property
+    def item_template(self) -> str | None:
+        """Template of an item's text over the item columns: the option `item_text`, if it has one.
+
+        None where texts are given whole.
+        """
+        template = vars(self).get("item_text")
+        return template if isinstance(template, str) else None
+
     def apply_data_options(self, data: DataOptions) -> None:
         """Settles what the source leaves to the shared options; most leave nothing."""
 

@@ -57,20 +57,25 @@ class Model(TrainableRecommender):
         rows = items[batch.candidates.clamp(min=0)]
         with self.watch.time_stage("user"):
             queries = self.queries(batch, items)
-        return self._score_pairs(queries, rows, batch.candidates >= 0)
+        return self._score_pairs(queries, rows, batch.candidates >= 0, batch.plan.epoch)
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
         return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
 
-    def _score_pairs(self, queries: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
-        """(Q, L) token ids, (Q, C) catalog rows, (Q, C) which pairs are asked for -> (Q, C)."""
+    def _score_pairs(
+        self, queries: Tensor, rows: Tensor, valid: Tensor, epoch: int | None = None
+    ) -> Tensor:
+        """(Q, L) token ids, (Q, C) catalog rows, (Q, C) which pairs are asked for -> (Q, C).
+
+        Of an epoch of training, texts may lack something.
+        """
         query, place = torch.nonzero(valid, as_tuple=True)
         if not len(query):
             return torch.zeros(rows.shape, device=self.device)
         # A text goes to the encoder once, in however many pairs it stands.
         unique, right = torch.unique(rows[query, place].cpu(), return_inverse=True)
-        left, items = query.cpu(), self.encoding.catalog.gather_tokens(unique)
+        left, items = query.cpu(), self.encoding.gather_tokens(unique, epoch)
         inside = queries >= 0
         first = Ragged(queries[inside], tuple(inside.sum(1).tolist()))
         if self.work.counting:

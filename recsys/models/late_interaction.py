@@ -117,10 +117,13 @@ class Model(TrainableRecommender):
     def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, C): each user's tokens with those of its own candidates."""
         host, plan = batch.at_host, batch.plan
-        if not self.states.keeps:
+        tokens = None
+        if plan.epoch is not None:
+            tokens = self.encoding.gather_tokens(plan.rows, plan.epoch, self.device)
+        if tokens is not None or not self.states.keeps:
             self._count(plan, self.encoder, self.encoding.prefix)
         with self.watch.time_stage("encode"):
-            states = self.states.encode_rows(plan.rows)
+            states = self.states.encode_rows(plan.rows, tokens)
         with torch.autocast(states.values.device.type, enabled=False):
             asking = self._project(states, self.user_head)
             other = asking if self.item_head is None else self._project(states, self.item_head)

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from recsys.metrics.names import Ranking
-from recsys.types import Batch, Loss, Scored, Tuned
+from recsys.types import Batch, Loss, Ragged, Scored, Tuned
 
 if TYPE_CHECKING:
+    import torch
+
     from recsys.data.augmentation.masks import HistoryMasks
+    from recsys.data.augmentation.texts import TrainingTexts
     from recsys.data.batches.catalog import Catalog
     from recsys.data.batches.examples import Examples
     from recsys.data.batches.user_texts import PlainUserTexts, UserTexts
@@ -92,6 +95,7 @@ class TextComponents:
         prefix: Kept states below the lowest trained layer, or None.
         vectors: Kept item vectors of an encoder that does not train, or None.
         user_vectors: Kept vectors of users' texts by an encoder that does not train, or None.
+        training_texts: Item texts of which each epoch leaves something out, or None.
     """
 
     encoder: Encoder
@@ -103,6 +107,27 @@ class TextComponents:
     prefix: FrozenLayerCache | None = None
     vectors: FrozenVectorCache | None = None
     user_vectors: TextVectorCache | None = None
+    training_texts: TrainingTexts | None = None
+
+    def gather_tokens(
+        self, rows: Tensor, epoch: int | None, device: torch.device | None = None
+    ) -> Ragged:
+        """Raw token ids of the texts of catalog rows (U,) that lie on the host.
+
+        Args:
+            rows: The items.
+            epoch: Of training, whose texts may lack something; None: the whole texts.
+            device: Where the ids are to lie; None: on the host.
+        """
+        if epoch is None or self.training_texts is None:
+            return self.catalog.gather_tokens(rows, device)
+        return self.training_texts.gather_tokens(rows, epoch, device)
+
+    def count_tokens(self, rows: Tensor, epoch: int | None) -> tuple[int, ...]:
+        """How many ids `gather_tokens` gives for each row (U,)."""
+        if epoch is None or self.training_texts is None:
+            return self.catalog.count_tokens(rows)
+        return self.training_texts.count_tokens(rows, epoch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,7 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
         self._encoder = None if parts.encoding is None else parts.encoding.encoder
         self._around: ObjectiveContext | None = None
         self._kept: Tensor | None = None
+        self._epoch: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -131,7 +132,11 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
         if self.encoding.tuned.trained:
             self._count(plan, encoder, prefix)
             with self.watch.time_stage("encode"):
-                return self._encode(plan.rows, encoder, prefix)
+                return self._encode(plan.rows, encoder, prefix, plan.epoch)
+        if plan.epoch is not None:  # of these texts no vector is known
+            with torch.no_grad(), self.watch.time_stage("encode"):
+                self._count(plan, encoder, None)
+                return self._encode(plan.rows, encoder, None, plan.epoch)
         # A second tower shares what does not train: its vectors are the same.
         if self.encoding.vectors is not None:
             return self.encoding.vectors.look_up(plan.items)
@@ -145,14 +150,20 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
     def _count(self, plan: ItemBatch, encoder: Encoder, prefix: FrozenLayerCache | None) -> None:
         """Counts the texts of a plan, where training reads them."""
         if self.work.counting:
-            sizes = plan.sizes or self.encoding.catalog.count_tokens(plan.rows)
+            sizes = plan.sizes or self.encoding.count_tokens(plan.rows, plan.epoch)
             self.work.count_texts(encoder, prefix, encoder.compute_lengths(sizes))
 
-    def _encode(self, rows: Tensor, encoder: Encoder, prefix: FrozenLayerCache | None) -> Tensor:
-        """(U, D) pooled texts of catalog rows (U,)."""
+    def _encode(
+        self,
+        rows: Tensor,
+        encoder: Encoder,
+        prefix: FrozenLayerCache | None,
+        epoch: int | None = None,
+    ) -> Tensor:
+        """(U, D) pooled texts of catalog rows (U,), as an epoch reads them or whole."""
         if prefix is not None:
             return prefix.compute_vectors(rows)
-        vectors: Tensor = encoder(self.encoding.catalog.gather_tokens(rows.cpu(), self.device))
+        vectors: Tensor = encoder(self.encoding.gather_tokens(rows.cpu(), epoch, self.device))
         return vectors
 
     def _encodes_catalog(self) -> bool:
@@ -164,6 +175,7 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
     @final
     def compute_loss(self, batch: Batch) -> Loss:
         """The objective's loss of a batch."""
+        self._epoch = batch.plan.epoch
         return self.parts.objective(self(batch), batch, self.get_objective_context())
 
     @final
@@ -177,7 +189,8 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
     @final
     def _index_rows(self, rows: Tensor) -> Tensor:
         """`index` of catalog rows (N,) that lie on the host, as an objective asks for it."""
-        return self.index(ItemBatch(upload(rows, self.device), (), host=rows))
+        plan = ItemBatch(upload(rows, self.device), (), host=rows, epoch=self._epoch)
+        return self.index(plan)
 
     @final
     def _score_and_count(self, queries: Tensor, items: Tensor) -> Tensor:

@@ -134,8 +134,8 @@ def test_texts_with_shrunk_rows_and_a_popularity_prior_are_the_same_on_two_ranks
 
 @pytest.mark.slow
 @pytest.mark.parametrize("queries", ["random", "all"])
-def test_two_ranks_train_from_the_same_changed_histories(shop, tiny_bert, tmp_path, queries):
-    changed = "data.augment={crop: .5, mask: .2, reorder: .5, substitute: .3}"
+def test_two_ranks_train_from_the_same_changes(shop, tiny_bert, tmp_path, queries):
+    changed = "data.augment={crop: .5, mask: .2, reorder: .5, substitute: .3, drop_words: .3}"
     more = [f"data.queries={queries}", changed, "evaluation.test=false"]
     runs = one_and_two(shop, tiny_bert, tmp_path, *more)
     assert_equal_logs(runs, steps=4)

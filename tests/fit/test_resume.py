@@ -123,8 +123,8 @@ def test_a_stopped_run_ends_as_an_unbroken_one(
 
 
 @pytest.mark.slow
-def test_a_resumed_run_trains_from_the_same_changed_histories(words, tmp_path, monkeypatch):
-    changed = "data.augment={crop: .5, mask: .2, reorder: .5, substitute: .3}"
+def test_a_resumed_run_trains_from_the_same_changes(words, tmp_path, monkeypatch):
+    changed = "data.augment={crop: .5, mask: .2, reorder: .5, substitute: .3, drop_words: .3}"
     words = [*words, "tuning=full", changed]
     expected = straight(words, tmp_path)
     with monkeypatch.context() as patch:

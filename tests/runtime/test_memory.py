@@ -212,7 +212,7 @@ def catalog(tmp_path):
 def test_tokens_gathered_on_a_device_are_those_of_the_files(catalog, rows):
     rows = torch.tensor(rows, dtype=torch.long)
     want = catalog.gather_tokens(rows)
-    got = _gather_slices(catalog.get_device_ids(torch.device("cpu")), *catalog._locate_rows(rows))
+    got = _gather_slices(catalog.get_device_ids(torch.device("cpu")), *catalog.locate_rows(rows))
     assert got.sizes == want.sizes
     assert got.values.dtype == want.values.dtype
     assert torch.equal(got.values, want.values)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from recsys.data.augmentation.histories import HistoryAugmentation
+from recsys.data.augmentation.texts import TrainingTexts
 from recsys.data.batches.batching import (
     BatchPlan,
     FixedSizePlan,
@@ -60,6 +61,7 @@ class BatchLoaders:
         negatives: Sampled negatives of each target.
         sampler: Draws them.
         augmentation: Changes the histories of training queries; None: nothing does.
+        texts: Leave something out of the item texts in training; None: they are whole.
         pool: (N,) catalog rows whose mean length is expected of a negative.
         batch_size: Rows of a step, over all ranks, where `batch_tokens` is None.
         batch_tokens: Tokens of a step's unique items, over all ranks: as many examples as fit in
@@ -84,6 +86,7 @@ class BatchLoaders:
         negatives: int,
         sampler: NegativeSampler,
         augmentation: HistoryAugmentation | None,
+        texts: TrainingTexts | None,
         pool: Ints,
         batch_size: int,
         batch_tokens: int | None,
@@ -103,7 +106,7 @@ class BatchLoaders:
             eval_batch_size,
         )
         self.sampler, self.pool, self.seed = sampler, pool, seed
-        self.augmentation = augmentation
+        self.augmentation, self.texts = augmentation, texts
         self.batch_tokens, self.costs = batch_tokens, costs
         self.lists, self.max_cases, self.sample_seed = lists, max_cases, sample_seed
         self.test = test
@@ -180,11 +183,17 @@ class BatchLoaders:
         drawn = None
         if self.negatives:
             drawn = self.sampler.sample(rows, self.negatives, self.seed, epoch)
-        if self.augmentation is None:
-            return self.examples.make_batch(rows, self.sizes, drawn)
-        # Negatives are drawn before: they belong to the query, whatever it is trained from.
-        changed = self.augmentation.augment(rows, self.examples.list_histories(rows), epoch)
-        return self.examples.make_batch(changed.rows, self.sizes, drawn, history=changed.history)
+        history = None
+        if self.augmentation is not None:
+            # Negatives are drawn before: they belong to the query, whatever it is trained from.
+            changed = self.augmentation.augment(rows, self.examples.list_histories(rows), epoch)
+            rows, history = changed.rows, changed.history
+        batch = self.examples.make_batch(rows, self.sizes, drawn, history=history)
+        if self.texts is None:
+            return batch
+        sizes = self.texts.count_tokens(batch.plan.items, epoch)
+        plan = dataclasses.replace(batch.plan, sizes=sizes, epoch=epoch)
+        return dataclasses.replace(batch, plan=plan)
 
     def make_case_loader(self, role: int, most: int | None = None) -> DataLoader[Batch]:
         """All cases of a role on this rank, each once over all ranks.

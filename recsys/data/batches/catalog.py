@@ -19,7 +19,7 @@ from recsys.types import Ragged, upload
 Tokenize = Callable[[list[str]], list[list[int]]]
 
 _FORMAT = 1  # raise it when the files change, so that old folders are not read
-_CHUNK = 8192  # texts a call: enough to keep a tokenizer's threads busy, little memory
+CHUNK = 8192  # texts a call: enough to keep a tokenizer's threads busy, little memory
 _MAX_ID = int(np.iinfo(np.int32).max)
 
 
@@ -103,7 +103,7 @@ class Catalog:
 
         return cls(store.get_or_build("catalog", parts, write))
 
-    def _locate_rows(self, rows: Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def locate_rows(self, rows: Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Start and length, each (U,), of rows (U,).
 
         Raises:
@@ -125,7 +125,7 @@ class Catalog:
         Raises:
             DataError: A row lies outside the catalog.
         """
-        return tuple(self._locate_rows(rows)[1].tolist())
+        return tuple(self.locate_rows(rows)[1].tolist())
 
     def gather_tokens(self, rows: Tensor, device: torch.device | None = None) -> Ragged:
         """Raw token ids, int64, of the items of `rows` (U,) int64 in that order.
@@ -137,14 +137,31 @@ class Catalog:
         Raises:
             DataError: A row lies outside the catalog.
         """
-        starts, sizes = self._locate_rows(rows)
+        starts, sizes = self.locate_rows(rows)
         if device is not None and device.type != "cpu":
             return _gather_slices(self.get_device_ids(device), starts, sizes)
         ends = np.cumsum(sizes)
         # place in the flat file = place in the output + how far this item's start is moved
         shift = np.repeat(starts - (ends - sizes), sizes)
-        values = self._ids[shift + np.arange(len(shift))].astype(np.int64)
-        return Ragged(torch.from_numpy(values), tuple(sizes.tolist()))
+        return self.gather_places(shift + np.arange(len(shift)), tuple(sizes.tolist()))
+
+    def gather_places(
+        self,
+        places: npt.NDArray[np.int64],
+        sizes: tuple[int, ...],
+        device: torch.device | None = None,
+    ) -> Ragged:
+        """Raw token ids, int64, that stand at some places among those of all texts.
+
+        Args:
+            places: (sum of sizes,) on the host.
+            sizes: How many make a text.
+            device: Where the ids are to lie; None and a CPU read the files.
+        """
+        if device is not None and device.type != "cpu":
+            at = upload(torch.from_numpy(places), device)
+            return Ragged(self.get_device_ids(device)[at].long(), sizes)
+        return Ragged(torch.from_numpy(self._ids[places].astype(np.int64)), sizes)
 
     def iter_contents(self) -> Iterator[bytes]:
         """The token ids of each text in order, as bytes that are equal where texts are."""
@@ -193,8 +210,8 @@ def _encode_texts(
     """
     flat: list[npt.NDArray[np.int32]] = []
     lengths: list[int] = []
-    for start in range(0, len(texts), _CHUNK):
-        part = list(texts[start : start + _CHUNK])
+    for start in range(0, len(texts), CHUNK):
+        part = list(texts[start : start + CHUNK])
         lists = [ids[:max_tokens] for ids in tokenize(part)]
         if len(lists) != len(part):
             raise DataError(

@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from recsys.data.augmentation.texts import TrainingTexts
 from recsys.data.batches.catalog import Catalog
 from recsys.types import Batch, Ragged
 
@@ -80,6 +81,8 @@ class UserTexts:
             a code that nothing is said of. None: the context is no part of the text.
         prompt: Token ids that stand before every text. Where the context is no part of it, a
             profile is given with the prompt, tokenised as one text, unless it is empty.
+        training: The item texts as training reads them, where something is left out there; None:
+            they are whole.
     """
 
     def __init__(
@@ -90,8 +93,9 @@ class UserTexts:
         max_tokens: int,
         context: Mapping[str, Sequence[Sequence[int]]] | None = None,
         prompt: tuple[int, ...] = (),
+        training: TrainingTexts | None = None,
     ) -> None:
-        self.catalog, self.profiles = catalog, profiles
+        self.catalog, self.profiles, self.training = catalog, profiles, training
         self.separator = torch.tensor(separator, dtype=torch.long)
         self.max_tokens = max_tokens
         self.context = {
@@ -103,7 +107,11 @@ class UserTexts:
     def compose_tokens(self, batch: Batch) -> Ragged:
         """Texts of a batch's queries, on the host, (Q texts)."""
         host = batch.at_host
-        titles = self.catalog.gather_tokens(host.plan.items).split()
+        plan = host.plan
+        if plan.epoch is None or self.training is None:
+            titles = self.catalog.gather_tokens(plan.items).split()
+        else:
+            titles = self.training.gather_tokens(plan.items, plan.epoch).split()
         profiles = self._gather_profiles(host.users)
         at = len(self.context)
         out = []

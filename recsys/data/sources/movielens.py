@@ -86,6 +86,7 @@ class Config(SourceConfig):
     """Where MovieLens lies and how its texts are made."""
 
     default_split: ClassVar[SplitMethod] = "leave_one_out"
+    text_lists: ClassVar[tuple[str, ...]] = ("genres",)
 
     path: str = option("", "Folder of the unpacked MovieLens files.")
     item_text: str = option(
@@ -229,7 +230,7 @@ def load(cfg: Config) -> Tables:
     if "genres" in items.columns:
         # The set's own way to say that it knows none.
         items = items.with_columns(pl.col("genres").replace("(no genres listed)", None))
-    items = items.with_columns(fill_template(items, cfg.item_text, barred=["genres"]))
+    items = items.with_columns(fill_template(items, cfg.item_text, barred=cfg.text_lists))
     if profiles is None:
         users = tabular.make_users(events)
     else:

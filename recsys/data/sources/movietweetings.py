@@ -23,6 +23,7 @@ class Config(SourceConfig):
     """Where the two files lie."""
 
     default_split: ClassVar[SplitMethod] = "time"
+    text_lists: ClassVar[tuple[str, ...]] = ("genres",)
 
     path: str = option("", "Folder of ratings.dat and movies.dat.")
     item_text: str = option(
@@ -48,7 +49,7 @@ def load(cfg: Config) -> Tables:
         tabular.parse_numbers(events["rating"], str(ratings)).alias("rating"),
     )
     items = tabular.split_year(tabular.read_delimited(movies, "::", ["item", "title", "genres"]))
-    items = items.with_columns(fill_template(items, cfg.item_text, barred=["genres"]))
+    items = items.with_columns(fill_template(items, cfg.item_text, barred=cfg.text_lists))
     events, items, notes = tabular.drop_undescribed(events, items, "movietweetings", ratings)
     return check_tables(
         Tables(events, items, tabular.make_users(events), notes), str(folder), str(ratings)

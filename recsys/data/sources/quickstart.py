@@ -34,6 +34,7 @@ class Config(SourceConfig):
     """Nothing to set, unless the files are there already."""
 
     default_split: ClassVar[SplitMethod] = "leave_one_out"
+    text_lists: ClassVar[tuple[str, ...]] = ("genres",)
 
     path: str = option("", "Folder of ml-100k; empty: fetched once into the cache.")
     item_text: str = option("{title} ({year}). {genres}", "Template of an item's text.")

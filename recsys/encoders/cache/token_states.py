@@ -74,11 +74,20 @@ class TokenStateCache:
             return False
         return not self._trained or not (torch.is_grad_enabled() or self._encoder.training)
 
-    def encode_rows(self, rows: Tensor) -> Ragged:
-        """Token states (sum of L, D), fp32, of catalog rows (U,) that lie on the host."""
+    def encode_rows(self, rows: Tensor, tokens: Ragged | None = None) -> Ragged:
+        """Token states (sum of L, D), fp32, of catalog rows (U,) that lie on the host.
+
+        Args:
+            rows: The items.
+            tokens: Raw token ids of each, where something is left out of its text: such states
+                are not kept. None: the whole texts.
+        """
         if not self.keeps:
             # A step may follow, and a fused one does not show in a parameter's version.
             self._key = None
+        if tokens is not None:
+            return self.encode_text(tokens)
+        if not self.keeps:
             return self._compute_rows(rows)
         # A kept tensor may enter a later backward pass, also where it is made in a validation.
         with torch.inference_mode(False), torch.no_grad():

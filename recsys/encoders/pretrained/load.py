@@ -60,6 +60,13 @@ class PretrainedEncoder:
         ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return ids
 
+    def find_spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """For each token of each text, its first character and the one behind its last."""
+        spans: list[list[tuple[int, int]]] = self.tokenizer(
+            list(texts), add_special_tokens=False, return_offsets_mapping=True
+        )["offset_mapping"]
+        return spans
+
 
 def load_encoder(
     spec: str,

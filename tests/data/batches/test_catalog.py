@@ -35,7 +35,7 @@ def test_mapped_tokens_equal_fresh_tokenising(tmp_path: Path) -> None:
 
 
 def test_chunks_join_without_a_seam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys.data.batches.catalog._CHUNK", 2)
+    monkeypatch.setattr("recsys.data.batches.catalog.CHUNK", 2)
     catalog = _build(tmp_path, most=99)
     got = catalog.gather_tokens(torch.arange(len(TEXTS)))
     assert [part.tolist() for part in got.split()] == _tokenize(TEXTS)
