@@ -41,24 +41,38 @@ def compute_cosine_neighbours(
     from scipy.sparse import vstack
 
     columns = matrix.T.tocsr()
-    squares = np.asarray(matrix.astype(np.float64).multiply(matrix).sum(0)).ravel()
+    squares = compute_squares(matrix)
     parts = [
-        _select_top(columns[part] @ matrix, part, squares, neighbours, shrink)
-        for part in _iter_blocks(matrix, columns, block)
+        select_neighbours(columns[part] @ matrix, part, squares, neighbours, shrink)
+        for part in iter_slices(_count_products(matrix, columns), block)
     ]
     out: csr_matrix = vstack(parts, format="csr", dtype=np.float32)
     return out
 
 
-def _iter_blocks(matrix: csr_matrix, columns: csr_matrix, most: int) -> Iterator[slice]:
-    """Consecutive items whose similarities together are at most `most`, at least one item.
+def compute_squares(matrix: csr_matrix) -> npt.NDArray[np.float64]:
+    """(I,) squared length of each column of a matrix (users, I)."""
+    each = np.square(matrix.data, dtype=np.float64)
+    return np.bincount(matrix.indices, each, matrix.shape[1]).astype(np.float64)
 
-    An item is similar to what its users had: no more than the sum of their lengths.
+
+def _count_products(matrix: csr_matrix, columns: csr_matrix) -> npt.NDArray[np.float64]:
+    """(I,) how many items each item may be similar to, at most.
+
+    They are what its users had: no more than the sum of their lengths.
     """
     lengths = np.diff(matrix.indptr).astype(np.float64)
     owner = np.repeat(np.arange(columns.shape[0]), np.diff(columns.indptr))
     reach = np.bincount(owner, weights=lengths[columns.indices], minlength=columns.shape[0])
-    ends = np.cumsum(np.minimum(reach, columns.shape[0]))
+    most: npt.NDArray[np.float64] = np.minimum(reach, columns.shape[0])
+    return most
+
+
+def iter_slices(
+    sizes: npt.NDArray[np.float64] | npt.NDArray[np.int64], most: int
+) -> Iterator[slice]:
+    """Consecutive places whose sizes together are at most `most`, at least one place."""
+    ends = np.cumsum(sizes)
     start = 0
     while start < len(ends):
         before = ends[start - 1] if start else 0.0
@@ -67,10 +81,18 @@ def _iter_blocks(matrix: csr_matrix, columns: csr_matrix, most: int) -> Iterator
         start = stop
 
 
-def _select_top(
+def select_neighbours(
     products: csr_matrix, part: slice, squares: npt.NDArray[np.float64], k: int, shrink: float
 ) -> csr_matrix:
-    """The largest k similarities of each row of products (n, I) of some items with all."""
+    """The largest k similarities of each of some items, by what they have in common with all.
+
+    Args:
+        products: (n, I) what each has in common with each item.
+        part: Which items these are.
+        squares: (I,) squared length of each item's column.
+        k: Similar items kept of each, never itself.
+        shrink: Added to the product of both norms.
+    """
     from scipy.sparse import csr_matrix
 
     products.sort_indices()

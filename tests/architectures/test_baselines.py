@@ -21,6 +21,7 @@ from recsys.recommend.__main__ import main as recommend
 BASELINES = {
     "item_knn": ["architecture=item_knn"],
     "fading": ["architecture=item_knn", "architecture.recency=0.5", "architecture.binary=false"],
+    "windowed": ["architecture=item_knn", "architecture.window=2", "architecture.gap=inverse"],
     "ease": ["architecture=ease", "architecture.l2=5"],
     "recent": ["architecture=popularity", "architecture.kind=recent", "architecture.days=0.01"],
     "decay": ["architecture=popularity", "architecture.kind=decay", "architecture.days=0.01"],
@@ -164,6 +165,31 @@ def test_what_is_held_out_changes_nothing(shop_words, name):
     assert scores[0].any()
 
 
+def test_a_window_counts_the_pairs_of_users_that_train(shop_words):
+    """As all events of them in their order say; scores are sums over the history."""
+    words = [*BASELINES["windowed"], "architecture.backward=0.5", "architecture.shrink=3"]
+    made = assembled(shop_words, *words, "data.train_users=20", "data.max_history=3")
+    model, split, train = made.recommender, made.split, made.examples.get_train_pairs()[0]
+    events = np.flatnonzero((split.role == TRAIN) & (split.label > 0))
+    similar, had = np.zeros((30, 30)), np.zeros((40, 30))
+    for user in set(train.tolist()):
+        items = split.item[events[split.compute_user_rows()[events] == user]]
+        had[user, items] = 1
+        assert len(set(items)) == len(items)
+        for gap in (1, 2):
+            np.add.at(similar, (items[:-gap], items[gap:]), 1 / gap)
+            np.add.at(similar, (items[gap:], items[:-gap]), 0.5 / gap)
+    similar /= np.sqrt(np.outer(had.sum(0), had.sum(0))) + 3
+    cases = split.list_cases(2)[:20]
+    batch = made.examples.make_batch(made.examples.make_case_rows(cases), made.datamodule.sizes)
+    got = model.score(model.queries(batch, model.index(batch.plan)), torch.arange(30)).numpy()
+    for case, row in zip(cases, got, strict=True):
+        history = split.item[split.slice_history(case)][-3:]
+        fading = np.exp(-0.3 * np.arange(len(history))[::-1])
+        np.testing.assert_allclose(row, fading @ similar[history], atol=1e-6)
+    assert got.any()
+
+
 def test_only_users_that_train_teach_item_knn(shop_words):
     made = assembled(shop_words, "architecture=item_knn", "data.train_users=7")
     events = made.recommender.parts.interactions
@@ -267,6 +293,9 @@ def test_candidates_are_scored_as_the_catalog_is(shop_words, name):
         (["architecture=ease", "architecture.limit_gb=1e-9"], r"item_knn"),
         (["architecture=ease", "architecture.l2=0"], r"above 0"),
         (["architecture=item_knn", "architecture.neighbours=0"], "1 or more"),
+        (["architecture=item_knn", "architecture.window=0"], "1 or more"),
+        (["architecture=item_knn", "architecture.gap=inverse"], "architecture.window=null"),
+        ([*BASELINES["windowed"], "architecture.backward=-1"], "0 or more"),
         (["architecture=popularity", "architecture.kind=decay", "architecture.days=0"], "above 0"),
         ([*BASELINES["recent"], "data.source.time=''"], "needs times"),
         (["architecture=item_knn", "tuning=lora"], "does not train"),
