@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypedDict, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,7 +21,14 @@ from recsys.assembly.item_vectors import (
     load_item_vectors,
     make_zero_shot_run,
 )
-from recsys.assembly.stored_runs import DataIdentity, assemble_run, open_run
+from recsys.assembly.stored_runs import (
+    DataIdentity,
+    assemble_run,
+    check_same_lists,
+    check_same_protocol,
+    name_runs,
+    open_run,
+)
 from recsys.config.compose import AXES, RunConfig, get_choice_name
 from recsys.config.schema import ENCODER, NegativeSpec, ObjectiveConfig, Sampling
 from recsys.data.augmentation.histories import HistoryAugmentation
@@ -81,11 +88,12 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     if check is not None:
         check(tables, key)
     sources = _open_sources(run, DataIdentity.compute(run, split, key))
+    members = _load_members(run, sources)
     sampler = _make_sampler(run, examples, key, parts)
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
     recommender, encoding, tokenize = _make_recommender(
-        run, parts, tables, split, examples, context, sources
+        run, parts, tables, split, examples, context, sources, members
     )
     lists = protocols.make_lists(
         run,
@@ -96,6 +104,11 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
         ],
         {"data": key, "split": split.name},
     )
+    if members:
+        check_same_lists(sources, split, lists)
+        # Every member is to have what it reads, also of someone who is no user of the data.
+        longest = max(member.examples.max_history for member in members)
+        examples = examples.lengthen_history(longest)
     augmentation = make_history_augmentation(run, examples, parts.texts)
     datamodule = _make_datamodule(run, examples, sampler, augmentation, encoding, lists)
     part = protocols.get_final_role(run)
@@ -143,6 +156,7 @@ def _make_recommender(
     examples: Examples,
     context: ContextFeatures,
     sources: Sequence[StoredRun] = (),
+    members: tuple[Member, ...] = (),
 ) -> tuple[Recommender, TextComponents | None, Tokenize | None]:
     """The run's own recommender, and what it reads texts by, where it reads any.
 
@@ -169,20 +183,14 @@ def _make_recommender(
         own = dataclasses.replace(
             parts,
             interactions=Interactions.from_split(split, examples.get_train_pairs()[0]),
-            **_load_sources(run, sources, vectors),
+            item_vectors=_load_vectors(run, sources, vectors),
+            members=members,
         )
     module = importlib.import_module(type(run.architecture).__module__)
     recommender = cast(Recommender, module.Model(own, run.architecture))
     if run.architecture.trains:
         _prepare_training(run, recommender)
     return recommender, encoding, tokenize
-
-
-class _Sources(TypedDict):
-    """What an architecture is handed of other runs and of the encoder."""
-
-    item_vectors: Tensor | None
-    members: tuple[Member, ...]
 
 
 def _open_sources(run: RunConfig, data: DataIdentity) -> tuple[StoredRun, ...]:
@@ -194,27 +202,38 @@ def _open_sources(run: RunConfig, data: DataIdentity) -> tuple[StoredRun, ...]:
     named, members = run.architecture.item_vectors_from, run.architecture.member_runs
     if named is not None and named != ENCODER:
         return (open_run("architecture.vectors", named, data, "take vectors of a run"),)
-    return tuple(
+    sources = tuple(
         open_run("architecture.members", folder, data, "combine runs") for folder in members
     )
+    for stored in sources:
+        check_same_protocol(stored, run)
+    return sources
 
 
-def _load_sources(run: RunConfig, sources: Sequence[StoredRun], vectors: Tensor | None) -> _Sources:
-    """Item vectors, and what scores for an ensemble.
+def _load_vectors(
+    run: RunConfig, sources: Sequence[StoredRun], vectors: Tensor | None
+) -> Tensor | None:
+    """(I, D) the item vectors that the architecture asks for, or None.
 
     Args:
         run: The configuration.
         sources: What `_open_sources` gave.
         vectors: (I, D) those of the encoder.
     """
-    device = select_device(run) or torch.device("cpu")
-    if run.architecture.item_vectors_from not in (None, ENCODER):
-        vectors = load_item_vectors(sources[0], assemble, device)
+    if run.architecture.item_vectors_from in (None, ENCODER):
+        return vectors
+    return load_item_vectors(sources[0], assemble, select_device(run) or torch.device("cpu"))
+
+
+def _load_members(run: RunConfig, sources: Sequence[StoredRun]) -> tuple[Member, ...]:
+    """What scores for an ensemble, with all that it has learned."""
+    if not run.architecture.member_runs:
+        return ()
     members = []
-    for stored in sources if run.architecture.member_runs else ():
+    for name, stored in zip(name_runs(sources), sources, strict=True):
         made = assemble_run(stored, assemble)
-        members.append(Member(str(stored.folder), made.recommender.ranker, made.examples))
-    return {"item_vectors": vectors, "members": tuple(members)}
+        members.append(Member(name, str(stored.folder), made.recommender, made.examples))
+    return tuple(members)
 
 
 def _prepare_training(run: RunConfig, recommender: Recommender) -> None:

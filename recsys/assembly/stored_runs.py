@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from recsys.assembly.assembled import Assembly, StoredRun
-from recsys.config.compose import RunConfig, read_config
+from recsys.config.compose import RunConfig, get_choice_name, read_config
+from recsys.data.batches.rows import CandidateLists
 from recsys.data.splits.split import Split
 from recsys.errors import ConfigError, DataError
 from recsys.recommender.base import Recommender
@@ -78,6 +79,93 @@ def open_run(key: str, folder: str, data: DataIdentity, use: str) -> StoredRun:
             "data.positive_from."
         )
     return StoredRun(path, config, result, _compute_digest(asked, path, config), encoder)
+
+
+def name_runs(sources: Sequence[StoredRun]) -> list[str]:
+    """What runs are called beside each other: as short as tells them apart.
+
+    Args:
+        sources: The runs.
+
+    Returns:
+        The experiment of each, or its tuning and architecture; with the seed, or else the folder,
+        where that is not enough.
+    """
+    plain = [_name_method(stored.config) for stored in sources]
+    seeded = [f"{name} seed {s.config.seed}" for name, s in zip(plain, sources, strict=True)]
+    names = []
+    for stored, name, longer in zip(sources, plain, seeded, strict=True):
+        several = plain.count(name) > 1
+        unlike = longer if seeded.count(longer) == 1 else str(stored.folder)
+        names.append(unlike if several else name)
+    return names
+
+
+def _name_method(run: RunConfig) -> str:
+    """The experiment's name, or tuning and architecture."""
+    axes = [get_choice_name(axis) for axis in (run.tuning, run.architecture) if axis is not None]
+    return run.experiment or " ".join(axes)
+
+
+def check_same_protocol(stored: StoredRun, run: RunConfig) -> None:
+    """Refuses a member that was judged by another protocol, or on other cases.
+
+    Args:
+        stored: The member.
+        run: What it is to score for.
+
+    Raises:
+        ConfigError: It was; the sentence names the key.
+    """
+    own, other = run.evaluation, stored.config.evaluation
+    names = ["protocol", "mask_history", "max_cases"]
+    if own.protocol == "candidates":
+        names.append("candidates")
+    if own.protocol == "sampled":
+        names += ["sampled_negatives", "sampled_by"]
+    keys = [(f"evaluation.{name}", getattr(other, name), getattr(own, name)) for name in names]
+    if own.max_cases is not None:
+        keys.append(("data.sample_seed", stored.config.data.sample_seed, run.data.sample_seed))
+    for key, theirs, ours in keys:
+        if theirs != ours:
+            raise ConfigError(
+                f"architecture.members={stored.folder} has {key}={_format(theirs)} and this run "
+                f"{_format(ours)}, so that their figures are not of the same; set "
+                f"{key}={_format(theirs)}, or fit the member again."
+            )
+
+
+def _format(value: object) -> str:
+    """A value as a word of a command has it."""
+    return "null" if value is None else str(value).lower()
+
+
+def check_same_lists(
+    sources: Sequence[StoredRun], split: Split, lists: Mapping[int, CandidateLists]
+) -> None:
+    """Refuses a member that ranked other lists.
+
+    Args:
+        sources: The members.
+        split: Of the run that they score for.
+        lists: What that ranks, by role.
+
+    Raises:
+        ConfigError: The lists of one differ.
+    """
+    own = cast(
+        Mapping[str, str], provenance.compute_data_digests(split, lists).get("lists_sha256", {})
+    )
+    for stored in sources:
+        theirs = stored.result["data"].get("lists_sha256", {})
+        if any(
+            theirs.get(part, digest) != digest for part, digest in cast(dict[str, str], own).items()
+        ):
+            raise ConfigError(
+                f"architecture.members={stored.folder} ranked other lists: proposals are made of "
+                f"histories of data.max_history={stored.config.data.max_history} there; set it to "
+                "that, or fit the member again."
+            )
 
 
 def _compute_digest(asked: str, folder: Path, config: RunConfig) -> str:

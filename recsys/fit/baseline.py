@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from recsys.assembly.device import select_device
+from recsys.assembly.stored_runs import name_runs
 from recsys.data.batches.examples import VAL
+from recsys.fit import remarks
 from recsys.fit.header import format_validation
 from recsys.fit.result import FinalTest, TrainingProgress
 from recsys.fit.run import RunExecutor, track_batches
@@ -58,7 +60,7 @@ class BaselineExecutor(RunExecutor):
                 metrics = self._evaluate("test" if options.test else "validation")
         self._log(logs, "test/" if options.test else "val/", metrics)
         if options.test:
-            self._finish({self.folder.name: metrics}, TrainingProgress())
+            self._finish({**self._list_members(), self.folder.name: metrics}, TrainingProgress())
             return
         self._tell_validation(metrics)
         self._finish({"step 0": metrics}, TrainingProgress())
@@ -96,9 +98,28 @@ class BaselineExecutor(RunExecutor):
             metrics = self._evaluate("validation")
         return replace(fit, validation=metrics, notes=(note, *fit.notes))
 
+    def _list_members(self) -> dict[str, Mapping[str, float]]:
+        """Test metrics of the runs whose scores it combines, as their own tests had them."""
+        if not self.run.architecture.member_runs:
+            return {}
+        sources = self.made.sources
+        return {
+            name: stored.result["test"]
+            for name, stored in zip(name_runs(sources), sources, strict=True)
+            if "test" in stored.result  # of a run that only validated there is none
+        }
+
     def _list_remarks(self, tested: FinalTest | None) -> list[str]:
         """What the reader of the closing table should not miss."""
-        return [] if self.fitted is None else list(self.fitted.notes)
+        notes = [] if self.fitted is None else list(self.fitted.notes)
+        if tested is None:
+            return notes
+        members = self._list_members()
+        metric = self.run.evaluation.metric
+        return [
+            *remarks.describe_shortfalls(metric, tested.test, members, "", tested.cases),
+            *notes,
+        ]
 
     def _abort(self) -> None:
         """Nothing: no other process works for it."""

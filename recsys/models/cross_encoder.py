@@ -23,6 +23,8 @@ class Model(TrainableRecommender):
     catalog row, and that of a query its text's token ids, padded with -1.
     """
 
+    ranks_catalog = False
+
     def __init__(self, parts: TrainingComponents, config: Config) -> None:
         super().__init__(parts)
         width = self.encoder.width

@@ -24,9 +24,11 @@ class Recommender(nn.Module, abc.ABC):
 
     Attributes:
         needs_history: Whether a query without history cannot be answered; popularity answers it.
+        ranks_catalog: Whether it can score all items for many queries, and not lists alone.
     """
 
     needs_history = False
+    ranks_catalog = True
 
     def __init__(self, parts: Components) -> None:
         super().__init__()

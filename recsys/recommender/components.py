@@ -37,12 +37,14 @@ class Member:
     """A finished run that scores for another.
 
     Attributes:
-        name: Its folder.
+        name: What it is called beside the other members.
+        folder: Where it lies.
         recommender: With all that it has learned.
         examples: Makes its queries: a model reads histories of the length it was trained with.
     """
 
     name: str
+    folder: str
     recommender: Ranker
     examples: Examples
 

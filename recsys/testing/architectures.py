@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from recsys.config.compose import compose
 from recsys.data.batches.rows import CandidateLists
+from recsys.fit.command import fit
+from recsys.recommender.fitted import FittedRecommender
 from recsys.testing.contract import LISTS, Contract, find_objective, learn_by_heart
 from recsys.testing.objectives import make_batch
 from recsys.types import Batch
@@ -23,8 +28,17 @@ class ArchitectureContract(Contract):
     def make_words(self) -> list[str]:
         """Words of a run on lists of nine candidates."""
         own = [f"architecture={self.choice}", *(f"architecture.{w}" for w in self.settings)]
+        if "members" in {f.name for f in dataclasses.fields(compose(own).architecture)}:
+            own.append(f"architecture.members=[{','.join(map(str, self.make_members()))}]")
         learns = [find_objective(own)] if compose(own).architecture.trains else []
         return [*own, *learns, *LISTS]
+
+    def make_members(self) -> list[Path]:
+        """Two finished runs on the shop and the same lists, for what combines members."""
+        words = [*self.words, *LISTS]
+        return [
+            fit(compose([*words, f"architecture={name}"])) for name in ("item_knn", "popularity")
+        ]
 
     def test_scores_do_not_depend_on_company(self) -> None:
         """Neither on the other rows of the batch (padding), nor on the order of candidates.
@@ -33,6 +47,8 @@ class ArchitectureContract(Contract):
         """
         made = self.assemble(*self.make_words())
         model, examples = made.recommender.eval(), made.examples
+        if isinstance(model, FittedRecommender) and model.needs_fit:
+            model.fit(made.datamodule.val_dataloader, "ndcg@10")
         lists = made.datamodule.lists[TEST]
 
         def batch(of: CandidateLists) -> Batch:

@@ -184,6 +184,16 @@ class Examples:
         out._train, out.notes = at, (*self.notes, *notes)
         return out
 
+    def lengthen_history(self, max_history: int) -> Examples:
+        """The same examples with histories of at least so many of the latest events.
+
+        Args:
+            max_history: How many.
+        """
+        out = copy.copy(self)
+        out.max_history = max(max_history, self.max_history)
+        return out
+
     def sample_epoch(self, queries: Queries, per_user: int, seed: int, epoch: int) -> Ints:
         """What an epoch trains on: event numbers, or users with `queries="all"`.
 

@@ -1,0 +1,1 @@
+"""How an ensemble asks its members, and what it makes of their scores."""
