@@ -85,7 +85,7 @@ def list_grid(config: object, name: str) -> tuple[float, ...]:
 
 @dataclass
 class AugmentOptions:
-    """What training changes in histories and item texts in each epoch: nothing where all is 0."""
+    """What training changes in histories and texts in each epoch: nothing where all is 0."""
 
     crop: float = option(
         0.0, "probability that a history is cut to a random contiguous part", least=0, most=1
