@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from operator import attrgetter
 
 from recsys.config.compose import RunConfig
 
@@ -12,7 +11,6 @@ KEYS = (
     "optimizer.table_lr",
     "regularization.dropout",
     "data.queries_per_user",
-    "data.augment.substitute_by",
 )
 """Shared keys that mean something for some methods only."""
 
@@ -31,8 +29,9 @@ def explain_inactivity(run: RunConfig, key: str) -> str:
         return "encoder and heads have rates of their own"
     if key == "data.queries_per_user" and run.data.queries != "random":
         return f"data.queries is {run.data.queries}"
-    if key == "data.augment.substitute_by" and not run.data.augment.substitute:
-        return "data.augment.substitute is 0"
+    texts = key in ("data.augment.drop_words", "data.augment.drop_fields")
+    if texts and moves == "nothing" and run.encoder.cache:
+        return "what a frozen encoder gives of whole texts is kept (encoder.cache=true)"
     return ""
 
 
@@ -42,12 +41,16 @@ def find_inactive_settings(run: RunConfig) -> list[str]:
         return []
     found = []
     for key in KEYS:
-        group, _, name = key.rpartition(".")
-        options = attrgetter(group)(run)
+        group, _, name = key.partition(".")
+        options = getattr(run, group)
         (field,) = (f for f in dataclasses.fields(options) if f.name == name)
         why = explain_inactivity(run, key)
         if why and getattr(options, name) != field.default:
             found.append(f"{key} changes nothing: {why}.")
+    augment = run.data.augment
+    # No reason against searching it: what is searched beside it may be the share.
+    if not augment.substitute and augment.substitute_by != type(augment)().substitute_by:
+        found.append("data.augment.substitute_by changes nothing: data.augment.substitute is 0.")
     return [*found, *_find_zero_rates(run)]
 
 

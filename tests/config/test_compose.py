@@ -178,6 +178,18 @@ def test_a_damaged_stored_configuration_is_refused(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_stored_configuration_without_augmentation_has_none(tmp_path):
+    """As runs before there was any left it."""
+    text = format_config(compose(["tuning=full"]))
+    lines = text.splitlines(keepends=True)
+    begin = lines.index("  augment:\n")
+    end = next(n for n in range(begin + 1, len(lines)) if not lines[n].startswith("    "))
+    older = "".join(lines[:begin] + lines[end:])
+    assert "augment" not in older
+    (tmp_path / "config.yaml").write_text(older)
+    assert format_config(read_config(tmp_path / "config.yaml")) == text
+
+
 def test_numbers_in_scientific_notation_are_numbers():
     assert compose(["optimizer.lr=3e-4"]).optimizer.lr == 3e-4
 

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from recsys.config.compose import make_options, parse
+from recsys.config.compose import make_options
+from recsys.config.flags import parse_words
 from recsys.config.options import walk_options
 from recsys.config.schema import GridValue, grid_option, list_grid
+from recsys.config.yaml_file import unwrap
 from recsys.errors import ConfigError
 
 
@@ -19,7 +21,7 @@ class Options:
 
 
 def read(*words):
-    return make_options(Options, parse(words), "x.")
+    return make_options(Options, unwrap(parse_words(words, ())), "x.")
 
 
 @pytest.mark.parametrize(

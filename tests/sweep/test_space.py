@@ -5,8 +5,9 @@ import pytest
 from optuna.trial import TrialState
 
 from recsys.assembly.checks import check_pairs
-from recsys.config.compose import compose, parse
-from recsys.config.yaml_file import as_word
+from recsys.config.compose import compose
+from recsys.config.flags import parse_words
+from recsys.config.yaml_file import as_word, unwrap
 from recsys.errors import ConfigError
 from recsys.sweep import parsing, samplers
 from recsys.sweep.running.leases import get_trial_index
@@ -53,6 +54,23 @@ def test_what_only_some_searched_values_put_right_is_left_to_the_trials(made):
         check_pairs(compose(["experiment=lora_two_tower", *words[1:]]))
     (plan,) = make_plans(parsing.read_definition(words)).values()
     assert [d.name for d in plan.space] == ["objective.negatives"]
+
+
+def test_augmentation_is_searched_as_any_key_and_for_methods_that_it_goes_with(made):
+    space = """space:
+  data.augment.mask: {low: 0.0, high: 0.3}
+  data.augment.drop_words: {low: 0.0, high: 0.3}
+  data.augment.substitute: {low: 0.0, high: 0.3}
+  data.augment.substitute_by: {choices: [co_occurrence, text]}
+"""
+    found = make_plans(parsing.read_definition(made(METHODS + space)))
+    searched = {name: [d.name.rpartition(".")[2] for d in p.space] for name, p in found.items()}
+    histories = ["mask", "substitute", "substitute_by"]
+    assert searched["full"] == ["mask", "drop_words", "substitute", "substitute_by"]
+    assert searched["frozen"] == histories
+    assert "encoder.cache=false" in found["frozen"].dropped["data.augment.drop_words"]
+    words = found["full"].make_trial_words({"data.augment.mask": 0.25})
+    assert compose(words).data.augment.mask == 0.25
 
 
 def test_a_key_of_an_axis_that_a_method_does_not_know_is_left_out_there(made):
@@ -170,7 +188,9 @@ def test_what_waits_for_a_choice_of_an_axis_is_checked_with_that_choice(made, ba
     "text", ["all", "a b", "a: b", "{title}", "null", "true", "8", "[x", "é #"]
 )
 def test_a_text_is_the_same_text_on_the_command_line(text):
-    assert parse([f"encoder.model={as_word(text)}"]) == {"encoder": {"model": text}}
+    assert unwrap(parse_words([f"encoder.model={as_word(text)}"], ())) == {
+        "encoder": {"model": text}
+    }
     assert as_word("all") == "all"
 
 

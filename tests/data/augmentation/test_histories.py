@@ -170,6 +170,24 @@ def test_what_is_drawn_depends_on_seed_epoch_and_example_alone(examples, queries
     assert changed(examples, queries, make(1, **shares), 3, at) != whole
 
 
+@pytest.mark.parametrize("queries", QUERIES)
+def test_events_with_labels_and_queries_without_a_history_keep_what_they_ask(examples, queries):
+    """A disliked event is a target and never in a history; a first one has a text to go by."""
+    split = examples.split
+    label = (np.random.default_rng(1).random(len(split.item)) < 0.7).astype(np.float32)
+    labelled = Examples(
+        dataclasses.replace(split, label=label),
+        items=ITEMS,
+        max_history=20,
+        targets="labelled",
+        worded=np.ones(len(split.item), dtype=bool),
+    )
+    found = changed(labelled, queries, make(**dict.fromkeys(KINDS, 0.4)))
+    assert all(bool(new) == bool(had) and target not in new for target, had, new in found)
+    assert any(new != had for _, had, new in found)
+    assert queries == "last" or any(not had for _, had, _ in found)
+
+
 def test_nothing_drawn_is_nothing_changed(examples):
     for queries in QUERIES:
         assert all(had == new for _, had, new in changed(examples, queries, make()))
