@@ -68,7 +68,7 @@ def test_augmentation_is_searched_as_any_key_and_for_methods_that_it_goes_with(m
     histories = ["mask", "substitute", "substitute_by"]
     assert searched["full"] == ["mask", "drop_words", "substitute", "substitute_by"]
     assert searched["frozen"] == histories
-    assert "encoder.cache=false" in found["frozen"].dropped["data.augment.drop_words"]
+    assert "encoder.cache=true" in found["frozen"].dropped["data.augment.drop_words"]
     words = found["full"].make_trial_words({"data.augment.mask": 0.25})
     assert compose(words).data.augment.mask == 0.25
 
