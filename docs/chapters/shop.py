@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import math
 import random
 import shlex
 import subprocess
@@ -17,6 +18,7 @@ MATERIALS = (
     *("walnut", "bamboo", "marble", "linen", "leather", "rattan"),
     *("brushed steel", "smoked glass", "terracotta", "recycled plastic"),
 )
+PARTS = {"all": "", "warm": "warm/", "cold": "cold/"}
 ROOMS = {
     "kitchen": ("chopping board", "fruit bowl", "bread bin", "tea tray"),
     "living room": ("side table", "floor lamp", "magazine rack", "picture frame"),
@@ -25,7 +27,7 @@ ROOMS = {
 }
 
 
-def write(folder: Path, users: int = 300, seed: int = 0) -> None:
+def write(folder: Path, users: int = 300, seed: int = 0, late: int = 0, skew: float = 0.0) -> None:
     """Writes `items.csv` (id, title) and `events.csv` (customer, product, time).
 
     A customer has a liking for one material, and stays in a room for a while: both can be told
@@ -35,6 +37,9 @@ def write(folder: Path, users: int = 300, seed: int = 0) -> None:
         folder: Where they go.
         users: How many customers.
         seed: Of all that is drawn.
+        late: How many products are sold on the last of the eight days only.
+        skew: How much more often some are sold than others of the same material and room: the
+            standard deviation of the logarithm of their weights.
     """
     rng = random.Random(seed)
     items = [
@@ -48,16 +53,21 @@ def write(folder: Path, users: int = 300, seed: int = 0) -> None:
     ]
     with (folder / "items.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("id", "title"), *((i, title) for i, _, _, title in items)])
+    apart = random.Random(f"launches {seed}")  # what else is drawn stays as without them
+    new = {items[place][0] for place in apart.sample(range(len(items)), late)}
+    weight = {i: math.exp(skew * apart.gauss()) for i, *_ in items}
     rows: list[tuple[str, str, int]] = []
     for user in range(users):
         liked, room = rng.choice(MATERIALS), rng.choice(list(ROOMS))
         had: set[str] = set()
         for step in range(8):
+            sold = [each for each in items if step == 7 or each[0] not in new]
             if rng.random() < 0.3:
                 room = rng.choice(list(ROOMS))
             material = liked if rng.random() < 0.6 else rng.choice(MATERIALS)
-            near = [i for i, m, r, _ in items if m == material and r == room and i not in had]
-            item = rng.choice(near or [i for i, *_ in items if i not in had])
+            near = [i for i, m, r, _ in sold if m == material and r == room and i not in had]
+            near = near or [i for i, *_ in sold if i not in had]
+            item = rng.choices(near, [weight[i] for i in near])[0] if skew else rng.choice(near)
             had.add(item)
             rows.append((f"c{user:03d}", item, 1_700_000_000 + 86_400 * step + user))
     rng.shuffle(rows)
@@ -83,18 +93,23 @@ def run(command: str) -> None:
     print(done.stdout.strip())
 
 
-def fit(words: str) -> float:
+def measure(words: str) -> dict[str, float]:
     """Trains and tests one run, as `python -m recsys.fit WORDS` does, and prints nothing of it.
 
     Args:
         words: The words of the command.
 
     Returns:
-        nDCG@10 of the test, in percent.
+        nDCG@10 of the test in percent: of all cases, of the warm and of the cold ones.
 
     Raises:
         RecsysError: As the command would end.
     """
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         run = recsys.train(*shlex.split(words))
-    return 100 * run.metrics["ndcg@10"]
+    return {part: 100 * run.metrics[f"{at}ndcg@10"] for part, at in PARTS.items()}
+
+
+def fit(words: str) -> float:
+    """As `measure`, nDCG@10 of all cases."""
+    return measure(words)["all"]
