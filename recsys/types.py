@@ -178,6 +178,26 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class TextBatch:
+    """Texts of a step of pretraining, and what is to be learned of them.
+
+    Attributes:
+        tokens: Raw token ids of N texts, as the encoder is to read them.
+        case: (B,) numbers of the examples; -1 for fillers.
+        parts: What the loss reads besides, by names of its own.
+    """
+
+    tokens: Ragged
+    case: Tensor
+    parts: dict[str, Tensor]
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> TextBatch:
+        """The batch with every tensor on `device`; this is how Lightning moves it."""
+        parts = {k: v.to(device, non_blocking=non_blocking) for k, v in self.parts.items()}
+        return TextBatch(self.tokens.to(device), self.case.to(device), parts)
+
+
+@dataclass(frozen=True)
 class Scored:
     """What an architecture returns for a batch: scores of the candidates, or what makes them.
 

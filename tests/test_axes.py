@@ -16,6 +16,7 @@ from recsys.fit.__main__ import main
 from recsys.testing import (
     ArchitectureContract,
     ObjectiveContract,
+    PretrainingContract,
     SourceContract,
     TuningContract,
 )
@@ -45,6 +46,10 @@ for tuning in list_choices("tuning"):
 for objective in list_choices("objective"):
     settings = example_of("objective", objective)
     named("Objective", objective, ObjectiveContract, choice=objective, settings=settings)
+
+for pretraining in list_choices("pretraining"):
+    settings = importlib.import_module(f"recsys.pretraining.{pretraining}").Config.example
+    named("Pretraining", pretraining, PretrainingContract, choice=pretraining, settings=settings)
 
 
 def ways_of(architecture):

@@ -15,7 +15,9 @@ def ended(*words):
 
 
 def test_alone_it_lists_the_commands():
-    assert {"fit", "sweep", "compare", "recommend", "data", "boards"} == set(find_commands())
+    assert {"fit", "pretrain", "sweep", "compare", "recommend", "data", "boards"} == set(
+        find_commands()
+    )
     code, said, errors = ended("recsys")
     assert (code, errors) == (0, "")
     assert ended("recsys", "--help") == (code, said, errors)

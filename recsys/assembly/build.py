@@ -30,6 +30,7 @@ from recsys.assembly.stored_runs import (
     open_run,
 )
 from recsys.config.compose import AXES, RunConfig, get_choice_name
+from recsys.config.groups import OptimizerOptions, RegularizationOptions
 from recsys.config.schema import ENCODER, NegativeSpec, ObjectiveConfig, Sampling
 from recsys.data.augmentation.histories import HistoryAugmentation
 from recsys.data.batches import query_texts
@@ -353,13 +354,12 @@ def _make_training_components(
         l2_sp=run.regularization.l2_sp,
         schedule_steps=run.optimizer.schedule_steps,
         objective=module.Objective(**dataclasses.asdict(objective)),
-        optimise=_bind_optimiser(run),
+        optimise=bind_options(run.optimizer, run.regularization),
     )
 
 
-def _bind_optimiser(run: RunConfig) -> Optimise:
-    """Makes optimiser and schedule of the run's options."""
-    rates = run.optimizer
+def bind_options(rates: OptimizerOptions, regularization: RegularizationOptions) -> Optimise:
+    """Makes optimiser and schedule of a run's options."""
     return bind_optimiser(
         {
             "encoder": rates.lr if rates.encoder_lr is None else rates.encoder_lr,
@@ -367,7 +367,7 @@ def _bind_optimiser(run: RunConfig) -> Optimise:
             "head": rates.lr if rates.head_lr is None else rates.head_lr,
             "table": rates.table_lr,
         },
-        run.regularization.weight_decay,
+        regularization.weight_decay,
         (rates.betas[0], rates.betas[1]),
         rates.warmup,
         rates.schedule,

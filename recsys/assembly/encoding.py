@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from recsys.assembly.augmentation import check_texts_are_read
 from recsys.assembly.device import select_device
 from recsys.config.compose import RunConfig
+from recsys.config.schema import EncoderOptions, TuningConfig
 from recsys.data.augmentation.fields import make_field_variants
 from recsys.data.augmentation.texts import TrainingTexts
 from recsys.data.augmentation.words import build_word_numbers
@@ -45,22 +46,8 @@ def load_encoding(
         context: What may be said of a query.
     """
     options = run.encoder
-    print_status(f"loading the encoder: {options.model}")
-    loaded = load_pretrained(
-        options.model,
-        options.revision,
-        options.sha256,
-        pooling=options.pooling,
-        max_length=options.max_length,
-        query_prompt=options.query_prompt,
-        item_prompt=options.item_prompt,
-        chunk_tokens=options.chunk_tokens,
-        checkpoint_chunks=options.checkpoint_chunks,
-    )
+    loaded, tuned = load_tuned(options, run.regularization.dropout, run.tuning)
     encoder = loaded.encoder
-    set_dropout(encoder.model, run.regularization.dropout)
-    tuning = importlib.import_module(type(run.tuning).__module__)
-    tuned = tuning.apply(encoder, run.tuning)
     texts = _TextTokenizer(run, loaded)
     catalog = texts.build_catalog(items, texts.item_prompt)
     check_vocabulary(catalog, "item", loaded.tokenizer, get_rank() == 0)
@@ -88,6 +75,67 @@ def load_encoding(
     return encoding, texts.tokenize_queries
 
 
+def load_tuned(
+    options: EncoderOptions, dropout: float | None, tuning: TuningConfig | None
+) -> tuple[PretrainedEncoder, Tuned]:
+    """A pretrained encoder, and what a tuning method did to it.
+
+    Args:
+        options: Which model, and how its states become vectors.
+        dropout: Of the layers that train; None: as the model has it.
+        tuning: The `Config` of the method.
+
+    Raises:
+        ConfigError: The model cannot be used, or the method does not fit it.
+    """
+    print_status(f"loading the encoder: {options.model}")
+    loaded = load_pretrained(
+        options.model,
+        options.revision,
+        options.sha256,
+        pooling=options.pooling,
+        max_length=options.max_length,
+        query_prompt=options.query_prompt,
+        item_prompt=options.item_prompt,
+        chunk_tokens=options.chunk_tokens,
+        checkpoint_chunks=options.checkpoint_chunks,
+    )
+    set_dropout(loaded.encoder.model, dropout)
+    tuned: Tuned = importlib.import_module(type(tuning).__module__).apply(loaded.encoder, tuning)
+    return loaded, tuned
+
+
+def build_catalog(
+    loaded: PretrainedEncoder,
+    texts: Sequence[str],
+    prompt: str,
+    max_tokens: int,
+    empty: bool = True,
+) -> Catalog:
+    """Tokens of texts behind a prompt, tokenised now or read from the store.
+
+    Args:
+        loaded: Has the tokenizer.
+        texts: The texts.
+        prompt: The prompt.
+        max_tokens: Longer texts are cut after so many tokens, those of the prompt not counted.
+        empty: Whether the prompt stands before an empty text too.
+    """
+    whole = [prompt + t if t or empty else t for t in texts] if prompt else texts
+    most = count_kept(loaded, prompt, max_tokens)
+    return Catalog.from_texts(whole, loaded.tokenize, compute_key(loaded), Store(), most)
+
+
+def compute_key(loaded: PretrainedEncoder) -> str:
+    """Fingerprint of the tokenizer: other tokens mean another one."""
+    return hashlib.sha256(loaded.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+
+
+def count_kept(loaded: PretrainedEncoder, prompt: str, max_tokens: int) -> int:
+    """Tokens of a text behind a prompt that are kept, those of the prompt included."""
+    return max_tokens + (len(loaded.tokenize([prompt])[0]) if prompt else 0)
+
+
 class _TextTokenizer:
     """Tokens of a run's texts, with the prompts that stand before them.
 
@@ -101,9 +149,7 @@ class _TextTokenizer:
 
     def __init__(self, run: RunConfig, loaded: PretrainedEncoder) -> None:
         self._run, self._loaded = run, loaded
-        self.store = Store()
-        dump = loaded.tokenizer.backend_tokenizer.to_str()
-        self._key = hashlib.sha256(dump.encode()).hexdigest()
+        self.store, self._key = Store(), compute_key(loaded)
         own, alone = loaded.following, run.architecture.reads_item_vectors
         self.item_prompt = own.item_prompt if alone else ""
         self.query_prompt = own.query_prompt if alone else ""
@@ -127,20 +173,8 @@ class _TextTokenizer:
         return self.tokenize([before + text for text in texts])
 
     def build_catalog(self, texts: Sequence[str], prompt: str, empty: bool = True) -> Catalog:
-        """Tokens of texts behind a prompt, which `data.max_tokens` does not count.
-
-        Args:
-            texts: The texts.
-            prompt: The prompt.
-            empty: Whether it stands before an empty text too.
-        """
-        longest = self._count_kept(prompt)
-        whole = [prompt + t if t or empty else t for t in texts] if prompt else texts
-        return Catalog.from_texts(whole, self.tokenize, self._key, self.store, longest)
-
-    def _count_kept(self, prompt: str) -> int:
-        """Tokens of a text behind a prompt that are kept."""
-        return self._run.data.max_tokens + (len(self.tokenize([prompt])[0]) if prompt else 0)
+        """Tokens of texts behind a prompt, as the function of that name."""
+        return build_catalog(self._loaded, texts, prompt, self._run.data.max_tokens, empty)
 
     def build_training_texts(self, tables: Tables, prompt: str) -> TrainingTexts:
         """The item texts of which each epoch leaves something out, behind a prompt that stays.
@@ -162,7 +196,12 @@ class _TextTokenizer:
         catalog = self.build_catalog(texts, prompt)
         if options.drop_words:
             behind = [prompt + text for text in texts]
-            how = (self._loaded.find_spans, self._key, self.store, self._count_kept(prompt))
+            how = (
+                self._loaded.find_spans,
+                self._key,
+                self.store,
+                count_kept(self._loaded, prompt, run.data.max_tokens),
+            )
             words = build_word_numbers(behind, len(prompt), *how)
         return TrainingTexts(
             catalog,

@@ -52,6 +52,7 @@ from recsys.config.yaml_file import (
     unshield,
 )
 from recsys.errors import ConfigError, nearest
+from recsys.runtime.files import PRETRAINING as PRETRAINING_FILE
 
 __all__ = [
     "AXES",
@@ -128,6 +129,12 @@ def read_config(path: Path, words: Sequence[str] = ()) -> RunConfig:
 
 def _read_stored(path: Path, words: Sequence[str], root: Root) -> list[Node]:
     """A stored configuration as a layer, and the words that amend it."""
+    if root is RUN and not path.is_file() and path.with_name(PRETRAINING_FILE).is_file():
+        raise ConfigError(
+            f"{path.parent} is a pretraining, which ranks nothing; give it to a run as "
+            f"encoder.model={path.parent}, or go on with it by python -m recsys.pretrain "
+            f"resume={path.parent}."
+        )
     if not path.is_file():
         raise ConfigError(f"{path} is missing; name the folder of a run.")
     layer = read_mapping(path)

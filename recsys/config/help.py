@@ -7,6 +7,7 @@ import inspect
 import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.config.choices import RUN, Root, import_choice, list_choices, list_experiments
@@ -173,6 +174,49 @@ def format_topics(
             raise ConfigError(f"--help: '{key}' is no key, group or axis.{hint}")
         lines += [*([""] if lines else []), *part]
     return lines
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a command that composes says of itself.
+
+    Attributes:
+        line: How it is called.
+        entries: What to type, and what it does.
+        more: Where to read on.
+        own: Words of the command that are no keys.
+    """
+
+    line: str
+    entries: Sequence[tuple[str, str]]
+    more: Sequence[tuple[str, str]]
+    own: Sequence[str]
+
+
+def format_usage(usage: Usage, words: Sequence[str], root: Root = RUN) -> str:
+    """What `--help` prints.
+
+    Args:
+        usage: Of the command.
+        words: What stands beside it: nothing for what to type, `all` for everything, or what is
+            to be explained, such as `tuning=lora`.
+        root: What the command's words are composed into.
+
+    Raises:
+        ConfigError: A word is not known.
+    """
+    entries = format_entries(usage.entries)
+    if ALL in words:
+        parts = [[usage.line], entries, format_experiments(root), format_schema(root)]
+        return "\n".join("\n".join([*part, ""]) for part in parts).rstrip()
+    topics = [word for word in words if word.partition("=")[0] not in usage.own]
+    if topics:
+        return "\n".join(format_topics(topics, root=root))
+    lines = [usage.line, "", *entries, ""]
+    lines += format_names("experiment=   ", list_experiments(root))
+    for axis in root.axes:
+        lines += format_names(f"{axis}=".ljust(14), list_choices(axis))
+    return "\n".join([*lines, "", *format_entries(usage.more)])
 
 
 def format_file(path: Path) -> list[str]:

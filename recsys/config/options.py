@@ -93,7 +93,7 @@ def _describe_bounds(metadata: Mapping[str, Any]) -> str:
     if below is not None and least is not None:
         return f"{least:g} to below {below:g}"
     if above is not None:
-        return f"above {above:g}"
+        return f"above {above:g}" + ("" if below is None else f", below {below:g}")
     if least is None and most is None:
         return ""
     if most is None:

@@ -19,16 +19,12 @@ from recsys.config.schema import Choice, DataOptions, TuningConfig
 
 @dataclass
 class PretrainingConfig(Choice):
-    """What the `Config` of every way to pretrain says of itself.
-
-    Attributes:
-        val_share: Here, so that every way has it under one name.
-    """
+    """What the `Config` of every way to pretrain has, and says of itself."""
 
     val_share: float = option(
         0.05,
-        "share held out, of which the loss is told at each validation: of the item texts, or of "
-        "the users where pairs of their events are read",
+        "share held out, whose loss each validation measures: of the item texts, or of the users "
+        "where pairs of their events are read",
         above=0,
         below=1,
     )
@@ -42,6 +38,11 @@ class PretrainingConfig(Choice):
     def pools(self) -> bool:
         """Whether its loss reads vectors of texts, and not states of tokens."""
         return True
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether a text is told from the others of its batch."""
+        return False
 
     def check(self, run: PretrainConfig) -> None:
         """Refuses settings that do not go with the run's others; here none.

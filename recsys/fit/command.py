@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from recsys.config.compose import RunConfig, compose, format_config, get_choice_name
+from recsys.config.groups import EncoderOptions, TrackingOptions, TrainerOptions
 from recsys.errors import ConfigError, raise_file_error
 from recsys.fit.seeds import SeedPlan, find_last_unfinished, make_plan
 from recsys.runs.folder import lock_folder, make_folder, reopen
@@ -149,6 +150,30 @@ def resolve(run: RunConfig) -> RunConfig:
     Raises:
         ConfigError: This machine has not what was asked for.
     """
+    if run.trainer.devices > 1 and not run.architecture.trains:
+        print(
+            f"note: trainer.devices={run.trainer.devices} changes nothing: "
+            f"{get_choice_name(run.architecture)} does not train, and one process tests it",
+            file=sys.stderr,
+        )
+        run.trainer.devices = 1
+    resolve_options(run.trainer, run.encoder, run.tracking)
+    if run.encoder.compile == "on" and run.profile:
+        raise ConfigError(
+            "profile=true listens inside the layers, which encoder.compile makes one piece; leave "
+            "one of them out."
+        )
+    return run
+
+
+def resolve_options(
+    trainer: TrainerOptions, encoder: EncoderOptions, tracking: TrackingOptions
+) -> None:
+    """Decides every `auto` of these options, in place.
+
+    Raises:
+        ConfigError: This machine has not what was asked for.
+    """
     from recsys.runtime.hardware import (
         choose_accelerator,
         choose_compilation,
@@ -157,43 +182,30 @@ def resolve(run: RunConfig) -> RunConfig:
     )
     from recsys.tracking.wandb_log import choose_wandb_mode
 
-    if run.trainer.devices > 1 and not run.architecture.trains:
-        print(
-            f"note: trainer.devices={run.trainer.devices} changes nothing: "
-            f"{get_choice_name(run.architecture)} does not train, and one process tests it",
-            file=sys.stderr,
-        )
-        run.trainer.devices = 1
-    run.trainer.accelerator = choose_accelerator(run.trainer.accelerator)
-    on_gpu, there = run.trainer.accelerator == "gpu", count_gpus()
+    trainer.accelerator = choose_accelerator(trainer.accelerator)
+    on_gpu, there = trainer.accelerator == "gpu", count_gpus()
     if on_gpu and not there:
         raise ConfigError(
             "trainer.accelerator=gpu, and torch finds no GPU here; set trainer.accelerator=cpu."
         )
-    if on_gpu and run.trainer.devices > there:
+    if on_gpu and trainer.devices > there:
         raise ConfigError(
-            f"trainer.devices={run.trainer.devices} is more than the GPUs that torch finds here; "
+            f"trainer.devices={trainer.devices} is more than the GPUs that torch finds here; "
             f"set it to {there} or less."
         )
-    if not on_gpu and run.trainer.precision == "fp16-mixed":
+    if not on_gpu and trainer.precision == "fp16-mixed":
         raise ConfigError(
             "trainer.precision=fp16-mixed needs a GPU; on a CPU set trainer.precision=fp32 or "
             "bf16-mixed."
         )
-    run.trainer.precision = choose_precision(run.trainer.precision, run.trainer.accelerator)
-    run.encoder.compile = choose_compilation(run.encoder.compile, run.trainer.accelerator)
-    if run.encoder.compile == "on" and run.profile:
-        raise ConfigError(
-            "profile=true listens inside the layers, which encoder.compile makes one piece; leave "
-            "one of them out."
-        )
-    run.tracking.wandb = choose_wandb_mode(run.tracking.wandb)
-    odd = [tag for tag in run.tracking.tags if not 0 < len(tag) <= 64]
+    trainer.precision = choose_precision(trainer.precision, trainer.accelerator)
+    encoder.compile = choose_compilation(encoder.compile, trainer.accelerator)
+    tracking.wandb = choose_wandb_mode(tracking.wandb)
+    odd = [tag for tag in tracking.tags if not 0 < len(tag) <= 64]
     if odd:
         raise ConfigError(
             f"tracking.tags: '{odd[0]}' has {len(odd[0])} characters, and a tag has 1 to 64."
         )
-    return run
 
 
 def silence_libraries() -> None:

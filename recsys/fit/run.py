@@ -56,7 +56,7 @@ class RunExecutor(Execution):
     def __init__(
         self, run: RunConfig, folder: Path, made: Assembly, signals: SignalHandler
     ) -> None:
-        super().__init__(run, folder, made.fingerprint, signals)
+        super().__init__(run.tracking, run.profile, folder, made.fingerprint, signals)
         self.run, self.made = run, made
 
     def _describe(self) -> Sequence[str]:

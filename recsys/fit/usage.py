@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recsys.config.choices import AXES, list_choices, list_experiments
-from recsys.config.help import (
-    ALL,
-    format_entries,
-    format_experiments,
-    format_names,
-    format_schema,
-    format_topics,
-)
+from recsys.config import help
+from recsys.config.help import ALL
 
 PRINT_CONFIG = "--print-config"
 USAGE = f"usage: python -m recsys.fit experiment=NAME [key=value ...] [{PRINT_CONFIG}]"
@@ -32,24 +25,5 @@ MORE = (
 
 
 def format_usage(words: Sequence[str] = ()) -> str:
-    """What `--help` prints.
-
-    Args:
-        words: What stands beside it: nothing for what to type, `all` for everything, or what is
-            to be explained, such as `tuning=lora`.
-
-    Raises:
-        ConfigError: A word is not known.
-    """
-    if ALL in words:
-        parts = [[USAGE], format_entries(WORDS), format_experiments(), format_schema()]
-        return "\n".join("\n".join([*part, ""]) for part in parts).rstrip()
-    own = ("seeds", "resume")
-    topics = [word for word in words if word.partition("=")[0] not in own]
-    if topics:
-        return "\n".join(format_topics(topics))
-    lines = [USAGE, "", *format_entries(WORDS), ""]
-    lines += format_names("experiment=   ", list_experiments())
-    for axis in AXES:
-        lines += format_names(f"{axis}=".ljust(14), list_choices(axis))
-    return "\n".join([*lines, "", *format_entries(MORE)])
+    """What `--help` prints beside these words; see `recsys.config.help.format_usage`."""
+    return help.format_usage(help.Usage(USAGE, WORDS, MORE, ("seeds", "resume")), words)

@@ -10,9 +10,10 @@ import glob
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from recsys.config.compose import RunConfig, nearest, read_config
 from recsys.errors import ConfigError, DataError
@@ -20,6 +21,8 @@ from recsys.runs.state import RunState
 from recsys.runtime.files import CONFIG, RESULT, write_atomic
 from recsys.runtime.locks import acquire_lock, is_locked
 from recsys.words import drop_words, split_words
+
+T = TypeVar("T")
 
 NEUTRAL = (
     "checkpoint.every_minutes",
@@ -37,27 +40,28 @@ NEUTRAL = (
 """Keys that may change when a run goes on: none of them alters a weight or a metric."""
 
 
-def find_last_run(output: str, complete: bool) -> Path:
+def find_last_run(output: str, complete: bool, file: str = CONFIG) -> Path:
     """The newest run in a folder.
 
     Args:
         output: Where runs lie.
         complete: Ask for one with a result, or for one without that no process is busy with.
+        file: The first file of its folder.
 
     Raises:
         ConfigError: There is none.
     """
-    places = [f"*/{CONFIG}"]
+    places = [f"*/{file}"]
     if complete:
-        places.append(f"*/*/{CONFIG}")  # runs of several seeds lie in a folder together
+        places.append(f"*/*/{file}")  # runs of several seeds lie in a folder together
     runs = [path.parent for place in places for path in Path(output).glob(place)]
     fitting = [run for run in runs if (run / RESULT).is_file() is complete]
     if not complete:
-        fitting = [run for run in fitting if not is_busy(run)]
+        fitting = [run for run in fitting if not is_busy(run, file)]
     if not fitting:
         kind = "complete run" if complete else "run to go on with"
         raise ConfigError(f"last: there is no {kind} in {output}.")
-    return _choose_newest(fitting)
+    return _choose_newest(fitting, file)
 
 
 def find_matching_run(pattern: str) -> tuple[Path, int]:
@@ -78,8 +82,8 @@ def find_matching_run(pattern: str) -> tuple[Path, int]:
     return _choose_newest(runs), len(runs)
 
 
-def _choose_newest(runs: Sequence[Path]) -> Path:
-    return max(runs, key=lambda run: ((run / CONFIG).stat().st_mtime, run.name))
+def _choose_newest(runs: Sequence[Path], file: str = CONFIG) -> Path:
+    return max(runs, key=lambda run: ((run / file).stat().st_mtime, run.name))
 
 
 def make_folder(output: str, name: str, content: str, file: str = CONFIG) -> Path:
@@ -135,9 +139,9 @@ def lock_folder(folder: Path, file: str = CONFIG) -> Iterator[None]:
         yield
 
 
-def is_busy(folder: Path) -> bool:
-    """Whether a process trains or tests in a run's folder."""
-    return is_locked(folder / CONFIG)
+def is_busy(folder: Path, file: str = CONFIG) -> bool:
+    """Whether a process trains or tests in a run's folder, whose first file is locked then."""
+    return is_locked(folder / file)
 
 
 def _make_running_error(folder: Path) -> ConfigError:
@@ -145,11 +149,20 @@ def _make_running_error(folder: Path) -> ConfigError:
 
 
 def reopen(name: str, words: Sequence[str]) -> tuple[RunConfig, Path]:
-    """The run that `resume=name` means.
+    """The run that `resume=name` means; see `reopen_root`."""
+    return reopen_root(name, words, CONFIG, read_config)
+
+
+def reopen_root(
+    name: str, words: Sequence[str], file: str, read: Callable[[Path, Sequence[str]], T]
+) -> tuple[T, Path]:
+    """What `resume=name` means, of a run or of a pretraining.
 
     Args:
         name: Its folder, or `last`.
         words: The other words of the command; only neutral ones, and `output` with `last`.
+        file: The first file of its folder.
+        read: Reads that file, amended by words.
 
     Returns:
         Its stored configuration with the neutral changes, and its folder.
@@ -166,12 +179,12 @@ def reopen(name: str, words: Sequence[str]) -> tuple[RunConfig, Path]:
                 f"{key} cannot change when a run goes on; start a new run for that."
                 f"{nearest(key, NEUTRAL)}"
             )
-    folder = find_last_run(output, complete=False) if name == "last" else Path(name)
-    run = read_config(folder / CONFIG, drop_words(words, ["output"]))
+    folder = find_last_run(output, complete=False, file=file) if name == "last" else Path(name)
+    run = read(folder / file, drop_words(words, ["output"]))
     if (folder / RESULT).is_file():
         raise ConfigError(f"{folder}: the run is finished; start a new one to train again.")
-    _check_unchanged(folder)
-    if is_busy(folder):  # told before torch is loaded; the lock itself comes later
+    _check_unchanged(folder, file)
+    if is_busy(folder, file):  # told before torch is loaded; the lock itself comes later
         raise _make_running_error(folder)
     return run, folder
 
@@ -181,16 +194,16 @@ def compute_config_checksum(folder: Path, file: str = CONFIG) -> str:
     return hashlib.sha256((folder / file).read_bytes()).hexdigest()
 
 
-def _check_unchanged(folder: Path) -> None:
+def _check_unchanged(folder: Path, file: str) -> None:
     """Refuses to go on under another configuration than the one that the run began with.
 
     Raises:
         ConfigError: The file was edited; its weights would be of two configurations.
     """
     start = RunState.read(folder)
-    if start is not None and start.config and start.config != compute_config_checksum(folder):
+    if start is not None and start.config and start.config != compute_config_checksum(folder, file):
         raise ConfigError(
-            f"{folder / CONFIG} has changed since the run began, so that what is trained would be "
+            f"{folder / file} has changed since the run began, so that what is trained would be "
             "of two configurations; undo the change, or start a new run."
         )
 

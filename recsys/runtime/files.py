@@ -16,6 +16,12 @@ from recsys.errors import FULL, DataError, DiskFullError, describe_file_error
 CONFIG = "config.yaml"
 """The first file of a run's folder: its resolved configuration, and what its lock is on."""
 
+PRETRAINING = "pretraining.yaml"
+"""In its place in the folder of a pretraining, which trains an encoder and ranks nothing."""
+
+ENCODER_FOLDER = "encoder"
+"""Folder of the encoder that a pretraining leaves, as transformers has it."""
+
 START = "start.json"
 """What a run knows before it trains: `runs.state.RunState`."""
 

@@ -13,12 +13,13 @@ small shop and a tiny random encoder, and takes about a second.
 
 import pytest
 
-for _name in ("architectures", "contract", "objectives", "sources", "tunings"):
+for _name in ("architectures", "contract", "objectives", "pretrainings", "sources", "tunings"):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")  # what differs is shown, as in tests
 
 from recsys.testing.architectures import ArchitectureContract  # noqa: E402
 from recsys.testing.contract import Contract  # noqa: E402
 from recsys.testing.objectives import ObjectiveContract  # noqa: E402
+from recsys.testing.pretrainings import PretrainingContract  # noqa: E402
 from recsys.testing.shop import make_shop_words, write_encoder, write_shop  # noqa: E402
 from recsys.testing.sources import SourceContract  # noqa: E402
 from recsys.testing.tunings import TuningContract  # noqa: E402
@@ -27,6 +28,7 @@ __all__ = [
     "ArchitectureContract",
     "Contract",
     "ObjectiveContract",
+    "PretrainingContract",
     "SourceContract",
     "TuningContract",
     "make_shop_words",

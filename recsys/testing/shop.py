@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -40,16 +41,17 @@ def write_shop(folder: Path) -> Path:
     return folder
 
 
-def write_encoder(folder: Path) -> Path:
+def write_encoder(folder: Path, more: Sequence[str] = ()) -> Path:
     """Writes a random BERT of three layers and width 32, whose tokens are the words of the shop.
 
     Args:
         folder: Where it is written.
+        more: Further tokens, such as "[MASK]".
 
     Returns:
         The folder, for `encoder.model=`.
     """
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *THINGS, *COLOURS]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *THINGS, *COLOURS, *more]
     raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     raw.post_processor = processors.TemplateProcessing(
@@ -74,6 +76,8 @@ def save_encoder(folder: Path, raw: Tokenizer, size: int) -> Path:
     names = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     if raw.token_to_id("[UNK]") is not None:
         names["unk_token"] = "[UNK]"
+    if raw.token_to_id("[MASK]") is not None:
+        names["mask_token"] = "[MASK]"
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, **names)  # type: ignore[no-untyped-call]
     torch.manual_seed(0)
     config = BertConfig(

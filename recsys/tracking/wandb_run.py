@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recsys.config.compose import AXES
+from recsys.config.choices import PACKAGES
 from recsys.runtime.files import TRACKING_FAILURE
 from recsys.tracking.wandb_files import list_attempts
 
@@ -53,16 +53,17 @@ class WandbRunInfo:
     def from_config(config: Mapping[str, Any], folder: Path) -> WandbRunInfo:
         """The place of a run, from its resolved configuration and its folder."""
         tracking, names = config["tracking"], dict[str, str]()
-        for axis in AXES:
+        for axis in PACKAGES:
             node: Any = config
             for part in axis.split("."):
                 node = node.get(part, {})
             if "name" in node:  # a baseline has no tuning and no objective
                 names[axis] = str(node["name"])
+        main = names.get("architecture", names.get("pretraining"))
         tags = [f"{axis}={name}" for axis, name in names.items()]
         return WandbRunInfo(
             project=tracking["project"],
-            group=str(tracking["group"] or config["experiment"] or names["architecture"]),
+            group=str(tracking["group"] or config["experiment"] or main),
             tags=tuple(dict.fromkeys([*tags, *tracking["tags"]])),
             name=tracking.get("name") or folder.name,  # a run of before 0.2 has neither
             kind=tracking.get("kind", "fit"),

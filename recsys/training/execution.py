@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from recsys.config.groups import TrackingOptions
 from recsys.errors import ConfigError, DataError
@@ -33,18 +33,12 @@ if TYPE_CHECKING:
     from recsys.training.profiling import GemmRate
 
 
-class Settings(Protocol):
-    """What is read of a run's configuration, whatever it trains."""
-
-    profile: bool
-    tracking: TrackingOptions
-
-
 class Execution(abc.ABC):
     """A run in its folder: on every rank, and again after every stop.
 
     Args:
-        settings: Its resolved configuration.
+        tracking: Where its log goes.
+        profile: Whether the time of its stages is taken.
         folder: Its folder.
         fingerprint: Of its data.
         signals: What may end it.
@@ -56,13 +50,14 @@ class Execution(abc.ABC):
 
     def __init__(
         self,
-        settings: Settings,
+        tracking: TrackingOptions,
+        profile: bool,
         folder: Path,
         fingerprint: str,
         signals: SignalHandler,
         file: str = CONFIG,
     ) -> None:
-        self.settings, self.folder, self.signals = settings, folder, signals
+        self.tracking, self.profiled, self.folder, self.signals = tracking, profile, folder, signals
         self.weights = folder / BEST
         self.memory = MemoryMonitor()
         start = RunState.read(folder)
@@ -78,7 +73,7 @@ class Execution(abc.ABC):
         own = None if get_rank() == 0 else rank_cost.read(folder, get_rank()) or RankCost()
         self.own = own or RankCost.from_measurements(start.spent, start.excluded, start.peak_mb)
         self.startup = Elapsed()
-        self.watch = Stopwatch(settings.profile, start.stages)
+        self.watch = Stopwatch(profile, start.stages)
         self.clock, self.excluded = excluded_time.read_clocks(), excluded_time.get_excluded_total()
         self.csv = CsvLog(folder / METRICS)
         self.wandb: WandbLog | None = None
@@ -161,7 +156,7 @@ class Execution(abc.ABC):
             )
             return
         self.start.spent, self.start.excluded, self.start.peak_mb = spent, excluded, peak
-        if self.settings.profile:
+        if self.profiled:
             self.start.stages = self.watch.get_seconds()
         self.start.write(self.folder)
 
@@ -189,7 +184,7 @@ class Execution(abc.ABC):
         logs: list[MetricLog] = [self.csv]
         if get_rank() != 0:
             return logs
-        options = self.settings.tracking
+        options = self.tracking
         if options.tensorboard:
             from recsys.tracking import tensorboard
 

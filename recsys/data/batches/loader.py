@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from recsys.data.batches.batching import BatchPlan
 from recsys.data.batches.examples import Ints
-from recsys.types import Batch
+from recsys.types import Batch, TextBatch
 
-Make = Callable[[Ints, int], Batch]
+B = TypeVar("B", bound=Batch | TextBatch)
 Key = tuple[int, Ints, bool]
 
 
@@ -68,11 +69,11 @@ class EpochBatchSampler:
         return (self.epoch, mine, False) if len(mine) else (self.epoch, batch[:1], True)
 
 
-class _TrainDataset(Dataset[Batch]):
-    def __init__(self, make: Make) -> None:
+class _TrainDataset(Dataset[B], Generic[B]):
+    def __init__(self, make: Callable[[Ints, int], B]) -> None:
         self.make = make
 
-    def __getitem__(self, key: Key) -> Batch:
+    def __getitem__(self, key: Key) -> B:
         epoch, at, filler = key
         batch = self.make(at, epoch)
         if filler:
@@ -80,7 +81,7 @@ class _TrainDataset(Dataset[Batch]):
         return batch
 
 
-class TrainLoader(DataLoader[Batch]):
+class TrainLoader(DataLoader[B], Generic[B]):
     """A loader whose position needs no state: its sampler derives it from the loop's counters."""
 
     def state_dict(self) -> dict[str, object]:
@@ -91,7 +92,9 @@ class TrainLoader(DataLoader[Batch]):
         """Takes nothing."""
 
 
-def make_train_loader(batches: EpochBatchSampler, make: Make, seed: int) -> TrainLoader:
+def make_train_loader(
+    batches: EpochBatchSampler, make: Callable[[Ints, int], B], seed: int
+) -> TrainLoader[B]:
     """The loader of an epoch's batches.
 
     Args:

@@ -21,12 +21,12 @@ LONGEST = 128
 QUERY = ("query",)
 ITEM = ("document", "passage", "corpus")
 
-MODULES, _PROMPTS = "modules.json", "config_sentence_transformers.json"
-_LENGTHS = tuple(
+MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
+LENGTHS = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-_MODES = {
+MODES = {
     "cls": "cls",
     "max": "max",
     "mean": "mean",
@@ -134,7 +134,7 @@ def _read_embedding_spec(files: ModelFiles) -> EmbeddingSpec | None:
     pooling: Mapping[str, Any] = {}
     dense: list[DenseSpec] = []
     unit = False
-    for place, (kind, folder) in enumerate(_read_modules(listed)):
+    for place, (kind, folder) in enumerate(read_modules(listed)):
         about = _read_module_config(files, folder, kind)
         if kind == "Pooling":
             pooling = about
@@ -148,7 +148,7 @@ def _read_embedding_spec(files: ModelFiles) -> EmbeddingSpec | None:
                 f"encoder.model: {listed} has a module {kind} in '{folder}', which is not "
                 "followed; set encoder.pooling=mean (or another) to pool the bare model."
             )
-    lengths = (files.find_file(name, optional=True) for name in _LENGTHS)
+    lengths = (files.find_file(name, optional=True) for name in LENGTHS)
     limited = next((path for path in lengths if path is not None), None)
     limits = {} if limited is None else read_json(limited)
     longest = limits.get("max_seq_length") or _read_tokenizer_length(files)
@@ -175,7 +175,7 @@ def _read_tokenizer_length(files: ModelFiles) -> object:
     return None if path is None else read_json(path).get("model_max_length")
 
 
-def _read_modules(path: Path) -> list[tuple[str, str]]:
+def read_modules(path: Path) -> list[tuple[str, str]]:
     """Kind and folder of each module, in order."""
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
@@ -206,13 +206,13 @@ def _parse_pooling(path: Path, about: Mapping[str, Any]) -> tuple[str, ...]:
     if named is None:
         return tuple(name for flag, name in _FLAGS.items() if about.get(flag)) or ("mean",)
     modes = [named] if isinstance(named, str) else list(named)
-    odd = [mode for mode in modes if mode not in _MODES]
+    odd = [mode for mode in modes if mode not in MODES]
     if odd or not modes:
         raise ConfigError(
-            f"encoder.model: the pooling of {path} is {named!r}; known are {', '.join(_MODES)}. "
+            f"encoder.model: the pooling of {path} is {named!r}; known are {', '.join(MODES)}. "
             "Set encoder.pooling to pool the bare model."
         )
-    return tuple(_MODES[mode] for mode in modes)
+    return tuple(MODES[mode] for mode in modes)
 
 
 def _parse_dense(path: Path, folder: str, about: Mapping[str, Any]) -> DenseSpec:
@@ -237,7 +237,7 @@ def _parse_dense(path: Path, folder: str, about: Mapping[str, Any]) -> DenseSpec
 
 def _read_prompts(files: ModelFiles) -> tuple[str, str]:
     """Prompts of queries and of items; one that is always used stands in for what is not named."""
-    path = files.find_file(_PROMPTS, optional=True)
+    path = files.find_file(PROMPTS, optional=True)
     config = {} if path is None else read_json(path)
     known = config.get("prompts") or {}
     if not isinstance(known, dict):

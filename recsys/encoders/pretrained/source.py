@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.errors import ConfigError
+from recsys.runtime.files import ENCODER_FOLDER, PRETRAINING
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -126,7 +127,8 @@ def resolve_source(spec: str, revision: str | None) -> str:
     """What transformers is to load: a folder's path, or a hub id as it is.
 
     Args:
-        spec: A hub id, a local folder, or `package:NAME/FOLDER` inside an installed package.
+        spec: A hub id, a local folder, the folder of a finished pretraining, or
+            `package:NAME/FOLDER` inside an installed package.
         revision: Commit or tag of a hub id.
 
     Raises:
@@ -148,12 +150,30 @@ def resolve_source(spec: str, revision: str | None) -> str:
                     f"encoder.model: there is no folder {spec}; correct the path or give a hub id."
                 )
             return spec
+        folder = _enter_pretraining(spec, folder)
     if revision is not None:
         raise ConfigError(
             f"encoder.revision is {revision!r} but {spec} is no hub id; remove the revision."
         )
     _check_folder(spec, folder)
     return str(folder)
+
+
+def _enter_pretraining(spec: str, folder: Path) -> Path:
+    """The folder of the encoder that a pretraining has left, or the same folder where it is none.
+
+    Raises:
+        ConfigError: The pretraining is not finished.
+    """
+    inside = folder / ENCODER_FOLDER
+    if not (folder / PRETRAINING).is_file():
+        return folder
+    if inside.is_dir():
+        return inside
+    raise ConfigError(
+        f"encoder.model: {spec} is a pretraining that is not finished; go on with it: "
+        f"python -m recsys.pretrain resume={spec}."
+    )
 
 
 def _check_folder(spec: str, folder: Path) -> None:

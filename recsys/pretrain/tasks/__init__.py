@@ -1,0 +1,1 @@
+"""What the ways to pretrain compute, loaded when one is built."""
