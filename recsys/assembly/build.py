@@ -175,15 +175,17 @@ def _make_recommender(
             run, run.objective, parts, encoding, tables, context, examples
         )
     else:
-        vectors = None
+        vectors, reader = None, None
         if run.architecture.item_vectors_from == ENCODER:
             reader, encoding, tokenize = _make_recommender(
                 make_zero_shot_run(run), parts, tables, split, examples, context
             )
             vectors = compute_item_vectors(reader, select_device(run) or torch.device("cpu"))
+            reader.cpu()  # where a text is asked for
         own = dataclasses.replace(
             parts,
             interactions=Interactions.from_split(split, examples.get_train_pairs()[0]),
+            read_text=None if reader is None else reader.make_text_query,
             item_vectors=_load_vectors(run, sources, vectors),
             members=members,
         )

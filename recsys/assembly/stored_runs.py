@@ -14,7 +14,7 @@ from recsys.data.batches.rows import CandidateLists
 from recsys.data.splits.split import Split
 from recsys.errors import ConfigError, DataError
 from recsys.recommender.base import Recommender
-from recsys.recommender.fitted import FittedRecommender, read_fit
+from recsys.recommender.fitted import FittedRecommender, restore_fit
 from recsys.runs import provenance
 from recsys.runs.folder import check_is_run
 from recsys.runs.result_file import read_result
@@ -219,7 +219,7 @@ def restore(recommender: Recommender, config: RunConfig, folder: Path) -> None:
     """
     if isinstance(recommender, FittedRecommender):
         if recommender.needs_fit:
-            recommender.restore(read_fit(folder).state)
+            restore_fit(recommender, folder)
     elif config.architecture.trains:
         from recsys.recommender.trainable import require_trainable
 

@@ -69,8 +69,8 @@ def grid_option(
     """
     among = ", ".join(f"{value:g}" for value in grid)
     text = f"{text}; null: chosen on validation among {among}; a list: among those"
-    metadata = {"help": text, "least": least, "above": above, "most": most}
-    return field(default=default, metadata={**metadata, "grid": tuple(grid), "whole": whole})
+    plain = option(default, text, least=least, most=most, above=above)
+    return field(default=default, metadata={**plain.metadata, "grid": tuple(grid), "whole": whole})
 
 
 def list_grid(config: object, name: str) -> tuple[float, ...]:

@@ -16,7 +16,7 @@ from recsys.fit.header import format_validation
 from recsys.fit.result import FinalTest, TrainingProgress
 from recsys.fit.run import RunExecutor, track_batches
 from recsys.metrics.names import list_cutoffs
-from recsys.recommender.fitted import Fit, FittedRecommender, read_fit, write_fit
+from recsys.recommender.fitted import Fit, FittedRecommender, restore_fit, write_fit
 from recsys.runs.validation_log import ValidationLog, check_value
 from recsys.runtime.files import FIT, VALIDATIONS
 from recsys.runtime.progress import mark_output, track
@@ -72,8 +72,7 @@ class BaselineExecutor(RunExecutor):
             return None
         model.to(select_device(self.run) or torch.device("cpu"))
         if (self.folder / FIT).is_file():
-            fit = read_fit(self.folder)
-            model.restore(fit.state)
+            fit = restore_fit(model, self.folder)
         else:
             fit = self._decide(model)
             write_fit(self.folder, fit)

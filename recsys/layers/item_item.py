@@ -1,4 +1,4 @@
-"""Item-item models of a sparse matrix of users and items: neighbours, and EASE in closed form."""
+"""Item-item models of a sparse matrix of users and items: neighbours."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-
-from recsys.errors import DataError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -111,49 +109,3 @@ def select_neighbours(
     out = csr_matrix((data, (item[chosen] - part.start, other[chosen])), shape=shape)
     out.sort_indices()
     return out
-
-
-def compute_ease_weights(matrix: csr_matrix, l2: float, block: int = 1024) -> Floats:
-    """The item-item weights that predict a user's items best from the user's other items.
-
-    Steck, Embarrassingly Shallow Autoencoders for Sparse Data (WWW 2019), equations 5 to 8: with
-    P the inverse of X^T X + l2 I, the weights are -P_ij / P_jj and zero on the diagonal. One
-    Cholesky factorisation and its inverse, both in the place of the matrix: nothing else of its
-    size is held.
-
-    Args:
-        matrix: X (users, I).
-        l2: Strength of the L2 penalty.
-        block: Items whose products are made at a time.
-
-    Returns:
-        (I, I) float32; a history as a row times this gives the scores.
-
-    Raises:
-        DataError: The matrix cannot be inverted in float32.
-    """
-    from scipy.linalg.lapack import spotrf, spotri
-
-    columns, n = matrix.T.tocsr(), matrix.shape[1]
-    # LAPACK works in place on columns that lie one after the other
-    gram = np.empty((n, n), dtype=np.float32, order="F")
-    parts = [slice(start, min(n, start + block)) for start in range(0, n, block)]
-    for part in parts:
-        gram[:, part] = (columns[part] @ matrix).toarray().T
-    gram[np.diag_indices(n)] += np.float32(l2)
-    factor, failed = spotrf(gram, lower=1, overwrite_a=1, clean=0)
-    if not failed:
-        inverse, failed = spotri(factor, lower=1, overwrite_c=1)
-    if failed:
-        raise DataError(
-            f"ease cannot invert the matrix of {n} items with architecture.l2={l2:g}; raise it."
-        )
-    for part in parts:  # only the lower triangle was written
-        square = np.tril(inverse[part, part])
-        inverse[part, part] = square + np.tril(square, -1).T
-        inverse[part, part.stop :] = inverse[part.stop :, part].T
-    # symmetric, so that the transpose is the same with rows one after the other
-    weights: Floats = inverse.T
-    weights /= -np.diag(weights).copy()
-    weights[np.diag_indices(n)] = 0
-    return weights

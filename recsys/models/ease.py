@@ -3,57 +3,152 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recsys.architectures.ease import Config
+from recsys.config.schema import ENCODER, list_grid
 from recsys.errors import ConfigError
-from recsys.layers.baselines import gather_history_rows, make_history_matrix, require_interactions
-from recsys.layers.item_item import compute_ease_weights
-from recsys.recommender.base import Recommender
+from recsys.layers.baselines import gather_history_rows, require_interactions
+from recsys.layers.ease import (
+    ClosedForm,
+    EventSide,
+    Floats,
+    Ints,
+    RecentResults,
+    TextSide,
+    compute_inverse,
+)
+from recsys.recommender.choosing import Rescored, choose_best, measure_alternatives
 from recsys.recommender.components import Components
+from recsys.recommender.fitted import Fit, FittedRecommender
+from recsys.runtime.memory import read_available_gb
+from recsys.runtime.progress import print_status, track
 from recsys.runtime.store import Store
-from recsys.types import Batch, ItemBatch, Scored
+from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+_OPEN_ENDED = ("l2", "rho", "text_l2")
+"""Settings whose best number may lie beyond a grid."""
 
-class Model(Recommender):
-    """A history as a row of zeros and ones times the item-item weights.
 
-    Steck, Embarrassingly Shallow Autoencoders for Sparse Data (WWW 2019). An item's representation
-    is its catalog row, a query's the rows of its history. Items that training has not seen have no
-    weights and score 0: the closed form falls apart into them and the rest. Weights are made once
-    for the same events and penalty, and mapped from disk.
+@dataclass(frozen=True)
+class Settings:
+    """A number for each option that may be open; the last two are of item vectors."""
+
+    l2: float
+    recency: float
+    rho: float = 0.0
+    text_l2: float = 0.0
+
+
+class Model(FittedRecommender):
+    """A history times item-item weights, which item vectors pull towards those that they give.
+
+    Steck, Embarrassingly Shallow Autoencoders for Sparse Data (WWW 2019); with item vectors after
+    Moon et al. (L3AE, CIKM 2025), see `recsys.layers.ease`. An item's representation is its catalog
+    row, a query's the rows of its history, or the vector of a text. Without vectors, items that
+    training has not seen have no weights and score 0. The inverse is made once for the same events
+    and penalty, and mapped from disk.
 
     Raises:
         ConfigError: The matrix would be too large.
     """
 
     needs_history = True
+    most_cases = 2500
 
     def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
+        self.config = config
         matrix = require_interactions(parts.interactions, "ease").make_matrix(
             len(parts.texts), binary=True
         )
-        seen = np.unique(matrix.indices)
-        size = len(seen) ** 2 * 4 / 1e9
+        self.seen: Ints = np.unique(matrix.indices).astype(np.int64)
+        size = len(self.seen) ** 2 * 4 / 1e9
         if size > config.limit_gb:
-            raise ConfigError(
-                f"ease would hold a matrix of {size:.1f} GB for the {len(seen)} items seen in "
-                f"training, more than architecture.limit_gb={config.limit_gb:g}; raise it, keep "
-                "fewer items with data.max_items, or choose architecture=item_knn."
-            )
-        self.seen = seen
-        self.place = torch.full((len(parts.texts),), -1)
-        self.place[torch.from_numpy(seen).long()] = torch.arange(len(seen))
-        self.weights = _find_or_build_weights(matrix[:, seen].tocsr(), config.l2)
+            limit = f"architecture.limit_gb={config.limit_gb:g}; raise it,"
+            raise _make_size_error(size, len(self.seen), limit, config)
+        self.matrix = matrix[:, self.seen].tocsr()
+        self.vectors = None if parts.item_vectors is None else _normalize(parts.item_vectors)
+        self.form: ClosedForm | None = None
+        if not self.needs_fit:
+            (settings,) = self._list_settings()
+            self.form = self._make_form(settings)
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether an option leaves more than one alternative."""
+        return len(list(self._list_settings())) > 1
+
+    def _list_settings(self) -> Iterator[Settings]:
+        """The alternatives, in the order of their grids; those of one penalty together."""
+        l2, recency, rho, text_l2 = (
+            list_grid(self.config, name) for name in ("l2", "recency", "rho", "text_l2")
+        )
+        if self.config.item_vectors_from is None:
+            rho, text_l2 = (0.0,), (0.0,)
+        for penalty, decay, pull in itertools.product(l2, recency, rho):
+            # without a pull, the penalty of the vectors changes nothing
+            for own in text_l2 if pull else text_l2[:1]:
+                yield Settings(penalty, decay, pull, own)
+
+    def fit(self, batches: Callable[[], Iterable[Batch]], monitor: str) -> Fit:
+        """Chooses among all combinations of what is open; each penalty is factorised once."""
+        settings, cases = list(self._list_settings()), list(batches())
+        pulls = sorted({each.text_l2 for each in settings if each.rho})
+        texts = {l2: self._compute_text_side(l2) for l2 in pulls}
+        trials = []
+        for l2, group in itertools.groupby(settings, lambda each: each.l2):
+            events, kept = self._load_events(l2), RecentResults(4)
+            forms = [
+                (each, ClosedForm(events, texts.get(each.text_l2), each.rho, each.recency, kept))
+                for each in group
+            ]
+            with track(f"choosing with l2={l2:g}", len(cases), "batches") as task:
+                trials += measure_alternatives(
+                    [(self._name(each), Rescored(self, form.score)) for each, form in forms],
+                    self.make_evaluator,
+                    cases,
+                    task.advance,
+                )
+        fit = choose_best(trials, monitor, [n for n in _OPEN_ENDED if n in trials[0].settings])
+        self.restore(fit.state)
+        return fit
+
+    def _name(self, settings: Settings) -> dict[str, float]:
+        """The options that have a part in the scores."""
+        numbers = asdict(settings)
+        names = ("l2", "recency") if self.vectors is None else numbers
+        return {name: numbers[name] for name in names}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes the numbers that `fit` has chosen."""
+        self.form = self._make_form(Settings(**{k: float(v) for k, v in state.items()}))
+
+    def _load_events(self, l2: float) -> EventSide:
+        """The inverse of a penalty, made where it is missing, over the catalog."""
+        inverse = _load_or_compute_inverse(self.matrix, l2, self.config)
+        return EventSide.compute(inverse, self.seen, len(self.parts.texts), l2, self.vectors)
+
+    def _compute_text_side(self, l2: float) -> TextSide:
+        """The weights of the item vectors alone."""
+        assert self.vectors is not None
+        return TextSide.compute(self.vectors, l2)
+
+    def _make_form(self, settings: Settings) -> ClosedForm:
+        """What scores by these numbers."""
+        text = self._compute_text_side(settings.text_l2) if settings.rho else None
+        return ClosedForm(self._load_events(settings.l2), text, settings.rho, settings.recency)
 
     def index(self, plan: ItemBatch) -> Tensor:
         """Catalog rows, (U,)."""
@@ -64,32 +159,71 @@ class Model(Recommender):
         return gather_history_rows(batch, items)
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
-        """(Q, H) rows, (N,) rows -> (Q, N)."""
-        had = make_history_matrix(queries, len(self.place), decay=0.0, binary=True)
-        found = torch.from_numpy(had[:, self.seen] @ self.weights)
-        place = self.place[items.cpu()]
-        scores = found[:, place.clamp(min=0)].masked_fill(place < 0, 0.0)
-        return scores.to(queries.device)
+        """(Q, H) rows or (Q, D) vectors of texts, (N,) rows -> (Q, N)."""
+        if self.form is None:
+            raise ConfigError("ease has settings that validation is yet to choose; run fit first.")
+        return self.form.score(queries, items)
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
         return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
 
+    def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
+        """The vector of the text, (1, D): it is taken for a new item in the history.
 
-def _find_or_build_weights(
-    matrix: csr_matrix, l2: float
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """The weights of a matrix (users, I), mapped from the store; made where they are missing."""
+        Raises:
+            ConfigError: The encoder is not at hand, or item vectors have no part in the scores.
+        """
+        if self.vectors is None:
+            return super().make_text_query(batch, text, tokens)
+        if self.parts.read_text is None:
+            raise ConfigError(
+                f"ease reads a text with architecture.vectors={ENCODER} alone; ask the run "
+                f"{self.config.vectors} for it, or give user= or history= instead."
+            )
+        if self.form is not None and not self.form.rho:
+            raise ConfigError(
+                "ease has rho=0, so that texts have no part in its scores; give user= or history= "
+                "instead."
+            )
+        return torch.from_numpy(_normalize(self.parts.read_text(batch, text, tokens)))
+
+
+def _normalize(vectors: Tensor) -> Floats:
+    """Vectors (N, D) at unit length, on the host; one of zeros stays."""
+    out: Floats = torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()
+    return out
+
+
+def _make_size_error(size: float, items: int, limit: str, config: Config) -> ConfigError:
+    """That a matrix is too large, and what scores so many items."""
+    vectors = "" if config.item_vectors_from is None else f" architecture.vectors={config.vectors}"
+    return ConfigError(
+        f"ease would hold a matrix of {size:.1f} GB for the {items:,} items seen in training, more "
+        f"than {limit} keep fewer items with data.max_items, or choose "
+        f"architecture=item_knn{vectors}."
+    )
+
+
+def _load_or_compute_inverse(matrix: csr_matrix, l2: float, config: Config) -> Floats:
+    """The inverse (n, n) of a matrix (users, n), mapped from the store; made where it is missing.
+
+    Raises:
+        ConfigError: It is missing, and memory does not suffice for it.
+    """
     digest = hashlib.sha256()
     for part in (matrix.indptr, matrix.indices, matrix.data):
         digest.update(np.ascontiguousarray(part).tobytes())
-    key = {"format": 1, "matrix": digest.hexdigest(), "items": matrix.shape[1], "l2": l2}
+    items = matrix.shape[1]
+    key = {"format": 2, "matrix": digest.hexdigest(), "items": items, "l2": l2}
 
-    def write_weights(folder: Path) -> None:
-        np.save(folder / "weights.npy", compute_ease_weights(matrix, l2))
+    def write_inverse(folder: Path) -> None:
+        size, free = items**2 * 4 / 1e9, read_available_gb()
+        if free is not None and size > free:
+            raise _make_size_error(size, items, f"the {free:.1f} GB of free memory;", config)
+        print_status(f"ease: inverting the matrix of {items:,} items, l2={l2:g}")
+        np.save(folder / "inverse.npy", compute_inverse(matrix, l2))
 
-    folder = Store().get_or_build("ease", key, write_weights, own=True)
-    weights: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = np.load(
-        folder / "weights.npy", mmap_mode="r"
-    )
-    return weights
+    folder = Store().get_or_build("ease", key, write_inverse, own=True)
+    inverse: Floats = np.load(folder / "inverse.npy", mmap_mode="r")
+    return inverse

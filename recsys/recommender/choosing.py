@@ -6,15 +6,36 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from recsys.errors import DataError
 from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.ranking import Ranker
-from recsys.metrics.names import BALANCED
+from recsys.metrics.names import BALANCED, FEWEST
+from recsys.recommender.base import Recommender
 from recsys.recommender.fitted import Fit
 from recsys.types import Batch
 
-FEW = 30
-"""Cold cases below which their mean is too noisy to count as much as the warm ones'."""
+
+class Rescored:
+    """A recommender that ranks by another score of its queries and items.
+
+    Args:
+        recommender: The recommender.
+        score: Its score, as `Recommender.score`.
+    """
+
+    def __init__(self, recommender: Recommender, score: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._recommender, self.score = recommender, score
+        self.needs_history = recommender.needs_history
+        self.get_popularity = recommender.get_popularity
+        self.index_catalog = recommender.index_catalog
+        self.queries = recommender.queries
+
+    def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, C) scores of the candidates, from the representations of the plan's items."""
+        scores = self.score(self.queries(batch, items), items)
+        return scores.gather(1, batch.candidates.clamp(min=0))
 
 
 @dataclass(frozen=True)
@@ -114,25 +135,27 @@ def _describe_choice(trials: Sequence[Trial], best: Trial, monitor: str) -> str:
 
 def _describe_cold(metrics: Mapping[str, float], monitor: str) -> list[str]:
     """What the number of cold cases says about a choice."""
-    cold, warm = int(metrics["cold/cases"]), int(metrics["warm/cases"])
+    cold, cases = int(metrics["cold/cases"]), int(metrics["cases"])
+    part, _, metric = monitor.rpartition("/")
     if not cold:
         return ["validation has no cold case: it was chosen on warm cases alone."]
-    if monitor.startswith((f"{BALANCED}/", "cold/")) and cold < FEW:
-        beside = f" and counts as much as {warm:,} warm ones" if BALANCED in monitor else ""
+    if part == BALANCED and cold < FEWEST:
         return [
-            f"{monitor} rests on {cold} cold validation case{'s' * (cold > 1)}{beside}; "
-            f"evaluation.monitor={monitor.rpartition('/')[2]} counts all cases alike."
+            f"{cold} of {cases:,} validation cases are cold, fewer than {FEWEST}: it was chosen on "
+            "warm cases alone."
         ]
+    if part == "cold" and cold < FEWEST:
+        return [f"it was chosen on {cold} cold cases; evaluation.monitor={metric} counts all."]
     return []
 
 
 def _describe_edges(trials: Sequence[Trial], best: Trial, names: Collection[str]) -> list[str]:
-    """Settings whose best number is the last one that was tried."""
+    """Settings whose best number is the last one that was tried; below 0 there is none."""
     out = []
     for name in names:
         tried = sorted({trial.settings[name] for trial in trials})
         value = best.settings[name]
-        if len(tried) > 1 and value in (tried[0], tried[-1]):
+        if len(tried) > 1 and value and value in (tried[0], tried[-1]):
             which, more = ("largest", "larger") if value == tried[-1] else ("smallest", "smaller")
             out.append(
                 f"{name}={value:g} is the {which} that was tried; a {more} one may be better."

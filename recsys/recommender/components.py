@@ -66,6 +66,8 @@ class Components:
         interactions: The positive events of training, or None beside an architecture that trains:
             an objective sees them through its context.
         item_vectors: (I, D) fp32 vectors of all items, where the architecture asks for them.
+        read_text: Makes of a batch of one query, a text and its tokens a vector (1, D) like those
+            of items, where these are the encoder's; else None.
         members: Finished runs whose scores it combines, in the order in which they are named.
     """
 
@@ -80,6 +82,7 @@ class Components:
     written: PlainUserTexts | None = None
     interactions: Interactions | None = None
     item_vectors: Tensor | None = None
+    read_text: Callable[[Batch, str, Ragged], Tensor] | None = None
     members: tuple[Member, ...] = ()
 
 

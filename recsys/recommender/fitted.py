@@ -100,3 +100,17 @@ def read_fit(folder: Path) -> Fit:
         raise ConfigError(f"{path} is missing; run fit again.") from None
     except (OSError, ValueError, TypeError, RecursionError):
         raise ConfigError(f"{path} is damaged; run fit again.") from None
+
+
+def restore_fit(recommender: FittedRecommender, folder: Path) -> Fit:
+    """Gives a recommender what an earlier fit of its run has decided.
+
+    Raises:
+        ConfigError: The file is missing or damaged.
+    """
+    fit = read_fit(folder)
+    try:
+        recommender.restore(fit.state)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ConfigError(f"{folder / FIT} is damaged; run fit again.") from None
+    return fit

@@ -16,6 +16,7 @@ PACE = 0.02
 """Seconds between two looks. One look takes some ten microseconds."""
 
 _STATM = Path("/proc/self/statm")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def read_anonymous_mb() -> float | None:
@@ -28,6 +29,32 @@ def read_anonymous_mb() -> float | None:
     except (OSError, ValueError):
         return None
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def read_available_gb() -> float | None:
+    """Memory that can be had without swapping, in GB, or None where the system does not tell.
+
+    The system's own estimate, or what the control group of this process leaves beside anonymous
+    memory where that is less.
+    """
+    try:
+        free = _read_count(Path("/proc/meminfo"), "MemAvailable:") * 1024
+    except (OSError, ValueError):
+        return None
+    with suppress(OSError, ValueError):  # another system, or "max"
+        limit = int((_CGROUP / "memory.max").read_text(encoding="ascii"))
+        free = min(free, limit - _read_count(_CGROUP / "memory.stat", "anon"))
+    return free / 1e9
+
+
+def _read_count(path: Path, name: str) -> int:
+    """The number behind a name in a file of lines."""
+    (count,) = (
+        int(words[1])
+        for words in map(str.split, path.read_text(encoding="ascii").splitlines())
+        if words[:1] == [name]
+    )
+    return count
 
 
 class MemoryMonitor:

@@ -165,6 +165,7 @@ def make_summary(result: Mapping[str, Any]) -> dict[str, Any]:
         out |= flatten(result.get(part, {}), part)
     validation, slices = dict(result["validation"]), result.get("slices", {})
     out |= flatten(validation.pop("metrics"), "val") | flatten(validation, "validation")
+    out |= flatten(result.get("fit", {}).get("chosen", {}), "chosen")
     out |= flatten(result.get("floors", {}), "baseline")
     out |= flatten({name: slices[name] for name in OPEN_SLICES if name in slices}, "slice")
     monitor = validation["monitor"]

@@ -12,10 +12,10 @@ from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.data.splits.split import TRAIN, Split
 from recsys.data.training_events import DAY, Interactions
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.layers.baselines import make_history_matrix
-from recsys.layers.item_item import compute_cosine_neighbours, compute_ease_weights
+from recsys.layers.item_item import compute_cosine_neighbours
 from recsys.recommend.__main__ import main as recommend
 
 BASELINES = {
@@ -70,22 +70,6 @@ def test_neighbours_equal_a_naive_loop_whatever_the_block(k, shrink):
         for block in (1, 17, 1 << 20):
             got = compute_cosine_neighbours(csr_matrix(matrix), k, shrink, block).toarray()
             np.testing.assert_allclose(got, want, atol=1e-6)
-
-
-@pytest.mark.parametrize("l2", [0.5, 20.0])
-def test_ease_equals_the_inverse_whatever_the_block(l2):
-    matrix = (counts(0, users=40) > 0).astype(np.float64)
-    inverse = np.linalg.inv(matrix.T @ matrix + l2 * np.eye(ITEMS))
-    want = -inverse / np.diag(inverse)
-    np.fill_diagonal(want, 0)
-    for block in (1, 4, 1024):
-        got = compute_ease_weights(csr_matrix(matrix, dtype=np.float32), l2, block)
-        np.testing.assert_allclose(got, want, atol=1e-5)
-
-
-def test_ease_that_cannot_be_inverted_says_so():
-    with pytest.raises(DataError, match=r"raise it"):
-        compute_ease_weights(csr_matrix(counts(0), dtype=np.float32), 0.0)
 
 
 def test_histories_fade_and_repeat():

@@ -55,6 +55,7 @@ def test_the_first_of_the_best_is_taken_and_all_are_named():
         f"{part}ndcg@10" for part in ("", "cold/", "warm/")
     }
     (note,) = fit.notes
+    assert len(choose_best([make_trial(0, 0.5), *trials], "ndcg@10", ["rho"]).notes) == 1
     assert note == "chosen on validation: rho=2; balanced/ndcg@10 30.00, the best of 4."
 
 
@@ -64,8 +65,18 @@ def test_the_first_of_the_best_is_taken_and_all_are_named():
         (3, 40, "ndcg@10", "rho=3 is the largest that was tried; a larger one may be better."),
         (1, 40, "ndcg@10", "rho=1 is the smallest that was tried"),
         (2, 0, "balanced/ndcg@10", "no cold case: it was chosen on warm cases alone"),
-        (2, 1, "balanced/ndcg@10", "1 cold validation case and counts as much as 60 warm ones"),
-        (2, 3, "cold/ndcg@10", "rests on 3 cold validation cases; evaluation.monitor=ndcg@10"),
+        (
+            2,
+            1,
+            "balanced/ndcg@10",
+            "1 of 61 validation cases are cold, fewer than 30: it was chosen on",
+        ),
+        (
+            2,
+            3,
+            "cold/ndcg@10",
+            "it was chosen on 3 cold cases; evaluation.monitor=ndcg@10 counts all.",
+        ),
     ],
 )
 def test_what_a_choice_rests_on_is_said(best, cold, monitor, said):
