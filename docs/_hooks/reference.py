@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recsys.config import compose
-from recsys.config.compose import AXES
+from recsys.config.choices import PACKAGES, PRETRAINING, RUN
 from recsys.config.options import Option, walk_options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def choices(axis: str) -> str:
     shipped = _users_of(axis)
     parts = []
     for name in compose.list_choices(axis):
-        module = importlib.import_module(f"{AXES[axis]}.{name}")
+        module = importlib.import_module(f"{PACKAGES[axis]}.{name}")
         parts += [f"### `{name}` {{: #{name} }}", _prose(inspect.getdoc(module) or "")]
         groups = list(walk_options(module.Config, f"{axis}."))
         parts += [table(options) for _, _, options in groups if options]
@@ -76,8 +76,11 @@ def choices(axis: str) -> str:
 def _users_of(axis: str) -> dict[str, list[str]]:
     """Choice to the shipped experiments that compose to it."""
     found: dict[str, list[str]] = {}
-    for name in compose.list_experiments():
-        node: Any = compose.make_node(compose.compose([f"experiment={name}"]))
+    root, read = (
+        (RUN, compose.compose) if axis in RUN.axes else (PRETRAINING, compose.compose_pretraining)
+    )
+    for name in compose.list_experiments(root):
+        node: Any = compose.make_node(read([f"experiment={name}"]))
         for key in axis.split("."):
             node = node.get(key) or {}
         found.setdefault(node.get("name", ""), []).append(name)
@@ -87,6 +90,11 @@ def _users_of(axis: str) -> dict[str, list[str]]:
 def experiments() -> str:
     """Every shipped experiment: its first comment and its file."""
     return _files("experiments", "experiment")
+
+
+def pretrainings() -> str:
+    """The same of pretrainings."""
+    return _files("experiments/pretraining", "experiment")
 
 
 def sweeps() -> str:
@@ -114,6 +122,7 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "configuration": configuration,
     "choices": choices,
     "experiments": experiments,
+    "pretrainings": pretrainings,
     "sweeps": sweeps,
 }
 """What `<!-- generated: NAME ARGUMENT ... -->` on a page stands for."""

@@ -71,7 +71,7 @@ class PretrainConfig:
         "name of a file in experiments/pretraining/, here or shipped, or path/to/own.yaml",
         blank=True,
     )
-    output: str = option("runs", "folder in which the run's own folder is made")
+    output: str = option("pretrained", "folder in which the pretraining's own folder is made")
     seed: int = option(0, "of batches, masks and added weights", least=0, most=2**32 - 1)
     data: DataOptions = field(default_factory=DataOptions)
     encoder: EncoderOptions = field(default_factory=EncoderOptions)

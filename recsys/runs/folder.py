@@ -16,13 +16,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from recsys.config.compose import RunConfig, nearest, read_config
+from recsys.config.pretraining import PretrainConfig
 from recsys.errors import ConfigError, DataError
 from recsys.runs.state import RunState
-from recsys.runtime.files import CONFIG, RESULT, write_atomic
+from recsys.runtime.files import CONFIG, PRETRAINING, RESULT, write_atomic
 from recsys.runtime.locks import acquire_lock, is_locked
 from recsys.words import drop_words, split_words
 
 T = TypeVar("T")
+
+OUTPUTS = {CONFIG: RunConfig.output, PRETRAINING: PretrainConfig.output}
+"""Where folders with such a first file lie, unless something else is said."""
 
 NEUTRAL = (
     "checkpoint.every_minutes",
@@ -172,7 +176,7 @@ def reopen_root(
             change its outcome.
     """
     changes = split_words(words)
-    output = changes.pop("output", "runs")
+    output = changes.pop("output", OUTPUTS[file])
     for key in changes:
         if key not in NEUTRAL:
             raise ConfigError(

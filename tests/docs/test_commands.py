@@ -21,6 +21,7 @@ import recsys
 from recsys.compare import __main__ as compare
 from recsys.data import __main__ as data
 from recsys.fit import __main__ as fit
+from recsys.pretrain import __main__ as pretrain
 from recsys.recommend import __main__ as recommend
 from recsys.recommender.trainable import TrainableRecommender
 from recsys.sweep import __main__ as sweep
@@ -38,6 +39,7 @@ SMALL = (
     *("encoder.max_length=32", "encoder.model=my_encoder"),
 )
 FEW = ("methods=lora,frozen", "trials=1", "final_seeds=1", "workers=1")
+ENCODER = "encoder.model=pretrained/NAME"
 TOOLS = {"pytest": "dev", "mkdocs": "docs"}
 """Programs of an extra, which tests do not start."""
 SLOW = (
@@ -82,6 +84,8 @@ def fit_command(words):
     """Runs `fit`; several seeds are two runs in a folder together, each in this process."""
     if words[0].startswith("resume="):
         return fit.main(words)
+    if ENCODER in words:
+        words = [*(w for w in words if w != ENCODER), f"encoder.model={newest_pretraining()}"]
     words = small(words)
     seeds = [word for word in words if word.startswith("seeds=")]
     if "trainer.devices=2" in words:
@@ -92,6 +96,16 @@ def fit_command(words):
     words = [word for word in words if word not in seeds]
     folder = f"output=runs/{words[0].partition('=')[2]}-seeds"
     return max(fit.main([*words, f"seed={seed}", folder]) for seed in (0, 1))
+
+
+def newest_pretraining():
+    return max(path.parent for path in Path("pretrained").glob("*/pretraining.yaml"))
+
+
+def pretrain_command(words):
+    if words[0].startswith("resume="):
+        return pretrain.main(words)
+    return pretrain.main(words if "--help" in words else small(words))
 
 
 def sweep_command(words):
@@ -107,6 +121,7 @@ def compare_command(words):
 
 MODULES = {
     "recsys.fit": fit_command,
+    "recsys.pretrain": pretrain_command,
     "recsys.sweep": sweep_command,
     "recsys.compare": compare_command,
     "recsys.recommend": recommend.main,

@@ -5,7 +5,8 @@ import typing
 
 import pytest
 
-from recsys.config.compose import AXES, RunConfig, list_choices, list_experiments
+from recsys.config.choices import PACKAGES, PRETRAINING
+from recsys.config.compose import RunConfig, list_choices, list_experiments
 from recsys.config.shipped import find_shipped
 from tests.docs.test_chapters import load_hook
 
@@ -43,7 +44,7 @@ def test_a_row_says_default_values_and_range():
     assert "| `data.source` | `quickstart` | a choice of the axis |" in page
 
 
-@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize("axis", PACKAGES)
 def test_every_choice_has_a_part_with_its_options(axis):
     page = reference.choices(axis)
     for name, summary in list_choices(axis).items():
@@ -55,6 +56,9 @@ def test_every_choice_has_a_part_with_its_options(axis):
 def test_every_shipped_file_has_a_part():
     made = reference.experiments()
     assert [name for name in list_experiments() if f"`experiment={name}`" not in made] == []
+    pretrained, made = list_experiments(PRETRAINING), reference.pretrainings()
+    assert [name for name in pretrained if f"`experiment={name}`" not in made] == []
+    assert "[`tsdae`](experiments.md#tsdae)" in reference.choices("pretraining")
     names = [path.stem for path in find_shipped("sweep").glob("*.yaml")]
     assert [name for name in names if f"`sweep={name}`" not in reference.sweeps()] == []
     assert "[`lora_two_tower`](experiments.md#lora_two_tower)" in reference.choices("tuning")
