@@ -2,40 +2,120 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recsys.architectures.item_knn import Config
+from recsys.config.schema import list_grid
 from recsys.data.training_events import Interactions
+from recsys.errors import ConfigError
 from recsys.layers.baselines import gather_history_rows, make_history_matrix, require_interactions
 from recsys.layers.co_occurrence import PairWeights, compute_windowed_neighbours
 from recsys.layers.item_item import compute_cosine_neighbours, compute_squares
-from recsys.recommender.base import Recommender
+from recsys.layers.vector_neighbours import compute_vector_neighbours
+from recsys.recommender.choosing import Rescored, choose_best, measure_alternatives
 from recsys.recommender.components import Components
+from recsys.recommender.fitted import Fit, FittedRecommender
+from recsys.runtime.progress import track
+from recsys.runtime.store import Store
 from recsys.types import Batch, ItemBatch, Scored
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
-class Model(Recommender):
+@dataclass(frozen=True)
+class Settings:
+    """A number for each option that may be open; the last one is of item vectors."""
+
+    shrink: float
+    recency: float
+    text_weight: float = 0.0
+
+
+class Model(FittedRecommender):
     """An item's score is the sum of its similarities to the history, where they are neighbours.
 
     After Sarwar et al., Item-based Collaborative Filtering Recommendation Algorithms (WWW 2001),
     section 3. An item's representation is its catalog row, a query's the rows of its history. Items
-    that training has not seen score 0.
+    that training has not seen score 0, but for item vectors: then a score is the weighted mean of
+    both kinds of similarity, each in units of the mean one that is kept.
     """
 
     needs_history = True
+    most_cases = 2500
 
     def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
-        self.binary, self.recency = config.binary, config.recency
-        events = require_interactions(parts.interactions, "item_knn")
-        # Rows are what the history holds, columns what is scored.
-        self.similar = _compute_neighbours(events, len(parts.texts), config).T.tocsr()
+        self.config = config
+        self.events = require_interactions(parts.interactions, "item_knn")
+        self.near: csr_matrix | None = None
+        if parts.item_vectors is not None:
+            self.near = _load_or_compute_near(parts.item_vectors, config.text_neighbours)
+        self.form: SparseForm | None = None
+        if not self.needs_fit:
+            self.restore(asdict(self._list_settings()[0]))
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether an option leaves more than one alternative."""
+        return len(self._list_settings()) > 1
+
+    def _list_settings(self) -> list[Settings]:
+        """The alternatives, those of one matrix of similar items together."""
+        names = ("shrink", "recency", "text_weight")
+        grids = [list_grid(self.config, name) for name in names]
+        if self.config.item_vectors_from is None:
+            grids[-1] = (0.0,)
+        return [Settings(*each) for each in itertools.product(*grids)]
+
+    def fit(self, batches: Callable[[], Iterable[Batch]], monitor: str) -> Fit:
+        """Chooses among all combinations of what is open."""
+        settings, cases, trials = self._list_settings(), list(batches()), []
+        for shrink, group in itertools.groupby(settings, lambda each: each.shrink):
+            similar = self._compute_similar(shrink)
+            alternatives = [
+                (self._name(each), Rescored(self, self._make_form(similar, each).score))
+                for each in group
+            ]
+            with track(f"choosing with shrink={shrink:g}", len(cases), "batches") as task:
+                trials += measure_alternatives(
+                    alternatives, self.make_evaluator, cases, task.advance
+                )
+        fit = choose_best(trials, monitor)
+        self.restore(fit.state)
+        return fit
+
+    def _name(self, settings: Settings) -> dict[str, float]:
+        """The options that have a part in the scores."""
+        numbers = asdict(settings)
+        if self.near is None:
+            del numbers["text_weight"]
+        return numbers
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes the numbers that `fit` has chosen."""
+        settings = Settings(**{name: float(value) for name, value in state.items()})
+        self.form = self._make_form(self._compute_similar(settings.shrink), settings)
+
+    def _make_form(self, similar: csr_matrix, settings: Settings) -> SparseForm:
+        return SparseForm(similar, self.near, settings, self.config.binary)
+
+    def _compute_similar(self, shrink: float) -> csr_matrix:
+        """(I, I) similarities: rows are what a history holds, columns what is scored."""
+        similar = _compute_neighbours(self.events, len(self.parts.texts), self.config, shrink)
+        similar = similar.T.tocsr()
+        if self.near is not None:
+            similar.data /= _compute_mean(similar)
+        return similar
 
     def index(self, plan: ItemBatch) -> Tensor:
         """Catalog rows, (U,)."""
@@ -47,29 +127,85 @@ class Model(Recommender):
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, H) rows, (N,) rows -> (Q, N)."""
-        size, rows = self.similar.shape[0], items.cpu()
-        had = make_history_matrix(queries, size, self.recency, self.binary)
-        scores = had @ self.similar
-        if len(rows) < size or not torch.equal(rows, torch.arange(size)):
-            scores = scores[:, rows.numpy()]  # before it is dense: a catalog may be large
-        return torch.from_numpy(scores.toarray()).to(queries.device)
+        if self.form is None:
+            raise ConfigError(
+                "item_knn has settings that validation is yet to choose; run fit first."
+            )
+        return self.form.score(queries, items)
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
         return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
 
 
-def _compute_neighbours(events: Interactions, items: int, config: Config) -> csr_matrix:
+class SparseForm:
+    """Scores of histories by items that are similar, in one way or in two.
+
+    Args:
+        similar: (I, I) rows are what a history holds, columns what is scored.
+        near: (I, I) the same by item vectors; None where there are none.
+        settings: The numbers.
+        binary: An item that stands several times in a history counts as its latest event.
+    """
+
+    def __init__(
+        self, similar: csr_matrix, near: csr_matrix | None, settings: Settings, binary: bool
+    ) -> None:
+        self.settings, self._binary, self._items = settings, binary, similar.shape[0]
+        share = settings.text_weight
+        terms = [(similar, 1.0)] if near is None else [(similar, 1 - share), (near, share)]
+        self._terms = [(matrix, np.float32(part)) for matrix, part in terms if part]
+
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(Q, H) rows, (N,) rows -> (Q, N)."""
+        had = make_history_matrix(queries, self._items, self.settings.recency, self._binary)
+        scores = sum((had * part) @ matrix for matrix, part in self._terms)
+        rows = items.cpu()
+        if len(rows) < self._items or not torch.equal(rows, torch.arange(self._items)):
+            scores = scores[:, rows.numpy()]  # before it is dense: a catalog may be large
+        return torch.from_numpy(scores.toarray()).to(queries.device)
+
+
+def _compute_neighbours(
+    events: Interactions, items: int, config: Config, shrink: float
+) -> csr_matrix:
     """(I, I) similar items of each of so many items."""
     matrix = events.make_matrix(items, config.binary)
     if config.window is None:
-        return compute_cosine_neighbours(matrix, config.neighbours, config.shrink)
+        return compute_cosine_neighbours(matrix, config.neighbours, shrink)
+    squares = compute_squares(matrix)
+    del matrix
     chosen = events.chosen.numpy()
     return compute_windowed_neighbours(
         events.users.numpy()[chosen],
         events.items.numpy()[chosen],
-        compute_squares(matrix),
+        squares,
         PairWeights(config.window, config.gap, config.backward, config.binary),
         config.neighbours,
-        config.shrink,
+        shrink,
     )
+
+
+def _load_or_compute_near(vectors: Tensor, neighbours: int) -> csr_matrix:
+    """(I, I) nearest items of each by their vectors (I, D), 1 on average, mapped from the store."""
+    from scipy.sparse import csr_matrix
+
+    digest = hashlib.sha256(np.ascontiguousarray(vectors.numpy()).data).hexdigest()
+    names = ("data", "indices", "indptr")
+
+    def write(folder: Path) -> None:
+        with track("nearest items by their vectors", len(vectors), "items") as task:
+            near = compute_vector_neighbours(vectors, neighbours, task.advance)
+        near.data /= _compute_mean(near)
+        for name in names:
+            np.save(folder / f"{name}.npy", getattr(near, name))
+
+    key = {"format": 1, "vectors": digest, "shape": list(vectors.shape), "neighbours": neighbours}
+    folder = Store().get_or_build("vector_neighbours", key, write, own=True)
+    parts = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+    return csr_matrix(tuple(parts), shape=(len(vectors), len(vectors)))
+
+
+def _compute_mean(similar: csr_matrix) -> np.float32:
+    """The mean similarity that is kept; 1 where none is."""
+    return np.float32(similar.data.mean(dtype=np.float64) if similar.nnz else 1)

@@ -23,6 +23,11 @@ BASELINES = {
     "fading": ["architecture=item_knn", "architecture.recency=0.5", "architecture.binary=false"],
     "windowed": ["architecture=item_knn", "architecture.window=2", "architecture.gap=inverse"],
     "ease": ["architecture=ease", "architecture.l2=5"],
+    "texts": [
+        "architecture=item_knn",
+        "architecture.vectors=encoder",
+        "architecture.text_weight=0.5",
+    ],
     "recent": ["architecture=popularity", "architecture.kind=recent", "architecture.days=0.01"],
     "decay": ["architecture=popularity", "architecture.kind=decay", "architecture.days=0.01"],
     "last": ["architecture=tfidf", "architecture.history=last"],
