@@ -112,7 +112,7 @@ def test_a_wheel_holds_every_module_and_yaml_file_and_runs_elsewhere(
     data = {
         f"recsys/_shipped/{p.relative_to(ROOT)}"
         for name in ("experiments", "sweeps")
-        for p in (ROOT / name).glob("*.yaml")
+        for p in (ROOT / name).rglob("*.yaml")
     }
     assert held == code | data | {"recsys/py.typed"}
     programs = install(wheel)

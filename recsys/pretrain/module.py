@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import final
 
 import torch
 from torch import Tensor
 
 from recsys.encoders.encoder import Encoder
+from recsys.errors import DataError
 from recsys.pretrain.tasks.base import Task
 from recsys.recommender.optim import Optimise
 from recsys.recommender.stepped import SteppedModule
@@ -89,7 +89,16 @@ class PretrainingModule(SteppedModule[TextBatch]):
 
     @final
     def on_validation_epoch_end(self) -> None:
-        """Logs the mean loss of what is held out; NaN where nothing counted."""
+        """Logs the mean loss of what is held out.
+
+        Raises:
+            DataError: Nothing of it counts.
+        """
         total, count = self._held.tolist()
-        self.validated = {LOSS: total / count if count else math.nan}
+        if not count:
+            raise DataError(
+                "what is held out of the pretraining has nothing to be told from, so that its loss "
+                "has no value; raise pretraining.val_share or trainer.batch_size."
+            )
+        self.validated = {LOSS: total / count}
         self.log(f"val/{LOSS}", self.validated[LOSS], logger=False)

@@ -221,6 +221,24 @@ def test_titles_of_one_word_or_users_of_one_event_make_no_pairs(words, tmp_path,
     assert "raise pretraining.window, or choose simcse" in capsys.readouterr().err
 
 
+def test_where_all_users_have_all_titles_nothing_can_be_told_apart(words, tmp_path, capsys):
+    events = tmp_path / "same.csv"
+    rows = "".join(
+        f"u{n},0{item:02d},{1_600_000_000 + item},3\n" for n in range(9) for item in range(5)
+    )
+    events.write_text(f"who,what,when,stars\n{rows}")
+    assert main(swap(words, "data.source.interactions", events)) == 2
+    assert "raise pretraining.val_share" in capsys.readouterr().err
+
+
+def test_three_texts_are_the_least(words, tmp_path, capsys):
+    items = tmp_path / "alike.csv"
+    items.write_text("what,name\n" + "".join(f"0{n:02d},red lamp\n" for n in range(30)))
+    own = [*swap(words, "data.source.items", items), "pretraining=tsdae"]
+    assert main(own) == 2
+    assert "needs three different item texts" in capsys.readouterr().err
+
+
 def test_a_pretraining_is_no_run_and_says_what_it_is(words, tmp_path, capsys):
     folder = run_of(words)
     assert fit([f"resume={folder}"]) == 2

@@ -104,7 +104,7 @@ class TextTask(Task):
         least: Fewest tokens of a text, those of the prompt not counted; shorter ones are left out.
 
     Raises:
-        DataError: Fewer than two texts are left.
+        DataError: Fewer than three texts are left.
     """
 
     def __init__(self, parts: TaskComponents, least: int = 1) -> None:
@@ -112,9 +112,9 @@ class TextTask(Task):
         rows = np.flatnonzero(self.keys == np.arange(len(self.keys)))
         sizes = np.asarray(self.catalog.count_tokens(torch.from_numpy(rows)), dtype=np.int64)
         self.rows: Ints = rows[sizes >= parts.prompt + least]
-        if len(self.rows) < 2:
+        if len(self.rows) < 3:
             raise DataError(
-                f"pretraining needs two different item texts of {least} or more tokens, and the "
+                f"pretraining needs three different item texts of {least} or more tokens, and the "
                 f"data has {len(self.rows)}; check data.source.item_text."
             )
 
@@ -135,14 +135,16 @@ def find_first_rows(catalog: Catalog) -> Ints:
 
 
 def split_share(at: Ints, share: float, seed: int) -> tuple[Ints, Ints]:
-    """Numbers in two, in their order: all but a seeded share, and the share; one at least in each.
+    """Numbers in two, in their order: all but a seeded share, and the share.
+
+    Two at least are in the second part: one alone has nothing to be told from.
 
     Args:
-        at: (N,) of which there are two or more.
+        at: (N,) of which there are three or more.
         share: Of the second part.
         seed: Of the sample.
     """
-    count = min(max(1, round(share * len(at))), len(at) - 1)
+    count = min(max(2, round(share * len(at))), len(at) - 1)
     held = np.zeros(len(at), dtype=np.bool_)
     held[np.random.default_rng([seed, 3]).permutation(len(at))[:count]] = True
     return at[~held], at[held]

@@ -24,7 +24,7 @@ class Task(base.Task):
         config: Its settings.
 
     Raises:
-        DataError: No user, or only one, has two different titles within the window.
+        DataError: Fewer than three users have two different titles within the window.
     """
 
     def __init__(self, parts: TaskComponents, config: Config) -> None:
@@ -41,10 +41,10 @@ class Task(base.Task):
         self.near = find_partners(self.users, texts, config.window)
         self.anchors: Ints = np.flatnonzero(self.near.any(1))
         self.with_pairs: Ints = np.unique(self.users[self.anchors])
-        if len(self.with_pairs) < 2:
+        if len(self.with_pairs) < 3:
             raise DataError(
-                "pretraining=co_occurrence needs two users or more with two different titles "
-                f"within {config.window} events of training, and {len(self.with_pairs)} has; raise "
+                "pretraining=co_occurrence needs three users or more with two different titles "
+                f"within {config.window} events of training, and has {len(self.with_pairs)}; raise "
                 "pretraining.window, or choose simcse, tsdae or mlm, which read item texts alone."
             )
         users, items = torch.from_numpy(self.users), torch.from_numpy(self.items)

@@ -27,7 +27,7 @@ class Task(TextTask):
 
     Raises:
         ConfigError: The tokenizer has no mask token, as those of decoders.
-        DataError: Fewer than two texts.
+        DataError: Fewer than three texts.
     """
 
     def __init__(self, parts: TaskComponents, config: Config) -> None:

@@ -25,7 +25,7 @@ class Task(TextTask):
 
     Raises:
         ConfigError: The layers that train have no dropout, so that both passes would be alike.
-        DataError: Fewer than two texts.
+        DataError: Fewer than three texts.
     """
 
     def __init__(self, parts: TaskComponents, config: Config) -> None:

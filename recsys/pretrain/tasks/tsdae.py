@@ -24,7 +24,7 @@ class Task(TextTask):
         config: Its settings.
 
     Raises:
-        DataError: Fewer than two texts.
+        DataError: Fewer than three texts.
     """
 
     def __init__(self, parts: TaskComponents, config: Config) -> None:
