@@ -48,9 +48,11 @@ from recsys.data.tables import Tables, compute_fingerprint
 from recsys.data.tags import encode_tags
 from recsys.data.training_events import Interactions
 from recsys.encoders.pretrained.source import resolve_source
+from recsys.errors import ConfigError
 from recsys.losses import make_objective_context
 from recsys.metrics.names import list_cutoffs
 from recsys.recommender.base import Recommender
+from recsys.recommender.cold_distillation import ColdDistillation
 from recsys.recommender.components import (
     Components,
     Member,
@@ -331,6 +333,24 @@ def _get_loader_class(run: RunConfig) -> type[BatchLoaders]:
     return RecDataModule
 
 
+def _make_cold_distillation(strength: float, examples: Examples) -> ColdDistillation | None:
+    """What draws scores of cold items to their start, where that is asked for.
+
+    Raises:
+        ConfigError: Training shows every item.
+    """
+    if not strength:
+        return None
+    shown = torch.from_numpy(examples.get_pool("uniform"))
+    cold = torch.ones(examples.items, dtype=torch.bool).index_fill(0, shown, False)
+    if not cold.any():
+        raise ConfigError(
+            f"regularization.cold_distillation={strength:g} is about items that training never "
+            "shows, and it shows all of them; leave it out."
+        )
+    return ColdDistillation(strength, cold.nonzero()[:, 0])
+
+
 def _make_training_components(
     run: RunConfig,
     objective: ObjectiveConfig,
@@ -354,6 +374,7 @@ def _make_training_components(
         train_counts=torch.bincount(liked, minlength=len(parts.texts)),
         around=make_objective_context(users, liked, len(parts.texts), torch.from_numpy(targets)),
         l2_sp=run.regularization.l2_sp,
+        cold_distillation=_make_cold_distillation(run.regularization.cold_distillation, examples),
         schedule_steps=run.optimizer.schedule_steps,
         objective=module.Objective(**dataclasses.asdict(objective)),
         optimise=bind_options(run.optimizer, run.regularization),

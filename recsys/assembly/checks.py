@@ -50,6 +50,7 @@ def check_pairs(run: RunConfig) -> None:
             "users as texts too; leave it out and set trainer.batch_size."
         )
     _check_item_table(run)
+    _check_cold_distillation(run)
     if objective.needs not in architecture.gives:
         raise ConfigError(
             f"objective {get_choice_name(objective)} needs {objective.needs}, and architecture "
@@ -216,6 +217,29 @@ def _check_item_table(run: RunConfig) -> None:
         raise ConfigError(
             f"{asked} needs an architecture with item vectors, and "
             f"{get_choice_name(run.architecture)} has none; set trainer.encoder_updates=every_step."
+        )
+
+
+def _check_cold_distillation(run: RunConfig) -> None:
+    """Refuses to distil scores of cold items where nothing knows them before training.
+
+    Raises:
+        ConfigError: Items have no texts, or queries no vectors; or an item table stands for texts.
+    """
+    if not run.regularization.cold_distillation:
+        return
+    key = f"regularization.cold_distillation={run.regularization.cold_distillation:g}"
+    of = run.architecture
+    if not of.reads_tokens or "queries" not in of.gives:
+        raise ConfigError(
+            f"{key} needs query vectors, and items that have texts before training; architecture "
+            f"{get_choice_name(of)} has not both here: set architecture=two_tower with "
+            "architecture.item=text or text+id, or leave it out."
+        )
+    if count_phase_steps(run.trainer.encoder_updates, 1):
+        raise ConfigError(
+            f"{key} compares with the encoder's start in every step; set "
+            "trainer.encoder_updates=every_step."
         )
 
 

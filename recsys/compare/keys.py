@@ -144,6 +144,7 @@ METHOD = (
     "optimizer.schedule_steps",
     "regularization.weight_decay",
     "regularization.l2_sp",
+    "regularization.cold_distillation",
     "regularization.dropout",
     "trainer.epochs",
     "trainer.max_steps",

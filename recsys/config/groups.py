@@ -205,6 +205,12 @@ class RegularizationOptions:
 
     weight_decay: float = option(0.01, "decoupled decay; none on biases and norms", least=0)
     l2_sp: float = option(0.0, "pull towards the anchor that the tuning method names", least=0)
+    cold_distillation: float = option(
+        0.0,
+        "pull of a query's scores of items that training never shows towards those before "
+        "training; twice the texts are read in a step",
+        least=0,
+    )
     dropout: float | None = option(
         None,
         "of the encoder's layers that train; null: as the pretrained model has it",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from recsys.encoders.pretrained.source import ModelFiles
     from recsys.evaluation.ranking import Ranker
     from recsys.losses import ObjectiveContext
+    from recsys.recommender.cold_distillation import ColdDistillation
     from recsys.recommender.optim import Optimise
 
 
@@ -148,6 +149,7 @@ class TrainingComponents(Components):
         optimise: Makes optimiser and schedule from parameters by role, names without decay, steps.
         l2_sp: Strength of the pull towards the anchor (Li et al., ICML 2018).
         schedule_steps: Steps that the schedule is laid out for; None for those that are trained.
+        cold_distillation: What draws scores of cold items to their start, or None.
         tags: (I, T) numbers of each item's tags from 1, 0 for none; None where nothing reads them.
         context_sizes: How many codes a batch's `context` has, by name.
         masks: Makes masked copies of the history of a case, over which scores are averaged; None:
@@ -161,6 +163,7 @@ class TrainingComponents(Components):
     optimise: Optimise
     l2_sp: float = 0.0
     schedule_steps: int | None = None
+    cold_distillation: ColdDistillation | None = None
     tags: Tensor | None = None
     context_sizes: Mapping[str, int] = field(default_factory=dict)
     masks: HistoryMasks | None = None

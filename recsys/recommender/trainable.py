@@ -174,9 +174,17 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
 
     @final
     def compute_loss(self, batch: Batch) -> Loss:
-        """The objective's loss of a batch."""
+        """The objective's loss of a batch, and what draws scores of cold items to their start."""
         self._epoch = batch.plan.epoch
-        return self.parts.objective(self(batch), batch, self.get_objective_context())
+        distils = self.parts.cold_distillation
+        if distils is None:
+            return self.parts.objective(self(batch), batch, self.get_objective_context())
+        items = distils.draw_items(self.device)
+        start = distils.compute_start_scores(self, batch, items, self._start)
+        scored = self(batch)
+        loss = self.parts.objective(scored, batch, self.get_objective_context())
+        pull = distils.compute_pull(distils.compute_scores(self, scored, items), start, batch)
+        return Loss(loss.total + pull * loss.count.detach(), loss.count)
 
     @final
     def get_objective_context(self) -> ObjectiveContext:

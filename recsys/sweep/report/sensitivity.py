@@ -26,7 +26,15 @@ ENOUGH = 8
 
 Role = Literal["learning rate", "regularisation", "other"]
 
-_REGULARISATION = ("weight_decay", "dropout", "l2_sp", "smoothing", "patience", "decay")
+_REGULARISATION = (
+    "weight_decay",
+    "dropout",
+    "l2_sp",
+    "distillation",
+    "smoothing",
+    "patience",
+    "decay",
+)
 
 
 def infer_role(axis: SearchAxis) -> Role:
