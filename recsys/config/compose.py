@@ -171,6 +171,7 @@ def _make_root(layers: Sequence[Node], root: Root) -> tuple[Any, dict[str, Node]
     suggest = partial(suggest_key, root=root)
     for layer in layers:
         rest = _take_axes(layer, nodes, root.axes)
+        _refuse_keys_of_another(rest, root)
         _check(rest, root.schema, "", suggest)
         shared = merge_nodes(shared, rest)
     made: Any = _convert_types(root.schema, shared, "")
@@ -185,6 +186,17 @@ def _make_root(layers: Sequence[Node], root: Root) -> tuple[Any, dict[str, Node]
     check_betas(made.optimizer.betas)
     made.data.source.apply_data_options(made.data)
     return made, nodes
+
+
+def _refuse_keys_of_another(node: Node, root: Root) -> None:
+    """Says of a key that this root lacks which command has it."""
+    other, command = (PRETRAINING, "pretrain") if root is RUN else (RUN, "fit")
+    own, others = ({f.name for f in fields(each.schema)} for each in (root, other))
+    odd = next((key for key in node if key in others - own), None)
+    if odd is not None:
+        raise ConfigError(
+            f"{odd} is a key of python -m recsys.{command}, and not of this command; leave it out."
+        )
 
 
 def _make_pretraining(layers: Sequence[Node]) -> PretrainConfig:

@@ -124,7 +124,8 @@ class RunExecutor(Execution):
 
             profiling.show(self._compute_profile(counts))
         print(*notes, sep="\n", end="\n" if notes else "")
-        self._send_result(result, table, self.run.tracking.checkpoint_artifact)
+        wanted = self.run.tracking.checkpoint_artifact and self.weights.is_file()
+        self._send_result(result, table, self.weights if wanted else None)
 
     def _make_result(
         self,

@@ -129,7 +129,8 @@ class PretrainingExecutor(Execution):
         counts = self._count_training()
         notes = self._list_remarks()
         made, best = self.made, self.best
-        with (self.folder / ENCODER_FOLDER / WEIGHTS).open("rb") as file:
+        weights = self.folder / ENCODER_FOLDER / WEIGHTS
+        with weights.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
         result: dict[str, Any] = {
             "pretraining": {
@@ -159,7 +160,8 @@ class PretrainingExecutor(Execution):
             print(f"{row}: loss of what is held out {metrics[LOSS]:.4f}")
         print(*notes, sep="\n", end="\n" if notes else "")
         print(f"use it: python -m recsys.fit ... encoder.model={self.folder}")
-        self._send_result(result, table, self.run.tracking.checkpoint_artifact)
+        wanted = self.run.tracking.checkpoint_artifact
+        self._send_result(result, table, weights if wanted else None)
         self.weights.unlink(missing_ok=True)  # the encoder's folder has all that is left of it
 
     def _list_remarks(self) -> list[str]:

@@ -161,18 +161,20 @@ class Execution(abc.ABC):
         self.start.write(self.folder)
 
     def _send_result(
-        self, result: Mapping[str, Any], table: Mapping[str, Mapping[str, float]], artifact: bool
+        self,
+        result: Mapping[str, Any],
+        table: Mapping[str, Mapping[str, float]],
+        artifact: Path | None,
     ) -> None:
         """Closes the run at Weights & Biases with its result, and says where the result lies.
 
         Args:
             result: What `result.json` holds.
             table: Metrics by row of the closing table.
-            artifact: Whether the checkpoint is sent along, where there is one.
+            artifact: A file of weights that is sent along, or None.
         """
         if self.wandb is not None:
-            sent = self.weights if artifact and self.weights.is_file() else None
-            why = self.wandb.finish(result, table, sent)
+            why = self.wandb.finish(result, table, artifact)
             if why:
                 print(f"warning: {why}", file=sys.stderr)
             elif self.wandb.offline:

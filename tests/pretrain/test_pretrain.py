@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from recsys.errors import ConfigError
 from recsys.fit.__main__ import main as fit
 from recsys.pretrain.__main__ import main
 from recsys.pretrain.assemble import assemble
-from recsys.pretrain.command import pretrain
+from recsys.pretrain.command import find_pretraining, pretrain
+from recsys.runtime.signals import Interrupted
 from recsys.testing.shop import write_encoder
 from recsys.types import Ragged
 
@@ -190,7 +192,7 @@ def test_a_model_without_a_head_gets_a_fresh_one_and_says_so(words, masked):
         (["pretraining.windw=3"], "Did you mean 'window'"),
         (["pretraining.window=0"], "pretraining.window"),
         (["pretraining.val_share=1"], "pretraining.val_share"),
-        (["architecture=two_tower"], "architecture is not a known key"),
+        (["architecture=two_tower"], "architecture is a key of python -m recsys.fit"),
         (["tuning=frozen"], "trains nothing of the encoder"),
         (["trainer.max_steps=0"], "max_steps=0 trains nothing"),
         (["trainer.devices=2"], "runs in one process"),
@@ -251,6 +253,32 @@ def test_a_pretraining_is_no_run_and_says_what_it_is(words, tmp_path, capsys):
     os.rmdir(folder / "encoder")
     with pytest.raises(ConfigError, match="not finished; go on with it"):
         load_pretrained(str(folder), pooling="auto", max_length=None)
+
+
+def test_a_run_knows_no_pretraining(words, capsys):
+    assert fit([*words, "pretraining=mlm"]) == 2
+    assert "pretraining is a key of python -m recsys.pretrain" in capsys.readouterr().err
+
+
+def test_a_stop_after_the_last_step_trains_nothing_again(words, monkeypatch):
+    from recsys.pretrain import run
+
+    whole, write = run_of(words), run.write_encoder_folder
+
+    def stop(path, loaded, pooling):
+        write(path, loaded, pooling)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_encoder_folder", stop)
+        with pytest.raises(Interrupted):
+            run_of(words)
+    (folder,) = (path for path in whole.parent.iterdir() if path != whole)
+    assert not (folder / "result.json").exists()
+    monkeypatch.setattr("recsys.pretrain.module.PretrainingModule.compute_loss", None)
+    assert pretrain(*find_pretraining([f"resume={folder}"])) == folder
+    for name in ("model.safetensors", "config.json"):
+        assert (folder / "encoder" / name).read_bytes() == (whole / "encoder" / name).read_bytes()
 
 
 def test_what_changes_nothing_is_said(words, capsys):
