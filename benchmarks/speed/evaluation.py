@@ -67,6 +67,10 @@ class Given:
         """(I, 1) nothing, as scores need no items."""
         return torch.zeros(self.scores.shape[1], 1)
 
+    def select_directions(self, items: Tensor) -> Tensor:
+        """All of them."""
+        return items
+
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q,) rows of the scores."""
         start, self.first = self.first, self.first + len(batch.query)

@@ -164,6 +164,10 @@ class Vectors:
         """(I, D) item vectors."""
         return self.items
 
+    def select_directions(self, items: Tensor) -> Tensor:
+        """All of them."""
+        return items
+
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, D) vectors of the batch's users."""
         return self.users[batch.users]

@@ -83,7 +83,7 @@ class Evaluator(nn.Module):
         self.metrics.reset()
         self.rows = []
         self._vectors = ranker.index_catalog()
-        self._check_spread(self._vectors, may_stop)
+        self._check_spread(ranker.select_directions(self._vectors), may_stop)
 
     def _check_spread(self, vectors: Tensor, may_stop: bool) -> None:
         if vectors.ndim != 2 or vectors.shape[1] < 2 or not vectors.is_floating_point():

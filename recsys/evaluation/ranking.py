@@ -32,6 +32,10 @@ class Ranker(Protocol):
         """(I, ...) representations of all items."""
         ...
 
+    def select_directions(self, items: Tensor) -> Tensor:
+        """What of representations (N, ...) of items tells them apart by its direction."""
+        ...
+
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, ...) representations of the queries."""
         ...
@@ -64,6 +68,10 @@ class MaskedAverage:
     def index_catalog(self) -> Tensor:
         """(I, ...) the architecture's own."""
         return self.ranker.index_catalog()
+
+    def select_directions(self, items: Tensor) -> Tensor:
+        """As the architecture does."""
+        return self.ranker.select_directions(items)
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, copies, ...) representations of the queries of each copy."""

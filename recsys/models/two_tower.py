@@ -129,6 +129,10 @@ class Model(TrainableRecommender):
         """(N, D or 2 D) -> (N, D) what queries are compared with."""
         return items[:, : self.width]
 
+    def select_directions(self, items: Tensor) -> Tensor:
+        """All but the column of the popularity prior, which would hide equal vectors."""
+        return items if self.prior is None else items[:, :-1]
+
     def _embed_rows(self, rows: Tensor) -> Tensor | None:
         """(U, D) what is learned of catalog rows and their tags, or None."""
         parts = [learned(rows) for learned in (self.ids, self.tags) if learned is not None]
@@ -139,8 +143,7 @@ class Model(TrainableRecommender):
         if self.mix is None:
             users = self._encode_users(self.user_texts.compose_tokens(batch))
             return self._add_context(users, batch)
-        vectors = items if self.prior is None else items[:, :-1]
-        vectors = vectors[:, -self.width :]
+        vectors = self.select_directions(items)[:, -self.width :]
         users = self._apply_head(self.mix(vectors, batch.history, batch.query), self.user_head)
         return self._add_context(users, batch, batch.query[:, 1] > 0)
 

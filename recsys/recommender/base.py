@@ -100,6 +100,10 @@ class Recommender(nn.Module, abc.ABC):
         """
         raise ConfigError(f"{type(self).__module__} has no vector for each item.")
 
+    def select_directions(self, items: Tensor) -> Tensor:
+        """What of representations (N, ...) of items tells them apart by its direction: all."""
+        return items
+
     def _encodes_catalog(self) -> bool:
         """Whether the representations of all items take so long that it is shown."""
         return False

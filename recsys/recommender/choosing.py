@@ -30,6 +30,7 @@ class Rescored:
         self.needs_history = recommender.needs_history
         self.get_popularity = recommender.get_popularity
         self.index_catalog = recommender.index_catalog
+        self.select_directions = recommender.select_directions
         self.queries = recommender.queries
 
     def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:

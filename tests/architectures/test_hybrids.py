@@ -174,6 +174,15 @@ def test_the_prior_begins_as_nothing_and_is_a_multiple_of_the_log_count(shop_wor
     assert (z[~seen] < z[seen].min()).all()
 
 
+def test_a_prior_does_not_hide_that_all_vectors_are_the_same(shop_words):
+    model = assembled(shop_words, *TWO, PRIOR).recommender
+    torch.nn.init.constant_(model.prior.weight, 2.0)
+    items = torch.cat([torch.ones(30, 32), model.prior(torch.arange(30))[:, None]], dim=-1)
+    model.index = lambda plan: items[plan.items]
+    with pytest.warns(UserWarning, match="all items nearly the same vector"):
+        model.evaluator.start(model)
+
+
 @pytest.mark.parametrize("objective", ["in_batch", "full_softmax", "bce"])
 def test_the_prior_learns_what_is_popular(shop_words, objective):
     made = assembled(shop_words, *BOTH, PRIOR, DROPOUT, SHRINKAGE, f"objective={objective}")

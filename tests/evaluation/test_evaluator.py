@@ -21,6 +21,9 @@ class Given:
     def index_catalog(self):
         return torch.arange(self.scores.shape[1])
 
+    def select_directions(self, items):
+        return items
+
     def queries(self, batch, items):
         return torch.arange(len(batch.query))
 
