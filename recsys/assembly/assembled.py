@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.config.compose import RunConfig
+from recsys.config.compose import RunConfig, make_node
 from recsys.data.batches.batch_loaders import BatchLoaders
 from recsys.data.batches.catalog import Tokenize
 from recsys.data.batches.examples import Examples
@@ -42,7 +42,10 @@ class StoredRun:
         return {"from": "run", "sha256": self.digest, "encoder": self.encoder}
 
     def summarize(self) -> dict[str, object]:
-        """What the result of a run that builds on it says: which run, how made, at what cost."""
+        """What the result of a run that builds on it says: which run, how made, at what cost.
+
+        It is whole, so that the run may be compared where this one no longer lies.
+        """
         cost = self.result.get("cost", {})
         kept = ("method_seconds", "method_cpu_seconds", "kept_seconds", "kept_cpu_seconds")
         return {
@@ -52,6 +55,11 @@ class StoredRun:
             "seed": self.config.seed,
             "cost": {name: cost.get(name) for name in kept},
             "built_on": self.result.get("built_on", []),
+            "config": make_node(self.config),
+            "encoder": self.result.get("encoder", {}),
+            "fitted": "fit" in self.result,
+            "steps": self.result.get("validation", {}).get("steps"),
+            "floors": list(self.result.get("floors", {})),
         }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +36,24 @@ class FinishedRun:
 
     @property
     def seed(self) -> int:
-        """Of weights, queries and negatives."""
-        return int(self.config["seed"])
+        """Of weights, queries and negatives.
+
+        Of a run that takes no step itself and builds on runs that did, the lowest of theirs.
+        """
+        theirs = [int(row["seed"]) for row in list_sources(self.built_on) if _has_seed(row)]
+        return min(theirs) if theirs and not self.trains else int(self.config["seed"])
+
+    @property
+    def built_on(self) -> list[Node]:
+        """What the result says of the runs that this one builds on."""
+        return list(self.result.get("built_on", []))
+
+    @property
+    def varies(self) -> bool:
+        """Whether another seed could give another result."""
+        return (self.trains and not self.untouched) or any(
+            _has_seed(row) for row in list_sources(self.built_on)
+        )
 
     @property
     def trains(self) -> bool:
@@ -50,8 +66,31 @@ class FinishedRun:
 
         A head that begins at random has its seed: the start is then no zero-shot one.
         """
-        still = self.result.get("validation", {}).get("steps") == 0
-        return still and ZERO_SHOT in self.result["floors"]
+        return _is_untouched(self.result.get("validation", {}).get("steps"), self.result["floors"])
+
+
+def _is_untouched(steps: object, floors: Collection[str]) -> bool:
+    """Whether no step was taken, from a start without heads that begin at random."""
+    return steps == 0 and ZERO_SHOT in floors
+
+
+def _has_seed(row: Node) -> bool:
+    """Whether a run that another builds on trained, by what is said of it there."""
+    trains = "tuning" in row.get("config", {})
+    return trains and not _is_untouched(row.get("steps"), row.get("floors", []))
+
+
+def list_sources(built_on: Sequence[Node]) -> list[Node]:
+    """All runs that a run builds on, directly or by way of others, each once.
+
+    Args:
+        built_on: What its result says of those that it builds on directly.
+    """
+    rows: dict[str, Node] = {}
+    for row in built_on:
+        for each in (row, *list_sources(row.get("built_on", []))):
+            rows.setdefault(str(each["sha256"]), each)
+    return list(rows.values())
 
 
 def find_runs(words: Sequence[str]) -> list[Path]:

@@ -178,6 +178,9 @@ TRAINING = (
 )
 """Keys and groups that do nothing where the architecture does not train."""
 
+FITTING = ("data.sample_seed", "evaluation.max_cases", "evaluation.monitor")
+"""Those of them that decide where validation cases choose at once, without steps of training."""
+
 
 def is_within(key: str, names: Collection[str]) -> bool:
     """Whether a dotted key is one of some keys, or lies in one of some groups."""

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.compare.finished_runs import FinishedRun
-from recsys.compare.keys import HELD, NEUTRAL, TRAINING, is_within
-from recsys.compare.short_names import list_aliases, make_name, make_short_name
+from recsys.compare.keys import FITTING, HELD, NEUTRAL, TRAINING, is_within
+from recsys.compare.short_names import (
+    list_aliases,
+    make_config_name,
+    make_name,
+    make_short_name,
+)
 from recsys.config.compose import Node, nearest
 from recsys.config.yaml_file import flatten_keys
 from recsys.errors import ConfigError
@@ -31,7 +36,7 @@ class Method:
     @property
     def trains(self) -> bool:
         """Whether another seed could give another result."""
-        return self.runs[0].trains and not all(run.untouched for run in self.runs)
+        return any(run.varies for run in self.runs)
 
     @property
     def seeds(self) -> list[int]:
@@ -42,21 +47,57 @@ class Method:
 def make_identity(run: FinishedRun) -> Node:
     """What makes a run's method: its dotted keys without seed and whatever changes no result.
 
-    An encoder is what its checksum says, wherever it lies, and what was followed of its folder.
+    An encoder is what its checksum says, wherever it lies, and what was followed of its folder. A
+    run that this one builds on is what makes that one's method: where it lies does not matter, nor
+    does its seed.
     """
-    left_out = (*NEUTRAL, *HELD, *(() if run.trains else TRAINING))
+    encoder = run.result.get("encoder", {})
+    return _identify(run.config, encoder, run.built_on, "fit" in run.result)
+
+
+def _identify(config: Node, encoder: Node, built_on: Sequence[Node], fitted: bool) -> Node:
+    """As `make_identity`, of what a result says of a run.
+
+    Args:
+        config: Its configuration.
+        encoder: What its result says of the encoder.
+        built_on: What it says of the runs that it builds on.
+        fitted: Whether validation cases decided something at once.
+    """
+    trains = "tuning" in config
+    idle = () if trains else tuple(key for key in TRAINING if not fitted or key not in FITTING)
     out = {
         key: value
-        for key, value in flatten_keys(run.config).items()
-        if not is_within(key, left_out)
+        for key, value in flatten_keys(config).items()
+        if not is_within(key, (*NEUTRAL, *HELD, *idle))
     }
-    checksum = run.result.get("encoder", {}).get("sha256")
-    if run.trains and checksum:
-        followed = run.result["encoder"].get("follows")
+    checksum = encoder.get("sha256")
+    if trains and checksum:
+        followed = encoder.get("follows")
         told = "" if followed is None else f" {json.dumps(followed, sort_keys=True)}"
         out["encoder.model"] = f"sha256:{checksum}{told}"
         out = {k: v for k, v in out.items() if k not in ("encoder.revision", "encoder.sha256")}
+    if built_on and all("config" in row for row in built_on):
+        out[_find_source_key(out)] = [
+            _identify(row["config"], row["encoder"], row["built_on"], row["fitted"])
+            for row in built_on
+        ]
     return out
+
+
+def _find_source_key(node: Node) -> str:
+    """The key by which a run names those that it builds on."""
+    members = "architecture.members"
+    return members if members in node else "architecture.vectors"
+
+
+def _name_sources(run: FinishedRun) -> dict[str, str]:
+    """The runs that a run builds on as a word of a label, by the key that names them."""
+    if not run.built_on or any("config" not in row for row in run.built_on):
+        return {}
+    often = Counter(make_config_name(row["config"]).replace(" ", "_") for row in run.built_on)
+    names = [name if count == 1 else f"{count}*{name}" for name, count in often.items()]
+    return {_find_source_key(flatten_keys(run.config)): "+".join(names)}
 
 
 def group_runs(
@@ -164,7 +205,7 @@ def _list_label_words(runs: Sequence[FinishedRun]) -> list[list[str]]:
     models = _list_model_names(runs, nodes) if "encoder.model" in told else [""] * len(runs)
     out = []
     for run, node, choice, model in zip(runs, nodes, chosen, models, strict=True):
-        values = flatten_keys(run.config) | {"encoder.model": model}
+        values = flatten_keys(run.config) | {"encoder.model": model} | _name_sources(run)
         out.append(
             [
                 f"{key.removesuffix('.name')}={_format_value(values.get(key))}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from recsys.compare.finished_runs import FinishedRun
-from recsys.config.compose import list_choices
+from recsys.config.compose import Node, list_choices
 
 TAG = "method="
 """How the tag of a sweep's run begins that says its method."""
@@ -13,9 +13,14 @@ TAG = "method="
 
 def make_name(run: FinishedRun) -> str:
     """The experiment's name, or tuning and architecture."""
-    if run.config["experiment"] is not None:
-        return str(run.config["experiment"])
-    axes = [run.config[axis]["name"] for axis in ("tuning", "architecture") if axis in run.config]
+    return make_config_name(run.config)
+
+
+def make_config_name(config: Node) -> str:
+    """As `make_name`, of a configuration as plain values."""
+    if config["experiment"] is not None:
+        return str(config["experiment"])
+    axes = [config[axis]["name"] for axis in ("tuning", "architecture") if axis in config]
     return " ".join(axes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -60,7 +61,8 @@ class BaselineExecutor(RunExecutor):
                 metrics = self._evaluate("test" if options.test else "validation")
         self._log(logs, "test/" if options.test else "val/", metrics)
         if options.test:
-            self._finish({**self._list_members(), self.folder.name: metrics}, TrainingProgress())
+            members = self._list_members(metrics)
+            self._finish({**members, self.folder.name: metrics}, TrainingProgress())
             return
         self._tell_validation(metrics)
         self._finish({"step 0": metrics}, TrainingProgress())
@@ -97,13 +99,17 @@ class BaselineExecutor(RunExecutor):
             metrics = self._evaluate("validation")
         return replace(fit, validation=metrics, notes=(note, *fit.notes))
 
-    def _list_members(self) -> dict[str, Mapping[str, float]]:
-        """Test metrics of the runs whose scores it combines, as their own tests had them."""
+    def _list_members(self, names: Iterable[str]) -> dict[str, Mapping[str, float]]:
+        """Test metrics of the runs whose scores it combines, as their own tests had them.
+
+        Args:
+            names: Metrics that are wanted; NaN for one that a member did not measure.
+        """
         if not self.run.architecture.member_runs:
             return {}
         sources = self.made.sources
         return {
-            name: stored.result["test"]
+            name: {each: stored.result["test"].get(each, math.nan) for each in names}
             for name, stored in zip(name_runs(sources), sources, strict=True)
             if "test" in stored.result  # of a run that only validated there is none
         }
@@ -113,7 +119,7 @@ class BaselineExecutor(RunExecutor):
         notes = [] if self.fitted is None else list(self.fitted.notes)
         if tested is None:
             return notes
-        members = self._list_members()
+        members = self._list_members(tested.test)
         metric = self.run.evaluation.metric
         return [
             *remarks.describe_shortfalls(metric, tested.test, members, "", tested.cases),

@@ -118,11 +118,15 @@ def test_the_result_names_its_members_and_what_they_cost(weighted, runs):
 
 
 def test_the_closing_table_has_the_members_beside_it(base, runs, capsys):
-    fit(base, "out", *of(runs["knn"], runs["text"]), "architecture.combine=rrf")
+    # Of a cut-off that members did not count they say nothing.
+    more = ["architecture.combine=rrf", "evaluation.k=[5,3]", "tracking.wandb=offline"]
+    fit(base, "out", *of(runs["knn"], runs["text"]), *more)
     shown = capsys.readouterr().out
     (row,) = (line for line in shown.splitlines() if line.strip().startswith("ndcg@5 "))
     own = [f"{100 * read(runs[name])['test']['ndcg@5']:.2f}" for name in ("knn", "text")]
     assert row.split()[1:3] == own
+    (row,) = (line for line in shown.splitlines() if line.strip().startswith("hr@3 "))
+    assert row.split()[1:3] == ["-", "-"]
 
 
 @pytest.mark.parametrize("combine", ["weighted", "ranker"])

@@ -7,7 +7,9 @@ import pytest
 from recsys.compare import methods
 from recsys.compare.__main__ import main
 from recsys.compare.finished_runs import find_runs, read_run
+from recsys.compare.measures.cost import compute_costs
 from recsys.compare.methods import make_short_names
+from recsys.config.compose import compose, make_node
 from tests.compare.samples import TWO, cases, compared, error_of, leave, ranks
 
 
@@ -295,3 +297,85 @@ def test_an_encoder_as_it_is_has_no_seeds(tmp_path):
     same = compared([*runs, floor])  # equal figures: the same statistics as a baseline
     assert found.differences[0].found == same.differences[0].found
     assert found.differences[0].found != other.differences[0].found
+
+
+ENSEMBLE = ["architecture=ensemble"]
+
+
+def source(name, words, seed, cost=10.0, built_on=(), floors=()):
+    """What a result says of a run that it builds on."""
+    return {
+        "run": f"runs/{name}",
+        "sha256": name,
+        "experiment": None,
+        "seed": seed,
+        "cost": {"method_cpu_seconds": cost, "kept_cpu_seconds": 1.0},
+        "built_on": list(built_on),
+        "config": make_node(compose([*words, f"seed={seed}", f"output=runs/{name}"])),
+        "encoder": {},
+        "fitted": False,
+        "steps": 0 if floors else 9,
+        "floors": list(floors),
+    }
+
+
+def ensemble(tmp_path, name, *sources, words=(), cpu=2.0):
+    """A run that combines others, whose folders are named in its configuration."""
+
+    def edit(result):
+        result["built_on"] = list(sources)
+        result["cost"] |= {"method_cpu_seconds": cpu, "kept_cpu_seconds": 0.5}
+
+    named = ",".join(row["run"] for row in sources)
+    own = [*ENSEMBLE, f"architecture.members=[{named}]", *words]
+    return leave(tmp_path, name, own, cases(ranks(len(name))), edit)
+
+
+def test_ensembles_of_runs_that_differ_by_their_seed_are_one_method(tmp_path):
+    ease = source("ease", ["architecture=ease"], 0)
+    runs = [ensemble(tmp_path, f"e{n}", source(f"s{n}", TWO, n), ease) for n in (3, 1, 2)]
+    (method,) = methods.group_runs([read_run(run) for run in runs])
+    assert method.seeds == [1, 2, 3]
+    assert method.trains
+
+
+def test_ensembles_of_other_methods_are_other_methods_and_named_by_them(tmp_path):
+    ease = source("ease", ["architecture=ease"], 0)
+    pair = [source("a", TWO, 0), ease]
+    other = [source("b", [*TWO, "tuning=full"], 0), ease]
+    seeds = [source(f"c{n}", TWO, n) for n in range(3)]
+    runs = [ensemble(tmp_path, f"r{n}", *rows) for n, rows in enumerate((pair, other, seeds))]
+    found = methods.group_runs([read_run(run) for run in runs])
+    assert [method.label for method in found] == [
+        "ensemble architecture.members=lora_two_tower+ease",
+        "ensemble architecture.members=full_two_tower+ease",
+        "ensemble architecture.members=3*lora_two_tower",
+    ]
+
+
+def test_an_ensemble_of_what_does_not_train_has_no_seeds(tmp_path):
+    still = source("z", [*TWO, "tuning=frozen"], 0, floors=["zero-shot"])
+    run = ensemble(tmp_path, "e", source("ease", ["architecture=ease"], 0), still)
+    (method,) = methods.group_runs([read_run(run)])
+    assert not method.trains
+
+
+def test_the_metric_that_chose_weights_makes_a_method(tmp_path):
+    def chosen(name, monitor):
+        run = ensemble(tmp_path, name, source("s", TWO, 0), words=[f"evaluation.monitor={monitor}"])
+        result = json.loads((run / "result.json").read_text())
+        (run / "result.json").write_text(json.dumps({**result, "fit": {}}))
+        return read_run(run)
+
+    runs = [chosen("a", "ndcg@10"), chosen("bb", "balanced/ndcg@10")]
+    assert len(methods.group_runs(runs)) == 2
+
+
+def test_what_a_run_builds_on_counts_once_in_what_it_costs(tmp_path):
+    shared = source("shared", TWO, 0, cost=100.0)
+    inner = source("inner", ENSEMBLE, 0, cost=20.0, built_on=[shared])
+    run = ensemble(tmp_path, "e", inner, shared, cpu=2.0)
+    (method,) = methods.group_runs([read_run(run)])
+    cost = compute_costs(method)
+    assert cost["method_cpu_seconds"] == 2
+    assert cost["method_kept_cpu_seconds"] == 2 + 0.5 + 20 + 1 + 100 + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from recsys.compare.finished_runs import FinishedRun
+from recsys.compare.finished_runs import FinishedRun, list_sources
 from recsys.compare.keys import list_timing_keys
 from recsys.compare.methods import Method
 from recsys.runtime.files import CHECKPOINTS
@@ -50,12 +50,17 @@ def _make_total_reader(key: str) -> Callable[[FinishedRun], float | None]:
 
 
 def _make_kept_reader(own: str, kept: str) -> Callable[[FinishedRun], float | None]:
-    """What a method takes on a machine that has nothing of what runs share."""
+    """What a method takes on a machine that has nothing of what runs share.
+
+    Nor has it the runs that a run builds on, each of which counts once, with what it shares.
+    """
     read, shared = _make_total_reader(own), _make_figure_reader(kept)
 
     def read_with_kept(run: FinishedRun) -> float | None:
-        parts = read(run), shared(run)
-        return None if parts[0] is None or parts[1] is None else parts[0] + parts[1]
+        rows = [row["cost"] for row in list_sources(run.built_on)]
+        parts = [read(run), shared(run), *(row.get(key) for row in rows for key in (own, kept))]
+        known = [float(part) for part in parts if part is not None]
+        return sum(known) if len(known) == len(parts) else None
 
     return read_with_kept
 

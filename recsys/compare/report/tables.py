@@ -81,7 +81,7 @@ def make_summary_table(comparison: Comparison, names: Mapping[str, str]) -> Text
         note += f"Interval: of one contrast alone. p: after Holm over {len(found)}. "
     what = "whole command" if cost.note else "method"
     note += f"{cost.unit.replace('seconds', 's')}: of the {what}"
-    note += "; with kept: and of what runs share on disk." if kept else "."
+    note += "; with kept: and of what runs share on disk, and of runs built on." if kept else "."
     if comparison.unlike:
         note += f" Seconds may not be compared: the runs differ in {', '.join(comparison.unlike)}."
     title = f"{metric} in percent, {comparison.held['cases']:,} cases"
@@ -251,7 +251,7 @@ def make_cost_table(comparison: Comparison) -> TextTable:
     if there & {"method_kept_cpu_seconds", "method_kept_seconds"}:
         note += (
             " With what is kept: and with what runs share on disk (tokens, vectors and states of "
-            "the catalog), whichever run built it."
+            "the catalog), whichever run built it, and with the runs that a run builds on."
         )
     if "cache_build_seconds" in there:
         note += " Cache building: mean over those runs."
