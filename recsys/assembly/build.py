@@ -147,6 +147,7 @@ def _make_components(
         max_history=run.data.max_history,
         label=run.evaluation.label,
         windows=split.windows,
+        equal=protocols.make_equal_items(run, tables),
         written=query_texts.make_plain_user_texts(run, tables, context),
     )
 

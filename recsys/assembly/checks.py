@@ -37,6 +37,7 @@ def check_pairs(run: RunConfig) -> None:
     architecture, objective = run.architecture, run.objective
     _check_negatives(run)
     check_augmentation(run)
+    _check_hits(run)
     check_monitor(run.evaluation)
     architecture.check(run)
     _check_runs(run)
@@ -58,6 +59,23 @@ def check_pairs(run: RunConfig) -> None:
         )
     _check_catalog_encoding(run, objective)
     _check_targets(run, objective)
+
+
+def _check_hits(run: RunConfig) -> None:
+    """Refuses hits by a column where none is looked at, or that no metric can be named after."""
+    column, protocol = run.evaluation.hit_by, run.evaluation.protocol
+    if column is None:
+        return
+    if protocol != "catalog":
+        raise ConfigError(
+            f"evaluation.hit_by={column} is of the whole catalog, and evaluation.protocol="
+            f"{protocol} ranks lists; leave it out, or set evaluation.protocol=catalog."
+        )
+    if not column.isidentifier():
+        raise ConfigError(
+            f"evaluation.hit_by='{column}' gives metrics their name; rename the column to letters, "
+            "digits and underscores."
+        )
 
 
 def _check_runs(run: RunConfig) -> None:
@@ -275,13 +293,14 @@ def check_columns(run: RunConfig, tables: Tables) -> None:
     """Refuses item columns that cannot be used, before anything is computed.
 
     Raises:
-        ConfigError: `evaluation.slices` or `evaluation.category` names none, or one of lists; or
-            the latter one with more values than there can be categories.
+        ConfigError: `evaluation.slices`, `category` or `hit_by` names none, or one of lists; or
+            `category` one with more values than there can be categories.
     """
     known = [name for name in tables.items.columns if name not in ("item", "text")]
     asked = [("evaluation.slices", name) for name in run.evaluation.slices]
-    if run.evaluation.category is not None:
-        asked.append(("evaluation.category", run.evaluation.category))
+    for key in ("category", "hit_by"):
+        if getattr(run.evaluation, key) is not None:
+            asked.append((f"evaluation.{key}", getattr(run.evaluation, key)))
     for key, name in asked:
         if name not in known:
             raise ConfigError(f"{key}: the items have no column '{name}'.{nearest(name, known)}")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
+import torch
 
 from recsys.assembly.candidates import make_candidate_lists
 from recsys.assembly.checks import check_labels
@@ -23,6 +25,8 @@ from recsys.data.columns.arrays import Ints, sample
 from recsys.data.describe import find_repeats
 from recsys.data.splits.split import Split
 from recsys.data.splits.targets import describe_unpredictable
+from recsys.data.tables import Tables
+from recsys.evaluation.equal_items import EqualItems
 from recsys.metrics.names import BALANCED, FEWEST
 from recsys.recommender.base import Recommender
 from recsys.runtime.store import Store
@@ -110,6 +114,19 @@ def make_lists(
         )
         for role, at in cases.items()
     }
+
+
+def make_equal_items(run: RunConfig, tables: Tables) -> EqualItems | None:
+    """Items with the same value of the column that is a hit; an item without one is alone."""
+    column = run.evaluation.hit_by
+    if column is None:
+        return None
+    values = tables.items[column].cast(pl.String)
+    own = pl.Series(np.arange(len(values))).cast(pl.String)
+    # a value and a row number are never taken for each other
+    keys = pl.when(values.is_null()).then("row " + own).otherwise("value " + values)
+    codes = pl.select(keys.rank("dense") - 1).to_series().to_numpy().astype(np.int64)
+    return EqualItems(torch.from_numpy(codes))
 
 
 def get_final_role(run: RunConfig) -> int:
@@ -286,6 +303,8 @@ def describe_protocol(run: RunConfig, split: Split) -> dict[str, object]:
         return {"left_out": count_impressions(split, get_final_role(run))._asdict()}
     available = _count_available(run, split)
     said: dict[str, object] = {"availability": available} if available else {}
+    if options.hit_by is not None:
+        said |= {"hit_by": options.hit_by}
     if options.protocol == "sampled":
         said |= {"negatives": options.sampled_negatives, "sampling": options.sampled_by}
     return said

@@ -118,7 +118,7 @@ def check_same_protocol(stored: StoredRun, run: RunConfig) -> None:
         ConfigError: It was; the sentence names the key.
     """
     own, other = run.evaluation, stored.config.evaluation
-    names = ["protocol", "mask_history", "max_cases"]
+    names = ["protocol", "mask_history", "hit_by", "max_cases"]
     if own.protocol == "candidates":
         names.append("candidates")
     if own.protocol == "sampled":

@@ -43,7 +43,11 @@ FIELDS: tuple[tuple[str, Callable[[FinishedRun], object], str], ...] = (
         _make_result_reader("protocol", "candidates"),
         "set the same evaluation.candidates",
     ),
-    ("what stands before the metrics", find_prefix, "sample as many items in the same way"),
+    (
+        "what stands before the metrics",
+        find_prefix,
+        "count hits among the same items in the same way",
+    ),
 )
 """What two results must agree in: where it stands, how it is read, the remedy."""
 

@@ -83,6 +83,7 @@ HELD: Mapping[str, str] = {
     "evaluation.sampled_negatives": "the names of the metrics",
     "evaluation.sampled_by": "the names of the metrics",
     "evaluation.mask_history": "protocol.mask_history",
+    "evaluation.hit_by": "the names of the metrics",
 }
 """Keys whose effect `comparable.check_comparable` compares in the results, and by what."""
 

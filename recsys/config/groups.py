@@ -329,13 +329,22 @@ class EvaluationOptions:
     )
     max_cases: int | None = option(None, "evaluate a seeded sample of so many cases", least=1)
     mask_history: bool = option(True, "leave out what the user has already had")
+    hit_by: str | None = option(
+        None,
+        "item column of which an item with the target's value is a hit as well, such as title, "
+        "with protocol=catalog; each metric says so in its name, as in same-title-ndcg@10",
+        blank=True,
+    )
     batch_size: int = option(256, "cases of an evaluation step", least=1)
 
     @property
     def label(self) -> str:
-        """What stands before each metric, so that a sampled one is never taken for a full one."""
+        """What stands before each metric, so that it is never taken for that of another protocol.
+
+        One among sampled items, or one that counts other items as hits.
+        """
         if self.protocol != "sampled":
-            return ""
+            return f"same-{self.hit_by}-" if self.hit_by else ""
         by = "" if self.sampled_by == "uniform" else "popular"
         return f"sampled{self.sampled_negatives}{by}-"
 

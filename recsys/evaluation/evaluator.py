@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.errors import DataError, DivergenceError
+from recsys.evaluation.equal_items import EqualItems
 from recsys.evaluation.ranking import (
     Ranker,
     count_block_queries,
@@ -43,6 +44,7 @@ class Evaluator(nn.Module):
         label: What stands before each metric's name.
         windows: When the items of the catalog can be had: the whole catalog of a case is what can
             be had at its time, and its target; None: every item always.
+        equal: Which items of the catalog are hits for each other; None: each for itself alone.
 
     Attributes:
         rows: A dict of (Q,) tensors for each batch seen since `start`; a list without a
@@ -59,11 +61,12 @@ class Evaluator(nn.Module):
         counts: Tensor,
         label: str = "",
         windows: AvailabilityWindows | None = None,
+        equal: EqualItems | None = None,
     ) -> None:
         super().__init__()
         self.ranking, self.ks, self.mask_history = ranking, ks, mask_history
         self.counts, self.label, self.keep = counts, label, 0
-        self.windows = windows
+        self.windows, self.equal = windows, equal
         self.metrics = RankingMetrics(list_metrics(ranking, ks, label))
         self.rows: list[dict[str, Tensor]] = []
         self._vectors: Tensor | None = None
@@ -180,9 +183,6 @@ class Evaluator(nn.Module):
         empty = batch.at_host.query[start : start + len(target), 1] == 0
         scores = score_items(ranker, queries, vectors, empty)
         seen = _select_pairs(batch.seen[: None if self.mask_history else 0], at, len(batch.query))
-        query, item = seen.unbind(1)
-        same = (item == target[query]).long()
-        hidden = torch.zeros_like(target).index_add(0, query, same) > 0
         closed = self._mask_unavailable(batch, start, target)
         mask = seen
         if batch.basket_items is not None:
@@ -190,7 +190,13 @@ class Evaluator(nn.Module):
         if closed is not None:
             closed[mask[:, 0], mask[:, 1]] = True
             mask = closed
-        greater, equal, size = count_ranks(scores, target, mask, batch.case[at])
+        ranked = mask
+        if self.equal is not None:
+            target, ranked = self.equal.take_best(scores, target, mask)
+        query, item = seen.unbind(1)
+        same = (item == target[query]).long()
+        hidden = torch.zeros_like(target).index_add(0, query, same) > 0
+        greater, equal, size = count_ranks(scores, target, ranked, batch.case[at])
         # A target that is masked away can never be found: it stands behind all others.
         greater = torch.where(hidden, torch.full_like(greater, scores.shape[1]), greater)
         equal = torch.where(hidden, torch.zeros_like(equal), equal)

@@ -46,6 +46,7 @@ class Recommender(nn.Module, abc.ABC):
             parts.counts,
             parts.label,
             parts.windows,
+            parts.equal,
         )
 
     @property

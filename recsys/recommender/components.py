@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from recsys.encoders.encoder import Encoder
     from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec
     from recsys.encoders.pretrained.source import ModelFiles
+    from recsys.evaluation.equal_items import EqualItems
     from recsys.evaluation.ranking import Ranker
     from recsys.losses import ObjectiveContext
     from recsys.recommender.cold_distillation import ColdDistillation
@@ -63,6 +64,7 @@ class Components:
         max_history: H, longest history.
         label: What stands before each metric's name.
         windows: When items can be had, for the catalog of a case; None: always.
+        equal: Which items are hits for each other; None: each for itself alone.
         written: The users' texts as they are written, where queries are texts; None: nowhere.
         interactions: The positive events of training, or None beside an architecture that trains:
             an objective sees them through its context.
@@ -80,6 +82,7 @@ class Components:
     max_history: int
     label: str = ""
     windows: AvailabilityWindows | None = None
+    equal: EqualItems | None = None
     written: PlainUserTexts | None = None
     interactions: Interactions | None = None
     item_vectors: Tensor | None = None

@@ -47,9 +47,10 @@ def format_title(options: EvaluationOptions) -> str:
         "impressions": "among what an impression showed",
         "sampled": f"among {options.sampled_negatives} random items, not all",
     }
+    hits = f"; a hit is an item of the same {options.hit_by}" if options.hit_by else ""
     part = "test" if options.test else "validation"
     named = f", each {options.label}METRIC" if options.label else ""
-    return f"{part}, in percent{named}; {options.protocol}: {ranked[options.protocol]}"
+    return f"{part}, in percent{named}; {options.protocol}: {ranked[options.protocol]}{hits}"
 
 
 def format_head(name: str, options: EvaluationOptions) -> str:

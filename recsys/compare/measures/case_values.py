@@ -21,7 +21,7 @@ TOLERANCE = 1e-5
 
 
 def find_prefix(run: FinishedRun) -> str:
-    """What stands before each metric of a protocol that samples, as in `sampled100-ndcg@10`."""
+    """What stands before each metric where it is no plain one, as in `sampled100-ndcg@10`."""
     names = [name for name in run.result["test"] if name.endswith("mrr") and "/" not in name]
     return names[0].removesuffix("mrr") if names else ""
 
@@ -43,8 +43,8 @@ def check_metric(metric: str, runs: Sequence[FinishedRun]) -> None:
     named = [f"{before}{name}" for name in known]
     if before and metric in known:
         raise ConfigError(
-            f"metric: the runs rank among sampled items, which {metric} does not say; set "
-            f"metric={before}{metric}."
+            f"metric: the metrics of these runs are called {before}..., which {metric} does not "
+            f"say; set metric={before}{metric}."
         )
     if metric not in named:
         raise ConfigError(

@@ -132,7 +132,7 @@ def make_quality_table(comparison: Comparison) -> TextTable:
 
 
 def _find_prefix(metric: str) -> str:
-    """What names a metric as one among sampled items, as in `sampled100-`; else empty."""
+    """What stands before a metric that is no plain one, as `sampled100-`; else empty."""
     before, dash, _ = metric.rpartition("-")
     return before + dash
 

@@ -55,6 +55,13 @@ class Config(SourceConfig):
         "{title}; {brand}; {description}",
         "Template over the items' fields; what data.max_tokens cuts off is its end.",
     )
+    train_share: float = option(
+        0.0,
+        "Share of the valid rows, from the first one on, that train too: for data published "
+        "without its training part. 1: all of them, and none validates.",
+        least=0,
+        most=1,
+    )
 
 
 def _find_files(folder: Path, cfg: Config) -> dict[Path, str | None]:
@@ -188,6 +195,23 @@ def _make_events(rows: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     return pl.DataFrame({"user": users, "item": items, "split": roles}), tuple(notes)
 
 
+def _move_to_training(rows: pl.DataFrame, share: float) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Rows of which the first valid ones are of the training part; and what was done.
+
+    They follow each other in time, as the rows of every part do.
+    """
+    valid = pl.col("split") == "val"
+    count = rows.filter(valid).height
+    moved = round(share * count)
+    if not moved:
+        return rows, ()
+    early = valid & (valid.cum_sum() <= moved)
+    rows = rows.with_columns(pl.when(early).then(pl.lit("train")).otherwise("split").alias("split"))
+    return rows, (
+        f"rows: the first {moved} of {count} valid rows train (data.source.train_share).",
+    )
+
+
 def _format_field(value: object) -> str | None:
     """A field as text without markup; a list, also in the form of a text, as its parts."""
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -221,11 +245,12 @@ def load(cfg: Config) -> Tables:
     files = _find_files(folder, cfg)
     path = tabular.find_file(folder, cfg.items, f"{cfg.items}.gz")
     items = parse_windows(_read_items(path), str(path))
-    events, notes = _make_events(
-        pl.concat([_read_rows(file, part, cfg) for file, part in files.items()])
+    rows, moved = _move_to_training(
+        pl.concat([_read_rows(file, part, cfg) for file, part in files.items()]), cfg.train_share
     )
+    events, notes = _make_events(rows)
     items = items.with_columns(fill_template(items, cfg.item_text))
     events, items, more = tabular.drop_undescribed(events, items, "rows", folder)
     return check_tables(
-        Tables(events, items, tabular.make_users(events), (*notes, *more)), str(folder)
+        Tables(events, items, tabular.make_users(events), (*moved, *notes, *more)), str(folder)
     )

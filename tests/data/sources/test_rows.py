@@ -226,3 +226,22 @@ def test_real_amazon_office():
     made = methods.make_split(found, "given")
     assert (len(made.list_cases(1)), len(made.list_cases(2))) == (4866, 4866)
     assert found.interactions.height == 22447
+
+
+def test_a_share_of_the_valid_rows_trains(tmp_path):
+    """The first ones of the file, as if they had been published as training rows."""
+    users = sequences(1)
+    held = table(users, ("val", "test"))
+    valid = [row for row in held if row["split"] == "val"]
+    test = [row for row in held if row["split"] == "test"]
+    for share, moved in ((0.0, 0), (0.4, round(0.4 * len(valid))), (1.0, len(valid))):
+        want = [{**row, "split": "train"} for row in valid[:moved]] + valid[moved:] + test
+        config = write(tmp_path / str(share), held)
+        found = rows.load(dataclasses.replace(config, train_share=share))
+        same = rows.load(write(tmp_path / f"{share} want", want))
+        assert found.interactions.equals(same.interactions)
+        said = (
+            f"rows: the first {moved} of {len(valid)} valid rows train (data.source.train_share)."
+        )
+        assert (said in found.notes) == (moved > 0)
+    assert found.interactions.filter(split="val").is_empty()
