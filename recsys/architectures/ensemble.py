@@ -27,7 +27,11 @@ class Config(BaselineConfig):
     validation cases.
     """
 
-    members: list[str] = option([], "folders of finished runs: [runs/sasrec-..., runs/ease-...]")
+    members: list[str] = option(
+        [],
+        "folders of finished runs; of several seeds, for all of them; or globs, as in "
+        "[runs/ease-*, runs/sasrec-*], each for the newest run that it names",
+    )
     combine: Literal["rrf", "weighted", "ranker"] = option(
         "weighted",
         "reciprocal rank fusion, which fits nothing; a weighted sum of normalised scores; or "
@@ -55,6 +59,10 @@ class Config(BaselineConfig):
         """Folders of the members."""
         return self.members
 
+    def replace_member_runs(self, folders: Sequence[str]) -> None:
+        """Names them by what their words stand for."""
+        self.members = list(folders)
+
     def check(self, run: RunConfig) -> None:
         """Refuses what cannot be.
 
@@ -64,7 +72,7 @@ class Config(BaselineConfig):
         if not self.members:
             raise ConfigError(
                 "architecture.members is empty; name the folders of finished runs, as in "
-                "architecture.members=[runs/sasrec-...,runs/ease-...]."
+                "architecture.members=[runs/ease-*,runs/sasrec-*]."
             )
         places: set[Path] = set()
         for member in self.members:

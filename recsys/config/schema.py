@@ -169,6 +169,9 @@ class ArchitectureConfig(Choice):
         """Folders of finished runs whose scores it is handed, from an option called `members`."""
         return ()
 
+    def replace_member_runs(self, folders: Sequence[str]) -> None:
+        """Names them by what their words stand for: a glob, or a folder of seeds."""
+
     @property
     def loads_models(self) -> bool:
         """Whether a pretrained model is loaded: its own, or one of a run that it builds on."""

@@ -13,7 +13,7 @@ from recsys.config.compose import RunConfig, compose, format_config, get_choice_
 from recsys.config.groups import EncoderOptions, TrackingOptions, TrainerOptions
 from recsys.errors import ConfigError, raise_file_error
 from recsys.fit.seeds import SeedPlan, find_last_unfinished, make_plan
-from recsys.runs.folder import lock_folder, make_folder, reopen
+from recsys.runs.folder import find_member_runs, lock_folder, make_folder, reopen
 from recsys.runs.state import find_inherited_run
 from recsys.runtime import command, excluded_time
 from recsys.runtime.files import SEEDS, remove_temporary_files
@@ -87,6 +87,8 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
     started, excluded = excluded_time.begin_run(), excluded_time.get_excluded_total()
     from recsys.assembly.checks import check_pairs  # loads polars, which help needs not wait for
 
+    members = [each for word in run.architecture.member_runs for each in find_member_runs(word)]
+    run.architecture.replace_member_runs(members)
     check_pairs(run)
     print_status(f"{run.experiment or get_choice_name(run.architecture)}: loading libraries")
     import torch

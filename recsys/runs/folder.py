@@ -86,6 +86,37 @@ def find_matching_run(pattern: str) -> tuple[Path, int]:
     return _choose_newest(runs), len(runs)
 
 
+def find_member_runs(word: str) -> list[str]:
+    """The runs that a word of a list of runs stands for.
+
+    Args:
+        word: The folder of a run, which stands for itself, as does one that is not there; a folder
+            that holds runs, such as that of several seeds, for all of them; a glob for the newest
+            of those that it names which is complete.
+
+    Raises:
+        ConfigError: The glob names no complete run.
+    """
+    if Path(word).exists() or not glob.has_magic(word):
+        inside = [] if (Path(word) / CONFIG).is_file() else _list_inside(Path(word))
+        return [str(run) for run in inside] or [word]
+    groups = []
+    for path in map(Path, glob.glob(word)):
+        runs = [path] if (path / CONFIG).is_file() else _list_inside(path)
+        if runs and all((run / RESULT).is_file() for run in runs):
+            groups.append(runs)
+    if not groups:
+        raise ConfigError(f"{word} names no complete run; see what is there.")
+    newest = _choose_newest([_choose_newest(runs) for runs in groups])
+    (chosen,) = (runs for runs in groups if newest in runs)
+    return [str(run) for run in chosen]
+
+
+def _list_inside(folder: Path) -> list[Path]:
+    """The runs in a folder of several, by name."""
+    return sorted(file.parent for file in folder.glob(f"*/{CONFIG}"))
+
+
 def _choose_newest(runs: Sequence[Path], file: str = CONFIG) -> Path:
     return max(runs, key=lambda run: ((run / file).stat().st_mtime, run.name))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recsys.assembly import build
-from recsys.config.compose import compose
+from recsys.config.compose import compose, read_config
 from recsys.data.batches.batch_loaders import BatchLoaders
 from recsys.data.batches.examples import TEST
 from recsys.errors import DataError
@@ -201,6 +201,22 @@ def test_an_ensemble_is_a_member_of_another(base, runs, weighted):
     assert [row["run"] for row in built["built_on"]] == [str(run) for run in runs.values()]
 
 
+def test_a_folder_of_seeds_stands_for_its_runs_and_a_glob_for_the_newest(base, runs, weighted):
+    root, own = base
+    words = ["architecture.combine=rrf", f"output={root / 'globs'}"]
+    for member in (root / "members", root / "member?"):
+        assert main([*own, *of(member), *words]) == 0
+    assert main([*own, *of(root / "members" / "tfidf*", root / "members" / "item*"), *words]) == 0
+    *whole, two = sorted((root / "globs").glob("*"), key=lambda path: path.stat().st_mtime_ns)
+    named = [members_of(folder) for folder in (*whole, two)]
+    assert named[0] == named[1] == sorted(map(str, (root / "members").glob("*")))
+    assert named[2] == [str(runs["words"]), str(runs["knn"])]
+
+
+def members_of(folder):
+    return read_config(folder / "config.yaml").architecture.members
+
+
 def test_a_query_without_history_is_answered_as_each_member_does(base, runs):
     _, own = base
     made = build.assemble(compose([*own, *of(runs["knn"]), "architecture.combine=rrf"]))
@@ -236,6 +252,7 @@ def refuse(base, capsys, *words):
     [
         (["architecture.members=[]"], "architecture.members is empty; name the folders"),
         (["architecture.members=[{knn},{knn}/]"], "names {knn}/ twice"),
+        (["architecture.members=[nowhere*]"], "nowhere* names no complete run"),
         (["architecture.members=[nowhere]"], "nowhere is no run: config.yaml is missing"),
         (["architecture.members=[{knn}]", "architecture.by=[cols]"], "Did you mean 'cold'?"),
         (
