@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recsys.config.compose import Node, make_node, read_config
+from recsys.config.compose import Node, complete_node, make_node, read_config
 from recsys.errors import ConfigError, DataError
 from recsys.runs.result_file import ZERO_SHOT, read_result
 from recsys.runtime.files import CASES, CONFIG, RESULT
@@ -160,7 +160,16 @@ def read_run(folder: Path) -> FinishedRun:
         complete = False
     if not complete:
         raise DataError(f"{path} is damaged or of another version; run fit again.")
+    if "built_on" in result:
+        result["built_on"] = [_complete_source(row) for row in result["built_on"]]
     return FinishedRun(folder, config, result, _read_cases(folder / CASES))
+
+
+def _complete_source(row: Node) -> Node:
+    """What is said of a run that another builds on, with keys that its version did not know."""
+    built_on = [_complete_source(each) for each in row.get("built_on", [])]
+    config = {"config": complete_node(row["config"])} if "config" in row else {}
+    return {**row, **config, "built_on": built_on}
 
 
 def _read_cases(path: Path) -> pl.DataFrame:

@@ -194,11 +194,19 @@ def _list_label_words(runs: Sequence[FinishedRun]) -> list[list[str]]:
     told, and neither is one that a choice leaves empty, as `optimizer.encoder_lr` of LoRA.
     """
     nodes = [make_identity(run) for run in runs]
-    unlike = _list_differing(nodes)
+    # What chose nothing has no metric to choose by, which tells nobody apart.
+    fitted = _list_differing([node for node in nodes if any(key in node for key in FITTING)])
+    unlike = [k for k in _list_differing(nodes) if k not in FITTING or k in fitted]
     axes = _select_axes(unlike)
     chosen = [tuple(node.get(key) for key in axes) for node in nodes]
     within = {
-        choice: _list_differing([n for n, c in zip(nodes, chosen, strict=True) if c == choice])
+        choice: [
+            key
+            for key in _list_differing(
+                [n for n, c in zip(nodes, chosen, strict=True) if c == choice]
+            )
+            if key in unlike
+        ]
         for choice in chosen
     }
     told = {key for keys in within.values() for key in keys}

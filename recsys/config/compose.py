@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,7 @@ __all__ = [
     "AXES",
     "Node",
     "RunConfig",
+    "complete_node",
     "compose",
     "compose_pretraining",
     "format_config",
@@ -371,6 +372,15 @@ def make_node(run: RunConfig | PretrainConfig) -> Node:
         else:
             node[leaf] = {"name": get_choice_name(config), **node[leaf]}
     return out
+
+
+def complete_node(node: Node) -> Node:
+    """A run as `make_node` of this version gives it, of one that a version before gave.
+
+    Raises:
+        ConfigError: It is no configuration of this version.
+    """
+    return make_node(_make_run([deepcopy(node)]))
 
 
 def format_config(run: RunConfig | PretrainConfig) -> str:

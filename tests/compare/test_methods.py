@@ -371,6 +371,27 @@ def test_the_metric_that_chose_weights_makes_a_method(tmp_path):
     assert len(methods.group_runs(runs)) == 2
 
 
+def test_members_of_a_version_before_are_what_they_would_be_now(tmp_path):
+    old = source("old", TWO, 1)
+    del old["config"]["regularization"]["dropout"]
+    runs = [ensemble(tmp_path, "a", source("new", TWO, 0)), ensemble(tmp_path, "b", old)]
+    assert len(methods.group_runs([read_run(run) for run in runs])) == 1
+
+
+def test_what_chose_nothing_is_not_told_apart_by_what_would_have_chosen(tmp_path):
+    runs = [
+        ensemble(tmp_path, name, source("s", TWO, 0), words=[f"architecture.combine={name}"])
+        for name in ("rrf", "weighted")
+    ]
+    result = json.loads((runs[1] / "result.json").read_text())
+    (runs[1] / "result.json").write_text(json.dumps({**result, "fit": {}}))
+    found = methods.group_runs([read_run(run) for run in runs])
+    assert [method.label for method in found] == [
+        "ensemble architecture.combine=rrf",
+        "ensemble architecture.combine=weighted",
+    ]
+
+
 def test_what_a_run_builds_on_counts_once_in_what_it_costs(tmp_path):
     shared = source("shared", TWO, 0, cost=100.0)
     inner = source("inner", ENSEMBLE, 0, cost=20.0, built_on=[shared])
