@@ -12,13 +12,16 @@ from recsys.compare.finished_runs import FinishedRun
 from recsys.compare.keys import FITTING, HELD, NEUTRAL, TRAINING, is_within
 from recsys.compare.short_names import (
     list_aliases,
-    make_config_name,
     make_name,
+    make_short_config_name,
     make_short_name,
 )
 from recsys.config.compose import Node, nearest
 from recsys.config.yaml_file import flatten_keys
 from recsys.errors import ConfigError
+
+MEMBERS = "architecture.members"
+"""The key by which an ensemble names the runs that it combines."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,14 @@ def _identify(config: Node, encoder: Node, built_on: Sequence[Node], fitted: boo
 
 def _find_source_key(node: Node) -> str:
     """The key by which a run names those that it builds on."""
-    members = "architecture.members"
-    return members if members in node else "architecture.vectors"
+    return MEMBERS if MEMBERS in node else "architecture.vectors"
 
 
 def _name_sources(run: FinishedRun) -> dict[str, str]:
     """The runs that a run builds on as a word of a label, by the key that names them."""
     if not run.built_on or any("config" not in row for row in run.built_on):
         return {}
-    often = Counter(make_config_name(row["config"]).replace(" ", "_") for row in run.built_on)
+    often = Counter(make_short_config_name(row["config"]) for row in run.built_on)
     names = [name if count == 1 else f"{count}*{name}" for name, count in often.items()]
     return {_find_source_key(flatten_keys(run.config)): "+".join(names)}
 
@@ -216,7 +218,7 @@ def _list_label_words(runs: Sequence[FinishedRun]) -> list[list[str]]:
         values = flatten_keys(run.config) | {"encoder.model": model} | _name_sources(run)
         out.append(
             [
-                f"{key.removesuffix('.name')}={_format_value(values.get(key))}"
+                f"{_format_key(key)}={_format_value(values.get(key))}"
                 for key in unlike
                 if key in axes
                 or key in within[choice]
@@ -234,6 +236,11 @@ def _list_model_names(runs: Sequence[FinishedRun], nodes: Sequence[Node]) -> lis
     ]
     kinds = {(name, node.get("encoder.model")) for name, node in zip(short, nodes, strict=True)}
     return short if len(kinds) == len(set(short)) else whole
+
+
+def _format_key(key: str) -> str:
+    """A key in a label; that of members needs no group to be known."""
+    return "members" if key == MEMBERS else key.removesuffix(".name")
 
 
 def _format_value(value: object) -> str:

@@ -31,12 +31,17 @@ def make_short_name(run: FinishedRun) -> str:
     the experiment is named by both; else its tuning. An experiment that is named by a tuning
     which the command has replaced is called by the one that it had.
     """
-    for tag in run.config["tracking"]["tags"]:
+    return make_short_config_name(run.config)
+
+
+def make_short_config_name(config: Node) -> str:
+    """As `make_short_name`, of a configuration as plain values."""
+    for tag in config["tracking"]["tags"]:
         if tag.startswith(TAG) and len(tag) > len(TAG):
             return str(tag.removeprefix(TAG))
-    architecture = str(run.config["architecture"]["name"])
-    tuning = str(run.config["tuning"]["name"]) if run.trains else ""
-    experiment = run.config["experiment"]
+    architecture = str(config["architecture"]["name"])
+    tuning = str(config["tuning"]["name"]) if "tuning" in config else ""
+    experiment = config["experiment"]
     if experiment is None:
         return tuning or architecture
     stem, cut, rest = str(experiment).partition(f"_{architecture}")

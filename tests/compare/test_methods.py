@@ -347,9 +347,9 @@ def test_ensembles_of_other_methods_are_other_methods_and_named_by_them(tmp_path
     runs = [ensemble(tmp_path, f"r{n}", *rows) for n, rows in enumerate((pair, other, seeds))]
     found = methods.group_runs([read_run(run) for run in runs])
     assert [method.label for method in found] == [
-        "ensemble architecture.members=lora_two_tower+ease",
-        "ensemble architecture.members=full_two_tower+ease",
-        "ensemble architecture.members=3*lora_two_tower",
+        "ensemble members=lora+ease",
+        "ensemble members=full+ease",
+        "ensemble members=3*lora",
     ]
 
 
