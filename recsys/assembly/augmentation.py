@@ -10,7 +10,6 @@ import numpy.typing as npt
 from recsys.config.choices import get_choice_name
 from recsys.config.schema import RunConfig
 from recsys.data.augmentation.histories import HistoryAugmentation
-from recsys.data.augmentation.masks import HistoryMasks
 from recsys.data.columns.words import split_words
 from recsys.errors import ConfigError
 from recsys.training.phases import EVERY_STEP
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from scipy.sparse import csr_matrix
 
+    from recsys.data.augmentation.masks import HistoryMasks
     from recsys.data.batches.examples import Examples
 
 NEIGHBOURS = 10
@@ -139,6 +139,8 @@ def make_history_masks(run: RunConfig) -> HistoryMasks | None:
     options = run.data.augment
     if not options.test_masks:
         return None
+    from recsys.data.augmentation.masks import HistoryMasks
+
     return HistoryMasks(run.seed, options.test_masks, options.mask)
 
 

@@ -72,7 +72,12 @@ def test_a_sentence_names_every_objective_that_would_do():
 EARLY = """
 import sys
 from recsys.fit.__main__ import main
-for word in ("data.targets=labelled", "architecture=cross_encoder", "evaluation.monitor=loss"):
+for word in (
+    "data.targets=labelled",
+    "architecture=cross_encoder",
+    "evaluation.monitor=loss",
+    "data.augment.test_masks=2",
+):
     assert main([word]) == 2
 print([name for name in ("torch", "lightning", "transformers") if name in sys.modules])
 """
@@ -83,7 +88,7 @@ def test_a_command_tells_them_before_libraries_and_data_are_loaded():
     done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
-    assert [line.split()[0] for line in done.stderr.splitlines()] == ["error:"] * 3
+    assert [line.split()[0] for line in done.stderr.splitlines()] == ["error:"] * 4
 
 
 def test_what_an_objective_checks_itself_is_told_with_the_rest():
