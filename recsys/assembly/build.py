@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -42,7 +43,7 @@ from recsys.data.batches.impressions import ImpressionSampler
 from recsys.data.batches.negatives import NegativeSampler, PoolSampler, SimilarSampler
 from recsys.data.batches.rows import CandidateLists
 from recsys.data.context import ContextFeatures, make_context_features
-from recsys.data.prepare import prepare_data
+from recsys.data.prepare import PreparedData
 from recsys.data.splits.split import Split
 from recsys.data.tables import Tables, compute_fingerprint
 from recsys.data.tags import encode_tags
@@ -63,12 +64,18 @@ from recsys.recommender.optim import Optimise, bind_optimiser
 from recsys.runtime.progress import print_status
 
 
-def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None) -> Assembly:
+def assemble(
+    run: RunConfig,
+    check: Callable[[Tables, str], None] | None = None,
+    prepared: PreparedData | None = None,
+) -> Assembly:
     """Builds everything that a run needs; seeds torch, so that heads start the same.
 
     Args:
         run: Its configuration.
         check: Sees tables and their fingerprint before anything is encoded, and may refuse them.
+        prepared: The data of a run that builds on this one: where it is the same, it is not read
+            and held a second time.
 
     Raises:
         ConfigError: A combination, an encoder or an option is impossible.
@@ -78,8 +85,10 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     reads = run.architecture.reads_tokens or run.architecture.item_vectors_from == ENCODER
     if reads:  # a large data set need not be read for a mistyped folder
         resolve_source(run.encoder.model, run.encoder.revision)
-    print_status(f"reading the data: {get_choice_name(run.data.source)}")
-    tables, split = prepare_data(run.data)
+    if prepared is None or not prepared.fits(run.data):
+        print_status(f"reading the data: {get_choice_name(run.data.source)}")
+        prepared = PreparedData.prepare(run.data)
+    tables, split = prepared.tables, prepared.split
     check_columns(run, tables)
     context = make_context_features(
         tables, split, run.architecture.reads_context, (run.data.event_column,)
@@ -91,7 +100,7 @@ def assemble(run: RunConfig, check: Callable[[Tables, str], None] | None = None)
     if check is not None:
         check(tables, key)
     sources = _open_sources(run, DataIdentity.compute(run, split, key))
-    members = _load_members(run, sources)
+    members = _load_members(run, sources, prepared)
     sampler = _make_sampler(run, examples, key, parts)
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
@@ -231,13 +240,15 @@ def _load_vectors(
     return load_item_vectors(sources[0], assemble, select_device(run) or torch.device("cpu"))
 
 
-def _load_members(run: RunConfig, sources: Sequence[StoredRun]) -> tuple[Member, ...]:
+def _load_members(
+    run: RunConfig, sources: Sequence[StoredRun], prepared: PreparedData
+) -> tuple[Member, ...]:
     """What scores for an ensemble, with all that it has learned."""
     if not run.architecture.member_runs:
         return ()
     members = []
     for name, stored in zip(name_runs(sources), sources, strict=True):
-        made = assemble_run(stored, assemble)
+        made = assemble_run(stored, partial(assemble, prepared=prepared))
         members.append(Member(name, str(stored.folder), made.recommender, made.examples))
     return tuple(members)
 

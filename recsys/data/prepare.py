@@ -18,6 +18,47 @@ from recsys.data.splits.split import Split
 from recsys.data.tables import Tables, check_tables, check_weights, limit_tables
 from recsys.errors import ConfigError
 
+LEARNING = (
+    "queries",
+    "queries_per_user",
+    "targets",
+    "negatives",
+    "hard_from",
+    "hard_top",
+    "hard_skip",
+    "hard_share",
+    "max_history",
+    "max_tokens",
+    "train_users",
+    "augment",
+)
+"""Options of `data` that say what a model learns from the tables, and change none of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedData:
+    """Tables and split, for further runs on the same data.
+
+    Attributes:
+        options: What they were made by.
+        tables: The tables.
+        split: Their split.
+    """
+
+    options: DataOptions
+    tables: Tables
+    split: Split
+
+    @classmethod
+    def prepare(cls, data: DataOptions) -> PreparedData:
+        """As `prepare_data`."""
+        return cls(data, *prepare_data(data))
+
+    def fits(self, data: DataOptions) -> bool:
+        """Whether other options make the same of the same files."""
+        names = [f.name for f in dataclasses.fields(data) if f.name not in LEARNING]
+        return all(getattr(data, name) == getattr(self.options, name) for name in names)
+
 
 def load_tables(data: DataOptions) -> Tables:
     """Loads, checks, filters and limits the tables.
