@@ -64,6 +64,27 @@ def compute_vector_neighbours(
     return out
 
 
+def score_nearest(queries: Tensor, vectors: Tensor, neighbours: int) -> Tensor:
+    """By how much the nearest items of vectors are nearer than the nearest one that is left out.
+
+    As `compute_vector_neighbours` says of an item, for what is no item of the catalog.
+
+    Args:
+        queries: (Q, D) of any length.
+        vectors: (I, D) of any length.
+        neighbours: k, items that score above 0, at most all but one.
+
+    Returns:
+        (Q, I) float32.
+    """
+    count = max(0, min(neighbours, len(vectors) - 1))
+    lengths = vectors.norm(dim=1).clamp(min=1e-12)
+    cosines = torch.nn.functional.normalize(queries.float(), dim=1) @ vectors.T / lengths
+    places, values = _select_largest(cosines, count + 1)
+    standing = values[:, :count] - values[:, count:]
+    return torch.zeros_like(cosines).scatter_(1, places[:, :count], standing)
+
+
 def _find_nearest(
     unit: Tensor, start: int, stop: int, count: int, columns: int
 ) -> tuple[Tensor, Tensor]:

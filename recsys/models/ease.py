@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.ease import Config
-from recsys.config.schema import ENCODER, list_grid
+from recsys.config.schema import list_grid
 from recsys.errors import ConfigError
 from recsys.layers.baselines import gather_history_rows, require_interactions
 from recsys.layers.ease import (
@@ -29,6 +29,7 @@ from recsys.layers.ease import (
 from recsys.recommender.choosing import Rescored, choose_best, measure_alternatives
 from recsys.recommender.components import Components
 from recsys.recommender.fitted import Fit, FittedRecommender
+from recsys.recommender.text_queries import read_text_query
 from recsys.runtime.memory import read_available_gb
 from recsys.runtime.progress import print_status, track
 from recsys.runtime.store import Store
@@ -176,17 +177,10 @@ class Model(FittedRecommender):
         """
         if self.vectors is None:
             return super().make_text_query(batch, text, tokens)
-        if self.parts.read_text is None:
-            raise ConfigError(
-                f"ease reads a text with architecture.vectors={ENCODER} alone; ask the run "
-                f"{self.config.vectors} for it, or give user= or history= instead."
-            )
-        if self.form is not None and not self.form.rho:
-            raise ConfigError(
-                "ease has rho=0, so that texts have no part in its scores; give user= or history= "
-                "instead."
-            )
-        return torch.from_numpy(_normalize(self.parts.read_text(batch, text, tokens)))
+        unused = "rho=0" if self.form is not None and not self.form.rho else ""
+        own = self.config.vectors
+        vector = read_text_query(self.parts, "ease", own, unused, batch, text, tokens)
+        return torch.from_numpy(_normalize(vector))
 
 
 def _normalize(vectors: Tensor) -> Floats:

@@ -20,13 +20,14 @@ from recsys.errors import ConfigError
 from recsys.layers.baselines import gather_history_rows, make_history_matrix, require_interactions
 from recsys.layers.co_occurrence import PairWeights, compute_windowed_neighbours
 from recsys.layers.item_item import compute_cosine_neighbours, compute_squares
-from recsys.layers.vector_neighbours import compute_vector_neighbours
+from recsys.layers.vector_neighbours import compute_vector_neighbours, score_nearest
 from recsys.recommender.choosing import Rescored, choose_best, measure_alternatives
 from recsys.recommender.components import Components
 from recsys.recommender.fitted import Fit, FittedRecommender
+from recsys.recommender.text_queries import read_text_query
 from recsys.runtime.progress import track
 from recsys.runtime.store import Store
-from recsys.types import Batch, ItemBatch, Scored
+from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -126,12 +127,29 @@ class Model(FittedRecommender):
         return gather_history_rows(batch, items)
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
-        """(Q, H) rows, (N,) rows -> (Q, N)."""
+        """(Q, H) rows or (Q, D) vectors of texts, (N,) rows -> (Q, N)."""
         if self.form is None:
             raise ConfigError(
                 "item_knn has settings that validation is yet to choose; run fit first."
             )
+        if queries.is_floating_point():
+            assert self.parts.item_vectors is not None
+            vectors, count = self.parts.item_vectors, self.config.text_neighbours
+            return score_nearest(queries.cpu(), vectors, count)[:, items.cpu()].to(items.device)
         return self.form.score(queries, items)
+
+    def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
+        """The vector of the text, (1, D): it leads to its nearest items, as one of a history does.
+
+        Raises:
+            ConfigError: The encoder is not at hand, or item vectors have no part in the scores.
+        """
+        if self.near is None:
+            return super().make_text_query(batch, text, tokens)
+        taken = self.form is not None and not self.form.settings.text_weight
+        unused = "text_weight=0" if taken else ""
+        own = self.config.vectors
+        return read_text_query(self.parts, "item_knn", own, unused, batch, text, tokens)
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""

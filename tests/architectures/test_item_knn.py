@@ -31,6 +31,10 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
 
 
+def taken_words(*more):
+    return [f"architecture.{word}" for word in ("shrink=3", "recency=0.3", *more)]
+
+
 def only(tmp_path, place="runs"):
     (folder,) = (tmp_path / place).glob("*")
     return folder
@@ -147,6 +151,22 @@ def test_what_was_chosen_is_what_its_own_run_gives(shop_words, tmp_path, capsys)
         lines.append(capsys.readouterr().out)
     assert lines[0] == lines[1]
     assert lines[0].count("\n") == 5
+
+
+def test_a_text_leads_to_what_an_item_of_that_title_leads_to(shop_words, tmp_path, capsys):
+    words = [*TEXT, *shop_words, "architecture.text_neighbours=4", *taken_words("text_weight=1")]
+    assert main(words) == 0
+    asked = [f"output={tmp_path / 'runs'}", "run=last", "k=5"]
+    capsys.readouterr()
+    found = {}
+    for word in ("text=red chair", "history=001"):  # which is "red chair"
+        assert recommend([*asked, word]) == 0
+        found[word] = [line.split()[2] for line in capsys.readouterr().out.splitlines()]
+    assert found["text=red chair"] == ["001", *found["history=001"][:3], found["text=red chair"][4]]
+    words = [*words[:-3], *taken_words("text_weight=0"), f"output={tmp_path / 'none'}"]
+    assert main(words) == 0
+    assert recommend([f"output={tmp_path / 'none'}", "run=last", "text=red chair"]) == 2
+    assert "text_weight=0, so that texts have no part" in capsys.readouterr().err
 
 
 def test_without_vectors_only_what_counts_is_named(shop_words, tmp_path):

@@ -1,0 +1,46 @@
+"""Queries by a free text of architectures whose item vectors another model has made."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from recsys.config.schema import ENCODER
+from recsys.errors import ConfigError
+from recsys.recommender.components import Components
+from recsys.types import Batch, Ragged
+
+
+def read_text_query(
+    parts: Components,
+    name: str,
+    vectors: str,
+    unused: str,
+    batch: Batch,
+    text: str,
+    tokens: Ragged,
+) -> Tensor:
+    """The vector of a text like those of items, (1, D).
+
+    Args:
+        parts: What the architecture is made of.
+        name: How it is called.
+        vectors: Whose item vectors it has.
+        unused: The setting by which they have no part in its scores, as in "rho=0"; else empty.
+        batch: One query without history.
+        text: The text.
+        tokens: Its raw token ids.
+
+    Raises:
+        ConfigError: The encoder is not at hand, or vectors have no part in the scores.
+    """
+    if parts.read_text is None:
+        raise ConfigError(
+            f"{name} reads a text with architecture.vectors={ENCODER} alone; ask the run {vectors} "
+            "for it, or give user= or history= instead."
+        )
+    if unused:
+        raise ConfigError(
+            f"{name} has {unused}, so that texts have no part in its scores; give user= or "
+            "history= instead."
+        )
+    return parts.read_text(batch, text, tokens)
