@@ -22,7 +22,9 @@ class Config(PretrainingConfig):
     reads_events: ClassVar[bool] = True
     contrasts: ClassVar[bool] = True
 
-    window: int = option(5, "most events of a user from one title of a pair to the other", least=1)
+    window: int = option(
+        5, "most events of a user from one title of a pair to the other", least=1, most=100
+    )
     temperature: float = option(0.05, "that cosines are divided by", above=0)
     logq: float = option(
         0.0,

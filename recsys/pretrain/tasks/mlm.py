@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError
 from recsys.pretrain.tasks import heads
-from recsys.pretrain.tasks.base import Ints, TaskComponents, TextTask, draw
+from recsys.pretrain.tasks.base import Floats, Ints, TaskComponents, TextTask, draw
 from recsys.pretraining.mlm import Config
 from recsys.recommender.flops import FlopCounter
 from recsys.types import Loss, Ragged, TextBatch
@@ -57,16 +57,7 @@ class Task(TextTask):
         ids, sizes = tokens.values.numpy().copy(), np.array(tokens.sizes)
         owner = np.repeat(np.arange(len(sizes)), sizes)
         inside = np.arange(len(ids)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        # Three numbers a token: whether it is chosen, what becomes of it, and by what.
-        chance = np.concatenate(
-            [
-                part.reshape(3, -1)
-                for part in np.split(
-                    draw(seed, epoch, at, (3 * sizes).tolist()), np.cumsum(3 * sizes)[:-1]
-                )
-            ],
-            axis=1,
-        )
+        chance = self._draw_three(at, seed, epoch, sizes)
         # The encoder cuts what it has no room for; a prompt is the same before all texts.
         free = (inside >= self.prompt) & (inside < self.room)
         ranked = np.where(free, chance[0], 2.0)
@@ -89,6 +80,12 @@ class Task(TextTask):
             },
         )
 
+    def _draw_three(self, at: Ints, seed: int, epoch: int, sizes: Ints) -> Floats:
+        """(3, sum of sizes): whether a token is chosen, what becomes of it, and by what."""
+        flat = draw(seed, epoch, at, (3 * sizes).tolist())
+        parts = np.split(flat, np.cumsum(3 * sizes)[:-1])
+        return np.concatenate([part.reshape(3, -1) for part in parts], axis=1)
+
     def compute_loss(self, encoder: Encoder, batch: TextBatch, work: FlopCounter) -> Loss:
         """Sum over the hidden tokens."""
         self.count(encoder, batch.tokens, work)
@@ -98,7 +95,7 @@ class Task(TextTask):
         at = starts[text] + place + len(encoder.specials.prefix)
         scores = self.head(states.values[at], heads.get_embeddings(encoder), work)
         total = F.cross_entropy(scores.float(), targets, reduction="sum")
-        return Loss(total, torch.full_like(targets.sum(), len(targets)))
+        return Loss(total, torch.tensor(len(targets), device=total.device))
 
     def describe(self) -> str:
         """How many texts there are, and which head tells tokens."""
