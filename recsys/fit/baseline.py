@@ -25,6 +25,9 @@ from recsys.runtime.stopwatch import EVALUATION
 from recsys.tracking.metric_log import MetricLog
 from recsys.types import Batch
 
+SHOWN = 6
+"""Members in the closing table of an ensemble, the best: more columns are hard to read."""
+
 
 @dataclass
 class Validation:
@@ -62,7 +65,10 @@ class BaselineExecutor(RunExecutor):
         self._log(logs, "test/" if options.test else "val/", metrics)
         if options.test:
             members = self._list_members(metrics)
-            self._finish({**members, self.folder.name: metrics}, TrainingProgress())
+            worth = {name: np.nan_to_num(own[options.metric]) for name, own in members.items()}
+            best = sorted(members, key=lambda name: -worth[name])[:SHOWN]
+            shown = {name: members[name] for name in members if name in best}
+            self._finish({**shown, self.folder.name: metrics}, TrainingProgress())
             return
         self._tell_validation(metrics)
         self._finish({"step 0": metrics}, TrainingProgress())
@@ -120,7 +126,11 @@ class BaselineExecutor(RunExecutor):
         if tested is None:
             return notes
         members = self._list_members(tested.test)
-        metric = self.run.evaluation.metric
+        metric, left = self.run.evaluation.metric, len(members) - SHOWN
+        if left > 0:
+            notes.append(
+                f"the table has the best {SHOWN} members by {metric}; {left} are left out."
+            )
         return [
             *remarks.describe_shortfalls(metric, tested.test, members, "", tested.cases),
             *notes,

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -192,6 +193,18 @@ def test_a_finished_ensemble_recommends(base, runs, combine):
     assert len(frame) == 6
     assert not set(had["what"]) & set(frame["item"])
     assert frame["score"].is_sorted(descending=True)
+
+
+def test_a_table_of_many_members_has_the_best(base, runs, capsys):
+    ways = [0.1, 0.5, 1, 2]
+    more = [fit(base, "more", "architecture=item_knn", f"architecture.shrink={w}") for w in ways]
+    capsys.readouterr()
+    made = fit(base, "out", *of(*runs.values(), *more), "architecture.combine=rrf")
+    shown = capsys.readouterr().out
+    worth = sorted(read(Path(row["run"]))["test"]["ndcg@5"] for row in read(made)["built_on"])
+    (row,) = (line for line in shown.splitlines() if line.strip().startswith("ndcg@5 "))
+    assert sorted(map(float, row.split()[1:-1])) == [round(100 * value, 2) for value in worth[1:]]
+    assert "the table has the best 6 members by ndcg@5; 1 are left out." in shown
 
 
 def test_an_ensemble_is_a_member_of_another(base, runs, weighted):
