@@ -159,6 +159,12 @@ class HistoryAugmentation:
         """(I, K) catalog rows of each item's neighbours, -1 at the end for none."""
         return self._make_neighbours()
 
+    @cached_property
+    def _counts(self) -> Ints:
+        """(I,) how many neighbours each item has."""
+        counts: Ints = (self.neighbours >= 0).sum(axis=1)
+        return counts
+
     def augment(self, rows: BatchRows, history: Ints, epoch: int) -> AugmentedRows:
         """The rows of a batch with changed histories.
 
@@ -207,7 +213,7 @@ class HistoryAugmentation:
     def _substitute(self, at: Windows, draw: _Draw, targets: Ints) -> None:
         """Puts neighbours in the place of some items; (Q,) targets are none."""
         item = np.maximum(at.items, 0)
-        counts = (self.neighbours >= 0).sum(axis=1)[item]
+        counts = self._counts[item]
         which = _scale(draw(_NEIGHBOUR, at.items.shape[1]), counts)
         other = self.neighbours[item, which].astype(np.int64)
         # a neighbour that is asked about in the same row would stand there as its own answer
