@@ -102,7 +102,7 @@ def make_rows(rates: Mapping[str, float]) -> dict[str, Row]:
         TUNED: Row(make_tower("tuning=lora", *words_of("LoRA", dict(rates)))),
         "full": Row(make_tower("tuning=full", *words_of("full", dict(rates)))),
         "text+id": Row(["experiment=text_id_two_tower", *SMALL], against=("frozen",)),
-        PAIRS: Row(["experiment=pretrain_co_occurrence", *SMALL], shown=False),
+        PAIRS: Row(["experiment=co_occurrence", *SMALL], shown=False),
     }
     for name in ("frozen", TUNED, "full"):
         rows[f"EASE + {name}"] = Row(make_hybrid(f"{{{name}}}"), against=(TEXT_EASE,))
