@@ -39,23 +39,29 @@ def rank_scores(scores: Tensor, closed: Tensor | None = None) -> Tensor:
     return torch.empty_like(middle).scatter_(-1, columns, middle)
 
 
+def normalize_ranks(ranks: Tensor, k: float) -> Tensor:
+    """1 / (k + rank), what a rank is worth in reciprocal rank fusion.
+
+    Args:
+        ranks: (...) from 1.
+        k: The larger, the less the first ranks count before others.
+    """
+    return (k + ranks).reciprocal()
+
+
 def normalize_scores(
-    scores: Tensor, kind: Normalization, k: float, closed: Tensor | None = None
+    scores: Tensor, kind: Literal["zscore", "minmax"], closed: Tensor | None = None
 ) -> Tensor:
     """Scores of each row on a scale that those of other rankers have as well.
 
     Args:
         scores: (..., N).
-        kind: `zscore`: mean 0 and standard deviation 1; `minmax`: from 0 to 1; `rank`:
-            1 / (k + rank), as in reciprocal rank fusion.
-        k: Of `rank`.
-        closed: (..., N) bool, True for what has no part in mean, deviation and ranks.
+        kind: `zscore`: mean 0 and standard deviation 1; `minmax`: from 0 to 1.
+        closed: (..., N) bool, True for what has no part in mean, deviation and limits.
 
     Returns:
-        (..., N) float32; 0 in a row whose scores are all equal, but for `rank`.
+        (..., N) float32; 0 in a row whose scores are all equal.
     """
-    if kind == "rank":
-        return (k + rank_scores(scores, closed)).reciprocal()
     open_ = torch.ones_like(scores) if closed is None else (~closed).to(scores.dtype)
     count = open_.sum(-1, keepdim=True).clamp(min=1)
     if kind == "zscore":
@@ -75,12 +81,12 @@ def fuse_reciprocal_ranks(ranks: Tensor, k: float) -> Tensor:
 
     Args:
         ranks: (M, ...) of M rankers, from 1.
-        k: The larger, the less the first ranks count before others.
+        k: As in `normalize_ranks`.
 
     Returns:
         (...) float32.
     """
-    return (k + ranks).reciprocal().sum(0)
+    return normalize_ranks(ranks, k).sum(0)
 
 
 def list_simplex_points(parts: int, most: int) -> Tensor:

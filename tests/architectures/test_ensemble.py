@@ -13,12 +13,13 @@ from recsys.assembly import build
 from recsys.config.compose import compose, read_config
 from recsys.data.batches.batch_loaders import BatchLoaders
 from recsys.data.batches.examples import TEST
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.fit.__main__ import main
 from recsys.models.fusion.cases import Judge, ScoredCases
 from recsys.models.fusion.weights import WeightSearch
 from recsys.recommender.fitted import read_fit
 from recsys.testing.contract import LISTS
+from recsys.testing.objectives import LABELLED
 from recsys.trained.run import TrainedRun
 
 RUNS = {
@@ -245,10 +246,41 @@ def test_members_that_read_pairs_join_in_lists_alone(base, runs):
     knn = fit(base, "members", "architecture=item_knn", *LISTS)
     alone = fit(base, "out", *of(cross), *LISTS, "architecture.combine=rrf")
     assert read(alone)["test"] == read(cross)["test"]
+    with pytest.raises(ConfigError, match="reads user and item together and ranks lists only"):
+        TrainedRun(alone).recommend(users=["u1"])
     both = fit(base, "out", *of(cross, knn), *LISTS)
     best = max(row["ndcg@5"] for row in read(both)["fit"]["tried"])
     assert read(both)["validation"]["best"] == pytest.approx(best, abs=1e-6)
     fit(base, "out", *of(cross, knn), *LISTS, "architecture.combine=ranker")
+
+
+SAMPLED = ["evaluation.protocol=sampled", "evaluation.sampled_negatives=9"]
+
+
+def test_samples_are_combined_under_their_own_name(base):
+    name = "sampled9-ndcg@5"
+    words = [*SAMPLED, f"evaluation.monitor={name}"]
+    members = [fit(base, "sampled", f"architecture={m}", *words) for m in ("item_knn", "tfidf")]
+    result = read(fit(base, "out", *of(*members), *words))
+    best = max(row[name] for row in result["fit"]["tried"])
+    assert result["validation"]["best"] == pytest.approx(best, abs=1e-6)
+    assert result["test"][name] > 0
+
+
+def test_lists_with_several_positives_are_combined(base, shop_base, tmp_path):
+    words = [*shop_base, *LABELLED, "evaluation.protocol=labels", "evaluation.monitor=auc"]
+    every = (base[0], [w for w in words if w != "evaluation.k=[5]"])
+    members = [fit(every, "labels", f"architecture={m}") for m in ("item_knn", "popularity")]
+    for combine in ("weighted", "ranker"):
+        result = read(fit(every, "out", *of(*members), f"architecture.combine={combine}"))
+        best = max(row["auc"] for row in result["fit"]["tried"])
+        assert result["validation"]["best"] == pytest.approx(best, abs=1e-6)
+
+
+def test_members_that_ranked_other_lists_are_refused(base, capsys):
+    short = fit(base, "short", "architecture=item_knn", "data.max_history=1", *LISTS)
+    said = refuse(base, capsys, *of(short), *LISTS)
+    assert "ranked other lists: proposals are made of histories of data.max_history=1" in said
 
 
 def refuse(base, capsys, *words):

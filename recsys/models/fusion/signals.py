@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -13,7 +13,12 @@ from torch import Tensor
 from recsys.data.batches.rows import BatchRows, CandidateLists
 from recsys.errors import ConfigError
 from recsys.evaluation.ranking import BLOCK, score_items
-from recsys.layers.fusion import Normalization, normalize_scores, rank_scores
+from recsys.layers.fusion import (
+    Normalization,
+    normalize_ranks,
+    normalize_scores,
+    rank_scores,
+)
 from recsys.recommender.base import Recommender
 from recsys.recommender.components import Member
 from recsys.types import Batch
@@ -32,6 +37,7 @@ class Signals:
         items: (Q, C) catalog rows of those, -1 for none.
         lengths: (Q,) events of the histories.
         users: (Q,) user rows.
+        ranked: Holds the ranks once they were asked for: sorting is most of the work.
     """
 
     scores: Tensor
@@ -40,16 +46,21 @@ class Signals:
     items: Tensor
     lengths: Tensor
     users: Tensor
+    ranked: list[Tensor] = field(default_factory=list, repr=False, compare=False)
 
     def normalize(self, kind: Normalization, k: float) -> Tensor:
         """(M, Q, C) scores on one scale."""
+        if kind == "rank":
+            return normalize_ranks(self.rank(), k)
         closed = None if self.closed is None else self.closed.expand_as(self.scores)
-        return self._select(normalize_scores(self.scores, kind, k, closed))
+        return self._select(normalize_scores(self.scores, kind, closed))
 
     def rank(self) -> Tensor:
         """(M, Q, C) ranks from 1 among all that was scored."""
-        closed = None if self.closed is None else self.closed.expand_as(self.scores)
-        return self._select(rank_scores(self.scores, closed))
+        if not self.ranked:
+            closed = None if self.closed is None else self.closed.expand_as(self.scores)
+            self.ranked.append(rank_scores(self.scores, closed))
+        return self._select(self.ranked[0])
 
     def get_scores(self) -> Tensor:
         """(M, Q, C) scores as the members give them."""
