@@ -26,6 +26,7 @@ PARTS: dict[str, str] = {
     "scaling": "scaling:scaling",
     "overhead": "overhead:overhead",
     "clock": "clock:clock",
+    "inverse": "inverse:inverse",
 }
 """Name of a part to `module:function`; the function takes DATA and the number of runs, and returns
 a `measure.Part`. Imported only when asked for. The page follows this order."""

@@ -36,7 +36,7 @@ class Config(BaselineConfig):
         300.0,
         f"strength of the L2 penalty (mu); at most {MOST} to choose among, as each costs a "
         "factorisation",
-        (50.0, 300.0),
+        (100.0, 1000.0),
         above=0,
     )
     rho: GridValue = grid_option(
@@ -49,7 +49,7 @@ class Config(BaselineConfig):
         None, "with vectors, the L2 penalty of the weights that these give", (1.0, 10.0), above=0
     )
     recency: GridValue = grid_option(
-        0.0, "decay a step back in the history; 0: none", (0.0, 0.3, 1.0), least=0
+        0.0, "decay a step back in the history; 0: none", (0.0, 0.1, 0.3), least=0
     )
     limit_gb: float = option(
         4.0, "largest size of the dense matrix of all items seen in training", least=0

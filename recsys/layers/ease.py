@@ -49,8 +49,6 @@ def compute_inverse(matrix: csr_matrix, l2: float, block: int = 1024) -> Floats:
     Raises:
         DataError: The matrix cannot be inverted in float32.
     """
-    from scipy.linalg.lapack import spotrf, spotri
-
     columns, n = matrix.T.tocsr(), matrix.shape[1]
     # LAPACK works in place on columns that lie one after the other
     gram = np.empty((n, n), dtype=np.float32, order="F")
@@ -58,20 +56,34 @@ def compute_inverse(matrix: csr_matrix, l2: float, block: int = 1024) -> Floats:
     for part in parts:
         gram[:, part] = (columns[part] @ matrix).toarray().T
     gram[np.diag_indices(n)] += np.float32(l2)
-    factor, failed = spotrf(gram, lower=1, overwrite_a=1, clean=0)
-    if not failed:
-        inverse, failed = spotri(factor, lower=1, overwrite_c=1)
-    if failed:
+    if not invert_in_place(gram):
         raise DataError(
             f"ease cannot invert the matrix of {n} items with architecture.l2={l2:g}; raise it."
         )
     for part in parts:  # only the lower triangle was written
-        square = np.tril(inverse[part, part])
-        inverse[part, part] = square + np.tril(square, -1).T
-        inverse[part, part.stop :] = inverse[part.stop :, part].T
+        square = np.tril(gram[part, part])
+        gram[part, part] = square + np.tril(square, -1).T
+        gram[part, part.stop :] = gram[part.stop :, part].T
     # symmetric, so that the transpose is the same with rows one after the other
-    symmetric: Floats = inverse.T
+    symmetric: Floats = gram.T
     return symmetric
+
+
+def invert_in_place(matrix: Floats) -> bool:
+    """Writes the inverse of a positive definite matrix into its lower triangle.
+
+    Args:
+        matrix: (n, n) in the order of Fortran; only its lower triangle is read.
+
+    Returns:
+        Whether it could be done: in float32 the matrix may not be positive definite.
+    """
+    from scipy.linalg.lapack import spotrf, spotri
+
+    factor, failed = spotrf(matrix, lower=1, overwrite_a=1, clean=0)
+    if not failed:
+        _, failed = spotri(factor, lower=1, overwrite_c=1)
+    return not failed
 
 
 @dataclass(frozen=True)
@@ -276,7 +288,7 @@ class ClosedForm:
             scores = weighed * -self._penalty
         else:
             product = self._keep("text", (id(self.text), *key), lambda: self._multiply(had))
-            scores = torch.addcmul(self.rho * product, weighed, self._penalty, value=-1)
+            scores = (self.rho * product).addcmul_(weighed, self._penalty, value=-1)
         query, item = (torch.from_numpy(each).long() for each in had.tocoo().coords)
         scores[query, item] += torch.from_numpy(had.data * self.events.known[item.numpy()])
         return scores

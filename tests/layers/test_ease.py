@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_matrix
+from scipy.sparse import random as sparse_random
 
 from recsys.errors import DataError
 from recsys.layers.ease import (
@@ -14,6 +15,7 @@ from recsys.layers.ease import (
     compute_inverse,
     compute_penalty,
 )
+from recsys.runtime.memory import MemoryMonitor, read_anonymous_mb
 
 ITEMS, COLD, WIDTH = 23, [4, 22], 5
 HISTORIES = torch.tensor([[0, 7, 3], [5, 4, 5], [22, -1, -1], [9, 22, 4]])
@@ -73,6 +75,19 @@ def test_the_inverse_is_one_whatever_the_block(l2):
         got = compute_inverse(csr_matrix(matrix, dtype=np.float32), l2, block)
         assert got.flags.c_contiguous
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_nothing_else_of_its_size_is_held():
+    """So that 20,000 items, whose matrix has 1.6 GB, stay far below 4 GB."""
+    n = 3000
+    matrix = sparse_random(n, n, 0.002, "csr", np.float32, np.random.default_rng(0))
+    compute_inverse(matrix[:, :50], 1.0)  # imports
+    before = read_anonymous_mb()
+    with MemoryMonitor(pace=0.001) as monitor:
+        inverse = compute_inverse(matrix, 1.0, block=100)
+    if before is None:
+        pytest.skip("the system does not tell how much memory a process has")
+    assert monitor.peak - before < 1.5 * inverse.nbytes / 2**20
 
 
 def test_what_cannot_be_inverted_says_so():
