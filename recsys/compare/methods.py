@@ -80,12 +80,25 @@ def _identify(config: Node, encoder: Node, built_on: Sequence[Node], fitted: boo
         told = "" if followed is None else f" {json.dumps(followed, sort_keys=True)}"
         out["encoder.model"] = f"sha256:{checksum}{told}"
         out = {k: v for k, v in out.items() if k not in ("encoder.revision", "encoder.sha256")}
-    if built_on and all("config" in row for row in built_on):
-        out[_find_source_key(out)] = [
-            _identify(row["config"], row["encoder"], row["built_on"], row["fitted"])
-            for row in built_on
-        ]
+    runs, pretrained = _part_sources(built_on)
+    if runs and all("config" in row for row in runs):
+        out[_find_source_key(out)] = _identify_sources(runs)
+    if pretrained:  # whatever its seed has made of its weights
+        out["encoder.model"] = json.dumps(_identify_sources(pretrained), sort_keys=True)
     return out
+
+
+def _identify_sources(rows: Sequence[Node]) -> list[Node]:
+    """As `_identify`, of what a result says of the runs that it builds on."""
+    return [
+        _identify(row["config"], row["encoder"], row["built_on"], row["fitted"]) for row in rows
+    ]
+
+
+def _part_sources(built_on: Sequence[Node]) -> tuple[list[Node], list[Node]]:
+    """The runs that a run builds on, and the pretraining of its encoder, where there is one."""
+    pretrained = [row for row in built_on if "pretraining" in row.get("config", {})]
+    return [row for row in built_on if row not in pretrained], pretrained
 
 
 def _find_source_key(node: Node) -> str:
@@ -95,9 +108,10 @@ def _find_source_key(node: Node) -> str:
 
 def _name_sources(run: FinishedRun) -> dict[str, str]:
     """The runs that a run builds on as a word of a label, by the key that names them."""
-    if not run.built_on or any("config" not in row for row in run.built_on):
+    rows, _ = _part_sources(run.built_on)
+    if not rows or any("config" not in row for row in rows):
         return {}
-    often = Counter(make_short_config_name(row["config"]) for row in run.built_on)
+    often = Counter(make_short_config_name(row["config"]) for row in rows)
     names = [name if count == 1 else f"{count}*{name}" for name, count in often.items()]
     return {_find_source_key(flatten_keys(run.config)): "+".join(names)}
 

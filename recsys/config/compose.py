@@ -375,12 +375,13 @@ def make_node(run: RunConfig | PretrainConfig) -> Node:
 
 
 def complete_node(node: Node) -> Node:
-    """A run as `make_node` of this version gives it, of one that a version before gave.
+    """A run or a pretraining as `make_node` of this version gives it, of one of a version before.
 
     Raises:
         ConfigError: It is no configuration of this version.
     """
-    return make_node(_make_run([deepcopy(node)]))
+    read = _make_pretraining if "pretraining" in node else _make_run
+    return make_node(read([deepcopy(node)]))
 
 
 def format_config(run: RunConfig | PretrainConfig) -> str:

@@ -154,8 +154,10 @@ def summarize_provenance(run: RunConfig, made: Assembly) -> dict[str, object]:
     """Data, encoder, versions and code."""
     encoder: dict[str, object] = {}
     encoding = made.encoding
+    sources = [source.summarize() for source in made.sources]
     if encoding is not None:
         encoder = {"encoder": provenance.identify_encoder(encoding.files, encoding.following)}
+        sources += provenance.summarize_pretraining(encoding.files)
     return {
         "data": {
             "fingerprint": made.fingerprint,
@@ -163,7 +165,7 @@ def summarize_provenance(run: RunConfig, made: Assembly) -> dict[str, object]:
             **provenance.compute_data_digests(made.split, made.datamodule.lists),
         },
         **encoder,
-        **({"built_on": [run.summarize() for run in made.sources]} if made.sources else {}),
+        **({"built_on": sources} if sources else {}),
         "versions": provenance.collect_versions(),
         "code": provenance.find_commit(),
     }

@@ -129,6 +129,7 @@ class PretrainingExecutor(Execution):
         counts = self._count_training()
         notes = self._list_remarks()
         made, best = self.made, self.best
+        before = provenance.summarize_pretraining(made.loaded.files)
         weights = self.folder / ENCODER_FOLDER / WEIGHTS
         with weights.open("rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
@@ -149,6 +150,7 @@ class PretrainingExecutor(Execution):
                 **provenance.compute_data_digests(made.split, {}),
             },
             "encoder": provenance.identify_encoder(made.loaded.files, made.loaded.following),
+            **({"built_on": before} if before else {}),
             "versions": provenance.collect_versions(),
             "code": provenance.find_commit(),
             "notes": notes,

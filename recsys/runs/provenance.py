@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.config.yaml_file import read_mapping
 from recsys.data.batches.rows import CandidateLists
 from recsys.data.splits.split import TEST, TRAIN, VAL, Split
 from recsys.encoders.pretrained.source import WEIGHTS, ModelFiles
+from recsys.runs.result_file import read_result
+from recsys.runtime.files import ENCODER_FOLDER, PRETRAINING
 
 if TYPE_CHECKING:
     from recsys.encoders.cache.frozen_layers import FrozenLayerCache
@@ -69,6 +72,42 @@ def identify_encoder(files: ModelFiles, following: EmbeddingSpec | None) -> dict
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
     told = {} if following is None else {"follows": asdict(following)}
     return {"model": files.spec, "revision": files.revision, "sha256": checksum, **told}
+
+
+def summarize_pretraining(files: ModelFiles) -> list[dict[str, object]]:
+    """What a result says of the pretraining that left its encoder; empty where none did.
+
+    It has the keys of `StoredRun.summarize`, so that what a run builds on is costed alike.
+
+    Args:
+        files: Those of the encoder.
+    """
+    inside = Path(files.where)
+    folder = inside.parent
+    if inside.name != ENCODER_FOLDER or not (folder / PRETRAINING).is_file():
+        return []
+    config = read_mapping(folder / PRETRAINING)
+    try:
+        result = read_result(folder)
+    except FileNotFoundError:  # stopped when its encoder had been written
+        result = {}
+    cost = result.get("cost", {})
+    kept = ("method_seconds", "method_cpu_seconds", "kept_seconds", "kept_cpu_seconds")
+    return [
+        {
+            "run": str(folder),
+            "sha256": identify_encoder(files, None)["sha256"],
+            "experiment": config.get("experiment"),
+            "seed": config.get("seed"),
+            "cost": {name: cost.get(name) for name in kept},
+            "built_on": result.get("built_on", []),
+            "config": config,
+            "encoder": result.get("encoder", {}),
+            "fitted": False,
+            "steps": result.get("validation", {}).get("steps"),
+            "floors": [],
+        }
+    ]
 
 
 def summarize_cache(kept: FrozenLayerCache | FrozenVectorCache | None) -> dict[str, object]:

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from recsys.recommender.accumulation import is_step_end
+from recsys.recommender.stepped import is_step_end
 from recsys.recommender.trainable import TrainableRecommender
 from recsys.training.phases import count_phase_steps
 from recsys.types import Batch, ItemBatch

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from recsys.data.batches.batching import PlannedBatches
 from recsys.errors import ConfigError
-from recsys.recommender.accumulation import is_step_end
 from recsys.recommender.optim import make_divergence_error
-from recsys.recommender.stepped import SteppedModule
+from recsys.recommender.stepped import SteppedModule, is_step_end
 from recsys.runs.validation_log import compute_epochs
 from recsys.types import Batch
 

@@ -15,9 +15,8 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from recsys.errors import ConfigError
-from recsys.recommender.accumulation import is_step_end
 from recsys.recommender.optim import make_divergence_error
-from recsys.recommender.stepped import SteppedModule
+from recsys.recommender.stepped import SteppedModule, is_step_end
 from recsys.runs.failures import is_out_of_memory
 from recsys.runtime.files import write_atomic
 from recsys.runtime.signals import Interrupted, SignalHandler

@@ -9,6 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertForMaskedLM, BertModel
 
+from recsys.compare.finished_runs import read_run
+from recsys.compare.measures.cost import compute_costs
+from recsys.compare.methods import group_runs
 from recsys.config.compose import compose_pretraining, list_choices
 from recsys.encoders.pretrained.load import load_encoder, load_pretrained
 from recsys.encoders.pretrained.sentence_transformers import read_embedding_spec
@@ -72,9 +75,31 @@ def test_a_run_takes_what_a_pretraining_leaves_by_its_folder(words, tmp_path, ca
     own = [w for w in swap(words, "encoder.model", folder) if "max_steps" not in w]
     assert fit([*own, "tuning=frozen", "trainer.max_steps=0"]) == 0
     (run,) = (path for path in (tmp_path / "runs").iterdir() if path != folder)
-    encoder = json.loads((run / "result.json").read_text())["encoder"]
+    told = json.loads((run / "result.json").read_text())
+    encoder, (source,) = told["encoder"], told["built_on"]
+    assert source["run"] == str(folder)
+    assert source["sha256"] == encoder["sha256"]
+    assert source["cost"]["method_cpu_seconds"] == result["cost"]["method_cpu_seconds"] > 0
     assert encoder["model"] == str(folder)
     assert encoder["sha256"] == result["pretraining"]["encoder_sha256"]
+
+
+def test_seeds_of_a_pretraining_are_seeds_of_one_method(words, tmp_path):
+    """However their weights differ; and `compare` counts what they cost with what is kept."""
+    folders = [run_of(words, f"seed={seed}", f"output={tmp_path / 'p'}") for seed in (0, 1)]
+    folders.append(run_of(words, "pretraining.window=1", f"output={tmp_path / 'q'}"))
+    for seed, folder in zip((0, 1, 0), folders, strict=True):
+        own = [w for w in swap(words, "encoder.model", folder) if "max_steps" not in w]
+        own += [f"seed={seed}", "tuning=frozen", "trainer.max_steps=0"]
+        assert fit([*own, f"output={tmp_path / 'runs' / folder.name}"]) == 0
+    runs = [read_run(path.parent) for path in (tmp_path / "runs").glob("*/*/result.json")]
+    methods = group_runs(runs)
+    assert sorted(method.seeds for method in methods) == [[0], [0, 1]]
+    assert all(method.trains for method in methods)
+    (row,) = (run.built_on[0] for run in runs if run.seed == 1)
+    assert row["cost"]["method_cpu_seconds"] > 0
+    for cost in map(compute_costs, methods):
+        assert cost["method_kept_cpu_seconds"] > cost["method_cpu_seconds"] + 0.01
 
 
 def test_weights_and_biases_gets_the_loss_offline(words, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from recsys.data.batches.batching import BatchPlan, TokenBudgetPlan
 from recsys.fit.__main__ import main
-from recsys.recommender.accumulation import AccumulationWindow
+from recsys.recommender.stepped import AccumulationWindow
 from recsys.training.datamodule import RecDataModule
 
 # Losses without interaction in the batch, and what else acts once a step.
