@@ -42,11 +42,11 @@ class Config(BaselineConfig):
     rho: GridValue = grid_option(
         None,
         "with vectors, the pull towards the weights that these give alone; 0: none",
-        (0.0, 50.0, 200.0, 1000.0),
+        (0.0, 50.0, 200.0, 500.0, 1000.0),
         least=0,
     )
     text_l2: GridValue = grid_option(
-        None, "with vectors, the L2 penalty of the weights that these give", (1.0, 10.0), above=0
+        None, "with vectors, the L2 penalty of the weights that these give", (0.3, 10.0), above=0
     )
     recency: GridValue = grid_option(
         0.0, "decay a step back in the history; 0: none", (0.0, 0.1, 0.3), least=0

@@ -80,7 +80,11 @@ class Model(FittedRecommender):
             limit = f"architecture.limit_gb={config.limit_gb:g}; raise it,"
             raise _make_size_error(size, len(self.seen), limit, config)
         self.matrix = matrix[:, self.seen].tocsr()
-        self.vectors = None if parts.item_vectors is None else _normalize(parts.item_vectors)
+        self.vectors: Floats | None = None
+        if parts.item_vectors is not None:
+            # What all texts have in common says nothing of one of them; cold items gain by it most.
+            self.center = _normalize(parts.item_vectors).mean(0)
+            self.vectors = _center(parts.item_vectors, self.center)
         self.form: ClosedForm | None = None
         if not self.needs_fit:
             (settings,) = self._list_settings()
@@ -180,12 +184,17 @@ class Model(FittedRecommender):
         unused = "rho=0" if self.form is not None and not self.form.rho else ""
         own = self.config.vectors
         vector = read_text_query(self.parts, "ease", own, unused, batch, text, tokens)
-        return torch.from_numpy(_normalize(vector))
+        return torch.from_numpy(_center(vector, self.center))
 
 
-def _normalize(vectors: Tensor) -> Floats:
+def _normalize(vectors: Tensor) -> Tensor:
     """Vectors (N, D) at unit length, on the host; one of zeros stays."""
-    out: Floats = torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()
+    return torch.nn.functional.normalize(vectors.float().cpu(), dim=1)
+
+
+def _center(vectors: Tensor, center: Tensor) -> Floats:
+    """Unit vectors (N, D) less a center (D,), at unit length again."""
+    out: Floats = _normalize(_normalize(vectors) - center).numpy()
     return out
 
 

@@ -1,6 +1,7 @@
 """EASE pulled towards item vectors, as a run: what validation chooses, and who uses it then."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -199,6 +200,21 @@ def test_recommend_and_a_text(shop_words, tmp_path, capsys):
     (folder / "fit.json").write_text("{}")
     assert recommend([*run, "user=u3"]) == 2
     assert "fit.json is damaged; run fit again" in capsys.readouterr().err
+
+
+def test_vectors_are_centred_and_of_unit_length(shop_words):
+    """So that what all texts share, and how long a run's vectors are, changes nothing."""
+    made = build.assemble(compose([*EASE, *shop_words, *FIXED]))
+    model, given = made.recommender, made.recommender.parts.item_vectors
+    unit = given / given.norm(dim=1, keepdim=True)
+    want = unit - unit.mean(0)
+    want = want / want.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(torch.from_numpy(model.vectors), want, atol=1e-5, rtol=1e-4)
+    longer = dataclasses.replace(
+        model.parts, item_vectors=given * torch.linspace(1, 9, 30)[:, None]
+    )
+    again = type(model)(longer, model.config).vectors
+    np.testing.assert_allclose(again, model.vectors, atol=1e-5)
 
 
 def test_a_text_asks_nobody_where_texts_have_no_part(shop_words, tmp_path, capsys):
