@@ -54,7 +54,7 @@ TEXT_EASE = "EASE + texts"
 TUNED = "LoRA"
 IDS = "SASRec on ids"
 PAIRS = "co-occurrence"
-BUILT = "built_cpu_seconds"
+BUILT = "method_kept_cpu_seconds"
 """Cost of a method with all runs that it builds on and all that is kept between runs."""
 
 

@@ -182,6 +182,9 @@ TRAINING = (
 FITTING = ("data.sample_seed", "evaluation.max_cases", "evaluation.monitor")
 """Those of them that decide where validation cases choose at once, without steps of training."""
 
+READING = ("encoder", "data.max_tokens")
+"""Those of them that decide where an encoder reads the items, without steps of training."""
+
 
 def is_within(key: str, names: Collection[str]) -> bool:
     """Whether a dotted key is one of some keys, or lies in one of some groups."""

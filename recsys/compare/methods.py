@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.compare.finished_runs import FinishedRun
-from recsys.compare.keys import FITTING, HELD, NEUTRAL, TRAINING, is_within
+from recsys.compare.keys import FITTING, HELD, NEUTRAL, READING, TRAINING, is_within
 from recsys.compare.short_names import (
     list_aliases,
     make_name,
@@ -67,15 +67,15 @@ def _identify(config: Node, encoder: Node, built_on: Sequence[Node], fitted: boo
         built_on: What it says of the runs that it builds on.
         fitted: Whether validation cases decided something at once.
     """
-    trains = "tuning" in config
-    idle = () if trains else tuple(key for key in TRAINING if not fitted or key not in FITTING)
+    checksum = encoder.get("sha256")
+    used = (*(FITTING if fitted else ()), *(READING if checksum else ()))
+    idle = () if "tuning" in config else tuple(key for key in TRAINING if key not in used)
     out = {
         key: value
         for key, value in flatten_keys(config).items()
         if not is_within(key, (*NEUTRAL, *HELD, *idle))
     }
-    checksum = encoder.get("sha256")
-    if trains and checksum:
+    if checksum:
         followed = encoder.get("follows")
         told = "" if followed is None else f" {json.dumps(followed, sort_keys=True)}"
         out["encoder.model"] = f"sha256:{checksum}{told}"

@@ -360,6 +360,27 @@ def test_an_ensemble_of_what_does_not_train_has_no_seeds(tmp_path):
     assert not method.trains
 
 
+def test_an_encoder_makes_a_method_of_what_reads_it_without_training(tmp_path):
+    def read(name, model):
+        words = ["architecture=ease", "architecture.vectors=encoder", f"encoder.model={model}"]
+        encoder = {"encoder": {"sha256": model}} if model != "none" else {}
+        return leave(tmp_path, name, words, cases(ranks(len(name))), lambda r: r.update(encoder))
+
+    def group(*pairs):
+        return methods.group_runs([read_run(read(name, model)) for name, model in pairs])
+
+    assert [m.label for m in group(("a", "x/one"), ("bb", "x/two"))] == [
+        "ease encoder.model=one",
+        "ease encoder.model=two",
+    ]
+    words = ["architecture=ease", "encoder.model=other"]  # which nothing reads
+    plain = [
+        leave(tmp_path, n, [*words[:k], f"seed={k}"], cases(ranks(k)))
+        for k, n in ((1, "c"), (2, "d"))
+    ]
+    assert len(methods.group_runs([read_run(run) for run in plain])) == 1
+
+
 def test_the_metric_that_chose_weights_makes_a_method(tmp_path):
     def chosen(name, monitor):
         run = ensemble(tmp_path, name, source("s", TWO, 0), words=[f"evaluation.monitor={monitor}"])
