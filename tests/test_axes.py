@@ -66,6 +66,7 @@ def ways_of(architecture):
 ALONE_REFUSED = {
     ("item=id",): "there is nothing for tuning=lora to adapt",
     ("context_as=text",): "set architecture.user=text",
+    ("gap=inverse",): "set architecture.window to a number of steps",
 }
 """Ways that go with another word only; they have tests of their own."""
 
@@ -79,8 +80,9 @@ for architecture in list_choices("architecture"):
 @pytest.mark.parametrize(("settings", "said"), ALONE_REFUSED.items())
 def test_a_way_that_is_left_out_is_refused_alone(shop_words, settings, said):
     words = [f"architecture.{word}" for word in settings]
+    name = "item_knn" if settings == ("gap=inverse",) else "two_tower"
     with pytest.raises(ConfigError, match=said):
-        assembled(shop_words, "architecture=two_tower", *words)
+        assembled(shop_words, f"architecture={name}", *words)
 
 
 class TestDocument(ArchitectureContract):

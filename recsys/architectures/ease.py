@@ -36,7 +36,7 @@ class Config(BaselineConfig):
         300.0,
         f"strength of the L2 penalty (mu); at most {MOST} to choose among, as each costs a "
         "factorisation",
-        (100.0, 1000.0),
+        (100.0, 300.0, 1000.0),
         above=0,
     )
     rho: GridValue = grid_option(

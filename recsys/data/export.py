@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 
+from recsys.config.groups import AugmentOptions
 from recsys.config.schema import DataOptions
 from recsys.data.splits.methods import Method
 from recsys.data.tables import Tables
@@ -54,12 +56,19 @@ def make_export_settings(data: DataOptions, method: Method | None) -> ExportSett
         data: The options; those that filter are left out, as the tables are filtered.
         method: The split that was made.
     """
-    keys = {}
-    for field in fields(data):
-        value = getattr(data, field.name)
-        if field.name not in _DONE and value != field.default:
-            keys[field.name] = str(value).removesuffix(".0")
-    return ExportSettings(method, keys)
+    return ExportSettings(method, dict(_iterate_changed(data, "")))
+
+
+def _iterate_changed(
+    options: DataOptions | AugmentOptions, prefix: str
+) -> Iterator[tuple[str, str]]:
+    """Keys that differ from their defaults, with their values as words."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, AugmentOptions):
+            yield from _iterate_changed(value, f"{field.name}.")
+        elif field.name not in _DONE and value != field.default:
+            yield f"{prefix}{field.name}", str(value).removesuffix(".0")
 
 
 def check_free(out: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from recsys.assembly import build
 from recsys.assembly.checks import check_pairs
 from recsys.config.compose import compose
+from recsys.data.prepare import PreparedData
 from recsys.errors import ConfigError
 
 OWN = """
@@ -99,7 +100,8 @@ def test_what_an_objective_checks_itself_is_told_with_the_rest():
 
 @pytest.mark.parametrize("model", ["./nowhere", "package:nobody_has_this/model"])
 def test_an_encoder_that_is_not_there_is_told_before_data_is_read(model, monkeypatch):
-    monkeypatch.setattr(build, "prepare_data", lambda data: pytest.fail("data was read"))
+    read = classmethod(lambda cls, data: pytest.fail("data was read"))
+    monkeypatch.setattr(PreparedData, "prepare", read)
     with pytest.raises(ConfigError, match=r"encoder\.model"):
         build.assemble(compose([f"encoder.model={model}"]))
 

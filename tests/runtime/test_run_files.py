@@ -25,6 +25,9 @@ NAMES = {
     "tracking.json",
     "seeds.json",
 }
+"""Folders of before have them."""
+
+LATER = {"fit.json", "pretraining.yaml", "encoder"}
 
 
 def list_names() -> set[str]:
@@ -33,11 +36,11 @@ def list_names() -> set[str]:
 
 
 def test_the_names_are_those_that_folders_of_before_have() -> None:
-    assert list_names() - {"log"} == NAMES
+    assert list_names() - {"log"} == NAMES | LATER
 
 
 def test_no_other_module_writes_a_name_of_its_own() -> None:
-    known = {part for name in NAMES for part in (name, Path(name).name)}
+    known = {part for name in (NAMES | LATER) - {"encoder"} for part in (name, Path(name).name)}
     again = []
     for path in Path(recsys.__file__).parent.rglob("*.py"):
         if path == Path(files.__file__):
