@@ -77,26 +77,27 @@ measure("EASE with LoRA", f"experiment=ease_text architecture.vectors={folder('L
 
 # %% [markdown]
 # In this shop titles tell all there is to know of a product, and a model that was trained to read
-# them is hard to beat. What it adds to the hybrid is the question to ask of your data, and of
-# [six real sets](../architecture.md).
+# them is hard to beat: the hybrid gains by its vectors. How much a tuned encoder adds to it,
+# and not to the encoder as it is, is the question to ask of your own data.
 
 # %%
 for name in ("LoRA", "EASE with LoRA", "EASE with texts"):
     print(f"{name:<24} all {results[name]['all']:5.1f}  cold {results[name]['cold']:5.1f}")
-assert results["EASE with LoRA"]["all"] > results["EASE"]["all"]
+assert results["EASE with LoRA"]["all"] > results["EASE with texts"]["all"]
 
 # %% [markdown]
 # ## Or both, side by side
 #
 # An ensemble asks finished runs and weighs their scores, by validation cases alone. Beside it
-# belongs its best member: what an ensemble does not add, it costs.
+# belongs its best member: what an ensemble does not add, it costs. Here one member is so far ahead
+# that the other has little to say, and the ensemble does not beat it.
 
 # %%
 members = ",".join(str(folder(name)) for name in ("EASE with texts", "LoRA"))
 measure("ensemble", f"architecture=ensemble architecture.members=[{members}]")
 best = max(results["EASE with texts"]["all"], results["LoRA"]["all"])
 print(f"ensemble minus its best member: {results['ensemble']['all'] - best:+.1f}")
-assert results["ensemble"]["all"] > best - 2
+assert abs(results["ensemble"]["all"] - best) < 3
 
 # %% [markdown]
 # ## What to take along
