@@ -89,15 +89,15 @@ assert results["EASE with LoRA"]["all"] > results["EASE with texts"]["all"]
 # ## Or both, side by side
 #
 # An ensemble asks finished runs and weighs their scores, by validation cases alone. Beside it
-# belongs its best member: what an ensemble does not add, it costs. Here one member is so far ahead
-# that the other has little to say, and the ensemble does not beat it.
+# belongs its best member: what an ensemble does not add, it costs. On this shop and on those drawn
+# with the seeds 1 and 2 it was from one point worse to four points better than that.
 
 # %%
 members = ",".join(str(folder(name)) for name in ("EASE with texts", "LoRA"))
 measure("ensemble", f"architecture=ensemble architecture.members=[{members}]")
 best = max(results["EASE with texts"]["all"], results["LoRA"]["all"])
 print(f"ensemble minus its best member: {results['ensemble']['all'] - best:+.1f}")
-assert abs(results["ensemble"]["all"] - best) < 3
+assert results["ensemble"]["all"] > best - 2
 
 # %% [markdown]
 # ## What to take along
