@@ -102,9 +102,9 @@ def until(found, seconds=60):
 def alive(pid):
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # it may go while it is looked at
         return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_every_method_has_its_budget_the_best_is_closed_with_new_seeds_and_only_then_tested(

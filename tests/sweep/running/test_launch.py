@@ -118,7 +118,7 @@ def ended(*pids, within=10.0):
         try:
             with open(f"/proc/{pid}/stat") as file:
                 return file.read().rpartition(")")[2].split()[0] not in "ZX"
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or read
             return False
 
     end = time.monotonic() + within
