@@ -1,12 +1,12 @@
 """Hybrids of ids and texts: what both together gain, and what a tuned encoder adds to them.
 
-Usage: python benchmarks/quality/hybrids.py DATA RUNS [SET ...]
+Usage: python benchmarks/quality/hybrids.py DATA RUNS [TABLE ...]
 
 DATA holds the folders `ml-100k`, `amazon-instruments`, `movietweetings`, `online-retail`,
 `goodreads` and `amazon-office`; RUNS is a folder for the runs, outside of the project. What is
-compared was written down before the first run: `hybrids-plan.md`. A cell that RUNS already has is
-kept, one that was stopped goes on; several commands may work side by side. Each set ends as
-`hybrids/SET.md` and `hybrids/SET.json`.
+compared was written down before the first run: `hybrids-plan.md`. The tables are those of
+`hybrid_rows.py`. A cell that RUNS already has is kept, one that was stopped goes on; several
+commands may work side by side. Each table ends as `hybrids/TABLE.md` and `hybrids/TABLE.json`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from cells import Busy, alone, fit, slug
-from rates import RATES, words_of
-from words import SETS, SMALL, TOWERS
+from hybrid_rows import COMMON, METRIC, SEEDS, TABLES, Row, Table
+from rates import RATES
+from words import SETS
 
 from recsys.compare.finished_runs import read_run
 from recsys.compare.measures.cost import compute_costs, format_plain
@@ -36,97 +36,8 @@ from recsys.compare.statistics.contrasts import adjust_holm
 PAGES = Path(__file__).resolve().parent / "hybrids"
 MARGIN = 0.5
 """Percent points of nDCG@10 that do not matter."""
-SEEDS = 3
-METRIC = "ndcg@10"
-COMMON = ["evaluation.max_cases=2500", f"evaluation.monitor=balanced/{METRIC}"]
-
-OWN: dict[str, list[str]] = {
-    "ml-100k": [],
-    "amazon-office": ["data.source.user=user", "data.max_history=10"],
-    "amazon-instruments": [],
-    "movietweetings": ["data.split=time"],
-    "online-retail": [],
-    "goodreads": ["data.train_users=5000"],
-}
-"""What all rows of a set have in common, beside `COMMON`."""
-
-TEXT_EASE = "EASE + texts"
-TUNED = "LoRA"
-IDS = "SASRec on ids"
-PAIRS = "co-occurrence"
 BUILT = "method_kept_cpu_seconds"
 """Cost of a method with all runs that it builds on and all that is kept between runs."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method.
-
-    Attributes:
-        words: Of its runs; `{NAME}` stands for the folder of that row's run of the same seed, and
-            `{NAME:N}` for that of seed N.
-        seeded: Whether another seed changes it.
-        against: The rows that it is tested against, as the plan says.
-        shown: Whether it stands in the table; an encoder that others read does not rank.
-    """
-
-    words: list[str]
-    seeded: bool = True
-    against: tuple[str, ...] = ()
-    shown: bool = True
-
-
-def make_rows(rates: Mapping[str, float]) -> dict[str, Row]:
-    """All rows of a set, each after those that it builds on.
-
-    Args:
-        rates: The chosen learning rate of each tuning method.
-    """
-
-    def make_tower(*words: str) -> list[str]:
-        return [*TOWERS, *SMALL, *words]
-
-    def make_hybrid(vectors: str) -> list[str]:
-        return ["experiment=ease_text", *SMALL, f"architecture.vectors={vectors}"]
-
-    rows = {
-        "popularity": Row(["experiment=popularity"], seeded=False),
-        "tfidf, recency": Row(["experiment=tfidf", "architecture.history=recency"], seeded=False),
-        "item kNN": Row(["experiment=item_knn"], seeded=False),
-        "item kNN + texts": Row(["experiment=item_knn_text", *SMALL], False, ("item kNN",)),
-        "EASE": Row(["experiment=ease"], seeded=False),
-        TEXT_EASE: Row(make_hybrid("encoder"), False, ("EASE", TUNED)),
-        "zero-shot": Row(["experiment=zero_shot", *SMALL], seeded=False),
-        IDS: Row(["experiment=sasrec"]),
-        "frozen": Row(make_tower("tuning=frozen")),
-        TUNED: Row(make_tower("tuning=lora", *words_of("LoRA", dict(rates)))),
-        "full": Row(make_tower("tuning=full", *words_of("full", dict(rates)))),
-        "text+id": Row(["experiment=text_id_two_tower", *SMALL], against=("frozen",)),
-        PAIRS: Row(["experiment=co_occurrence", *SMALL], shown=False),
-    }
-    for name in ("frozen", TUNED, "full"):
-        rows[f"EASE + {name}"] = Row(make_hybrid(f"{{{name}}}"), against=(TEXT_EASE,))
-    rows[f"EASE + {PAIRS}"] = Row(
-        ["experiment=ease_text", f"encoder.model={{{PAIRS}}}", "architecture.vectors=encoder"],
-        against=(TEXT_EASE,),
-    )
-    of_three = [f"{{{name}}}" for name in (TEXT_EASE, IDS, TUNED)]
-    of_seeds = [f"{{{IDS}:{seed}}}" for seed in range(SEEDS)]
-    for combine in ("rrf", "weighted", "ranker"):
-        rows[f"ensemble, {combine}"] = Row(
-            _make_ensemble(of_three, combine), against=(TEXT_EASE,) * (combine == "weighted")
-        )
-    rows[f"three seeds of {IDS}"] = Row(_make_ensemble(of_seeds, "rrf"), False, (IDS,))
-    return rows
-
-
-def _make_ensemble(members: list[str], combine: str) -> list[str]:
-    return [
-        "experiment=null",
-        "architecture=ensemble",
-        f"architecture.members=[{','.join(members)}]",
-        f"architecture.combine={combine}",
-    ]
 
 
 class Cell(NamedTuple):
@@ -149,14 +60,14 @@ def list_cells(rows: Mapping[str, Row]) -> Iterator[Cell]:
             yield Cell(name, 0)
 
 
-def measure(root: Path, runs: Path, data: str, rows: Mapping[str, Row]) -> None:
-    """Every missing run of a set; waits for those that other processes measure."""
+def measure(root: Path, runs: Path, table: Table, rows: Mapping[str, Row]) -> None:
+    """Every missing run of a table; waits for those that other processes measure."""
     left = list(list_cells(rows))
     while left:
         busy = []
         for cell in left:
             try:
-                _run_cell(root, runs, data, rows, cell)
+                _run_cell(root, runs, table, rows, cell)
             except (Busy, FileNotFoundError):  # it, or what it builds on, is measured elsewhere
                 busy.append(cell)
         left = busy
@@ -164,13 +75,13 @@ def measure(root: Path, runs: Path, data: str, rows: Mapping[str, Row]) -> None:
             time.sleep(10)
 
 
-def _run_cell(root: Path, runs: Path, data: str, rows: Mapping[str, Row], cell: Cell) -> None:
-    folder = runs / data / f"{slug(cell.name)}-{cell.seed}"
-    words = [fill(word, runs / data, rows, cell.seed) for word in rows[cell.name].words]
-    if cell.name == PAIRS:
-        _pretrain(root, folder, data, [*words, *OWN[data]], cell.seed)
+def _run_cell(root: Path, runs: Path, table: Table, rows: Mapping[str, Row], cell: Cell) -> None:
+    row, folder = rows[cell.name], runs / f"{slug(cell.name)}-{cell.seed}"
+    words = [*(fill(word, runs, rows, cell.seed) for word in row.words), *table.own]
+    if row.module == "recsys.fit":
+        fit(root, folder, table.data, [*words, *COMMON], cell.seed)
     else:
-        fit(root, folder, data, [*words, *OWN[data], *COMMON], cell.seed)
+        _pretrain(root, folder, table.data, words, cell.seed)
 
 
 def fill(word: str, runs: Path, rows: Mapping[str, Row], seed: int) -> str:
@@ -221,17 +132,17 @@ def read_methods(runs: Path, rows: Mapping[str, Row]) -> list[Method]:
     return out
 
 
-def write(runs: Path, data: str, rows: Mapping[str, Row]) -> None:
-    """The page of a set, and its figures."""
-    methods = read_methods(runs / data, rows)
+def write(runs: Path, name: str, rows: Mapping[str, Row]) -> None:
+    """The page of a table, and its figures."""
+    methods = read_methods(runs, rows)
     there = {method.label for method in methods}
     asked = [
-        (name, other)
-        for name, row in rows.items()
+        (row_name, other)
+        for row_name, row in rows.items()
         for other in row.against
-        if {name, other} <= there
+        if {row_name, other} <= there
     ]
-    settings = ComparisonSettings(METRIC, methods[0].label, MARGIN, data, 0.95, None)
+    settings = ComparisonSettings(METRIC, methods[0].label, MARGIN, name, 0.95, None)
     statistics = PairedStatistics(methods, settings)
     statistics.contrasts = max(len(asked), 1)
     cold = methods[0].runs[0].cases["cold"].to_numpy().astype(np.bool_)
@@ -242,8 +153,8 @@ def write(runs: Path, data: str, rows: Mapping[str, Row]) -> None:
         "contrasts": compute_contrasts(statistics, asked, cold),
     }
     PAGES.mkdir(exist_ok=True)
-    (PAGES / f"{data}.json").write_text(json.dumps(content, indent=1) + "\n")
-    (PAGES / f"{data}.md").write_text("\n".join([f"# {data}", "", *render(content)]) + "\n")
+    (PAGES / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (PAGES / f"{name}.md").write_text("\n".join([f"# {name}", "", *render(content)]) + "\n")
 
 
 def describe_method(method: Method) -> dict[str, object]:
@@ -309,7 +220,7 @@ def render(content: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"Differences of nDCG@10 in percent points, as planned; p after Holm over the "
-        f"{len(content['contrasts'])} of this set."
+        f"{len(content['contrasts'])} of this table."
     )
     yield ""
     yield "| method | against | difference (95 %) | p | can be shown | warm | cold |"
@@ -341,14 +252,15 @@ def main(argv: list[str]) -> int:
         print(__doc__)
         return 2
     root, runs, asked = Path(argv[0]).resolve(), Path(argv[1]).resolve(), argv[2:]
-    unknown = [name for name in asked if name not in OWN]
+    unknown = [name for name in asked if name not in TABLES]
     if unknown:
-        print(f"{unknown[0]} is no set; there are {', '.join(OWN)}.")
+        print(f"{unknown[0]} is no table; there are {', '.join(TABLES)}.")
         return 2
-    rows = make_rows(json.loads(RATES.read_text())["chosen"]["two towers"])
-    for data in asked or OWN:
-        measure(root, runs, data, rows)
-        write(runs, data, rows)
+    rates = json.loads(RATES.read_text())["chosen"]
+    for name in asked or TABLES:
+        rows = TABLES[name].make(rates)
+        measure(root, runs / name, TABLES[name], rows)
+        write(runs / name, name, rows)
     return 0
 
 
