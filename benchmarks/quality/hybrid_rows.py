@@ -10,8 +10,7 @@ from words import FEW, MINILM, SMALL, TOWERS
 
 SEEDS = 3
 METRIC = "ndcg@10"
-MEAN = "balanced/ndcg@10"
-COMMON = ["evaluation.max_cases=2500", f"evaluation.monitor={MEAN}"]
+CASES = ["evaluation.max_cases=2500"]
 
 TEXT_EASE = "EASE + texts"
 TUNED = "LoRA"
@@ -53,13 +52,24 @@ class Table:
 
     Attributes:
         data: Folder of the data set.
-        own: Words of all its rows, beside `COMMON`.
+        own: Words of its data.
         make: Its rows, each after those that it builds on.
+        prefix: What its metrics are called before their names.
+        evaluated: Words of its evaluation, beside those of all.
+        shown: The metrics that the page shows beside those of warm and cold cases.
     """
 
     data: str
     own: list[str]
     make: Callable[[Rates], Rows]
+    prefix: str = ""
+    shown: tuple[str, ...] = ("hr@10", METRIC)
+    evaluated: tuple[str, ...] = ()
+
+    @property
+    def common(self) -> list[str]:
+        """Words of all its runs of a recommender."""
+        return [*CASES, f"evaluation.monitor=balanced/{self.prefix}{METRIC}", *self.evaluated]
 
 
 def _make_ensemble(members: list[str], combine: str) -> list[str]:
@@ -209,7 +219,17 @@ def make_augmentations(rates: Rates) -> Rows:
 TABLES = {
     "ml-100k": Table("ml-100k", [], make_hybrids_and_minilm),
     "amazon-office": Table(
-        "amazon-office", ["data.source.user=user", "data.max_history=10"], make_hybrids
+        "amazon-office",
+        ["data.source.train_share=0.8", "data.max_history=10"],
+        make_hybrids,
+        prefix="same-title-",
+        shown=("hr@5", "hr@10", METRIC),
+        evaluated=(
+            "evaluation.mask_history=false",
+            "evaluation.hit_by=title",
+            "evaluation.k=[5,10]",
+            "evaluation.max_cases=null",
+        ),
     ),
     "amazon-instruments": Table("amazon-instruments", [], make_hybrids),
     "movietweetings": Table("movietweetings", ["data.split=time"], make_hybrids),

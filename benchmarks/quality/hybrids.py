@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from cells import Busy, alone, fit, slug
-from hybrid_rows import COMMON, METRIC, SEEDS, TABLES, Row, Table
+from hybrid_rows import METRIC, SEEDS, TABLES, Row, Table
 from rates import RATES
 from words import SETS
 
@@ -79,7 +79,7 @@ def _run_cell(root: Path, runs: Path, table: Table, rows: Mapping[str, Row], cel
     row, folder = rows[cell.name], runs / f"{slug(cell.name)}-{cell.seed}"
     words = [*(fill(word, runs, rows, cell.seed) for word in row.words), *table.own]
     if row.module == "recsys.fit":
-        fit(root, folder, table.data, [*words, *COMMON], cell.seed)
+        fit(root, folder, table.data, [*words, *table.common], cell.seed)
     else:
         _pretrain(root, folder, table.data, words, cell.seed)
 
@@ -132,7 +132,7 @@ def read_methods(runs: Path, rows: Mapping[str, Row]) -> list[Method]:
     return out
 
 
-def write(runs: Path, name: str, rows: Mapping[str, Row]) -> None:
+def write(runs: Path, name: str, table: Table, rows: Mapping[str, Row]) -> None:
     """The page of a table, and its figures."""
     methods = read_methods(runs, rows)
     there = {method.label for method in methods}
@@ -149,7 +149,8 @@ def write(runs: Path, name: str, rows: Mapping[str, Row]) -> None:
     content = {
         "cases": len(cold),
         "cold": int(cold.sum()),
-        "rows": {method.label: describe_method(method) for method in methods},
+        "shown": table.shown,
+        "rows": {method.label: describe_method(method, table) for method in methods},
         "contrasts": compute_contrasts(statistics, asked, cold),
     }
     PAGES.mkdir(exist_ok=True)
@@ -157,17 +158,17 @@ def write(runs: Path, name: str, rows: Mapping[str, Row]) -> None:
     (PAGES / f"{name}.md").write_text("\n".join([f"# {name}", "", *render(content)]) + "\n")
 
 
-def describe_method(method: Method) -> dict[str, object]:
+def describe_method(method: Method, table: Table) -> dict[str, object]:
     """Metrics over seeds as mean and deviation, and what a run costs, with what it builds on."""
-    names = [f"{part}{name}" for part in ("", "warm/", "cold/") for name in ("hr@10", METRIC)]
+    names = [f"{part}{name}" for part in ("", "warm/", "cold/") for name in table.shown]
     tests = [run.result["test"] for run in method.runs]
-    figures = {
-        name: [
-            float(np.mean([test[name] for test in tests])),
-            float(np.std([test[name] for test in tests], ddof=1)) if len(tests) > 1 else None,
-        ]
-        for name in names
-    }
+    figures = {}
+    for name in names:
+        part, _, metric = name.rpartition("/")
+        key = f"{part}/{table.prefix}{metric}" if part else f"{table.prefix}{metric}"
+        values = [test[key] for test in tests]
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        figures[name] = [float(np.mean(values)), deviation]
     fits = [run.result.get("fit", {}).get("chosen") for run in method.runs]
     return {"seeds": method.seeds, "test": figures, "cost": compute_costs(method), "chosen": fits}
 
@@ -207,13 +208,13 @@ def render(content: dict[str, Any]) -> Iterator[str]:
         "cold. Mean ± standard deviation over seeds."
     )
     yield ""
-    heads = ["method", "seeds", "HR@10", "nDCG@10", "warm", "cold", "method, CPU s"]
+    heads = ["method", "seeds", *content["shown"], "warm", "cold", "method, CPU s"]
     heads.append("with all it builds on")
     yield f"| {' | '.join(heads)} |"
     yield f"| ---{' | ---:' * (len(heads) - 1)} |"
     for name, row in content["rows"].items():
         test, cost = row["test"], row["cost"]
-        shown = [test["hr@10"], test[METRIC], test[f"warm/{METRIC}"], test[f"cold/{METRIC}"]]
+        shown = [test[name] for name in (*content["shown"], f"warm/{METRIC}", f"cold/{METRIC}")]
         cells = [_format_spread(*figure) for figure in shown]
         cells += [_format_cost(cost, "method_cpu_seconds"), _format_cost(cost, BUILT)]
         yield f"| {name} | {len(row['seeds'])} | {' | '.join(cells)} |"
@@ -260,7 +261,7 @@ def main(argv: list[str]) -> int:
     for name in asked or TABLES:
         rows = TABLES[name].make(rates)
         measure(root, runs / name, TABLES[name], rows)
-        write(runs / name, name, rows)
+        write(runs / name, name, TABLES[name], rows)
     return 0
 
 
