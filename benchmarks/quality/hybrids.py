@@ -122,13 +122,15 @@ def read_methods(runs: Path, rows: Mapping[str, Row]) -> list[Method]:
     """What was run of each row that is shown."""
     out = []
     for name, row in rows.items():
-        found = [
+        if not row.shown:
+            continue
+        done = [
             read_run(path.parent)
             for seed in range(SEEDS if row.seeded else 1)
             for path in (runs / f"{slug(name)}-{seed}").glob("*/result.json")
         ]
-        if row.shown and found:
-            out.append(Method(name, tuple(found)))
+        if done:
+            out.append(Method(name, tuple(done)))
     return out
 
 
