@@ -11,7 +11,7 @@ from torch import Tensor
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.layers.fusion import Normalization
 from recsys.metrics.functional import compute_from_counts, compute_from_lists
-from recsys.metrics.names import BALANCED
+from recsys.metrics.names import BALANCED, FEWEST
 from recsys.models.fusion.signals import (
     MemberScorer,
     Signals,
@@ -248,17 +248,32 @@ class Judge:
         found = compute_from_counts(greater.flatten(), equal.flatten().clamp(min=0), self.ks)
         return found[self.metric].view(size, ways)
 
-    def compute_means(self, values: Tensor, cold: Tensor) -> Tensor:
-        """The monitored mean of each way to score; NaN where no case counts.
+    def weigh_cases(self, cold: Tensor) -> Tensor:
+        """(N,) float64, how much each case of a set counts in the monitored mean of the set.
+
+        Cold and warm cases count as in `RankingMetrics`: where the monitor balances both, a side
+        of fewer than `FEWEST` cases is noise and is left out. The weights are those of the whole
+        set also where a fold or a bin of it is looked at, so that its parts add up to it.
 
         Args:
-            values: (N, K) of cases.
             cold: (N,) which of them are cold.
         """
         part = self.monitor.rpartition("/")[0]
+        sides = [cold.double(), (~cold).double()]
         if part == BALANCED:
-            parts = torch.stack([values[cold].nanmean(0), values[~cold].nanmean(0)])
-            return parts.nanmean(0)
+            shares = [side / side.sum() for side in sides if side.sum() >= FEWEST]
+            return torch.stack(shares).sum(0) if shares else torch.ones_like(sides[0])
         if part:
-            values = values[cold if part == "cold" else ~cold]
-        return values.nanmean(0)
+            return sides[part != "cold"]
+        return torch.ones_like(sides[0])
+
+
+def compute_means(values: Tensor, weights: Tensor) -> Tensor:
+    """(K,) the weighted mean of each way to score; NaN where no case counts.
+
+    Args:
+        values: (N, K) of cases, NaN where undefined.
+        weights: (N,) of `Judge.weigh_cases`.
+    """
+    counted = weights[:, None] * ~values.isnan()
+    return (values.nan_to_num() * counted).sum(0) / counted.sum(0)

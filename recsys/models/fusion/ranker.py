@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recsys.errors import ConfigError
 from recsys.layers.fusion import fuse_reciprocal_ranks
-from recsys.models.fusion.cases import FOLDS, Judge, ScoredCases
+from recsys.models.fusion.cases import FOLDS, Judge, ScoredCases, compute_means
 from recsys.models.fusion.signals import Signals
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def fit_rankers(
             made = [LearnedRanker(booster, rounds, k, top, counts) for rounds in ROUNDS]
             scores = torch.stack([ranker.combine_cases(some) for ranker in made], dim=2)
             values[own] = judge.score_cases(scores, some)
-    means = judge.compute_means(values, cases.cold).nan_to_num(nan=-1.0)
+    means = compute_means(values, judge.weigh_cases(cases.cold)).nan_to_num(nan=-1.0)
     best = ROUNDS[int((means >= means.max() - 1e-12).nonzero()[0])]  # of equals the fewest
     tried = dict(zip(ROUNDS, means.tolist(), strict=True))
     whole = LearnedRanker(_train(cases, k, top, counts), best, k, top, counts)

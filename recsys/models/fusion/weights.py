@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from recsys.layers.fusion import Normalization, list_simplex_points
-from recsys.models.fusion.cases import FOLDS, Judge, ScoredCases
+from recsys.models.fusion.cases import FOLDS, Judge, ScoredCases, compute_means
 from recsys.models.fusion.signals import Signals
 
 By = Literal["cold", "history"]
@@ -144,9 +145,14 @@ class WeightSearch:
             made = ScoreWeights(kind, self.k, weights, apart, self.counts)
         return made
 
+    @cached_property
+    def _weights(self) -> Tensor:
+        """(N,) how much each case counts."""
+        return self.judge.weigh_cases(self.cases.cold)
+
     def _mean(self, values: Tensor, part: Tensor) -> Tensor:
         """(K,) of a part of the cases."""
-        return self.judge.compute_means(values[part], self.cases.cold[part])
+        return compute_means(values[part], self._weights[part])
 
     def _choose(self, points: Tensor, values: Tensor, part: Tensor, split: bool) -> Tensor:
         """(B, M) the best points of a part of the cases: one, or one a bin that has enough."""
@@ -212,7 +218,7 @@ class CrossFitted:
             if bool(own.any()):
                 some = cases.select(own)
                 values[own] = judge.score_cases(made.combine_cases(some)[:, :, None], some)
-        return float(judge.compute_means(values, cases.cold))
+        return float(compute_means(values, judge.weigh_cases(cases.cold)))
 
 
 def _weigh_beside(made: ScoreWeights, cases: ScoredCases, cold: bool) -> Tensor:
