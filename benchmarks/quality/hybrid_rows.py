@@ -241,3 +241,7 @@ TABLES = {
     "augmentation-ml-100k": Table("ml-100k", [], make_augmentations),
     "augmentation-amazon-instruments": Table("amazon-instruments", FEW, make_augmentations),
 }
+SETS_OF_HYBRIDS = tuple(
+    name for name, table in TABLES.items() if table.make in (make_hybrids, make_hybrids_and_minilm)
+)
+"""Tables that share their rows."""

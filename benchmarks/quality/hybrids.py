@@ -6,7 +6,8 @@ DATA holds the folders `ml-100k`, `amazon-instruments`, `movietweetings`, `onlin
 `goodreads` and `amazon-office`; RUNS is a folder for the runs, outside of the project. What is
 compared was written down before the first run: `hybrids-plan.md`. The tables are those of
 `hybrid_rows.py`. A cell that RUNS already has is kept, one that was stopped goes on; several
-commands may work side by side. Each table ends as `hybrids/TABLE.md` and `hybrids/TABLE.json`.
+commands may work side by side. Each table ends as `hybrids/TABLE.md` and `hybrids/TABLE.json`; all
+together are summed up in `hybrids.md`, below what `hybrids-head.md` says.
 """
 
 from __future__ import annotations
@@ -18,26 +19,24 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from cells import Busy, alone, fit, slug
+from hybrid_pages import PAGES, render, write_summary
 from hybrid_rows import METRIC, SEEDS, TABLES, Row, Table
 from rates import RATES
 from words import SETS
 
 from recsys.compare.finished_runs import read_run
-from recsys.compare.measures.cost import compute_costs, format_plain
+from recsys.compare.measures.cost import compute_costs
 from recsys.compare.methods import Method
 from recsys.compare.outcome import ComparisonSettings
 from recsys.compare.paired import PairedStatistics
 from recsys.compare.statistics.contrasts import adjust_holm
 
-PAGES = Path(__file__).resolve().parent / "hybrids"
 MARGIN = 0.5
 """Percent points of nDCG@10 that do not matter."""
-BUILT = "method_kept_cpu_seconds"
-"""Cost of a method with all runs that it builds on and all that is kept between runs."""
 
 
 class Cell(NamedTuple):
@@ -199,56 +198,6 @@ def compute_contrasts(
     ]
 
 
-def render(content: dict[str, Any]) -> Iterator[str]:
-    """The lines of a page.
-
-    Args:
-        content: What `write` keeps as JSON.
-    """
-    yield (
-        f"Test, in percent, whole catalog: {content['cases']:,} cases, {content['cold']:,} of them "
-        "cold. Mean ± standard deviation over seeds."
-    )
-    yield ""
-    heads = ["method", "seeds", *content["shown"], "warm", "cold", "method, CPU s"]
-    heads.append("with all it builds on")
-    yield f"| {' | '.join(heads)} |"
-    yield f"| ---{' | ---:' * (len(heads) - 1)} |"
-    for name, row in content["rows"].items():
-        test, cost = row["test"], row["cost"]
-        shown = [test[name] for name in (*content["shown"], f"warm/{METRIC}", f"cold/{METRIC}")]
-        cells = [_format_spread(*figure) for figure in shown]
-        cells += [_format_cost(cost, "method_cpu_seconds"), _format_cost(cost, BUILT)]
-        yield f"| {name} | {len(row['seeds'])} | {' | '.join(cells)} |"
-    yield ""
-    yield (
-        f"Differences of nDCG@10 in percent points, as planned; p after Holm over the "
-        f"{len(content['contrasts'])} of this table."
-    )
-    yield ""
-    yield "| method | against | difference (95 %) | p | can be shown | warm | cold |"
-    yield "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
-    for each in content["contrasts"]:
-        interval = f"{100 * each['low']:+.2f} to {100 * each['high']:+.2f}"
-        parts = [100 * each[part] if each[part] is not None else None for part in ("warm", "cold")]
-        yield (
-            f"| {each['row']} | {each['against']} | {100 * each['difference']:+.2f} ({interval}) | "
-            f"{each['p']:.3f} | {100 * each['smallest']:.2f} | "
-            f"{' | '.join('-' if part is None else f'{part:+.2f}' for part in parts)} |"
-        )
-
-
-def _format_spread(mean: float, deviation: float | None) -> str:
-    if mean != mean:
-        return "-"
-    return f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
-
-
-def _format_cost(cost: Mapping[str, float | None], key: str) -> str:
-    value = cost.get(key)
-    return "-" if value is None else format_plain(value)
-
-
 def main(argv: list[str]) -> int:
     """Runs what is missing and writes the pages."""
     if len(argv) < 2 or not Path(argv[0]).is_dir():
@@ -264,6 +213,7 @@ def main(argv: list[str]) -> int:
         rows = TABLES[name].make(rates)
         measure(root, runs / name, TABLES[name], rows)
         write(runs / name, name, TABLES[name], rows)
+        write_summary()
     return 0
 
 
