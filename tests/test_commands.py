@@ -15,7 +15,7 @@ def ended(*words):
 
 
 def test_alone_it_lists_the_commands():
-    assert {"fit", "pretrain", "sweep", "compare", "recommend", "data", "boards"} == set(
+    assert {"fit", "pretrain", "sweep", "compare", "recommend", "data", "boards", "clean"} == set(
         find_commands()
     )
     code, said, errors = ended("recsys")

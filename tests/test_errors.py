@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": ("run_comparison", ["runs/a"]),
     "data": ("_run", ["source=quickstart"]),
     "recommend": ("recommend", ["run=runs/a", "user=7"]),
+    "clean": ("clean", ["what=caches"]),
     "boards": ("split_words", ["push=runs/a"]),
 }
 

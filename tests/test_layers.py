@@ -40,6 +40,7 @@ ROOMS = [
     "sweep",
     "trained",
     "recommend",
+    "clean",
     "testing",
 ]
 ORDER = {room: place for place, room in enumerate(ROOMS)}

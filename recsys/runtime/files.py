@@ -70,6 +70,12 @@ TRACKING_FAILURE = "tracking.json"
 SEEDS = "seeds.json"
 """The first file of a folder of several seeds: its plan."""
 
+SWEEP = "sweep.json"
+"""What a sweep has found so far, in its folder."""
+
+CURRENT = "current.json"
+"""Beside runs: which of them is in use, and which was before."""
+
 _ABOVE = (errno.ENOENT, errno.EEXIST)  # no folder can be made where the path says
 _CUT = re.compile(r"\d+ requested and \d+ written")
 _LONGEST = 200  # bytes kept of a name, so that one of 255 has room for what stands beside it

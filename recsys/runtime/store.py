@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from recsys.runtime.files import (
     translate_write_errors,
     write_atomic,
 )
-from recsys.runtime.locks import acquire_lock
+from recsys.runtime.locks import UseRegister, acquire_lock, list_used
 
 KEY_FILE = "key.json"
 FILES_FILE = "files.json"
@@ -28,6 +29,12 @@ _HEAD = 65_536  # bytes at the beginning of a file that are compared
 
 BUILT = "built.json"
 """In each folder: the seconds and CPU seconds that building it took."""
+
+IN_USE = ".in_use"
+"""Where processes note which folders they use, so that nobody removes those."""
+
+_registers: dict[Path, UseRegister] = {}
+"""Of the root that this process used last: it has one, and tests that change it few open files."""
 
 
 def get_default_root() -> Path:
@@ -122,7 +129,11 @@ class Store:
             raise DataError(f"store kind {kind!r} is no plain folder name; use letters and digits")
         key = format_key(dict(key_parts))
         path = self.root / kind / hashlib.sha256(key.encode("utf-8")).hexdigest()
+        self._make_root()
+        _note_use(self.root, path)  # before the look: from here on nobody removes it
         fresh = self._fill(path, key, build, own)
+        with suppress(OSError):  # of another user, who sees its age by when it was built
+            os.utime(path / KEY_FILE, (time.time(), (path / KEY_FILE).stat().st_mtime))
         # What is a cost of this run already must not count a second time.
         record_build(path, Elapsed() if own and fresh else read_build_time(path))
         return path
@@ -133,7 +144,6 @@ class Store:
         """Builds a folder where it does not stand; whether this process built it."""
         if _is_intact(path, key):
             return False
-        self._make_root()
         with nullcontext() if own else excluded_time(), _hold_lock(path):
             if _is_intact(path, key):
                 return False
@@ -180,6 +190,45 @@ class Store:
                 continue  # another process takes it away, or it is damaged
         return [(folder, other) for _, folder, other in sorted(found, reverse=True)]
 
+    def list_folders(self) -> list[Path]:
+        """What stands in the store, whole or left behind half-built, by kind and name."""
+        folders = [path for path in self.root.glob("[!.]*/*") if path.is_dir()]
+        return sorted(p for p in folders if _find_owner(p).name.isalnum() and not p.is_symlink())
+
+    def remove(self, path: Path) -> str:
+        """Removes a folder of `list_folders` that no process builds or uses.
+
+        Returns:
+            Why it was kept; empty where it is gone.
+        """
+        lock = _make_lock_path(_find_owner(path))
+        try:
+            handle = _acquire_lock(lock, wait=False)
+        except BlockingIOError:
+            return "a process builds it"
+        if handle is None:
+            return "no lock can be taken there"
+        try:
+            if self.is_used(path):
+                return "a process uses it"
+            taken = make_temporary_path(_find_owner(path))
+            path.rename(taken)
+            if self.is_used(path):  # began between the look and the rename, and waits for us now
+                taken.rename(path)
+                return "a process uses it"
+            shutil.rmtree(taken)
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return f"it cannot be removed ({error.strerror})"
+        finally:
+            _release_lock(lock, handle)
+        return ""
+
+    def is_used(self, path: Path) -> bool:
+        """Whether a living process has asked this store for a folder."""
+        return path.resolve() in list_used(self.root / IN_USE)
+
     def _make_root(self) -> None:
         """Makes the folder of the store.
 
@@ -193,6 +242,23 @@ class Store:
             raise DataError(
                 f"the cache, whose folder RECSYS_CACHE names, cannot be made: {error}"
             ) from error
+
+
+def _note_use(root: Path, path: Path) -> None:
+    """Notes that this process uses a folder of a store."""
+    register = _registers.get(root)
+    with suppress(OSError):  # one who may only read there removes nothing either
+        if register is None or not register.is_mine():
+            for other in _registers.values():
+                other.close()
+            _registers.clear()
+            register = _registers[root] = UseRegister(root / IN_USE)
+        register.note(path)
+
+
+def _find_owner(path: Path) -> Path:
+    """The folder that something in a store is, or is a half-built one of."""
+    return path.with_name(path.name[1:].split(".", 1)[0]) if path.name[0] == "." else path
 
 
 def _write_build_time(folder: Path, spent: Elapsed) -> None:
@@ -283,7 +349,7 @@ def _remove_leftovers(path: Path) -> None:
     A builder holds the lock of its folder while it works aside: what nobody holds is dead.
     """
     for left in path.parent.glob(".*.*.tmp"):
-        whose = path.with_name(left.name[1:].split(".", 1)[0])
+        whose = _find_owner(left)
         if whose == path:
             shutil.rmtree(left, ignore_errors=True)
             continue

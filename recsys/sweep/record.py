@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from recsys.errors import ConfigError
-from recsys.runtime.files import write_atomic
-
-FILE = "sweep.json"
+from recsys.runtime.files import SWEEP, write_atomic
 
 UNSEARCHED = " does not search "
 """In a note on what a method leaves out of the search."""
@@ -185,7 +183,7 @@ def write_record(sweep: SweepRecord) -> None:
     """
     node = asdict(sweep)
     del node["folder"]
-    write_atomic(sweep.folder / FILE, json.dumps(node, indent=1) + "\n")
+    write_atomic(sweep.folder / SWEEP, json.dumps(node, indent=1) + "\n")
 
 
 def read_record(folder: Path) -> SweepRecord:
@@ -194,9 +192,9 @@ def read_record(folder: Path) -> SweepRecord:
     Raises:
         ConfigError: There is none, or the file is damaged.
     """
-    path = folder / FILE
+    path = folder / SWEEP
     if not path.is_file():
-        raise ConfigError(f"{folder} is no sweep's folder: {FILE} is missing.")
+        raise ConfigError(f"{folder} is no sweep's folder: {SWEEP} is missing.")
     try:
         node = json.loads(path.read_text(encoding="utf-8"))
         return SweepRecord(

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import recsys
+from recsys.clean import __main__ as clean
 from recsys.compare import __main__ as compare
 from recsys.data import __main__ as data
 from recsys.fit import __main__ as fit
@@ -126,6 +127,7 @@ MODULES = {
     "recsys.compare": compare_command,
     "recsys.recommend": recommend.main,
     "recsys.data": data.main,
+    "recsys.clean": clean.main,
 }
 
 

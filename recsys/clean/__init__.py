@@ -1,0 +1,1 @@
+"""python -m recsys.clean: what takes up room, and how it is given back."""
