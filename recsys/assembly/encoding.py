@@ -88,8 +88,23 @@ def load_tuned(
     Raises:
         ConfigError: The model cannot be used, or the method does not fit it.
     """
+    loaded = load_encoder(options)
+    set_dropout(loaded.encoder.model, dropout)
+    tuned: Tuned = importlib.import_module(type(tuning).__module__).apply(loaded.encoder, tuning)
+    return loaded, tuned
+
+
+def load_encoder(options: EncoderOptions) -> PretrainedEncoder:
+    """A pretrained encoder as its folder and the options have it.
+
+    Args:
+        options: Which model, and how its states become vectors.
+
+    Raises:
+        ConfigError: The model cannot be used.
+    """
     print_status(f"loading the encoder: {options.model}")
-    loaded = load_pretrained(
+    return load_pretrained(
         options.model,
         options.revision,
         options.sha256,
@@ -100,9 +115,6 @@ def load_tuned(
         chunk_tokens=options.chunk_tokens,
         checkpoint_chunks=options.checkpoint_chunks,
     )
-    set_dropout(loaded.encoder.model, dropout)
-    tuned: Tuned = importlib.import_module(type(tuning).__module__).apply(loaded.encoder, tuning)
-    return loaded, tuned
 
 
 def build_catalog(

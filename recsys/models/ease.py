@@ -71,24 +71,49 @@ class Model(FittedRecommender):
     def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
         self.config = config
+        self.vectors: Floats | None = None
+        self.form: ClosedForm | None = None
+        self._inverse: Floats | None = None
+        if parts.served is None:
+            self._count_events(parts, config)
+        else:
+            self.seen: Ints = parts.served["seen"].numpy()
+            self._inverse = parts.served["inverse"].numpy()
+        if parts.item_vectors is not None:
+            # What all texts have in common says nothing of one of them; cold items gain by it most.
+            served = parts.served or {"center": _normalize(parts.item_vectors).mean(0)}
+            self.center = served["center"]
+            self.vectors = _center(parts.item_vectors, self.center)
+        if not self.needs_fit:
+            (settings,) = self._list_settings()
+            self.form = self._make_form(settings)
+
+    def _count_events(self, parts: Components, config: Config) -> None:
+        """Who had what, on the items that training has seen.
+
+        Raises:
+            ConfigError: The matrix of weights would be too large.
+        """
         matrix = require_interactions(parts.interactions, "ease").make_matrix(
             len(parts.texts), binary=True
         )
-        self.seen: Ints = np.unique(matrix.indices).astype(np.int64)
+        self.seen = np.unique(matrix.indices).astype(np.int64)
         size = len(self.seen) ** 2 * 4 / 1e9
         if size > config.limit_gb:
             limit = f"architecture.limit_gb={config.limit_gb:g}; raise it,"
             raise _make_size_error(size, len(self.seen), limit, config)
         self.matrix = matrix[:, self.seen].tocsr()
-        self.vectors: Floats | None = None
-        if parts.item_vectors is not None:
-            # What all texts have in common says nothing of one of them; cold items gain by it most.
-            self.center = _normalize(parts.item_vectors).mean(0)
-            self.vectors = _center(parts.item_vectors, self.center)
-        self.form: ClosedForm | None = None
-        if not self.needs_fit:
-            (settings,) = self._list_settings()
-            self.form = self._make_form(settings)
+
+    def make_serving_state(self) -> Mapping[str, Tensor]:
+        """The inverse (n, n), the rows of its items (n,), and the mean of the item vectors (D,)."""
+        if self.form is None:
+            raise ConfigError("ease has settings that validation is yet to choose; run fit first.")
+        # A copy: what is mapped from the store is read only.
+        state = {
+            "inverse": torch.from_numpy(np.array(self.form.events.inverse)),
+            "seen": torch.from_numpy(self.seen),
+        }
+        return state if self.vectors is None else {**state, "center": self.center}
 
     @property
     def needs_fit(self) -> bool:
@@ -142,7 +167,9 @@ class Model(FittedRecommender):
 
     def _load_events(self, l2: float) -> EventSide:
         """The inverse of a penalty, made where it is missing, over the catalog."""
-        inverse = _load_or_compute_inverse(self.matrix, l2, self.config)
+        inverse = self._inverse
+        if inverse is None:
+            inverse = _load_or_compute_inverse(self.matrix, l2, self.config)
         return EventSide.compute(inverse, self.seen, len(self.parts.texts), l2, self.vectors)
 
     def _compute_text_side(self, l2: float) -> TextSide:

@@ -133,6 +133,10 @@ class Model(FittedRecommender):
             self.config.combine == "weighted" and len(self.parts.members) > 1
         )
 
+    def make_serving_state(self) -> Mapping[str, Tensor]:
+        """Nothing: its members know."""
+        return {}
+
     def index(self, plan: ItemBatch) -> Tensor:
         """Catalog rows, (U,)."""
         return plan.items

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
+_ARRAYS = ("data", "indices", "indptr")
+"""What a sparse matrix consists of."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """A number for each option that may be open; the last one is of item vectors."""
@@ -57,13 +61,33 @@ class Model(FittedRecommender):
     def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
         self.config = config
-        self.events = require_interactions(parts.interactions, "item_knn")
         self.near: csr_matrix | None = None
-        if parts.item_vectors is not None:
-            self.near = _load_or_compute_near(parts.item_vectors, config.text_neighbours)
+        self._similar: csr_matrix | None = None
+        if parts.served is not None:
+            self._similar = _restore_matrix(parts.served, "similar", len(parts.texts))
+            if parts.item_vectors is not None:
+                self.near = _restore_matrix(parts.served, "near", len(parts.texts))
+        else:
+            self.events = require_interactions(parts.interactions, "item_knn")
+            if parts.item_vectors is not None:
+                self.near = _load_or_compute_near(parts.item_vectors, config.text_neighbours)
         self.form: SparseForm | None = None
         if not self.needs_fit:
             self.restore(asdict(self._list_settings()[0]))
+
+    def make_serving_state(self) -> Mapping[str, Tensor]:
+        """The matrices of similar items, each as the three arrays of a sparse one."""
+        if self.form is None:
+            raise ConfigError(
+                "item_knn has settings that validation is yet to choose; run fit first."
+            )
+        kinds = {"similar": self.form.similar, "near": self.near}
+        return {
+            f"{kind}_{name}": torch.from_numpy(np.array(getattr(matrix, name)))
+            for kind, matrix in kinds.items()
+            if matrix is not None
+            for name in _ARRAYS
+        }
 
     @property
     def needs_fit(self) -> bool:
@@ -112,6 +136,8 @@ class Model(FittedRecommender):
 
     def _compute_similar(self, shrink: float) -> csr_matrix:
         """(I, I) similarities: rows are what a history holds, columns what is scored."""
+        if self._similar is not None:
+            return self._similar
         similar = _compute_neighbours(self.events, len(self.parts.texts), self.config, shrink)
         similar = similar.T.tocsr()
         if self.near is not None:
@@ -170,7 +196,7 @@ class SparseForm:
         self, similar: csr_matrix, near: csr_matrix | None, settings: Settings, binary: bool
     ) -> None:
         self.settings, self._binary, self._items = settings, binary, similar.shape[0]
-        share = settings.text_weight
+        self.similar, share = similar, settings.text_weight
         terms = [(similar, 1.0)] if near is None else [(similar, 1 - share), (near, share)]
         self._terms = [(matrix, np.float32(part)) for matrix, part in terms if part]
 
@@ -209,19 +235,26 @@ def _load_or_compute_near(vectors: Tensor, neighbours: int) -> csr_matrix:
     from scipy.sparse import csr_matrix
 
     digest = hashlib.sha256(np.ascontiguousarray(vectors.numpy()).data).hexdigest()
-    names = ("data", "indices", "indptr")
 
     def write(folder: Path) -> None:
         with track("nearest items by their vectors", len(vectors), "items") as task:
             near = compute_vector_neighbours(vectors, neighbours, task.advance)
         near.data /= _compute_mean(near)
-        for name in names:
+        for name in _ARRAYS:
             np.save(folder / f"{name}.npy", getattr(near, name))
 
     key = {"format": 1, "vectors": digest, "shape": list(vectors.shape), "neighbours": neighbours}
     folder = Store().get_or_build("vector_neighbours", key, write, own=True)
-    parts = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
+    parts = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS]
     return csr_matrix(tuple(parts), shape=(len(vectors), len(vectors)))
+
+
+def _restore_matrix(state: Mapping[str, Tensor], kind: str, items: int) -> csr_matrix:
+    """(I, I) a matrix of similar items that `make_serving_state` gave."""
+    from scipy.sparse import csr_matrix
+
+    parts = tuple(state[f"{kind}_{name}"].numpy() for name in _ARRAYS)
+    return csr_matrix(parts, shape=(items, items))
 
 
 def _compute_mean(similar: csr_matrix) -> np.float32:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -26,12 +27,18 @@ class Model(Recommender):
     def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
         self.weights = parts.counts.float()
-        if config.kind == "reversed":
+        if parts.served is not None:
+            self.weights = parts.served["weights"]
+        elif config.kind == "reversed":
             self.weights = -self.weights
         elif config.kind == "equal":
             self.weights = torch.zeros_like(self.weights)
         elif config.kind != "all_time":
             self.weights = _weigh_by_age(parts, config.kind, config.days)
+
+    def make_serving_state(self) -> Mapping[str, Tensor]:
+        """How popular the items are, (I,)."""
+        return {"weights": self.weights}
 
     def index(self, plan: ItemBatch) -> Tensor:
         """How popular the items are, (U, 1)."""

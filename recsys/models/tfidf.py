@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -38,6 +40,10 @@ class Model(Recommender):
         )
         self.vectorizer = vectorizer
         self.vectors = vectorizer.fit_transform(parts.texts).astype(np.float32).tocsr()
+
+    def make_serving_state(self) -> Mapping[str, Tensor]:
+        """Nothing: the texts are all that it knows."""
+        return {}
 
     def index(self, plan: ItemBatch) -> Tensor:
         """Catalog rows, (U,)."""

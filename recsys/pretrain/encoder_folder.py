@@ -6,17 +6,17 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors.torch import save_file
 
 from recsys.encoders.encoder import Encoder
-from recsys.encoders.pretrained.load import PretrainedEncoder
 from recsys.encoders.pretrained.sentence_transformers import (
     LENGTHS,
     MODES,
     MODULES,
     PROMPTS,
+    EmbeddingSpec,
     read_modules,
 )
 from recsys.encoders.pretrained.source import WEIGHTS, ModelFiles, read_json
@@ -27,7 +27,26 @@ _POOLING = "1_Pooling"
 _KINDS = "sentence_transformers.models"
 
 
-def write_encoder_folder(path: Path, loaded: PretrainedEncoder, pooling: str) -> None:
+class LoadedEncoder(Protocol):
+    """What is written of an encoder that was loaded."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model."""
+        ...
+
+    @property
+    def following(self) -> EmbeddingSpec:
+        """How its states become vectors, and what stands before texts."""
+        ...
+
+    @property
+    def files(self) -> ModelFiles:
+        """What it was read from."""
+        ...
+
+
+def write_encoder_folder(path: Path, loaded: LoadedEncoder, pooling: str) -> None:
     """Writes an encoder whose added parameters are folded in, whole or not at all.
 
     Args:
@@ -78,7 +97,7 @@ def _copy_modules(files: ModelFiles, folder: Path, encoder: Encoder) -> bool:
     return True
 
 
-def _write_pooling(folder: Path, loaded: PretrainedEncoder) -> None:
+def _write_pooling(folder: Path, loaded: LoadedEncoder) -> None:
     """Says how states were pooled, where that is not the mean, which is taken by itself."""
     following = loaded.following
     if following.pooling == ("mean",):
@@ -97,7 +116,7 @@ def _write_pooling(folder: Path, loaded: PretrainedEncoder) -> None:
     (folder / _POOLING / "config.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
 
 
-def _write_prompts(files: ModelFiles, folder: Path, loaded: PretrainedEncoder) -> None:
+def _write_prompts(files: ModelFiles, folder: Path, loaded: LoadedEncoder) -> None:
     """Says which prompts stood before texts, whether its folder or an option did."""
     own = files.find_file(PROMPTS, optional=True)
     about = {} if own is None else read_json(own)

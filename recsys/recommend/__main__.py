@@ -19,6 +19,8 @@ from recsys.config.compose import nearest
 from recsys.config.flags import split_flags
 from recsys.config.help import format_entries
 from recsys.errors import ConfigError, RecsysError
+from recsys.trained.bundle.bundle import open_bundle
+from recsys.trained.queries import Answering, Query
 from recsys.trained.run import load
 from recsys.words import parse_count, split_word
 
@@ -29,13 +31,14 @@ _EMPTY = {
     "text": ("text", 'give what is looked for, as in text="red lamp"'),
 }
 CONTEXT = "context."
-KEYS = ("run", *ASKS, "k", "at", f"{CONTEXT}COLUMN", "output")
+KEYS = ("run", "folder", *ASKS, "k", "at", f"{CONTEXT}COLUMN", "output")
 USAGE = (
-    "usage: python -m recsys.recommend run=FOLDER|last user=ID|history=ID,ID|text=TEXT "
-    "[key=value ...]"
+    "usage: python -m recsys.recommend run=FOLDER|last|folder=BUNDLE "
+    "user=ID|history=ID,ID|text=TEXT [key=value ...]"
 )
 WORDS = (
     ("run=FOLDER", "of a finished run; last: the newest one; a glob: the newest of those"),
+    ("folder=BUNDLE", "in place of run=: a bundle, which python -m recsys.export writes"),
     ("user=ID", "what a user of the data may like next"),
     ("history=ID,ID", "what goes with these items, the latest one last"),
     ("text=TEXT", 'what goes with a text, as in text="red lamp"'),
@@ -86,8 +89,10 @@ def _parse_words(argv: Sequence[str]) -> dict[str, str]:
         if key not in KEYS and not key.startswith(CONTEXT):
             raise ConfigError(f"'{word}' is not understood.{nearest(key, KEYS)}")
         out[key] = value
-    if "run" not in out or sum(ask in out for ask in ASKS) != 1:
-        raise ConfigError("give run= and one of user=, history= and text=; --help says more.")
+    if sum(of in out for of in ("run", "folder")) != 1 or sum(ask in out for ask in ASKS) != 1:
+        raise ConfigError(
+            "give run= or folder=, and one of user=, history= and text=; --help says more."
+        )
     for ask, (what, remedy) in _EMPTY.items():
         parts = out.get(ask, "-").split(",") if ask == "history" else [out.get(ask, "-")]
         if not all(part.strip() for part in parts):
@@ -105,16 +110,17 @@ def recommend(words: dict[str, str]) -> list[str]:
             of a context that is given.
         DataError: An id is unknown, or the moment is no time.
     """
-    run = load(words["run"], words.get("output", "runs"))
+    model: Answering
+    if "folder" in words:
+        model = open_bundle(words["folder"])
+    else:
+        model = load(words["run"], words.get("output", "runs"))
     context = {k.removeprefix(CONTEXT): v for k, v in words.items() if k.startswith(CONTEXT)}
-
-    from recsys.trained.recommendations import Query
-
     history = (
         tuple(each.strip() for each in words["history"].split(",")) if "history" in words else None
     )
     query = Query(words.get("user"), history, words.get("text"))
-    found = run.answer([query], int(words.get("k", "10")), words.get("at", "now"), context)
+    found = model.answer([query], int(words.get("k", "10")), words.get("at", "now"), context)
     return [
         printable.escape_line(
             f"{row['rank']:>3}  {row['score']:8.4f}  {row['item']:<12}  {row['title']}"

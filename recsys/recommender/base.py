@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import final
 
 import torch
@@ -93,6 +93,20 @@ class Recommender(nn.Module, abc.ABC):
             f"{type(self).__module__} does not read texts; give user= or history= instead."
         )
 
+    def make_serving_state(self) -> Mapping[str, Tensor]:
+        """What it has computed of the training events, by name, to be made of again without them.
+
+        The same names come back as `Components.served`. What a fit decided and what trained are no
+        part of it: they have files of their own.
+
+        Raises:
+            ConfigError: The architecture does not say.
+        """
+        raise ConfigError(
+            f"{type(self).__module__} cannot be put into a bundle: it has no make_serving_state, "
+            "which gives what it computed of the training events (recsys.recommender.base)."
+        )
+
     def select_item_vectors(self, items: Tensor) -> Tensor:
         """Of representations (N, ...) of items, a vector of each, (N, D), to compare items by.
 
@@ -180,7 +194,9 @@ class Recommender(nn.Module, abc.ABC):
         ranker: Ranker = self
         if query is None:
             ranker = self.ranker
-            query = ranker.queries(batch, self.index(batch.plan))
+            whole = items if pool is None else None
+            own = self.index(batch.plan) if whole is None else whole[batch.plan.items]
+            query = ranker.queries(batch, own)
         if pool is None:
             pool = torch.arange(len(self.parts.texts), device=self.device)
             items = self.index_catalog() if items is None else items

@@ -72,6 +72,8 @@ class Components:
         read_text: Makes of a batch of one query, a text and its tokens a vector (1, D) like those
             of items, where these are the encoder's; else None.
         members: Finished runs whose scores it combines, in the order in which they are named.
+        served: What `Recommender.make_serving_state` gave of a finished run, by name, from which
+            it is made in place of the interactions; None: from these.
     """
 
     texts: tuple[str, ...]
@@ -88,6 +90,7 @@ class Components:
     item_vectors: Tensor | None = None
     read_text: Callable[[Batch, str, Ragged], Tensor] | None = None
     members: tuple[Member, ...] = ()
+    served: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import final
 
@@ -169,6 +170,10 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
     def _encodes_catalog(self) -> bool:
         """Whether an encoder reads all items."""
         return self.parts.encoding is not None and self.parts.encoding.vectors is None
+
+    def make_serving_state(self) -> Mapping[str, Tensor]:
+        """Nothing: what it knows of the events has trained."""
+        return {}
 
     # Training
 

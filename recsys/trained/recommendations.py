@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import polars as pl
@@ -20,12 +20,17 @@ from recsys.data.columns.times import parse_times
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.data.tables import IdMap, Tables
 from recsys.errors import ConfigError, DataError
+from recsys.trained.queries import Query
 from recsys.types import Batch, Ragged
 
 if TYPE_CHECKING:
     from recsys.assembly.assembled import Assembly
     from recsys.config.compose import RunConfig
+    from recsys.data.batches.catalog import Tokenize
+    from recsys.data.batches.examples import Examples
+    from recsys.data.context import ContextFeatures
     from recsys.recommender.base import Recommender
+    from recsys.recommender.components import Components
 
 SCHEMA = {
     "query": pl.String,
@@ -36,43 +41,108 @@ SCHEMA = {
 }
 
 
-@dataclass(frozen=True)
-class Query:
-    """Who or what is asked for; one of the three is given.
-
-    Attributes:
-        user: Id of a user of the data.
-        history: Ids of items that someone had, oldest first.
-        text: What is looked for.
-    """
-
-    user: str | None = None
-    history: tuple[str, ...] | None = None
-    text: str | None = None
+class Servable(Protocol):
+    """What answers queries: an `Assembly`, or what a bundle is opened as."""
 
     @property
-    def label(self) -> str:
-        """The user's id, the items' ids with commas between them, or the text."""
-        if self.user is not None:
-            return self.user
-        return ",".join(self.history) if self.history is not None else str(self.text)
+    def tables(self) -> Tables:
+        """Items, and the users who can be asked for."""
+        ...
+
+    @property
+    def examples(self) -> Examples:
+        """What users had."""
+        ...
+
+    @property
+    def recommender(self) -> Recommender:
+        """The model, with all that it has learned."""
+        ...
+
+    @property
+    def parts(self) -> Components:
+        """What baselines over the same items are made of."""
+        ...
+
+    @property
+    def tokenize(self) -> Tokenize | None:
+        """Makes tokens of a text that is asked for; None where nothing reads any."""
+        ...
+
+    @property
+    def context_features(self) -> ContextFeatures:
+        """What may be said of a query."""
+        ...
 
 
-class Suggester:
-    """Answers queries with a run's model.
+class ModelSource(Protocol):
+    """Where a model comes from: a run's folder, or a bundle."""
 
-    The data is read and the model built with the first query; ids are checked before anything is
-    encoded.
+    @property
+    def run(self) -> RunConfig:
+        """The configuration."""
+        ...
 
-    Args:
+    def open(self, check: Callable[[Tables], None]) -> Servable:
+        """Builds the model.
+
+        Args:
+            check: Sees the tables before anything is encoded, and may refuse them.
+        """
+        ...
+
+    def load_catalog(self) -> Tensor | None:
+        """(I, ...) representations of all items, where they are kept; None: to be computed."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunSource:
+    """The model of a run's folder, over the data that its configuration names.
+
+    Attributes:
         folder: Of the run.
         run: Its configuration.
         fingerprint: Of the data that it was trained on.
     """
 
-    def __init__(self, folder: Path, run: RunConfig, fingerprint: str) -> None:
-        self.folder, self.run, self.fingerprint = folder, run, fingerprint
-        self._made: Assembly | None = None
+    folder: Path
+    run: RunConfig
+    fingerprint: str
+
+    def open(self, check: Callable[[Tables], None]) -> Assembly:
+        """Reads the data and builds the model.
+
+        Raises:
+            ConfigError: The data has changed since.
+        """
+
+        def check_both(tables: Tables, fingerprint: str) -> None:
+            check_data(self.run, self.folder, fingerprint == self.fingerprint)
+            check(tables)
+
+        # Who ranked for training may be gone.
+        made = build.assemble(stored_runs.drop_hard_negatives(self.run), check_both)
+        stored_runs.restore(made.recommender, self.run, self.folder)
+        return made
+
+    def load_catalog(self) -> Tensor | None:
+        """Nothing is kept."""
+        return None
+
+
+class Suggester:
+    """Answers queries with a model.
+
+    It is built with the first query; ids are checked before anything is encoded.
+
+    Args:
+        source: Where the model comes from.
+    """
+
+    def __init__(self, source: ModelSource) -> None:
+        self.source, self.run = source, source.run
+        self._made: Servable | None = None
         self._ids: RowFinder | None = None
 
     def rank(
@@ -102,27 +172,26 @@ class Suggester:
         frames = [self._rank_one(made, query, k, codes, closed) for query in queries]
         return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
 
-    def _assemble(self, queries: Sequence[Query]) -> Assembly:
+    def _assemble(self, queries: Sequence[Query]) -> Servable:
         """The model and its data, once the ids of the queries are known to be there."""
         if self._made is not None and self._ids is not None:
             self._check_ids(self._ids, queries)
             return self._made
 
-        def check(tables: Tables, found: str) -> None:
-            check_data(self.run, self.folder, found == self.fingerprint)
+        def check(tables: Tables) -> None:
             self._ids = RowFinder(tables)
             self._check_ids(self._ids, queries)
 
-        # Who ranked for training may be gone.
-        made = build.assemble(stored_runs.drop_hard_negatives(self.run), check)
-        stored_runs.restore(made.recommender, self.run, self.folder)
-        self._made = made
-        return made
+        self._made = self.source.open(check)
+        return self._made
 
     @cached_property
     def _catalog(self) -> Tensor:
         """(I, ...) representations of all items."""
         assert self._made is not None
+        kept = self.source.load_catalog()
+        if kept is not None:
+            return kept
         with torch.no_grad():
             return self._made.recommender.index_catalog()
 
@@ -158,7 +227,7 @@ class Suggester:
         return torch.from_numpy(closed)
 
     def _rank_one(
-        self, made: Assembly, query: Query, k: int, context: dict[str, Tensor], closed: Tensor
+        self, made: Servable, query: Query, k: int, context: dict[str, Tensor], closed: Tensor
     ) -> pl.DataFrame:
         """The rows of one query."""
         batch, seen, asked = self._make_batch(made, query, context)
@@ -187,7 +256,7 @@ class Suggester:
         )
 
     def _make_batch(
-        self, made: Assembly, query: Query, context: dict[str, Tensor]
+        self, made: Servable, query: Query, context: dict[str, Tensor]
     ) -> tuple[Batch, Tensor, Tensor | None]:
         """One query in its context, the rows it has seen, and its representation if a text asks."""
         if query.text is not None:
@@ -209,7 +278,7 @@ class Suggester:
         return {name: build.make_baseline(name, self._made.parts) for name in protocols.FLOORS}
 
     def _propose(
-        self, made: Assembly, query: Query, batch: Batch, seen: Tensor, size: int
+        self, made: Servable, query: Query, batch: Batch, seen: Tensor, size: int
     ) -> Tensor:
         """Catalog rows that popularity and tfidf put first, in turn, without repeats."""
         proposals = []
@@ -289,7 +358,7 @@ def _describe_sample(run: RunConfig, query: Query) -> str:
     return f" The run keeps a part of the {what}s (data.max_{what}s={most}); ask for one of them."
 
 
-def _encode_text(recommender: Recommender, made: Assembly, batch: Batch, text: str) -> Tensor:
+def _encode_text(recommender: Recommender, made: Servable, batch: Batch, text: str) -> Tensor:
     """What a text asks an architecture for."""
     ids = made.tokenize([text])[0] if made.tokenize is not None else []
     tokens = Ragged(torch.tensor(ids, dtype=torch.long), (len(ids),))

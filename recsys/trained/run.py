@@ -6,7 +6,7 @@ import glob
 import html
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,16 @@ from recsys.errors import ConfigError
 from recsys.runs.folder import find_last_run, find_matching_run
 from recsys.runs.result_file import read_result
 from recsys.runtime.files import CONFIG, RESULT
+from recsys.trained.queries import Answering, Query
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from recsys.trained.recommendations import Query, Suggester
+    from recsys.assembly.assembled import Assembly
+    from recsys.trained.recommendations import RunSource, Suggester
 
 
-class TrainedRun:
+class TrainedRun(Answering):
     """A run with its result.
 
     Args:
@@ -62,54 +64,30 @@ class TrainedRun:
         """Its experiment, else its architecture."""
         return self.config.experiment or get_choice_name(self.config.architecture)
 
-    def recommend(
-        self,
-        *,
-        users: Iterable[object] | None = None,
-        histories: Iterable[Iterable[object]] | None = None,
-        texts: Iterable[str] | None = None,
-        k: int = 10,
-        at: str = "now",
-        context: Mapping[str, object] | None = None,
-    ) -> pl.DataFrame:
-        """The best unseen items of each user, history or text; one of the three is given.
-
-        The first call reads the data and builds the model, further ones only ask it.
-
-        Args:
-            users: Ids of users of the data.
-            histories: For each of some unknown people, ids of the items they had, oldest first.
-            texts: What is looked for.
-            k: Items for each.
-            at: The moment, such as 2024-05-01T12:00 (UTC): items with windows of availability are
-                left out where they cannot be had then, and hour and weekday are those of then.
-            context: Value by column of what a run with `architecture.context` is asked in.
-
-        Returns:
-            A frame with query (the user's id, the history's ids or the text), rank, item, score
-            and title, a row an item, the best first.
-
-        Raises:
-            ConfigError: Not exactly one of the three is given, k is below 1, the data has changed
-                since, or the run knows nothing of a context.
-            DataError: An id is unknown, or the moment is no time.
-        """
-        queries = _make_queries(users, histories, texts)
-        if k < 1:
-            raise ConfigError(f"k is '{k}'; give a whole number from 1.")
-        given = {key: str(value) for key, value in (context or {}).items()}
-        return self.answer(queries, k, at, given)
-
     def answer(
         self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
     ) -> pl.DataFrame:
         """As `recommend`, of queries that may be of several kinds."""
         return self._suggester.rank(queries, k, at, context)
 
+    def assemble(self) -> Assembly:
+        """Reads the data and builds the model, with all that it has learned.
+
+        Raises:
+            ConfigError: The data has changed since.
+        """
+        return self._make_source().open(lambda tables: None)
+
     @cached_property
     def _suggester(self) -> Suggester:
-        from recsys.fit.command import silence_libraries
         from recsys.trained.recommendations import Suggester
+
+        return Suggester(self._make_source())
+
+    def _make_source(self) -> RunSource:
+        """Where its model comes from."""
+        from recsys.fit.command import silence_libraries
+        from recsys.trained.recommendations import RunSource
 
         if self.config.architecture.loads_models:
             silence_libraries()
@@ -117,7 +95,7 @@ class TrainedRun:
             fingerprint = str(self.result["data"]["fingerprint"])
         except (TypeError, KeyError):
             raise ConfigError(f"{self.folder / RESULT} is damaged; run fit again.") from None
-        return Suggester(self.folder, self.config, fingerprint)
+        return RunSource(self.folder, self.config, fingerprint)
 
     def __repr__(self) -> str:
         """Folder and the metric that chose the checkpoint."""
@@ -182,37 +160,3 @@ def load(run: str | Path, output: str | Path = "runs") -> TrainedRun:
             file=sys.stderr,
         )
     return TrainedRun(folder)
-
-
-def _make_queries(
-    users: Iterable[object] | None,
-    histories: Iterable[Iterable[object]] | None,
-    texts: Iterable[str] | None,
-) -> list[Query]:
-    """The queries, once exactly one kind is given and each is a list.
-
-    Raises:
-        ConfigError: It is not so.
-    """
-    from recsys.trained.recommendations import Query
-
-    given = {"users": users, "histories": histories, "texts": texts}
-    (*names,) = (name for name, value in given.items() if value is not None)
-    if len(names) != 1:
-        raise ConfigError("give one of users=, histories= and texts=.")
-    for name, value in given.items():
-        if isinstance(value, str):  # whose letters would be taken for ids
-            raise ConfigError(f"{name} is the text {value!r}; give a list, as in [{value!r}].")
-    if users is not None:
-        return [Query(user=str(user)) for user in users]
-    if texts is not None:
-        asked = list(texts)
-        if not all(text.strip() for text in asked):
-            raise ConfigError("one of the texts is empty; give what is looked for.")
-        return [Query(text=text) for text in asked]
-    made = []
-    for history in histories or ():
-        if isinstance(history, str):
-            raise ConfigError(f"a history is the text {history!r}; give a list of item ids.")
-        made.append(Query(history=tuple(map(str, history))))
-    return made

@@ -1,0 +1,233 @@
+"""Writes a finished run as a bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from recsys.assembly.assembled import Assembly
+from recsys.assembly.encoding import load_encoder
+from recsys.config.choices import import_choice
+from recsys.config.compose import RunConfig, format_config
+from recsys.data.batches.examples import Examples
+from recsys.data.context import ContextFeatures, make_context_features
+from recsys.data.tables import Tables
+from recsys.errors import DataError
+from recsys.pretrain.encoder_folder import write_encoder_folder
+from recsys.recommender.base import Recommender
+from recsys.recommender.components import TextComponents, TrainingComponents
+from recsys.recommender.parameters import ENCODERS, TrainableModule
+from recsys.runtime.files import CONFIG, FIT, open_atomic_folder
+from recsys.trained.bundle import manifest
+from recsys.trained.bundle.manifest import Manifest
+
+if TYPE_CHECKING:
+    from recsys.trained.run import TrainedRun
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What is written of a run, or of a member of an ensemble.
+
+    Attributes:
+        run: Its configuration.
+        folder: Where its fit lies.
+        recommender: With all that it has learned.
+        tables: The data.
+        examples: Queries, and what users had.
+        context: What may be said of a query.
+        encoding: How texts are read, or None.
+    """
+
+    run: RunConfig
+    folder: Path
+    recommender: Recommender
+    tables: Tables
+    examples: Examples
+    context: ContextFeatures
+    encoding: TextComponents | None
+
+
+def write_bundle(run: TrainedRun, folder: str | Path, users: bool = True) -> Path:
+    """Writes a run as a folder that serves without the training data.
+
+    Args:
+        run: The run; its data is read for it once more.
+        folder: The folder to make; a bundle that stands there is replaced.
+        users: Whether what users had is written, so that they can be asked for by id.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: The run cannot be put into a bundle, or its data has changed since.
+        DataError: The folder holds something else, or the disk is full.
+    """
+    target = Path(folder)
+    if target.exists() and not manifest.is_bundle(target) and any(target.iterdir()):
+        raise DataError(f"{target} holds something else than a bundle; choose another folder.")
+    made = run.assemble()
+    with open_atomic_folder(target.with_name(f".{target.name}.new")) as fresh:
+        for where, content in _list_contents(run, made):
+            _write_content(fresh / where, content, users)
+        about = {
+            "metrics": dict(run.metrics),
+            "fingerprint": made.fingerprint,
+            "versions": run.result.get("versions", {}),
+        }
+        text = Manifest.describe(fresh, run.name, about).format()
+        (fresh / manifest.MANIFEST).write_text(text, encoding="utf-8")
+    _replace_folder(target)
+    return target
+
+
+def _replace_folder(target: Path) -> None:
+    """Puts the whole new folder in the place of an old one."""
+    fresh, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _list_contents(run: TrainedRun, made: Assembly) -> Iterator[tuple[str, _Content]]:
+    """The run and the members that it combines, each with its place in the bundle."""
+    yield (
+        ".",
+        _Content(
+            run.config,
+            run.folder,
+            made.recommender,
+            made.tables,
+            made.examples,
+            made.context_features,
+            made.encoding,
+        ),
+    )
+    members = made.recommender.parts.members
+    for number, member in enumerate(members):
+        config, recommender = made.sources[number].config, member.recommender
+        assert isinstance(recommender, Recommender), "a run is a recommender"
+        named = config.architecture.reads_context, (config.data.event_column,)
+        parts = recommender.parts
+        yield (
+            f"{manifest.MEMBERS}/{number}",
+            _Content(
+                config,
+                made.sources[number].folder,
+                recommender,
+                made.tables,
+                member.examples,
+                make_context_features(made.tables, member.examples.split, *named),
+                parts.encoding if isinstance(parts, TrainingComponents) else None,
+            ),
+        )
+
+
+def _write_content(folder: Path, content: _Content, users: bool) -> None:
+    """Writes the files of a run, or of a member, into a folder that nobody sees yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recommender, parts = content.recommender, content.recommender.parts
+    recommender.eval().cpu()
+    # Before anything is folded into the encoder: the same numbers to the last bit.
+    if content.run.architecture.trains and content.run.architecture.reads_item_vectors:
+        _save(folder / manifest.CATALOG, recommender.index_catalog())
+    for name, value in recommender.make_serving_state().items():
+        _save(folder / manifest.STATE / f"{name}.npy", value)
+    _save(folder / manifest.COUNTS, parts.counts)
+    if parts.item_vectors is not None:
+        _save(folder / manifest.VECTORS, parts.item_vectors)
+    if isinstance(parts, TrainingComponents):
+        _save(folder / manifest.TRAIN_COUNTS, parts.train_counts)
+        if parts.tags is not None:
+            _save(folder / manifest.TAGS, parts.tags)
+    if (content.folder / FIT).is_file():
+        shutil.copyfile(content.folder / FIT, folder / FIT)
+    _write_tables(folder, content, users)
+    run = _write_models(folder, content)
+    (folder / CONFIG).write_text(format_config(run), encoding="utf-8")
+
+
+def _save(path: Path, values: Tensor) -> None:
+    """Writes a tensor as an array without Python objects."""
+    path.parent.mkdir(exist_ok=True)
+    np.save(path, values.detach().cpu().contiguous().numpy(), allow_pickle=False)
+
+
+def _write_tables(folder: Path, content: _Content, users: bool) -> None:
+    """Writes items, what may be said of a query, and what users had where that is asked for."""
+    content.tables.items.write_parquet(folder / manifest.ITEMS)
+    context = content.context
+    about = {
+        "max_history": content.examples.max_history,
+        "context": {name: list(of) for name, of in context.values.items()},
+        "clock": sorted(context.clock),
+    }
+    (folder / manifest.QUERIES).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    if not users:
+        return
+    content.tables.users.select("user", pl.col("text")).write_parquet(folder / manifest.USERS)
+    split = content.examples.split
+    arrays = {"offsets": split.offsets, "items": split.item, "labels": split.label}
+    for name, array in arrays.items():
+        _save(folder / manifest.HISTORY / f"{name}.npy", torch.from_numpy(array))
+
+
+def _write_models(folder: Path, content: _Content) -> RunConfig:
+    """Writes the encoder and what trained beside it.
+
+    Returns:
+        The configuration by which they are read.
+    """
+    run, recommender, encoding = content.run, content.recommender, content.encoding
+    augment = replace(run.data.augment, drop_words=0.0, drop_fields=0.0)
+    run = replace(run, data=replace(run.data, augment=augment))
+    trained = {}
+    if isinstance(recommender, TrainableModule):
+        trained = recommender.get_saved_parameters()
+    if encoding is not None:
+        folds = _can_fold(content)
+        if folds and run.architecture.trains:
+            trained = {k: p for k, p in trained.items() if not k.startswith(ENCODERS)}
+            run = replace(run, tuning=import_choice("tuning", "frozen")())
+        _write_encoder(folder / manifest.ENCODER, content.run, encoding, folds)
+        own = replace(run.encoder, model=manifest.ENCODER, revision=None, sha256=None, cache=False)
+        run = replace(run, encoder=own)
+    if trained:
+        state = {k: p.detach().cpu().contiguous() for k, p in trained.items()}
+        save_file(state, folder / manifest.WEIGHTS)
+    return run
+
+
+def _can_fold(content: _Content) -> bool:
+    """Whether what trained in the encoder can be part of one plain encoder."""
+    encoding = content.encoding
+    assert encoding is not None
+    names = (name for name, _ in content.recommender.named_parameters())
+    two = any(name.startswith(ENCODERS[1]) for name in names)
+    pooled = any(True for _ in encoding.encoder.pooling.parameters())
+    added = bool(encoding.tuned.added) and encoding.tuned.merge is None
+    return not (two or pooled or added)
+
+
+def _write_encoder(path: Path, run: RunConfig, encoding: TextComponents, folds: bool) -> None:
+    """Writes the encoder with what trained in it folded in, or as it was pretrained."""
+    if not folds:
+        plain = load_encoder(replace(run.encoder, pooling="auto"))
+        write_encoder_folder(path, plain, "auto")
+        return
+    if encoding.tuned.merge is not None:
+        with torch.no_grad():
+            encoding.tuned.merge()
+    write_encoder_folder(path, encoding, run.encoder.pooling)

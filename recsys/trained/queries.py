@@ -1,0 +1,115 @@
+"""Who or what is asked for, and what answers: a run, or a bundle."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recsys.errors import ConfigError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Query:
+    """Who or what is asked for; one of the three is given.
+
+    Attributes:
+        user: Id of a user of the data.
+        history: Ids of items that someone had, oldest first.
+        text: What is looked for.
+    """
+
+    user: str | None = None
+    history: tuple[str, ...] | None = None
+    text: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The user's id, the items' ids with commas between them, or the text."""
+        if self.user is not None:
+            return self.user
+        return ",".join(self.history) if self.history is not None else str(self.text)
+
+
+class Answering(abc.ABC):
+    """Base of what recommends."""
+
+    def recommend(
+        self,
+        *,
+        users: Iterable[object] | None = None,
+        histories: Iterable[Iterable[object]] | None = None,
+        texts: Iterable[str] | None = None,
+        k: int = 10,
+        at: str = "now",
+        context: Mapping[str, object] | None = None,
+    ) -> pl.DataFrame:
+        """The best unseen items of each user, history or text; one of the three is given.
+
+        The first call reads what is needed and builds the model, further ones only ask it.
+
+        Args:
+            users: Ids of users of the data.
+            histories: For each of some unknown people, ids of the items they had, oldest first.
+            texts: What is looked for.
+            k: Items for each.
+            at: The moment, such as 2024-05-01T12:00 (UTC): items with windows of availability are
+                left out where they cannot be had then, and hour and weekday are those of then.
+            context: Value by column of what a run with `architecture.context` is asked in.
+
+        Returns:
+            A frame with query (the user's id, the history's ids or the text), rank, item, score
+            and title, a row an item, the best first.
+
+        Raises:
+            ConfigError: Not exactly one of the three is given, k is below 1, the data has changed
+                since, or the run knows nothing of a context.
+            DataError: An id is unknown, or the moment is no time.
+        """
+        queries = _make_queries(users, histories, texts)
+        if k < 1:
+            raise ConfigError(f"k is '{k}'; give a whole number from 1.")
+        given = {key: str(value) for key, value in (context or {}).items()}
+        return self.answer(queries, k, at, given)
+
+    @abc.abstractmethod
+    def answer(
+        self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
+    ) -> pl.DataFrame:
+        """As `recommend`, of queries that may be of several kinds."""
+
+
+def _make_queries(
+    users: Iterable[object] | None,
+    histories: Iterable[Iterable[object]] | None,
+    texts: Iterable[str] | None,
+) -> list[Query]:
+    """The queries, once exactly one kind is given and each is a list.
+
+    Raises:
+        ConfigError: It is not so.
+    """
+    given = {"users": users, "histories": histories, "texts": texts}
+    (*names,) = (name for name, value in given.items() if value is not None)
+    if len(names) != 1:
+        raise ConfigError("give one of users=, histories= and texts=.")
+    for name, value in given.items():
+        if isinstance(value, str):  # whose letters would be taken for ids
+            raise ConfigError(f"{name} is the text {value!r}; give a list, as in [{value!r}].")
+    if users is not None:
+        return [Query(user=str(user)) for user in users]
+    if texts is not None:
+        asked = list(texts)
+        if not all(text.strip() for text in asked):
+            raise ConfigError("one of the texts is empty; give what is looked for.")
+        return [Query(text=text) for text in asked]
+    made = []
+    for history in histories or ():
+        if isinstance(history, str):
+            raise ConfigError(f"a history is the text {history!r}; give a list of item ids.")
+        made.append(Query(history=tuple(map(str, history))))
+    return made

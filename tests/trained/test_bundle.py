@@ -1,0 +1,180 @@
+"""A bundle answers as its run does, after the data is gone; a changed file raises an error."""
+
+import json
+
+import pytest
+
+from recsys.errors import DataError
+from recsys.fit.__main__ import main as fit
+from recsys.recommend.__main__ import main as recommend
+from recsys.testing.shop import make_shop_words, write_encoder, write_shop
+from recsys.trained.bundle.bundle import open_bundle
+from recsys.trained.bundle.write import write_bundle
+from recsys.trained.run import load
+
+MOVED = ["optimizer.lr=0.05", "trainer.max_steps=4", "checkpoint.pick=last"]
+KINDS = {
+    "mean": ["tuning=lora", "architecture.history=mean", *MOVED],
+    "recency": ["tuning=full", "architecture.history=recency", "architecture.heads=true", *MOVED],
+    "prior": ["tuning=frozen", "architecture.popularity=true", *MOVED],
+    "causal": ["tuning=frozen", "architecture.history=causal", *MOVED],
+    "separate": ["tuning=lora", "architecture.towers=separate", *MOVED],
+    "adapter": ["tuning=adapter", *MOVED],
+    "prefix": ["tuning=prefix", *MOVED],
+    "user_text": ["tuning=lora", "architecture.user=text", *MOVED],
+    "ids": ["tuning=lora", "architecture.item=text+id", *MOVED],
+    "late": ["architecture=late_interaction", "objective=bce", "tuning=lora", *MOVED],
+    "cross": [
+        "architecture=cross_encoder",
+        "objective=bce",
+        "evaluation.protocol=candidates",
+        "evaluation.candidates=9",
+        *MOVED,
+    ],
+    "ease": ["architecture=ease"],
+    "ease_text": ["architecture=ease", "architecture.vectors=encoder"],
+    "item_knn": ["architecture=item_knn"],
+    "item_knn_text": ["architecture=item_knn", "architecture.vectors=encoder"],
+    "popularity": ["architecture=popularity"],
+    "tfidf": ["architecture=tfidf"],
+}
+RARE = ("prior", "separate", "adapter", "prefix", "ids", "item_knn_text")
+READERS = KINDS.keys() - {"ease", "item_knn", "popularity"}
+HISTORIES = [["000", "007"], ["012"], ["003", "004", "003"]]
+
+
+def assert_same(bundle, run):
+    assert bundle.columns == run.columns
+    assert bundle.drop("score", "title").equals(run.drop("score", "title"))
+    assert (bundle["score"] - run["score"]).abs().max() <= 1e-4
+    assert bundle["title"].equals(run["title"])
+
+
+def answer(model, reads):
+    answers = [
+        model.recommend(users=["u3", "u17"], k=6),
+        model.recommend(histories=HISTORIES, k=30),
+    ]
+    return [*answers, model.recommend(texts=["red lamp", "brown chair"], k=5)] if reads else answers
+
+
+@pytest.fixture
+def gone(tmp_path, monkeypatch):
+    """Words of runs on a shop and an encoder that a test may remove."""
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    for name in ("shop", "encoder"):
+        (tmp_path / name).mkdir()
+    words = make_shop_words(write_shop(tmp_path / "shop"), write_encoder(tmp_path / "encoder"))
+
+    def train(*more, name="run"):
+        where = tmp_path / name
+        assert fit([*words, f"output={where}", *more]) == 0
+        (folder,) = where.iterdir()
+        return folder
+
+    return train
+
+
+def move_away(tmp_path):
+    """The data, the encoder, the runs and the cache are somewhere else."""
+    (tmp_path / "gone").mkdir()
+    for path in list(tmp_path.iterdir()):
+        if path.name not in ("gone", "bundle"):
+            path.rename(tmp_path / "gone" / path.name)
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] if k in RARE else []) for k in KINDS]
+)
+def test_a_bundle_answers_as_its_run_once_all_else_is_gone(kind, gone, tmp_path):
+    run = load(gone(*KINDS[kind]))
+    want = answer(run, kind in READERS)
+    write_bundle(run, tmp_path / "bundle")
+    move_away(tmp_path)
+    for bundle, expected in zip(
+        answer(open_bundle(tmp_path / "bundle"), kind in READERS), want, strict=True
+    ):
+        assert_same(bundle, expected)
+
+
+@pytest.mark.parametrize("combine", ["rrf", "weighted"])
+def test_an_ensemble_brings_its_members(combine, gone, tmp_path):
+    members = [
+        gone("architecture=ease", name="ease"),
+        gone("tuning=lora", *MOVED, name="towers"),
+        gone("architecture=ease", "architecture.vectors=encoder", name="texts"),
+    ]
+    named = f"architecture.members=[{','.join(map(str, members))}]"
+    run = load(gone("architecture=ensemble", named, f"architecture.combine={combine}"))
+    want = answer(run, False)
+    write_bundle(run, tmp_path / "bundle")
+    move_away(tmp_path)
+    for bundle, expected in zip(answer(open_bundle(tmp_path / "bundle"), False), want, strict=True):
+        assert_same(bundle, expected)
+
+
+def test_a_changed_missing_or_added_file_raises_one_clear_error(gone, tmp_path):
+    folder = write_bundle(load(gone("architecture=ease")), tmp_path / "bundle")
+    names = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in names} <= {".json", ".yaml", ".npy", ".parquet"}
+    assert b"interactions" not in b"".join(path.name.encode() for path in names)
+
+    def ask():
+        return open_bundle(folder).recommend(users=["u3"])
+
+    ask()
+    for path in names:
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(DataError, match=rf"the bundle cannot be used, .*{path.name}"):
+            ask()
+        path.unlink()
+        with pytest.raises(DataError, match=rf"{path.name} is missing"):
+            ask()
+        path.write_bytes(content)
+    (folder / "more.py").write_text("print()")
+    with pytest.raises(DataError, match=r"more\.py is no part of it"):
+        ask()
+    (folder / "more.py").unlink()
+    text = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps({**text, "format": 99}))
+    with pytest.raises(DataError, match="it has format 99, and this version reads 1"):
+        ask()
+
+
+def test_without_users_nobody_can_be_asked_for(gone, tmp_path):
+    run = load(gone("architecture=ease"))
+    folder = write_bundle(run, tmp_path / "bundle", users=False)
+    assert not (folder / "users.parquet").exists()
+    assert not (folder / "history").exists()
+    bundle = open_bundle(folder)
+    assert_same(bundle.recommend(histories=HISTORIES), run.recommend(histories=HISTORIES))
+    with pytest.raises(DataError, match="No user has the id 'u3'"):
+        bundle.recommend(users=["u3"])
+
+
+def test_a_bundle_takes_the_place_of_an_older_one_and_of_nothing_else(gone, tmp_path):
+    run = load(gone("architecture=popularity"))
+    folder = write_bundle(run, tmp_path / "bundle")
+    before = (folder / "bundle.json").read_text()
+    write_bundle(run, folder, users=False)
+    assert (folder / "bundle.json").read_text() != before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "letter.txt").write_text("mine")
+    with pytest.raises(DataError, match="holds something else"):
+        write_bundle(run, tmp_path / "own")
+    assert (tmp_path / "own" / "letter.txt").read_text() == "mine"
+
+
+def test_the_command_reads_a_bundle(gone, tmp_path, capsys):
+    folder = gone("architecture=ease")
+    bundle = write_bundle(load(folder), tmp_path / "bundle")
+    capsys.readouterr()
+    for asked in ("user=u3", "history=000,007"):
+        assert recommend([f"run={folder}", asked, "k=4"]) == 0
+        printed = capsys.readouterr().out
+        assert recommend([f"folder={bundle}", asked, "k=4"]) == 0
+        assert capsys.readouterr().out == printed
+    assert recommend([f"folder={folder}", "user=u3"]) == 2
+    assert "is no bundle: bundle.json is missing" in capsys.readouterr().err
