@@ -247,3 +247,20 @@ class Tuned:
     identical: bool
     anchor: str
     merge: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True)
+class VectorScore:
+    """How a score is made of a query's vector and an item's: scale times their product, and more.
+
+    Attributes:
+        scale: What the product is multiplied by.
+        added: (I,) what is added for an item, whatever the query, or None.
+        complete: Whether that is the whole score.
+        unit: Whether both vectors have length 1.
+    """
+
+    scale: float
+    added: Tensor | None
+    complete: bool
+    unit: bool

@@ -15,9 +15,8 @@ def ended(*words):
 
 
 def test_alone_it_lists_the_commands():
-    assert {"fit", "pretrain", "sweep", "compare", "recommend", "data", "boards", "clean"} == set(
-        find_commands()
-    )
+    commands = ["fit", "pretrain", "sweep", "compare", "recommend", "export", "data", "boards"]
+    assert {*commands, "clean"} == set(find_commands())
     code, said, errors = ended("recsys")
     assert (code, errors) == (0, "")
     assert ended("recsys", "--help") == (code, said, errors)
@@ -52,6 +51,7 @@ def test_an_unknown_command_is_refused_with_the_nearest_match():
         ["sweep", "--help"],
         ["compare"],
         ["recommend", "run=last"],
+        ["export", "run=last"],
         ["data", "source=nothing"],
         ["boards"],
     ],

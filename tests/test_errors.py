@@ -25,6 +25,7 @@ COMMANDS = {
     "data": ("_run", ["source=quickstart"]),
     "recommend": ("recommend", ["run=runs/a", "user=7"]),
     "clean": ("clean", ["what=caches"]),
+    "export": ("export", ["run=runs/a", "to=x", "format=vectors"]),
     "boards": ("split_words", ["push=runs/a"]),
 }
 

@@ -41,6 +41,7 @@ ROOMS = [
     "trained",
     "recommend",
     "clean",
+    "export",
     "testing",
 ]
 ORDER = {room: place for place, room in enumerate(ROOMS)}

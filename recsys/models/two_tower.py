@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.architectures.two_tower import Config
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.text_tower import Step, TextTower, UnitLength, list_head_steps
 from recsys.errors import ConfigError
 from recsys.layers.context_embedding import ContextEmbedding
 from recsys.layers.item_embeddings import (
@@ -25,7 +26,7 @@ from recsys.layers.item_embeddings import (
 from recsys.layers.user_encoders import CausalTransformer, GRUEncoder, HistoryPooling, make_residual
 from recsys.recommender.components import TrainingComponents
 from recsys.recommender.trainable import TrainableRecommender
-from recsys.types import Batch, ItemBatch, Ragged, Scored
+from recsys.types import Batch, ItemBatch, Ragged, Scored, VectorScore
 
 
 class _PairMLP(nn.Module):
@@ -128,6 +129,47 @@ class Model(TrainableRecommender):
     def select_item_vectors(self, items: Tensor) -> Tensor:
         """(N, D or 2 D) -> (N, D) what queries are compared with."""
         return items[:, : self.width]
+
+    def describe_score(self, items: Tensor) -> VectorScore:
+        """A product, of a cosine with its temperature; what is popular; an MLP is left out."""
+        scale = 1.0 if self.log_scale is None else float(self.log_scale.detach().exp())
+        added = None if self.prior is None else items[:, -1]
+        return VectorScore(scale, added, self.pairs is None, self.unit)
+
+    def make_item_tower(self) -> TextTower:
+        """What makes an item's vector of its text alone.
+
+        Raises:
+            ConfigError: Vectors learned by row or of tags have a part in it.
+        """
+        if self.ids is not None or self.tags is not None:
+            what = "architecture.item" if self.ids is not None else "architecture.categories"
+            raise ConfigError(
+                f"{what} gives items vectors that are learned beside their texts, so that no model "
+                "of texts has the vectors of this run."
+            )
+        return TextTower(self.encoder, self._list_steps(self.item_head))
+
+    def make_query_tower(self) -> TextTower:
+        """What makes the vector of a free text: as the only item of a history, or as a user's text.
+
+        Raises:
+            ConfigError: Items have no texts, the context has a part in it, or a network reads the
+                history.
+        """
+        if not self.by_text or self.parts.context_sizes:
+            what = "architecture.context" if self.by_text else "architecture.item=id"
+            raise ConfigError(f"{what}: the text alone does not make a query's vector.")
+        if self.mix is not None and not isinstance(self.mix, HistoryPooling):
+            raise ConfigError("architecture.history: a network makes a query of item vectors.")
+        first = self.item_head if self.mix is not None and self._user_encoder is None else None
+        encoder = self.encoder if self._user_encoder is None else self._user_encoder
+        return TextTower(encoder, self._list_steps(first, self.user_head), query=True)
+
+    def _list_steps(self, *heads: nn.Linear | None) -> list[Step]:
+        """What encoded texts pass on their way to a vector."""
+        unit = self.unit or self.encoder.unit
+        return [*([UnitLength()] if unit else []), *list_head_steps(heads, self.unit)]
 
     def select_directions(self, items: Tensor) -> Tensor:
         """All but the column of the popularity prior, which would hide equal vectors."""

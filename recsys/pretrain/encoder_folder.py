@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.pretrained.sentence_transformers import (
+    FLAGS,
     LENGTHS,
     MODES,
     MODULES,
@@ -23,8 +24,8 @@ from recsys.encoders.pretrained.source import WEIGHTS, ModelFiles, read_json
 from recsys.encoders.pretrained.tokenizer import load_tokenizer
 from recsys.runtime.files import open_atomic_folder
 
-_POOLING = "1_Pooling"
-_KINDS = "sentence_transformers.models"
+POOLING = "1_Pooling"
+KINDS = "sentence_transformers.models"
 
 
 class LoadedEncoder(Protocol):
@@ -99,21 +100,33 @@ def _copy_modules(files: ModelFiles, folder: Path, encoder: Encoder) -> bool:
 
 def _write_pooling(folder: Path, loaded: LoadedEncoder) -> None:
     """Says how states were pooled, where that is not the mean, which is taken by itself."""
-    following = loaded.following
-    if following.pooling == ("mean",):
+    if loaded.following.pooling == ("mean",):
         return
+    write_modules(folder, [("Transformer", ""), ("Pooling", POOLING)])
+    write_pooling(folder / POOLING, loaded.encoder.width, loaded.following)
+
+
+def write_pooling(folder: Path, width: int, following: EmbeddingSpec) -> None:
+    """Writes the folder of a pooling module.
+
+    Args:
+        folder: To be made.
+        width: D, of the token states.
+        following: Names the poolings.
+    """
     words = {name: mode for mode, name in MODES.items()}
-    modules = [("Transformer", ""), ("Pooling", _POOLING)]
-    _write_modules(folder, modules)
-    (folder / _POOLING).mkdir()
-    about = {
-        "word_embedding_dimension": loaded.encoder.width,
-        "pooling_mode": [words[name] for name in following.pooling],
+    about: dict[str, object] = {
+        "word_embedding_dimension": width,
         "include_prompt": following.include_prompt,
     }
-    if len(following.pooling) == 1:
-        about["pooling_mode"] = words[following.pooling[0]]
-    (folder / _POOLING / "config.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    # Flags for each are read by versions that take one mode at most; they put several together in
+    # an order of their own.
+    if following.pooling == tuple(name for name in FLAGS.values() if name in following.pooling):
+        about |= {flag: name in following.pooling for flag, name in FLAGS.items()}
+    else:
+        about["pooling_mode"] = [words[name] for name in following.pooling]
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
 
 
 def _write_prompts(files: ModelFiles, folder: Path, loaded: LoadedEncoder) -> None:
@@ -126,13 +139,13 @@ def _write_prompts(files: ModelFiles, folder: Path, loaded: LoadedEncoder) -> No
     (folder / PROMPTS).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     if not (folder / MODULES).is_file():
         # Prompts are read of folders of sentence-transformers only.
-        _write_modules(folder, [("Transformer", "")])
+        write_modules(folder, [("Transformer", "")])
 
 
-def _write_modules(folder: Path, modules: Sequence[tuple[str, str]]) -> None:
+def write_modules(folder: Path, modules: Sequence[tuple[str, str]]) -> None:
     """Lists modules by kind and folder, as sentence-transformers does."""
     listed = [
-        {"idx": n, "name": str(n), "path": path, "type": f"{_KINDS}.{kind}"}
+        {"idx": n, "name": str(n), "path": path, "type": f"{KINDS}.{kind}"}
         for n, (kind, path) in enumerate(modules)
     ]
     (folder / MODULES).write_text(json.dumps(listed, indent=2) + "\n", encoding="utf-8")

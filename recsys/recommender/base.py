@@ -9,12 +9,13 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from recsys.encoders.text_tower import TextTower
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.ranking import Ranker, mask_scores, score_items, select_top
 from recsys.recommender.components import Components
 from recsys.runtime.progress import track
-from recsys.types import Batch, ItemBatch, Ragged
+from recsys.types import Batch, ItemBatch, Ragged, VectorScore
 
 
 class Recommender(nn.Module, abc.ABC):
@@ -114,6 +115,33 @@ class Recommender(nn.Module, abc.ABC):
             ConfigError: The architecture has none.
         """
         raise ConfigError(f"{type(self).__module__} has no vector for each item.")
+
+    def describe_score(self, items: Tensor) -> VectorScore:
+        """How a score is made of two vectors, where it is.
+
+        Args:
+            items: (I, ...) what `index_catalog` gave.
+
+        Raises:
+            ConfigError: The architecture has no vector for each item.
+        """
+        raise ConfigError(f"{type(self).__module__} has no vector for each item.")
+
+    def make_item_tower(self) -> TextTower:
+        """What makes an item's vector of its text alone, for systems without our code.
+
+        Raises:
+            ConfigError: Something else than the text has a part in it.
+        """
+        raise ConfigError(f"{type(self).__module__} makes no vector of a text.")
+
+    def make_query_tower(self) -> TextTower:
+        """What makes the vector of a free text, as `make_text_query` does.
+
+        Raises:
+            ConfigError: Something else than the text has a part in it, or than maps.
+        """
+        raise ConfigError(f"{type(self).__module__} makes no vector of a text.")
 
     def select_directions(self, items: Tensor) -> Tensor:
         """What of representations (N, ...) of items tells them apart by its direction: all."""

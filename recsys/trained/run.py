@@ -78,6 +78,27 @@ class TrainedRun(Answering):
         """
         return self._make_source().open(lambda tables: None)
 
+    def export(self, folder: str | Path, format: str = "sentence_transformers") -> Path:
+        """Leaves files that other systems load without this package: `python -m recsys.export`.
+
+        Args:
+            folder: The folder to make; it is there whole or not at all.
+            format: A name of `recsys.trained.exports.formats.FORMATS`.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ConfigError: The format is unknown or cannot hold such a run, a package is missing, or
+                the data has changed.
+            DataError: The folder is there already, or cannot be written.
+        """
+        from recsys.trained.exports.formats import export_run
+
+        for line in export_run(self, Path(folder), format):
+            print(printable.escape_line(line), file=sys.stderr)
+        return Path(folder)
+
     @cached_property
     def _suggester(self) -> Suggester:
         from recsys.trained.recommendations import Suggester

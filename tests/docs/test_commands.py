@@ -21,6 +21,7 @@ import recsys
 from recsys.clean import __main__ as clean
 from recsys.compare import __main__ as compare
 from recsys.data import __main__ as data
+from recsys.export import __main__ as export
 from recsys.fit import __main__ as fit
 from recsys.pretrain import __main__ as pretrain
 from recsys.recommend import __main__ as recommend
@@ -128,6 +129,7 @@ MODULES = {
     "recsys.recommend": recommend.main,
     "recsys.data": data.main,
     "recsys.clean": clean.main,
+    "recsys.export": export.main,
 }
 
 

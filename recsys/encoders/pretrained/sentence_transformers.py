@@ -34,8 +34,7 @@ MODES = {
     "weightedmean": "weightedmean",
     "lasttoken": "last",
 }
-# In the order in which several are put together.
-_FLAGS = {
+FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -43,6 +42,7 @@ _FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "last",
 }
+"""In the order in which several are put together."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def _parse_pooling(path: Path, about: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the poolings, in the order in which they are put together."""
     named = about.get("pooling_mode")
     if named is None:
-        return tuple(name for flag, name in _FLAGS.items() if about.get(flag)) or ("mean",)
+        return tuple(name for flag, name in FLAGS.items() if about.get(flag)) or ("mean",)
     modes = [named] if isinstance(named, str) else list(named)
     odd = [mode for mode in modes if mode not in MODES]
     if odd or not modes:

@@ -1,0 +1,1 @@
+"""python -m recsys.export: a finished run as files for other systems."""

@@ -1,0 +1,135 @@
+"""A finished run with its model and the vectors of its items, about to be written for others."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.assembly.assembled import Assembly
+from recsys.config.compose import get_choice_name
+from recsys.encoders.peft.injection import merge_method
+from recsys.encoders.text_tower import TextTower
+from recsys.errors import ConfigError
+from recsys.recommender.components import TextComponents
+from recsys.trained.exports.source import ExportSource
+from recsys.types import VectorScore
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run whose model is built.
+
+    Attributes:
+        run: The run.
+        made: Its data and its model, with all that was learned.
+        vectors: (I, D) of the items, by catalog row.
+        score: How a score is made of them.
+    """
+
+    run: ExportSource
+    made: Assembly
+    vectors: Vectors
+    score: VectorScore
+
+    @property
+    def ids(self) -> pl.Series:
+        """(I,) ids of the items, as text."""
+        return self.made.tables.items["item"].cast(pl.String)
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """Text of each item."""
+        return self.made.recommender.parts.texts
+
+    @property
+    def encoding(self) -> TextComponents:
+        """How texts are read.
+
+        Raises:
+            ConfigError: They are not.
+        """
+        if self.made.encoding is None:
+            raise ConfigError(f"{self.run.folder}: the run reads no texts.")
+        return self.made.encoding
+
+    def make_towers(self) -> tuple[TextTower, TextTower | None, str]:
+        """What makes vectors of items' texts and of free texts, and why there is none of these.
+
+        Raises:
+            ConfigError: An item's vector is not of its text alone.
+        """
+        recommender = self.made.recommender
+        items = recommender.make_item_tower().eval()
+        try:
+            return items, recommender.make_query_tower().eval(), ""
+        except ConfigError as error:
+            return items, None, str(error)
+
+    def list_remarks(self) -> list[str]:
+        """What a score has besides the product of vectors, a sentence each."""
+        notes = []
+        if self.score.added is not None:
+            notes.append("the run adds what is popular to the score of an item")
+        if not self.score.complete:
+            notes.append(
+                "the run adds an MLP on both vectors to the score (architecture.score=mlp): a "
+                "ranking by the product alone leaves it out"
+            )
+        return notes
+
+
+def open_for_export(run: ExportSource) -> OpenedRun:
+    """Reads a run's data, builds its model and encodes its items.
+
+    Args:
+        run: With item vectors.
+
+    Raises:
+        ConfigError: The data has changed so that the run no longer fits it, or a file is missing.
+    """
+    made = run.assemble()
+    recommender = made.recommender.cpu().eval()
+    items = recommender.index_catalog()
+    vectors = recommender.select_item_vectors(items).float().contiguous().numpy()
+    return OpenedRun(run, made, vectors, recommender.describe_score(items))
+
+
+def fold_tuning(opened: OpenedRun, towers: Sequence[TextTower]) -> None:
+    """Folds what a tuning method added into the weights of encoders, in place.
+
+    Args:
+        opened: The run; nothing is to be encoded with it any more.
+        towers: Whose encoders; the second may have an encoder of its own.
+
+    Raises:
+        ConfigError: It cannot be folded.
+    """
+    tuned = opened.encoding.tuned
+    added = [name for name in tuned.added if not name.startswith("pooling.")]
+    if added and tuned.merge is None:
+        raise ConfigError(
+            f"tuning={get_choice_name(opened.run.config.tuning)} adds modules that cannot be folded"
+            " into the weights, so that no folder of transformers can hold them; use format=onnx, "
+            "which holds any computation, or format=vectors."
+        )
+    for tower in towers:
+        if tower.encoder is not opened.encoding.encoder:
+            # A second one shares what does not train, into which the first is about to be folded.
+            tower.encoder = copy.deepcopy(tower.encoder)
+            if tuned.merge is not None:
+                merge_method(tower.encoder)
+    if tuned.merge is not None:
+        tuned.merge()
+
+
+def compute_largest_error(own: Vectors, other: Vectors) -> float:
+    """The largest difference of two vectors' numbers, as a share of the longest vector's length."""
+    length = max(float(np.linalg.norm(own, axis=1).max(initial=0.0)), 1e-12)
+    return float(np.abs(own - other).max(initial=0.0)) / length
