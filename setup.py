@@ -11,5 +11,9 @@ SHIPPED = {f"recsys._shipped.{name}": name for name in ("experiments", "sweeps")
 setup(
     packages=[*find_packages(include=["recsys", "recsys.*"]), *SHIPPED],
     package_dir=SHIPPED,
-    package_data={"recsys": ["py.typed"], **{name: ["*.yaml", "*/*.yaml"] for name in SHIPPED}},
+    package_data={
+        "recsys": ["py.typed"],
+        "recsys.serve": ["page/*"],
+        **{name: ["*.yaml", "*/*.yaml"] for name in SHIPPED},
+    },
 )

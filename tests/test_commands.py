@@ -16,7 +16,7 @@ def ended(*words):
 
 def test_alone_it_lists_the_commands():
     commands = ["fit", "pretrain", "sweep", "compare", "recommend", "export", "data", "boards"]
-    assert {*commands, "clean"} == set(find_commands())
+    assert {*commands, "serve", "clean"} == set(find_commands())
     code, said, errors = ended("recsys")
     assert (code, errors) == (0, "")
     assert ended("recsys", "--help") == (code, said, errors)
@@ -54,6 +54,7 @@ def test_an_unknown_command_is_refused_with_the_nearest_match():
         ["export", "run=last"],
         ["data", "source=nothing"],
         ["boards"],
+        ["serve", "run=last", "port=x"],
     ],
     ids=" ".join,
 )

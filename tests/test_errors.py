@@ -26,6 +26,7 @@ COMMANDS = {
     "recommend": ("recommend", ["run=runs/a", "user=7"]),
     "clean": ("clean", ["what=caches"]),
     "export": ("export", ["run=runs/a", "to=x", "format=vectors"]),
+    "serve": ("run_service", ["run=runs/a"]),
     "boards": ("split_words", ["push=runs/a"]),
 }
 

@@ -42,6 +42,7 @@ ROOMS = [
     "recommend",
     "clean",
     "export",
+    "serve",
     "testing",
 ]
 ORDER = {room: place for place, room in enumerate(ROOMS)}

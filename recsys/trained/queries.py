@@ -38,6 +38,11 @@ class Query:
 class Answering(abc.ABC):
     """Base of what recommends."""
 
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """What it is called."""
+
     def recommend(
         self,
         *,

@@ -1,0 +1,1 @@
+"""python -m recsys.serve: recommendations over HTTP."""

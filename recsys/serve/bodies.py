@@ -1,0 +1,129 @@
+"""What requests hold and what comes back: the types behind the page of documentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def check_signs(text: str) -> str:
+    """A text as it is, unless it holds half of a sign, which JSON can say and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text holds half of a surrogate pair") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(check_signs)]
+Id = Annotated[Text, Field(min_length=1, max_length=512)]
+"""An id, as the data has it."""
+
+
+class Body(BaseModel):
+    """A request; a key that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Ask(Body):
+    """Who or what is asked for: one of user, history and text."""
+
+    user: Id | None = Field(None, description="Id of a user.", examples=["196"])
+    history: list[Id] | None = Field(
+        None, min_length=1, description="Ids of items that someone had, oldest first."
+    )
+    text: Text | None = Field(None, description="What is looked for.", examples=["space robots"])
+    at: Text | None = Field(
+        None,
+        max_length=64,
+        description="The moment (UTC), such as 2024-05-01T12:00; now if it is left out.",
+    )
+    context: dict[Id, Annotated[Text, Field(max_length=512)]] = Field(
+        {}, description="Value by column, of a model with context.", max_length=64
+    )
+
+    @model_validator(mode="after")
+    def check_that_one_is_given(self) -> Ask:
+        """Raises where not exactly one is given, or a text is empty."""
+        if sum(each is not None for each in (self.user, self.history, self.text)) != 1:
+            raise ValueError("give one of user, history and text")
+        if self.text is not None and not self.text.strip():
+            raise ValueError("the text is empty; give what is looked for")
+        return self
+
+
+class RecommendBody(Ask):
+    """A request for recommendations."""
+
+    k: int = Field(10, ge=1, strict=True, description="How many items.")
+
+
+class Suggestion(BaseModel):
+    """A recommended item."""
+
+    rank: int
+    item: str
+    score: float
+    title: str
+
+
+class Suggestions(BaseModel):
+    """Recommended items, the best first."""
+
+    model: str = Field(description="The model that answered.")
+    items: list[Suggestion]
+
+
+class FeedbackEvent(Body):
+    """What a user did."""
+
+    user: Id
+    item: Id
+    event: Literal["like", "dislike", "view", "buy"] = "like"
+
+
+class FeedbackBody(Body):
+    """Events that are kept all or none."""
+
+    events: list[FeedbackEvent] = Field(min_length=1)
+
+
+class Kept(BaseModel):
+    """How much was kept, on the disk."""
+
+    kept: int
+
+
+class Health(BaseModel):
+    """The state of the service."""
+
+    status: Literal["ok", "draining"]
+    model: str
+    version: int = Field(description="Raised each time the model is loaded.")
+    feedback: int = Field(description="Events that are kept.")
+    waiting: int = Field(description="Queries that wait for the model.")
+
+
+class Problem(BaseModel):
+    """Why a request was refused."""
+
+    error: str
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": text}
+    for status, text in {
+        400: "The body is no JSON.",
+        401: "The key is missing or wrong.",
+        404: "The user or the path is unknown.",
+        405: "The path takes another method.",
+        408: "The body did not come in time.",
+        413: "The body is too large.",
+        415: "The body is not application/json.",
+        422: "The request makes no sense; the sentence says what to change.",
+        429: "The service is busy; try again after Retry-After seconds.",
+        507: "The disk is full; nothing was kept.",
+    }.items()
+}

@@ -1,0 +1,164 @@
+"""The model that answers: opened whole, and replaced while requests are in work."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys.errors import ConfigError, DataError, RecsysError
+from recsys.runtime.files import RESULT
+from recsys.trained.bundle.bundle import open_bundle
+from recsys.trained.bundle.manifest import MANIFEST, is_bundle
+from recsys.trained.queries import Answering, Query
+from recsys.trained.run import TrainedRun
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A query with all that decides its answer.
+
+    Attributes:
+        query: Who or what is asked for.
+        k: How many items.
+        at: The moment, or `now`.
+        context: Column and value of each that is given, sorted.
+    """
+
+    query: Query
+    k: int
+    at: str = "now"
+    context: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in use.
+
+    Attributes:
+        answering: It.
+        version: Counts how often one was loaded.
+        signature: What its files were when it was loaded.
+    """
+
+    answering: Answering
+    version: int
+    signature: object
+
+
+class ModelHolder:
+    """Holds one model, and replaces it by a newer one that has proved to answer.
+
+    Args:
+        folder: Of the model.
+        load: Opens it.
+    """
+
+    def __init__(self, folder: Path, load: Callable[[Path], Answering]) -> None:
+        self.folder, self._load = folder, load
+        self._lock = threading.Lock()
+        self.current = self._open(1)
+
+    def reload(self) -> Loaded:
+        """Opens the folder anew; the old model answers until the new one has.
+
+        Raises:
+            RecsysError: The new one cannot be opened; the old one stays.
+        """
+        with self._lock:
+            self.current = self._open(self.current.version + 1)
+            return self.current
+
+    def has_changed(self) -> bool:
+        """Whether the folder holds another model than the one in use."""
+        signature = read_signature(self.folder)
+        return signature is not None and signature != self.current.signature
+
+    def _open(self, version: int) -> Loaded:
+        signature = read_signature(self.folder)
+        # A link is followed once, so that all files are read of the same folder.
+        answering = self._load(self.folder.resolve())
+        _warm_up(answering)
+        return Loaded(answering, version, signature)
+
+    def answer(self, asked: Sequence[Asked]) -> list[list[Row] | Exception]:
+        """Items of each query, or the error that is for it alone."""
+        answering = self.current.answering
+        answers: list[list[Row] | Exception] = [[] for _ in asked]
+        for places in _group(asked):
+            first = asked[places[0]]
+            queries = [asked[place].query for place in places]
+            try:
+                frame = answering.answer(queries, first.k, first.at, dict(first.context))
+            except RecsysError as error:
+                if len(places) == 1:
+                    answers[places[0]] = error
+                    continue
+                for place in places:  # one is wrong: the others are not to suffer
+                    (answers[place],) = self.answer([asked[place]])
+                continue
+            rows: dict[str, list[Row]] = {query.label: [] for query in queries}
+            for row in frame.iter_rows(named=True):
+                rows[row.pop("query")].append(row)
+            for place, query in zip(places, queries, strict=True):
+                answers[place] = rows[query.label]
+        return answers
+
+
+def _group(asked: Sequence[Asked]) -> list[list[int]]:
+    """Places of queries that one call answers: alike but for the query, each with its own label."""
+    groups: list[tuple[object, set[str], list[int]]] = []
+    for place, each in enumerate(asked):
+        kind, label = (each.k, each.at, each.context), each.query.label
+        for alike, labels, places in groups:
+            if alike == kind and label not in labels:
+                labels.add(label)
+                places.append(place)
+                break
+        else:
+            groups.append((kind, {label}, [place]))
+    return [places for _, _, places in groups]
+
+
+def _warm_up(answering: Answering) -> None:
+    """Asks for what makes a model read all its files, so that no request waits for that.
+
+    Raises:
+        RecsysError: It cannot be read.
+    """
+    answering.answer([Query(history=())], 1, "now", {})
+    with suppress(ConfigError):  # one that reads no texts says so to those who give one
+        answering.answer([Query(text="a")], 1, "now", {})
+
+
+def read_signature(folder: Path) -> object | None:
+    """What changes when the files of a model do; None while there are none."""
+    for name in (MANIFEST, RESULT):
+        try:
+            place = folder.resolve() / name
+            status = os.stat(place)
+        except OSError:
+            continue
+        return str(place), status.st_ino, status.st_mtime_ns, status.st_size
+    return None
+
+
+def load_model(folder: Path) -> Answering:
+    """The model of a bundle, whose files are all checked, or of a run.
+
+    Raises:
+        ConfigError: The folder is neither.
+        DataError: It is damaged.
+    """
+    if is_bundle(folder):
+        bundle = open_bundle(folder)
+        bundle.files.check()
+        return bundle
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder; give a bundle or a finished run.")
+    return TrainedRun(folder)

@@ -1,0 +1,1 @@
+"""What a service is told while it runs, kept on the disk."""

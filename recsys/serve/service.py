@@ -1,0 +1,182 @@
+"""What the service does with a request, apart from HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from recsys.errors import ConfigError, DataError, RecsysError
+from recsys.runtime.locks import acquire_lock
+from recsys.serve.batching import Batcher
+from recsys.serve.bodies import Ask, FeedbackBody, RecommendBody
+from recsys.serve.metrics import ServiceMetrics
+from recsys.serve.model import Asked, ModelHolder, Row
+from recsys.serve.options import ServeOptions
+from recsys.serve.records.feedback import FeedbackLog, Reactions
+from recsys.trained.queries import Answering, Query
+
+_LOCK = "service.lock"
+
+
+class UnknownUserError(DataError):
+    """Neither the data nor the feedback knows a user."""
+
+
+class Service:
+    """A model, what people said of its items, and the queue of those who ask.
+
+    Args:
+        options: What to serve.
+        load: Opens the model of a folder.
+
+    Raises:
+        ConfigError: Another service has the state's folder.
+        DataError: The model or the state cannot be read.
+    """
+
+    def __init__(self, options: ServeOptions, load: Callable[[Path], Answering]) -> None:
+        self.options, self.metrics = options, ServiceMetrics()
+        self._held = ExitStack()
+        self._hold(options.state)
+        try:
+            self.feedback = FeedbackLog(options.state)
+            self.holder = ModelHolder(options.folder, load)
+        except BaseException:
+            self._held.close()
+            raise
+        limits = options.limits
+        self.batcher: Batcher[Asked, list[Row]] = Batcher(
+            self.holder.answer,
+            limits.batch_tokens,
+            limits.batch_queries,
+            limits.queue,
+            self.metrics.observe_batch,
+        )
+        self._watcher: asyncio.Task[None] | None = None
+        self.metrics.version.set(1)
+        self.metrics.queue.set_function(lambda: len(self.batcher))
+
+    def _hold(self, state: Path) -> None:
+        """Keeps others out of the state's folder while this service lives."""
+        state.mkdir(parents=True, exist_ok=True)
+        file = self._held.enter_context((state / _LOCK).open("ab"))
+        if not acquire_lock(file):
+            self._held.close()
+            raise ConfigError(
+                f"{state} is in use by another service; stop it, or give state= another folder."
+            )
+
+    async def recommend(self, body: RecommendBody) -> list[Row]:
+        """The best items; what the user spoke of through the service is left out.
+
+        Raises:
+            ConfigError: The model knows nothing of what is asked, or a limit is passed.
+            DataError: An id is unknown, or the moment is no time.
+            BusyError: Too many wait.
+        """
+        from recsys.trained.recommendations import parse_moment
+
+        self._check_limits(body)
+        if body.at is not None:
+            parse_moment(body.at)
+        said = self.feedback.get(body.user) if body.user is not None else Reactions()
+        history = None if body.history is None else tuple(body.history)
+        query = Query(body.user, history, body.text)
+        k = body.k + len(said.events)
+        asked = Asked(query, k, body.at or "now", tuple(sorted(body.context.items())))
+        tokens = estimate_tokens(query.text)
+        try:
+            rows = await self.batcher.ask(asked, tokens)
+        except DataError as error:
+            if body.user is None:
+                raise
+            if not said.had:
+                raise UnknownUserError(str(error)) from None
+            # Someone whom the data does not know, and who has told the service what they like.
+            asked = Asked(Query(history=said.had), k, asked.at, asked.context)
+            rows = await self.batcher.ask(asked, tokens)
+        kept = [row for row in rows if row["item"] not in said.events][: body.k]
+        return [{**row, "rank": rank} for rank, row in enumerate(kept, 1)]
+
+    def _check_limits(self, body: Ask) -> None:
+        limits = self.options.limits
+        if body.text is not None and len(body.text) > limits.max_text:
+            raise ConfigError(
+                f"the text has {len(body.text)} characters; give at most {limits.max_text}."
+            )
+        if body.history is not None and len(body.history) > limits.max_history:
+            raise ConfigError(
+                f"the history has {len(body.history)} items; give the latest {limits.max_history}."
+            )
+        if isinstance(body, RecommendBody) and body.k > limits.max_k:
+            raise ConfigError(f"k is {body.k}; ask for at most {limits.max_k}.")
+
+    async def keep_feedback(self, body: FeedbackBody) -> int:
+        """Keeps events; how many there were, once they are on the disk.
+
+        Raises:
+            ConfigError: There are too many.
+            DataError: The disk is full or fails; none is kept.
+        """
+        if len(body.events) > self.options.limits.max_events:
+            raise ConfigError(f"send at most {self.options.limits.max_events} events at once.")
+        await self.feedback.add([(each.user, each.item, each.event) for each in body.events])
+        self.metrics.events.inc(len(body.events))
+        return len(body.events)
+
+    async def reload(self) -> int:
+        """Loads the model anew, and puts it in the old one's place.
+
+        Returns:
+            Its version.
+
+        Raises:
+            RecsysError: It cannot be loaded; the old one stays.
+        """
+        try:
+            loaded = await asyncio.to_thread(self.holder.reload)
+        except RecsysError:
+            self.metrics.reloads.labels("failed").inc()
+            raise
+        self.metrics.reloads.labels("done").inc()
+        self.metrics.version.set(loaded.version)
+        return loaded.version
+
+    def start(self) -> None:
+        """Begins to watch the folder, where that is asked for."""
+        if self.options.watch:
+            self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        refused: object = None
+        while True:
+            await asyncio.sleep(self.options.watch)
+            changed = await asyncio.to_thread(self.holder.has_changed)
+            if not changed:
+                refused = None
+                continue
+            try:
+                await self.reload()
+            except Exception as error:
+                # The files may still be on their way; each reason is said once.
+                if str(error) != refused:
+                    print(f"note: the model stays as it is: {error}", file=sys.stderr)
+                refused = str(error)
+
+    async def close(self) -> None:
+        """Answers what waits, finishes what is being written, and lets go of the state."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watcher
+        await self.batcher.close()
+        await self.feedback.close()
+        self._held.close()
+
+
+def estimate_tokens(text: str | None) -> int:
+    """About how many tokens a query has: a quarter of its characters, as in English."""
+    return 1 if text is None else 2 + len(text) // 4
