@@ -213,6 +213,19 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class ScoreSplit:
+    """Scores of N items for one query as sums of what is known of it.
+
+    Attributes:
+        history: (N, U) what each item of the query's plan adds, however often it was had.
+        rest: By name, (N,) what belongs to no item of the history, such as how popular an item is.
+    """
+
+    history: Tensor
+    rest: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Loss:
     """A loss as a sum and a count, so that ranks can be added up exactly.
 

@@ -40,6 +40,7 @@ ROOMS = [
     "sweep",
     "trained",
     "recommend",
+    "explain",
     "clean",
     "export",
     "serve",

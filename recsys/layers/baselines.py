@@ -77,3 +77,12 @@ def make_history_matrix(rows: Tensor, items: int, decay: float, binary: bool) ->
     out = csr_matrix((weight, (query, item)), shape=(len(had), items))
     out.sort_indices()
     return out
+
+
+def split_history(had: csr_matrix, items: Tensor) -> csr_matrix:
+    """A single history (1, I) as one row for each of its items (U,): (U, I)."""
+    from scipy.sparse import csr_matrix
+
+    own = items.cpu().numpy()
+    weight = had.toarray()[0, own]
+    return csr_matrix((weight, (np.arange(len(own)), own)), shape=(len(own), had.shape[1]))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from recsys.errors import DataError
-from recsys.layers.baselines import make_history_matrix
+from recsys.layers.baselines import make_history_matrix, split_history
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -284,10 +284,23 @@ class ClosedForm:
         """(Q, I) scores of histories."""
         key = (self.recency, tuple(rows.shape), rows.cpu().numpy().tobytes())
         had, weighed = self._keep("history", key, lambda: self._weigh(rows))
-        if self.text is None:
+        product = None
+        if self.text is not None:
+            product = self._keep("text", (id(self.text), *key), lambda: self._multiply(had))
+        return self._add(had, weighed, product)
+
+    def split(self, queries: Tensor, own: Tensor, items: Tensor) -> Tensor:
+        """What items (U,) of a single history (1, H) add to scores of items (N,): (N, U)."""
+        had = split_history(self._make_matrix(queries), own)
+        product = None if self.text is None else self._multiply(had)
+        weighed = torch.from_numpy(self.events.weigh_history(had))
+        return self._add(had, weighed, product)[:, items.cpu()].T.to(items.device)
+
+    def _add(self, had: csr_matrix, weighed: Tensor, product: Tensor | None) -> Tensor:
+        """(Q, I) scores of X, X P and what the text side makes of X."""
+        if product is None:
             scores = weighed * -self._penalty
         else:
-            product = self._keep("text", (id(self.text), *key), lambda: self._multiply(had))
             scores = (self.rho * product).addcmul_(weighed, self._penalty, value=-1)
         query, item = (torch.from_numpy(each).long() for each in had.tocoo().coords)
         scores[query, item] += torch.from_numpy(had.data * self.events.known[item.numpy()])
@@ -298,8 +311,12 @@ class ClosedForm:
 
     def _weigh(self, rows: Tensor) -> tuple[csr_matrix, Tensor]:
         """Histories X (Q, I) as a sparse matrix, and X P."""
-        had = make_history_matrix(rows, len(self.events.diagonal), self.recency, binary=True)
+        had = self._make_matrix(rows)
         return had, torch.from_numpy(self.events.weigh_history(had))
+
+    def _make_matrix(self, rows: Tensor) -> csr_matrix:
+        """Histories X (Q, I)."""
+        return make_history_matrix(rows, len(self.events.diagonal), self.recency, binary=True)
 
     def _multiply(self, had: csr_matrix) -> Tensor:
         """(X P V) M v_j / (1 - h_j) of histories X (Q, I): (Q, I)."""

@@ -60,6 +60,24 @@ class HistoryPooling(nn.Module):
             at = prefix * len(history) + row
             return F.embedding(at, self._pool_prefixes(items, history).flatten(0, 1))
 
+    def compute_weights(self, history: Tensor, query: Tensor, items: int) -> Tensor | None:
+        """What each item counts in a query's mean, however often the history has it.
+
+        Args:
+            history: (B, H) as in `forward`.
+            query: (Q, 2).
+            items: U, how many item vectors there are.
+
+        Returns:
+            (Q, U), rows that sum to 1, or to 0 without a history; None where the weights depend on
+            the items' vectors.
+        """
+        if self.attend is not None:
+            return None
+        # Without attention it is linear in the vectors, and the identity shows the map.
+        weights: Tensor = self(torch.eye(items, device=history.device), history, query)
+        return weights
+
     def _pool_queries(self, items: Tensor, history: Tensor, prefix: Tensor) -> Tensor:
         """(U, D), (Q, H), (Q,) -> (Q, D): a weighted sum for each query."""
         place = torch.arange(history.shape[1], device=history.device)

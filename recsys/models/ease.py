@@ -33,7 +33,7 @@ from recsys.recommender.text_queries import read_text_query
 from recsys.runtime.memory import read_available_gb
 from recsys.runtime.progress import print_status, track
 from recsys.runtime.store import Store
-from recsys.types import Batch, ItemBatch, Ragged, Scored
+from recsys.types import Batch, ItemBatch, Ragged, Scored, ScoreSplit
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -195,6 +195,13 @@ class Model(FittedRecommender):
         if self.form is None:
             raise ConfigError("ease has settings that validation is yet to choose; run fit first.")
         return self.form.score(queries, items)
+
+    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit | None:
+        """Scores of one query, which are linear in its history."""
+        if self.form is None:
+            return None
+        queries = self.queries(batch, batch.plan.items)
+        return ScoreSplit(self.form.split(queries, batch.plan.items, rows), {})
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""

@@ -17,7 +17,12 @@ from recsys.architectures.item_knn import Config
 from recsys.config.schema import list_grid
 from recsys.data.training_events import Interactions
 from recsys.errors import ConfigError
-from recsys.layers.baselines import gather_history_rows, make_history_matrix, require_interactions
+from recsys.layers.baselines import (
+    gather_history_rows,
+    make_history_matrix,
+    require_interactions,
+    split_history,
+)
 from recsys.layers.co_occurrence import PairWeights, compute_windowed_neighbours
 from recsys.layers.item_item import compute_cosine_neighbours, compute_squares
 from recsys.layers.vector_neighbours import compute_vector_neighbours, score_nearest
@@ -27,7 +32,7 @@ from recsys.recommender.fitted import Fit, FittedRecommender
 from recsys.recommender.text_queries import read_text_query
 from recsys.runtime.progress import track
 from recsys.runtime.store import Store
-from recsys.types import Batch, ItemBatch, Ragged, Scored
+from recsys.types import Batch, ItemBatch, Ragged, Scored, ScoreSplit
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -177,6 +182,13 @@ class Model(FittedRecommender):
         own = self.config.vectors
         return read_text_query(self.parts, "item_knn", own, unused, batch, text, tokens)
 
+    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit | None:
+        """Scores of one query, which are linear in its history."""
+        if self.form is None:
+            return None
+        queries = self.queries(batch, batch.plan.items)
+        return ScoreSplit(self.form.split(queries, batch.plan.items, rows), {})
+
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
         return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
@@ -202,12 +214,22 @@ class SparseForm:
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, H) rows, (N,) rows -> (Q, N)."""
-        had = make_history_matrix(queries, self._items, self.settings.recency, self._binary)
+        return self._multiply(self._weigh(queries), items).to(queries.device)
+
+    def split(self, queries: Tensor, own: Tensor, items: Tensor) -> Tensor:
+        """What items (U,) of a single history (1, H) add to scores of items (N,): (N, U)."""
+        return self._multiply(split_history(self._weigh(queries), own), items).T.to(items.device)
+
+    def _weigh(self, queries: Tensor) -> csr_matrix:
+        return make_history_matrix(queries, self._items, self.settings.recency, self._binary)
+
+    def _multiply(self, had: csr_matrix, items: Tensor) -> Tensor:
+        """(Q, I) histories, (N,) rows -> (Q, N)."""
         scores = sum((had * part) @ matrix for matrix, part in self._terms)
         rows = items.cpu()
         if len(rows) < self._items or not torch.equal(rows, torch.arange(self._items)):
             scores = scores[:, rows.numpy()]  # before it is dense: a catalog may be large
-        return torch.from_numpy(scores.toarray()).to(queries.device)
+        return torch.from_numpy(scores.toarray())
 
 
 def _compute_neighbours(

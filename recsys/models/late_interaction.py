@@ -15,7 +15,7 @@ from recsys.layers.maxsim import score_all_pairs, score_lists
 from recsys.layers.user_encoders import make_residual
 from recsys.recommender.components import TrainingComponents
 from recsys.recommender.trainable import TrainableRecommender
-from recsys.types import Batch, ItemBatch, Ragged, Scored, upload
+from recsys.types import Batch, ItemBatch, Ragged, Scored, ScoreSplit, upload
 
 _SAMPLE = 512  # texts whose tokens say which directions a projection keeps
 _ITEMS = 1024  # catalog items whose tokens are held at a time while all are scored
@@ -141,6 +141,18 @@ class Model(TrainableRecommender):
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
         return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
+
+    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit:
+        """Scores of one query, which are sums over its last titles."""
+        places = self._locate_titles(batch)[0]
+        weights = self._compute_weights(places[None] >= 0)[0]
+        history = weights.new_zeros(len(rows), len(batch.plan.items))
+        for place, weight in zip(places.tolist(), weights, strict=True):
+            if place >= 0:
+                title = torch.full((1, self.titles), -1, device=rows.device)
+                title[0, 0] = batch.plan.items[place]
+                history[:, place] += weight * self.score(title, rows)[0]
+        return ScoreSplit(history, {})
 
     def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text as the only title of a history, (1, titles)."""

@@ -14,7 +14,7 @@ from recsys.errors import ConfigError
 from recsys.layers.baselines import require_interactions
 from recsys.recommender.base import Recommender
 from recsys.recommender.components import Components
-from recsys.types import Batch, ItemBatch, Scored
+from recsys.types import Batch, ItemBatch, Scored, ScoreSplit
 
 
 class Model(Recommender):
@@ -51,6 +51,12 @@ class Model(Recommender):
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, 1), (N, 1) -> (Q, N)."""
         return queries @ items.T
+
+    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit:
+        """Scores of one query: the history has no part in them."""
+        scores = self.index(ItemBatch(rows, ()))[:, 0]
+        none = scores.new_zeros(len(rows), len(batch.plan.items))
+        return ScoreSplit(none, {"popularity": scores})
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""

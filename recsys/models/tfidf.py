@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from recsys.architectures.tfidf import Config
 from recsys.data.columns.words import split_words
-from recsys.layers.baselines import gather_history_rows, make_history_matrix
+from recsys.layers.baselines import gather_history_rows, make_history_matrix, split_history
 from recsys.recommender.base import Recommender
 from recsys.recommender.components import Components
-from recsys.types import Batch, ItemBatch, Ragged, Scored
+from recsys.types import Batch, ItemBatch, Ragged, Scored, ScoreSplit
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 
 class Model(Recommender):
@@ -55,14 +60,29 @@ class Model(Recommender):
             return self._compute_weights(self.written.compose_plain_texts(batch)).to(
                 batch.users.device
             )
+        weights, total = self._weigh_history(batch, items)
+        mean = (weights @ self.vectors).toarray() / total
+        return torch.from_numpy(mean).to(batch.users.device)
+
+    def _weigh_history(
+        self, batch: Batch, items: Tensor
+    ) -> tuple[csr_matrix, npt.NDArray[np.float32]]:
+        """What each item of the catalog counts in a history (Q, I), and the sums of it (Q, 1)."""
         rows = gather_history_rows(batch, items)
         if self.last:
             final = (rows >= 0).sum(1, keepdim=True) - 1
             rows = rows.gather(1, final.clamp(min=0))
         weights = make_history_matrix(rows, self.vectors.shape[0], self.decay, binary=False)
-        total = np.maximum(np.asarray(weights.sum(1)), np.finfo(np.float32).tiny)
-        mean = (weights @ self.vectors).toarray() / total
-        return torch.from_numpy(mean).to(batch.users.device)
+        return weights, np.maximum(np.asarray(weights.sum(1)), np.finfo(np.float32).tiny)
+
+    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit | None:
+        """Scores of one history, which are sums over its texts; of a user's text they are not."""
+        if self.written is not None:
+            return None
+        own, (weights, total) = batch.plan.items, self._weigh_history(batch, batch.plan.items)
+        vectors = split_history(weights, own) @ self.vectors / total[0, 0]
+        parts = (self.vectors[rows.cpu().numpy()] @ vectors.T).toarray()
+        return ScoreSplit(torch.from_numpy(parts.astype(np.float32)).to(rows.device), {})
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, words), (N,) rows -> (Q, N) dot products of unit item vectors with the mean."""

@@ -26,7 +26,7 @@ from recsys.layers.item_embeddings import (
 from recsys.layers.user_encoders import CausalTransformer, GRUEncoder, HistoryPooling, make_residual
 from recsys.recommender.components import TrainingComponents
 from recsys.recommender.trainable import TrainableRecommender
-from recsys.types import Batch, ItemBatch, Ragged, Scored, VectorScore
+from recsys.types import Batch, ItemBatch, Ragged, Scored, ScoreSplit, VectorScore
 
 
 class _PairMLP(nn.Module):
@@ -262,6 +262,41 @@ class Model(TrainableRecommender):
             for part in parts
         ]
         return torch.cat(extra)
+
+    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit | None:
+        """Scores of one query by a plain or decaying mean; the lengths of vectors count as fixed.
+
+        The user's vector is a sum over the history, each part of which passes the head, which is
+        linear, and is divided by the length that the whole vector has.
+        """
+        if not isinstance(self.mix, HistoryPooling) or self.pairs is not None:
+            return None
+        own, items = self.index(batch.plan), self.index(ItemBatch(rows, ()))
+        weights = self.mix.compute_weights(batch.history, batch.query, len(own))
+        if weights is None:
+            return None
+        vectors = self.select_directions(own)[:, -self.width :]
+        parts = self._split_head(weights[0][:, None] * vectors, self.user_head)
+        added = {}
+        if self.context is not None:
+            parts = torch.cat([parts, self.context(batch.context)])
+            parts = self._split_head(parts, None)
+            added["context"] = self.score(parts[-1:], items)[0]
+            parts = parts[:-1]
+        # Every row of scores has the prior, and so has the row of no user at all.
+        prior = self.score(parts.new_zeros(1, self.width), items)[0]
+        if self.prior is not None:
+            added = {name: of - prior for name, of in added.items()} | {"popularity": prior}
+        return ScoreSplit((self.score(parts, items) - prior).T, added)
+
+    def _split_head(self, parts: Tensor, head: nn.Module | None) -> Tensor:
+        """What `_apply_head` makes of the sum of parts (N, D), part by part."""
+        parts = self._share_length(parts)
+        return parts if head is None else self._share_length(parts + head(parts))
+
+    def _share_length(self, parts: Tensor) -> Tensor:
+        """Parts (N, D) over the length of their sum, as `normalize` takes it, for a cosine."""
+        return parts / parts.sum(0).norm().clamp(min=1e-12) if self.unit else parts
 
     def _scale(self, values: Tensor) -> Tensor:
         """Scores, or the queries of a product, by the learned inverse temperature."""

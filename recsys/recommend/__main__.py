@@ -12,7 +12,7 @@ from recsys.runtime import command
 command.exit_on_interrupt(__name__)
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from recsys import printable
 from recsys.config.compose import nearest
@@ -31,7 +31,6 @@ _EMPTY = {
     "text": ("text", 'give what is looked for, as in text="red lamp"'),
 }
 CONTEXT = "context."
-KEYS = ("run", "folder", *ASKS, "k", "at", f"{CONTEXT}COLUMN", "output")
 USAGE = (
     "usage: python -m recsys.recommend run=FOLDER|last|folder=BUNDLE "
     "user=ID|history=ID,ID|text=TEXT [key=value ...]"
@@ -77,7 +76,24 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse_words(argv: Sequence[str]) -> dict[str, str]:
-    """The words as given: an id such as 007 must stay text."""
+    """The words as given."""
+    return parse_query_words(argv, ("k",), {"k": 1})
+
+
+def parse_query_words(
+    argv: Sequence[str], own: Sequence[str], counts: Mapping[str, int]
+) -> dict[str, str]:
+    """The words of a command that asks a run something, as given: an id such as 007 stays text.
+
+    Args:
+        argv: What was typed.
+        own: Keys of the command beside those of every such command.
+        counts: The least value of each of its keys that is a whole number.
+
+    Raises:
+        ConfigError: A key is unknown, or what is asked for is missing or said twice.
+    """
+    known = ("run", "folder", *ASKS, *own, "at", f"{CONTEXT}COLUMN", "output")
     out = {}
     for word in argv:
         key, value = split_word(word, "user=7")
@@ -86,8 +102,8 @@ def _parse_words(argv: Sequence[str]) -> dict[str, str]:
                 f"'{word}' names no column; give each a word of its own, as in "
                 f"{CONTEXT}device=phone."
             )
-        if key not in KEYS and not key.startswith(CONTEXT):
-            raise ConfigError(f"'{word}' is not understood.{nearest(key, KEYS)}")
+        if key not in known and not key.startswith(CONTEXT):
+            raise ConfigError(f"'{word}' is not understood.{nearest(key, known)}")
         out[key] = value
     if sum(of in out for of in ("run", "folder")) != 1 or sum(ask in out for ask in ASKS) != 1:
         raise ConfigError(
@@ -97,8 +113,9 @@ def _parse_words(argv: Sequence[str]) -> dict[str, str]:
         parts = out.get(ask, "-").split(",") if ask == "history" else [out.get(ask, "-")]
         if not all(part.strip() for part in parts):
             raise ConfigError(f"{ask}= names no {what}; {remedy}.")
-    if parse_count(out.get("k", "10"), least=1) is None:
-        raise ConfigError(f"k is '{out['k']}'; give a whole number from 1.")
+    for key, least in counts.items():
+        if key in out and parse_count(out[key], least=least) is None:
+            raise ConfigError(f"{key} is '{out[key]}'; give a whole number from {least}.")
     return out
 
 

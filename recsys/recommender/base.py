@@ -15,7 +15,7 @@ from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.ranking import Ranker, mask_scores, score_items, select_top
 from recsys.recommender.components import Components
 from recsys.runtime.progress import track
-from recsys.types import Batch, ItemBatch, Ragged, VectorScore
+from recsys.types import Batch, ItemBatch, Ragged, ScoreSplit, VectorScore
 
 
 class Recommender(nn.Module, abc.ABC):
@@ -146,6 +146,18 @@ class Recommender(nn.Module, abc.ABC):
     def select_directions(self, items: Tensor) -> Tensor:
         """What of representations (N, ...) of items tells them apart by its direction: all."""
         return items
+
+    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit | None:
+        """What each item of a history adds to scores, where these are such sums.
+
+        Args:
+            batch: One query with a history, as `Examples.make_serving_batch` makes it.
+            rows: (N,) catalog rows of the items that are scored.
+
+        Returns:
+            Parts that sum to the scores; None where a score is no sum over the history.
+        """
+        return None
 
     def _encodes_catalog(self) -> bool:
         """Whether the representations of all items take so long that it is shown."""

@@ -75,7 +75,7 @@ class Answering(abc.ABC):
                 since, or the run knows nothing of a context.
             DataError: An id is unknown, or the moment is no time.
         """
-        queries = _make_queries(users, histories, texts)
+        queries = make_queries(users, histories, texts)
         if k < 1:
             raise ConfigError(f"k is '{k}'; give a whole number from 1.")
         given = {key: str(value) for key, value in (context or {}).items()}
@@ -88,7 +88,7 @@ class Answering(abc.ABC):
         """As `recommend`, of queries that may be of several kinds."""
 
 
-def _make_queries(
+def make_queries(
     users: Iterable[object] | None,
     histories: Iterable[Iterable[object]] | None,
     texts: Iterable[str] | None,

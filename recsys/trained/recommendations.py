@@ -75,6 +75,29 @@ class Servable(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PreparedQuery:
+    """A query as its model reads it.
+
+    Attributes:
+        recommender: The model.
+        tables: The data.
+        batch: One query, which may have a history.
+        seen: Catalog rows that the user has had.
+        closed: Catalog rows that cannot be had.
+        asked: (1, ...) what a text asks for in place of a history, or None.
+        rows: (0 or 1,) the catalog row that was looked up besides.
+    """
+
+    recommender: Recommender
+    tables: Tables
+    batch: Batch
+    seen: Tensor
+    closed: Tensor
+    asked: Tensor | None
+    rows: Tensor
+
+
 class ModelSource(Protocol):
     """Where a model comes from: a run's folder, or a bundle."""
 
@@ -171,6 +194,47 @@ class Suggester:
         closed = self._find_closed(at, moment)
         frames = [self._rank_one(made, query, k, codes, closed) for query in queries]
         return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
+
+    def prepare(
+        self, query: Query, item: str | None, at: str, context: Mapping[str, str]
+    ) -> PreparedQuery:
+        """A query with the model that answers it.
+
+        Args:
+            query: What is asked.
+            item: Id of an item that is looked up besides, or None.
+            at: As in `rank`.
+            context: As in `rank`.
+
+        Raises:
+            ConfigError: As in `rank`.
+            DataError: As in `rank`, or the item is unknown.
+        """
+        moment = parse_moment(at)
+        lookup = Query(history=() if item is None else (item,))
+        made = self._assemble([query, lookup])
+        assert self._ids is not None
+        codes, notes = made.context_features.encode_context(moment, context)
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+        closed = self._find_closed(at, moment)
+        batch, seen, asked = self._make_batch(made, query, codes)
+        rows = torch.tensor(self._ids.find_rows(lookup)[1], dtype=torch.long)
+        return PreparedQuery(made.recommender, made.tables, batch, seen, closed, asked, rows)
+
+    def find_items(self, items: Sequence[str]) -> Tensor:
+        """(N,) catalog rows of items, once a query has been prepared.
+
+        Raises:
+            DataError: An id is unknown.
+        """
+        assert self._ids is not None
+        return torch.tensor(self._ids.find_rows(Query(history=tuple(items)))[1], dtype=torch.long)
+
+    @property
+    def catalog(self) -> Tensor:
+        """(I, ...) representations of all items, once a query has been prepared."""
+        return self._catalog
 
     def _assemble(self, queries: Sequence[Query]) -> Servable:
         """The model and its data, once the ids of the queries are known to be there."""

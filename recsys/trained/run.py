@@ -17,7 +17,8 @@ from recsys.errors import ConfigError
 from recsys.runs.folder import find_last_run, find_matching_run
 from recsys.runs.result_file import read_result
 from recsys.runtime.files import CONFIG, RESULT
-from recsys.trained.queries import Answering, Query
+from recsys.trained.explanations.explaining import Explaining
+from recsys.trained.queries import Query
 
 if TYPE_CHECKING:
     import polars as pl
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from recsys.trained.recommendations import RunSource, Suggester
 
 
-class TrainedRun(Answering):
+class TrainedRun(Explaining):
     """A run with its result.
 
     Args:
@@ -68,7 +69,7 @@ class TrainedRun(Answering):
         self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
     ) -> pl.DataFrame:
         """As `recommend`, of queries that may be of several kinds."""
-        return self._suggester.rank(queries, k, at, context)
+        return self.suggester.rank(queries, k, at, context)
 
     def assemble(self) -> Assembly:
         """Reads the data and builds the model, with all that it has learned.
@@ -100,7 +101,8 @@ class TrainedRun(Answering):
         return Path(folder)
 
     @cached_property
-    def _suggester(self) -> Suggester:
+    def suggester(self) -> Suggester:
+        """What answers, built once."""
         from recsys.trained.recommendations import Suggester
 
         return Suggester(self._make_source())

@@ -21,6 +21,7 @@ import recsys
 from recsys.clean import __main__ as clean
 from recsys.compare import __main__ as compare
 from recsys.data import __main__ as data
+from recsys.explain import __main__ as explain
 from recsys.export import __main__ as export
 from recsys.fit import __main__ as fit
 from recsys.pretrain import __main__ as pretrain
@@ -127,6 +128,7 @@ MODULES = {
     "recsys.sweep": sweep_command,
     "recsys.compare": compare_command,
     "recsys.recommend": recommend.main,
+    "recsys.explain": explain.main,
     "recsys.data": data.main,
     "recsys.clean": clean.main,
     "recsys.export": export.main,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.trained.bundle.manifest import BundleFiles
-from recsys.trained.queries import Answering, Query
+from recsys.trained.explanations.explaining import Explaining
+from recsys.trained.queries import Query
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from recsys.trained.recommendations import Suggester
 
 
-class Bundle(Answering):
+class Bundle(Explaining):
     """A run's model in a folder of its own.
 
     Args:
@@ -52,7 +53,7 @@ class Bundle(Answering):
         self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
     ) -> pl.DataFrame:
         """As `recommend`, of queries that may be of several kinds."""
-        return self._suggester.rank(queries, k, at, context)
+        return self.suggester.rank(queries, k, at, context)
 
     @cached_property
     def _source(self) -> BundleSource:
@@ -61,7 +62,8 @@ class Bundle(Answering):
         return BundleSource(self.files)
 
     @cached_property
-    def _suggester(self) -> Suggester:
+    def suggester(self) -> Suggester:
+        """What answers, built once."""
         from recsys.fit.command import silence_libraries
         from recsys.trained.recommendations import Suggester
 

@@ -1,0 +1,1 @@
+"""python -m recsys.explain: why a run recommends an item."""

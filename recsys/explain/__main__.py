@@ -1,0 +1,111 @@
+"""python -m recsys.explain run=RUN user=ID | history=ID,ID | text=TEXT item=ID: why that item.
+
+It says what each item of the history adds to the score, exactly where the score is such a sum.
+"""
+
+from __future__ import annotations
+
+from recsys.runtime import command
+
+command.exit_on_interrupt(__name__)
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from recsys.config.flags import split_flags
+from recsys.config.help import format_entries
+from recsys.errors import ConfigError, RecsysError
+from recsys.recommend.__main__ import ASKS, CONTEXT, parse_query_words
+from recsys.trained.bundle.bundle import open_bundle
+from recsys.trained.explanations.explaining import Explaining
+from recsys.trained.run import load
+
+OWN = ("item", "method", "tokens", "most", "html")
+USAGE = (
+    "usage: python -m recsys.explain run=FOLDER|last|folder=BUNDLE "
+    "user=ID|history=ID,ID|text=TEXT item=ID [key=value ...]"
+)
+WORDS = (
+    ("run=FOLDER", "of a finished run; last: the newest one; a glob: the newest of those"),
+    ("folder=BUNDLE", "in place of run=: a bundle, which python -m recsys.export writes"),
+    ("user=ID", "a user of the data"),
+    ("history=ID,ID", "items that someone had, the latest one last"),
+    ("text=TEXT", 'what is looked for, as in text="red lamp"'),
+    ("item=ID", "whose score is explained"),
+    ("method=exact", "or gradients or leave_one_out; left out: the first that the model goes with"),
+    ("tokens=false", "true: explain texts token by token as well"),
+    ("most=10", "how many items of the history are named"),
+    ("html=FILE", "write a page, which loads nothing from elsewhere"),
+    ("at=now", "the moment, as in recommend"),
+    (f"{CONTEXT}COLUMN=VALUE", "as in recommend"),
+    ("output=runs", "where run=last looks"),
+)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command.
+
+    Returns:
+        The exit code: 0, or that of the error, which is told in one sentence.
+    """
+    try:
+        line = split_flags(argv)
+        if line.help:
+            print(USAGE, "", *format_entries(WORDS), sep="\n")
+            return 0
+        for row in explain(parse_query_words(line.words, OWN, {"most": 1})):
+            print(row)
+    except RecsysError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    return 0
+
+
+def explain(words: dict[str, str]) -> list[str]:
+    """The lines of the terminal; writes the page where one is asked for.
+
+    Raises:
+        ConfigError: The run cannot be read, or a word makes no sense.
+        DataError: An id is unknown, or the moment is no time.
+    """
+    if not words.get("item", "").strip():
+        raise ConfigError("item= names no item; give the id of what was recommended, as in item=7.")
+    if words.get("tokens", "false") not in ("true", "false"):
+        raise ConfigError(f"tokens is '{words['tokens']}'; set it to true or false.")
+    page = words.get("html")
+    if page is not None and not Path(page).parent.is_dir():
+        raise ConfigError(f"html={page}: there is no folder '{Path(page).parent}'; make it first.")
+    model: Explaining
+    if "folder" in words:
+        model = open_bundle(words["folder"])
+    else:
+        model = load(words["run"], words.get("output", "runs"))
+    history = words["history"].split(",") if "history" in words else None
+
+    from recsys.trained.explanations.terminal import format_explanation
+
+    explanation = model.explain(
+        words["item"].strip(),
+        user=words.get(ASKS[0]),
+        history=None if history is None else [each.strip() for each in history],
+        text=words.get(ASKS[2]),
+        at=words.get("at", "now"),
+        context={k.removeprefix(CONTEXT): v for k, v in words.items() if k.startswith(CONTEXT)},
+        method=words.get("method"),
+        tokens=words.get("tokens") == "true",
+    )
+    lines = format_explanation(
+        explanation, shutil.get_terminal_size((100, 24)).columns, int(words.get("most", "10"))
+    )
+    if page is not None:
+        from recsys.trained.explanations.page import write_page
+
+        write_page(explanation, Path(page))
+        lines.append(f"written to {page}")
+    return lines
+
+
+if __name__ == "__main__":
+    command.run_command(main)

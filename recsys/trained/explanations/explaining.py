@@ -1,0 +1,72 @@
+"""What answers queries and says why: a finished run, or a bundle."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from recsys.trained.queries import Answering, make_queries
+
+if TYPE_CHECKING:
+    from recsys.trained.explanations.explainer import Explainer
+    from recsys.trained.explanations.explanation import Explanation
+    from recsys.trained.recommendations import Suggester
+
+
+class Explaining(Answering):
+    """Base of what recommends and explains its recommendations."""
+
+    @property
+    @abc.abstractmethod
+    def suggester(self) -> Suggester:
+        """What answers, built once."""
+
+    def explain(
+        self,
+        item: object,
+        *,
+        user: object | None = None,
+        history: Iterable[object] | None = None,
+        text: str | None = None,
+        at: str = "now",
+        context: Mapping[str, object] | None = None,
+        method: str | None = None,
+        tokens: bool = False,
+    ) -> Explanation:
+        """Why an item has its score for a user, a history or a text; one of the three is given.
+
+        Args:
+            item: Its id.
+            user: Id of a user of the data.
+            history: Ids of the items that someone unknown had, oldest first.
+            text: What is looked for.
+            at: As in `recommend`.
+            context: As in `recommend`.
+            method: exact, gradients or leave_one_out; None: the first of them that the model
+                goes with.
+            tokens: Whether texts are explained token by token as well.
+
+        Returns:
+            What each item of the history adds to the score, and each token if asked for.
+
+        Raises:
+            ConfigError: Not exactly one of the three is given, the model does not go with the
+                method, a package is missing, or as in `recommend`.
+            DataError: An id is unknown, or the moment is no time.
+        """
+        (query,) = make_queries(
+            None if user is None else [user],
+            None if history is None else [history],
+            None if text is None else [text],
+        )
+        given = {key: str(value) for key, value in (context or {}).items()}
+        return self.explainer.explain(query, str(item), at, given, method, tokens)
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What explains, and writes a line for each item of a list."""
+        from recsys.trained.explanations.explainer import Explainer
+
+        return Explainer(self.suggester)

@@ -1,0 +1,135 @@
+"""An explanation as one HTML page that loads nothing from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recsys.printable import escape_html
+from recsys.runtime.files import write_atomic
+from recsys.trained.explanations.parts import (
+    METHODS,
+    ExplainedScore,
+    HistoryPart,
+    TextParts,
+    TokenPart,
+)
+
+_STYLE = """
+.why { font: 16px/1.45 system-ui, sans-serif; color: #1b1f24; background: #fff; max-width: 52rem;
+  margin: 0 auto; padding: 1.5rem 1rem; overflow-wrap: anywhere }
+.why h1 { font-size: 1.35rem; margin: 0 0 .25rem }
+.why h2 { font-size: 1rem; margin: 1.5rem 0 .5rem }
+.why p { margin: .25rem 0 } .why .note { color: #57606a; font-size: .875rem }
+.why table { border-collapse: collapse; width: 100% } .why td, .why th { padding: .2rem .5rem;
+  text-align: left; vertical-align: top; font-weight: normal }
+.why thead th { border-bottom: 1px solid #d0d7de; color: #57606a; font-size: .875rem }
+.why .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.why .bar { width: 30%; min-width: 4rem } .why .bar div { height: .9rem; margin-top: .3rem }
+.why .for { background: #2f7d4f } .why .against { background: #b35900 }
+.why .token { padding: .05rem .1rem; border-radius: .2rem; white-space: pre-wrap }
+"""
+
+
+def write_page(explanation: ExplainedScore, path: Path) -> None:
+    """Writes the page, whole or not at all.
+
+    Args:
+        explanation: What it says.
+        path: Of the file.
+    """
+    write_atomic(path, render_page(explanation))
+
+
+def render_page(explanation: ExplainedScore) -> str:
+    """The whole page; every text in it is escaped."""
+    title = escape_html(f"Why {explanation.title}")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title></head>\n<body>{render_body(explanation)}</body></html>\n"
+    )
+
+
+def render_body(explanation: ExplainedScore) -> str:
+    """What a page or a notebook shows, with its own style."""
+    rank = "" if explanation.rank is None else f", rank {explanation.rank}"
+    because = explanation.because
+    parts = [
+        f"<h1>{escape_html(explanation.title)}</h1>",
+        f"<p>{escape_html(because[:1].upper() + because[1:])}</p>" if because else "",
+        f'<p class="note">Item {escape_html(explanation.item)} for '
+        f"{escape_html(explanation.query)}: score {explanation.score:.4f}{rank}. "
+        f"{escape_html(_describe_method(explanation))}</p>",
+        _render_history(explanation.history),
+        _render_rest(explanation.rest),
+        _render_tokens(explanation),
+    ]
+    return f'<style>{_STYLE}</style><div class="why">{"".join(parts)}</div>'
+
+
+def _describe_method(explanation: ExplainedScore) -> str:
+    """How the parts were computed, as a sentence."""
+    method = METHODS[explanation.method]
+    at = f", which scores {explanation.baseline:.4f}" if explanation.baseline else ""
+    error = explanation.error or 0.0
+    but = f", but for {100 * error:.1f}%" if error >= 1e-4 else ""
+    return f"{method[0].upper()}{method[1:]}{at}{but}."
+
+
+def _render_history(history: tuple[HistoryPart, ...]) -> str:
+    """A table with a bar for each item of the history."""
+    if not history:
+        return ""
+    largest = max(abs(part.share) for part in history) or 1.0
+    rows = "".join(
+        f'<tr><td>{escape_html(part.title)}</td><td class="number">{100 * part.share:+.1f}%</td>'
+        f'<td class="number">{part.value:+.4f}</td><td class="bar">'
+        f'<div class="{"for" if part.value >= 0 else "against"}" '
+        f'style="width:{100 * abs(part.share) / largest:.1f}%"></div></td></tr>'
+        for part in history
+    )
+    head = (
+        '<th scope="col">Item</th><th scope="col" class="number">Share</th>'
+        '<th scope="col" class="number">Adds</th><th scope="col"></th>'
+    )
+    return (
+        f"<h2>What the history adds</h2><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
+        '<p class="note">Green speaks for the item, orange against it.</p>'
+    )
+
+
+def _render_rest(rest: dict[str, float]) -> str:
+    """What belongs to no item of the history."""
+    rows = "".join(
+        f'<tr><td>{escape_html(name)}</td><td class="number">{value:+.4f}</td></tr>'
+        for name, value in rest.items()
+    )
+    return f"<h2>What else adds</h2><table><tbody>{rows}</tbody></table>" if rows else ""
+
+
+def _render_tokens(explanation: ExplainedScore) -> str:
+    """Every text with its tokens coloured by what they add."""
+    tokens = explanation.tokens
+    if tokens is None:
+        return ""
+    every = [abs(token.value) for text in tokens.texts for token in text.tokens]
+    largest = max(every, default=0.0) or 1.0
+    texts = "".join(_render_text(text, largest) for text in tokens.texts)
+    but = f"; but for {100 * tokens.error:.1f}%" if tokens.error >= 1e-4 else ""
+    return f'<h2>Words</h2>{texts}<p class="note">{escape_html(tokens.method)}{but}</p>'
+
+
+def _render_text(text: TextParts, largest: float) -> str:
+    """A text whose tokens are coloured, with their values where a mouse rests."""
+
+    def render(token: TokenPart) -> str:
+        colour = "47,125,79" if token.value >= 0 else "179,89,0"
+        depth = 0.6 * abs(token.value) / largest
+        return (
+            f'<span class="token" title="{token.value:+.4f}" '
+            f'style="background:rgba({colour},{depth:.2f})">{escape_html(token.text)}</span>'
+        )
+
+    shown = "".join(map(render, text.tokens))
+    return f"<p><strong>{escape_html(text.name)}:</strong> {shown}</p>"
