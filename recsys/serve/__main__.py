@@ -76,7 +76,7 @@ def run_service(argv: Sequence[str]) -> None:
 
     from recsys.serve.app import make_app
     from recsys.serve.model import load_model
-    from recsys.serve.server import serve
+    from recsys.serve.server import bind, serve
     from recsys.serve.service import Service
     from recsys.trained.run import load
 
@@ -85,7 +85,8 @@ def run_service(argv: Sequence[str]) -> None:
     else:
         folder = Path(words["folder"])
     options = make_options(words, folder)
-    serve(make_app(Service(options, load_model)), options)
+    with bind(options) as held:
+        serve(make_app(Service(options, load_model)), options, held)
 
 
 def check_libraries() -> None:

@@ -8,6 +8,7 @@ import socket
 
 import uvicorn
 
+from recsys.errors import ConfigError
 from recsys.serve.limits import Gate
 from recsys.serve.options import ServeOptions
 
@@ -45,7 +46,8 @@ class Server(uvicorn.Server):
         """Listens, and says where."""
         await super().startup(sockets)
         if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            assert sockets is not None
+            host, port = sockets[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             print(f"serving at http://{shown}:{port} (Ctrl-C or SIGTERM stops it)", flush=True)
 
@@ -57,6 +59,13 @@ class Server(uvicorn.Server):
             return
         self._gate.draining = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends the listening, and lets what was accepted last be read before idle ones close."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(_GRACE / 2)
+        await super().shutdown(sockets)
+
     async def on_tick(self, counter: int) -> bool:
         """Ends the listening once the time of grace is over."""
         if self._gate.draining and not self.should_exit:
@@ -65,8 +74,39 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def serve(gate: Gate, options: ServeOptions) -> None:
-    """Runs until a signal ends it."""
+def bind(options: ServeOptions) -> socket.socket:
+    """Takes the address, before a model is opened for it.
+
+    Raises:
+        ConfigError: It cannot be taken.
+    """
+    place = f"host={options.host} port={options.port}"
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            options.host, options.port, type=socket.SOCK_STREAM
+        )[0]
+        held = socket.socket(family, kind, number)
+        try:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind(address)
+            held.listen()  # two could bind to one port; only one can listen
+        except BaseException:
+            held.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{place} cannot be taken: {reason}; give another.") from None
+    return held
+
+
+def serve(gate: Gate, options: ServeOptions, held: socket.socket) -> None:
+    """Runs until a signal ends it.
+
+    Args:
+        gate: The application.
+        options: Of the command.
+        held: What `bind` gave.
+    """
     server = Server(gate, options)
 
     async def run() -> None:
@@ -74,8 +114,6 @@ def serve(gate: Gate, options: ServeOptions) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, server.handle_exit, number, None)
         # Not `serve`, which would hand the signal on after the end and so end the process by it.
-        await server._serve()
+        await server._serve([held])
 
     asyncio.run(run())
-    if not server.started:
-        raise SystemExit(2)
