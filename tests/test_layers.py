@@ -41,6 +41,7 @@ ROOMS = [
     "trained",
     "recommend",
     "explain",
+    "refresh",
     "clean",
     "export",
     "serve",

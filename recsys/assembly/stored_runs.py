@@ -81,6 +81,38 @@ def open_run(key: str, folder: str, data: DataIdentity, use: str) -> StoredRun:
     return StoredRun(path, config, result, _compute_digest(asked, path, config), encoder)
 
 
+def open_start(run: RunConfig) -> StoredRun | None:
+    """The finished run from whose weights training starts; None where it starts anew.
+
+    Its data may be other data: what training goes on with is the reason to start from it.
+
+    Raises:
+        ConfigError: It is no run, is not complete, or of another tuning or architecture.
+    """
+    if run.start_from is None:
+        return None
+    if not run.architecture.trains:
+        raise ConfigError(
+            f"start_from={run.start_from}: {get_choice_name(run.architecture)} does not train, so "
+            "that there are no weights to start from; leave it out."
+        )
+    path = Path(run.start_from)
+    key = f"start_from={path}"
+    check_is_run("start_from", str(path))
+    config = read_config(path / CONFIG)
+    if (config.tuning, config.architecture) != (run.tuning, run.architecture):
+        raise ConfigError(
+            f"{key} has another tuning or architecture, whose weights have no place in this run; "
+            "give both the same."
+        )
+    try:
+        result = read_result(path)
+        encoder = str(result.get("encoder", {}).get("sha256"))
+    except FileNotFoundError:
+        raise ConfigError(f"{key}: the run is not complete, result.json is missing.") from None
+    return StoredRun(path, config, result, _compute_digest(key, path, config), encoder)
+
+
 def name_runs(sources: Sequence[StoredRun]) -> list[str]:
     """What runs are called beside each other: as short as tells them apart.
 

@@ -1,7 +1,7 @@
-"""python -m recsys.clean [what=runs,caches,unfinished]: lists what takes up room, and removes it.
+"""python -m recsys.clean list=true | what=KIND,KIND: lists what takes up room, and removes it.
 
-Without `what=` it lists all, and removes nothing. With it, what is listed is removed once the
-question is answered with yes; where nobody can be asked, only with `yes=true`.
+With `list=true` it lists, and removes nothing. With `what=` alone, what is listed is removed once
+the question is answered with yes; where nobody can be asked, only with `yes=true`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     """
     try:
         line = split_flags(argv)
-        if line.help and argv:
+        if line.help:
             print("usage: python -m recsys.clean [key=value ...]", "", sep="\n")
             print(*format_entries(KEYS.items()), sep="\n")
             return 0

@@ -20,6 +20,7 @@ from recsys.runtime.store import Store
 from recsys.words import split_words
 
 KEYS = {
+    "list=true": "lists what there is, all of it or what the other words name, and removes nothing",
     "what=runs,caches,unfinished": "what is to be removed, one or several of: "
     + "; ".join(f"{name}, {text}" for name, text in GROUPS.items()),
     "older=30d": "only what was not used for so long: hours (h), days (d) or weeks (w)",
@@ -44,6 +45,7 @@ class Request:
         free: Bytes to make room for; None for all that fits.
         name: Pattern of the folder's name.
         sure: Whether nobody is asked.
+        lists: Whether nothing is removed.
         outputs: Where runs lie.
     """
 
@@ -53,6 +55,7 @@ class Request:
     free: float | None = None
     name: str = "*"
     sure: bool = False
+    lists: bool = False
     outputs: tuple[Path, ...] = ()
 
     @staticmethod
@@ -73,11 +76,13 @@ class Request:
         for group in groups:
             if group not in GROUPS:
                 raise ConfigError(f"what={group} is nothing to remove.{nearest(group, GROUPS)}")
-        sure = values.get("yes", "false")
-        if sure not in ("true", "false"):
-            raise ConfigError(f"yes is '{sure}'; set it to true or leave it out.")
-        if sure == "true" and not groups:
-            raise ConfigError("yes=true: say what is to be removed, as in what=unfinished.")
+        sure, lists = (_parse_yes(values, key) for key in ("yes", "list"))
+        if not groups and not lists:
+            raise ConfigError("say what is to be removed, as in what=unfinished, or list=true.")
+        if sure and lists:
+            raise ConfigError(
+                "list=true removes nothing, and yes=true is about removal; leave one."
+            )
         outputs = values.get("output", ",".join(list_outputs())).split(",")
         if "output" in values:
             for output in outputs:
@@ -90,9 +95,22 @@ class Request:
             _parse_unit("larger", values.get("larger", "0MB"), _BYTES, "100MB"),
             None if free is None else _parse_unit("free", free, _BYTES, "10GB"),
             values.get("name", "*"),
-            sure == "true",
+            sure,
+            lists,
             tuple(map(Path, outputs)),
         )
+
+
+def _parse_yes(values: dict[str, str], key: str) -> bool:
+    """Whether a word says true.
+
+    Raises:
+        ConfigError: It says something else than true or false.
+    """
+    value = values.get(key, "false")
+    if value not in ("true", "false"):
+        raise ConfigError(f"{key} is '{value}'; set it to true or leave it out.")
+    return value == "true"
 
 
 def _parse_unit(key: str, value: str, units: dict[str, float], example: str) -> float:
@@ -122,10 +140,10 @@ def clean(request: Request) -> None:
     fitting = [row for row in rows if _fits(row, request)]
     reasons = find_reasons(rows, fitting, request.outputs, store)
     chosen = _limit([row for row in fitting if row.path not in reasons], request.free)
-    if not request.groups:
+    if request.lists:
         _print_table([row for row in fitting if row in chosen or row.path in reasons], reasons)
         print(f"\n{_count(chosen)} may be removed: {_list_sums(chosen)}.")
-        print(f"Nothing is removed; say what is to be: what={','.join(GROUPS)}.")
+        print(f"Nothing is removed: what={','.join(request.groups or GROUPS)} does so.")
         return
     _print_table(chosen, {})
     for row in fitting:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from recsys.data.export import FILE as DATA
 from recsys.runs.folder import OUTPUTS
 from recsys.runtime.files import CONFIG, PRETRAINING, RESULT, SEEDS, SWEEP
 from recsys.runtime.store import KEY_FILE, Store
@@ -18,7 +19,7 @@ from recsys.runtime.store import KEY_FILE, Store
 Group = Literal["runs", "caches", "unfinished"]
 
 GROUPS: dict[Group, str] = {
-    "runs": "finished runs, folders of seeds, sweeps and pretrainings",
+    "runs": "finished runs, folders of seeds, sweeps, pretrainings and the data of refreshes",
     "caches": "what is computed once and shared; it is built again when it is asked for",
     "unfinished": "runs without a result, and files half-written",
 }
@@ -90,6 +91,8 @@ def _find_runs(folder: Path, depth: int) -> Iterator[Leftover]:
             first = next((name for name in FIRST_FILES if (path / name).is_file()), None)
             if first is not None:
                 yield _describe_run(path, first)
+            elif (path / DATA).is_file():
+                yield _describe(path, "runs", "prepared data")
             elif depth > 1:
                 yield from _find_runs(path, depth - 1)
 

@@ -371,6 +371,12 @@ class RunConfig:
     )
     output: str = option("runs", "folder in which the run's own folder is made")
     seed: int = option(0, "of initial weights, queries and negatives", least=0, most=2**32 - 1)
+    start_from: str | None = option(
+        None,
+        "folder of a finished run of the same tuning and architecture, from whose weights training "
+        "starts; items that it did not have start as new",
+        blank=True,
+    )
     profile: bool = option(False, "measure where the time goes; changes no weight or metric")
     data: DataOptions = field(default_factory=DataOptions)
     encoder: EncoderOptions = field(default_factory=EncoderOptions)

@@ -94,6 +94,7 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
     import torch
 
     from recsys.assembly import build
+    from recsys.assembly.stored_runs import open_start
     from recsys.fit.baseline import BaselineExecutor
     from recsys.fit.run import RunExecutor
     from recsys.runs.failures import raise_out_of_memory
@@ -113,6 +114,7 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
                     remove_temporary_files(folder)
                 run = resolve(run)
                 _check_command(run)
+                open_start(run)  # refused before the data is read
                 if run.trainer.threads is not None:
                     torch.set_num_threads(run.trainer.threads)
                 with raise_out_of_memory():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recsys.assembly import protocols
 from recsys.assembly.assembled import Assembly
+from recsys.assembly.stored_runs import open_start
 from recsys.config.compose import RunConfig
 from recsys.evaluation import beyond_accuracy as beyond
 from recsys.evaluation import slices
@@ -154,7 +155,8 @@ def summarize_provenance(run: RunConfig, made: Assembly) -> dict[str, object]:
     """Data, encoder, versions and code."""
     encoder: dict[str, object] = {}
     encoding = made.encoding
-    sources = [source.summarize() for source in made.sources]
+    start = open_start(run)
+    sources = [source.summarize() for source in (*made.sources, *([start] if start else []))]
     if encoding is not None:
         encoder = {"encoder": provenance.identify_encoder(encoding.files, encoding.following)}
         sources += provenance.summarize_pretraining(encoding.files)

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from recsys.assembly.assembled import Assembly
+from recsys.assembly.stored_runs import open_start
 from recsys.config.compose import RunConfig
 from recsys.fit import remarks
 from recsys.fit.header import format_validation
@@ -25,7 +26,7 @@ from recsys.recommender.trainable import require_trainable
 from recsys.recommender.training_counts import TrainingCounts
 from recsys.runs.validation_log import ValidationLog, read_validations
 from recsys.runtime import excluded_time, rank_errors
-from recsys.runtime.files import LAST, VALIDATIONS
+from recsys.runtime.files import BEST, LAST, VALIDATIONS
 from recsys.runtime.progress import mark_output
 from recsys.runtime.ranks import FOLDER, get_rank
 from recsys.runtime.signals import SignalHandler
@@ -60,6 +61,10 @@ class TrainingExecutor(RunExecutor):
         super().__init__(run, folder, made, signals)
         self.model = require_trainable(made.recommender)
         self.data = cast(RecDataModule, made.datamodule)
+        start = open_start(run)
+        if start is not None:
+            self.model.load_trained(start.folder / BEST, grown=run.architecture.learns_rows)
+            self.model.starts_from_run = True
         self.save = ResumeCheckpoint(
             folder / LAST, run.checkpoint.every_minutes, signals, self._record_cost
         )

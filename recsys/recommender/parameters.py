@@ -153,8 +153,13 @@ class TrainableModule(lp.LightningModule):
         write_atomic(path, save(state))
 
     @final
-    def load_trained(self, path: Path) -> None:
+    def load_trained(self, path: Path, grown: bool = False) -> None:
         """Restores what `save_trained` wrote.
+
+        Args:
+            path: The file.
+            grown: Whether the catalog may have more items than that of the file, at its end: they
+                keep the values that they have.
 
         Raises:
             ConfigError: The file is damaged, or belongs to another architecture or tuning method.
@@ -164,6 +169,10 @@ class TrainableModule(lp.LightningModule):
         except (OSError, SafetensorError, ValueError):
             raise ConfigError(f"{path} is missing or damaged; run fit again.") from None
         self._check_names(state.keys(), own, str(path))
+        for name, p in own.items() if grown else ():
+            value = state[name]
+            if p.ndim == value.ndim == 2 and len(value) < len(p) and p.shape[1] == value.shape[1]:
+                state[name] = torch.cat([value, p[len(value) :].detach().cpu()])
         for name, p in own.items():
             _check_value(path, name, state[name], p)
         with torch.no_grad():

@@ -29,9 +29,11 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
     Attributes:
         starts_as_encoder: Whether all but the encoder changes nothing at first, so that the start
             is as good as the encoder.
+        starts_from_run: Whether it was given the weights of a finished run to start from.
     """
 
     starts_as_encoder = True
+    starts_from_run: bool
     parts: TrainingComponents
 
     def __init__(self, parts: TrainingComponents) -> None:
@@ -40,6 +42,7 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
         self._around: ObjectiveContext | None = None
         self._kept: Tensor | None = None
         self._epoch: int | None = None
+        self.starts_from_run = False
 
     @property
     def device(self) -> torch.device:
@@ -73,7 +76,7 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
     @property
     def start(self) -> str:
         """What it is before the first step: the pretrained encoder as it is, or not."""
-        untouched = self.tuned is not None and self.tuned.identical
+        untouched = self.tuned is not None and self.tuned.identical and not self.starts_from_run
         return ZERO_SHOT if untouched and self.starts_as_encoder else BEFORE
 
     @property

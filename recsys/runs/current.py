@@ -51,3 +51,21 @@ class CurrentRun:
         """
         node = {**asdict(self), "run": str(self.run), "previous": list(map(str, self.previous))}
         write_atomic(output / CURRENT, json.dumps(node, indent=2) + "\n")
+
+
+def find_current_run(output: Path) -> Path:
+    """The folder of the run in use.
+
+    Args:
+        output: Where runs lie.
+
+    Raises:
+        ConfigError: None has been put to use there, or the file is damaged.
+    """
+    current = CurrentRun.read(output)
+    if current is None:
+        raise ConfigError(
+            f"current: {output / CURRENT} is missing, no run has been promoted there yet; name a "
+            "run's folder."
+        )
+    return current.run

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from recsys import printable
 from recsys.config.compose import RunConfig, get_choice_name, read_config
 from recsys.errors import ConfigError
+from recsys.runs.current import find_current_run
 from recsys.runs.folder import find_last_run, find_matching_run
 from recsys.runs.result_file import read_result
 from recsys.runtime.files import CONFIG, RESULT
@@ -162,7 +163,8 @@ def load(run: str | Path, output: str | Path = "runs") -> TrainedRun:
     """A finished run.
 
     Args:
-        run: Its folder, `last` for the newest one, or a glob such as `runs/lora*` for the newest
+        run: Its folder, `last` for the newest one, `current` for the one that a refresh promoted,
+            or a glob such as `runs/lora*` for the newest
             of those; which one that is is printed.
         output: Where `last` looks.
 
@@ -175,6 +177,8 @@ def load(run: str | Path, output: str | Path = "runs") -> TrainedRun:
     """
     if run == "last":
         return TrainedRun(find_last_run(str(output), complete=True))
+    if run == "current":
+        return TrainedRun(find_current_run(Path(output)))
     folder = Path(run)
     if not folder.exists() and glob.has_magic(str(run)):  # a folder's own name may have brackets
         folder, count = find_matching_run(str(run))

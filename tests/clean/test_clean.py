@@ -77,8 +77,8 @@ def test_what_is_locked_or_in_use_stays(runs, capsys):
 
 
 def test_nothing_goes_unless_it_is_named_and_agreed_to(runs, capsys, monkeypatch):
-    # Bare it lists; without a terminal it does not remove.
-    for words in ((), ("what=runs",)):
+    # It lists; without a terminal it does not remove.
+    for words in (("list=true",), ("list=true", "what=runs"), ("what=runs",)):
         out = said(capsys, *words)
         assert "Nothing is removed" in out
         assert f"runs/{runs[2].name}" in out
@@ -173,6 +173,7 @@ def test_room_is_made_from_the_oldest_on(place, capsys):
         (["free=big"], "give a number and a unit (KB, MB, GB, TB)"),
         (["yes=true"], "say what is to be removed"),
         (["yes=maybe", "what=runs"], "set it to true"),
+        (["yes=true", "list=true"], "leave one"),
         (["output=nowhere"], "is no folder"),
     ],
 )

@@ -27,6 +27,7 @@ from recsys.fit import __main__ as fit
 from recsys.pretrain import __main__ as pretrain
 from recsys.recommend import __main__ as recommend
 from recsys.recommender.trainable import TrainableRecommender
+from recsys.refresh import __main__ as refresh
 from recsys.sweep import __main__ as sweep
 from recsys.testing.shop import COLOURS, THINGS
 from tests.docs.pages import ROOT, blocks, commands, files, name_of, pages
@@ -69,6 +70,9 @@ def place(tmp_path, tiny_bert, monkeypatch):
             device = rng.choice(["phone", "desk"])
             events.append(f"{user},{item},{1_700_000_000 + 7_200 * step + user},{device}\n")
     (tmp_path / "events.csv").write_text("who,what,when,device\n" + "".join(events))
+    later = [(user, rng.randint(1, 200), step) for step in range(4) for user in range(180, 230)]
+    rows = [f"{user},{item},{1_701_000_000 + 60 * step + user}\n" for user, item, step in later]
+    (tmp_path / "newer.csv").write_text("who,what,when\n" + "".join(rows))
     shutil.copytree(tiny_bert, tmp_path / "my_encoder")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
@@ -131,6 +135,7 @@ MODULES = {
     "recsys.explain": explain.main,
     "recsys.data": data.main,
     "recsys.clean": clean.main,
+    "recsys.refresh": refresh.main,
     "recsys.export": export.main,
 }
 

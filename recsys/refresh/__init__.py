@@ -1,0 +1,1 @@
+"""python -m recsys.refresh: newer events, a new run, and which of both is in use."""
