@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from recsys.data.export import FILE as DATA
 from recsys.runs.folder import OUTPUTS
-from recsys.runtime.files import CONFIG, PRETRAINING, RESULT, SEEDS, SWEEP
+from recsys.runtime.files import CONFIG, PREPARED, PRETRAINING, RESULT, SEEDS, SWEEP
 from recsys.runtime.store import KEY_FILE, Store
 
 Group = Literal["runs", "caches", "unfinished"]
@@ -91,7 +90,7 @@ def _find_runs(folder: Path, depth: int) -> Iterator[Leftover]:
             first = next((name for name in FIRST_FILES if (path / name).is_file()), None)
             if first is not None:
                 yield _describe_run(path, first)
-            elif (path / DATA).is_file():
+            elif (path / PREPARED).is_file():
                 yield _describe(path, "runs", "prepared data")
             elif depth > 1:
                 yield from _find_runs(path, depth - 1)

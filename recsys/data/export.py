@@ -21,9 +21,9 @@ from recsys.config.schema import DataOptions
 from recsys.data.splits.methods import Method
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError, DataError
-from recsys.runtime.files import open_atomic_folder
+from recsys.runtime.files import PREPARED, open_atomic_folder
 
-FILE = "data.json"
+FILE = PREPARED
 _METHODS = typing.get_args(Method)
 # What has been done to the tables already: doing it again is no use, or (event_types) wrong.
 _DONE = (

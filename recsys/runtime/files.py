@@ -70,6 +70,9 @@ TRACKING_FAILURE = "tracking.json"
 SEEDS = "seeds.json"
 """The first file of a folder of several seeds: its plan."""
 
+PREPARED = "data.json"
+"""In a folder of canonical tables: which split and keys they were described with."""
+
 SWEEP = "sweep.json"
 """What a sweep has found so far, in its folder."""
 

@@ -169,12 +169,12 @@ def test_room_is_made_from_the_oldest_on(place, capsys):
     [
         (["what=cache"], "Did you mean 'caches'?"),
         (["wat=caches"], "Did you mean 'what'?"),
-        (["older=30"], "give a number and a unit (h, d, w)"),
-        (["free=big"], "give a number and a unit (KB, MB, GB, TB)"),
+        (["older=30", "list=true"], "give a number and a unit (h, d, w)"),
+        (["free=big", "list=true"], "give a number and a unit (KB, MB, GB, TB)"),
         (["yes=true"], "say what is to be removed"),
         (["yes=maybe", "what=runs"], "set it to true"),
         (["yes=true", "list=true"], "leave one"),
-        (["output=nowhere"], "is no folder"),
+        (["output=nowhere", "list=true"], "is no folder"),
     ],
 )
 def test_a_wrong_word_is_one_sentence(place, capsys, words, says):
