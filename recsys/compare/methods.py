@@ -22,6 +22,9 @@ from recsys.errors import ConfigError
 
 MEMBERS = "architecture.members"
 """The key by which an ensemble names the runs that it combines."""
+VECTORS = "architecture.vectors"
+"""The key that says whose item vectors are read: as much a choice as one on an axis, with an encoder
+and its options behind it."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def _part_sources(built_on: Sequence[Node]) -> tuple[list[Node], list[Node]]:
 
 def _find_source_key(node: Node) -> str:
     """The key by which a run names those that it builds on."""
-    return MEMBERS if MEMBERS in node else "architecture.vectors"
+    return MEMBERS if MEMBERS in node else VECTORS
 
 
 def _name_sources(run: FinishedRun) -> dict[str, str]:
@@ -205,16 +208,22 @@ def _select_axes(keys: Sequence[str]) -> list[str]:
 def _list_label_words(runs: Sequence[FinishedRun]) -> list[list[str]]:
     """What tells methods of one name apart: `key=value` words of each.
 
-    First their choices on the axes, then what differs between methods of the same choices. A key
-    that differs only together with a choice, as a learning rate of each tuning method, is not
-    told, and neither is one that a choice leaves empty, as `optimizer.encoder_lr` of LoRA.
+    First their choices on the axes, and of whose item vectors they read, then what differs between
+    methods of the same choices. A key that differs only together with a choice, as a learning rate
+    of each tuning method, is not told, and neither is one that a choice leaves empty, as
+    `optimizer.encoder_lr` of LoRA.
     """
     nodes = [make_identity(run) for run in runs]
+    sources = [_name_sources(run) for run in runs]
     # What chose nothing has no metric to choose by, which tells nobody apart.
     fitted = _list_differing([node for node in nodes if any(key in node for key in FITTING)])
     unlike = [k for k in _list_differing(nodes) if k not in FITTING or k in fitted]
-    axes = _select_axes(unlike)
-    chosen = [tuple(node.get(key) for key in axes) for node in nodes]
+    axes = [key for key in unlike if key in _select_axes(unlike) or key == VECTORS]
+    # Vectors of two runs of one name are no two choices: what else differs tells them apart.
+    chosen = [
+        tuple(own.get(key, node.get(key)) for key in axes)
+        for own, node in zip(sources, nodes, strict=True)
+    ]
     within = {
         choice: [
             key
@@ -228,8 +237,8 @@ def _list_label_words(runs: Sequence[FinishedRun]) -> list[list[str]]:
     told = {key for keys in within.values() for key in keys}
     models = _list_model_names(runs, nodes) if "encoder.model" in told else [""] * len(runs)
     out = []
-    for run, node, choice, model in zip(runs, nodes, chosen, models, strict=True):
-        values = flatten_keys(run.config) | {"encoder.model": model} | _name_sources(run)
+    for run, node, own, choice, model in zip(runs, nodes, sources, chosen, models, strict=True):
+        values = flatten_keys(run.config) | {"encoder.model": model} | own
         out.append(
             [
                 f"{_format_key(key)}={_format_value(values.get(key))}"

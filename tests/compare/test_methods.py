@@ -381,6 +381,40 @@ def test_an_encoder_makes_a_method_of_what_reads_it_without_training(tmp_path):
     assert len(methods.group_runs([read_run(run) for run in plain])) == 1
 
 
+def vectors_run(tmp_path, name, vectors, words=(), *sources):
+    """EASE with item vectors: of its own encoder, or of runs."""
+    encoder = {} if sources else {"encoder": {"sha256": "own"}}
+
+    def edit(result):
+        result.update({**encoder, "built_on": list(sources)})
+
+    own = ["architecture=ease", f"architecture.vectors={vectors}", *words]
+    return read_run(leave(tmp_path, name, own, cases(ranks(len(name))), edit))
+
+
+def test_whose_vectors_are_read_is_told_without_the_options_of_an_encoder(tmp_path):
+    runs = [
+        vectors_run(tmp_path, "a", "encoder"),
+        vectors_run(tmp_path, "bb", "runs/x", [], source("x", TWO, 0)),
+        vectors_run(tmp_path, "ccc", "none"),
+    ]
+    assert [method.label for method in methods.group_runs(runs)] == [
+        "ease architecture.vectors=encoder",
+        "ease architecture.vectors=lora",
+        "ease architecture.vectors=none",
+    ]
+
+
+def test_vectors_of_two_runs_of_one_name_are_told_apart_by_what_else_differs(tmp_path):
+    low = source("x", [*TWO, "tuning.rank=4"], 0)
+    runs = [
+        vectors_run(tmp_path, "a", "runs/x", ["architecture.l2=100"], low),
+        vectors_run(tmp_path, "bb", "runs/y", ["architecture.l2=300"], source("y", TWO, 0)),
+    ]
+    first, second = (method.label for method in methods.group_runs(runs))
+    assert "architecture.l2=100" in first and "architecture.l2=300" in second
+
+
 def test_the_metric_that_chose_weights_makes_a_method(tmp_path):
     def chosen(name, monitor):
         run = ensemble(tmp_path, name, source("s", TWO, 0), words=[f"evaluation.monitor={monitor}"])
