@@ -44,7 +44,7 @@ from recsys.data.batches.negatives import NegativeSampler, PoolSampler, SimilarS
 from recsys.data.batches.rows import CandidateLists
 from recsys.data.context import ContextFeatures, make_context_features
 from recsys.data.prepare import PreparedData
-from recsys.data.splits.split import Split
+from recsys.data.splits.split import VAL, Split
 from recsys.data.tables import Tables, compute_fingerprint
 from recsys.data.tags import encode_tags
 from recsys.data.training_events import Interactions
@@ -60,6 +60,7 @@ from recsys.recommender.components import (
     TextComponents,
     TrainingComponents,
 )
+from recsys.recommender.fitted import FittedRecommender
 from recsys.recommender.optim import Optimise, bind_optimiser
 from recsys.runtime.progress import print_status
 
@@ -123,6 +124,7 @@ def assemble(
         examples = examples.lengthen_history(longest)
     augmentation = make_history_augmentation(run, examples, parts.texts)
     datamodule = _make_datamodule(run, examples, sampler, augmentation, encoding, lists)
+    _check_validation_cases(run, recommender, examples, datamodule)
     part = protocols.get_final_role(run)
     notes = protocols.describe_caveats(
         run, split, examples, datamodule.list_case_events(part), lists.get(part)
@@ -141,6 +143,21 @@ def assemble(
         context,
         sources,
     )
+
+
+def _check_validation_cases(
+    run: RunConfig, recommender: Recommender, examples: Examples, datamodule: BatchLoaders
+) -> None:
+    """Refuses validation cases that cannot decide what they are to, before there is a folder.
+
+    Raises:
+        ConfigError: There are too few, or none that the monitor looks at.
+    """
+    fits = isinstance(recommender, FittedRecommender) and recommender.needs_fit
+    if run.architecture.trains or fits or not run.evaluation.test:
+        protocols.check_monitored_cases(run, examples)
+    if isinstance(recommender, FittedRecommender) and recommender.needs_fit:
+        recommender.check_cases(len(datamodule.list_case_events(VAL)))
 
 
 def _make_components(

@@ -26,8 +26,9 @@ from recsys.data.describe import find_repeats
 from recsys.data.splits.split import Split
 from recsys.data.splits.targets import describe_unpredictable
 from recsys.data.tables import Tables
+from recsys.errors import ConfigError
 from recsys.evaluation.equal_items import EqualItems
-from recsys.metrics.names import BALANCED, FEWEST
+from recsys.metrics.names import BALANCED, FEWEST, describe_balance
 from recsys.recommender.base import Recommender
 from recsys.runtime.store import Store
 
@@ -184,18 +185,43 @@ def describe_caveats(
 
 
 def _describe_monitor(run: RunConfig, made: Examples) -> tuple[str, ...]:
-    """That warm cases alone decide, where the mean of warm and cold ones was asked for."""
+    """Which cases decide alone, where the mean of warm and cold ones was asked for."""
     options = run.evaluation
     if not options.monitor.startswith(f"{BALANCED}/"):
         return ()
-    at = made.select_cases(VAL, options.max_cases, run.data.sample_seed)
-    cold = int((made.count_train_items()[made.split.item[at]] == 0).sum())
-    if cold >= FEWEST:
+    cold, warm = _count_validation_cases(run, made)
+    if cold >= FEWEST and warm >= FEWEST:
         return ()
-    return (
-        f"evaluation.monitor={options.monitor}: {cold} of {len(at)} validation cases are cold, "
-        f"fewer than {FEWEST}, and warm ones alone decide.",
-    )
+    few = describe_balance(cold, warm)
+    return (f"evaluation.monitor={options.monitor}: {few[0]}, and {few[1]} decide.",)
+
+
+def _count_validation_cases(run: RunConfig, made: Examples) -> tuple[int, int]:
+    """Cold and warm cases of the validation, where each is one held-out event."""
+    at = made.select_cases(VAL, run.evaluation.max_cases, run.data.sample_seed)
+    cold = int((made.count_train_items()[made.split.item[at]] == 0).sum())
+    return cold, len(at) - cold
+
+
+def check_monitored_cases(run: RunConfig, made: Examples) -> None:
+    """Refuses to decide by cold (or warm) cases where validation has none.
+
+    Args:
+        run: The options.
+        made: Queries and cases.
+
+    Raises:
+        ConfigError: `evaluation.monitor` has no value.
+    """
+    options, (part, _, metric) = run.evaluation, run.evaluation.monitor.partition("/")
+    if part not in ("cold", "warm") or options.protocol in ("labels", "impressions"):
+        return
+    cold, warm = _count_validation_cases(run, made)
+    if (cold if part == "cold" else warm) == 0:
+        raise ConfigError(
+            f"evaluation.monitor={options.monitor} has no value: of {cold + warm} validation cases "
+            f"none is {part}; set evaluation.monitor={metric}."
+        )
 
 
 def _describe_unreachable(split: Split, items: int, at: Ints, part: str) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from recsys.errors import ConfigError
 MEMBERS = "architecture.members"
 """The key by which an ensemble names the runs that it combines."""
 VECTORS = "architecture.vectors"
-"""The key that says whose item vectors are read: as much a choice as one on an axis, with an encoder
+"""The key that says whose item vectors are read: a choice as those on the axes are, with an encoder
 and its options behind it."""
 
 

@@ -21,6 +21,24 @@ _MONITORED = (BALANCED, "warm", "cold")
 _CUT_METRICS = ("hr", "recall", "ndcg", "map")
 
 
+def describe_balance(cold: int, warm: int) -> tuple[str, str]:
+    """Which cases have no part in a mean of both kinds, and which ones it is of, as words.
+
+    Args:
+        cold: Cold cases, and
+        warm: warm ones; fewer than `FEWEST` of either, at least.
+    """
+    cases = cold + warm
+    if cold < FEWEST and warm < FEWEST:
+        each = f"{cold} of {cases:,} validation cases are cold and {warm} warm"
+        return f"{each}, both fewer than {FEWEST}", "all together"
+    name, few, rest = ("cold", cold, "warm") if cold < FEWEST else ("warm", warm, "cold")
+    return (
+        f"{few} of {cases:,} validation cases are {name}, fewer than {FEWEST}",
+        f"{rest} ones alone",
+    )
+
+
 def list_metric_names(ks: Sequence[int], auc: bool = True) -> tuple[str, ...]:
     """The names of the metrics at these cut-offs, in a fixed order.
 

@@ -103,6 +103,8 @@ class Model(FittedRecommender):
 
     def __init__(self, parts: Components, config: Config) -> None:
         super().__init__(parts)
+        if config.combine == "ranker":
+            require_lightgbm()
         self.config = config
         self.whole = parts.ranking == "catalog"
         self.scorer = MemberScorer(parts.members, self.whole and parts.mask_history)
@@ -170,6 +172,19 @@ class Model(FittedRecommender):
             raise RuntimeError("an ensemble scores once it was fitted, or restored")
         return self.combiner.combine(signals)
 
+    def check_cases(self, cases: int) -> None:
+        """Refuses weights or trees of too few validation cases.
+
+        Raises:
+            ConfigError: They are fewer than `FEWEST`.
+        """
+        combine = self.config.combine
+        if cases < FEWEST[combine]:
+            raise ConfigError(
+                f"architecture.combine={combine} is fitted on validation cases, and {cases} are "
+                f"fewer than {FEWEST[combine]}; set architecture.combine=rrf, which fits nothing."
+            )
+
     @torch.no_grad()
     def fit(self, batches: Callable[[], Iterable[Batch]], monitor: str) -> Fit:
         """Decides what is open, by validation cases alone, and takes it.
@@ -183,8 +198,6 @@ class Model(FittedRecommender):
         """
         self.eval()
         config = self.config
-        if config.combine == "ranker":
-            require_lightgbm()
         kinds = KINDS if config.normalize == "auto" else (config.normalize,)
         collector = CaseCollector(
             self.scorer,
@@ -196,13 +209,7 @@ class Model(FittedRecommender):
             self.parts.windows,
         )
         cases = collector.collect(batches())
-        fewest = FEWEST[config.combine]
-        if len(cases) < fewest:
-            raise ConfigError(
-                f"architecture.combine={config.combine} is fitted on validation cases, and "
-                f"{len(cases)} are fewer than {fewest}; set architecture.combine=rrf, which fits "
-                "nothing."
-            )
+        self.check_cases(len(cases))
         judge = Judge(monitor, self.parts.label, self.parts.ks)
         if config.combine == "ranker":
             return self._fit_ranker(cases, judge, batches)

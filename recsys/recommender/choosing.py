@@ -11,7 +11,7 @@ from torch import Tensor
 from recsys.errors import DataError
 from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.ranking import Ranker
-from recsys.metrics.names import BALANCED, FEWEST
+from recsys.metrics.names import BALANCED, FEWEST, describe_balance
 from recsys.recommender.base import Recommender
 from recsys.recommender.fitted import Fit
 from recsys.types import Batch
@@ -140,11 +140,9 @@ def _describe_cold(metrics: Mapping[str, float], monitor: str) -> list[str]:
     part, _, metric = monitor.rpartition("/")
     if not cold:
         return ["validation has no cold case: it was chosen on warm cases alone."]
-    if part == BALANCED and cold < FEWEST:
-        return [
-            f"{cold} of {cases:,} validation cases are cold, fewer than {FEWEST}: it was chosen on "
-            "warm cases alone."
-        ]
+    if part == BALANCED and min(cold, cases - cold) < FEWEST:
+        few, rest = describe_balance(cold, cases - cold)
+        return [f"{few}: it was chosen on {rest}."]
     if part == "cold" and cold < FEWEST:
         return [f"it was chosen on {cold} cold cases; evaluation.monitor={metric} counts all."]
     return []

@@ -59,6 +59,13 @@ class FittedRecommender(Recommender):
     def needs_fit(self) -> bool:
         """Whether its settings leave something to validation cases."""
 
+    def check_cases(self, cases: int) -> None:
+        """Refuses to decide anything by so few validation cases; an architecture may.
+
+        Raises:
+            ConfigError: They are too few.
+        """
+
     @abc.abstractmethod
     def fit(self, batches: Callable[[], Iterable[Batch]], monitor: str) -> Fit:
         """Decides what is open, by validation cases alone, and takes it.

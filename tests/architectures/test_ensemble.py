@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -348,6 +349,16 @@ def test_too_few_validation_cases_are_refused(base, capsys, combine):
     assert main(words) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "10 are fewer than 20; set architecture.combine=rrf" in said
+    assert not (root / "none").exists()
+
+
+def test_without_lightgbm_there_is_no_ranker_and_no_folder(base, runs, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    root, own = base
+    words = [*own, f"output={root / 'none'}", *of(runs["words"]), "architecture.combine=ranker"]
+    assert main(words) == 2
+    assert "pip install 'recsys[ensemble]'" in capsys.readouterr().err
+    assert not (root / "none").exists()
 
 
 def make_cases(right, lengths, cold_items=None):

@@ -412,7 +412,8 @@ def test_vectors_of_two_runs_of_one_name_are_told_apart_by_what_else_differs(tmp
         vectors_run(tmp_path, "bb", "runs/y", ["architecture.l2=300"], source("y", TWO, 0)),
     ]
     first, second = (method.label for method in methods.group_runs(runs))
-    assert "architecture.l2=100" in first and "architecture.l2=300" in second
+    assert "architecture.l2=100" in first
+    assert "architecture.l2=300" in second
 
 
 def test_the_metric_that_chose_weights_makes_a_method(tmp_path):

@@ -116,6 +116,25 @@ def test_one_sentence(run, tmp_path, name):
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["architecture=ease", "architecture.l2=null"],
+        ["architecture=popularity", "evaluation.test=false"],
+        ["architecture=two_tower", "tuning=frozen"],
+    ],
+)
+def test_nothing_is_chosen_by_cases_that_validation_has_not(run, tmp_path, words):
+    code, error = run(EVENTS, ITEMS, [*words, "evaluation.monitor=warm/ndcg@10"])
+    assert code == 2
+    assert "of 6 validation cases none is warm; set evaluation.monitor=ndcg@10" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_monitor_without_cases_that_decides_nothing_is_no_error(run):
+    assert run(EVENTS, ITEMS, ["architecture=ease", "evaluation.monitor=warm/ndcg@10"])[0] == 0
+
+
+@pytest.mark.parametrize(
     ("there", "words", "parts"),
     [
         (0, ["trainer.accelerator=gpu"], ["trainer.accelerator=gpu", "no GPU"]),

@@ -84,6 +84,26 @@ def test_what_a_choice_rests_on_is_said(best, cold, monitor, said):
     assert said in choose_best(trials, monitor, ["rho"]).notes[1]
 
 
+@pytest.mark.parametrize(
+    ("cold", "warm", "said"),
+    [
+        (
+            40,
+            2,
+            "2 of 42 validation cases are warm, fewer than 30: it was chosen on cold ones alone.",
+        ),
+        (
+            5,
+            7,
+            "5 of 12 validation cases are cold and 7 warm, both fewer than 30: it was chosen",
+        ),
+    ],
+)
+def test_a_mean_of_both_kinds_says_what_it_leaves_out(cold, warm, said):
+    trials = [make_trial(1, 0.5, cold, warm)]
+    assert choose_best(trials, "balanced/ndcg@10").notes[1].startswith(said)
+
+
 def test_a_metric_without_a_case_decides_nothing():
     trials = [make_trial(1, float("nan"), cold=0)]
     with pytest.raises(DataError, match="60 cases, 0 of them cold"):
