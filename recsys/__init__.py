@@ -1,7 +1,7 @@
 """Experiments with language models that recommend.
 
-What the commands do is here for a notebook: `train`, `load`, `compare_runs`, `run_sweep`. Each is
-imported when it is first asked for, so that the package itself loads at once.
+What the commands do is here for a notebook: `train`, `load`, `open_bundle`, `compare_runs`,
+`run_sweep`. Each is imported when it is first asked for, so that the package itself loads at once.
 """
 
 import sys
@@ -12,12 +12,14 @@ from recsys import lazy
 if TYPE_CHECKING:
     from recsys.compare.command import ComparisonResult, compare_runs
     from recsys.sweep.command import SweepResult, run_sweep
+    from recsys.trained.bundle.bundle import Bundle, open_bundle
     from recsys.trained.run import TrainedRun, load
     from recsys.trained.train import TrainedSeeds, train
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "Bundle",
     "ComparisonResult",
     "SweepResult",
     "TrainedRun",
@@ -25,18 +27,21 @@ __all__ = [
     "__version__",
     "compare_runs",
     "load",
+    "open_bundle",
     "run_sweep",
     "train",
 ]
 
 __getattr__, __dir__ = lazy.make_lazy_names(
     __name__,
+    Bundle="recsys.trained.bundle.bundle",
     ComparisonResult="recsys.compare.command",
     SweepResult="recsys.sweep.command",
     TrainedRun="recsys.trained.run",
     TrainedSeeds="recsys.trained.train",
     compare_runs="recsys.compare.command",
     load="recsys.trained.run",
+    open_bundle="recsys.trained.bundle.bundle",
     run_sweep="recsys.sweep.command",
     train="recsys.trained.train",
 )

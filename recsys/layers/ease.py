@@ -251,7 +251,7 @@ class ClosedForm:
     ) -> None:
         self.events, self.rho, self.recency = events, rho, recency
         self.text = text if rho else None
-        self._penalty = torch.from_numpy(compute_penalty(events, self.text, rho))
+        self.penalty = torch.from_numpy(compute_penalty(events, self.text, rho))
         self._kept = kept
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
@@ -299,9 +299,9 @@ class ClosedForm:
     def _add(self, had: csr_matrix, weighed: Tensor, product: Tensor | None) -> Tensor:
         """(Q, I) scores of X, X P and what the text side makes of X."""
         if product is None:
-            scores = weighed * -self._penalty
+            scores = weighed * -self.penalty
         else:
-            scores = (self.rho * product).addcmul_(weighed, self._penalty, value=-1)
+            scores = (self.rho * product).addcmul_(weighed, self.penalty, value=-1)
         query, item = (torch.from_numpy(each).long() for each in had.tocoo().coords)
         scores[query, item] += torch.from_numpy(had.data * self.events.known[item.numpy()])
         return scores

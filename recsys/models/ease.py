@@ -27,7 +27,7 @@ from recsys.layers.ease import (
     compute_inverse,
 )
 from recsys.recommender.choosing import Rescored, choose_best, measure_alternatives
-from recsys.recommender.components import Components
+from recsys.recommender.components import Components, PlainForm
 from recsys.recommender.fitted import Fit, FittedRecommender
 from recsys.recommender.text_queries import read_text_query
 from recsys.runtime.memory import read_available_gb
@@ -164,6 +164,21 @@ class Model(FittedRecommender):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes the numbers that `fit` has chosen."""
         self.form = self._make_form(Settings(**{k: float(v) for k, v in state.items()}))
+
+    def make_plain_form(self) -> PlainForm | None:
+        """The arrays of `ClosedForm`, but for the inverse, which `make_serving_state` gives."""
+        form = self.form
+        if form is None:
+            return None
+        arrays = {
+            "penalty": form.penalty,
+            "diagonal": torch.from_numpy(form.events.diagonal),
+            "known": torch.from_numpy(form.events.known),
+        }
+        if form.text is not None and form.events.projected is not None:
+            arrays["projected"] = torch.from_numpy(form.events.projected)
+            arrays["weights"] = torch.from_numpy(form.text.weights)
+        return PlainForm("ease", {"rho": form.rho, "recency": form.recency}, arrays)
 
     def _load_events(self, l2: float) -> EventSide:
         """The inverse of a penalty, made where it is missing, over the catalog."""

@@ -27,7 +27,7 @@ from recsys.layers.co_occurrence import PairWeights, compute_windowed_neighbours
 from recsys.layers.item_item import compute_cosine_neighbours, compute_squares
 from recsys.layers.vector_neighbours import compute_vector_neighbours, score_nearest
 from recsys.recommender.choosing import Rescored, choose_best, measure_alternatives
-from recsys.recommender.components import Components
+from recsys.recommender.components import Components, PlainForm
 from recsys.recommender.fitted import Fit, FittedRecommender
 from recsys.recommender.text_queries import read_text_query
 from recsys.runtime.progress import track
@@ -93,6 +93,15 @@ class Model(FittedRecommender):
             if matrix is not None
             for name in _ARRAYS
         }
+
+    def make_plain_form(self) -> PlainForm | None:
+        """The settings; `make_serving_state` gives the matrices."""
+        if self.form is None:
+            return None
+        numbers = asdict(self.form.settings)
+        if self.near is None:
+            numbers["text_weight"] = 0.0
+        return PlainForm("similar", {**numbers, "binary": float(self.config.binary)})
 
     @property
     def needs_fit(self) -> bool:

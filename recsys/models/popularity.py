@@ -13,7 +13,7 @@ from recsys.data.training_events import DAY
 from recsys.errors import ConfigError
 from recsys.layers.baselines import require_interactions
 from recsys.recommender.base import Recommender
-from recsys.recommender.components import Components
+from recsys.recommender.components import Components, PlainForm
 from recsys.types import Batch, ItemBatch, Scored, ScoreSplit
 
 
@@ -39,6 +39,10 @@ class Model(Recommender):
     def make_serving_state(self) -> Mapping[str, Tensor]:
         """How popular the items are, (I,)."""
         return {"weights": self.weights}
+
+    def make_plain_form(self) -> PlainForm:
+        """How popular the items are, (I,)."""
+        return PlainForm("popularity", {}, {"weights": self.weights})
 
     def index(self, plan: ItemBatch) -> Tensor:
         """How popular the items are, (U, 1)."""

@@ -24,7 +24,7 @@ from recsys.layers.item_embeddings import (
     compute_shrinkage,
 )
 from recsys.layers.user_encoders import CausalTransformer, GRUEncoder, HistoryPooling, make_residual
-from recsys.recommender.components import TrainingComponents
+from recsys.recommender.components import PlainForm, TrainingComponents
 from recsys.recommender.trainable import TrainableRecommender
 from recsys.types import Batch, ItemBatch, Ragged, Scored, ScoreSplit, VectorScore
 
@@ -223,6 +223,23 @@ class Model(TrainableRecommender):
             return x
         x = x + head(x)
         return F.normalize(x, dim=-1) if self.unit else x
+
+    def make_plain_form(self) -> PlainForm | None:
+        """A decayed mean of item vectors, where nothing else makes a user; else None."""
+        mix = self.mix
+        if not isinstance(mix, HistoryPooling) or mix.attend is not None:
+            return None
+        if self.context is not None or self.pairs is not None or self.parts.masks is not None:
+            return None
+        numbers = {
+            "rate": 0.0 if mix.rate is None else float(mix.rate.detach()),
+            "scale": 1.0 if self.log_scale is None else float(self.log_scale.detach().exp()),
+            "unit": float(self.unit),
+            "prior": float(self.prior is not None),
+        }
+        head = self.user_head
+        arrays = {} if head is None else {"user_head": head.weight.detach()}
+        return PlainForm("vectors", {"width": self.width, **numbers}, arrays)
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, D) and (N, ...) of `index` -> (Q, N)."""

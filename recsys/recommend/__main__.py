@@ -20,7 +20,7 @@ from recsys.config.flags import split_flags
 from recsys.config.help import format_entries
 from recsys.errors import ConfigError, RecsysError
 from recsys.trained.bundle.bundle import open_bundle
-from recsys.trained.queries import Answering, Query
+from recsys.trained.queries import Query
 from recsys.trained.run import load
 from recsys.words import parse_count, split_word
 
@@ -127,17 +127,16 @@ def recommend(words: dict[str, str]) -> list[str]:
             of a context that is given.
         DataError: An id is unknown, or the moment is no time.
     """
-    model: Answering
     if "folder" in words:
-        model = open_bundle(words["folder"])
+        answer = open_bundle(words["folder"], check=False).answer
     else:
-        model = load(words["run"], words.get("output", "runs"))
+        answer = load(words["run"], words.get("output", "runs")).answer_quickly
     context = {k.removeprefix(CONTEXT): v for k, v in words.items() if k.startswith(CONTEXT)}
     history = (
         tuple(each.strip() for each in words["history"].split(",")) if "history" in words else None
     )
     query = Query(words.get("user"), history, words.get("text"))
-    found = model.answer([query], int(words.get("k", "10")), words.get("at", "now"), context)
+    found = answer([query], int(words.get("k", "10")), words.get("at", "now"), context)
     return [
         printable.escape_line(
             f"{row['rank']:>3}  {row['score']:8.4f}  {row['item']:<12}  {row['title']}"

@@ -13,7 +13,7 @@ from recsys.encoders.text_tower import TextTower
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.ranking import Ranker, mask_scores, score_items, select_top
-from recsys.recommender.components import Components
+from recsys.recommender.components import Components, PlainForm
 from recsys.runtime.progress import track
 from recsys.types import Batch, ItemBatch, Ragged, ScoreSplit, VectorScore
 
@@ -107,6 +107,10 @@ class Recommender(nn.Module, abc.ABC):
             f"{type(self).__module__} cannot be put into a bundle: it has no make_serving_state, "
             "which gives what it computed of the training events (recsys.recommender.base)."
         )
+
+    def make_plain_form(self) -> PlainForm | None:
+        """How histories are scored where a few products of arrays do; None where they do not."""
+        return None
 
     def select_item_vectors(self, items: Tensor) -> Tensor:
         """Of representations (N, ...) of items, a vector of each, (N, D), to compare items by.
@@ -244,5 +248,8 @@ class Recommender(nn.Module, abc.ABC):
             items = self.index(ItemBatch(pool, ()))
         scores = score_items(ranker, query, items, empty, pool)
         scores = mask_scores(scores, torch.isin(pool, seen.to(pool.device))[None])
-        (places,) = select_top(scores, min(k, int((scores > -torch.inf).sum())))
+        # Equal scores go by catalog row, whoever computes them.
+        order = torch.arange(scores.shape[1], device=scores.device)
+        size = min(k, int((scores > -torch.inf).sum()))
+        (places,) = select_top(scores, size, order if size else None)
         return scores[0, places], pool[places]

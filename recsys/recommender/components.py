@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
@@ -49,6 +49,21 @@ class Member:
     folder: str
     recommender: Ranker
     examples: Examples
+
+
+@dataclass(frozen=True)
+class PlainForm:
+    """How histories are scored by products of a few arrays, for which no torch is needed.
+
+    Attributes:
+        kind: What is multiplied: item vectors, the weights of EASE, similar items, or nothing.
+        numbers: Settings by name.
+        arrays: What else is read, by name.
+    """
+
+    kind: Literal["vectors", "ease", "similar", "popularity"]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

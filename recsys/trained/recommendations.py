@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,10 +15,16 @@ import torch
 from torch import Tensor
 
 from recsys.assembly import build, protocols, stored_runs
-from recsys.data.columns.times import parse_times
-from recsys.data.splits.availability import AvailabilityWindows
-from recsys.data.tables import IdMap, Tables
-from recsys.errors import ConfigError, DataError
+from recsys.data.tables import Tables
+from recsys.errors import ConfigError
+from recsys.trained.lookup import (
+    SCHEMA,
+    RowFinder,
+    check_ids,
+    describe_sample,
+    find_closed,
+    parse_moment,
+)
 from recsys.trained.queries import Query
 from recsys.types import Batch, Ragged
 
@@ -31,14 +36,6 @@ if TYPE_CHECKING:
     from recsys.data.context import ContextFeatures
     from recsys.recommender.base import Recommender
     from recsys.recommender.components import Components
-
-SCHEMA = {
-    "query": pl.String,
-    "rank": pl.Int64,
-    "item": pl.String,
-    "score": pl.Float64,
-    "title": pl.String,
-}
 
 
 class Servable(Protocol):
@@ -191,7 +188,7 @@ class Suggester:
         codes, notes = made.context_features.encode_context(moment, context)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-        closed = self._find_closed(at, moment)
+        closed = torch.from_numpy(find_closed(made.tables.items, at, moment))
         frames = [self._rank_one(made, query, k, codes, closed) for query in queries]
         return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
 
@@ -217,7 +214,7 @@ class Suggester:
         codes, notes = made.context_features.encode_context(moment, context)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-        closed = self._find_closed(at, moment)
+        closed = torch.from_numpy(find_closed(made.tables.items, at, moment))
         batch, seen, asked = self._make_batch(made, query, codes)
         rows = torch.tensor(self._ids.find_rows(lookup)[1], dtype=torch.long)
         return PreparedQuery(made.recommender, made.tables, batch, seen, closed, asked, rows)
@@ -230,11 +227,6 @@ class Suggester:
         """
         assert self._ids is not None
         return torch.tensor(self._ids.find_rows(Query(history=tuple(items)))[1], dtype=torch.long)
-
-    @property
-    def catalog(self) -> Tensor:
-        """(I, ...) representations of all items, once a query has been prepared."""
-        return self._catalog
 
     def _assemble(self, queries: Sequence[Query]) -> Servable:
         """The model and its data, once the ids of the queries are known to be there."""
@@ -249,46 +241,23 @@ class Suggester:
         self._made = self.source.open(check)
         return self._made
 
+    @property
+    def model(self) -> Servable:
+        """The model; it is built now where nothing was asked yet."""
+        return self._assemble([])
+
     @cached_property
-    def _catalog(self) -> Tensor:
+    def catalog(self) -> Tensor:
         """(I, ...) representations of all items."""
-        assert self._made is not None
         kept = self.source.load_catalog()
         if kept is not None:
             return kept
         with torch.no_grad():
-            return self._made.recommender.index_catalog()
+            return self.model.recommender.index_catalog()
 
     def _check_ids(self, ids: RowFinder, queries: Iterable[Query]) -> None:
-        """Raises a `DataError` for an unknown id, and says where the run keeps a part of the data.
-
-        Raises:
-            DataError: An id is unknown.
-        """
-        for query in queries:
-            try:
-                ids.find_rows(query)
-            except DataError as error:
-                raise DataError(f"{error}{_describe_sample(self.run, query)}") from None
-
-    def _find_closed(self, at: str, moment: int) -> Tensor:
-        """Catalog rows of the items that cannot be had at a moment.
-
-        Raises:
-            DataError: Nothing can be had then.
-        """
-        assert self._made is not None
-        items = self._made.tables.items
-        windows = AvailabilityWindows.from_items(items)
-        if windows is None:
-            return torch.empty(0, dtype=torch.long)
-        closed = windows.list_unavailable(moment)
-        if len(closed) == len(items):
-            raise DataError(
-                f"no item can be had at={at}: each is before its available_from or past its "
-                "available_until; give at= a moment within them, such as at=2024-05-01T12:00."
-            )
-        return torch.from_numpy(closed)
+        """Raises a `DataError` for an unknown id."""
+        check_ids(ids, queries, partial(describe_sample, self.run))
 
     def _rank_one(
         self, made: Servable, query: Query, k: int, context: dict[str, Tensor], closed: Tensor
@@ -304,7 +273,7 @@ class Suggester:
             scores, rows = made.recommender.select_top(batch, k, left_out, asked, pool)
         else:
             scores, rows = made.recommender.select_top(
-                batch, k, left_out, asked, items=self._catalog
+                batch, k, left_out, asked, items=self.catalog
             )
         found = rows.cpu().numpy()
         items = made.tables.items["item"].cast(pl.String)
@@ -373,53 +342,6 @@ def check_data(run: RunConfig, folder: Path, same: bool) -> None:
         "as they are now, by what the run learned then",
         file=sys.stderr,
     )
-
-
-class RowFinder:
-    """Finds the rows of what is asked for; each table of ids is read once.
-
-    Args:
-        tables: Whose rows.
-    """
-
-    def __init__(self, tables: Tables) -> None:
-        self._users = IdMap(tables.users["user"].to_list(), "user")
-        self._items = IdMap(tables.items["item"].to_list(), "item")
-
-    def find_rows(self, query: Query) -> tuple[int, list[int]]:
-        """Row of the user who is asked for, -1 for none, and rows of the history that is given.
-
-        Raises:
-            DataError: An id is unknown.
-        """
-        if query.user is not None:
-            return self._users.get_row(query.user), []
-        if query.history is not None:
-            return -1, self._items.get_rows(list(query.history)).tolist()
-        return -1, []
-
-
-def parse_moment(moment: str) -> int:
-    """A moment in milliseconds since 1970.
-
-    Raises:
-        DataError: It is no time.
-    """
-    if moment == "now":
-        return round(time.time() * 1000)
-    return int(parse_times(pl.Series("at", [moment]), "at=")[0])
-
-
-def _describe_sample(run: RunConfig, query: Query) -> str:
-    """A sentence on the part of the data that the run keeps, where an unknown id may be left out.
-
-    It begins with a blank; empty where everything is kept.
-    """
-    what = "user" if query.user is not None else "item"
-    most = run.data.max_users if what == "user" else run.data.max_items
-    if most is None:
-        return ""
-    return f" The run keeps a part of the {what}s (data.max_{what}s={most}); ask for one of them."
 
 
 def _encode_text(recommender: Recommender, made: Servable, batch: Batch, text: str) -> Tensor:

@@ -7,7 +7,7 @@ import html
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +100,32 @@ class TrainedRun(Explaining):
         for line in export_run(self, Path(folder), format):
             print(printable.escape_line(line), file=sys.stderr)
         return Path(folder)
+
+    def answer_quickly(
+        self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
+    ) -> pl.DataFrame:
+        """As `answer`, by what the run has kept for it; the first time, it keeps that.
+
+        A process that asks once starts without torch then. Texts, and whatever a few products of
+        arrays do not score, are answered by the model as ever.
+        """
+        from recsys.trained.bundle.kept import keep, open_kept
+        from recsys.trained.lookup import describe_sample
+
+        if context or any(query.text is not None for query in queries):
+            return self.answer(queries, k, at, context)
+        kept = open_kept(self.folder, self.config)
+        if kept is not None:
+            return kept.rank(queries, k, at, partial(describe_sample, self.config))
+        from recsys.assembly.assembled import Assembly
+
+        rows = self.answer(queries, k, at, context)
+        made = self.suggester.model
+        assert isinstance(made, Assembly), "a run is built of its data"
+        same = made.fingerprint == self._make_source().fingerprint  # else each answer says so
+        if same and made.recommender.ranks_catalog:
+            keep(self.folder, self.config, made, self.suggester.catalog)
+        return rows
 
     @cached_property
     def suggester(self) -> Suggester:

@@ -9,7 +9,7 @@ from recsys.data.batches.examples import TEST
 from recsys.fit.__main__ import main
 from recsys.recommend.__main__ import _parse_words
 from recsys.recommend.__main__ import main as recommend
-from recsys.trained.recommendations import parse_moment
+from recsys.trained.lookup import parse_moment
 
 CONTEXT = "architecture.context=[device,hour,weekday]"
 

@@ -60,13 +60,11 @@ def test_it_recommends_what_the_command_does_for_many_at_once(folder, capsys):
 def test_the_model_is_built_the_catalog_encoded_and_the_ids_read_once(folder, monkeypatch):
     from recsys.assembly import build
     from recsys.recommender.base import Recommender
-    from recsys.trained import recommendations
+    from recsys.trained import lookup
 
     counted = []
-    assemble, index, ids = build.assemble, Recommender.index_catalog, recommendations.IdMap
-    monkeypatch.setattr(
-        recommendations, "IdMap", lambda of, kind: counted.append(kind) or ids(of, kind)
-    )
+    assemble, index, ids = build.assemble, Recommender.index_catalog, lookup.IdMap
+    monkeypatch.setattr(lookup, "IdMap", lambda of, kind: counted.append(kind) or ids(of, kind))
     monkeypatch.setattr(build, "assemble", lambda *a: counted.append("built") or assemble(*a))
     monkeypatch.setattr(
         Recommender, "index_catalog", lambda self: counted.append("encoded") or index(self)

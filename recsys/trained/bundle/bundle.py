@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles
 from recsys.trained.explanations.explaining import Explaining
 from recsys.trained.queries import Query
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from recsys.config.compose import RunConfig
-    from recsys.trained.bundle.model import BundleSource
+    from recsys.trained.bundle.model import BundleModel, BundleSource
+    from recsys.trained.bundle.plain import PlainModel
     from recsys.trained.recommendations import Suggester
 
 
@@ -53,7 +55,24 @@ class Bundle(Explaining):
         self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
     ) -> pl.DataFrame:
         """As `recommend`, of queries that may be of several kinds."""
-        return self.suggester.rank(queries, k, at, context)
+        plain = self._plain
+        if plain is None or context or any(query.text is not None for query in queries):
+            return self.suggester.rank(queries, k, at, context)
+        return plain.rank(queries, k, at, self._describe_sample)
+
+    @cached_property
+    def _plain(self) -> PlainModel | None:
+        """What answers users and histories without torch, where the bundle has it."""
+        if not self.files.has(manifest.PLAIN):
+            return None
+        from recsys.trained.bundle.plain import PlainModel
+
+        return PlainModel(self.files)
+
+    def _describe_sample(self, query: Query) -> str:
+        from recsys.trained.lookup import describe_sample
+
+        return describe_sample(self.config, query)
 
     @cached_property
     def _source(self) -> BundleSource:
@@ -76,16 +95,20 @@ class Bundle(Explaining):
         return f"Bundle({str(self.folder)!r}, {self.name})"
 
 
-def open_bundle(folder: str | Path) -> Bundle:
+def open_bundle(folder: str | Path, check: bool = True) -> Bundle:
     """A bundle that `write_bundle` made.
 
     Args:
         folder: It.
+        check: Whether all files are checked now; otherwise each is before it is read.
 
     Returns:
-        It; a file is read, and checked, when it is first needed.
+        It; its model is built when it is first asked for something.
 
     Raises:
-        DataError: It is no bundle, of another version, or a file of it is missing.
+        DataError: It is no bundle, of another version, or a file is missing or has changed.
     """
-    return Bundle(Path(folder))
+    bundle = Bundle(Path(folder))
+    if check:
+        bundle.files.check()
+    return bundle

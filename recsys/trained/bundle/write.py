@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,12 +27,11 @@ from recsys.pretrain.encoder_folder import write_encoder_folder
 from recsys.recommender.base import Recommender
 from recsys.recommender.components import TextComponents, TrainingComponents
 from recsys.recommender.parameters import ENCODERS, TrainableModule
+from recsys.runs.result_file import replace_nan
 from recsys.runtime.files import CONFIG, FIT, open_atomic_folder
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import Manifest
-
-if TYPE_CHECKING:
-    from recsys.trained.run import TrainedRun
+from recsys.trained.exports.source import ExportSource
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class _Content:
     encoding: TextComponents | None
 
 
-def write_bundle(run: TrainedRun, folder: str | Path, users: bool = True) -> Path:
+def write_bundle(run: ExportSource, folder: str | Path, users: bool = True) -> Path:
     """Writes a run as a folder that serves without the training data.
 
     Args:
@@ -76,19 +75,38 @@ def write_bundle(run: TrainedRun, folder: str | Path, users: bool = True) -> Pat
     target = Path(folder)
     if target.exists() and not manifest.is_bundle(target) and any(target.iterdir()):
         raise DataError(f"{target} holds something else than a bundle; choose another folder.")
-    made = run.assemble()
     with open_atomic_folder(target.with_name(f".{target.name}.new")) as fresh:
-        for where, content in _list_contents(run, made):
-            _write_content(fresh / where, content, users)
-        about = {
-            "metrics": dict(run.metrics),
-            "fingerprint": made.fingerprint,
-            "versions": run.result.get("versions", {}),
-        }
-        text = Manifest.describe(fresh, run.name, about).format()
-        (fresh / manifest.MANIFEST).write_text(text, encoding="utf-8")
+        fill_bundle(run, fresh, users)
     _replace_folder(target)
     return target
+
+
+def fill_bundle(run: ExportSource, folder: Path, users: bool = True) -> list[str]:
+    """Writes a run as a bundle into an empty folder.
+
+    Args:
+        run: The run.
+        folder: The folder.
+        users: Whether what users had is written.
+
+    Returns:
+        A sentence on what was written.
+
+    Raises:
+        ConfigError: The run cannot be put into a bundle, or its data has changed since.
+    """
+    made = run.assemble()
+    for where, content in _list_contents(run, made):
+        _write_content(folder / where, content, users)
+    about = {
+        "metrics": replace_nan(dict(run.metrics)),
+        "fingerprint": made.fingerprint,
+        "versions": run.result.get("versions", {}),
+    }
+    described = Manifest.describe(folder, run.name, about)
+    (folder / manifest.MANIFEST).write_text(described.format(), encoding="utf-8")
+    size = sum(each.bytes for each in described.files.values())
+    return [f"bundle: {len(described.files)} files, {size / 1e6:.1f} MB, each with its checksum"]
 
 
 def _replace_folder(target: Path) -> None:
@@ -101,20 +119,46 @@ def _replace_folder(target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _list_contents(run: TrainedRun, made: Assembly) -> Iterator[tuple[str, _Content]]:
-    """The run and the members that it combines, each with its place in the bundle."""
-    yield (
-        ".",
-        _Content(
-            run.config,
-            run.folder,
-            made.recommender,
-            made.tables,
-            made.examples,
-            made.context_features,
-            made.encoding,
-        ),
+def write_plain_bundle(
+    fresh: Path,
+    folder: Path,
+    run: RunConfig,
+    made: Assembly,
+    catalog: Tensor,
+    about: Mapping[str, Any],
+) -> None:
+    """Writes the part of a bundle that answers users and histories without torch.
+
+    Args:
+        fresh: The folder to make.
+        folder: Of the run.
+        run: Its configuration.
+        made: Its model.
+        catalog: (I, ...) what `index_catalog` gave.
+        about: What the manifest is to say.
+    """
+    content = _make_content(run, folder, made)
+    fresh.mkdir()
+    _write_answers(fresh, content, True, catalog)
+    text = Manifest.describe(fresh, folder.name, about).format()
+    (fresh / manifest.MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _make_content(run: RunConfig, folder: Path, made: Assembly) -> _Content:
+    return _Content(
+        run,
+        folder,
+        made.recommender,
+        made.tables,
+        made.examples,
+        made.context_features,
+        made.encoding,
     )
+
+
+def _list_contents(run: ExportSource, made: Assembly) -> Iterator[tuple[str, _Content]]:
+    """The run and the members that it combines, each with its place in the bundle."""
+    yield ".", _make_content(run.config, run.folder, made)
     members = made.recommender.parts.members
     for number, member in enumerate(members):
         config, recommender = made.sources[number].config, member.recommender
@@ -141,11 +185,9 @@ def _write_content(folder: Path, content: _Content, users: bool) -> None:
     recommender, parts = content.recommender, content.recommender.parts
     recommender.eval().cpu()
     # Before anything is folded into the encoder: the same numbers to the last bit.
-    if content.run.architecture.trains and content.run.architecture.reads_item_vectors:
-        _save(folder / manifest.CATALOG, recommender.index_catalog())
-    for name, value in recommender.make_serving_state().items():
-        _save(folder / manifest.STATE / f"{name}.npy", value)
-    _save(folder / manifest.COUNTS, parts.counts)
+    architecture = content.run.architecture
+    reads = architecture.trains and architecture.reads_item_vectors
+    _write_answers(folder, content, users, recommender.index_catalog() if reads else None)
     if parts.item_vectors is not None:
         _save(folder / manifest.VECTORS, parts.item_vectors)
     if isinstance(parts, TrainingComponents):
@@ -154,9 +196,30 @@ def _write_content(folder: Path, content: _Content, users: bool) -> None:
             _save(folder / manifest.TAGS, parts.tags)
     if (content.folder / FIT).is_file():
         shutil.copyfile(content.folder / FIT, folder / FIT)
-    _write_tables(folder, content, users)
     run = _write_models(folder, content)
     (folder / CONFIG).write_text(format_config(run), encoding="utf-8")
+
+
+def _write_answers(folder: Path, content: _Content, users: bool, catalog: Tensor | None) -> None:
+    """Writes all but models: items, users, what was computed of them."""
+    if catalog is not None:
+        _save(folder / manifest.CATALOG, catalog)
+    for name, value in content.recommender.make_serving_state().items():
+        _save(folder / manifest.STATE / f"{name}.npy", value)
+    _write_plain_form(folder, content)
+    _save(folder / manifest.COUNTS, content.recommender.parts.counts)
+    _write_tables(folder, content, users)
+
+
+def _write_plain_form(folder: Path, content: _Content) -> None:
+    """Writes how histories are scored by arrays alone, where that can be."""
+    form = content.recommender.make_plain_form()
+    if form is None or content.context.values:
+        return
+    about = {"kind": form.kind, "numbers": dict(form.numbers)}
+    (folder / manifest.PLAIN).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    for name, values in form.arrays.items():
+        _save(folder / manifest.PLAIN_ARRAYS / f"{name}.npy", values)
 
 
 def _save(path: Path, values: Tensor) -> None:

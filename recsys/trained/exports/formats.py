@@ -48,6 +48,11 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
+    "bundle": Format(
+        "all that recommends without the training data, for recommend folder= and recsys.serve",
+        ("recsys.trained.bundle.write", "fill_bundle"),
+        holds_any=True,
+    ),
     "sentence_transformers": Format(
         "a folder for SentenceTransformer(...) of versions 5 and 6, and for AutoModel",
         (f"{_HERE}.sentence_folder", "write_sentence_folder"),

@@ -1,0 +1,207 @@
+"""Answers for users and histories by products of arrays, without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.data.tables import Tables
+from recsys.errors import DataError
+from recsys.trained.bundle import manifest
+from recsys.trained.bundle.manifest import BundleFiles
+from recsys.trained.lookup import SCHEMA, RowFinder, check_ids, find_closed, parse_moment
+from recsys.trained.queries import Query
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+_TINY = 1e-12  # what a length is at least, as torch has it where it divides by one
+
+
+class PlainModel:
+    """Scores by the recipe that a bundle has beside its model.
+
+    Args:
+        files: The bundle.
+    """
+
+    def __init__(self, files: BundleFiles) -> None:
+        self._files = files
+        recipe = json.loads(files.find(manifest.PLAIN).read_text(encoding="utf-8"))
+        self._kind, self._numbers = str(recipe["kind"]), dict(recipe["numbers"])
+        about = json.loads(files.find(manifest.QUERIES).read_text(encoding="utf-8"))
+        self._max_history = int(about["max_history"])
+        self._arrays: dict[str, NDArray[np.generic]] = {}
+
+    def rank(
+        self, queries: Sequence[Query], k: int, at: str, describe: Callable[[Query], str]
+    ) -> pl.DataFrame:
+        """As `Suggester.rank`, for users and histories.
+
+        Args:
+            queries: What is asked; no texts.
+            k: Items a query.
+            at: A moment, or `now`.
+            describe: A sentence on the part of the data that is kept, for an unknown id.
+
+        Raises:
+            DataError: An id is unknown, the moment is no time, or nothing can be had then.
+        """
+        moment = parse_moment(at)
+        check_ids(self._ids, queries, describe)
+        closed = find_closed(self._tables.items, at, moment)
+        frames = [self._rank_one(query, k, closed) for query in queries]
+        return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
+
+    def _rank_one(self, query: Query, k: int, closed: Ints) -> pl.DataFrame:
+        """The rows of one query."""
+        user, given = self._ids.find_rows(query)
+        had = seen = np.asarray(given, dtype=np.int64)
+        if user >= 0:
+            had, seen = self._list_events(user)
+        scores = self.score(had[-self._max_history :])
+        scores[seen] = -np.inf
+        scores[closed] = -np.inf
+        if np.isnan(scores).any():
+            raise DataError(f"{self._files.folder}: a score is not a number; make it again.")
+        size = min(k, int((scores > -np.inf).sum()))
+        rows = _select_best(scores, size)
+        items = self._tables.items
+        return pl.DataFrame(
+            {
+                "query": [query.label] * size,
+                "rank": np.arange(1, size + 1),
+                "item": items["item"].gather(rows),
+                "score": scores[rows].astype(np.float64),
+                "title": items["text"].gather(rows),
+            },
+            schema=SCHEMA,
+        )
+
+    def score(self, had: Ints) -> Floats:
+        """(I,) scores of all items for a history of catalog rows, oldest first."""
+        if self._kind == "popularity":
+            return np.array(self._get("weights"), dtype=np.float32)
+        if not len(had):
+            return np.array(self._load(manifest.COUNTS), dtype=np.float32)
+        if self._kind == "vectors":
+            return self._score_vectors(had)
+        return self._score_ease(had) if self._kind == "ease" else self._score_similar(had)
+
+    def _score_vectors(self, had: Ints) -> Floats:
+        """Products with a decayed mean of a history's vectors."""
+        numbers, items = self._numbers, self._load(manifest.CATALOG)
+        width, prior = int(numbers["width"]), bool(numbers["prior"])
+        directions = items[:, :-1] if prior else items
+        logits = -numbers["rate"] * np.arange(len(had))[::-1]
+        weights = np.exp(logits - logits.max()).astype(np.float32)
+        user = (weights / weights.sum()) @ directions[had, -width:]
+        user = self._normalize(user)
+        if self._files.has(f"{manifest.PLAIN_ARRAYS}/user_head.npy"):
+            user = self._normalize(user + self._get("user_head") @ user)
+        scores: Floats = items[:, :width] @ (user * np.float32(numbers["scale"]))
+        return scores + items[:, -1] if prior else scores
+
+    def _normalize(self, vector: Floats) -> Floats:
+        if not self._numbers["unit"]:
+            return vector
+        out: Floats = vector / max(float(np.linalg.norm(vector)), _TINY)
+        return out
+
+    def _weigh(self, had: Ints, binary: bool) -> tuple[Ints, Floats]:
+        """Items of a history, each once, and what each counts: `layers.baselines` has the rule."""
+        decay = self._numbers["recency"]
+        weights = np.exp(-decay * np.arange(len(had))[::-1]).astype(np.float32)
+        items, back = np.unique(had, return_inverse=True)
+        out = np.zeros(len(items), dtype=np.float32)
+        if binary:
+            np.maximum.at(out, back, weights)  # the latest counts most
+            if decay < 0:
+                out[back] = weights
+        else:
+            np.add.at(out, back, weights)
+        return items, out
+
+    def _score_ease(self, had: Ints) -> Floats:
+        """X - (X P) penalty + rho (X P V) W: `layers.ease.ClosedForm`."""
+        items, counts = self._weigh(had, binary=True)
+        seen = self._load(f"{manifest.STATE}/seen.npy")
+        inverse = self._load(f"{manifest.STATE}/inverse.npy")
+        known, diagonal = self._get("known"), self._get("diagonal")
+        weighed = np.zeros(len(diagonal), dtype=np.float32)
+        weighed[items] = counts * diagonal[items]
+        warm = known[items] > 0
+        rows = np.searchsorted(seen, items[warm])
+        weighed[seen] = counts[warm] @ inverse[rows]
+        scores: Floats = -weighed * self._get("penalty")
+        if self._files.has(f"{manifest.PLAIN_ARRAYS}/weights.npy"):
+            projected = counts @ self._get("projected")[items]
+            scores += np.float32(self._numbers["rho"]) * (projected @ self._get("weights"))
+        scores[items] += counts * known[items]
+        return scores
+
+    def _score_similar(self, had: Ints) -> Floats:
+        """A weighted sum of the rows of similar items."""
+        items, counts = self._weigh(had, binary=bool(self._numbers["binary"]))
+        share = np.float32(self._numbers["text_weight"])
+        scores = np.zeros(self._tables.items.height, dtype=np.float32)
+        near = self._files.has(f"{manifest.STATE}/near_indptr.npy")
+        for kind, part in (("similar", 1 - share if near else np.float32(1)), ("near", share)):
+            if not part:
+                continue
+            parts = ("indptr", "indices", "data")
+            starts, columns, data = (
+                self._load(f"{manifest.STATE}/{kind}_{name}.npy") for name in parts
+            )
+            for item, count in zip(items.tolist(), counts, strict=True):
+                row = slice(int(starts[item]), int(starts[item + 1]))
+                scores[columns[row]] += count * part * data[row]
+        return scores
+
+    @cached_property
+    def _tables(self) -> Tables:
+        """Items, and who can be asked for."""
+        items = pl.read_parquet(self._files.find(manifest.ITEMS))
+        users = pl.DataFrame(schema={"user": pl.String, "text": pl.String})
+        if self._files.has(manifest.USERS):
+            users = pl.read_parquet(self._files.find(manifest.USERS))
+        return Tables(pl.DataFrame(), items, users)
+
+    @cached_property
+    def _ids(self) -> RowFinder:
+        return RowFinder(self._tables)
+
+    def _list_events(self, user: int) -> tuple[Ints, Ints]:
+        """What a user liked, and all that the user had, as catalog rows in time order."""
+        offsets, items, labels = (
+            self._load(f"{manifest.HISTORY}/{name}.npy") for name in ("offsets", "items", "labels")
+        )
+        own = slice(int(offsets[user]), int(offsets[user + 1]))
+        rows = items[own].astype(np.int64)
+        return rows[labels[own] > 0], rows
+
+    def _get(self, name: str) -> NDArray[np.float32]:
+        return self._load(f"{manifest.PLAIN_ARRAYS}/{name}.npy")
+
+    def _load(self, name: str) -> NDArray[np.float32]:
+        """An array of the bundle, mapped from disk."""
+        if name not in self._arrays:
+            path: Path = self._files.find(name)
+            self._arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return self._arrays[name]  # type: ignore[return-value]
+
+
+def _select_best(scores: Floats, size: int) -> Ints:
+    """(size,) rows of the highest scores, best first; equal ones in their order."""
+    if not size:
+        return np.empty(0, dtype=np.int64)
+    least = -np.partition(-scores, size - 1)[size - 1]
+    # All that may be among them, equals of the last included; sorting a whole catalog takes longer.
+    rows = np.flatnonzero(scores >= least)
+    return rows[np.argsort(-scores[rows], kind="stable")][:size]

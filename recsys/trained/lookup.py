@@ -1,0 +1,113 @@
+"""Which rows a query is about, and what can be had; nothing here loads torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recsys.config.compose import RunConfig
+from recsys.data.columns.times import parse_times
+from recsys.data.splits.availability import AvailabilityWindows
+from recsys.data.tables import IdMap, Tables
+from recsys.errors import DataError
+from recsys.trained.queries import Query
+
+SCHEMA = {
+    "query": pl.String,
+    "rank": pl.Int64,
+    "item": pl.String,
+    "score": pl.Float64,
+    "title": pl.String,
+}
+
+
+class RowFinder:
+    """Finds the rows of what is asked for; each table of ids is read once.
+
+    Args:
+        tables: Whose rows.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self._users = IdMap(tables.users["user"].to_list(), "user")
+        self._items = IdMap(tables.items["item"].to_list(), "item")
+
+    def find_rows(self, query: Query) -> tuple[int, list[int]]:
+        """Row of the user who is asked for, -1 for none, and rows of the history that is given.
+
+        Raises:
+            DataError: An id is unknown.
+        """
+        if query.user is not None:
+            return self._users.get_row(query.user), []
+        if query.history is not None:
+            return -1, self._items.get_rows(list(query.history)).tolist()
+        return -1, []
+
+
+def parse_moment(moment: str) -> int:
+    """A moment in milliseconds since 1970.
+
+    Raises:
+        DataError: It is no time.
+    """
+    if moment == "now":
+        return round(time.time() * 1000)
+    return int(parse_times(pl.Series("at", [moment]), "at=")[0])
+
+
+def describe_sample(run: RunConfig, query: Query) -> str:
+    """A sentence on the part of the data that the run keeps, where an unknown id may be left out.
+
+    It begins with a blank; empty where everything is kept.
+    """
+    what = "user" if query.user is not None else "item"
+    most = run.data.max_users if what == "user" else run.data.max_items
+    if most is None:
+        return ""
+    return f" The run keeps a part of the {what}s (data.max_{what}s={most}); ask for one of them."
+
+
+def find_closed(items: pl.DataFrame, at: str, moment: int) -> NDArray[np.int64]:
+    """(S,) catalog rows of the items that cannot be had at a moment.
+
+    Args:
+        items: As `Tables.items`.
+        at: The moment as it was given, for a message.
+        moment: It, in milliseconds since 1970.
+
+    Raises:
+        DataError: Nothing can be had then.
+    """
+    windows = AvailabilityWindows.from_items(items)
+    if windows is None:
+        return np.empty(0, dtype=np.int64)
+    closed = windows.list_unavailable(moment)
+    if len(closed) == len(items):
+        raise DataError(
+            f"no item can be had at={at}: each is before its available_from or past its "
+            "available_until; give at= a moment within them, such as at=2024-05-01T12:00."
+        )
+    return closed
+
+
+def check_ids(ids: RowFinder, queries: Iterable[Query], describe: Callable[[Query], str]) -> None:
+    """Raises a `DataError` for an unknown id, and says where a part of the data is kept.
+
+    Args:
+        ids: Finds rows.
+        queries: Who or what is asked for.
+        describe: A sentence on that part, which begins with a blank.
+
+    Raises:
+        DataError: An id is unknown.
+    """
+    for query in queries:
+        try:
+            ids.find_rows(query)
+        except DataError as error:
+            raise DataError(f"{error}{describe(query)}") from None
