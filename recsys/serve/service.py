@@ -77,7 +77,7 @@ class Service:
             DataError: An id is unknown, or the moment is no time.
             BusyError: Too many wait.
         """
-        from recsys.trained.recommendations import parse_moment
+        from recsys.trained.lookup import parse_moment
 
         self._check_limits(body)
         if body.at is not None:

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from recsys.errors import DataError
+from recsys.export.__main__ import main as export
 from recsys.fit.__main__ import main as fit
 from recsys.recommend.__main__ import main as recommend
 from recsys.testing.shop import make_shop_words, write_encoder, write_shop
@@ -179,9 +180,10 @@ def test_a_bundle_takes_the_place_of_an_older_one_and_of_nothing_else(gone, tmp_
     assert (tmp_path / "own" / "letter.txt").read_text() == "mine"
 
 
-def test_the_command_reads_a_bundle(gone, tmp_path, capsys):
-    folder = gone("architecture=ease")
-    bundle = write_bundle(load(folder), tmp_path / "bundle")
+def test_the_commands_write_and_read_a_bundle(gone, tmp_path, capsys):
+    folder, bundle = gone("architecture=ease"), tmp_path / "bundle"
+    assert export([f"run={folder}", f"to={bundle}", "format=bundle"]) == 0
+    assert "each with its checksum" in capsys.readouterr().out
     capsys.readouterr()
     for asked in ("user=u3", "history=000,007"):
         assert recommend([f"run={folder}", asked, "k=4"]) == 0

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from recsys.config.compose import RunConfig
-    from recsys.trained.bundle.model import BundleModel, BundleSource
+    from recsys.trained.bundle.model import BundleSource
     from recsys.trained.bundle.plain import PlainModel
     from recsys.trained.recommendations import Suggester
 
