@@ -74,6 +74,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+LATER = ("start_from",)
+"""Keys outside of all groups that came later: a run of a version before has their defaults."""
+
 
 def compose(argv: Sequence[str], folder: Path | None = None) -> RunConfig:
     """Makes a run from defaults, an experiment and command-line arguments.
@@ -141,7 +144,8 @@ def _read_stored(path: Path, words: Sequence[str], root: Root) -> list[Node]:
     layer = read_mapping(path)
     # An axis that does not apply is left out; of a cut file, defaults would fill up the rest.
     names = [f.name for f in fields(root.schema)]
-    missing = [name for name in names if name not in (*layer, "tuning", "objective")]
+    optional = ("tuning", "objective", *LATER)
+    missing = [name for name in names if name not in (*layer, *optional)]
     if missing:
         raise ConfigError(
             f"{path} is damaged or of another version: it lacks {', '.join(missing)}; start a new "

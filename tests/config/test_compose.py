@@ -5,6 +5,7 @@ import time
 import pytest
 
 from recsys.config.compose import (
+    LATER,
     compose,
     format_config,
     get_choice_name,
@@ -176,6 +177,15 @@ def test_a_damaged_stored_configuration_is_refused(tmp_path):
         with pytest.raises(ConfigError, match=r"config\.yaml") as caught:
             read_config(path)
         assert "\n" not in str(caught.value)
+
+
+def test_a_run_of_before_a_key_outside_of_all_groups_has_its_default(tmp_path):
+    path = tmp_path / "config.yaml"
+    whole = format_config(compose(["architecture=ease"]))
+    for key in LATER:
+        path.write_text("".join(x for x in whole.splitlines(True) if not x.startswith(f"{key}:")))
+        assert path.read_text() != whole
+        assert format_config(read_config(path)) == whole
 
 
 def test_a_stored_configuration_without_augmentation_has_none(tmp_path):
