@@ -22,8 +22,10 @@ from recsys.serve.bodies import (
     RESPONSES,
     FeedbackBody,
     Health,
+    ItemsBody,
     Kept,
     RecommendBody,
+    Removed,
     Suggestion,
     Suggestions,
 )
@@ -78,6 +80,11 @@ def _add_paths(app: FastAPI, service: Service, gate: Gate) -> None:
     async def feedback(body: FeedbackBody) -> Kept:
         """Keeps what users did; they are on the disk when the answer comes."""
         return Kept(kept=await service.keep_feedback(body))
+
+    @app.post("/items", responses=RESPONSES)
+    async def items(body: ItemsBody) -> Removed:
+        """Removes items from all recommendations, or restores them; on the disk when answered."""
+        return Removed(removed=await service.change_items(body))
 
     @app.post("/reload", responses=RESPONSES)
     async def reload() -> Health:

@@ -90,6 +90,26 @@ class FeedbackBody(Body):
     events: list[FeedbackEvent] = Field(min_length=1)
 
 
+class ItemsBody(Body):
+    """Items that are not to be recommended, and such that may be again."""
+
+    remove: list[Id] = Field([], description="Ids; unknown ones are kept for a later model.")
+    restore: list[Id] = []
+
+    @model_validator(mode="after")
+    def check_that_some_are_given(self) -> ItemsBody:
+        """Raises where nothing is to change."""
+        if not self.remove and not self.restore:
+            raise ValueError("give ids in remove or restore")
+        return self
+
+
+class Removed(BaseModel):
+    """How many items are removed now."""
+
+    removed: int
+
+
 class Kept(BaseModel):
     """How much was kept, on the disk."""
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from recsys.errors import ConfigError, DataError, RecsysError
 from recsys.runtime.locks import acquire_lock
 from recsys.serve.batching import Batcher
-from recsys.serve.bodies import Ask, FeedbackBody, RecommendBody
+from recsys.serve.bodies import Ask, FeedbackBody, ItemsBody, RecommendBody
 from recsys.serve.metrics import ServiceMetrics
 from recsys.serve.model import Asked, ModelHolder, Row
 from recsys.serve.options import ServeOptions
 from recsys.serve.records.feedback import FeedbackLog, Reactions
+from recsys.serve.records.items import RemovedItems
 from recsys.trained.queries import Answering, Query
 
 _LOCK = "service.lock"
@@ -43,6 +44,7 @@ class Service:
         self._hold(options.state)
         try:
             self.feedback = FeedbackLog(options.state)
+            self.removed = RemovedItems(options.state)
             self.holder = ModelHolder(options.folder, load)
         except BaseException:
             self._held.close()
@@ -85,7 +87,8 @@ class Service:
         said = self.feedback.get(body.user) if body.user is not None else Reactions()
         history = None if body.history is None else tuple(body.history)
         query = Query(body.user, history, body.text)
-        k = body.k + len(said.events)
+        left_out = self.removed.ids | said.events.keys()
+        k = body.k + len(left_out)
         asked = Asked(query, k, body.at or "now", tuple(sorted(body.context.items())))
         tokens = estimate_tokens(query.text)
         try:
@@ -98,7 +101,7 @@ class Service:
             # Someone whom the data does not know, and who has told the service what they like.
             asked = Asked(Query(history=said.had), k, asked.at, asked.context)
             rows = await self.batcher.ask(asked, tokens)
-        kept = [row for row in rows if row["item"] not in said.events][: body.k]
+        kept = [row for row in rows if row["item"] not in left_out][: body.k]
         return [{**row, "rank": rank} for rank, row in enumerate(kept, 1)]
 
     def _check_limits(self, body: Ask) -> None:
@@ -126,6 +129,21 @@ class Service:
         await self.feedback.add([(each.user, each.item, each.event) for each in body.events])
         self.metrics.events.inc(len(body.events))
         return len(body.events)
+
+    async def change_items(self, body: ItemsBody) -> int:
+        """Removes and restores items; how many are removed now, once that is on the disk.
+
+        Raises:
+            ConfigError: There are too many, or an item is to be removed and restored.
+            DataError: The disk is full or fails; nothing is changed.
+        """
+        if len(body.remove) + len(body.restore) > self.options.limits.max_events:
+            raise ConfigError(f"change at most {self.options.limits.max_events} items at once.")
+        both = set(body.remove) & set(body.restore)
+        if both:
+            raise ConfigError(f"'{min(both)}' is to be removed and restored; say one of the two.")
+        await self.removed.change(body.remove, body.restore)
+        return len(self.removed.ids)
 
     async def reload(self) -> int:
         """Loads the model anew, and puts it in the old one's place.
@@ -174,6 +192,7 @@ class Service:
                 await self._watcher
         await self.batcher.close()
         await self.feedback.close()
+        await self.removed.close()
         self._held.close()
 
 

@@ -287,6 +287,24 @@ def test_what_someone_reacted_to_is_left_out_and_liked_items_stand_for_the_unkno
     ]
 
 
+def test_an_item_that_was_removed_is_recommended_to_nobody_until_it_is_restored(options):
+    async def run(*changes):
+        async with running(options) as client:
+            told = [await client.post("/items", json=each) for each in changes]
+            answer = await client.post("/recommend", json={"text": "red", "k": 3})
+            return [each.json() for each in told], [e["item"] for e in answer.json()["items"]]
+
+    assert asyncio.run(run()) == ([], ["i0", "i1", "i2"])
+    changes = [{"remove": ["i0", "i2", "later"]}, {"remove": ["i1"], "restore": ["i0"]}]
+    told, items = asyncio.run(run(*changes))
+    assert told == [{"removed": 3}, {"removed": 3}]
+    assert items == ["i0", "i3", "i4"]
+    assert asyncio.run(run())[1] == items, "also when it starts again"
+    told, _ = asyncio.run(run({}, {"remove": ["a"], "restore": ["a"]}))
+    assert "give ids" in told[0]["error"]
+    assert "say one of the two" in told[1]["error"]
+
+
 def test_a_model_is_replaced_without_a_failed_request_and_a_broken_one_never(options):
     models = [Shop(float(n)) for n in range(21)]
     given = iter(models)
