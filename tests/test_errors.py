@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": ("run_comparison", ["runs/a"]),
     "data": ("_run", ["source=quickstart"]),
     "recommend": ("recommend", ["run=runs/a", "user=7"]),
+    "forget": ("forget", ["user=7"]),
     "refresh": ("refresh", ["events=x.csv"]),
     "clean": ("clean", ["what=caches"]),
     "export": ("export", ["run=runs/a", "to=x", "format=vectors"]),

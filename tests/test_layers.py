@@ -43,6 +43,7 @@ ROOMS = [
     "explain",
     "refresh",
     "clean",
+    "forget",
     "export",
     "serve",
     "testing",

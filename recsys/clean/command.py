@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from recsys import printable
+from recsys.clean.asking import agree
 from recsys.clean.leftovers import GROUPS, Group, Leftover, find_leftovers, list_outputs
 from recsys.clean.removal import remove
 from recsys.clean.uses import find_reasons
@@ -151,7 +151,7 @@ def clean(request: Request) -> None:
             print(printable.escape_line(f"stays: {row.path} ({reasons[row.path]})"))
     if not chosen:
         print("There is nothing to remove.")
-    elif _agree(request, chosen):
+    elif agree(f"Remove {_count(chosen)}, {_format_bytes(_sum(chosen))}?", request.sure):
         _remove_all(chosen, store)
 
 
@@ -172,23 +172,6 @@ def _limit(rows: Sequence[Leftover], free: float | None) -> list[Leftover]:
             break
         out.append(row)
     return out
-
-
-def _agree(request: Request, rows: Sequence[Leftover]) -> bool:
-    """Whether the user wants them removed."""
-    if request.sure:
-        return True
-    if not sys.stdin.isatty():
-        print("Nothing is removed: nobody can be asked here; add yes=true to remove them.")
-        return False
-    print(
-        f"Remove {_count(rows)}, {_format_bytes(_sum(rows))}? This cannot be undone. [y/N] ", end=""
-    )
-    sys.stdout.flush()
-    answer = sys.stdin.readline().strip().lower()
-    if answer not in ("y", "yes"):
-        print("Nothing is removed.")
-    return answer in ("y", "yes")
 
 
 def _remove_all(rows: Sequence[Leftover], store: Store) -> None:

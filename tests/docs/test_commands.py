@@ -24,6 +24,7 @@ from recsys.data import __main__ as data
 from recsys.explain import __main__ as explain
 from recsys.export import __main__ as export
 from recsys.fit import __main__ as fit
+from recsys.forget import __main__ as forget
 from recsys.pretrain import __main__ as pretrain
 from recsys.recommend import __main__ as recommend
 from recsys.recommender.trainable import TrainableRecommender
@@ -136,6 +137,7 @@ MODULES = {
     "recsys.data": data.main,
     "recsys.clean": clean.main,
     "recsys.refresh": refresh.main,
+    "recsys.forget": forget.main,
     "recsys.export": export.main,
 }
 

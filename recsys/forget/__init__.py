@@ -1,0 +1,1 @@
+"""python -m recsys.forget: a user is deleted from what recsys has written."""
