@@ -226,6 +226,21 @@ class ScoreSplit:
 
 
 @dataclass(frozen=True)
+class HistoryScore:
+    """Scores of N items as a function of the vectors of one query's history.
+
+    Attributes:
+        vectors: (U, D) of the items of its plan.
+        baseline: (U, D) what stands for an item that says nothing.
+        score: (S, U, D) -> (S, N), differentiable.
+    """
+
+    vectors: Tensor
+    baseline: Tensor
+    score: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class Loss:
     """A loss as a sum and a count, so that ranks can be added up exactly.
 

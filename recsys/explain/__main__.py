@@ -22,7 +22,7 @@ from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.explanations.explaining import Explaining
 from recsys.trained.run import load
 
-OWN = ("item", "method", "tokens", "most", "html")
+OWN = ("item", "method", "most", "html")
 USAGE = (
     "usage: python -m recsys.explain run=FOLDER|last|folder=BUNDLE "
     "user=ID|history=ID,ID|text=TEXT item=ID [key=value ...]"
@@ -35,7 +35,6 @@ WORDS = (
     ("text=TEXT", 'what is looked for, as in text="red lamp"'),
     ("item=ID", "whose score is explained"),
     ("method=exact", "or gradients or leave_one_out; left out: the first that the model goes with"),
-    ("tokens=false", "true: explain texts token by token as well"),
     ("most=10", "how many items of the history are named"),
     ("html=FILE", "write a page, which loads nothing from elsewhere"),
     ("at=now", "the moment, as in recommend"),
@@ -72,8 +71,6 @@ def explain(words: dict[str, str]) -> list[str]:
     """
     if not words.get("item", "").strip():
         raise ConfigError("item= names no item; give the id of what was recommended, as in item=7.")
-    if words.get("tokens", "false") not in ("true", "false"):
-        raise ConfigError(f"tokens is '{words['tokens']}'; set it to true or false.")
     page = words.get("html")
     if page is not None and not Path(page).parent.is_dir():
         raise ConfigError(f"html={page}: there is no folder '{Path(page).parent}'; make it first.")
@@ -94,7 +91,6 @@ def explain(words: dict[str, str]) -> list[str]:
         at=words.get("at", "now"),
         context={k.removeprefix(CONTEXT): v for k, v in words.items() if k.startswith(CONTEXT)},
         method=words.get("method"),
-        tokens=words.get("tokens") == "true",
     )
     lines = format_explanation(
         explanation, shutil.get_terminal_size((100, 24)).columns, int(words.get("most", "10"))

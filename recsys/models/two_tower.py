@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from recsys.layers.item_embeddings import (
 from recsys.layers.user_encoders import CausalTransformer, GRUEncoder, HistoryPooling, make_residual
 from recsys.recommender.components import PlainForm, TrainingComponents
 from recsys.recommender.trainable import TrainableRecommender
-from recsys.types import Batch, ItemBatch, Ragged, Scored, ScoreSplit, VectorScore
+from recsys.types import Batch, HistoryScore, ItemBatch, Ragged, Scored, ScoreSplit, VectorScore
 
 
 class _PairMLP(nn.Module):
@@ -305,6 +306,30 @@ class Model(TrainableRecommender):
         if self.prior is not None:
             added = {name: of - prior for name, of in added.items()} | {"popularity": prior}
         return ScoreSplit((self.score(parts, items) - prior).T, added)
+
+    def make_history_score(
+        self, batch: Batch, rows: Tensor, catalog: Tensor
+    ) -> HistoryScore | None:
+        """Scores of one query; an item that says nothing has the mean vector of the catalog.
+
+        Zero would not do: a cosine does not change between a vector and zero.
+        """
+        if self.mix is None:
+            return None
+        every, mix = self.select_directions(catalog)[:, -self.width :].float(), self.mix
+        vectors, ((_, prefix),) = every[batch.plan.items], batch.query.tolist()
+
+        def score(own: Tensor) -> Tensor:
+            copy = torch.arange(len(own), device=own.device)
+            history = batch.history[0, :prefix] + len(vectors) * copy[:, None]
+            query = torch.stack([copy, torch.full_like(copy, prefix)], dim=1)
+            users = self._apply_head(mix(own.flatten(0, 1), history, query), self.user_head)
+            if self.context is not None:
+                codes = {name: of.expand(len(own)) for name, of in batch.context.items()}
+                users = self._add_context(users, replace(batch, context=codes))
+            return self.score(users, catalog[rows])
+
+        return HistoryScore(vectors, every.mean(0).expand_as(vectors), score)
 
     def _split_head(self, parts: Tensor, head: nn.Module | None) -> Tensor:
         """What `_apply_head` makes of the sum of parts (N, D), part by part."""

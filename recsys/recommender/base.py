@@ -15,7 +15,7 @@ from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.ranking import Ranker, mask_scores, score_items, select_top
 from recsys.recommender.components import Components, PlainForm
 from recsys.runtime.progress import track
-from recsys.types import Batch, ItemBatch, Ragged, ScoreSplit, VectorScore
+from recsys.types import Batch, HistoryScore, ItemBatch, Ragged, ScoreSplit, VectorScore
 
 
 class Recommender(nn.Module, abc.ABC):
@@ -160,6 +160,18 @@ class Recommender(nn.Module, abc.ABC):
 
         Returns:
             Parts that sum to the scores; None where a score is no sum over the history.
+        """
+        return None
+
+    def make_history_score(
+        self, batch: Batch, rows: Tensor, catalog: Tensor
+    ) -> HistoryScore | None:
+        """Scores as a function of the item vectors of a history, where it is one.
+
+        Args:
+            batch: One query with a history, as `Examples.make_serving_batch` makes it.
+            rows: (N,) catalog rows of the items that are scored.
+            catalog: (I, ...) representations of all items.
         """
         return None
 

@@ -87,6 +87,39 @@ def test_what_is_no_sum_is_explained_by_leaving_items_out(train):
     assert {p.item: p.value for p in told.history} == pytest.approx(fallen, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["architecture.history=causal", "architecture.dropout=0.2"],
+        ["architecture.history=gru", "architecture.mix=false"],
+        ["architecture.history=attention"],
+        ["architecture.score=mlp", "architecture.towers=separate"],
+    ],
+    ids=" ".join,
+)
+def test_gradients_sum_to_what_the_history_changes(train, more):
+    run = train(TOWER, *LEARNED, *more)
+    first = run.explain("000", history=["003", "017", "003", "021"])  # before recommend has run
+    ranked = run.recommend(histories=[["003", "017", "003", "021"]], k=3)
+    for row in ranked.iter_rows(named=True):
+        told = run.explain(row["item"], history=["003", "017", "003", "021"])
+        assert (told.method, len(told.history)) == ("gradients", 3)
+        assert told.score == pytest.approx(row["score"], abs=1e-5)
+        change = told.score - told.baseline
+        assert abs(sum(part.value for part in told.history) - change) <= 0.01 * abs(change)
+        assert told.error <= 0.01
+    assert run.explain("000", history=["003", "017", "003", "021"]) == first
+
+
+def test_gradients_of_a_mean_that_is_not_normalised_are_its_exact_parts(train):
+    """A plain product of a plain mean is linear, so that only the baseline is taken off."""
+    run = train(TOWER, *LEARNED, "architecture.score=dot", "architecture.history=mean")
+    query = {"history": ["003", "017", "021"]}
+    exact, other = (run.explain("000", **query, method=m) for m in ("exact", "gradients"))
+    fallen = {p.item: p.value - other.baseline / 3 for p in exact.history}
+    assert {p.item: p.value for p in other.history} == pytest.approx(fallen, abs=1e-5)
+
+
 def test_masked_copies_of_a_history_are_explained_as_they_are_scored(train):
     run = train(TOWER, *LEARNED, "data.augment.test_masks=2", "data.augment.mask=0.4")
     assert run.explain("000", user="u3").method == "leave_one_out"
@@ -166,7 +199,6 @@ def test_texts_of_others_are_escaped_on_the_page(train):
         (["user=nobody", "item=000"], "'nobody'"),
         (["user=u3", "item=000", "method=exat"], "Did you mean 'exact'"),
         (["user=u3", "item=000", "most=0"], "most is '0'"),
-        (["user=u3", "item=000", "tokens=yes"], "set it to true or false"),
         (["user=u3", "item=000", "itm=2"], "'itm=2' is not understood"),
         (["item=000"], "give run= or folder=, and one of"),
         (["user=u3", "item=000", "html=/none/such/page.html"], "there is no folder '/none/such'"),

@@ -10,8 +10,9 @@ from torch import Tensor
 from recsys.errors import ConfigError
 from recsys.evaluation.ranking import Ranker, score_items
 from recsys.recommender.base import Recommender
+from recsys.trained.explanations.gradients import integrate_gradients
 from recsys.trained.explanations.parts import Method
-from recsys.types import Batch, ItemBatch
+from recsys.types import Batch, HistoryScore, ItemBatch
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class QueryScorer:
     ) -> None:
         self.recommender, self.batch, self.rows, self.asked = recommender, batch, rows, asked
         self._ranker: Ranker = recommender if asked is not None else recommender.ranker
+        recommender.eval()
         with torch.no_grad():
             self._own = recommender.index(batch.plan)
             self._items = recommender.index(ItemBatch(rows, ())) if items is None else items
@@ -72,6 +74,12 @@ class QueryScorer:
     def is_empty(self) -> bool:
         """Whether the history that the model needs is empty, so that popularity answers."""
         return self.asked is None and not len(self.batch.plan.items) and self._ranker.needs_history
+
+    def make_history_score(self) -> HistoryScore | None:
+        """The scores as a function of the vectors of the history, where they are one."""
+        with torch.no_grad():
+            catalog = self.recommender.index_catalog()
+        return self.recommender.make_history_score(self.batch, self.rows, catalog)
 
     @torch.no_grad()
     def score(self, without: Tensor | None = None) -> Tensor:
@@ -132,7 +140,27 @@ def attribute_scores(
             "method=exact needs a score that is a sum over the history, which this model's is not; "
             "leave method= out, or set method=leave_one_out."
         )
+    if method == "gradients" or (method is None and not fast and single):
+        history = scorer.make_history_score() if single else None
+        if history is not None:
+            return _integrate(history, scores)
+        if method == "gradients":
+            raise ConfigError(
+                "method=gradients needs a model that makes its query of the vectors of items, "
+                "which this one is not; leave method= out, or set method=leave_one_out."
+            )
     return leave_one_out(scorer, scores)
+
+
+def _integrate(history: HistoryScore, scores: Tensor) -> Attribution:
+    """Integrated gradients of scores (N,) over the vectors of a history."""
+    with torch.no_grad():
+        baseline = history.score(history.baseline[None])[0]
+    parts = [
+        integrate_gradients(history.score, history.vectors, history.baseline, column).sum(1)
+        for column in range(len(scores))
+    ]
+    return Attribution("gradients", scores, torch.stack(parts), {}, baseline)
 
 
 def leave_one_out(scorer: QueryScorer, scores: Tensor) -> Attribution:

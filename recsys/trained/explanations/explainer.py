@@ -39,7 +39,6 @@ class Explainer:
         at: str = "now",
         context: Mapping[str, str] | None = None,
         method: str | None = None,
-        tokens: bool = False,
     ) -> Explanation:
         """Why an item has its score.
 
@@ -49,7 +48,6 @@ class Explainer:
             at: As in `Suggester.rank`.
             context: As in `Suggester.rank`.
             method: exact, gradients or leave_one_out; None: the first that the model goes with.
-            tokens: Whether texts are explained token by token as well.
 
         Raises:
             ConfigError: The model does not go with the method, a package is missing, or as in

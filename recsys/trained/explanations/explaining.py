@@ -33,7 +33,6 @@ class Explaining(Answering):
         at: str = "now",
         context: Mapping[str, object] | None = None,
         method: str | None = None,
-        tokens: bool = False,
     ) -> Explanation:
         """Why an item has its score for a user, a history or a text; one of the three is given.
 
@@ -46,10 +45,9 @@ class Explaining(Answering):
             context: As in `recommend`.
             method: exact, gradients or leave_one_out; None: the first of them that the model
                 goes with.
-            tokens: Whether texts are explained token by token as well.
 
         Returns:
-            What each item of the history adds to the score, and each token if asked for.
+            What each item of the history adds to the score.
 
         Raises:
             ConfigError: Not exactly one of the three is given, the model does not go with the
@@ -62,7 +60,7 @@ class Explaining(Answering):
             None if text is None else [text],
         )
         given = {key: str(value) for key, value in (context or {}).items()}
-        return self.explainer.explain(query, str(item), at, given, method, tokens)
+        return self.explainer.explain(query, str(item), at, given, method)
 
     @cached_property
     def explainer(self) -> Explainer:

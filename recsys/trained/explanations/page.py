@@ -10,8 +10,6 @@ from recsys.trained.explanations.parts import (
     METHODS,
     ExplainedScore,
     HistoryPart,
-    TextParts,
-    TokenPart,
 )
 
 _STYLE = """
@@ -26,7 +24,6 @@ _STYLE = """
 .why .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 .why .bar { width: 30%; min-width: 4rem } .why .bar div { height: .9rem; margin-top: .3rem }
 .why .for { background: #2f7d4f } .why .against { background: #b35900 }
-.why .token { padding: .05rem .1rem; border-radius: .2rem; white-space: pre-wrap }
 """
 
 
@@ -62,7 +59,6 @@ def render_body(explanation: ExplainedScore) -> str:
         f"{escape_html(_describe_method(explanation))}</p>",
         _render_history(explanation.history),
         _render_rest(explanation.rest),
-        _render_tokens(explanation),
     ]
     return f'<style>{_STYLE}</style><div class="why">{"".join(parts)}</div>'
 
@@ -106,30 +102,3 @@ def _render_rest(rest: dict[str, float]) -> str:
         for name, value in rest.items()
     )
     return f"<h2>What else adds</h2><table><tbody>{rows}</tbody></table>" if rows else ""
-
-
-def _render_tokens(explanation: ExplainedScore) -> str:
-    """Every text with its tokens coloured by what they add."""
-    tokens = explanation.tokens
-    if tokens is None:
-        return ""
-    every = [abs(token.value) for text in tokens.texts for token in text.tokens]
-    largest = max(every, default=0.0) or 1.0
-    texts = "".join(_render_text(text, largest) for text in tokens.texts)
-    but = f"; but for {100 * tokens.error:.1f}%" if tokens.error >= 1e-4 else ""
-    return f'<h2>Words</h2>{texts}<p class="note">{escape_html(tokens.method)}{but}</p>'
-
-
-def _render_text(text: TextParts, largest: float) -> str:
-    """A text whose tokens are coloured, with their values where a mouse rests."""
-
-    def render(token: TokenPart) -> str:
-        colour = "47,125,79" if token.value >= 0 else "179,89,0"
-        depth = 0.6 * abs(token.value) / largest
-        return (
-            f'<span class="token" title="{token.value:+.4f}" '
-            f'style="background:rgba({colour},{depth:.2f})">{escape_html(token.text)}</span>'
-        )
-
-    shown = "".join(map(render, text.tokens))
-    return f"<p><strong>{escape_html(text.name)}:</strong> {shown}</p>"

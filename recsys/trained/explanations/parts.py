@@ -43,50 +43,6 @@ class HistoryPart:
 
 
 @dataclass(frozen=True)
-class TokenPart:
-    """What a token of a text adds to a score.
-
-    Attributes:
-        text: The token, with a blank before it where a word begins.
-        value: In the unit of the score.
-    """
-
-    text: str
-    value: float
-
-
-@dataclass(frozen=True)
-class TextParts:
-    """The tokens of a text.
-
-    Attributes:
-        name: Which text it is, such as "candidate".
-        tokens: In their order.
-    """
-
-    name: str
-    tokens: tuple[TokenPart, ...]
-
-
-@dataclass(frozen=True)
-class TokenExplanation:
-    """What the tokens of some texts add to a score, all texts taken as one function.
-
-    Attributes:
-        texts: The user's or those of the history, and the candidate's.
-        method: How the parts are computed, in words.
-        baseline: The score where every token is the padding; 0 where the parts are exact.
-        error: The sum of all tokens less the change from the baseline to the score, over that
-            change, 0 or more.
-    """
-
-    texts: tuple[TextParts, ...]
-    method: str
-    baseline: float
-    error: float
-
-
-@dataclass(frozen=True)
 class ExplainedScore:
     """Why an item has its score.
 
@@ -103,7 +59,6 @@ class ExplainedScore:
         baseline: The score that the parts lead away from; None where they do not sum to anything.
         error: The sum of all parts less the change from the baseline to the score, over that
             change, 0 or more; None where they do not sum to anything.
-        tokens: The same of tokens, where they were asked for.
     """
 
     query: str
@@ -116,7 +71,6 @@ class ExplainedScore:
     rest: dict[str, float]
     baseline: float | None
     error: float | None
-    tokens: TokenExplanation | None = None
 
     @property
     def because(self) -> str:

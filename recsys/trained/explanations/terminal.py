@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from recsys.printable import escape_line
-from recsys.trained.explanations.parts import METHODS, ExplainedScore, TextParts, cut_text
+from recsys.trained.explanations.parts import METHODS, ExplainedScore, cut_text
 
 _BAR = 20
 """Signs of the longest bar."""
-_NAMED = 12
-"""Tokens of a text that are named."""
 
 
 def format_explanation(explanation: ExplainedScore, width: int = 100, most: int = 10) -> list[str]:
@@ -24,10 +22,6 @@ def format_explanation(explanation: ExplainedScore, width: int = 100, most: int 
         lines.append(explanation.because)
     lines += _write_history(explanation, width, most)
     lines += [f"{value:+9.4f}  {name}" for name, value in explanation.rest.items()]
-    if explanation.tokens is not None:
-        error = _write_error(explanation.tokens.error)
-        lines.append(f"tokens, by {explanation.tokens.method}{error}")
-        lines += [_write_tokens(text) for text in explanation.tokens.texts]
     return [cut_text(escape_line(line), width) for line in lines]
 
 
@@ -57,9 +51,3 @@ def _write_history(explanation: ExplainedScore, width: int, most: int) -> list[s
         )
     left = len(explanation.history) - most
     return [*lines, f"and {left} more"] if left > 0 else lines
-
-
-def _write_tokens(text: TextParts) -> str:
-    """The tokens of a text, the largest magnitude first."""
-    order = sorted(text.tokens, key=lambda token: -abs(token.value))[:_NAMED]
-    return f"{text.name}: " + ", ".join(f"{token.text} {token.value:+.3f}" for token in order)
