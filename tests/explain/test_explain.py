@@ -1,7 +1,10 @@
 """What a history adds to a score: exact where it is a sum, in text and on a page."""
 
+import sys
+
 import pytest
 
+from recsys.errors import ConfigError
 from recsys.explain.__main__ import main as explain
 from recsys.fit.__main__ import main as fit
 from recsys.trained.bundle.bundle import open_bundle
@@ -118,6 +121,25 @@ def test_gradients_of_a_mean_that_is_not_normalised_are_its_exact_parts(train):
     exact, other = (run.explain("000", **query, method=m) for m in ("exact", "gradients"))
     fallen = {p.item: p.value - other.baseline / 3 for p in exact.history}
     assert {p.item: p.value for p in other.history} == pytest.approx(fallen, abs=1e-5)
+
+
+def test_without_captum_the_error_names_the_extra_and_the_other_way(train, monkeypatch, capsys):
+    run = train(TOWER, *LEARNED, "architecture.history=attention")
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    words = [f"run={run.folder}", "history=003,017", "item=000"]
+    capsys.readouterr()
+    assert explain(words) == 2
+    assert "pip install 'recsys[explain]'" in capsys.readouterr().err
+    assert explain([*words, "method=leave_one_out"]) == 0
+
+
+def test_a_method_that_a_model_does_not_go_with_raises_a_clear_error(train):
+    run = train("experiment=item_knn")
+    with pytest.raises(ConfigError, match="makes its query of the vectors of items"):
+        run.explain("000", history=["003"], method="gradients")
+    run = train(TOWER, *LEARNED, "architecture.history=attention")
+    with pytest.raises(ConfigError, match="a sum over the history"):
+        run.explain("000", history=["003"], method="exact")
 
 
 def test_masked_copies_of_a_history_are_explained_as_they_are_scored(train):
