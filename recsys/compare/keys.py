@@ -91,6 +91,7 @@ METHOD = (
     "tuning",
     "architecture",
     "objective",
+    "start_from",
     "data.queries",
     "data.queries_per_user",
     "data.targets",
