@@ -52,11 +52,19 @@ class TextTower(nn.Module):
             ids: (N, L) token ids with the special ones, padded at the right.
             mask: (N, L) 1 for real tokens.
         """
+        return self.finish_states(self.compute_padded_states(ids, mask), mask)
+
+    def compute_padded_states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(N, L, D) states of padded texts, as `encode_padded` has them."""
         extra = {"use_cache": False} if self.encoder.cache_flag else {}
-        states = self.encoder.model(input_ids=ids, attention_mask=mask, **extra).last_hidden_state
-        vectors: Tensor = self.steps(
-            self.encoder.pool_states(states, mask.bool(), self.query).float()
-        )
+        out = self.encoder.model(input_ids=ids, attention_mask=mask, **extra)
+        states: Tensor = out.last_hidden_state
+        return states
+
+    def finish_states(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(N, D) float32 vectors of token states (N, L, D) and their mask (N, L)."""
+        pooled = self.encoder.pool_states(states, mask.bool(), self.query)
+        vectors: Tensor = self.steps(pooled.float())
         return vectors
 
 

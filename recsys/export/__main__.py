@@ -22,12 +22,13 @@ from recsys.trained.exports.formats import FORMATS, export_run
 from recsys.trained.run import load
 from recsys.words import split_words
 
-KEYS = ("run", "to", "format", "output")
+KEYS = ("run", "to", "format", "push", "output")
 USAGE = "usage: python -m recsys.export run=FOLDER|last to=FOLDER format=NAME [key=value ...]"
 WORDS = (
     ("run=FOLDER", "of a finished run; last: the newest one; a glob: the newest of those"),
     ("to=FOLDER", "the folder to make; one that is there is not replaced"),
     *((f"format={name}", about.help) for name, about in FORMATS.items()),
+    ("push=USER/NAME", "also sends the folder to a private repository of a model hub"),
     ("output=runs", "where run=last looks"),
 )
 
@@ -76,7 +77,8 @@ def export(words: dict[str, str]) -> list[str]:
     """
     run = load(words["run"], words.get("output", "runs"))
     folder = Path(words["to"])
-    return [*export_run(run, folder, words["format"]), f"export: {folder}"]
+    lines = export_run(run, folder, words["format"], words.get("push"))
+    return [*lines, f"export: {folder}"]
 
 
 if __name__ == "__main__":

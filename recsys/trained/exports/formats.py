@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from recsys.config.compose import get_choice_name
 from recsys.errors import ConfigError, DataError, nearest
 from recsys.runtime.files import open_atomic_folder
+from recsys.trained.exports.hub import check_name, push_folder
 
 if TYPE_CHECKING:
     from recsys.trained.exports.source import ExportSource
@@ -62,16 +63,33 @@ FORMATS: Mapping[str, Format] = {
         "item vectors with ids and titles: vectors.npy and vectors.parquet",
         (f"{_HERE}.vector_files", "write_vectors"),
     ),
+    "faiss": Format(
+        "a FAISS index over the item vectors: exact below 100,000 items, HNSW from there on",
+        (f"{_HERE}.faiss_index", "write_faiss"),
+        needs=("faiss",),
+    ),
+    "onnx": Format(
+        "what makes vectors of texts as an ONNX graph, in fp32 and int8, with its tokenizer",
+        (f"{_HERE}.onnx_graph", "write_onnx"),
+        needs=("onnx", "onnxscript", "onnxruntime"),
+        reads_texts=True,
+    ),
+    "card": Format(
+        "the model card alone, which the others have beside their files",
+        (f"{_HERE}.card", "write_card"),
+        holds_any=True,
+    ),
 }
 
 
-def export_run(run: ExportSource, folder: Path, format: str) -> list[str]:
+def export_run(run: ExportSource, folder: Path, format: str, push: str | None = None) -> list[str]:
     """Writes a run in a format, into a new folder that is there whole or not at all.
 
     Args:
         run: The run.
         folder: The folder to make.
         format: A name of `FORMATS`.
+        push: USER/NAME on a model hub, to which the folder is sent; None: nothing is sent.
 
     Returns:
         Sentences on what was written.
@@ -80,6 +98,7 @@ def export_run(run: ExportSource, folder: Path, format: str) -> list[str]:
         ConfigError: The format is unknown or cannot hold such a run, its package is missing, or
             the data has changed.
         DataError: The folder is there already, or cannot be written.
+        UnreachableError: The hub could not be reached; the folder stays.
     """
     if format not in FORMATS:
         raise ConfigError(f"format={format} is unknown.{nearest(format, FORMATS)}")
@@ -88,8 +107,15 @@ def export_run(run: ExportSource, folder: Path, format: str) -> list[str]:
     if folder.exists():
         raise DataError(f"{folder} exists already; remove it, or choose another folder with to=.")
     _check_can_hold(run, format, chosen)
+    if push is not None:
+        check_name(push)
     with open_atomic_folder(folder) as aside:
-        return chosen.write(run, aside)
+        notes = chosen.write(run, aside)
+        if not chosen.holds_any:
+            from recsys.trained.exports.card import CARD, format_card
+
+            (aside / CARD).write_text(format_card(run, format, notes), encoding="utf-8")
+    return notes if push is None else [*notes, f"sent: {push_folder(folder, push)}"]
 
 
 def _check_can_hold(run: ExportSource, format: str, chosen: Format) -> None:

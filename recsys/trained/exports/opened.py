@@ -101,19 +101,20 @@ def open_for_export(run: ExportSource) -> OpenedRun:
     return OpenedRun(run, made, vectors, recommender.describe_score(items))
 
 
-def fold_tuning(opened: OpenedRun, towers: Sequence[TextTower]) -> None:
+def fold_tuning(opened: OpenedRun, towers: Sequence[TextTower], required: bool = True) -> None:
     """Folds what a tuning method added into the weights of encoders, in place.
 
     Args:
         opened: The run; nothing is to be encoded with it any more.
         towers: Whose encoders; the second may have an encoder of its own.
+        required: Whether what cannot be folded is an error, and does not stay as it is.
 
     Raises:
         ConfigError: It cannot be folded.
     """
     tuned = opened.encoding.tuned
     added = [name for name in tuned.added if not name.startswith("pooling.")]
-    if added and tuned.merge is None:
+    if required and added and tuned.merge is None:
         raise ConfigError(
             f"tuning={get_choice_name(opened.run.config.tuning)} adds modules that cannot be folded"
             " into the weights, so that no folder of transformers can hold them; use format=onnx, "
@@ -133,3 +134,37 @@ def compute_largest_error(own: Vectors, other: Vectors) -> float:
     """The largest difference of two vectors' numbers, as a share of the longest vector's length."""
     length = max(float(np.linalg.norm(own, axis=1).max(initial=0.0)), 1e-12)
     return float(np.abs(own - other).max(initial=0.0)) / length
+
+
+def make_history_queries(opened: OpenedRun, vectors: Vectors, limit: int = 500) -> Vectors:
+    """(Q, D) plain means of the item vectors of users' last items: queries as an index sees them.
+
+    Args:
+        opened: The run.
+        vectors: (I, D) item vectors.
+        limit: How many users at the most, evenly spaced.
+    """
+    made = opened.made
+    count, longest = len(made.tables.users), opened.run.config.data.max_history
+    users = np.unique(np.linspace(0, count - 1, min(limit, count)).astype(int))
+    histories = [made.examples.list_history(int(user))[-longest:] for user in users]
+    queries = np.stack([vectors[rows].mean(0) for rows in histories if len(rows)])
+    if opened.score.unit:
+        queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
+    return np.ascontiguousarray(queries, dtype=np.float32)
+
+
+def compute_overlap(one: NDArray[np.integer], other: NDArray[np.integer]) -> float:
+    """Mean share of the rows of `one` (Q, k) that are also in the same row of `other` (Q, k)."""
+    shares = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(one, other, strict=True)]
+    return float(np.mean(shares))
+
+
+def select_best(queries: Vectors, vectors: Vectors, k: int) -> NDArray[np.int64]:
+    """(Q, k) rows of the largest products, a block of queries at a time."""
+    k = min(k, len(vectors))
+    best = [
+        np.argpartition(-(block @ vectors.T), k - 1, axis=1)[:, :k]
+        for block in np.array_split(queries, max(1, len(queries) // 64))
+    ]
+    return np.concatenate(best)

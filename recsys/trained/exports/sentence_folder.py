@@ -92,7 +92,7 @@ def _write_model(
         if dense.about.unit:
             modules.append(_write_step(folder, len(modules), UnitLength()))
         modules.append(_write_dense(folder, len(modules), dense))
-    if second is None or _is_same(first.steps, second.steps):
+    if second is None or is_same(first.steps, second.steps):
         for step in first.steps:
             assert isinstance(step, Step)
             modules.append(_write_step(folder, len(modules), step))
@@ -106,7 +106,7 @@ def _write_model(
     _write_settings(folder, form, opened.score.unit, first.query)
 
 
-def _is_same(first: nn.Sequential, second: nn.Sequential) -> bool:
+def is_same(first: nn.Sequential, second: nn.Sequential) -> bool:
     """Whether two towers do the same to a pooled vector."""
     one, two = first.state_dict(), second.state_dict()
     return len(first) == len(second) and all(
