@@ -20,7 +20,7 @@ from recsys.config.flags import split_flags
 from recsys.config.help import format_entries
 from recsys.errors import ConfigError, RecsysError
 from recsys.trained.bundle.bundle import open_bundle
-from recsys.trained.queries import Query
+from recsys.trained.queries import Choice, Query
 from recsys.trained.run import load
 from recsys.words import parse_count, split_word
 
@@ -46,6 +46,11 @@ WORDS = (
         "at=now",
         "the moment, such as 2024-05-01T12:00 (UTC): items with available_from or available_until "
         "are suggested only where they can be had then",
+    ),
+    (
+        "where=EXPRESSION",
+        "which items, by their columns, as in where=\"year >= 1990 and genres contains 'Comedy'\": "
+        "=, !=, <, <=, >, >=, contains and in (...), with and, or, not; texts are quoted",
     ),
     (
         f"{CONTEXT}COLUMN=VALUE",
@@ -93,7 +98,7 @@ def parse_query_words(
     Raises:
         ConfigError: A key is unknown, or what is asked for is missing or said twice.
     """
-    known = ("run", "folder", *ASKS, *own, "at", f"{CONTEXT}COLUMN", "output")
+    known = ("run", "folder", *ASKS, *own, "at", "where", f"{CONTEXT}COLUMN", "output")
     out = {}
     for word in argv:
         key, value = split_word(word, "user=7")
@@ -136,7 +141,13 @@ def recommend(words: dict[str, str]) -> list[str]:
         tuple(each.strip() for each in words["history"].split(",")) if "history" in words else None
     )
     query = Query(words.get("user"), history, words.get("text"))
-    found = answer([query], int(words.get("k", "10")), words.get("at", "now"), context)
+    found = answer(
+        [query],
+        int(words.get("k", "10")),
+        words.get("at", "now"),
+        context,
+        Choice(words.get("where")),
+    )
     return [
         printable.escape_line(
             f"{row['rank']:>3}  {row['score']:8.4f}  {row['item']:<12}  {row['title']}"

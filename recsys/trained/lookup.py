@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import polars as pl
@@ -13,8 +13,9 @@ from recsys.config.compose import RunConfig
 from recsys.data.columns.times import parse_times
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.data.tables import IdMap, Tables
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.trained.queries import Query
+from recsys.trained.where import find_rows_outside
 
 SCHEMA = {
     "query": pl.String,
@@ -72,27 +73,55 @@ def describe_sample(run: RunConfig, query: Query) -> str:
     return f" The run keeps a part of the {what}s (data.max_{what}s={most}); ask for one of them."
 
 
-def find_closed(items: pl.DataFrame, at: str, moment: int) -> NDArray[np.int64]:
-    """(S,) catalog rows of the items that cannot be had at a moment.
+def find_closed(
+    items: pl.DataFrame, at: str, moment: int, where: str | None = None
+) -> NDArray[np.int64]:
+    """(S,) catalog rows of the items that cannot be had at a moment, or are not asked for.
 
     Args:
         items: As `Tables.items`.
         at: The moment as it was given, for a message.
         moment: It, in milliseconds since 1970.
+        where: An expression that holds for what is asked for, or None.
 
     Raises:
+        ConfigError: It is no such expression.
         DataError: Nothing can be had then.
     """
+    outside = np.empty(0, dtype=np.int64) if where is None else find_rows_outside(items, where)
     windows = AvailabilityWindows.from_items(items)
     if windows is None:
-        return np.empty(0, dtype=np.int64)
+        return outside
     closed = windows.list_unavailable(moment)
     if len(closed) == len(items):
         raise DataError(
             f"no item can be had at={at}: each is before its available_from or past its "
             "available_until; give at= a moment within them, such as at=2024-05-01T12:00."
         )
-    return closed
+    return np.union1d(closed, outside)
+
+
+def add_columns(rows: pl.DataFrame, items: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    """Recommendations with further columns of their items.
+
+    Args:
+        rows: With `item`.
+        items: As `Tables.items`.
+        columns: Their names.
+
+    Raises:
+        ConfigError: The items have no such column, or it is there already.
+    """
+    for name in columns:
+        if name not in items.columns or name in rows.columns:
+            known = [each for each in items.columns if each not in rows.columns]
+            raise ConfigError(
+                f"the items have no further column '{name}' (there are: {', '.join(known)})."
+            )
+    if not columns:
+        return rows
+    own = items.select(pl.col("item").cast(pl.String), *columns)
+    return rows.join(own, on="item", how="left", maintain_order="left")
 
 
 def check_ids(ids: RowFinder, queries: Iterable[Query], describe: Callable[[Query], str]) -> None:

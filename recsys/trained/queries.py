@@ -35,6 +35,24 @@ class Query:
         return ",".join(self.history) if self.history is not None else str(self.text)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which items may be recommended, and what is said of them.
+
+    Attributes:
+        where: An expression over the columns of items, as `trained.where` has it; None: all.
+        exclude_seen: Whether what someone had is left out.
+        columns: Further columns of the items to give.
+    """
+
+    where: str | None = None
+    exclude_seen: bool = True
+    columns: tuple[str, ...] = ()
+
+
+ANY = Choice()
+
+
 class Answering(abc.ABC):
     """Base of what recommends."""
 
@@ -52,6 +70,9 @@ class Answering(abc.ABC):
         k: int = 10,
         at: str = "now",
         context: Mapping[str, object] | None = None,
+        where: str | None = None,
+        exclude_seen: bool = True,
+        columns: Iterable[str] = (),
     ) -> pl.DataFrame:
         """The best unseen items of each user, history or text; one of the three is given.
 
@@ -65,10 +86,14 @@ class Answering(abc.ABC):
             at: The moment, such as 2024-05-01T12:00 (UTC): items with windows of availability are
                 left out where they cannot be had then, and hour and weekday are those of then.
             context: Value by column of what a run with `architecture.context` is asked in.
+            where: Which items, as in "year >= 1990 and genres contains 'Comedy'": comparisons,
+                `contains` and `in (...)` of the items' columns, with and, or, not; None: all.
+            exclude_seen: Whether what someone had is left out.
+            columns: Further columns of the items to give.
 
         Returns:
             A frame with query (the user's id, the history's ids or the text), rank, item, score
-            and title, a row an item, the best first.
+            and title, then the columns asked for; a row an item, the best first.
 
         Raises:
             ConfigError: Not exactly one of the three is given, k is below 1, the data has changed
@@ -79,11 +104,17 @@ class Answering(abc.ABC):
         if k < 1:
             raise ConfigError(f"k is '{k}'; give a whole number from 1.")
         given = {key: str(value) for key, value in (context or {}).items()}
-        return self.answer(queries, k, at, given)
+        choice = Choice(where, exclude_seen, tuple(columns))
+        return self.answer(queries, k, at, given, choice)
 
     @abc.abstractmethod
     def answer(
-        self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
+        self,
+        queries: Sequence[Query],
+        k: int,
+        at: str,
+        context: Mapping[str, str],
+        choice: Choice = ANY,
     ) -> pl.DataFrame:
         """As `recommend`, of queries that may be of several kinds."""
 

@@ -20,12 +20,13 @@ from recsys.errors import ConfigError
 from recsys.trained.lookup import (
     SCHEMA,
     RowFinder,
+    add_columns,
     check_ids,
     describe_sample,
     find_closed,
     parse_moment,
 )
-from recsys.trained.queries import Query
+from recsys.trained.queries import ANY, Choice, Query
 from recsys.types import Batch, Ragged
 
 if TYPE_CHECKING:
@@ -166,7 +167,12 @@ class Suggester:
         self._ids: RowFinder | None = None
 
     def rank(
-        self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
+        self,
+        queries: Sequence[Query],
+        k: int,
+        at: str,
+        context: Mapping[str, str],
+        choice: Choice = ANY,
     ) -> pl.DataFrame:
         """The best unseen items of each query.
 
@@ -175,9 +181,11 @@ class Suggester:
             k: Items a query; fewer come back where the catalog is exhausted.
             at: A moment such as 2024-05-01T12:00 (UTC), or `now`.
             context: Value by column of what a run with `architecture.context` is asked in.
+            choice: Which items may be recommended, and what is said of them.
 
         Returns:
-            query, rank, item, score and title: a row an item, the best first.
+            query, rank, item, score and title, and the columns asked for: a row an item, the best
+            first.
 
         Raises:
             ConfigError: The data has changed since, or the run knows nothing of a context.
@@ -188,9 +196,10 @@ class Suggester:
         codes, notes = made.context_features.encode_context(moment, context)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-        closed = torch.from_numpy(find_closed(made.tables.items, at, moment))
-        frames = [self._rank_one(made, query, k, codes, closed) for query in queries]
-        return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
+        closed = torch.from_numpy(find_closed(made.tables.items, at, moment, choice.where))
+        frames = [self._rank_one(made, query, k, codes, closed, choice) for query in queries]
+        rows = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
+        return add_columns(rows, made.tables.items, choice.columns)
 
     def prepare(
         self, query: Query, item: str | None, at: str, context: Mapping[str, str]
@@ -260,10 +269,17 @@ class Suggester:
         check_ids(ids, queries, partial(describe_sample, self.run))
 
     def _rank_one(
-        self, made: Servable, query: Query, k: int, context: dict[str, Tensor], closed: Tensor
+        self,
+        made: Servable,
+        query: Query,
+        k: int,
+        context: dict[str, Tensor],
+        closed: Tensor,
+        choice: Choice,
     ) -> pl.DataFrame:
         """The rows of one query."""
         batch, seen, asked = self._make_batch(made, query, context)
+        seen = seen if choice.exclude_seen else seen[:0]
         left_out = torch.cat([seen, closed])
         if self.run.architecture.trains and not self.run.architecture.reads_item_vectors:
             # A joint pass for every item of the catalog would take minutes: rank what baselines

@@ -19,7 +19,7 @@ from recsys.runs.folder import find_last_run, find_matching_run
 from recsys.runs.result_file import read_result
 from recsys.runtime.files import CONFIG, RESULT
 from recsys.trained.explanations.explaining import Explaining
-from recsys.trained.queries import Query
+from recsys.trained.queries import ANY, Choice, Query
 
 if TYPE_CHECKING:
     import polars as pl
@@ -67,10 +67,15 @@ class TrainedRun(Explaining):
         return self.config.experiment or get_choice_name(self.config.architecture)
 
     def answer(
-        self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
+        self,
+        queries: Sequence[Query],
+        k: int,
+        at: str,
+        context: Mapping[str, str],
+        choice: Choice = ANY,
     ) -> pl.DataFrame:
         """As `recommend`, of queries that may be of several kinds."""
-        return self.suggester.rank(queries, k, at, context)
+        return self.suggester.rank(queries, k, at, context, choice)
 
     def assemble(self) -> Assembly:
         """Reads the data and builds the model, with all that it has learned.
@@ -102,7 +107,12 @@ class TrainedRun(Explaining):
         return Path(folder)
 
     def answer_quickly(
-        self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
+        self,
+        queries: Sequence[Query],
+        k: int,
+        at: str,
+        context: Mapping[str, str],
+        choice: Choice = ANY,
     ) -> pl.DataFrame:
         """As `answer`, by what the run has kept for it; the first time, it keeps that.
 
@@ -113,13 +123,13 @@ class TrainedRun(Explaining):
         from recsys.trained.lookup import describe_sample
 
         if context or any(query.text is not None for query in queries):
-            return self.answer(queries, k, at, context)
+            return self.answer(queries, k, at, context, choice)
         kept = open_kept(self.folder, self.config)
         if kept is not None:
-            return kept.rank(queries, k, at, partial(describe_sample, self.config))
+            return kept.rank(queries, k, at, partial(describe_sample, self.config), choice)
         from recsys.assembly.assembled import Assembly
 
-        rows = self.answer(queries, k, at, context)
+        rows = self.answer(queries, k, at, context, choice)
         made = self.suggester.model
         assert isinstance(made, Assembly), "a run is built of its data"
         same = made.fingerprint == self._make_source().fingerprint  # else each answer says so

@@ -7,7 +7,7 @@ import sys
 import polars as pl
 import pytest
 
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 from recsys.export.__main__ import main as export
 from recsys.fit.__main__ import main as fit
 from recsys.recommend.__main__ import main as recommend
@@ -15,6 +15,7 @@ from recsys.testing.shop import make_shop_words, write_encoder, write_shop
 from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.bundle.write import write_bundle
 from recsys.trained.run import load
+from recsys.trained.where import find_rows_outside
 
 MOVED = ["optimizer.lr=0.05", "trainer.max_steps=4", "checkpoint.pick=last"]
 KINDS = {
@@ -229,3 +230,47 @@ def test_what_a_run_has_kept_counts_while_its_data_is_as_it_was(gone, tmp_path, 
         events.write("u3,000,1600009999,5\n")
     assert recommend([f"run={folder}", "user=u3", "k=4"]) == 2
     assert "the data has changed since the run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["ease", "tfidf"])
+def test_items_are_chosen_by_their_columns(kind, gone, tmp_path, capsys):
+    folder = gone(*KINDS[kind])
+    run = load(folder)
+    bundle = open_bundle(write_bundle(run, tmp_path / "bundle"))
+    for model in (run, bundle):
+        red = model.recommend(
+            users=["u3"], k=30, where="name contains 'red' and item != '002'", columns=["name"]
+        )
+        assert red.columns[-1] == "name"
+        assert set(red["item"]) <= {"000", "001", "003", "004"}
+        assert red["name"].to_list() == red["title"].to_list()
+        every = model.recommend(users=["u3"], k=40, exclude_seen=False)
+        assert len(every) == 30
+        either = "item in ('000', \"001\") or (item >= 29 and not name contains 'lamp')"
+        own = model.recommend(users=["u3"], k=40, where=either, exclude_seen=False)
+        assert set(own["item"]) == {"000", "001", "029"}
+        with pytest.raises(ConfigError, match="no further column 'price'"):
+            model.recommend(users=["u3"], columns=["price"])
+    assert recommend([f"run={folder}", "user=u3", "where=name = 'red lamp'", "k=4"]) == 0
+    assert recommend([f"run={folder}", "user=u3", "where=nam = 'x'"]) == 2
+    assert "the items have no column 'nam'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("", "it is empty"),
+        ("name", "a comparison is missing"),
+        ("name = red", "'red' is to be quoted"),
+        ("name ~ 'red'", "'~ 'red'' is not understood"),
+        ("name like 'red'", "'like' is no comparison"),
+        ("(name = 'red'", r"'\)' is missing"),
+        ("name = 'red' 'blue'", "stands where nothing is expected"),
+        ("__import__('os')", "no column '__import__'"),
+        ("(" * 300 + "name", "it is too long"),
+    ],
+)
+def test_what_is_no_expression_raises_an_error(where, said):
+    items = pl.DataFrame({"item": ["a"], "name": ["red"]})
+    with pytest.raises(ConfigError, match=said):
+        find_rows_outside(items, where)

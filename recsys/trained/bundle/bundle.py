@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles
 from recsys.trained.explanations.explaining import Explaining
-from recsys.trained.queries import Query
+from recsys.trained.queries import ANY, Choice, Query
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,13 +52,18 @@ class Bundle(Explaining):
         return self._source.run
 
     def answer(
-        self, queries: Sequence[Query], k: int, at: str, context: Mapping[str, str]
+        self,
+        queries: Sequence[Query],
+        k: int,
+        at: str,
+        context: Mapping[str, str],
+        choice: Choice = ANY,
     ) -> pl.DataFrame:
         """As `recommend`, of queries that may be of several kinds."""
         plain = self._plain
         if plain is None or context or any(query.text is not None for query in queries):
-            return self.suggester.rank(queries, k, at, context)
-        return plain.rank(queries, k, at, self._describe_sample)
+            return self.suggester.rank(queries, k, at, context, choice)
+        return plain.rank(queries, k, at, self._describe_sample, choice)
 
     @cached_property
     def _plain(self) -> PlainModel | None:

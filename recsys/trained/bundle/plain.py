@@ -15,8 +15,15 @@ from recsys.data.tables import Tables
 from recsys.errors import DataError
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles
-from recsys.trained.lookup import SCHEMA, RowFinder, check_ids, find_closed, parse_moment
-from recsys.trained.queries import Query
+from recsys.trained.lookup import (
+    SCHEMA,
+    RowFinder,
+    add_columns,
+    check_ids,
+    find_closed,
+    parse_moment,
+)
+from recsys.trained.queries import ANY, Choice, Query
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -40,7 +47,12 @@ class PlainModel:
         self._arrays: dict[str, NDArray[np.generic]] = {}
 
     def rank(
-        self, queries: Sequence[Query], k: int, at: str, describe: Callable[[Query], str]
+        self,
+        queries: Sequence[Query],
+        k: int,
+        at: str,
+        describe: Callable[[Query], str],
+        choice: Choice = ANY,
     ) -> pl.DataFrame:
         """As `Suggester.rank`, for users and histories.
 
@@ -49,24 +61,27 @@ class PlainModel:
             k: Items a query.
             at: A moment, or `now`.
             describe: A sentence on the part of the data that is kept, for an unknown id.
+            choice: Which items may be recommended, and what is said of them.
 
         Raises:
             DataError: An id is unknown, the moment is no time, or nothing can be had then.
         """
         moment = parse_moment(at)
         check_ids(self._ids, queries, describe)
-        closed = find_closed(self._tables.items, at, moment)
-        frames = [self._rank_one(query, k, closed) for query in queries]
-        return pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
+        closed = find_closed(self._tables.items, at, moment, choice.where)
+        frames = [self._rank_one(query, k, closed, choice) for query in queries]
+        rows = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
+        return add_columns(rows, self._tables.items, choice.columns)
 
-    def _rank_one(self, query: Query, k: int, closed: Ints) -> pl.DataFrame:
+    def _rank_one(self, query: Query, k: int, closed: Ints, choice: Choice) -> pl.DataFrame:
         """The rows of one query."""
         user, given = self._ids.find_rows(query)
         had = seen = np.asarray(given, dtype=np.int64)
         if user >= 0:
             had, seen = self._list_events(user)
         scores = self.score(had[-self._max_history :])
-        scores[seen] = -np.inf
+        if choice.exclude_seen:
+            scores[seen] = -np.inf
         scores[closed] = -np.inf
         if np.isnan(scores).any():
             raise DataError(f"{self._files.folder}: a score is not a number; make it again.")
