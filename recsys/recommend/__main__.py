@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parse_words(argv: Sequence[str]) -> dict[str, str]:
     """The words as given."""
-    return parse_query_words(argv, ("k",), {"k": 1})
+    return parse_query_words(argv, ("k", "where"), {"k": 1})
 
 
 def parse_query_words(
@@ -98,7 +98,7 @@ def parse_query_words(
     Raises:
         ConfigError: A key is unknown, or what is asked for is missing or said twice.
     """
-    known = ("run", "folder", *ASKS, *own, "at", "where", f"{CONTEXT}COLUMN", "output")
+    known = ("run", "folder", *ASKS, *own, "at", f"{CONTEXT}COLUMN", "output")
     out = {}
     for word in argv:
         key, value = split_word(word, "user=7")
