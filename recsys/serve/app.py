@@ -20,10 +20,12 @@ from recsys.errors import DiskFullError, RecsysError
 from recsys.serve.batching import BusyError
 from recsys.serve.bodies import (
     RESPONSES,
+    ExplainBody,
     FeedbackBody,
     Health,
     ItemsBody,
     Kept,
+    Reasons,
     RecommendBody,
     Removed,
     Suggestion,
@@ -75,6 +77,11 @@ def _add_paths(app: FastAPI, service: Service, gate: Gate) -> None:
         rows = await service.recommend(body)
         items = [Suggestion.model_validate(row) for row in rows]
         return Suggestions(model=service.holder.current.answering.name, items=items)
+
+    @app.post("/explain", responses=RESPONSES)
+    async def explain(body: ExplainBody) -> Reasons:
+        """Why an item has its score."""
+        return Reasons.model_validate(await service.explain(body))
 
     @app.post("/feedback", responses=RESPONSES)
     async def feedback(body: FeedbackBody) -> Kept:

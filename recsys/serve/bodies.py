@@ -60,6 +60,33 @@ class RecommendBody(Ask):
     k: int = Field(10, ge=1, strict=True, description="How many items.")
 
 
+class ExplainBody(Ask):
+    """A request for the reasons of a score."""
+
+    item: Id = Field(description="The item whose score is explained.")
+
+
+class Share(BaseModel):
+    """What an item of the history adds to a score."""
+
+    item: str
+    title: str
+    value: float
+    share: float
+
+
+class Reasons(BaseModel):
+    """Why an item has its score."""
+
+    item: str
+    title: str
+    score: float
+    rank: int | None
+    method: str
+    because: str = Field(description="What speaks most for the item, in one line; may be empty.")
+    history: list[Share]
+
+
 class Suggestion(BaseModel):
     """A recommended item."""
 

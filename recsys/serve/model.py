@@ -13,6 +13,7 @@ from recsys.errors import ConfigError, DataError, RecsysError
 from recsys.runtime.files import RESULT
 from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.bundle.manifest import MANIFEST, is_bundle
+from recsys.trained.explanations.explaining import Explaining
 from recsys.trained.queries import Answering, Query
 from recsys.trained.run import TrainedRun
 
@@ -28,12 +29,14 @@ class Asked:
         k: How many items.
         at: The moment, or `now`.
         context: Column and value of each that is given, sorted.
+        item: Whose score is to be explained; None: the best items are asked for.
     """
 
     query: Query
     k: int
     at: str = "now"
     context: tuple[tuple[str, str], ...] = ()
+    item: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,12 @@ class ModelHolder:
         answers: list[list[Row] | Exception] = [[] for _ in asked]
         for places in _group(asked):
             first = asked[places[0]]
+            if first.item is not None:
+                try:
+                    answers[places[0]] = [_explain(answering, first, first.item)]
+                except RecsysError as error:
+                    answers[places[0]] = error
+                continue
             queries = [asked[place].query for place in places]
             try:
                 frame = answering.answer(queries, first.k, first.at, dict(first.context))
@@ -110,13 +119,36 @@ class ModelHolder:
         return answers
 
 
+def _explain(answering: Answering, asked: Asked, item: str) -> Row:
+    """Why an item has its score, and what of the query speaks for it.
+
+    Raises:
+        RecsysError: It cannot be said, or an id is unknown.
+    """
+    if not isinstance(answering, Explaining):
+        raise ConfigError(f"{answering.name} explains nothing.")
+    why = answering.explainer.explain(asked.query, item, asked.at, dict(asked.context))
+    return {
+        "item": item,
+        "title": why.title,
+        "score": why.score,
+        "rank": why.rank,
+        "method": why.method,
+        "because": why.because,
+        "history": [
+            {"item": each.item, "title": each.title, "value": each.value, "share": each.share}
+            for each in why.history
+        ],
+    }
+
+
 def _group(asked: Sequence[Asked]) -> list[list[int]]:
     """Places of queries that one call answers: alike but for the query, each with its own label."""
     groups: list[tuple[object, set[str], list[int]]] = []
     for place, each in enumerate(asked):
-        kind, label = (each.k, each.at, each.context), each.query.label
+        kind, label = (each.k, each.at, each.context, each.item), each.query.label
         for alike, labels, places in groups:
-            if alike == kind and label not in labels:
+            if alike == kind and label not in labels and each.item is None:
                 labels.add(label)
                 places.append(place)
                 break

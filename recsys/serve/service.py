@@ -6,12 +6,13 @@ import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from recsys.errors import ConfigError, DataError, RecsysError
 from recsys.runtime.locks import acquire_lock
 from recsys.serve.batching import Batcher
-from recsys.serve.bodies import Ask, FeedbackBody, ItemsBody, RecommendBody
+from recsys.serve.bodies import Ask, ExplainBody, FeedbackBody, ItemsBody, RecommendBody
 from recsys.serve.metrics import ServiceMetrics
 from recsys.serve.model import Asked, ModelHolder, Row
 from recsys.serve.options import ServeOptions
@@ -72,37 +73,54 @@ class Service:
             )
 
     async def recommend(self, body: RecommendBody) -> list[Row]:
-        """The best items; what the user spoke of through the service is left out.
+        """The best items, without what was removed or the user spoke of.
 
         Raises:
             ConfigError: The model knows nothing of what is asked, or a limit is passed.
             DataError: An id is unknown, or the moment is no time.
             BusyError: Too many wait.
         """
+        said = self._get_reactions(body)
+        left_out = self.removed.ids | said.events.keys()
+        rows = await self._ask(body, body.k + len(left_out), said)
+        kept = [row for row in rows if row["item"] not in left_out][: body.k]
+        return [{**row, "rank": rank} for rank, row in enumerate(kept, 1)]
+
+    async def explain(self, body: ExplainBody) -> Row:
+        """Why an item has its score.
+
+        Raises:
+            ConfigError: As of `recommend`, or the model explains nothing.
+            DataError: An id is unknown, or the moment is no time.
+            BusyError: Too many wait.
+        """
+        (why,) = await self._ask(body, 1, self._get_reactions(body), body.item)
+        return why
+
+    def _get_reactions(self, body: Ask) -> Reactions:
+        return self.feedback.get(body.user) if body.user is not None else Reactions()
+
+    async def _ask(self, body: Ask, k: int, said: Reactions, item: str | None = None) -> list[Row]:
+        """What the model answers, once the request is within its limits."""
         from recsys.trained.lookup import parse_moment
 
         self._check_limits(body)
         if body.at is not None:
             parse_moment(body.at)
-        said = self.feedback.get(body.user) if body.user is not None else Reactions()
         history = None if body.history is None else tuple(body.history)
         query = Query(body.user, history, body.text)
-        left_out = self.removed.ids | said.events.keys()
-        k = body.k + len(left_out)
-        asked = Asked(query, k, body.at or "now", tuple(sorted(body.context.items())))
+        asked = Asked(query, k, body.at or "now", tuple(sorted(body.context.items())), item)
         tokens = estimate_tokens(query.text)
         try:
-            rows = await self.batcher.ask(asked, tokens)
+            return await self.batcher.ask(asked, tokens)
         except DataError as error:
             if body.user is None:
                 raise
             if not said.had:
                 raise UnknownUserError(str(error)) from None
             # Someone whom the data does not know, and who has told the service what they like.
-            asked = Asked(Query(history=said.had), k, asked.at, asked.context)
-            rows = await self.batcher.ask(asked, tokens)
-        kept = [row for row in rows if row["item"] not in left_out][: body.k]
-        return [{**row, "rank": rank} for rank, row in enumerate(kept, 1)]
+            asked = replace(asked, query=Query(history=said.had))
+            return await self.batcher.ask(asked, tokens)
 
     def _check_limits(self, body: Ask) -> None:
         limits = self.options.limits

@@ -162,9 +162,8 @@ def test_one_searches_and_likes_by_keyboard_on_a_small_screen(options, tmp_path)
         assert label == f"Like: {TITLES[0]}"
         tab.press("Enter", 13)
         tab.wait("document.querySelector('#status').textContent === 'Kept.'")
-        tab.press("Tab", 9)
-        tab.press("Tab", 9)
-        tab.press("Tab", 9)
+        for _ in range(4):
+            tab.press("Tab", 9)
         assert tab.read("document.activeElement.textContent") == "Dislike"
         tab.press("Enter", 13)
         tab.wait("document.querySelectorAll('[aria-pressed=true]').length === 2")

@@ -115,6 +115,27 @@ def test_it_answers_as_the_run_does_one_by_one_and_many_at_once(folder, tmp_path
     assert 16 < int(float(text.split("recsys_batch_queries_count ")[1].split("\n")[0])) < 32
 
 
+def test_it_explains_as_the_run_does(folder, tmp_path):
+    options = ServeOptions(folder, tmp_path / "state", watch=0)
+    bodies = [{"history": ["000", "007"], "item": "001"}, {"user": "u1", "item": "001"}]
+    bodies += [{"user": "nobody", "item": "001"}, {"user": "u1"}]
+    one, two, *wrong = ask(options, *bodies, path="/explain", load=load_model)
+    run = load(folder)
+    for answer, why in (
+        (one, run.explain("001", history=["000", "007"])),
+        (two, run.explain("001", user="u1")),
+    ):
+        said = answer.json()
+        assert said["score"] == pytest.approx(why.score, abs=1e-6)
+        assert (said["because"], said["rank"]) == (why.because, why.rank)
+        shares = [(each["item"], each["share"]) for each in said["history"]]
+        assert shares == [(each.item, pytest.approx(each.share)) for each in why.history]
+    assert [answer.status_code for answer in wrong] == [404, 422]
+    shop = ServeOptions(folder, tmp_path / "other", watch=0)
+    (answer,) = ask(shop, bodies[0], path="/explain")
+    assert "explains nothing" in answer.json()["error"]
+
+
 LONG = "word " * 10_000
 
 

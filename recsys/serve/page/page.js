@@ -57,8 +57,30 @@ function makeRow(item) {
   score.className = "score";
   score.textContent = item.score.toFixed(3);
   row.append(title, score, makeButton(item, "like", "Like"), " ",
-    makeButton(item, "dislike", "Dislike"));
+    makeButton(item, "dislike", "Dislike"), " ", makeWhy(item));
   return row;
+}
+
+function makeWhy(item) {
+  const button = document.createElement("button");
+  const { k, ...asked } = makeBody();
+  button.type = "button";
+  button.textContent = "Why";
+  button.setAttribute("aria-label", `Why: ${item.title || item.item}`);
+  button.addEventListener("click", async () => {
+    const place = button.parentElement;
+    const reason = place.querySelector(".why") || document.createElement("p");
+    reason.className = "why";
+    reason.setAttribute("role", "status");
+    place.append(reason);
+    try {
+      const why = await post("/explain", { ...asked, item: item.item });
+      reason.textContent = why.because || "No item of a history speaks for it.";
+    } catch (error) {
+      reason.textContent = error.message;
+    }
+  });
+  return button;
 }
 
 function makeButton(item, event, word) {
@@ -71,7 +93,7 @@ function makeButton(item, event, word) {
     try {
       const user = kind.value === "user" ? query.value.trim() : me;
       await post("/feedback", { events: [{ user, item: item.item, event }] });
-      for (const each of button.parentElement.querySelectorAll("button")) {
+      for (const each of button.parentElement.querySelectorAll("[aria-pressed]")) {
         each.setAttribute("aria-pressed", String(each === button));
       }
       state.textContent = "Kept.";
