@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import torch
 from torch import Tensor, nn
 
-from recsys.encoders.text_tower import TextTower
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.ranking import Ranker, mask_scores, score_items, select_top
 from recsys.recommender.components import Components, PlainForm
 from recsys.runtime.progress import track
 from recsys.types import Batch, HistoryScore, ItemBatch, Ragged, ScoreSplit, VectorScore
+
+if TYPE_CHECKING:  # it imports transformers, which what only counts does without
+    from recsys.encoders.text_tower import TextTower
 
 
 class Recommender(nn.Module, abc.ABC):

@@ -27,7 +27,7 @@ NAMES = {
 }
 """Folders of before have them."""
 
-LATER = {"fit.json", "pretraining.yaml", "encoder"}
+LATER = {"fit.json", "pretraining.yaml", "encoder", "sweep.json", "data.json", "current.json"}
 
 
 def list_names() -> set[str]:

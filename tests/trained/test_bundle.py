@@ -37,7 +37,7 @@ KINDS = {
         *MOVED,
     ],
     "ease": ["architecture=ease"],
-    "ease_text": ["architecture=ease", "architecture.vectors=encoder"],
+    "ease_text": ["architecture=ease", "architecture.vectors=encoder", "architecture.rho=30"],
     "item_knn": ["architecture=item_knn"],
     "item_knn_text": ["architecture=item_knn", "architecture.vectors=encoder"],
     "popularity": ["architecture=popularity"],
