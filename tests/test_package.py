@@ -114,7 +114,12 @@ def test_a_wheel_holds_every_module_and_yaml_file_and_runs_elsewhere(
         for name in ("experiments", "sweeps")
         for p in (ROOT / name).rglob("*.yaml")
     }
-    assert held == code | data | {"recsys/py.typed"}
+    page = {
+        "recsys/serve/page/index.html",
+        "recsys/serve/page/page.css",
+        "recsys/serve/page/page.js",
+    }
+    assert held == code | data | page | {"recsys/py.typed"}
     programs = install(wheel)
     path = check_installed(programs, tmp_path, [w for w in shop_base if "trainer" not in w])
     assert path.is_relative_to(programs.parent)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import ConfigError
+from recsys.runtime.files import SWEEP
 from recsys.sweep import __main__ as command
 from recsys.sweep import parsing, record
 from recsys.sweep.report.formatting import list_ended
@@ -311,7 +312,7 @@ def test_the_same_command_with_more_trials_goes_on(play, tmp_path):
 def test_a_sweep_that_is_done_writes_its_damaged_record_anew_and_runs_nothing(play, tmp_path):
     words = [*play(), "methods=lora", "final_seeds=1", "trials=1"]
     before, _, _ = drive(words)
-    (before.folder / record.FILE).write_text("{")
+    (before.folder / SWEEP).write_text("{")
     (before.folder / "report.html").unlink()
     count = len(calls(tmp_path))
     after, code, _ = drive(words)
