@@ -10,13 +10,13 @@ from recsys.runtime import command
 
 command.exit_on_interrupt(__name__)
 
-import sys
 from collections.abc import Sequence
 
 from recsys.clean.command import KEYS, Request, clean
-from recsys.config.flags import split_flags
-from recsys.config.help import format_entries
-from recsys.errors import RecsysError
+from recsys.config.flags import run_words
+from recsys.config.help import format_command
+
+USAGE = "usage: python -m recsys.clean [key=value ...]"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,17 +25,11 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or that of the error, which is told in one sentence.
     """
-    try:
-        line = split_flags(argv)
-        if line.help:
-            print("usage: python -m recsys.clean [key=value ...]", "", sep="\n")
-            print(*format_entries(KEYS.items()), sep="\n")
-            return 0
-        clean(Request.parse(line.words))
-    except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
-    return 0
+    return run_words(
+        argv,
+        lambda _: format_command(USAGE, KEYS.items()),
+        lambda words: clean(Request.parse(words)),
+    )
 
 
 if __name__ == "__main__":

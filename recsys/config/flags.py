@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from recsys.config.ranges import TEMPLATE, describe_quoting, shorten
 from recsys.config.yaml_file import Node, parse_typed_word, unwrap
-from recsys.errors import ConfigError, nearest
+from recsys.errors import ConfigError, RecsysError, nearest
 from recsys.words import LARGEST, split_word
 
 HELP = "--help"
@@ -60,6 +61,34 @@ def split_flags(argv: Sequence[str], flags: Sequence[str] = ()) -> CommandLine:
         else:
             words.append(word)
     return CommandLine(tuple(words), frozenset(given - {HELP}), not argv or HELP in given)
+
+
+def run_words(
+    argv: Sequence[str],
+    describe: Callable[[Sequence[str]], str],
+    run: Callable[[Sequence[str]], Iterable[str] | None],
+) -> int:
+    """A command that has no flags of its own: its help, or what it does, a line at a time.
+
+    Args:
+        argv: What was typed.
+        describe: The help on the words beside `--help`.
+        run: Does what the words say; lines are printed as they come.
+
+    Returns:
+        The exit code: 0, or that of the error, which is told in one sentence.
+    """
+    try:
+        line = split_flags(argv)
+        if line.help:
+            print(describe(line.words))
+            return 0
+        for row in run(line.words) or ():
+            print(row)
+    except RecsysError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    return 0
 
 
 def _explain_flag(name: str, value: str, known: Sequence[str]) -> str:

@@ -63,6 +63,11 @@ def format_names(title: str, names: Iterable[str]) -> list[str]:
     return _wrap(f"{title}{', '.join(names)}", get_width(), "", " " * len(title))
 
 
+def format_command(usage: str, entries: Iterable[tuple[str, str]]) -> str:
+    """The help of a command: its usage, and what its words mean."""
+    return "\n".join([usage, "", *format_entries(entries)])
+
+
 def _wrap(text: str, width: int, first: str, rest: str) -> list[str]:
     return textwrap.wrap(
         text,

@@ -9,7 +9,6 @@ command.exit_on_interrupt(__name__)
 
 import importlib
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from recsys.config.compose import AXES, compose_data, list_choices, nearest
-from recsys.config.flags import split_flags
+from recsys.config.flags import run_words
 from recsys.config.help import (
     ALL,
     format_axis,
@@ -41,7 +40,7 @@ from recsys.data.describe import (
 from recsys.data.reviews import add_reviews
 from recsys.data.splits.methods import Method, collect_events
 from recsys.data.tables import Tables
-from recsys.errors import ConfigError, RecsysError, raise_file_error
+from recsys.errors import ConfigError, raise_file_error
 from recsys.words import find_value, split_word
 
 _AXIS = "data.source"
@@ -63,16 +62,7 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or that of the error, which is printed as one sentence.
     """
-    try:
-        line = split_flags(argv)
-        if line.help:
-            print(_format_usage(line.words))
-            return 0
-        _run(line.words)
-    except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
-    return 0
+    return run_words(argv, _format_usage, _run)
 
 
 def _format_usage(words: Sequence[str]) -> str:

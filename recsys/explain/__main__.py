@@ -10,13 +10,12 @@ from recsys.runtime import command
 command.exit_on_interrupt(__name__)
 
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recsys.config.flags import split_flags
-from recsys.config.help import format_entries
-from recsys.errors import ConfigError, RecsysError
+from recsys.config.flags import run_words
+from recsys.config.help import format_command
+from recsys.errors import ConfigError
 from recsys.recommend.__main__ import ASKS, CONTEXT, parse_query_words
 from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.explanations.explaining import Explaining
@@ -49,17 +48,11 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or that of the error, which is told in one sentence.
     """
-    try:
-        line = split_flags(argv)
-        if line.help:
-            print(USAGE, "", *format_entries(WORDS), sep="\n")
-            return 0
-        for row in explain(parse_query_words(line.words, OWN, {"most": 1})):
-            print(row)
-    except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
-    return 0
+    return run_words(
+        argv,
+        lambda _: format_command(USAGE, WORDS),
+        lambda words: explain(parse_query_words(words, OWN, {"most": 1})),
+    )
 
 
 def explain(words: dict[str, str]) -> list[str]:

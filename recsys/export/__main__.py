@@ -10,14 +10,13 @@ from recsys.runtime import command
 
 command.exit_on_interrupt(__name__)
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from recsys import printable
-from recsys.config.flags import split_flags
-from recsys.config.help import format_entries
-from recsys.errors import ConfigError, RecsysError, nearest
+from recsys.config.flags import run_words
+from recsys.config.help import format_command
+from recsys.errors import ConfigError, nearest
 from recsys.trained.exports.formats import FORMATS, export_run
 from recsys.trained.run import load
 from recsys.words import split_words
@@ -39,17 +38,11 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or that of the error, which is told in one sentence.
     """
-    try:
-        line = split_flags(argv)
-        if line.help:
-            print(USAGE, "", *format_entries(WORDS), sep="\n")
-            return 0
-        for row in export(_parse_words(line.words)):
-            print(printable.escape_line(row))
-    except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
-    return 0
+    return run_words(
+        argv,
+        lambda _: format_command(USAGE, WORDS),
+        lambda words: export(_parse_words(words)),
+    )
 
 
 def _parse_words(words: Sequence[str]) -> dict[str, str]:
@@ -78,7 +71,7 @@ def export(words: dict[str, str]) -> list[str]:
     run = load(words["run"], words.get("output", "runs"))
     folder = Path(words["to"])
     lines = export_run(run, folder, words["format"], words.get("push"))
-    return [*lines, f"export: {folder}"]
+    return [printable.escape_line(line) for line in (*lines, f"export: {folder}")]
 
 
 if __name__ == "__main__":

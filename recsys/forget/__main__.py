@@ -9,16 +9,15 @@ from recsys.runtime import command
 
 command.exit_on_interrupt(__name__)
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from recsys import printable
 from recsys.clean.asking import agree
 from recsys.config.compose import nearest
-from recsys.config.flags import split_flags
-from recsys.config.help import format_entries
-from recsys.errors import ConfigError, RecsysError, raise_file_error
+from recsys.config.flags import run_words
+from recsys.config.help import format_command
+from recsys.errors import ConfigError, raise_file_error
 from recsys.words import find_value, split_word
 
 KEYS = {
@@ -28,6 +27,8 @@ KEYS = {
     "yes=true": "does not ask",
 }
 
+USAGE = "usage: python -m recsys.forget user=ID [key=value ...]"
+
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command.
@@ -35,17 +36,11 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or that of the error, which is told in one sentence.
     """
-    try:
-        line = split_flags(argv)
-        if line.help:
-            print("usage: python -m recsys.forget user=ID [key=value ...]", "", sep="\n")
-            print(*format_entries(KEYS.items()), sep="\n")
-            return 0
-        forget(line.words)
-    except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
-    return 0
+    return run_words(
+        argv,
+        lambda _: format_command(USAGE, KEYS.items()),
+        forget,
+    )
 
 
 @raise_file_error()

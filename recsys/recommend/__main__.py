@@ -11,14 +11,13 @@ from recsys.runtime import command
 
 command.exit_on_interrupt(__name__)
 
-import sys
 from collections.abc import Mapping, Sequence
 
 from recsys import printable
 from recsys.config.compose import nearest
-from recsys.config.flags import split_flags
-from recsys.config.help import format_entries
-from recsys.errors import ConfigError, RecsysError
+from recsys.config.flags import run_words
+from recsys.config.help import format_command
+from recsys.errors import ConfigError
 from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.queries import Choice, Query
 from recsys.trained.run import load
@@ -67,17 +66,11 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or that of the error, which is told in one sentence.
     """
-    try:
-        line = split_flags(argv)
-        if line.help:
-            print(USAGE, "", *format_entries(WORDS), sep="\n")
-            return 0
-        for row in recommend(_parse_words(line.words)):
-            print(row)
-    except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
-    return 0
+    return run_words(
+        argv,
+        lambda _: format_command(USAGE, WORDS),
+        lambda words: recommend(_parse_words(words)),
+    )
 
 
 def _parse_words(argv: Sequence[str]) -> dict[str, str]:

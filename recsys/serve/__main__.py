@@ -6,13 +6,12 @@ from recsys.runtime import command
 
 command.exit_on_interrupt(__name__)
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recsys.config.flags import split_flags
-from recsys.config.help import format_entries
-from recsys.errors import ConfigError, RecsysError
+from recsys.config.flags import run_words
+from recsys.config.help import format_command
+from recsys.errors import ConfigError
 from recsys.serve.options import KEY_VARIABLE, Limits, ServeOptions, make_options
 from recsys.words import split_words
 
@@ -48,16 +47,11 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0 after a signal, or that of the error, which is told in one sentence.
     """
-    try:
-        line = split_flags(argv)
-        if line.help:
-            print(USAGE, "", *format_entries(WORDS), sep="\n")
-            return 0
-        run_service(line.words)
-    except RecsysError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
-    return 0
+    return run_words(
+        argv,
+        lambda _: format_command(USAGE, WORDS),
+        run_service,
+    )
 
 
 def run_service(argv: Sequence[str]) -> None:
