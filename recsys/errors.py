@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -58,6 +58,45 @@ class ConfigError(RecsysError):
 
 class DataError(RecsysError):
     """A file, row or column that cannot be used as it is."""
+
+
+class UnknownIdError(DataError):
+    """An id that no row of a table has.
+
+    The message names the nearest id that there is, which is for the owner of the data alone: who
+    answers others says `plain`.
+
+    Args:
+        kind: What the id names ("item", "user").
+        name: The id.
+        known: All ids that there are.
+        more: A sentence for the end of the message, which begins with a blank.
+
+    Attributes:
+        kind: As given.
+        name: As given.
+    """
+
+    def __init__(self, kind: str, name: str, known: Sequence[str], more: str = "") -> None:
+        super().__init__(kind, name)
+        self.kind, self.name, self._known, self._more = kind, name, known, more
+
+    @property
+    def plain(self) -> str:
+        """The message without another id, on one line."""
+        return printable.escape_line(f"No {self.kind} has the id '{self.name}'.{self._more}")
+
+    def __str__(self) -> str:
+        """The message on one line; a search through all ids is made only for who reads it."""
+        hint = "" if self._known else "; there are none"
+        if not self.name.isdecimal():  # a number that looks alike is another one
+            near = difflib.get_close_matches(self.name, self._known, n=1, cutoff=0.0)
+            hint = f"; the nearest is '{near[0]}'" if near else hint
+        return printable.escape_line(f"No {self.kind} has the id '{self.name}'{hint}.{self._more}")
+
+    def add(self, sentence: str) -> UnknownIdError:
+        """The same error with another sentence at its end, which begins with a blank."""
+        return UnknownIdError(self.kind, self.name, self._known, self._more + sentence)
 
 
 class DivergenceError(RecsysError):

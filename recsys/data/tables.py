@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from recsys.data.columns.id_lookup import IdLookup
 from recsys.data.columns.times import EVER, parse_times
-from recsys.errors import DataError
+from recsys.errors import DataError, UnknownIdError
 
 _INTERACTION_TYPES = {
     "user": pl.String,
@@ -71,14 +70,11 @@ class IdMap:
         """Row of one id.
 
         Raises:
-            DataError: The id is unknown; the message names the nearest one of ids that are words.
+            UnknownIdError: The id is unknown; the message names the nearest one of ids that are
+                words.
         """
         if name not in self._rows:
-            hint = "" if self.ids else "; there are none"
-            if not name.isdecimal():  # a number that looks alike is another one
-                near = difflib.get_close_matches(name, self.ids, n=1, cutoff=0.0)
-                hint = f"; the nearest is '{near[0]}'" if near else hint
-            raise DataError(f"No {self.kind} has the id '{name}'{hint}.")
+            raise UnknownIdError(self.kind, name, self.ids)
         return self._rows[name]
 
     def get_rows(self, names: Iterable[str] | pl.Series) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 import recsys
 from recsys import printable
-from recsys.errors import DiskFullError, RecsysError
+from recsys.errors import DiskFullError, RecsysError, UnknownIdError
 from recsys.serve.batching import BusyError
 from recsys.serve.bodies import (
     RESPONSES,
@@ -32,7 +32,7 @@ from recsys.serve.bodies import (
     Suggestions,
 )
 from recsys.serve.limits import Gate
-from recsys.serve.service import Service, UnknownUserError
+from recsys.serve.service import Service
 
 PAGE = Path(__file__).parent / "page"
 _STATIC = {
@@ -156,8 +156,9 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RecsysError)
     async def refuse_query(request: Request, error: RecsysError) -> JSONResponse:
-        unknown, full = isinstance(error, UnknownUserError), isinstance(error, DiskFullError)
-        return refuse(404 if unknown else 507 if full else 422, str(error))
+        if isinstance(error, UnknownIdError):  # without the nearest one, which is someone else
+            return refuse(404 if error.kind == "user" else 422, error.plain)
+        return refuse(507 if isinstance(error, DiskFullError) else 422, str(error))
 
     @app.exception_handler(BusyError)
     async def refuse_for_now(request: Request, error: BusyError) -> JSONResponse:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from recsys.errors import ConfigError, DataError, RecsysError
+from recsys.errors import ConfigError, RecsysError, UnknownIdError
 from recsys.runtime.locks import acquire_lock
 from recsys.serve.batching import Batcher
 from recsys.serve.bodies import Ask, ExplainBody, FeedbackBody, ItemsBody, RecommendBody
@@ -21,10 +21,6 @@ from recsys.serve.records.items import RemovedItems
 from recsys.trained.queries import Answering, Query
 
 _LOCK = "service.lock"
-
-
-class UnknownUserError(DataError):
-    """Neither the data nor the feedback knows a user."""
 
 
 class Service:
@@ -77,7 +73,8 @@ class Service:
 
         Raises:
             ConfigError: The model knows nothing of what is asked, or a limit is passed.
-            DataError: An id is unknown, or the moment is no time.
+            UnknownIdError: There is no such user or item.
+            DataError: The moment is no time, or nothing can be had then.
             BusyError: Too many wait.
         """
         said = self._get_reactions(body)
@@ -91,7 +88,8 @@ class Service:
 
         Raises:
             ConfigError: As of `recommend`, or the model explains nothing.
-            DataError: An id is unknown, or the moment is no time.
+            UnknownIdError: There is no such user or item.
+            DataError: The moment is no time, or nothing can be had then.
             BusyError: Too many wait.
         """
         (why,) = await self._ask(body, 1, self._get_reactions(body), body.item)
@@ -113,14 +111,21 @@ class Service:
         tokens = estimate_tokens(query.text)
         try:
             return await self.batcher.ask(asked, tokens)
-        except DataError as error:
-            if body.user is None:
+        except UnknownIdError as error:
+            if error.kind != "user" or not said.had:
                 raise
-            if not said.had:
-                raise UnknownUserError(str(error)) from None
-            # Someone whom the data does not know, and who has told the service what they like.
-            asked = replace(asked, query=Query(history=said.had))
-            return await self.batcher.ask(asked, tokens)
+            unknown = error
+        # Someone whom the data does not know, and who has told the service what they like.
+        had = said.had[-self.options.limits.max_history :]
+        while had:
+            try:
+                return await self.batcher.ask(replace(asked, query=Query(history=had)), tokens)
+            except UnknownIdError as error:
+                if error.name not in had:
+                    raise
+                # Feedback may speak of items that this model does not have.
+                had = tuple(each for each in had if each != error.name)
+        raise unknown
 
     def _check_limits(self, body: Ask) -> None:
         limits = self.options.limits

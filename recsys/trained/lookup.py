@@ -13,7 +13,7 @@ from recsys.config.compose import RunConfig
 from recsys.data.columns.times import parse_times
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.data.tables import IdMap, Tables
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError, DataError, UnknownIdError
 from recsys.trained.queries import Query
 from recsys.trained.where import find_rows_outside
 
@@ -41,7 +41,7 @@ class RowFinder:
         """Row of the user who is asked for, -1 for none, and rows of the history that is given.
 
         Raises:
-            DataError: An id is unknown.
+            UnknownIdError: An id is unknown.
         """
         if query.user is not None:
             return self._users.get_row(query.user), []
@@ -125,7 +125,7 @@ def add_columns(rows: pl.DataFrame, items: pl.DataFrame, columns: Sequence[str])
 
 
 def check_ids(ids: RowFinder, queries: Iterable[Query], describe: Callable[[Query], str]) -> None:
-    """Raises a `DataError` for an unknown id, and says where a part of the data is kept.
+    """Raises an error for an unknown id, and says where a part of the data is kept.
 
     Args:
         ids: Finds rows.
@@ -133,10 +133,10 @@ def check_ids(ids: RowFinder, queries: Iterable[Query], describe: Callable[[Quer
         describe: A sentence on that part, which begins with a blank.
 
     Raises:
-        DataError: An id is unknown.
+        UnknownIdError: An id is unknown.
     """
     for query in queries:
         try:
             ids.find_rows(query)
-        except DataError as error:
-            raise DataError(f"{error}{describe(query)}") from None
+        except UnknownIdError as error:
+            raise error.add(describe(query)) from None

@@ -10,7 +10,7 @@ import httpx
 import polars as pl
 import pytest
 
-from recsys.errors import ConfigError, DataError, DiskFullError
+from recsys.errors import ConfigError, DataError, DiskFullError, UnknownIdError
 from recsys.fit.__main__ import main as fit
 from recsys.serve.app import make_app
 from recsys.serve.model import load_model
@@ -48,9 +48,12 @@ class Shop:
         frames = []
         for query in queries:
             if query.user == "nobody" or (query.user or "").startswith("page"):
-                raise DataError(f"user '{query.user}' is unknown")
-            if query.history and not set(query.history) <= set(self.titles):
-                raise DataError("an item is unknown")
+                raise UnknownIdError("user", query.user, ["somebody"])
+            for item in query.history or ():
+                if item not in self.titles:
+                    raise UnknownIdError("item", item, self.titles)
+            if at == "2001-01-01":
+                raise DataError("no item can be had")
             rows = [i for i in self.titles if i not in (query.history or ())][:k]
             frames += [
                 {"query": query.label, "rank": r, "item": i, "score": self.mark - r, "title": "t"}
@@ -136,14 +139,43 @@ def test_it_explains_as_the_run_does(folder, tmp_path):
     assert "explains nothing" in answer.json()["error"]
 
 
+def test_an_unknown_user_hears_of_no_other_and_only_they_are_not_there(folder, tmp_path):
+    options = ServeOptions(folder, tmp_path / "state", watch=0)
+    bodies = [{"user": "u1x"}, {"user": "u1", "at": "soon"}, {"user": "u1", "context": {"a": "b"}}]
+    unknown, *wrong = ask(options, *bodies, load=load_model)
+    assert (unknown.status_code, unknown.json()) == (404, {"error": "No user has the id 'u1x'."})
+    assert [answer.status_code for answer in wrong] == [422, 422]
+    (explained,) = ask(options, {"user": "u1x", "item": "000"}, path="/explain", load=load_model)
+    assert (explained.status_code, explained.json()) == (404, unknown.json())
+    with pytest.raises(UnknownIdError, match="the nearest is 'u1'"):  # who has the data may know
+        load(folder).recommend(users=["u1x"])
+
+
+def test_feedback_on_items_that_a_model_does_not_have_hides_no_others(options):
+    def liked(*items):
+        return {"events": [{"user": "page-1", "item": item} for item in items]}
+
+    async def run():
+        async with running(options) as client:
+            await client.post("/feedback", json=liked("gone", "gone too"))
+            alone = await client.post("/recommend", json={"user": "page-1", "k": 2})
+            await client.post("/feedback", json=liked("i0"))
+            return alone, await client.post("/recommend", json={"user": "page-1", "k": 2})
+
+    alone, beside = asyncio.run(run())
+    assert (alone.status_code, alone.json()["error"]) == (404, "No user has the id 'page-1'.")
+    assert [row["item"] for row in beside.json()["items"]] == ["i1", "i2"]
+
+
 LONG = "word " * 10_000
 
 
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [
-        ({"user": "nobody"}, 404, "'nobody' is unknown"),
-        ({"history": ["none"]}, 422, "unknown"),
+        ({"user": "nobody"}, 404, "No user has the id 'nobody'."),
+        ({"user": "u1", "at": "2001-01-01"}, 422, "no item can be had"),
+        ({"history": ["none"]}, 422, "No item has the id 'none'"),
         ({"history": []}, 422, "history"),
         ({"text": ""}, 422, "empty"),
         ({"text": " \n"}, 422, "empty"),
