@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.assembly import hard_negatives, protocols
+from recsys.assembly import protocols
 from recsys.assembly.assembled import Assembly, StoredRun
 from recsys.assembly.augmentation import make_history_augmentation, make_history_masks
 from recsys.assembly.checks import check_columns, check_pairs, check_weights
@@ -22,25 +22,23 @@ from recsys.assembly.item_vectors import (
     load_item_vectors,
     make_zero_shot_run,
 )
+from recsys.assembly.negatives import get_negative_spec, make_sampler
 from recsys.assembly.stored_runs import (
     DataIdentity,
     assemble_run,
     check_same_lists,
-    check_same_protocol,
     name_runs,
-    open_run,
+    open_sources,
 )
 from recsys.config.compose import AXES, RunConfig, get_choice_name
 from recsys.config.groups import OptimizerOptions, RegularizationOptions
-from recsys.config.schema import ENCODER, NegativeSpec, ObjectiveConfig, Sampling
+from recsys.config.schema import ENCODER, ObjectiveConfig
 from recsys.data.augmentation.histories import HistoryAugmentation
 from recsys.data.batches import query_texts
 from recsys.data.batches.batch_loaders import BatchLoaders
 from recsys.data.batches.catalog import Tokenize
 from recsys.data.batches.examples import Examples
-from recsys.data.batches.hard_negatives import HardNegativeSampler
-from recsys.data.batches.impressions import ImpressionSampler
-from recsys.data.batches.negatives import NegativeSampler, PoolSampler, SimilarSampler
+from recsys.data.batches.negatives import NegativeSampler
 from recsys.data.batches.rows import CandidateLists
 from recsys.data.context import ContextFeatures, make_context_features
 from recsys.data.prepare import PreparedData
@@ -100,9 +98,9 @@ def assemble(
     key = compute_fingerprint(tables)
     if check is not None:
         check(tables, key)
-    sources = _open_sources(run, DataIdentity.compute(run, split, key))
+    sources = open_sources(run, DataIdentity.compute(run, split, key))
     members = _load_members(run, sources, prepared)
-    sampler = _make_sampler(run, examples, key, parts)
+    sampler = make_sampler(run, examples, key, partial(make_baseline, "tfidf", parts), assemble)
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
     recommender, encoding, tokenize = _make_recommender(
@@ -225,23 +223,6 @@ def _make_recommender(
     return recommender, encoding, tokenize
 
 
-def _open_sources(run: RunConfig, data: DataIdentity) -> tuple[StoredRun, ...]:
-    """The finished runs that the architecture builds on, each known to have seen the same data.
-
-    Raises:
-        ConfigError: One of them cannot be used.
-    """
-    named, members = run.architecture.item_vectors_from, run.architecture.member_runs
-    if named is not None and named != ENCODER:
-        return (open_run("architecture.vectors", named, data, "take vectors of a run"),)
-    sources = tuple(
-        open_run("architecture.members", folder, data, "combine runs") for folder in members
-    )
-    for stored in sources:
-        check_same_protocol(stored, run)
-    return sources
-
-
 def _load_vectors(
     run: RunConfig, sources: Sequence[StoredRun], vectors: Tensor | None
 ) -> Tensor | None:
@@ -249,7 +230,7 @@ def _load_vectors(
 
     Args:
         run: The configuration.
-        sources: What `_open_sources` gave.
+        sources: What `open_sources` gave.
         vectors: (I, D) those of the encoder.
     """
     if run.architecture.item_vectors_from in (None, ENCODER):
@@ -285,38 +266,6 @@ def _prepare_training(run: RunConfig, recommender: Recommender) -> None:
             encoder.compile_layers()
 
 
-def _get_negative_spec(run: RunConfig) -> NegativeSpec:
-    return NegativeSpec() if run.objective is None else run.objective.draws
-
-
-def _make_sampler(
-    run: RunConfig, examples: Examples, fingerprint: str, parts: Components
-) -> NegativeSampler:
-    """What draws the negatives of training queries, with the hard ones mined."""
-    if run.data.negatives == "impression":
-        return ImpressionSampler(examples.split)
-    drawn = _make_drawing_sampler(_get_negative_spec(run).sampling, examples)
-    if run.data.negatives != "hard":
-        return drawn
-    mined = hard_negatives.mine(
-        run,
-        examples,
-        fingerprint,
-        lambda: make_baseline("tfidf", parts),
-        assemble,
-        select_device(run),
-    )
-    return HardNegativeSampler(drawn, mined, run.data.hard_share, drawn.windows)
-
-
-def _make_drawing_sampler(sampling: Sampling, examples: Examples) -> PoolSampler | SimilarSampler:
-    """What draws negatives among the items that training has seen."""
-    windows = examples.split.windows
-    if sampling == "similar":
-        return SimilarSampler(examples.get_train_pairs()[1], examples.items, windows)
-    return PoolSampler(examples.get_pool(sampling), windows)
-
-
 def _make_datamodule(
     run: RunConfig,
     examples: Examples,
@@ -325,7 +274,7 @@ def _make_datamodule(
     encoding: TextComponents | None,
     lists: Mapping[int, CandidateLists],
 ) -> BatchLoaders:
-    draws = _get_negative_spec(run)
+    draws = get_negative_spec(run)
     sizes = costs = np.zeros(examples.items, dtype=np.int64)
     if encoding is not None:
         tokens = encoding.catalog.count_tokens(torch.arange(len(encoding.catalog)))

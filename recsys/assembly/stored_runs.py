@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from recsys.assembly.assembled import Assembly, StoredRun
 from recsys.config.compose import RunConfig, get_choice_name, read_config
+from recsys.config.schema import ENCODER
 from recsys.data.batches.rows import CandidateLists
 from recsys.data.splits.split import Split
 from recsys.errors import ConfigError, DataError
@@ -111,6 +112,23 @@ def open_start(run: RunConfig) -> StoredRun | None:
     except FileNotFoundError:
         raise ConfigError(f"{key}: the run is not complete, result.json is missing.") from None
     return StoredRun(path, config, result, _compute_digest(key, path, config), encoder)
+
+
+def open_sources(run: RunConfig, data: DataIdentity) -> tuple[StoredRun, ...]:
+    """The finished runs that the architecture builds on, each known to have seen the same data.
+
+    Raises:
+        ConfigError: One of them cannot be used.
+    """
+    named, members = run.architecture.item_vectors_from, run.architecture.member_runs
+    if named is not None and named != ENCODER:
+        return (open_run("architecture.vectors", named, data, "take vectors of a run"),)
+    sources = tuple(
+        open_run("architecture.members", folder, data, "combine runs") for folder in members
+    )
+    for stored in sources:
+        check_same_protocol(stored, run)
+    return sources
 
 
 def name_runs(sources: Sequence[StoredRun]) -> list[str]:

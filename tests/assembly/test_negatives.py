@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from recsys.assembly import build, hard_negatives
+from recsys.assembly import build, negatives
 from recsys.config.compose import compose, format_config
 from recsys.data.batches.hard_negatives import count_hard_negatives, list_excluded_items
 from recsys.data.splits.split import TRAIN
@@ -130,7 +130,7 @@ def test_mining_changes_no_weight_and_happens_once(shop_words, monkeypatch, caps
     plain = assembled([*shop_words, *HARD[2:]], "architecture.history=causal")
     first = assembled(words)
     assert "80 queries are ranked once" in capsys.readouterr().err
-    monkeypatch.setattr(hard_negatives, "_rank_blocks", None)
+    monkeypatch.setattr(negatives, "_rank_blocks", None)
     second = assembled(words)
     for made in (first, second):
         for name, value in plain.recommender.state_dict().items():

@@ -1,4 +1,4 @@
-"""Mines hard negatives: what tfidf or a finished run ranks high for each training query."""
+"""What training draws its negatives from: hard ones are mined by tfidf or a finished run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,23 @@ import numpy.typing as npt
 import torch
 
 from recsys.assembly.assembled import Assembly, StoredRun
+from recsys.assembly.device import select_device
 from recsys.assembly.stored_runs import DataIdentity, assemble_run, open_run
 from recsys.config.compose import RunConfig
+from recsys.config.schema import NegativeSpec, Sampling
 from recsys.data.batches.examples import Examples
-from recsys.data.batches.hard_negatives import HardNegatives, list_excluded_items
-from recsys.data.batches.negatives import compute_tie_order
+from recsys.data.batches.hard_negatives import (
+    HardNegatives,
+    HardNegativeSampler,
+    list_excluded_items,
+)
+from recsys.data.batches.impressions import ImpressionSampler
+from recsys.data.batches.negatives import (
+    NegativeSampler,
+    PoolSampler,
+    SimilarSampler,
+    compute_tie_order,
+)
 from recsys.data.columns.arrays import Ints
 from recsys.errors import ConfigError, DataError
 from recsys.evaluation.ranking import (
@@ -159,3 +171,45 @@ def _rank_blocks(
         chosen = select_top(mask_scores(scores, closed), top, order)
         yield chosen.cpu().numpy().astype(np.int32)
     model.to("cpu")
+
+
+def get_negative_spec(run: RunConfig) -> NegativeSpec:
+    """How the objective draws its negatives."""
+    return NegativeSpec() if run.objective is None else run.objective.draws
+
+
+def make_sampler(
+    run: RunConfig,
+    examples: Examples,
+    fingerprint: str,
+    tfidf: Callable[[], Recommender],
+    assemble: Callable[[RunConfig], Assembly],
+) -> NegativeSampler:
+    """What draws the negatives of training queries, with the hard ones mined.
+
+    Args:
+        run: The options.
+        examples: The queries.
+        fingerprint: Of the tables.
+        tfidf: Makes the baseline.
+        assemble: Builds a configuration.
+
+    Raises:
+        ConfigError: The run that is to rank cannot be used.
+        DataError: A score is NaN, or the disk is full.
+    """
+    if run.data.negatives == "impression":
+        return ImpressionSampler(examples.split)
+    drawn = _make_drawing_sampler(get_negative_spec(run).sampling, examples)
+    if run.data.negatives != "hard":
+        return drawn
+    mined = mine(run, examples, fingerprint, tfidf, assemble, select_device(run))
+    return HardNegativeSampler(drawn, mined, run.data.hard_share, drawn.windows)
+
+
+def _make_drawing_sampler(sampling: Sampling, examples: Examples) -> PoolSampler | SimilarSampler:
+    """What draws negatives among the items that training has seen."""
+    windows = examples.split.windows
+    if sampling == "similar":
+        return SimilarSampler(examples.get_train_pairs()[1], examples.items, windows)
+    return PoolSampler(examples.get_pool(sampling), windows)
