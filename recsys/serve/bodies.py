@@ -17,8 +17,12 @@ def check_signs(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(check_signs)]
-Id = Annotated[Text, Field(min_length=1, max_length=512)]
-"""An id, as the data has it."""
+# Lengths stand before the check of signs, as else pydantic counts "items after validation".
+Id = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(check_signs)]
+"""An id, as the data has it, or a name of a column."""
+Moment = Annotated[str, Field(max_length=64), AfterValidator(check_signs)]
+Value = Annotated[str, Field(max_length=512), AfterValidator(check_signs)]
+Expression = Annotated[str, Field(max_length=2_000), AfterValidator(check_signs)]
 
 
 class Body(BaseModel):
@@ -35,12 +39,11 @@ class Ask(Body):
         None, min_length=1, description="Ids of items that someone had, oldest first."
     )
     text: Text | None = Field(None, description="What is looked for.", examples=["space robots"])
-    at: Text | None = Field(
+    at: Moment | None = Field(
         None,
-        max_length=64,
         description="The moment (UTC), such as 2024-05-01T12:00; now if it is left out.",
     )
-    context: dict[Id, Annotated[Text, Field(max_length=512)]] = Field(
+    context: dict[Id, Value] = Field(
         {}, description="Value by column, of a model with context.", max_length=64
     )
 
@@ -58,6 +61,17 @@ class RecommendBody(Ask):
     """A request for recommendations."""
 
     k: int = Field(10, ge=1, strict=True, description="How many items.")
+    where: Expression | None = Field(
+        None,
+        description="Which items, by their columns: comparisons with quoted texts or numbers.",
+        examples=["year >= 1990 and genres contains 'Comedy'"],
+    )
+    exclude_seen: bool = Field(
+        True, strict=True, description="Whether what someone had is left out."
+    )
+    columns: list[Id] = Field(
+        [], max_length=32, description="Further columns of the items to give."
+    )
 
 
 class ExplainBody(Ask):
@@ -94,6 +108,7 @@ class Suggestion(BaseModel):
     item: str
     score: float
     title: str
+    columns: dict[str, Any] = Field({}, description="Values of the columns that were asked for.")
 
 
 class Suggestions(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from recsys.runtime.files import RESULT
 from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.bundle.manifest import MANIFEST, is_bundle
 from recsys.trained.explanations.explaining import Explaining
-from recsys.trained.queries import Answering, Query
+from recsys.trained.queries import ANY, Answering, Choice, Query
 from recsys.trained.run import TrainedRun
 
 Row = dict[str, object]
@@ -30,6 +31,7 @@ class Asked:
         at: The moment, or `now`.
         context: Column and value of each that is given, sorted.
         item: Whose score is to be explained; None: the best items are asked for.
+        choice: Which items may be recommended, and what is said of them.
     """
 
     query: Query
@@ -37,6 +39,7 @@ class Asked:
     at: str = "now"
     context: tuple[tuple[str, str], ...] = ()
     item: str | None = None
+    choice: Choice = ANY
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,9 @@ class ModelHolder:
                 continue
             queries = [asked[place].query for place in places]
             try:
-                frame = answering.answer(queries, first.k, first.at, dict(first.context))
+                frame = answering.answer(
+                    queries, first.k, first.at, dict(first.context), first.choice
+                )
             except RecsysError as error:
                 if len(places) == 1:
                     answers[places[0]] = error
@@ -113,10 +118,22 @@ class ModelHolder:
                 continue
             rows: dict[str, list[Row]] = {query.label: [] for query in queries}
             for row in frame.iter_rows(named=True):
-                rows[row.pop("query")].append(row)
+                more = {name: make_json_value(row.pop(name)) for name in first.choice.columns}
+                rows[row.pop("query")].append({**row, "columns": more})
             for place, query in zip(places, queries, strict=True):
                 answers[place] = rows[query.label]
         return answers
+
+
+def make_json_value(value: object) -> object:
+    """A value of a table as JSON can say it: what is no number is null, times are texts."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [make_json_value(each) for each in value]
+    if isinstance(value, dict):
+        return {str(name): make_json_value(each) for name, each in value.items()}
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _explain(answering: Answering, asked: Asked, item: str) -> Row:
@@ -146,7 +163,7 @@ def _group(asked: Sequence[Asked]) -> list[list[int]]:
     """Places of queries that one call answers: alike but for the query, each with its own label."""
     groups: list[tuple[object, set[str], list[int]]] = []
     for place, each in enumerate(asked):
-        kind, label = (each.k, each.at, each.context, each.item), each.query.label
+        kind, label = (each.k, each.at, each.context, each.choice), each.query.label
         for alike, labels, places in groups:
             if alike == kind and label not in labels and each.item is None:
                 labels.add(label)

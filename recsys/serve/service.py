@@ -18,7 +18,7 @@ from recsys.serve.model import Asked, ModelHolder, Row
 from recsys.serve.options import ServeOptions
 from recsys.serve.records.feedback import FeedbackLog, Reactions
 from recsys.serve.records.items import RemovedItems
-from recsys.trained.queries import Answering, Query
+from recsys.trained.queries import ANY, Answering, Choice, Query
 
 _LOCK = "service.lock"
 
@@ -77,9 +77,12 @@ class Service:
             DataError: The moment is no time, or nothing can be had then.
             BusyError: Too many wait.
         """
+        self._check_limits(body)
         said = self._get_reactions(body)
-        left_out = self.removed.ids | said.events.keys()
-        rows = await self._ask(body, body.k + len(left_out), said)
+        reacted = said.events.keys() if body.exclude_seen else said.disliked
+        left_out = self.removed.ids | reacted
+        choice = Choice(body.where, body.exclude_seen, tuple(body.columns))
+        rows = await self._ask(make_asked(body, body.k + len(left_out), choice), said)
         kept = [row for row in rows if row["item"] not in left_out][: body.k]
         return [{**row, "rank": rank} for rank, row in enumerate(kept, 1)]
 
@@ -92,23 +95,17 @@ class Service:
             DataError: The moment is no time, or nothing can be had then.
             BusyError: Too many wait.
         """
-        (why,) = await self._ask(body, 1, self._get_reactions(body), body.item)
+        self._check_limits(body)
+        asked = replace(make_asked(body, 1), item=body.item)
+        (why,) = await self._ask(asked, self._get_reactions(body))
         return why
 
     def _get_reactions(self, body: Ask) -> Reactions:
         return self.feedback.get(body.user) if body.user is not None else Reactions()
 
-    async def _ask(self, body: Ask, k: int, said: Reactions, item: str | None = None) -> list[Row]:
-        """What the model answers, once the request is within its limits."""
-        from recsys.trained.lookup import parse_moment
-
-        self._check_limits(body)
-        if body.at is not None:
-            parse_moment(body.at)
-        history = None if body.history is None else tuple(body.history)
-        query = Query(body.user, history, body.text)
-        asked = Asked(query, k, body.at or "now", tuple(sorted(body.context.items())), item)
-        tokens = estimate_tokens(query.text)
+    async def _ask(self, asked: Asked, said: Reactions) -> list[Row]:
+        """What the model answers."""
+        tokens = estimate_tokens(asked.query.text)
         try:
             return await self.batcher.ask(asked, tokens)
         except UnknownIdError as error:
@@ -217,6 +214,27 @@ class Service:
         await self.feedback.close()
         await self.removed.close()
         self._held.close()
+
+
+def make_asked(body: Ask, k: int, choice: Choice = ANY) -> Asked:
+    """What a request asks a model.
+
+    Args:
+        body: The request.
+        k: How many items.
+        choice: Which items may be recommended, and what is said of them.
+
+    Raises:
+        DataError: The moment is no time.
+    """
+    from recsys.trained.lookup import parse_moment
+
+    if body.at is not None:
+        parse_moment(body.at)
+    history = None if body.history is None else tuple(body.history)
+    query = Query(body.user, history, body.text)
+    context = tuple(sorted(body.context.items()))
+    return Asked(query, k, body.at or "now", context, choice=choice)
 
 
 def estimate_tokens(text: str | None) -> int:

@@ -125,12 +125,26 @@ class _Parser:
         return self._compare(name.text, sign.text)
 
     def _make_contains(self, name: str) -> pl.Expr:
-        value = str(self._read_value())
-        if isinstance(self._schema[name], pl.List):
+        value, kind = str(self._read_value()), self._schema[name]
+        if isinstance(kind, pl.List) and not kind.inner.is_nested():
             return pl.col(name).cast(pl.List(pl.String)).list.contains(value)
+        self._check_plain(name)
         return pl.col(name).cast(pl.String).str.contains(value, literal=True)
 
+    def _check_plain(self, name: str) -> None:
+        """Refuses a column whose values are no single ones.
+
+        Raises:
+            ConfigError: It is one.
+        """
+        kind = self._schema[name]
+        if isinstance(kind, pl.List) and not kind.inner.is_nested():
+            raise self._refuse(f"column '{name}' holds lists; write {name} contains 'VALUE'")
+        if kind.is_nested():
+            raise self._refuse(f"column '{name}' holds {kind}, which cannot be compared")
+
     def _compare(self, name: str, sign: str) -> pl.Expr:
+        self._check_plain(name)
         value, column = self._read_value(), pl.col(name)
         if isinstance(value, str):
             column = column.cast(pl.String)

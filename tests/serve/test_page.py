@@ -17,6 +17,7 @@ from recsys.serve.app import make_app
 from recsys.serve.options import ServeOptions
 from recsys.serve.server import bind
 from recsys.serve.service import Service
+from recsys.trained.queries import ANY
 from recsys.trained.recommendations import SCHEMA
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -36,7 +37,7 @@ class Shop:
 
     name = "shop"
 
-    def answer(self, queries, k, at, context):
+    def answer(self, queries, k, at, context, choice=ANY):
         rows = [
             {"query": query.label, "rank": n, "item": f"i{n}", "score": 1 / n, "title": title}
             for query in queries

@@ -5,6 +5,7 @@ import json
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import date
 
 import httpx
 import polars as pl
@@ -13,9 +14,10 @@ import pytest
 from recsys.errors import ConfigError, DataError, DiskFullError, UnknownIdError
 from recsys.fit.__main__ import main as fit
 from recsys.serve.app import make_app
-from recsys.serve.model import load_model
+from recsys.serve.model import load_model, make_json_value
 from recsys.serve.options import Limits, ServeOptions
 from recsys.serve.service import Service
+from recsys.trained.queries import ANY
 from recsys.trained.recommendations import SCHEMA
 from recsys.trained.run import load
 
@@ -42,7 +44,7 @@ class Shop:
         self.mark, self.calls, self.free = mark, [], threading.Event()
         self.free.set()
 
-    def answer(self, queries, k, at, context):
+    def answer(self, queries, k, at, context, choice=ANY):
         self.free.wait(10)
         self.calls.append(queries)
         frames = []
@@ -54,7 +56,8 @@ class Shop:
                     raise UnknownIdError("item", item, self.titles)
             if at == "2001-01-01":
                 raise DataError("no item can be had")
-            rows = [i for i in self.titles if i not in (query.history or ())][:k]
+            had = (query.history or ()) if choice.exclude_seen else ()
+            rows = [i for i in self.titles if i not in had][:k]
             frames += [
                 {"query": query.label, "rank": r, "item": i, "score": self.mark - r, "title": "t"}
                 for r, i in enumerate(rows, 1)
@@ -149,6 +152,73 @@ def test_an_unknown_user_hears_of_no_other_and_only_they_are_not_there(folder, t
     assert (explained.status_code, explained.json()) == (404, unknown.json())
     with pytest.raises(UnknownIdError, match="the nearest is 'u1'"):  # who has the data may know
         load(folder).recommend(users=["u1x"])
+
+
+def test_which_items_and_which_columns_are_asked_for_as_of_the_run(folder, tmp_path):
+    options = ServeOptions(folder, tmp_path / "state", watch=0)
+    red = {"where": "text contains 'red' and item != '001'", "columns": ["name"], "k": 9}
+    bodies = [{"history": ["000"], **red}, {"user": "u1", **red}, {"text": "lamp", **red}]
+    bodies += [{"history": ["000", "002"], "exclude_seen": False, "k": 30}]
+    bodies += [{"history": ["000"], "k": 30}, {"text": "lamp", "where": "item = 'none'"}]
+    answers = ask(options, *bodies, load=load_model)
+    run = load(folder)
+    for answer, body in zip(answers, bodies, strict=True):
+        kinds = {"user": "users", "history": "histories", "text": "texts"}
+        given = {kinds.get(key, key): [v] if key in kinds else v for key, v in body.items()}
+        frame = run.recommend(**given)
+        assert answer.status_code == 200, answer.text
+        rows = answer.json()["items"]
+        assert [row["item"] for row in rows] == frame["item"].to_list()
+        if "columns" in body:
+            names = [row["columns"] for row in rows]
+            assert names == [{"name": name} for name in frame["name"]]
+            assert all("red" in row["title"] for row in rows)
+    counts = [len(answer.json()["items"]) for answer in answers]
+    assert counts[0] == 3, "five are red; one was had, and one is not asked for"
+    assert counts[3:] == [30, 29, 0]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"where": "__import__('os').system('ls')"}, "is not understood"),
+        ({"where": "year >"}, "the items have no column 'year'"),
+        ({"where": "text >"}, "a value is missing at the end"),
+        ({"where": ""}, "it is empty"),
+        ({"where": "not " * 300 + "text = 'a'"}, "it is too long"),
+        ({"where": "text = '" + "a" * 2_000 + "'"}, "at most 2000 characters"),
+        ({"where": ["text"]}, "where: "),
+        ({"columns": ["nothing"]}, "no further column 'nothing'"),
+        ({"columns": ["title"]}, "no further column 'title'"),
+        ({"columns": ["a"] * 33}, "at most 32 items"),
+        ({"columns": "name"}, "columns: "),
+        ({"exclude_seen": "no"}, "exclude_seen: "),
+    ],
+)
+def test_a_wrong_choice_of_items_is_refused_in_a_sentence(folder, tmp_path, more, said):
+    options = ServeOptions(folder, tmp_path / "state", watch=0)
+    (answer,) = ask(options, {"history": ["000"], **more}, load=load_model)
+    assert answer.status_code == 422
+    assert said in answer.json()["error"]
+
+
+def test_a_value_of_a_table_is_one_of_json():
+    values = [float("nan"), [1.5, float("inf")], {"a": 1}, True, date(2024, 5, 1), None, "x"]
+    said = [None, [1.5, None], {"a": 1}, True, "2024-05-01", None, "x"]
+    assert [make_json_value(each) for each in values] == said
+
+
+def test_with_what_they_had_comes_what_they_liked_and_not_what_they_disliked(options):
+    events = [{"user": "u1", "item": "i0", "event": "dislike"}, {"user": "u1", "item": "i1"}]
+
+    async def run():
+        async with running(options) as client:
+            await client.post("/feedback", json={"events": events})
+            bodies = [{"user": "u1", "k": 2}, {"user": "u1", "k": 2, "exclude_seen": False}]
+            return [await client.post("/recommend", json=body) for body in bodies]
+
+    items = [[row["item"] for row in answer.json()["items"]] for answer in asyncio.run(run())]
+    assert items == [["i2", "i3"], ["i1", "i2"]]
 
 
 def test_feedback_on_items_that_a_model_does_not_have_hides_no_others(options):

@@ -268,9 +268,11 @@ def test_items_are_chosen_by_their_columns(kind, gone, tmp_path, capsys):
         ("name = 'red' 'blue'", "stands where nothing is expected"),
         ("__import__('os')", "no column '__import__'"),
         ("(" * 300 + "name", "it is too long"),
+        ("tags = 'red'", "column 'tags' holds lists; write tags contains 'VALUE'"),
+        ("pairs contains 'red'", "which cannot be compared"),
     ],
 )
 def test_what_is_no_expression_raises_an_error(where, said):
-    items = pl.DataFrame({"item": ["a"], "name": ["red"]})
+    items = pl.DataFrame({"item": ["a"], "name": ["red"], "tags": [["red"]], "pairs": [[["a"]]]})
     with pytest.raises(ConfigError, match=said):
         find_rows_outside(items, where)

@@ -38,6 +38,11 @@ class Reactions:
         """What they took well, oldest first."""
         return tuple(item for item, event in self.events.items() if LABELS[event] > 0)
 
+    @property
+    def disliked(self) -> frozenset[str]:
+        """What they spoke against."""
+        return frozenset(item for item, event in self.events.items() if LABELS[event] == 0)
+
 
 class FeedbackLog:
     """The feedback of all users.
