@@ -9,7 +9,7 @@ from pathlib import Path
 from recsys.clean.leftovers import FIRST_FILES, HALF_WRITTEN, Leftover
 from recsys.config.yaml_file import flatten_keys, read_mapping
 from recsys.errors import ConfigError, DataError
-from recsys.runs.current import CurrentRun
+from recsys.runs.current import CurrentRun, find_run_folder
 from recsys.runs.result_file import read_result
 from recsys.runtime.files import CONFIG, CURRENT, PRETRAINING
 from recsys.runtime.locks import is_locked
@@ -44,7 +44,7 @@ def find_reasons(
         for run in [] if current is None else [current.run, *current.previous[-1:]]:
             word = "is" if current is not None and run == current.run else "was, before,"
             for row in chosen:
-                if _lies_in(_resolve(run, output), row.path):
+                if _lies_in(find_run_folder(run, output), row.path):
                     reasons.setdefault(row.path, f"it {word} the run in use by {output / CURRENT}")
     builders = {row.path: list(_list_references(row.path)) for row in rows if row.group != "caches"}
     while True:
@@ -79,7 +79,7 @@ def _list_references(folder: Path) -> Iterator[Path]:
         for file in folder.rglob(name):
             texts |= {(text, folder.parent) for text in _list_texts(file)}
     for text, output in texts:
-        path = _resolve(Path(text), output)
+        path = find_run_folder(Path(text), output)
         if path.exists() and not _lies_in(path, folder):
             yield path
 
@@ -107,13 +107,6 @@ def _list_sources(rows: Sequence[Mapping[str, object]]) -> Iterator[str]:
         yield str(row.get("run", ""))
         below = row.get("built_on", [])
         yield from _list_sources(below if isinstance(below, list) else [])
-
-
-def _resolve(path: Path, output: Path) -> Path:
-    """A path as it was typed: from here, or from the folder that runs lie in."""
-    here = path.resolve()
-    beside = (output.resolve().parent / path).resolve()
-    return beside if not here.exists() and beside.exists() else here
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

@@ -68,4 +68,15 @@ def find_current_run(output: Path) -> Path:
             f"current: {output / CURRENT} is missing, no run has been promoted there yet; name a "
             "run's folder."
         )
-    return current.run
+    return find_run_folder(current.run, output)
+
+
+def find_run_folder(run: Path, output: Path) -> Path:
+    """Where a run lies whose path was noted as it was typed: from here, or from beside runs.
+
+    Args:
+        run: Its path.
+        output: Where runs lie.
+    """
+    beside = output.resolve().parent / run
+    return beside if not run.exists() and beside.exists() else run

@@ -6,6 +6,7 @@ from recsys.runtime import command
 
 command.exit_on_interrupt(__name__)
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,14 +16,15 @@ from recsys.errors import ConfigError
 from recsys.serve.options import KEY_VARIABLE, Limits, ServeOptions, make_options
 from recsys.words import split_words
 
-USAGE = "usage: python -m recsys.serve folder=BUNDLE|run=FOLDER|last [key=value ...]"
+USAGE = "usage: python -m recsys.serve folder=BUNDLE|run=FOLDER|last|current [key=value ...]"
 WORDS = (
     ("folder=BUNDLE", "what python -m recsys.export writes; a link to one is followed"),
     (
         "run=FOLDER",
-        "in place of folder=: of a finished run; last: the newest one; a glob: the newest of those",
+        "in place of folder=: of a finished run; last: the newest one; a glob: the newest of "
+        "those; current: the one that a refresh promoted, and later the next",
     ),
-    ("state=FOLDER", "where feedback is kept; beside the model, with .state at the end"),
+    ("state=FOLDER", "where feedback is kept; .serve/NAME beside the model"),
     (f"host={ServeOptions.host}", "address to listen on; one beyond this machine needs a key"),
     (f"port={ServeOptions.port}", "to listen on; 0: any that is free"),
     ("key_file=FILE", f"holds the API key; else {KEY_VARIABLE} of the environment is it"),
@@ -37,7 +39,7 @@ WORDS = (
     (f"queue={Limits.queue}", "queries that may wait for the model; more are answered with 429"),
     (f"batch_tokens={Limits.batch_tokens}", "tokens that the model is given at once"),
     (f"batch_queries={Limits.batch_queries}", "queries that it is given at once"),
-    ("output=runs", "where run=last looks"),
+    ("output=runs", "where run=last and run=current look"),
 )
 
 
@@ -68,17 +70,27 @@ def run_service(argv: Sequence[str]) -> None:
     make_options(words, Path(words[given[0]]))  # before anything is looked for
     check_libraries()
 
+    from recsys.printable import escape_line
+    from recsys.runs.current import find_current_run
     from recsys.serve.app import make_app
     from recsys.serve.model import load_model
+    from recsys.serve.places import CURRENT_MODEL, describe_old_state
     from recsys.serve.server import bind, serve
     from recsys.serve.service import Service
     from recsys.trained.run import load
 
-    if "run" in words:
-        folder = load(words["run"], words.get("output", "runs")).folder
+    output = words.get("output", "runs")
+    if words.get("run") == CURRENT_MODEL:
+        find_current_run(Path(output))
+        folder = Path(output) / CURRENT_MODEL
+    elif "run" in words:
+        folder = load(words["run"], output).folder
     else:
         folder = Path(words["folder"])
     options = make_options(words, folder)
+    note = describe_old_state(folder, options.state)
+    if note is not None and "state" not in words:
+        print(escape_line(f"note: {note}."), file=sys.stderr)
     with bind(options) as held:
         serve(make_app(Service(options, load_model)), options, held)
 

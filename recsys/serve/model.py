@@ -12,6 +12,7 @@ from pathlib import Path
 
 from recsys.errors import ConfigError, DataError, RecsysError
 from recsys.runtime.files import RESULT
+from recsys.serve.places import locate_model
 from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.bundle.manifest import MANIFEST, is_bundle
 from recsys.trained.explanations.explaining import Explaining
@@ -49,11 +50,13 @@ class Loaded:
     Attributes:
         answering: It.
         version: Counts how often one was loaded.
+        folder: Where its files lie.
         signature: What its files were when it was loaded.
     """
 
     answering: Answering
     version: int
+    folder: Path
     signature: object
 
 
@@ -61,7 +64,7 @@ class ModelHolder:
     """Holds one model, and replaces it by a newer one that has proved to answer.
 
     Args:
-        folder: Of the model.
+        folder: Of the model, as `places.locate_model` reads it.
         load: Opens it.
     """
 
@@ -81,16 +84,20 @@ class ModelHolder:
             return self.current
 
     def has_changed(self) -> bool:
-        """Whether the folder holds another model than the one in use."""
-        signature = read_signature(self.folder)
+        """Whether the folder holds another model than the one in use.
+
+        Raises:
+            ConfigError: The run in use is not there.
+        """
+        signature = read_signature(locate_model(self.folder))
         return signature is not None and signature != self.current.signature
 
     def _open(self, version: int) -> Loaded:
-        signature = read_signature(self.folder)
-        # A link is followed once, so that all files are read of the same folder.
-        answering = self._load(self.folder.resolve())
+        folder = locate_model(self.folder)
+        signature = read_signature(folder)
+        answering = self._load(folder)
         _warm_up(answering)
-        return Loaded(answering, version, signature)
+        return Loaded(answering, version, folder, signature)
 
     def answer(self, asked: Sequence[Asked]) -> list[list[Row] | Exception]:
         """Items of each query, or the error that is for it alone."""
@@ -189,11 +196,10 @@ def read_signature(folder: Path) -> object | None:
     """What changes when the files of a model do; None while there are none."""
     for name in (MANIFEST, RESULT):
         try:
-            place = folder.resolve() / name
-            status = os.stat(place)
+            status = os.stat(folder / name)
         except OSError:
             continue
-        return str(place), status.st_ino, status.st_mtime_ns, status.st_size
+        return str(folder / name), status.st_ino, status.st_mtime_ns, status.st_size
     return None
 
 

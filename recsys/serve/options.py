@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from recsys.errors import ConfigError, nearest
+from recsys.serve.places import choose_state
 from recsys.words import parse_count
 
 KEY_VARIABLE = "RECSYS_SERVE_KEY"
@@ -51,7 +52,7 @@ class ServeOptions:
     """What to serve, and where.
 
     Attributes:
-        folder: Of the model: a bundle or a run.
+        folder: Of the model, as `places.locate_model` reads it.
         state: Folder of feedback and changed items.
         host: Address to listen on.
         port: To listen on; 0: any that is free.
@@ -90,7 +91,7 @@ def make_options(words: Mapping[str, str], folder: Path) -> ServeOptions:
         if name not in KEYS:
             raise ConfigError(f"'{name}' is not understood.{nearest(name, KEYS)}")
     limits = Limits(**{name: _read_count(words, name, 1) for name in LIMITS if name in words})
-    state = Path(words.get("state") or folder.with_name(f"{folder.resolve().name}.state"))
+    state = Path(words["state"]) if words.get("state") else choose_state(folder)
     if state.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(f"state={state} lies in the folder that is served; choose another place.")
     host = words.get("host", ServeOptions.host)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recsys.errors import ConfigError, RecsysError, UnknownIdError
+from recsys.printable import escape_line
 from recsys.runtime.locks import acquire_lock
 from recsys.serve.batching import Batcher
 from recsys.serve.bodies import Ask, ExplainBody, FeedbackBody, ItemsBody, RecommendBody
@@ -192,16 +193,16 @@ class Service:
         refused: object = None
         while True:
             await asyncio.sleep(self.options.watch)
-            changed = await asyncio.to_thread(self.holder.has_changed)
-            if not changed:
-                refused = None
-                continue
             try:
-                await self.reload()
+                if await asyncio.to_thread(self.holder.has_changed):
+                    await self.reload()
+                    print(escape_line(f"serving {self.holder.current.folder} now"), flush=True)
+                refused = None
             except Exception as error:
                 # The files may still be on their way; each reason is said once.
                 if str(error) != refused:
-                    print(f"note: the model stays as it is: {error}", file=sys.stderr)
+                    line = escape_line(f"note: the model stays as it is: {error}")
+                    print(line, file=sys.stderr, flush=True)
                 refused = str(error)
 
     async def close(self) -> None:

@@ -3,16 +3,15 @@
 import asyncio
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 
 import httpx
 import pytest
 
 from recsys.fit.__main__ import main as fit
+from tests.serve.process import served
 
 
 @pytest.fixture(scope="module")
@@ -23,26 +22,6 @@ def folder(shop_base, tmp_path_factory):
     assert fit([*words, "architecture=popularity", f"output={root / 'runs'}"]) == 0
     (found,) = (root / "runs").iterdir()
     return found
-
-
-@contextmanager
-def served(folder, state, **environment):
-    """A service, and where it listens."""
-    words = [f"run={folder}", f"state={state}", "port=0", "watch=0"]
-    command = [sys.executable, "-m", "recsys.serve", *words]
-    environment = {**os.environ, **environment}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as process:
-        try:
-            said = ""
-            while (place := re.search(r"http://\S+", said)) is None:
-                line = process.stdout.readline()
-                assert line, said
-                said += line
-            yield process, place[0]
-        finally:
-            process.kill()
 
 
 def test_a_service_that_is_stopped_answers_all_that_it_took(folder, tmp_path):
@@ -66,7 +45,7 @@ def test_a_service_that_is_stopped_answers_all_that_it_took(folder, tmp_path):
             process.send_signal(signal.SIGTERM)
             return [code for each in await asyncio.gather(*asking) for code in each]
 
-    with served(folder, tmp_path / "state") as (process, place):
+    with served(f"run={folder}", tmp_path / "state") as (process, place):
         answers = asyncio.run(run(process, place))
         assert process.wait(20) == 0, process.stdout.read()
         said = process.stdout.read()
@@ -90,11 +69,13 @@ def kill_while_it_keeps(folder, state, name):
     async def run(process, place):
         async with httpx.AsyncClient(base_url=place, timeout=20) as client:
             sending = [asyncio.create_task(send(client, number)) for number in range(6)]
-            await asyncio.sleep(0.15)
+            while not kept:  # on a busy machine the first answer takes long
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
             process.kill()
             await asyncio.gather(*sending, return_exceptions=True)
 
-    with served(folder, state) as (process, place):
+    with served(f"run={folder}", state) as (process, place):
         health = httpx.get(f"{place}/health").json()
         asyncio.run(run(process, place))
     return kept, health["feedback"]
@@ -143,7 +124,7 @@ def test_what_cannot_be_served_ends_with_a_sentence(folder, tmp_path, capsys):
 
 
 def test_a_port_that_is_taken_ends_with_a_sentence(folder, tmp_path):
-    with served(folder, tmp_path / "one") as (_, place):
+    with served(f"run={folder}", tmp_path / "one") as (_, place):
         port = place.rpartition(":")[2]
         done = run_command(f"run={folder}", f"state={tmp_path / 'two'}", f"port={port}")
     assert done.returncode == 2
