@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import math
 import random
+import re
 import shlex
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import recsys
 
@@ -91,6 +96,51 @@ def run(command: str) -> None:
     if done.returncode:
         raise RuntimeError(done.stdout + done.stderr)
     print(done.stdout.strip())
+
+
+@contextlib.contextmanager
+def serve(folder: str) -> Iterator[str]:
+    """A service of a bundle, as `python -m recsys.serve folder=FOLDER` starts it.
+
+    Args:
+        folder: The bundle.
+
+    Yields:
+        Its address; it is stopped afterwards.
+
+    Raises:
+        RuntimeError: It does not start.
+    """
+    command = [sys.executable, "-m", "recsys.serve", f"folder={folder}", "port=0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            said = ""
+            while (address := re.search(r"http://\S+", said)) is None:
+                line = process.stdout.readline()
+                if not line:
+                    raise RuntimeError(said)
+                said += line
+            yield address[0]
+        finally:
+            process.terminate()
+
+
+def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    """What a service answers to JSON.
+
+    Args:
+        url: Address and path.
+        body: What is asked.
+    """
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
 
 
 def measure(words: str) -> dict[str, float]:
