@@ -58,6 +58,33 @@ def _escape_character(sign: str) -> str:
     return sign
 
 
+def cut_line(text: str, width: int) -> str:
+    """A line that takes so many columns of a terminal at most, with three dots where it is cut.
+
+    A sign of East Asian scripts takes two columns, a combining mark none.
+
+    Args:
+        text: As `escape_line` gives it.
+        width: The columns.
+    """
+    if len(text) * (1 if text.isascii() else 2) <= width:
+        return text
+    room, used, kept = max(0, width - 3), 0, 0
+    for place, sign in enumerate(text, 1):
+        used += _measure(sign)
+        if used <= room:
+            kept = place
+        if used > width:
+            return text[:kept].rstrip() + "..."
+    return text
+
+
+def _measure(sign: str) -> int:
+    if unicodedata.combining(sign):
+        return 0
+    return 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+
+
 def escape_markdown(text: str) -> str:
     """A text on one line that Markdown shows as it is, in a cell of a table as well."""
     escaped = _MARKS.sub(lambda found: f"\\{found[0]}", escape_line(text))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recsys.errors import DataError
 from recsys.layers.baselines import make_history_matrix, split_history
+from recsys.layers.item_cosines import EaseWeights
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -295,6 +296,18 @@ class ClosedForm:
         product = None if self.text is None else self._multiply(had)
         weighed = torch.from_numpy(self.events.weigh_history(had))
         return self._add(had, weighed, product)[:, items.cpu()].T.to(items.device)
+
+    def make_weights(self) -> EaseWeights:
+        """What the weights between items are made of."""
+        text, events = self.text, self.events
+        return EaseWeights(
+            events.inverse,
+            events.seen,
+            self.penalty.numpy(),
+            self.rho,
+            None if text is None else events.projected,
+            None if text is None else text.weights,
+        )
 
     def _add(self, had: csr_matrix, weighed: Tensor, product: Tensor | None) -> Tensor:
         """(Q, I) scores of X, X P and what the text side makes of X."""

@@ -218,6 +218,12 @@ class Model(FittedRecommender):
         queries = self.queries(batch, batch.plan.items)
         return ScoreSplit(self.form.split(queries, batch.plan.items, rows), {})
 
+    def compute_cosines(self, items: Tensor) -> Tensor | None:
+        """Cosines between what the items of a catalog add to the scores of items (N,), (N, N)."""
+        if self.form is None:
+            return None
+        return torch.from_numpy(self.form.make_weights().compute_cosines(items.cpu().numpy()))
+
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
         return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))

@@ -24,6 +24,7 @@ from recsys.layers.baselines import (
     split_history,
 )
 from recsys.layers.co_occurrence import PairWeights, compute_windowed_neighbours
+from recsys.layers.item_cosines import compute_similar_cosines
 from recsys.layers.item_item import compute_cosine_neighbours, compute_squares
 from recsys.layers.vector_neighbours import compute_vector_neighbours, score_nearest
 from recsys.recommender.choosing import Rescored, choose_best, measure_alternatives
@@ -198,6 +199,12 @@ class Model(FittedRecommender):
         queries = self.queries(batch, batch.plan.items)
         return ScoreSplit(self.form.split(queries, batch.plan.items, rows), {})
 
+    def compute_cosines(self, items: Tensor) -> Tensor | None:
+        """Cosines between what the items of a catalog add to the scores of items (N,), (N, N)."""
+        if self.form is None:
+            return None
+        return torch.from_numpy(compute_similar_cosines(self.form.terms, items.cpu().numpy()))
+
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
         return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
@@ -219,7 +226,7 @@ class SparseForm:
         self.settings, self._binary, self._items = settings, binary, similar.shape[0]
         self.similar, share = similar, settings.text_weight
         terms = [(similar, 1.0)] if near is None else [(similar, 1 - share), (near, share)]
-        self._terms = [(matrix, np.float32(part)) for matrix, part in terms if part]
+        self.terms = [(matrix, np.float32(part)) for matrix, part in terms if part]
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, H) rows, (N,) rows -> (Q, N)."""
@@ -234,7 +241,7 @@ class SparseForm:
 
     def _multiply(self, had: csr_matrix, items: Tensor) -> Tensor:
         """(Q, I) histories, (N,) rows -> (Q, N)."""
-        scores = sum((had * part) @ matrix for matrix, part in self._terms)
+        scores = sum((had * part) @ matrix for matrix, part in self.terms)
         rows = items.cpu()
         if len(rows) < self._items or not torch.equal(rows, torch.arange(self._items)):
             scores = scores[:, rows.numpy()]  # before it is dense: a catalog may be large

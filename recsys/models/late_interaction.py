@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from recsys.architectures.late_interaction import Config
 from recsys.encoders.cache.token_states import TokenStateCache
 from recsys.errors import ConfigError
+from recsys.layers.item_cosines import compute_cosines
 from recsys.layers.maxsim import score_all_pairs, score_lists
 from recsys.layers.user_encoders import make_residual
 from recsys.recommender.components import TrainingComponents
@@ -153,6 +154,14 @@ class Model(TrainableRecommender):
                 title[0, 0] = batch.plan.items[place]
                 history[:, place] += weight * self.score(title, rows)[0]
         return ScoreSplit(history, {})
+
+    def compute_cosines(self, items: Tensor) -> Tensor:
+        """Cosines between the means of the token vectors of items (N,), (N, N)."""
+        rows, order = items.cpu().sort()
+        tokens = self._project(self._encode_rows(rows), self.item_head)
+        means = torch.stack([each.mean(0) for each in tokens.split()])
+        own = means.cpu()[order.argsort()]
+        return torch.from_numpy(compute_cosines(own.numpy()))
 
     def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text as the only title of a history, (1, titles)."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from recsys.architectures.tfidf import Config
 from recsys.data.columns.words import split_words
 from recsys.layers.baselines import gather_history_rows, make_history_matrix, split_history
+from recsys.layers.item_cosines import compute_sparse_cosines
 from recsys.recommender.base import Recommender
 from recsys.recommender.components import Components
 from recsys.types import Batch, ItemBatch, Ragged, Scored, ScoreSplit
@@ -99,6 +100,10 @@ class Model(Recommender):
         """(Q, words) term weights of texts, on the host."""
         rows = self.vectorizer.transform(texts).astype(np.float32)
         return torch.from_numpy(rows.toarray())
+
+    def compute_cosines(self, items: Tensor) -> Tensor:
+        """Cosines between the term weights of items (N,), (N, N)."""
+        return torch.from_numpy(compute_sparse_cosines(self.vectors[items.cpu().numpy()]))
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""

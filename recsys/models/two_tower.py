@@ -16,6 +16,7 @@ from recsys.encoders.encoder import Encoder
 from recsys.encoders.text_tower import Step, TextTower, UnitLength, list_head_steps
 from recsys.errors import ConfigError
 from recsys.layers.context_embedding import ContextEmbedding
+from recsys.layers.item_cosines import compute_cosines
 from recsys.layers.item_embeddings import (
     SPREAD,
     ItemEmbedding,
@@ -130,6 +131,10 @@ class Model(TrainableRecommender):
     def select_item_vectors(self, items: Tensor) -> Tensor:
         """(N, D or 2 D) -> (N, D) what queries are compared with."""
         return items[:, : self.width]
+
+    def compute_cosines(self, items: Tensor) -> Tensor:
+        """Cosines between the vectors of items, (N, N)."""
+        return torch.from_numpy(compute_cosines(self.select_item_vectors(items).cpu().numpy()))
 
     def describe_score(self, items: Tensor) -> VectorScore:
         """A product, of a cosine with its temperature; what is popular; an MLP is left out."""

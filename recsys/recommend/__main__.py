@@ -11,15 +11,16 @@ from recsys.runtime import command
 
 command.exit_on_interrupt(__name__)
 
+import math
 from collections.abc import Mapping, Sequence
 
-from recsys import printable
 from recsys.config.compose import nearest
 from recsys.config.flags import run_words
 from recsys.config.help import format_command
 from recsys.errors import ConfigError
+from recsys.recommend.lines import format_rows, get_width
 from recsys.trained.bundle.bundle import open_bundle
-from recsys.trained.queries import Choice, Query
+from recsys.trained.queries import Choice, Query, check_diversity
 from recsys.trained.run import load
 from recsys.words import parse_count, split_word
 
@@ -30,6 +31,7 @@ _EMPTY = {
     "text": ("text", 'give what is looked for, as in text="red lamp"'),
 }
 CONTEXT = "context."
+OWN = ("k", "where", "columns", "exclude_seen", "diversity")
 USAGE = (
     "usage: python -m recsys.recommend run=FOLDER|last|folder=BUNDLE "
     "user=ID|history=ID,ID|text=TEXT [key=value ...]"
@@ -50,6 +52,13 @@ WORDS = (
         "where=EXPRESSION",
         "which items, by their columns, as in where=\"year >= 1990 and genres contains 'Comedy'\": "
         "=, !=, <, <=, >, >=, contains and in (...), with and, or, not; texts are quoted",
+    ),
+    ("columns=NAME,NAME", "further columns of the items to show, such as year,genres"),
+    ("exclude_seen=true", "false: also what someone had already"),
+    (
+        "diversity=0",
+        "0 to 1: how unlike each other the items are to be (maximal marginal relevance); scores "
+        "stay those of the model",
     ),
     (
         f"{CONTEXT}COLUMN=VALUE",
@@ -75,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parse_words(argv: Sequence[str]) -> dict[str, str]:
     """The words as given."""
-    return parse_query_words(argv, ("k", "where"), {"k": 1})
+    return parse_query_words(argv, OWN, {"k": 1})
 
 
 def parse_query_words(
@@ -117,8 +126,45 @@ def parse_query_words(
     return out
 
 
+def parse_choice(words: Mapping[str, str]) -> Choice:
+    """Which items may be recommended, and what is said of them.
+
+    Raises:
+        ConfigError: A value is none of its key.
+    """
+    columns = tuple(each.strip() for each in words.get("columns", "").split(","))
+    if "columns" in words and not all(columns):
+        raise ConfigError("columns= names no column; give names, as in columns=year,genres.")
+    try:
+        diversity = float(words.get("diversity", "0"))
+    except ValueError:
+        diversity = math.nan
+    if math.isnan(diversity):
+        raise ConfigError(f"diversity is '{words['diversity']}'; give a number from 0 to 1.")
+    return Choice(
+        where=words.get("where"),
+        exclude_seen=parse_switch(words, "exclude_seen", True),
+        columns=columns if "columns" in words else (),
+        diversity=check_diversity(diversity),
+    )
+
+
+def parse_switch(words: Mapping[str, str], key: str, default: bool) -> bool:
+    """Whether a key is true.
+
+    Raises:
+        ConfigError: It is neither true nor false.
+    """
+    value = words.get(key, "true" if default else "false")
+    if value not in ("true", "false"):
+        raise ConfigError(f"{key} is '{value}'; set it to true or false.")
+    return value == "true"
+
+
 def recommend(words: dict[str, str]) -> list[str]:
-    """One line an item: rank, score, id and text.
+    """One line an item: rank, score, id and text, then the columns asked for.
+
+    No line is longer than the terminal; where the output is none, lines are whole.
 
     Raises:
         ConfigError: The run cannot be read, the data has changed since, or the run knows nothing
@@ -134,19 +180,9 @@ def recommend(words: dict[str, str]) -> list[str]:
         tuple(each.strip() for each in words["history"].split(",")) if "history" in words else None
     )
     query = Query(words.get("user"), history, words.get("text"))
-    found = answer(
-        [query],
-        int(words.get("k", "10")),
-        words.get("at", "now"),
-        context,
-        Choice(words.get("where")),
-    )
-    return [
-        printable.escape_line(
-            f"{row['rank']:>3}  {row['score']:8.4f}  {row['item']:<12}  {row['title']}"
-        )
-        for row in found.iter_rows(named=True)
-    ]
+    choice = parse_choice(words)
+    rows = answer([query], int(words.get("k", "10")), words.get("at", "now"), context, choice)
+    return format_rows(rows, choice.columns, get_width())
 
 
 if __name__ == "__main__":

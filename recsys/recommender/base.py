@@ -153,6 +153,17 @@ class Recommender(nn.Module, abc.ABC):
         """What of representations (N, ...) of items tells them apart by its direction: all."""
         return items
 
+    def compute_cosines(self, items: Tensor) -> Tensor | None:
+        """How alike items are, by what the model has of each.
+
+        Args:
+            items: (N, ...) representations of items.
+
+        Returns:
+            (N, N) on the host; None where it has nothing of an item by itself.
+        """
+        return None
+
     def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit | None:
         """What each item of a history adds to scores, where these are such sums.
 
@@ -242,7 +253,7 @@ class Recommender(nn.Module, abc.ABC):
             seen: Catalog rows to leave out.
             query: (1, ...) its representation, or None to make it from the batch.
             pool: Catalog rows to choose from, or None for all.
-            items: (I, ...) what `index_catalog` gave, or None to ask it; without a pool.
+            items: (I, ...) what `index_catalog` gave, or None to ask it, or of a pool `index`.
 
         Returns:
             Scores and catalog rows, each (k,), best first.
@@ -252,14 +263,13 @@ class Recommender(nn.Module, abc.ABC):
         ranker: Ranker = self
         if query is None:
             ranker = self.ranker
-            whole = items if pool is None else None
-            own = self.index(batch.plan) if whole is None else whole[batch.plan.items]
+            own = self.index(batch.plan) if items is None else items[batch.plan.items]
             query = ranker.queries(batch, own)
         if pool is None:
             pool = torch.arange(len(self.parts.texts), device=self.device)
             items = self.index_catalog() if items is None else items
         else:
-            items = self.index(ItemBatch(pool, ()))
+            items = self.index(ItemBatch(pool, ())) if items is None else items[pool]
         scores = score_items(ranker, query, items, empty, pool)
         scores = mask_scores(scores, torch.isin(pool, seen.to(pool.device))[None])
         # Equal scores go by catalog row, whoever computes them.

@@ -101,23 +101,34 @@ def find_closed(
     return np.union1d(closed, outside)
 
 
+def check_columns(items: pl.DataFrame, columns: Sequence[str]) -> None:
+    """Raises where further columns of items are asked for that they have not.
+
+    Args:
+        items: As `Tables.items`.
+        columns: Their names.
+
+    Raises:
+        ConfigError: The items have no such column, it is there already, or asked for twice.
+    """
+    known = [each for each in items.columns if each not in SCHEMA]
+    for place, name in enumerate(columns):
+        if name not in known:
+            raise ConfigError(
+                f"the items have no further column '{name}' (there are: {', '.join(known)})."
+            )
+        if name in columns[:place]:
+            raise ConfigError(f"columns names '{name}' twice; once is enough.")
+
+
 def add_columns(rows: pl.DataFrame, items: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
     """Recommendations with further columns of their items.
 
     Args:
         rows: With `item`.
         items: As `Tables.items`.
-        columns: Their names.
-
-    Raises:
-        ConfigError: The items have no such column, or it is there already.
+        columns: Their names, as `check_columns` takes them.
     """
-    for name in columns:
-        if name not in items.columns or name in rows.columns:
-            known = [each for each in items.columns if each not in rows.columns]
-            raise ConfigError(
-                f"the items have no further column '{name}' (there are: {', '.join(known)})."
-            )
     if not columns:
         return rows
     own = items.select(pl.col("item").cast(pl.String), *columns)

@@ -43,11 +43,14 @@ class Choice:
         where: An expression over the columns of items, as `trained.where` has it; None: all.
         exclude_seen: Whether what someone had is left out.
         columns: Further columns of the items to give.
+        diversity: How much unlike each other they are to be, as `trained.diversity` has it; 0: the
+            best ones.
     """
 
     where: str | None = None
     exclude_seen: bool = True
     columns: tuple[str, ...] = ()
+    diversity: float = 0.0
 
 
 ANY = Choice()
@@ -73,6 +76,7 @@ class Answering(abc.ABC):
         where: str | None = None,
         exclude_seen: bool = True,
         columns: Iterable[str] = (),
+        diversity: float = 0.0,
     ) -> pl.DataFrame:
         """The best unseen items of each user, history or text; one of the three is given.
 
@@ -90,21 +94,31 @@ class Answering(abc.ABC):
                 `contains` and `in (...)` of the items' columns, with and, or, not; None: all.
             exclude_seen: Whether what someone had is left out.
             columns: Further columns of the items to give.
+            diversity: 0 to 1. Above 0, a list is chosen by maximal marginal relevance (Carbonell
+                and Goldstein, SIGIR 1998) among the best items, 100 or five times k: each is the
+                one with the largest (1 - diversity) * relevance - diversity * similarity, where
+                relevance is the score scaled to [0, 1] among them, and similarity the largest
+                cosine with an item that was chosen before. What represents an item is its vector
+                (two towers), the mean of its token vectors (late interaction), what each item of
+                the catalog adds to its score (ease, item_knn), else the tf-idf weights of its text.
+                Scores stay those of the model: they need not fall with the rank.
 
         Returns:
             A frame with query (the user's id, the history's ids or the text), rank, item, score
             and title, then the columns asked for; a row an item, the best first.
 
         Raises:
-            ConfigError: Not exactly one of the three is given, k is below 1, the data has changed
-                since, or the run knows nothing of a context.
+            ConfigError: Not exactly one of the three is given, k is below 1, diversity is beyond
+                its bounds, the data has changed since, or the run knows nothing of a context.
             DataError: An id is unknown, or the moment is no time.
         """
         queries = make_queries(users, histories, texts)
         if k < 1:
             raise ConfigError(f"k is '{k}'; give a whole number from 1.")
         given = {key: str(value) for key, value in (context or {}).items()}
-        choice = Choice(where, exclude_seen, tuple(columns))
+        if isinstance(columns, str):
+            raise ConfigError(f"columns is the text {columns!r}; give a list, as in [{columns!r}].")
+        choice = Choice(where, exclude_seen, tuple(columns), check_diversity(diversity))
         return self.answer(queries, k, at, given, choice)
 
     @abc.abstractmethod
@@ -117,6 +131,24 @@ class Answering(abc.ABC):
         choice: Choice = ANY,
     ) -> pl.DataFrame:
         """As `recommend`, of queries that may be of several kinds."""
+
+
+def needs_model(queries: Iterable[Query], context: Mapping[str, str], choice: Choice = ANY) -> bool:
+    """Whether products of a few arrays cannot answer, whatever the model."""
+    return bool(context) or any(query.text is not None for query in queries)
+
+
+def check_diversity(diversity: float) -> float:
+    """The same number, from 0 to 1.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not 0 <= diversity <= 1:  # nor is NaN
+        raise ConfigError(
+            f"diversity is {diversity:g}; give a number from 0, which is the best items, to 1."
+        )
+    return diversity
 
 
 def make_queries(

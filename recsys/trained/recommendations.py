@@ -14,20 +14,22 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from recsys.assembly import build, protocols, stored_runs
+from recsys.assembly import build, stored_runs
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
 from recsys.trained.lookup import (
     SCHEMA,
     RowFinder,
     add_columns,
+    check_columns,
     check_ids,
     describe_sample,
     find_closed,
     parse_moment,
 )
 from recsys.trained.queries import ANY, Choice, Query
-from recsys.types import Batch, Ragged
+from recsys.trained.selection import ItemSelector, encode_text
+from recsys.types import Batch
 
 if TYPE_CHECKING:
     from recsys.assembly.assembled import Assembly
@@ -197,6 +199,7 @@ class Suggester:
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
         closed = torch.from_numpy(find_closed(made.tables.items, at, moment, choice.where))
+        check_columns(made.tables.items, choice.columns)
         frames = [self._rank_one(made, query, k, codes, closed, choice) for query in queries]
         rows = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
         return add_columns(rows, made.tables.items, choice.columns)
@@ -264,6 +267,11 @@ class Suggester:
         with torch.no_grad():
             return self.model.recommender.index_catalog()
 
+    @cached_property
+    def _selector(self) -> ItemSelector:
+        """Chooses the items of a query."""
+        return ItemSelector(self.model, self.run, lambda: self.catalog)
+
     def _check_ids(self, ids: RowFinder, queries: Iterable[Query]) -> None:
         """Raises a `DataError` for an unknown id."""
         check_ids(ids, queries, partial(describe_sample, self.run))
@@ -281,16 +289,7 @@ class Suggester:
         batch, seen, asked = self._make_batch(made, query, context)
         seen = seen if choice.exclude_seen else seen[:0]
         left_out = torch.cat([seen, closed])
-        if self.run.architecture.trains and not self.run.architecture.reads_item_vectors:
-            # A joint pass for every item of the catalog would take minutes: rank what baselines
-            # propose.
-            size = max(k, self.run.evaluation.candidates)
-            pool = self._propose(made, query, batch, left_out, size)
-            scores, rows = made.recommender.select_top(batch, k, left_out, asked, pool)
-        else:
-            scores, rows = made.recommender.select_top(
-                batch, k, left_out, asked, items=self.catalog
-            )
+        scores, rows = self._selector.select(query, batch, asked, left_out, k, choice.diversity)
         found = rows.cpu().numpy()
         items = made.tables.items["item"].cast(pl.String)
         return pl.DataFrame(
@@ -311,7 +310,7 @@ class Suggester:
         if query.text is not None:
             batch = made.examples.make_serving_batch(np.empty(0, dtype=np.int64))
             batch = replace(batch, context=context)
-            asked = _encode_text(made.recommender, made, batch, query.text)
+            asked = encode_text(made.recommender, made, batch, query.text)
             return batch, torch.empty(0, dtype=torch.long), asked
         assert self._ids is not None
         user, given = self._ids.find_rows(query)
@@ -319,25 +318,6 @@ class Suggester:
         seen = had if user < 0 else made.examples.list_seen(user)
         batch = replace(made.examples.make_serving_batch(had, user), context=context)
         return batch, torch.from_numpy(seen), None
-
-    @cached_property
-    def _baselines(self) -> dict[str, Recommender]:
-        """What proposes candidates, by name."""
-        assert self._made is not None
-        return {name: build.make_baseline(name, self._made.parts) for name in protocols.FLOORS}
-
-    def _propose(
-        self, made: Servable, query: Query, batch: Batch, seen: Tensor, size: int
-    ) -> Tensor:
-        """Catalog rows that popularity and tfidf put first, in turn, without repeats."""
-        proposals = []
-        for name, maker in self._baselines.items():
-            asks = name == "tfidf" and query.text is not None
-            asked = _encode_text(maker, made, batch, str(query.text)) if asks else None
-            proposals.append(maker.select_top(batch, size, seen, asked)[1])
-        length = min(len(rows) for rows in proposals)
-        turns = torch.stack([rows[:length] for rows in proposals], dim=1).flatten().tolist()
-        return torch.tensor(list(dict.fromkeys(turns))[:size])
 
 
 def check_data(run: RunConfig, folder: Path, same: bool) -> None:
@@ -358,11 +338,3 @@ def check_data(run: RunConfig, folder: Path, same: bool) -> None:
         "as they are now, by what the run learned then",
         file=sys.stderr,
     )
-
-
-def _encode_text(recommender: Recommender, made: Servable, batch: Batch, text: str) -> Tensor:
-    """What a text asks an architecture for."""
-    ids = made.tokenize([text])[0] if made.tokenize is not None else []
-    tokens = Ragged(torch.tensor(ids, dtype=torch.long), (len(ids),))
-    with torch.no_grad():
-        return recommender.eval().make_text_query(batch, text, tokens)

@@ -19,7 +19,7 @@ from recsys.runs.folder import find_last_run, find_matching_run
 from recsys.runs.result_file import read_result
 from recsys.runtime.files import CONFIG, RESULT
 from recsys.trained.explanations.explaining import Explaining
-from recsys.trained.queries import ANY, Choice, Query
+from recsys.trained.queries import ANY, Choice, Query, needs_model
 
 if TYPE_CHECKING:
     import polars as pl
@@ -122,10 +122,10 @@ class TrainedRun(Explaining):
         from recsys.trained.bundle.kept import keep, open_kept
         from recsys.trained.lookup import describe_sample
 
-        if context or any(query.text is not None for query in queries):
+        if needs_model(queries, context, choice):
             return self.answer(queries, k, at, context, choice)
         kept = open_kept(self.folder, self.config)
-        if kept is not None:
+        if kept is not None and kept.answers(choice):
             return kept.rank(queries, k, at, partial(describe_sample, self.config), choice)
         from recsys.assembly.assembled import Assembly
 
@@ -133,7 +133,7 @@ class TrainedRun(Explaining):
         made = self.suggester.model
         assert isinstance(made, Assembly), "a run is built of its data"
         same = made.fingerprint == self._make_source().fingerprint  # else each answer says so
-        if same and made.recommender.ranks_catalog:
+        if kept is None and same and made.recommender.ranks_catalog:
             keep(self.folder, self.config, made, self.suggester.catalog)
         return rows
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles
 from recsys.trained.explanations.explaining import Explaining
-from recsys.trained.queries import ANY, Choice, Query
+from recsys.trained.queries import ANY, Choice, Query, needs_model
 
 if TYPE_CHECKING:
     import polars as pl
@@ -61,7 +61,7 @@ class Bundle(Explaining):
     ) -> pl.DataFrame:
         """As `recommend`, of queries that may be of several kinds."""
         plain = self._plain
-        if plain is None or context or any(query.text is not None for query in queries):
+        if plain is None or needs_model(queries, context, choice) or not plain.answers(choice):
             return self.suggester.rank(queries, k, at, context, choice)
         return plain.rank(queries, k, at, self._describe_sample, choice)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 
 from recsys.data.tables import Tables
 from recsys.errors import DataError
+from recsys.layers.item_cosines import EaseWeights, compute_cosines, compute_similar_cosines
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles
+from recsys.trained.diversity import count_pool, diversify
 from recsys.trained.lookup import (
     SCHEMA,
     RowFinder,
     add_columns,
+    check_columns,
     check_ids,
     find_closed,
     parse_moment,
@@ -69,9 +73,14 @@ class PlainModel:
         moment = parse_moment(at)
         check_ids(self._ids, queries, describe)
         closed = find_closed(self._tables.items, at, moment, choice.where)
+        check_columns(self._tables.items, choice.columns)
         frames = [self._rank_one(query, k, closed, choice) for query in queries]
         rows = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
         return add_columns(rows, self._tables.items, choice.columns)
+
+    def answers(self, choice: Choice) -> bool:
+        """Whether it can choose so: it knows how alike items are, or nobody asks for that."""
+        return not choice.diversity or self._kind != "popularity"
 
     def _rank_one(self, query: Query, k: int, closed: Ints, choice: Choice) -> pl.DataFrame:
         """The rows of one query."""
@@ -85,13 +94,16 @@ class PlainModel:
         scores[closed] = -np.inf
         if np.isnan(scores).any():
             raise DataError(f"{self._files.folder}: a score is not a number; make it again.")
-        size = min(k, int((scores > -np.inf).sum()))
-        rows = _select_best(scores, size)
+        size = count_pool(k) if choice.diversity else k
+        rows = _select_best(scores, min(size, int((scores > -np.inf).sum())))
+        if choice.diversity:
+            cosines = self._compute_cosines(rows)
+            rows = rows[diversify(scores[rows], cosines, k, choice.diversity)]
         items = self._tables.items
         return pl.DataFrame(
             {
-                "query": [query.label] * size,
-                "rank": np.arange(1, size + 1),
+                "query": [query.label] * len(rows),
+                "rank": np.arange(1, len(rows) + 1),
                 "item": items["item"].gather(rows),
                 "score": scores[rows].astype(np.float64),
                 "title": items["text"].gather(rows),
@@ -164,20 +176,48 @@ class PlainModel:
     def _score_similar(self, had: Ints) -> Floats:
         """A weighted sum of the rows of similar items."""
         items, counts = self._weigh(had, binary=bool(self._numbers["binary"]))
-        share = np.float32(self._numbers["text_weight"])
         scores = np.zeros(self._tables.items.height, dtype=np.float32)
-        near = self._files.has(f"{manifest.STATE}/near_indptr.npy")
-        for kind, part in (("similar", 1 - share if near else np.float32(1)), ("near", share)):
-            if not part:
-                continue
-            parts = ("indptr", "indices", "data")
-            starts, columns, data = (
-                self._load(f"{manifest.STATE}/{kind}_{name}.npy") for name in parts
-            )
+        for (starts, columns, data), part in self._list_similar():
             for item, count in zip(items.tolist(), counts, strict=True):
                 row = slice(int(starts[item]), int(starts[item + 1]))
                 scores[columns[row]] += count * part * data[row]
         return scores
+
+    def _list_similar(self) -> Iterator[tuple[tuple[Any, Any, Any], np.float32]]:
+        """Matrices of similar items, as the three arrays of sparse rows, and what each counts."""
+        share = np.float32(self._numbers["text_weight"])
+        near = self._files.has(f"{manifest.STATE}/near_indptr.npy")
+        for kind, part in (("similar", 1 - share if near else np.float32(1)), ("near", share)):
+            if part:
+                starts, columns, data = (
+                    self._load(f"{manifest.STATE}/{kind}_{name}.npy")
+                    for name in ("indptr", "indices", "data")
+                )
+                yield (starts, columns, data), part
+
+    def _compute_cosines(self, rows: Ints) -> Floats:
+        """(N, N) of catalog rows, as the model's `compute_cosines`."""
+        if self._kind == "vectors":
+            width = int(self._numbers["width"])
+            return compute_cosines(self._load(manifest.CATALOG)[rows, :width])
+        if self._kind == "ease":
+            texts = self._files.has(f"{manifest.PLAIN_ARRAYS}/weights.npy")
+            return EaseWeights(
+                self._load(f"{manifest.STATE}/inverse.npy"),
+                np.asarray(self._load(f"{manifest.STATE}/seen.npy"), dtype=np.int64),
+                self._get("penalty"),
+                self._numbers["rho"],
+                self._get("projected") if texts else None,
+                self._get("weights") if texts else None,
+            ).compute_cosines(rows)
+        from scipy.sparse import csr_matrix
+
+        shape = (self._tables.items.height,) * 2
+        terms = [
+            (csr_matrix((data, columns, starts), shape=shape), part)
+            for (starts, columns, data), part in self._list_similar()
+        ]
+        return compute_similar_cosines(terms, rows)
 
     @cached_property
     def _tables(self) -> Tables:

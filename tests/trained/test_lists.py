@@ -1,0 +1,213 @@
+"""Lists as they are chosen: unlike each other, of what another run proposes, with why."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from recsys.data.columns.words import split_words
+from recsys.errors import ConfigError
+from recsys.fit.__main__ import main as fit
+from recsys.recommend.__main__ import main as recommend
+from recsys.recommend.lines import format_rows, get_width
+from recsys.trained.bundle.bundle import open_bundle
+from recsys.trained.bundle.write import write_bundle
+from recsys.trained.diversity import diversify
+from recsys.trained.run import load
+
+MOVED = ("optimizer.lr=0.05", "trainer.max_steps=4", "checkpoint.pick=last")
+CROSS = ("architecture=cross_encoder", "objective=bce", "evaluation.protocol=candidates", *MOVED)
+KINDS = {
+    "recency": ["tuning=frozen", "architecture.history=recency", *MOVED],
+    "separate": ["tuning=frozen", "architecture.towers=separate", *MOVED],
+    "prior": ["tuning=frozen", "architecture.popularity=true", *MOVED],
+    "late": ["architecture=late_interaction", "objective=bce", "tuning=frozen", *MOVED],
+    "cross": [*CROSS, "evaluation.candidates=12"],
+    "ease": ["architecture=ease"],
+    "ease_text": ["architecture=ease", "architecture.vectors=encoder", "architecture.rho=30"],
+    "item_knn": ["architecture=item_knn"],
+    "item_knn_text": ["architecture=item_knn", "architecture.vectors=encoder"],
+    "popularity": ["architecture=popularity"],
+    "tfidf": ["architecture=tfidf"],
+}
+PLAIN = ("recency", "separate", "prior", "ease", "ease_text", "item_knn", "item_knn_text")
+RARE = ("separate", "prior", "item_knn_text")
+HISTORIES = [["000", "007"], ["012", "003"], ["025"]]
+
+
+@pytest.fixture
+def train(shop_base, tmp_path, monkeypatch):
+    """Trains on the shop and gives the run."""
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+
+    def run(*more, name="run"):
+        assert fit([*shop_base, f"output={tmp_path / name}", *more]) == 0
+        return load("last", tmp_path / name)
+
+    return run
+
+
+def list_ids(run):
+    return run.suggester.model.tables.items["item"].to_list()
+
+
+def represent(run, kind):
+    """(I, F) what stands for each item, by another way than the one under test."""
+    made = run.suggester.model
+    recommender = made.recommender.eval()
+    if kind in ("recency", "separate", "prior"):
+        return run.suggester.catalog[:, :32].numpy()
+    if kind == "late":
+        tokens = [recommender.states.encode_rows(run.suggester.catalog[[i]]) for i in range(30)]
+        head = recommender.item_head
+        own = [recommender._project(each, head).values.mean(0) for each in tokens]
+        return torch.stack(own).detach().numpy()
+    if kind in ("cross", "popularity", "tfidf"):
+        words = TfidfVectorizer(sublinear_tf=True, tokenizer=split_words, token_pattern=None)
+        return words.fit_transform(recommender.parts.texts).toarray()
+    # What an item adds to the scores of others is what it is worth as the only one of a history.
+    ids = list_ids(run)
+    alone = run.recommend(histories=[[item] for item in ids], k=30, exclude_seen=False)
+    return np.array(
+        [
+            [dict(zip(*own[["item", "score"]], strict=True))[item] for own in alone]
+            for alone in [alone.partition_by("query", maintain_order=True)]
+            for item in ids
+        ]
+    )
+
+
+def assert_greedy(chosen, pool, vectors, diversity):
+    """Each item has the largest gain of those that are left, up to rounding."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    unit = vectors / np.where(lengths > 1e-9, lengths, np.inf)[:, None]
+    items, scores = pool["item"].to_list(), pool["score"].to_numpy()
+    spread = np.ptp(scores)
+    relevance = (scores - scores.min()) / spread if spread else 0 * scores
+    rows = {item: int(item) for item in items}
+    first = items.index(chosen[0])
+    assert scores[first] == pytest.approx(scores.max(), abs=1e-6)
+    for count in range(1, len(chosen)):
+        gains = {}
+        for item, own in zip(items, relevance, strict=True):
+            if item not in chosen[:count]:
+                near = max(float(unit[rows[item]] @ unit[rows[x]]) for x in chosen[:count])
+                gains[item] = (1 - diversity) * own - diversity * near
+        assert gains[chosen[count]] >= max(gains.values()) - 2e-5
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] if k in RARE else []) for k in KINDS]
+)
+def test_a_diverse_list_is_the_greedy_one(kind, train, tmp_path):
+    run = train(*KINDS[kind])
+    bundle = open_bundle(write_bundle(run, tmp_path / "bundle"))
+    vectors = represent(run, kind)
+    plain = run.recommend(histories=HISTORIES, k=6)
+    assert run.recommend(histories=HISTORIES, k=6, diversity=0).equals(plain)
+    # a model that reads pairs is given the items that are proposed to it
+    every = run.recommend(histories=HISTORIES, k=12 if kind == "cross" else 30)
+    lists = {}
+    for diversity in (0.3, 0.8, 1.0):
+        own = run.recommend(histories=HISTORIES, k=6, diversity=diversity)
+        lists[diversity] = own["item"].to_list()
+        assert own["rank"].to_list() == [1, 2, 3, 4, 5, 6] * 3
+        both = own.join(every, on=["query", "item"])
+        assert both["score"].to_list() == pytest.approx(both["score_right"].to_list(), abs=1e-6)
+        for query, part in own.group_by("query", maintain_order=True):
+            pool = every.filter(query=query[0])
+            assert_greedy(part["item"].to_list(), pool, vectors, diversity)
+        for query, part in bundle.recommend(histories=HISTORIES, k=6, diversity=diversity).group_by(
+            "query", maintain_order=True
+        ):
+            assert_greedy(part["item"].to_list(), every.filter(query=query[0]), vectors, diversity)
+    assert lists[1.0] != plain["item"].to_list()
+    assert (bundle._plain is not None) == (kind in (*PLAIN, "popularity"))
+
+
+def test_a_pool_is_longer_than_the_list_and_an_equal_score_says_nothing():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(40, 5)).astype(np.float32)
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    flat = np.full(40, 0.5, dtype=np.float32)
+    chosen = diversify(flat, unit @ unit.T, 3, 0.5)
+    assert chosen[0] == 0
+    assert chosen[1] == (unit @ unit[0]).argmin()
+    assert len(set(diversify(flat, unit @ unit.T, 50, 0.5).tolist())) == 40
+    assert len(diversify(flat[:0], np.zeros((0, 0), dtype=np.float32), 3, 0.5)) == 0
+
+
+def test_the_command_gives_columns_what_was_had_and_diverse_lists(train, capsys):
+    run = train("architecture=ease")
+    asked = [f"run={run.folder}", "history=000,007", "k=5"]
+
+    def printed(*more):
+        capsys.readouterr()
+        assert recommend([*asked, *more]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    for _ in range(2):  # by the model, then by what it has kept
+        rows = run.recommend(
+            histories=[["000", "007"]], k=5, columns=["name"], exclude_seen=False, diversity=0.4
+        )
+        lines = printed("columns=name", "exclude_seen=false", "diversity=0.4")
+        assert lines == format_rows(rows, ["name"], None)
+        assert all(
+            f"name: {row['name']}" in line
+            for row, line in zip(rows.iter_rows(named=True), lines, strict=True)
+        )
+    had = printed("exclude_seen=false", "k=30")
+    assert len(had) == 30
+    unseen = {line.split()[2] for line in printed("k=30")}
+    assert {line.split()[2] for line in had} - unseen == {"000", "007"}
+    for word, said in (
+        ("columns=price", "the items have no further column 'price' (there are: name, text)"),
+        ("columns=name,name", "columns names 'name' twice"),
+        ("columns=name,", "columns= names no column"),
+        ("exclude_seen=no", "exclude_seen is 'no'; set it to true or false"),
+        ("diversity=1.5", "diversity is 1.5; give a number from 0"),
+        ("diversity=much", "diversity is 'much'; give a number from 0 to 1"),
+        ("diversity=nan", "diversity is 'nan'; give a number from 0 to 1"),
+    ):
+        assert recommend([*asked, word]) == 2
+        assert said in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="diversity is -1; give a number from 0"):
+        run.recommend(users=["u3"], diversity=-1)
+    with pytest.raises(ConfigError, match="columns is the text 'name'"):
+        run.recommend(users=["u3"], columns="name")
+
+
+def test_a_line_is_as_long_as_the_terminal_and_whole_in_a_file(monkeypatch):
+    long = "red \x1b[2J lamp " * 20
+    titles = [long, "\u8d64\u3044\u30e9\u30f3\u30d7" * 20, "short"]
+    rows = pl.DataFrame(
+        {
+            "rank": [1, 2, 3],
+            "score": [0.5, -1.25, 10.0],
+            "item": ["a", "b" * 90, "c"],
+            "title": titles,
+            "kinds": [["x", "y\n"], None, ["z" * 50]],
+            "year": [1990, None, 3],
+        }
+    )
+    whole = format_rows(rows, ["kinds", "year"], None)
+    assert whole[2] == f"  3   10.0000  c             short  kinds: {'z' * 50}  year: 3"
+    assert whole[0].endswith("lamp   kinds: x, y   year: 1990")
+    for width in (40, 60, 80, 200):
+        for columns in ([], ["year"], ["kinds", "year"]):
+            for line in format_rows(rows, columns, width):
+                assert sum(1 + (0x3000 < ord(sign) < 0xFF00) for sign in line) <= width
+                assert line.isprintable()
+    cut = format_rows(rows, ["kinds", "year"], 80)
+    assert cut[0].endswith("...  kinds: x, y   year: 1990")
+    assert cut[2].startswith("  3   10.0000  c             short  kinds: z")
+    assert format_rows(rows.head(1), [], 400) == format_rows(rows.head(1), [], None)
+    assert get_width() is None
+    monkeypatch.setenv("COLUMNS", "72")
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: True))
+    assert get_width() == 72
+    monkeypatch.setenv("COLUMNS", "7")
+    assert get_width() == 40
