@@ -133,11 +133,6 @@ class Answering(abc.ABC):
         """As `recommend`, of queries that may be of several kinds."""
 
 
-def needs_model(queries: Iterable[Query], context: Mapping[str, str], choice: Choice = ANY) -> bool:
-    """Whether products of a few arrays cannot answer, whatever the model."""
-    return bool(context) or any(query.text is not None for query in queries)
-
-
 def check_diversity(diversity: float) -> float:
     """The same number, from 0 to 1.
 

@@ -19,7 +19,7 @@ from recsys.runs.folder import find_last_run, find_matching_run
 from recsys.runs.result_file import read_result
 from recsys.runtime.files import CONFIG, RESULT
 from recsys.trained.explanations.explaining import Explaining
-from recsys.trained.queries import ANY, Choice, Query, needs_model
+from recsys.trained.queries import ANY, Choice, Query
 
 if TYPE_CHECKING:
     import polars as pl
@@ -116,16 +116,14 @@ class TrainedRun(Explaining):
     ) -> pl.DataFrame:
         """As `answer`, by what the run has kept for it; the first time, it keeps that.
 
-        A process that asks once starts without torch then. Texts, and whatever a few products of
-        arrays do not score, are answered by the model as ever.
+        A process that asks once starts without torch then, and for a text with the encoder alone.
+        Whatever a few products of arrays do not score is answered by the model as ever.
         """
         from recsys.trained.bundle.kept import keep, open_kept
         from recsys.trained.lookup import describe_sample
 
-        if needs_model(queries, context, choice):
-            return self.answer(queries, k, at, context, choice)
         kept = open_kept(self.folder, self.config)
-        if kept is not None and kept.answers(choice):
+        if kept is not None and kept.can_answer(queries, context, choice):
             return kept.rank(queries, k, at, partial(describe_sample, self.config), choice)
         from recsys.assembly.assembled import Assembly
 
@@ -133,8 +131,12 @@ class TrainedRun(Explaining):
         made = self.suggester.model
         assert isinstance(made, Assembly), "a run is built of its data"
         same = made.fingerprint == self._make_source().fingerprint  # else each answer says so
-        if kept is None and same and made.recommender.ranks_catalog:
-            keep(self.folder, self.config, made, self.suggester.catalog)
+        lacks = kept is None or not kept.can_answer(queries, {})
+        if same and lacks and made.recommender.ranks_catalog:
+            texts = any(query.text is not None for query in queries)
+            keep(self.folder, self.config, made, self.suggester.catalog, texts)
+            if texts:
+                del self.suggester  # what was tuned is a part of its encoder now
         return rows
 
     @cached_property

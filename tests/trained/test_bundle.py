@@ -212,6 +212,48 @@ def test_the_second_question_is_answered_without_torch(kind, gone, tmp_path, cap
         assert_same(parse(again.splitlines()[:-1]), parse(first.splitlines()))
 
 
+HEAVY = ["lightning", "peft", "torchmetrics", "datasets", "pandas", "sklearn", "wandb", "optuna"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["recency", "user_text", pytest.param("prior", marks=pytest.mark.slow)]
+)
+def test_the_second_text_is_answered_with_the_encoder_alone(kind, gone, tmp_path, capsys):
+    folder = gone(*KINDS[kind])
+    bundle = write_bundle(load(folder), tmp_path / "bundle")
+    capsys.readouterr()
+    asked = [f"run={folder}", "text=red lamp", "k=4"]
+    assert recommend(asked) == 0
+    first = capsys.readouterr().out
+    assert (folder / "answers" / "encoder" / "model.safetensors").is_file()
+    code = (
+        "import sys; from recsys.recommend.__main__ import main; code = main(sys.argv[1:]); "
+        f"print(code, [name for name in {HEAVY} if name in sys.modules])"
+    )
+    for words in (asked, [f"folder={bundle}", *asked[1:]]):
+        again = subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+        )
+        assert again.stdout.splitlines()[-1] == "0 []"
+        assert "encoder:" not in again.stderr
+        assert_same(parse(again.stdout.splitlines()[:-1]), parse(first.splitlines()))
+    # Users are answered by what was kept with the text, or by the run where that cannot be.
+    assert recommend([f"run={folder}", "user=u3", "k=4"]) == 0
+    own = parse(capsys.readouterr().out.splitlines())
+    assert own["item"].to_list() == load(folder).recommend(users=["u3"], k=4)["item"].to_list()
+
+
+def test_a_text_of_a_run_that_cannot_be_folded_is_answered_by_its_model(gone, capsys):
+    folder = gone(*KINDS["adapter"])
+    printed = []
+    for _ in range(2):
+        capsys.readouterr()
+        assert recommend([f"run={folder}", "text=red lamp", "k=4"]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert sorted(folder.glob("*answers*")) == []
+
+
 def parse(lines):
     """What the command printed, as a frame."""
     rows = [line.split(maxsplit=3) for line in lines]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles
 from recsys.trained.explanations.explaining import Explaining
-from recsys.trained.queries import ANY, Choice, Query, needs_model
+from recsys.trained.queries import ANY, Choice, Query
 
 if TYPE_CHECKING:
     import polars as pl
@@ -61,14 +61,16 @@ class Bundle(Explaining):
     ) -> pl.DataFrame:
         """As `recommend`, of queries that may be of several kinds."""
         plain = self._plain
-        if plain is None or needs_model(queries, context, choice) or not plain.answers(choice):
+        built = "suggester" in self.__dict__ and any(query.text is not None for query in queries)
+        # An encoder that is there already is not loaded a second time.
+        if plain is None or built or not plain.can_answer(queries, context, choice):
             return self.suggester.rank(queries, k, at, context, choice)
         return plain.rank(queries, k, at, self._describe_sample, choice)
 
     @cached_property
     def _plain(self) -> PlainModel | None:
-        """What answers users and histories without torch, where the bundle has it."""
-        if not self.files.has(manifest.PLAIN):
+        """What answers without the run's own model, where the bundle has it."""
+        if not (self.files.has(manifest.PLAIN) or self.files.has(manifest.TEXT)):
             return None
         from recsys.trained.bundle.plain import PlainModel
 

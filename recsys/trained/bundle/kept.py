@@ -1,7 +1,7 @@
 """What a run keeps in its folder after its first answer, so that the next process answers at once.
 
-It is a bundle without models. It counts for as long as the files of the data and of the run are
-those that it was made of, by size and time of change.
+It is a bundle without models, but for the encoder once a text was asked. It counts for as long as
+the files of the data and of the run are those that it was made of, by size and time of change.
 """
 
 from __future__ import annotations
@@ -49,33 +49,43 @@ def open_kept(folder: Path, run: RunConfig) -> PlainModel | None:
     return None
 
 
-def keep(folder: Path, run: RunConfig, made: Assembly, catalog: Tensor) -> None:
-    """Keeps what answers users and histories without torch, where a run can do so.
+def keep(folder: Path, run: RunConfig, made: Assembly, catalog: Tensor, texts: bool) -> None:
+    """Keeps what answers without the run's own model, where a run can do so.
 
     A folder that cannot be written is left as it is.
 
     Args:
         folder: Of the run.
         run: Its configuration.
-        made: Its model.
+        made: Its model; with `texts` it is not to be asked any more, as what was tuned is folded
+            into its encoder.
         catalog: (I, ...) what `index_catalog` gave.
+        texts: Whether texts are to be answered too, for which the encoder is kept.
     """
     from recsys.trained.bundle.write import write_plain_bundle
 
     made_of = _describe_files(folder, run)
-    form = None if made.context_features.values else made.recommender.make_plain_form()
-    if made_of is None or form is None:
+    if made_of is None or made.context_features.values:
         return
-    tensors = [catalog, *form.arrays.values(), *made.recommender.make_serving_state().values()]
+    form = made.recommender.make_plain_form()
+    if form is None and not texts:
+        return
+    tensors = [catalog, *made.recommender.make_serving_state().values()]
+    tensors += [] if form is None else form.arrays.values()
+    if texts and made.encoding is not None:
+        tensors += made.encoding.encoder.parameters()
     if sum(each.numel() * each.element_size() for each in tensors) > LARGEST_GB * 1e9:
         return
     target = folder / KEPT
     fresh = make_temporary_path(target)
     try:
-        write_plain_bundle(fresh, folder, run, made, catalog, {"made_of": made_of})
-        shutil.rmtree(target, ignore_errors=True)
-        fresh.rename(target)
+        about = {"made_of": made_of}
+        if write_plain_bundle(fresh, folder, run, made, catalog, about, texts):
+            shutil.rmtree(target, ignore_errors=True)
+            fresh.rename(target)
     except (DataError, OSError):  # read only, or full: the answer stands
+        pass
+    finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 

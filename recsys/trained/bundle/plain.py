@@ -1,9 +1,9 @@
-"""Answers for users and histories by products of arrays, without torch."""
+"""Answers by products of arrays: users and histories without torch, texts with an encoder."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from recsys.errors import DataError
 from recsys.layers.item_cosines import EaseWeights, compute_cosines, compute_similar_cosines
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles
+from recsys.trained.bundle.plain_text import PlainText, normalize
 from recsys.trained.diversity import count_pool, diversify
 from recsys.trained.lookup import (
     SCHEMA,
@@ -32,11 +33,9 @@ from recsys.trained.queries import ANY, Choice, Query
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-_TINY = 1e-12  # what a length is at least, as torch has it where it divides by one
-
 
 class PlainModel:
-    """Scores by the recipe that a bundle has beside its model.
+    """Scores by the recipes that a bundle has beside its model.
 
     Args:
         files: The bundle.
@@ -44,11 +43,22 @@ class PlainModel:
 
     def __init__(self, files: BundleFiles) -> None:
         self._files = files
-        recipe = json.loads(files.find(manifest.PLAIN).read_text(encoding="utf-8"))
+        recipe: dict[str, Any] = {"kind": "", "numbers": {}}
+        if files.has(manifest.PLAIN):
+            recipe = json.loads(files.find(manifest.PLAIN).read_text(encoding="utf-8"))
         self._kind, self._numbers = str(recipe["kind"]), dict(recipe["numbers"])
+        self._text = PlainText(files) if files.has(manifest.TEXT) else None
         about = json.loads(files.find(manifest.QUERIES).read_text(encoding="utf-8"))
         self._max_history = int(about["max_history"])
         self._arrays: dict[str, NDArray[np.generic]] = {}
+
+    def can_answer(
+        self, queries: Sequence[Query], context: Mapping[str, str], choice: Choice = ANY
+    ) -> bool:
+        """Whether the recipes are of all that is asked, and of how alike items are if need be."""
+        if context or (choice.diversity and self._kind == "popularity"):
+            return False
+        return all(self._kind if query.text is None else self._text for query in queries)
 
     def rank(
         self,
@@ -58,10 +68,10 @@ class PlainModel:
         describe: Callable[[Query], str],
         choice: Choice = ANY,
     ) -> pl.DataFrame:
-        """As `Suggester.rank`, for users and histories.
+        """As `Suggester.rank`, for what it can answer.
 
         Args:
-            queries: What is asked; no texts.
+            queries: What is asked.
             k: Items a query.
             at: A moment, or `now`.
             describe: A sentence on the part of the data that is kept, for an unknown id.
@@ -74,21 +84,24 @@ class PlainModel:
         check_ids(self._ids, queries, describe)
         closed = find_closed(self._tables.items, at, moment, choice.where)
         check_columns(self._tables.items, choice.columns)
-        frames = [self._rank_one(query, k, closed, choice) for query in queries]
+        asked = self._score_texts([query.text for query in queries if query.text is not None])
+        frames = [self._rank_one(query, asked, k, closed, choice) for query in queries]
         rows = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
         return add_columns(rows, self._tables.items, choice.columns)
 
-    def answers(self, choice: Choice) -> bool:
-        """Whether it can choose so: it knows how alike items are, or nobody asks for that."""
-        return not choice.diversity or self._kind != "popularity"
+    def _score_texts(self, texts: list[str]) -> Iterator[Floats]:
+        """(I,) scores for each text; all are encoded together."""
+        return iter([] if self._text is None else self._text.score(texts))
 
-    def _rank_one(self, query: Query, k: int, closed: Ints, choice: Choice) -> pl.DataFrame:
-        """The rows of one query."""
+    def _rank_one(
+        self, query: Query, asked: Iterator[Floats], k: int, closed: Ints, choice: Choice
+    ) -> pl.DataFrame:
+        """The rows of one query; if it is a text, by the next scores of `asked`."""
         user, given = self._ids.find_rows(query)
         had = seen = np.asarray(given, dtype=np.int64)
         if user >= 0:
             had, seen = self._list_events(user)
-        scores = self.score(had[-self._max_history :])
+        scores = self.score(had[-self._max_history :]) if query.text is None else next(asked)
         if choice.exclude_seen:
             scores[seen] = -np.inf
         scores[closed] = -np.inf
@@ -138,8 +151,7 @@ class PlainModel:
     def _normalize(self, vector: Floats) -> Floats:
         if not self._numbers["unit"]:
             return vector
-        out: Floats = vector / max(float(np.linalg.norm(vector)), _TINY)
-        return out
+        return normalize(vector)
 
     def _weigh(self, had: Ints, binary: bool) -> tuple[Ints, Floats]:
         """Items of a history, each once, and what each counts: `layers.baselines` has the rule."""
@@ -197,8 +209,9 @@ class PlainModel:
 
     def _compute_cosines(self, rows: Ints) -> Floats:
         """(N, N) of catalog rows, as the model's `compute_cosines`."""
-        if self._kind == "vectors":
-            width = int(self._numbers["width"])
+        if self._kind in ("vectors", ""):
+            assert self._text is not None or self._kind
+            width = self._text.width if self._text else int(self._numbers["width"])
             return compute_cosines(self._load(manifest.CATALOG)[rows, :width])
         if self._kind == "ease":
             texts = self._files.has(f"{manifest.PLAIN_ARRAYS}/weights.npy")

@@ -9,21 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from recsys.assembly.assembled import Assembly
-from recsys.assembly.encoding import load_encoder
 from recsys.config.choices import import_choice
 from recsys.config.compose import RunConfig, format_config
 from recsys.data.batches.examples import Examples
 from recsys.data.context import ContextFeatures, make_context_features
 from recsys.data.tables import Tables
 from recsys.errors import DataError
-from recsys.pretrain.encoder_folder import write_encoder_folder
 from recsys.recommender.base import Recommender
 from recsys.recommender.components import TextComponents, TrainingComponents
 from recsys.recommender.parameters import ENCODERS, TrainableModule
@@ -31,6 +28,12 @@ from recsys.runs.result_file import replace_nan
 from recsys.runtime.files import CONFIG, FIT, open_atomic_folder
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import Manifest
+from recsys.trained.bundle.write_texts import (
+    can_fold,
+    save_array,
+    write_encoder,
+    write_text_form,
+)
 from recsys.trained.exports.source import ExportSource
 
 
@@ -126,22 +129,34 @@ def write_plain_bundle(
     made: Assembly,
     catalog: Tensor,
     about: Mapping[str, Any],
-) -> None:
-    """Writes the part of a bundle that answers users and histories without torch.
+    texts: bool,
+) -> bool:
+    """Writes the part of a bundle that answers without the run's own model.
 
     Args:
         fresh: The folder to make.
         folder: Of the run.
         run: Its configuration.
-        made: Its model.
+        made: Its model; with `texts` it keeps what is folded into its encoder.
         catalog: (I, ...) what `index_catalog` gave.
         about: What the manifest is to say.
+        texts: Whether texts are to be answered too.
+
+    Returns:
+        Whether it answers what it is to.
     """
     content = _make_content(run, folder, made)
     fresh.mkdir()
+    encoding = made.encoding if texts else None
+    scored = write_text_form(fresh, run.encoder, made.recommender, encoding, catalog)
+    if texts and not scored:
+        return False
     _write_answers(fresh, content, True, catalog)
+    if encoding is not None:
+        write_encoder(fresh / manifest.ENCODER, run, encoding, True)
     text = Manifest.describe(fresh, folder.name, about).format()
     (fresh / manifest.MANIFEST).write_text(text, encoding="utf-8")
+    return True
 
 
 def _make_content(run: RunConfig, folder: Path, made: Assembly) -> _Content:
@@ -187,13 +202,16 @@ def _write_content(folder: Path, content: _Content, users: bool) -> None:
     # Before anything is folded into the encoder: the same numbers to the last bit.
     architecture = content.run.architecture
     reads = architecture.trains and architecture.reads_item_vectors
-    _write_answers(folder, content, users, recommender.index_catalog() if reads else None)
+    catalog = recommender.index_catalog() if reads else None
+    _write_answers(folder, content, users, catalog)
+    if not content.context.values:
+        write_text_form(folder, content.run.encoder, recommender, content.encoding, catalog)
     if parts.item_vectors is not None:
-        _save(folder / manifest.VECTORS, parts.item_vectors)
+        save_array(folder / manifest.VECTORS, parts.item_vectors)
     if isinstance(parts, TrainingComponents):
-        _save(folder / manifest.TRAIN_COUNTS, parts.train_counts)
+        save_array(folder / manifest.TRAIN_COUNTS, parts.train_counts)
         if parts.tags is not None:
-            _save(folder / manifest.TAGS, parts.tags)
+            save_array(folder / manifest.TAGS, parts.tags)
     if (content.folder / FIT).is_file():
         shutil.copyfile(content.folder / FIT, folder / FIT)
     run = _write_models(folder, content)
@@ -203,11 +221,11 @@ def _write_content(folder: Path, content: _Content, users: bool) -> None:
 def _write_answers(folder: Path, content: _Content, users: bool, catalog: Tensor | None) -> None:
     """Writes all but models: items, users, what was computed of them."""
     if catalog is not None:
-        _save(folder / manifest.CATALOG, catalog)
+        save_array(folder / manifest.CATALOG, catalog)
     for name, value in content.recommender.make_serving_state().items():
-        _save(folder / manifest.STATE / f"{name}.npy", value)
+        save_array(folder / manifest.STATE / f"{name}.npy", value)
     _write_plain_form(folder, content)
-    _save(folder / manifest.COUNTS, content.recommender.parts.counts)
+    save_array(folder / manifest.COUNTS, content.recommender.parts.counts)
     _write_tables(folder, content, users)
 
 
@@ -219,13 +237,7 @@ def _write_plain_form(folder: Path, content: _Content) -> None:
     about = {"kind": form.kind, "numbers": dict(form.numbers)}
     (folder / manifest.PLAIN).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     for name, values in form.arrays.items():
-        _save(folder / manifest.PLAIN_ARRAYS / f"{name}.npy", values)
-
-
-def _save(path: Path, values: Tensor) -> None:
-    """Writes a tensor as an array without Python objects."""
-    path.parent.mkdir(exist_ok=True)
-    np.save(path, values.detach().cpu().contiguous().numpy(), allow_pickle=False)
+        save_array(folder / manifest.PLAIN_ARRAYS / f"{name}.npy", values)
 
 
 def _write_tables(folder: Path, content: _Content, users: bool) -> None:
@@ -244,7 +256,7 @@ def _write_tables(folder: Path, content: _Content, users: bool) -> None:
     split = content.examples.split
     arrays = {"offsets": split.offsets, "items": split.item, "labels": split.label}
     for name, array in arrays.items():
-        _save(folder / manifest.HISTORY / f"{name}.npy", torch.from_numpy(array))
+        save_array(folder / manifest.HISTORY / f"{name}.npy", torch.from_numpy(array))
 
 
 def _write_models(folder: Path, content: _Content) -> RunConfig:
@@ -260,37 +272,14 @@ def _write_models(folder: Path, content: _Content) -> RunConfig:
     if isinstance(recommender, TrainableModule):
         trained = recommender.get_saved_parameters()
     if encoding is not None:
-        folds = _can_fold(content)
+        folds = can_fold(recommender, encoding)
         if folds and run.architecture.trains:
             trained = {k: p for k, p in trained.items() if not k.startswith(ENCODERS)}
             run = replace(run, tuning=import_choice("tuning", "frozen")())
-        _write_encoder(folder / manifest.ENCODER, content.run, encoding, folds)
+        write_encoder(folder / manifest.ENCODER, content.run, encoding, folds)
         own = replace(run.encoder, model=manifest.ENCODER, revision=None, sha256=None, cache=False)
         run = replace(run, encoder=own)
     if trained:
         state = {k: p.detach().cpu().contiguous() for k, p in trained.items()}
         save_file(state, folder / manifest.WEIGHTS)
     return run
-
-
-def _can_fold(content: _Content) -> bool:
-    """Whether what trained in the encoder can be part of one plain encoder."""
-    encoding = content.encoding
-    assert encoding is not None
-    names = (name for name, _ in content.recommender.named_parameters())
-    two = any(name.startswith(ENCODERS[1]) for name in names)
-    pooled = any(True for _ in encoding.encoder.pooling.parameters())
-    added = bool(encoding.tuned.added) and encoding.tuned.merge is None
-    return not (two or pooled or added)
-
-
-def _write_encoder(path: Path, run: RunConfig, encoding: TextComponents, folds: bool) -> None:
-    """Writes the encoder with what trained in it folded in, or as it was pretrained."""
-    if not folds:
-        plain = load_encoder(replace(run.encoder, pooling="auto"))
-        write_encoder_folder(path, plain, "auto")
-        return
-    if encoding.tuned.merge is not None:
-        with torch.no_grad():
-            encoding.tuned.merge()
-    write_encoder_folder(path, encoding, run.encoder.pooling)
