@@ -13,15 +13,17 @@ command.exit_on_interrupt(__name__)
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from recsys.config.compose import nearest
 from recsys.config.flags import run_words
 from recsys.config.help import format_command
 from recsys.errors import ConfigError
 from recsys.recommend.lines import format_rows, get_width
-from recsys.trained.bundle.bundle import open_bundle
+from recsys.trained.bundle.bundle import Bundle, open_bundle
+from recsys.trained.bundle.manifest import is_bundle
 from recsys.trained.queries import Choice, Query, check_diversity
-from recsys.trained.run import load
+from recsys.trained.run import TrainedRun, load
 from recsys.words import parse_count, split_word
 
 ASKS = ("user", "history", "text")
@@ -31,7 +33,7 @@ _EMPTY = {
     "text": ("text", 'give what is looked for, as in text="red lamp"'),
 }
 CONTEXT = "context."
-OWN = ("k", "where", "columns", "exclude_seen", "diversity")
+OWN = ("k", "where", "columns", "exclude_seen", "diversity", "retriever", "candidates")
 USAGE = (
     "usage: python -m recsys.recommend run=FOLDER|last|folder=BUNDLE "
     "user=ID|history=ID,ID|text=TEXT [key=value ...]"
@@ -61,6 +63,11 @@ WORDS = (
         "stay those of the model",
     ),
     (
+        "retriever=FOLDER",
+        "another run over the same items, or a bundle, which proposes those that this one ranks",
+    ),
+    ("candidates=100", "how many items are proposed, where not all are ranked"),
+    (
         f"{CONTEXT}COLUMN=VALUE",
         "of a run with architecture.context, which also knows the hour and weekday of the moment, "
         f"as in {CONTEXT}device=phone; a column that is not given is unknown",
@@ -84,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _parse_words(argv: Sequence[str]) -> dict[str, str]:
     """The words as given."""
-    return parse_query_words(argv, OWN, {"k": 1})
+    return parse_query_words(argv, OWN, {"k": 1, "candidates": 1})
 
 
 def parse_query_words(
@@ -146,7 +153,25 @@ def parse_choice(words: Mapping[str, str]) -> Choice:
         exclude_seen=parse_switch(words, "exclude_seen", True),
         columns=columns if "columns" in words else (),
         diversity=check_diversity(diversity),
+        retriever=_open_retriever(words),
+        candidates=int(words["candidates"]) if "candidates" in words else None,
     )
+
+
+def _open_retriever(words: Mapping[str, str]) -> TrainedRun | Bundle | None:
+    """What proposes the items, or None.
+
+    Raises:
+        ConfigError: The folder is neither a finished run nor a bundle.
+        DataError: It is damaged.
+    """
+    if "retriever" not in words:
+        return None
+    if not words["retriever"]:
+        raise ConfigError("retriever= names no folder; give that of a finished run or a bundle.")
+    if is_bundle(Path(words["retriever"])):
+        return open_bundle(words["retriever"], check=False)
+    return load(words["retriever"], words.get("output", "runs"))
 
 
 def parse_switch(words: Mapping[str, str], key: str, default: bool) -> bool:

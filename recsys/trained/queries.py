@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from recsys.errors import ConfigError
 
@@ -35,6 +35,39 @@ class Query:
         return ",".join(self.history) if self.history is not None else str(self.text)
 
 
+class Proposing(Protocol):
+    """What proposes items: `recommendations.Suggester`."""
+
+    def list_items(self) -> pl.Series:
+        """(I,) ids of all items, as texts."""
+        ...
+
+    def propose(
+        self,
+        query: Query,
+        size: int,
+        at: str,
+        context: Mapping[str, str],
+        left_out: Sequence[str],
+    ) -> list[str]:
+        """Ids of the best items for a query without those left out, the best first."""
+        ...
+
+
+class Retriever(Protocol):
+    """A finished run or a bundle that proposes what another one ranks."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def suggester(self) -> Proposing:
+        """What proposes."""
+        ...
+
+
 @dataclass(frozen=True)
 class Choice:
     """Which items may be recommended, and what is said of them.
@@ -45,12 +78,17 @@ class Choice:
         columns: Further columns of the items to give.
         diversity: How much unlike each other they are to be, as `trained.diversity` has it; 0: the
             best ones.
+        retriever: What proposes the items to choose from; None: all are ranked, or of a model that
+            reads pairs those that baselines propose.
+        candidates: How many are proposed; None: `evaluation.candidates` of the run that ranks.
     """
 
     where: str | None = None
     exclude_seen: bool = True
     columns: tuple[str, ...] = ()
     diversity: float = 0.0
+    retriever: Retriever | None = None
+    candidates: int | None = None
 
 
 ANY = Choice()
@@ -77,6 +115,8 @@ class Answering(abc.ABC):
         exclude_seen: bool = True,
         columns: Iterable[str] = (),
         diversity: float = 0.0,
+        retriever: Retriever | None = None,
+        candidates: int | None = None,
     ) -> pl.DataFrame:
         """The best unseen items of each user, history or text; one of the three is given.
 
@@ -102,6 +142,11 @@ class Answering(abc.ABC):
                 (two towers), the mean of its token vectors (late interaction), what each item of
                 the catalog adds to its score (ease, item_knn), else the tf-idf weights of its text.
                 Scores stay those of the model: they need not fall with the rank.
+            retriever: Another run or bundle over the same items, which proposes those that this one
+                ranks: for a cross-encoder in place of popularity and tf-idf, or any two. What may
+                be recommended is for this run to say.
+            candidates: How many items are proposed, where not all are ranked; at least k. None:
+                `evaluation.candidates` of this run.
 
         Returns:
             A frame with query (the user's id, the history's ids or the text), rank, item, score
@@ -109,7 +154,8 @@ class Answering(abc.ABC):
 
         Raises:
             ConfigError: Not exactly one of the three is given, k is below 1, diversity is beyond
-                its bounds, the data has changed since, or the run knows nothing of a context.
+                its bounds, the data has changed since, the run knows nothing of a context, or the
+                retriever ranks another catalog or cannot answer.
             DataError: An id is unknown, or the moment is no time.
         """
         queries = make_queries(users, histories, texts)
@@ -118,7 +164,16 @@ class Answering(abc.ABC):
         given = {key: str(value) for key, value in (context or {}).items()}
         if isinstance(columns, str):
             raise ConfigError(f"columns is the text {columns!r}; give a list, as in [{columns!r}].")
-        choice = Choice(where, exclude_seen, tuple(columns), check_diversity(diversity))
+        if candidates is not None and candidates < 1:
+            raise ConfigError(f"candidates is '{candidates}'; give a whole number from 1.")
+        choice = Choice(
+            where,
+            exclude_seen,
+            tuple(columns),
+            check_diversity(diversity),
+            retriever,
+            candidates,
+        )
         return self.answer(queries, k, at, given, choice)
 
     @abc.abstractmethod

@@ -28,6 +28,7 @@ from recsys.trained.lookup import (
     parse_moment,
 )
 from recsys.trained.queries import ANY, Choice, Query
+from recsys.trained.retrieval import FirstStage
 from recsys.trained.selection import ItemSelector, encode_text
 from recsys.types import Batch
 
@@ -200,9 +201,62 @@ class Suggester:
             print(f"note: {note}", file=sys.stderr)
         closed = torch.from_numpy(find_closed(made.tables.items, at, moment, choice.where))
         check_columns(made.tables.items, choice.columns)
-        frames = [self._rank_one(made, query, k, codes, closed, choice) for query in queries]
+        stage = self._open_first_stage(made, k, at, context, choice)
+        frames = [self._rank_one(made, query, k, codes, closed, choice, stage) for query in queries]
         rows = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
         return add_columns(rows, made.tables.items, choice.columns)
+
+    def _open_first_stage(
+        self, made: Servable, k: int, at: str, context: Mapping[str, str], choice: Choice
+    ) -> FirstStage | None:
+        """What proposes the items that are ranked, where another run does.
+
+        Raises:
+            ConfigError: It ranks another catalog, or all items are ranked and nothing is proposed.
+        """
+        if choice.retriever is None:
+            if choice.candidates is not None and not self._selector.reads_pairs:
+                raise ConfigError(
+                    "candidates: this run ranks all items, so that none are proposed to it; leave "
+                    "it out, or give a retriever, another run that proposes them."
+                )
+            return None
+        size = self._selector.count_candidates(k, choice.candidates)
+        stage = FirstStage(choice.retriever, self.list_items(), self.find_items, size, at, context)
+        stage.check()
+        return stage
+
+    def list_items(self) -> pl.Series:
+        """(I,) ids of all items, as texts."""
+        return self.model.tables.items["item"].cast(pl.String)
+
+    def propose(
+        self,
+        query: Query,
+        size: int,
+        at: str,
+        context: Mapping[str, str],
+        left_out: Sequence[str],
+    ) -> list[str]:
+        """Ids of the best items for a query, the best first, whatever their columns.
+
+        Args:
+            query: What is asked.
+            size: How many.
+            at: As in `rank`.
+            context: As in `rank`; a run that was trained without context leaves it out.
+            left_out: Ids of items that may not be proposed.
+
+        Raises:
+            ConfigError: As in `rank`.
+            DataError: As in `rank`.
+        """
+        made = self._assemble([query])
+        known = context if self.run.architecture.reads_context else {}
+        codes, _ = made.context_features.encode_context(parse_moment(at), known)
+        batch, _, asked = self._make_batch(made, query, codes)
+        _, rows = self._selector.select(query, batch, asked, self.find_items(left_out), size)
+        return self.list_items().gather(rows.cpu().numpy()).to_list()
 
     def prepare(
         self, query: Query, item: str | None, at: str, context: Mapping[str, str]
@@ -284,12 +338,14 @@ class Suggester:
         context: dict[str, Tensor],
         closed: Tensor,
         choice: Choice,
+        stage: FirstStage | None,
     ) -> pl.DataFrame:
         """The rows of one query."""
         batch, seen, asked = self._make_batch(made, query, context)
         seen = seen if choice.exclude_seen else seen[:0]
         left_out = torch.cat([seen, closed])
-        scores, rows = self._selector.select(query, batch, asked, left_out, k, choice.diversity)
+        pool = None if stage is None else stage.propose(query, left_out)
+        scores, rows = self._selector.select(query, batch, asked, left_out, k, choice, pool)
         found = rows.cpu().numpy()
         items = made.tables.items["item"].cast(pl.String)
         return pl.DataFrame(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys.assembly import build, protocols
 from recsys.trained.diversity import count_pool, diversify
-from recsys.trained.queries import Query
+from recsys.trained.queries import ANY, Choice, Query
 from recsys.types import Batch, ItemBatch, Ragged
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class ItemSelector:
         self._made, self._run, self._catalog = made, run, catalog
 
     @property
-    def _reads_pairs(self) -> bool:
+    def reads_pairs(self) -> bool:
         """Whether each item takes a joint pass with the query: minutes for a whole catalog."""
         return self._run.architecture.trains and not self._run.architecture.reads_item_vectors
 
@@ -69,7 +69,7 @@ class ItemSelector:
         asked: Tensor | None,
         left_out: Tensor,
         k: int,
-        diversity: float = 0.0,
+        choice: Choice = ANY,
         pool: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Scores and catalog rows, each (k,), in the order of the list.
@@ -80,22 +80,23 @@ class ItemSelector:
             asked: (1, ...) what a text asks for in place of a history, or None.
             left_out: Catalog rows that may not be chosen.
             k: How many; fewer come back where the items are exhausted.
-            diversity: As in `trained.diversity.diversify`; 0: the best.
+            choice: How they are chosen.
             pool: Catalog rows to choose from; None: all, or what baselines propose to a model that
                 reads pairs.
         """
         recommender, items = self._made.recommender, None
-        size = count_pool(k) if diversity else k
-        if not self._reads_pairs:
+        size = count_pool(k) if choice.diversity else k
+        if not self.reads_pairs:
             items = self._catalog()
         elif pool is None:
-            pool = self._propose(query, batch, left_out, self.count_candidates(k))
+            proposed = self.count_candidates(k, choice.candidates)
+            pool = self._propose(query, batch, left_out, proposed)
         scores, rows = recommender.select_top(batch, size, left_out, asked, pool, items)
-        if not diversity:
+        if not choice.diversity:
             return scores, rows
         cosines = self._compute_cosines(rows, items)
         places = torch.from_numpy(
-            diversify(scores.cpu().numpy(), cosines.numpy(), k, diversity)
+            diversify(scores.cpu().numpy(), cosines.numpy(), k, choice.diversity)
         ).to(rows.device)
         return scores[places], rows[places]
 

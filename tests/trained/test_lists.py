@@ -128,6 +128,18 @@ def test_a_diverse_list_is_the_greedy_one(kind, train, tmp_path):
     assert (bundle._plain is not None) == (kind in (*PLAIN, "popularity"))
 
 
+def test_a_list_for_a_text_is_as_diverse_without_the_model(train, tmp_path):
+    run = train("tuning=lora", "architecture.history=causal", *MOVED)
+    bundle = open_bundle(write_bundle(run, tmp_path / "bundle"))
+    vectors = represent(run, "recency")
+    every = run.recommend(texts=["red lamp"], k=30)
+    for model in (run, bundle):
+        own = model.recommend(texts=["red lamp"], k=6, diversity=0.6)
+        assert_greedy(own["item"].to_list(), every, vectors, 0.6)
+    assert bundle._plain is not None
+    assert "suggester" not in bundle.__dict__
+
+
 def test_a_pool_is_longer_than_the_list_and_an_equal_score_says_nothing():
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(40, 5)).astype(np.float32)
@@ -211,3 +223,67 @@ def test_a_line_is_as_long_as_the_terminal_and_whole_in_a_file(monkeypatch):
     assert get_width() == 72
     monkeypatch.setenv("COLUMNS", "7")
     assert get_width() == 40
+
+
+@pytest.mark.parametrize("kind", ["recency", "ease", "late", "tfidf"])
+def test_a_run_that_proposes_to_itself_gives_the_same_list(kind, train):
+    run = train(*KINDS[kind])
+    asked = {"histories": HISTORIES, "k": 7, "where": "item != '004'"}
+    for more in ({}, {"exclude_seen": False}, {"diversity": 0.5}):
+        alone = run.recommend(**asked, **more)
+        # all that diversity chooses from
+        both = run.recommend(**asked, **more, retriever=run, candidates=30)
+        assert both.drop("score").equals(alone.drop("score"))
+        assert both["score"].to_list() == pytest.approx(alone["score"].to_list(), rel=1e-6)
+
+
+def test_a_cross_encoder_ranks_what_another_run_or_a_bundle_proposes(train, tmp_path, capsys):
+    knn = train("architecture=item_knn", name="knn")
+    cross = train(*CROSS, "evaluation.candidates=6", name="cross")
+    proposed = knn.recommend(histories=HISTORIES, k=6)
+    for retriever in (knn, open_bundle(write_bundle(knn, tmp_path / "bundle"))):
+        ranked = cross.recommend(histories=HISTORIES, k=3, retriever=retriever, columns=["name"])
+        whole = cross.recommend(histories=HISTORIES, k=6, retriever=retriever)
+        for query, own in whole.group_by("query", maintain_order=True):
+            assert sorted(own["item"]) == sorted(proposed.filter(query=query[0])["item"])
+            top = ranked.filter(query=query[0])
+            assert top["item"].to_list() == own["item"].to_list()[:3]
+    few = cross.recommend(users=["u3"], k=2, retriever=knn, candidates=3)
+    assert set(few["item"]) <= set(knn.recommend(users=["u3"], k=3)["item"])
+    # by itself, it ranks what popularity and tf-idf propose, and as many as are asked for
+    own = cross.recommend(users=["u3"], k=2, candidates=4)
+    assert own.height == 2
+    capsys.readouterr()
+    words = [f"run={cross.folder}", "user=u3", "k=2", "candidates=3"]
+    assert recommend([*words, f"retriever={knn.folder}"]) == 0
+    first = capsys.readouterr().out
+    assert first.splitlines() == format_rows(few, [], None)
+    assert recommend([*words, f"retriever={tmp_path / 'bundle'}"]) == 0
+    assert capsys.readouterr().out == first
+    for more, said in (
+        (["retriever="], "retriever= names no folder"),
+        (["retriever=nowhere"], "nowhere/config.yaml is missing"),
+        (["candidates=0"], "candidates is '0'; give a whole number from 1"),
+    ):
+        assert recommend([*words, *more]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_a_retriever_that_cannot_propose_raises_a_clear_error(train, shop, tmp_path):
+    run = train("architecture=ease")
+    items = (shop / "items.csv").read_text().splitlines()
+    (tmp_path / "items.csv").write_text("\n".join([*items, "999,red thing"]) + "\n")
+    more = train("architecture=tfidf", f"data.source.items={tmp_path / 'items.csv'}", name="more")
+    with pytest.raises(ConfigError, match=r"retriever tfidf: it ranks another catalog: 1 of its"):
+        run.recommend(users=["u3"], retriever=more)
+    with pytest.raises(ConfigError, match=r"0 of its items are not here, and 1 of those here are"):
+        more.recommend(users=["u3"], retriever=run)
+    with pytest.raises(ConfigError, match=r"retriever ease: .* does not read texts"):
+        train("architecture=tfidf", name="same").recommend(texts=["red"], retriever=run)
+    with pytest.raises(ConfigError, match="this run ranks all items"):
+        run.recommend(users=["u3"], candidates=5)
+    with pytest.raises(ConfigError, match="candidates is '0'"):
+        run.recommend(users=["u3"], candidates=0)
+    nobody = open_bundle(write_bundle(run, tmp_path / "bundle", users=False))
+    with pytest.raises(ConfigError, match=r"retriever ease: No user has the id 'u3'"):
+        run.recommend(users=["u3"], retriever=nobody)

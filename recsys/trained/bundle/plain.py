@@ -56,7 +56,9 @@ class PlainModel:
         self, queries: Sequence[Query], context: Mapping[str, str], choice: Choice = ANY
     ) -> bool:
         """Whether the recipes are of all that is asked, and of how alike items are if need be."""
-        if context or (choice.diversity and self._kind == "popularity"):
+        if context or choice.retriever is not None or choice.candidates is not None:
+            return False
+        if choice.diversity and self._kind == "popularity":
             return False
         return all(self._kind if query.text is None else self._text for query in queries)
 
