@@ -129,7 +129,7 @@ def test_a_diverse_list_is_the_greedy_one(kind, train, tmp_path):
 
 
 def test_a_list_for_a_text_is_as_diverse_without_the_model(train, tmp_path):
-    run = train("tuning=lora", "architecture.history=causal", *MOVED)
+    run = train("tuning=lora", "architecture.user=text", *MOVED)
     bundle = open_bundle(write_bundle(run, tmp_path / "bundle"))
     vectors = represent(run, "recency")
     every = run.recommend(texts=["red lamp"], k=30)
