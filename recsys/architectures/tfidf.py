@@ -26,6 +26,11 @@ class Config(BaselineConfig):
     recency: float = option(0.3, "decay a step back, of history=recency", least=0)
 
     @property
+    def scores_new_items(self) -> bool:
+        """By the words that it has in common with the catalog of the fit."""
+        return True
+
+    @property
     def reads_user_texts(self) -> bool:
         """Whether a query is the user's text."""
         return self.user == "text"

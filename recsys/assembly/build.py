@@ -42,6 +42,7 @@ from recsys.data.batches.negatives import NegativeSampler
 from recsys.data.batches.rows import CandidateLists
 from recsys.data.context import ContextFeatures, make_context_features
 from recsys.data.prepare import PreparedData
+from recsys.data.revision import Revise, RevisedCatalog
 from recsys.data.splits.split import VAL, Split
 from recsys.data.tables import Tables, compute_fingerprint
 from recsys.data.tags import encode_tags
@@ -67,14 +68,18 @@ def assemble(
     run: RunConfig,
     check: Callable[[Tables, str], None] | None = None,
     prepared: PreparedData | None = None,
+    revise: Revise | None = None,
 ) -> Assembly:
     """Builds everything that a run needs; seeds torch, so that heads start the same.
 
     Args:
         run: Its configuration.
-        check: Sees tables and their fingerprint before anything is encoded, and may refuse them.
+        check: Sees tables and the fingerprint of the data before anything is encoded, and may
+            refuse them.
         prepared: The data of a run that builds on this one: where it is the same, it is not read
             and held a second time.
+        revise: Makes other items of those that were read; such a model recommends, and neither
+            trains nor is it evaluated. None: the items are as they were read.
 
     Raises:
         ConfigError: A combination, an encoder or an option is impossible.
@@ -87,36 +92,42 @@ def assemble(
     if prepared is None or not prepared.fits(run.data):
         print_status(f"reading the data: {get_choice_name(run.data.source)}")
         prepared = PreparedData.prepare(run.data)
-    tables, split = prepared.tables, prepared.split
+    tables, split, key = prepared.tables, prepared.split, compute_fingerprint(prepared.tables)
+    revised = None if revise is None else revise(tables, key)
+    tables = tables if revised is None else revised.tables
     check_columns(run, tables)
     context = make_context_features(
         tables, split, run.architecture.reads_context, (run.data.event_column,)
     )
     worded = query_texts.find_events_with_text(run, tables, split, context)
     examples = protocols.make_examples(run, split, len(tables.items), worded, context.codes)
-    parts = _make_components(run, tables, split, examples, context)
-    key = compute_fingerprint(tables)
+    parts = _make_components(run, tables, split, examples, context, revised)
     if check is not None:
         check(tables, key)
     sources = open_sources(run, DataIdentity.compute(run, split, key))
-    members = _load_members(run, sources, prepared)
+    members = _load_members(run, sources, partial(assemble, prepared=prepared, revise=revise))
     sampler = make_sampler(run, examples, key, partial(make_baseline, "tfidf", parts), assemble)
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
     recommender, encoding, tokenize = _make_recommender(
-        run, parts, tables, split, examples, context, sources, members
+        run, parts, tables, split, examples, context, sources, members, revise
     )
-    lists = protocols.make_lists(
-        run,
-        examples,
-        # Of histories, whatever a run reads: every architecture ranks the same lists.
-        lambda: [
-            make_baseline(n, dataclasses.replace(parts, written=None)) for n in protocols.FLOORS
-        ],
-        {"data": key, "split": split.name},
+    lists = (
+        {}
+        if revised
+        else protocols.make_lists(
+            run,
+            examples,
+            # Of histories, whatever a run reads: every architecture ranks the same lists.
+            lambda: [
+                make_baseline(n, dataclasses.replace(parts, written=None)) for n in protocols.FLOORS
+            ],
+            {"data": key, "split": split.name},
+        )
     )
     if members:
-        check_same_lists(sources, split, lists)
+        if not revised:
+            check_same_lists(sources, split, lists)
         # Every member is to have what it reads, also of someone who is no user of the data.
         longest = max(member.examples.max_history for member in members)
         examples = examples.lengthen_history(longest)
@@ -159,7 +170,12 @@ def _check_validation_cases(
 
 
 def _make_components(
-    run: RunConfig, tables: Tables, split: Split, examples: Examples, context: ContextFeatures
+    run: RunConfig,
+    tables: Tables,
+    split: Split,
+    examples: Examples,
+    context: ContextFeatures,
+    revised: RevisedCatalog | None,
 ) -> Components:
     """What every recommender over this data has, baselines beside a run included."""
     return Components(
@@ -173,6 +189,8 @@ def _make_components(
         windows=split.windows,
         equal=protocols.make_equal_items(run, tables),
         written=query_texts.make_plain_user_texts(run, tables, context),
+        origin=None if revised is None else torch.from_numpy(revised.origin),
+        fitted=None if revised is None else revised.before,
     )
 
 
@@ -185,6 +203,7 @@ def _make_recommender(
     context: ContextFeatures,
     sources: Sequence[StoredRun] = (),
     members: tuple[Member, ...] = (),
+    revise: Revise | None = None,
 ) -> tuple[Recommender, TextComponents | None, Tokenize | None]:
     """The run's own recommender, and what it reads texts by, where it reads any.
 
@@ -213,7 +232,7 @@ def _make_recommender(
             parts,
             interactions=Interactions.from_split(split, examples.get_train_pairs()[0]),
             read_text=None if reader is None else reader.make_text_query,
-            item_vectors=_load_vectors(run, sources, vectors),
+            item_vectors=_load_vectors(run, sources, vectors, revise),
             members=members,
         )
     module = importlib.import_module(type(run.architecture).__module__)
@@ -224,7 +243,10 @@ def _make_recommender(
 
 
 def _load_vectors(
-    run: RunConfig, sources: Sequence[StoredRun], vectors: Tensor | None
+    run: RunConfig,
+    sources: Sequence[StoredRun],
+    vectors: Tensor | None,
+    revise: Revise | None,
 ) -> Tensor | None:
     """(I, D) the item vectors that the architecture asks for, or None.
 
@@ -232,22 +254,29 @@ def _load_vectors(
         run: The configuration.
         sources: What `open_sources` gave.
         vectors: (I, D) those of the encoder.
+        revise: As in `assemble`.
     """
     if run.architecture.item_vectors_from in (None, ENCODER):
         return vectors
-    return load_item_vectors(sources[0], assemble, select_device(run) or torch.device("cpu"))
+    device = select_device(run) or torch.device("cpu")
+    if revise is not None:  # of other items than the store has
+        made = assemble_run(sources[0], partial(assemble, revise=revise))
+        return compute_item_vectors(made.recommender, device)
+    return load_item_vectors(sources[0], assemble, device)
 
 
 def _load_members(
-    run: RunConfig, sources: Sequence[StoredRun], prepared: PreparedData
+    run: RunConfig, sources: Sequence[StoredRun], build: Callable[[RunConfig], Assembly]
 ) -> tuple[Member, ...]:
     """What scores for an ensemble, with all that it has learned."""
     if not run.architecture.member_runs:
         return ()
     members = []
     for name, stored in zip(name_runs(sources), sources, strict=True):
-        made = assemble_run(stored, partial(assemble, prepared=prepared))
-        members.append(Member(name, str(stored.folder), made.recommender, made.examples))
+        made = assemble_run(stored, build)
+        members.append(
+            Member(name, str(stored.folder), made.recommender, made.examples, made.encoding)
+        )
     return tuple(members)
 
 
@@ -346,7 +375,7 @@ def _make_training_components(
     return TrainingComponents(
         **vars(parts),
         encoding=encoding,
-        tags=encode_tags(tables, columns) if columns else None,
+        tags=encode_tags(tables.items, columns, parts.fitted) if columns else None,
         context_sizes=context.sizes,
         masks=make_history_masks(run),
         train_counts=torch.bincount(liked, minlength=len(parts.texts)),

@@ -273,4 +273,5 @@ def restore(recommender: Recommender, config: RunConfig, folder: Path) -> None:
     elif config.architecture.trains:
         from recsys.recommender.trainable import require_trainable
 
-        require_trainable(recommender).load_trained(folder / BEST)
+        own = require_trainable(recommender)
+        own.load_trained(folder / BEST, origin=own.parts.origin)

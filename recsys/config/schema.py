@@ -182,6 +182,14 @@ class ArchitectureConfig(Choice):
         """Whether what it has learned belongs to single items, tags or contexts of its data."""
         return False
 
+    @property
+    def scores_new_items(self) -> bool:
+        """Whether an item that came after the fit has a score by its text.
+
+        Of what combines runs, whether any of these gives one.
+        """
+        return self.reads_tokens or self.item_vectors_from is not None or bool(self.member_runs)
+
     def check(self, run: RunConfig) -> None:
         """Refuses settings that do not go with each other or with the run's others; here none.
 

@@ -191,14 +191,8 @@ def check_tables(
             raise DataError(f"{at}: no {name} are left; check the file and the limits set.")
     _check_unique(items, "item", f"{items_at}: items")
     _check_unique(users, "user", f"{users_at}: users")
-    empty = items["text"].str.strip_chars() == ""
-    if empty.any():
-        row = _find_first(empty)
-        raise DataError(
-            f"{items_at}: items: '{items['item'][row]}' in row {row + 1} has an empty text; "
-            f"give it one, or another text template{more}."
-        )
-    _check_windows(items, items_at)
+    _check_texts(items, items_at, more)
+    check_windows(items, items_at)
     for key, known in (("item", items), ("user", users)):
         missing = ~events[key].is_in(known[key].to_list())
         if missing.any():
@@ -209,6 +203,29 @@ def check_tables(
                 f"add it to the {key}s, or remove the row."
             )
     return tables
+
+
+def check_items(items: pl.DataFrame, where: str) -> None:
+    """What `check_tables` says of items alone.
+
+    Raises:
+        DataError: A column is missing or of a wrong type, an id is empty or given twice, or an
+            item has no text; rows count from 1.
+    """
+    _check_columns(items, {"item": pl.String, "text": pl.String}, f"{where}: items")
+    _check_unique(items, "item", f"{where}: items")
+    _check_texts(items, where)
+
+
+def _check_texts(items: pl.DataFrame, where: str, more: str = "") -> None:
+    """Raises DataError where an item has no text."""
+    empty = items["text"].str.strip_chars() == ""
+    if empty.any():
+        row = _find_first(empty)
+        raise DataError(
+            f"{where}: items: '{items['item'][row]}' in row {row + 1} has an empty text; "
+            f"give it one, or another text template{more}."
+        )
 
 
 def check_interactions(events: pl.DataFrame, where: str) -> None:
@@ -239,8 +256,12 @@ def check_weights(weights: pl.Series, where: str) -> None:
         raise DataError(f"{where}: every weight is 0, so that no event counts; give some above 0.")
 
 
-def _check_windows(items: pl.DataFrame, where: str) -> None:
-    """Raises DataError where the times that an item could be had are no times or out of order."""
+def check_windows(items: pl.DataFrame, where: str) -> None:
+    """Raises an error where the times that an item could be had are no times or out of order.
+
+    Raises:
+        DataError: A column is no Int64, or an item ends before it begins; rows count from 1.
+    """
     for name in (n for n in WINDOWS if n in items.columns):
         if items[name].dtype != pl.Int64:
             raise DataError(

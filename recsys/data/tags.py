@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from recsys.data.tables import WINDOWS, Tables
+from recsys.data.tables import WINDOWS
 from recsys.errors import ConfigError
 
 ALONE = 0.9
@@ -20,33 +20,39 @@ ALONE = 0.9
 _DECIMAL = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
 
 
-def encode_tags(tables: Tables, columns: Sequence[str]) -> Tensor:
+def encode_tags(
+    items: pl.DataFrame, columns: Sequence[str], numbered: pl.DataFrame | None = None
+) -> Tensor:
     """(I, T) number of each tag of each item from 1, 0 for none; tags of all columns together.
 
     A text names several, as `a|b` or `a, b`; a number or a truth value is one tag. The same word
     in two columns is two tags, and one that an item names twice counts once.
 
     Args:
-        tables: The data set.
-        columns: Columns of its items.
+        items: The items.
+        columns: Theirs.
+        numbered: Items whose tags have the numbers; a tag that none of them has is left out. None:
+            the same.
 
     Raises:
         ConfigError: A column is missing, holds measures or names of single items, or no tag at all.
     """
-    items = tables.items
-    known = [name for name in items.columns if name not in ("item", "text", *WINDOWS)]
+    present = [name for name in items.columns if name not in ("item", "text", *WINDOWS)]
     numbers: dict[tuple[str, str], int] = {}
     out: list[list[int]] = [[] for _ in range(len(items))]
     for name in columns:
-        if name not in known:
+        if name not in present:
             raise ConfigError(
                 f"architecture.categories: the items have no column '{name}' of tags (there are: "
-                f"{', '.join(known) or 'none'})."
+                f"{', '.join(present) or 'none'})."
             )
         found = _split_tags(items[name])
         _check_kinds(name, found)
+        for tags in found if numbered is None else _split_tags(numbered[name]):
+            for tag in tags:
+                numbers.setdefault((name, tag), len(numbers) + 1)
         for row, tags in enumerate(found):
-            out[row] += [numbers.setdefault((name, tag), len(numbers) + 1) for tag in tags]
+            out[row] += [numbers[name, tag] for tag in tags if (name, tag) in numbers]
     if not numbers:
         raise ConfigError(
             f"architecture.categories: no item has a tag in {', '.join(columns)}; leave it out."

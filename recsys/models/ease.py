@@ -81,7 +81,9 @@ class Model(FittedRecommender):
             self._inverse = parts.served["inverse"].numpy()
         if parts.item_vectors is not None:
             # What all texts have in common says nothing of one of them; cold items gain by it most.
-            served = parts.served or {"center": _normalize(parts.item_vectors).mean(0)}
+            kept = parts.served is not None and parts.origin is None
+            served = parts.served if kept else {"center": _normalize(parts.item_vectors).mean(0)}
+            assert served is not None
             self.center = served["center"]
             self.vectors = _center(parts.item_vectors, self.center)
         if not self.needs_fit:

@@ -71,11 +71,13 @@ class Model(FittedRecommender):
         self._similar: csr_matrix | None = None
         if parts.served is not None:
             self._similar = _restore_matrix(parts.served, "similar", len(parts.texts))
-            if parts.item_vectors is not None:
-                self.near = _restore_matrix(parts.served, "near", len(parts.texts))
         else:
             self.events = require_interactions(parts.interactions, "item_knn")
-            if parts.item_vectors is not None:
+        if parts.item_vectors is not None:
+            # New items are neighbours of old ones too, so that all are looked for again.
+            if parts.served is not None and parts.origin is None:
+                self.near = _restore_matrix(parts.served, "near", len(parts.texts))
+            else:
                 self.near = _load_or_compute_near(parts.item_vectors, config.text_neighbours)
         self.form: SparseForm | None = None
         if not self.needs_fit:
@@ -288,11 +290,12 @@ def _load_or_compute_near(vectors: Tensor, neighbours: int) -> csr_matrix:
 
 
 def _restore_matrix(state: Mapping[str, Tensor], kind: str, items: int) -> csr_matrix:
-    """(I, I) a matrix of similar items that `make_serving_state` gave."""
+    """(I, I) a matrix of similar items that `make_serving_state` gave; of later items, nothing."""
     from scipy.sparse import csr_matrix
 
-    parts = tuple(state[f"{kind}_{name}"].numpy() for name in _ARRAYS)
-    return csr_matrix(parts, shape=(items, items))
+    data, columns, starts = (state[f"{kind}_{name}"].numpy() for name in _ARRAYS)
+    starts = np.pad(starts, (0, items + 1 - len(starts)), mode="edge")
+    return csr_matrix((data, columns, starts), shape=(items, items))
 
 
 def _compute_mean(similar: csr_matrix) -> np.float32:

@@ -45,7 +45,9 @@ class Model(Recommender):
             sublinear_tf=config.sublinear, tokenizer=split_words, token_pattern=None
         )
         self.vectorizer = vectorizer
-        self.vectors = vectorizer.fit_transform(parts.texts).astype(np.float32).tocsr()
+        # The words and what they weigh are those of the fit, whatever was added since.
+        vectorizer.fit(parts.texts if parts.fitted is None else parts.fitted["text"].to_list())
+        self.vectors = vectorizer.transform(parts.texts).astype(np.float32).tocsr()
 
     def make_serving_state(self) -> Mapping[str, Tensor]:
         """Nothing: the texts are all that it knows."""

@@ -33,7 +33,7 @@ _EMPTY = {
     "text": ("text", 'give what is looked for, as in text="red lamp"'),
 }
 CONTEXT = "context."
-OWN = ("k", "where", "columns", "exclude_seen", "diversity", "retriever", "candidates")
+OWN = ("k", "where", "items", "columns", "exclude_seen", "diversity", "retriever", "candidates")
 USAGE = (
     "usage: python -m recsys.recommend run=FOLDER|last|folder=BUNDLE "
     "user=ID|history=ID,ID|text=TEXT [key=value ...]"
@@ -67,6 +67,11 @@ WORDS = (
         "another run over the same items, or a bundle, which proposes those that this one ranks",
     ),
     ("candidates=100", "how many items are proposed, where not all are ranked"),
+    (
+        "items=FILE",
+        "further items, ranked by their texts: a column item, and text or the columns that the "
+        "run's texts are made of; one that is there already gets this text",
+    ),
     (
         f"{CONTEXT}COLUMN=VALUE",
         "of a run with architecture.context, which also knows the hour and weekday of the moment, "
@@ -169,9 +174,12 @@ def _open_retriever(words: Mapping[str, str]) -> TrainedRun | Bundle | None:
         return None
     if not words["retriever"]:
         raise ConfigError("retriever= names no folder; give that of a finished run or a bundle.")
+    model: TrainedRun | Bundle
     if is_bundle(Path(words["retriever"])):
-        return open_bundle(words["retriever"], check=False)
-    return load(words["retriever"], words.get("output", "runs"))
+        model = open_bundle(words["retriever"], check=False)
+    else:
+        model = load(words["retriever"], words.get("output", "runs"))
+    return model.add_items(words["items"]) if "items" in words else model
 
 
 def parse_switch(words: Mapping[str, str], key: str, default: bool) -> bool:
@@ -196,10 +204,14 @@ def recommend(words: dict[str, str]) -> list[str]:
             of a context that is given.
         DataError: An id is unknown, or the moment is no time.
     """
+    model: TrainedRun | Bundle
     if "folder" in words:
-        answer = open_bundle(words["folder"], check=False).answer
+        model = open_bundle(words["folder"], check=False)
     else:
-        answer = load(words["run"], words.get("output", "runs")).answer_quickly
+        model = load(words["run"], words.get("output", "runs"))
+    if "items" in words:
+        model = model.add_items(words["items"])
+    answer = model.answer_quickly if isinstance(model, TrainedRun) else model.answer
     context = {k.removeprefix(CONTEXT): v for k, v in words.items() if k.startswith(CONTEXT)}
     history = (
         tuple(each.strip() for each in words["history"].split(",")) if "history" in words else None

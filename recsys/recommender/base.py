@@ -194,11 +194,17 @@ class Recommender(nn.Module, abc.ABC):
 
     @final
     @torch.no_grad()
-    def index_catalog(self, block: int = 1024) -> Tensor:
-        """(I, ...) representations of all items, in evaluation mode, a block at a time."""
+    def index_catalog(self, block: int = 1024, rows: Tensor | None = None) -> Tensor:
+        """(I, ...) representations of all items, in evaluation mode, a block at a time.
+
+        Args:
+            block: How many at a time.
+            rows: (N,) those that are asked for; None: all.
+        """
         was = self.training
         self.eval()
-        rows = torch.arange(len(self.parts.texts), device=self.device)
+        rows = torch.arange(len(self.parts.texts)) if rows is None else rows
+        rows = rows.to(self.device)
         out = []
         with track("encoding the catalog", len(rows), "items", self._encodes_catalog()) as task:
             for part in torch.split(rows, block):

@@ -12,6 +12,7 @@ from recsys.metrics.names import Ranking
 from recsys.types import Batch, Loss, Ragged, Scored, Tuned
 
 if TYPE_CHECKING:
+    import polars as pl
     import torch
 
     from recsys.data.augmentation.masks import HistoryMasks
@@ -43,12 +44,14 @@ class Member:
         folder: Where it lies.
         recommender: With all that it has learned.
         examples: Makes its queries: a model reads histories of the length it was trained with.
+        encoding: How it, or what gave its item vectors, reads texts; None where nothing does.
     """
 
     name: str
     folder: str
     recommender: Ranker
     examples: Examples
+    encoding: TextComponents | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ class Components:
         read_text: Makes of a batch of one query, a text and its tokens a vector (1, D) like those
             of items, where these are the encoder's; else None.
         members: Finished runs whose scores it combines, in the order in which they are named.
+        origin: (I,) row that each item had in the catalog of the fit, -1 for one that came later;
+            None: the catalog is that of the fit.
+        fitted: The items of that catalog, in its order, where it is another.
         served: What `Recommender.make_serving_state` gave of a finished run, by name, from which
             it is made in place of the interactions; None: from these.
     """
@@ -105,6 +111,8 @@ class Components:
     item_vectors: Tensor | None = None
     read_text: Callable[[Batch, str, Ragged], Tensor] | None = None
     members: tuple[Member, ...] = ()
+    origin: Tensor | None = None
+    fitted: pl.DataFrame | None = None
     served: Mapping[str, Tensor] | None = None
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError
+from recsys.layers.item_embeddings import ItemEmbedding
 from recsys.recommender.optim import Named
 from recsys.runtime.files import write_atomic
 from recsys.types import Tuned
@@ -153,13 +154,15 @@ class TrainableModule(lp.LightningModule):
         write_atomic(path, save(state))
 
     @final
-    def load_trained(self, path: Path, grown: bool = False) -> None:
+    def load_trained(self, path: Path, grown: bool = False, origin: Tensor | None = None) -> None:
         """Restores what `save_trained` wrote.
 
         Args:
             path: The file.
             grown: Whether the catalog may have more items than that of the file, at its end: they
                 keep the values that they have.
+            origin: (I,) row of each item in the catalog of the file, -1 for one that was not in
+                it, which keeps the value that it has; None: the catalog is that of the file.
 
         Raises:
             ConfigError: The file is damaged, or belongs to another architecture or tuning method.
@@ -173,11 +176,19 @@ class TrainableModule(lp.LightningModule):
             value = state[name]
             if p.ndim == value.ndim == 2 and len(value) < len(p) and p.shape[1] == value.shape[1]:
                 state[name] = torch.cat([value, p[len(value) :].detach().cpu()])
+        if origin is not None:
+            for name in self._list_item_tables() & own.keys():
+                state[name] = _take_rows(path, name, state[name], own[name], origin)
         for name, p in own.items():
             _check_value(path, name, state[name], p)
         with torch.no_grad():
             for name, p in own.items():
                 p.copy_(state[name])
+
+    def _list_item_tables(self) -> set[str]:
+        """Names of parameters with a row for each item of the catalog."""
+        tables = (n for n, module in self.named_modules() if isinstance(module, ItemEmbedding))
+        return {f"{name}.vectors" for name in tables}
 
     @final
     def _check_names(
@@ -189,6 +200,18 @@ class TrainableModule(lp.LightningModule):
                 f"{where}: the checkpoint is of another architecture or tuning method "
                 f"({len(odd)} parameters differ, the first is '{odd[0]}')."
             )
+
+
+def _take_rows(path: Path, name: str, value: Tensor, own: Tensor, origin: Tensor) -> Tensor:
+    """Rows of a table of items as they were in another catalog; one that was not in it stays.
+
+    Raises:
+        ConfigError: The table has no such rows.
+    """
+    if len(origin) and int(origin.max()) >= len(value):
+        raise ConfigError(f"{path}: '{name}' lacks rows: the file is damaged; run fit again.")
+    taken = value[origin.clamp(min=0)]
+    return torch.where((origin >= 0)[:, None], taken, own.detach().cpu())
 
 
 def _check_value(path: Path, name: str, value: Tensor, own: Tensor) -> None:

@@ -144,6 +144,9 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
         # A second tower shares what does not train: its vectors are the same.
         if self.encoding.vectors is not None:
             return self.encoding.vectors.look_up(plan.items)
+        if self.parts.origin is not None:  # never trained: of a few new items, not of all
+            with torch.no_grad():
+                return self._encode(plan.rows, encoder, None)
         if self._kept is None:
             with torch.no_grad():
                 rows = torch.arange(len(self.parts.texts), device=self.device)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from recsys.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import polars as pl
 
 
@@ -67,6 +69,10 @@ class Retriever(Protocol):
         """What proposes."""
         ...
 
+    def add_items(self, items: pl.DataFrame | str | Path) -> Retriever:
+        """As `Answering.add_items`."""
+        ...
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -117,6 +123,7 @@ class Answering(abc.ABC):
         diversity: float = 0.0,
         retriever: Retriever | None = None,
         candidates: int | None = None,
+        items: pl.DataFrame | str | Path | None = None,
     ) -> pl.DataFrame:
         """The best unseen items of each user, history or text; one of the three is given.
 
@@ -147,6 +154,7 @@ class Answering(abc.ABC):
                 be recommended is for this run to say.
             candidates: How many items are proposed, where not all are ranked; at least k. None:
                 `evaluation.candidates` of this run.
+            items: As in `add_items`.
 
         Returns:
             A frame with query (the user's id, the history's ids or the text), rank, item, score
@@ -166,6 +174,8 @@ class Answering(abc.ABC):
             raise ConfigError(f"columns is the text {columns!r}; give a list, as in [{columns!r}].")
         if candidates is not None and candidates < 1:
             raise ConfigError(f"candidates is '{candidates}'; give a whole number from 1.")
+        if items is not None and retriever is not None:
+            retriever = retriever.add_items(items)
         choice = Choice(
             where,
             exclude_seen,
@@ -174,7 +184,25 @@ class Answering(abc.ABC):
             retriever,
             candidates,
         )
-        return self.answer(queries, k, at, given, choice)
+        answering = self if items is None else self.add_items(items)
+        return answering.answer(queries, k, at, given, choice)
+
+    @abc.abstractmethod
+    def add_items(self, items: pl.DataFrame | str | Path) -> Answering:
+        """The same model over a catalog with further items; this one stays as it is.
+
+        They are scored by their texts, as an item is that the test part alone had. One that is
+        there already gets the text and columns that are given.
+
+        Args:
+            items: A frame, or a .csv, .tsv, .jsonl or .parquet file: a column `item`, a column
+                `text` or those that the run's texts are made of, and any further ones, such as
+                `available_from`.
+
+        Raises:
+            ConfigError: The model has no score for an item that it has not seen.
+            DataError: The table cannot be used.
+        """
 
     @abc.abstractmethod
     def answer(

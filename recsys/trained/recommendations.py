@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from recsys.assembly import build, stored_runs
+from recsys.config.compose import read_config
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
+from recsys.runtime.files import CONFIG
 from recsys.trained.lookup import (
     SCHEMA,
     RowFinder,
@@ -27,6 +29,7 @@ from recsys.trained.lookup import (
     find_closed,
     parse_moment,
 )
+from recsys.trained.new_items import ItemReviser, NewItems, check_scores_new_items
 from recsys.trained.queries import ANY, Choice, Query
 from recsys.trained.retrieval import FirstStage
 from recsys.trained.selection import ItemSelector, encode_text
@@ -115,8 +118,12 @@ class ModelSource(Protocol):
         """
         ...
 
-    def load_catalog(self) -> Tensor | None:
-        """(I, ...) representations of all items, where they are kept; None: to be computed."""
+    def load_catalog(self, recommender: Recommender) -> Tensor | None:
+        """(I, ...) representations of all items, where they are kept; None: to be computed.
+
+        Args:
+            recommender: The model that was opened, for items of which none is kept.
+        """
         ...
 
 
@@ -128,29 +135,38 @@ class RunSource:
         folder: Of the run.
         run: Its configuration.
         fingerprint: Of the data that it was trained on.
+        items: Tables of items that come to those of the data.
     """
 
     folder: Path
     run: RunConfig
     fingerprint: str
+    items: tuple[NewItems, ...] = ()
 
     def open(self, check: Callable[[Tables], None]) -> Assembly:
         """Reads the data and builds the model.
 
         Raises:
-            ConfigError: The data has changed since.
+            ConfigError: The data has changed since, or the model scores no new items.
+            DataError: A table of items cannot be used.
         """
+        revise = None
+        if self.items:
+            members = (read_config(Path(m) / CONFIG) for m in self.run.architecture.member_runs)
+            check_scores_new_items(self.run, members, str(self.folder))
+            revise = ItemReviser(self.items, self.run.data.source).revise
 
         def check_both(tables: Tables, fingerprint: str) -> None:
             check_data(self.run, self.folder, fingerprint == self.fingerprint)
             check(tables)
 
         # Who ranked for training may be gone.
-        made = build.assemble(stored_runs.drop_hard_negatives(self.run), check_both)
+        run = stored_runs.drop_hard_negatives(self.run)
+        made = build.assemble(run, check_both, None, revise)
         stored_runs.restore(made.recommender, self.run, self.folder)
         return made
 
-    def load_catalog(self) -> Tensor | None:
+    def load_catalog(self, recommender: Recommender) -> Tensor | None:
         """Nothing is kept."""
         return None
 
@@ -315,11 +331,9 @@ class Suggester:
     @cached_property
     def catalog(self) -> Tensor:
         """(I, ...) representations of all items."""
-        kept = self.source.load_catalog()
-        if kept is not None:
-            return kept
-        with torch.no_grad():
-            return self.model.recommender.index_catalog()
+        recommender = self.model.recommender
+        kept = self.source.load_catalog(recommender)
+        return recommender.index_catalog() if kept is None else kept
 
     @cached_property
     def _selector(self) -> ItemSelector:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from recsys.assembly.assembled import Assembly
+    from recsys.trained.new_items import NewItems
     from recsys.trained.recommendations import RunSource, Suggester
 
 
@@ -33,6 +34,7 @@ class TrainedRun(Explaining):
 
     Args:
         folder: Of the run.
+        items: Tables of items that come to those of the data.
 
     Attributes:
         folder: Where it lies.
@@ -47,8 +49,10 @@ class TrainedRun(Explaining):
     folder: Path
     config: RunConfig
     result: Mapping[str, Any]
+    _grown: TrainedRun | None
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, items: tuple[NewItems, ...] = ()) -> None:
+        self._items, self._grown = items, None
         self.folder, self.config = folder, read_config(folder / CONFIG)
         if not (folder / RESULT).is_file():
             raise ConfigError(f"{folder}: the run is not complete, {RESULT} is missing.")
@@ -76,6 +80,15 @@ class TrainedRun(Explaining):
     ) -> pl.DataFrame:
         """As `recommend`, of queries that may be of several kinds."""
         return self.suggester.rank(queries, k, at, context, choice)
+
+    def add_items(self, items: pl.DataFrame | str | Path) -> TrainedRun:
+        """As `Answering.add_items` says."""
+        from recsys.trained.new_items import NewItems
+
+        fresh = NewItems.read(items)
+        if self._grown is None or not self._grown._items[-1].equals(fresh):
+            self._grown = TrainedRun(self.folder, (*self._items, fresh))
+        return self._grown
 
     def assemble(self) -> Assembly:
         """Reads the data and builds the model, with all that it has learned.
@@ -122,6 +135,8 @@ class TrainedRun(Explaining):
         from recsys.trained.bundle.kept import keep, open_kept
         from recsys.trained.lookup import describe_sample
 
+        if self._items:
+            return self.answer(queries, k, at, context, choice)
         kept = open_kept(self.folder, self.config)
         if kept is not None and kept.can_answer(queries, context, choice):
             return kept.rank(queries, k, at, partial(describe_sample, self.config), choice)
@@ -157,7 +172,7 @@ class TrainedRun(Explaining):
             fingerprint = str(self.result["data"]["fingerprint"])
         except (TypeError, KeyError):
             raise ConfigError(f"{self.folder / RESULT} is damaged; run fit again.") from None
-        return RunSource(self.folder, self.config, fingerprint)
+        return RunSource(self.folder, self.config, fingerprint, self._items)
 
     def __repr__(self) -> str:
         """Folder and the metric that chose the checkpoint."""

@@ -74,6 +74,7 @@ def place(tmp_path, tiny_bert, monkeypatch):
     later = [(user, rng.randint(1, 200), step) for step in range(4) for user in range(180, 230)]
     rows = [f"{user},{item},{1_701_000_000 + 60 * step + user}\n" for user, item, step in later]
     (tmp_path / "newer.csv").write_text("who,what,when\n" + "".join(rows))
+    (tmp_path / "new.csv").write_text("item,title,brand\nn1,red lamp,Holm\n")
     shutil.copytree(tiny_bert, tmp_path / "my_encoder")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))

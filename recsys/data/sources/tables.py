@@ -66,6 +66,11 @@ class Config(SourceConfig):
         """The split that a folder was written with; else `time`."""
         return (export.read_settings(Path(self.path)).split if self.path else None) or "time"
 
+    @property
+    def item_template(self) -> str | None:
+        """None of canonical tables, whose texts are whole."""
+        return None if self.path else self.item_text
+
 
 def _select_columns(
     frame: pl.DataFrame, wanted: dict[str, tuple[str, str]], path: str

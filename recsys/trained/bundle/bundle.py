@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from recsys.config.compose import RunConfig
     from recsys.trained.bundle.model import BundleSource
     from recsys.trained.bundle.plain import PlainModel
+    from recsys.trained.new_items import NewItems
     from recsys.trained.recommendations import Suggester
 
 
@@ -26,6 +27,7 @@ class Bundle(Explaining):
 
     Args:
         folder: Of the bundle.
+        items: Tables of items that come to its own.
 
     Attributes:
         folder: It.
@@ -37,9 +39,21 @@ class Bundle(Explaining):
 
     folder: Path
     files: BundleFiles
+    _grown: Bundle | None
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, items: tuple[NewItems, ...] = ()) -> None:
+        self._items, self._grown = items, None
         self.folder, self.files = folder, BundleFiles(folder)
+
+    def add_items(self, items: pl.DataFrame | str | Path) -> Bundle:
+        """As `Answering.add_items` says."""
+        from recsys.trained.new_items import NewItems
+
+        fresh = NewItems.read(items)
+        if self._grown is None or not self._grown._items[-1].equals(fresh):
+            self._grown = Bundle(self.folder, (*self._items, fresh))
+            self._grown.files = self.files  # what was checked once
+        return self._grown
 
     @property
     def name(self) -> str:
@@ -70,7 +84,7 @@ class Bundle(Explaining):
     @cached_property
     def _plain(self) -> PlainModel | None:
         """What answers without the run's own model, where the bundle has it."""
-        if not (self.files.has(manifest.PLAIN) or self.files.has(manifest.TEXT)):
+        if self._items or not (self.files.has(manifest.PLAIN) or self.files.has(manifest.TEXT)):
             return None
         from recsys.trained.bundle.plain import PlainModel
 
@@ -84,8 +98,15 @@ class Bundle(Explaining):
     @cached_property
     def _source(self) -> BundleSource:
         from recsys.trained.bundle.model import BundleSource
+        from recsys.trained.new_items import ItemReviser, check_scores_new_items
 
-        return BundleSource(self.files)
+        source = BundleSource(self.files)
+        if not self._items:
+            return source
+        members = source.list_member_configs()
+        check_scores_new_items(source.run, members, str(self.folder))
+        revise = ItemReviser(self._items, source.run.data.source).revise
+        return BundleSource(self.files, revise=revise)
 
     @cached_property
     def suggester(self) -> Suggester:

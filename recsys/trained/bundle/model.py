@@ -17,14 +17,16 @@ from torch import Tensor
 from recsys.assembly.augmentation import make_history_masks
 from recsys.assembly.encoding import load_encoding
 from recsys.assembly.item_vectors import make_zero_shot_run
-from recsys.config.compose import read_config
+from recsys.config.compose import RunConfig, read_config
 from recsys.config.schema import ENCODER as OF_ENCODER
 from recsys.data.batches import query_texts
 from recsys.data.batches.catalog import Tokenize
 from recsys.data.batches.examples import Examples
 from recsys.data.context import ContextFeatures
+from recsys.data.revision import Revise, RevisedCatalog
 from recsys.data.splits.split import TRAIN, Split
 from recsys.data.tables import Tables
+from recsys.data.tags import encode_tags
 from recsys.errors import ConfigError
 from recsys.metrics.names import list_cutoffs
 from recsys.recommender.base import Recommender
@@ -69,23 +71,29 @@ class BundleSource:
     Args:
         files: The bundle.
         part: Folder of a member in it, with a slash at the end; empty for the bundle itself.
+        revise: Makes other items of those of the bundle; None: they are as they are.
 
     Raises:
         ConfigError: The configuration cannot be read by this version.
         DataError: A file is missing or has changed.
     """
 
-    def __init__(self, files: BundleFiles, part: str = "") -> None:
-        self.files, self.part = files, part
+    def __init__(self, files: BundleFiles, part: str = "", revise: Revise | None = None) -> None:
+        self.files, self.part, self._revise = files, part, revise
+        self._revised: RevisedCatalog | None = None
         run = read_config(files.find(f"{part}{CONFIG}"))
         if run.encoder.model == manifest.ENCODER:
             model = str(files.folder / part / manifest.ENCODER)
             run = replace(run, encoder=replace(run.encoder, model=model))
         self.run = run
 
-    def load_catalog(self) -> Tensor | None:
-        """(I, ...) representations of all items, where the bundle has them."""
-        return self._load(manifest.CATALOG)
+    def load_catalog(self, recommender: Recommender) -> Tensor | None:
+        """(I, ...) representations of all items, where the bundle has them.
+
+        Args:
+            recommender: The model, which encodes what came to them.
+        """
+        return self._load_rows(manifest.CATALOG, lambda rows: recommender.index_catalog(rows=rows))
 
     def read_tables(self) -> Tables:
         """Items, and users where the bundle has them."""
@@ -106,6 +114,9 @@ class BundleSource:
             DataError: A file has changed.
         """
         tables = self.read_tables()
+        if self._revise is not None:
+            self._revised = self._revise(tables, self.files.manifest.name)
+            tables = self._revised.tables
         check(tables)
         about = json.loads(self._find(manifest.QUERIES).read_text(encoding="utf-8"))
         split = self._read_split(len(tables.users))
@@ -119,8 +130,8 @@ class BundleSource:
         return BundleModel(tables, examples, recommender.eval(), parts, encoding, tokenize, context)
 
     def _make_components(self, tables: Tables, context: ContextFeatures) -> Components:
-        run = self.run
-        counts = self._load(manifest.COUNTS)
+        run, revised = self.run, self._revised
+        counts = self._load_rows(manifest.COUNTS)
         assert counts is not None, "every bundle has them"
         return Components(
             texts=tuple(tables.items["text"].to_list()),
@@ -131,6 +142,8 @@ class BundleSource:
             max_history=run.data.max_history,
             label=run.evaluation.label,
             written=query_texts.make_plain_user_texts(run, tables, context),
+            origin=None if revised is None else torch.from_numpy(revised.origin),
+            fitted=None if revised is None else revised.before,
         )
 
     def _make_recommender(
@@ -144,7 +157,7 @@ class BundleSource:
             if run.architecture.reads_tokens:
                 self._find_folder(manifest.ENCODER)
                 encoding, tokenize = load_encoding(run, parts.texts, known, context)
-            own: Components = self._add_training(parts, encoding, context)
+            own: Components = self._add_training(parts, tables, encoding, context)
         else:
             reader = None
             if run.architecture.item_vectors_from == OF_ENCODER and self._lists(manifest.ENCODER):
@@ -152,7 +165,7 @@ class BundleSource:
                 tokenize = reader.tokenize
             own = replace(
                 parts,
-                item_vectors=self._load(manifest.VECTORS),
+                item_vectors=self._load_vectors(reader),
                 read_text=None if reader is None else reader.read_text,
                 members=self._open_members(),
                 served=self._load_state(),
@@ -163,14 +176,19 @@ class BundleSource:
             if recommender.needs_fit:
                 restore_fit(recommender, self._find(FIT).parent)
         elif run.architecture.trains:
-            require_trainable(recommender).load_trained(self._find(manifest.WEIGHTS))
+            weights = self._find(manifest.WEIGHTS)
+            require_trainable(recommender).load_trained(weights, origin=own.origin)
         return recommender, encoding, tokenize
 
     def _add_training(
-        self, parts: Components, encoding: TextComponents | None, context: ContextFeatures
+        self,
+        parts: Components,
+        tables: Tables,
+        encoding: TextComponents | None,
+        context: ContextFeatures,
     ) -> TrainingComponents:
         """What an architecture needs that has trained, but for what it trained with."""
-        counts = self._load(manifest.TRAIN_COUNTS)
+        counts = self._load_rows(manifest.TRAIN_COUNTS)
         assert counts is not None, "every bundle of what trained has them"
         return TrainingComponents(
             **vars(parts),
@@ -179,7 +197,7 @@ class BundleSource:
             around=_refuse_training,
             optimise=_refuse_training,
             train_counts=counts,
-            tags=self._load(manifest.TAGS),
+            tags=self._load_tags(tables),
             context_sizes=context.sizes,
             masks=make_history_masks(self.run),
         )
@@ -208,7 +226,8 @@ class BundleSource:
         count = len(self.run.architecture.member_runs)
         members = []
         for number in range(count):
-            source = BundleSource(self.files, f"{self.part}{manifest.MEMBERS}/{number}/")
+            part = f"{self.part}{manifest.MEMBERS}/{number}/"
+            source = BundleSource(self.files, part, self._revise)
             made = source.open(lambda tables: None)
             name = f"member {number + 1}"
             members.append(Member(name, name, made.recommender, made.examples))
@@ -244,6 +263,57 @@ class BundleSource:
             assert value is not None
             state[name.removeprefix(f"{manifest.STATE}/").removesuffix(".npy")] = value
         return state
+
+    def list_member_configs(self) -> list[RunConfig]:
+        """The configurations of what an ensemble combines."""
+        parts = (f"{manifest.MEMBERS}/{n}/" for n in range(len(self.run.architecture.member_runs)))
+        return [BundleSource(self.files, self.part + part).run for part in parts]
+
+    def _load_tags(self, tables: Tables) -> Tensor | None:
+        """(I, T) numbers of the items' tags, where the architecture reads any."""
+        if self._revised is None or not self._has(manifest.TAGS):
+            return self._load(manifest.TAGS)
+        return encode_tags(tables.items, self.run.architecture.reads_tags, self._revised.before)
+
+    def _load_vectors(self, reader: TextReader | None) -> Tensor | None:
+        """(I, D) vectors that the architecture was given, where it was given any.
+
+        Raises:
+            ConfigError: There are new items, and no encoder for them.
+        """
+
+        def encode(rows: Tensor) -> Tensor:
+            if reader is None:
+                named = self.run.architecture.item_vectors_from
+                raise ConfigError(
+                    f"{self.files.folder}: its item vectors are those of the run {named}, whose "
+                    "encoder is no part of the bundle; give items= to its run."
+                )
+            return reader.encode_items(rows)
+
+        return self._load_rows(manifest.VECTORS, encode)
+
+    def _load_rows(
+        self, name: str, compute: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor | None:
+        """An array with a row an item, with the items that came to those of the bundle.
+
+        Args:
+            name: Of the array.
+            compute: Gives the rows of items that are new or have another text; None: new ones
+                have zeros.
+        """
+        kept, revised = self._load(name), self._revised
+        if kept is None or revised is None:
+            return kept
+        origin = torch.from_numpy(revised.origin)
+        rows = kept[origin.clamp(min=0)]
+        if compute is None:
+            rows[origin < 0] = 0
+        elif len(revised.stale):
+            stale = torch.from_numpy(revised.stale)
+            rows[stale] = compute(stale).to(rows)
+        return rows
 
     def _load(self, name: str) -> Tensor | None:
         """An array, mapped from disk; None where the bundle has none of that name."""
@@ -288,6 +358,11 @@ class TextReader:
     def tokenize(self, texts: list[str]) -> list[list[int]]:
         """Raw token ids of each text."""
         return self._get()[1](texts)
+
+    def encode_items(self, rows: Tensor) -> Tensor:
+        """(N, D) vectors of items by catalog row (N,)."""
+        recommender = self._get()[0]
+        return recommender.select_item_vectors(recommender.index_catalog(rows=rows)).float()
 
     def read_text(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """(1, D) the vector of a text."""

@@ -179,7 +179,6 @@ def _list_contents(run: ExportSource, made: Assembly) -> Iterator[tuple[str, _Co
         config, recommender = made.sources[number].config, member.recommender
         assert isinstance(recommender, Recommender), "a run is a recommender"
         named = config.architecture.reads_context, (config.data.event_column,)
-        parts = recommender.parts
         yield (
             f"{manifest.MEMBERS}/{number}",
             _Content(
@@ -189,7 +188,7 @@ def _list_contents(run: ExportSource, made: Assembly) -> Iterator[tuple[str, _Co
                 made.tables,
                 member.examples,
                 make_context_features(made.tables, member.examples.split, *named),
-                parts.encoding if isinstance(parts, TrainingComponents) else None,
+                member.encoding,
             ),
         )
 

@@ -1,0 +1,141 @@
+"""Items that a model has not seen: a table that adds them by their texts, and changes others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from recsys import printable
+from recsys.config.compose import RunConfig, get_choice_name
+from recsys.config.schema import SourceConfig
+from recsys.data.readers import tabular
+from recsys.data.readers.templates import fill_template, list_template_columns
+from recsys.data.revision import RevisedCatalog
+from recsys.data.tables import Tables, check_values, parse_windows
+from recsys.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class NewItems:
+    """A table of items that come to a model's own, or change some of these.
+
+    Attributes:
+        frame: `item`, and `text` or the columns that the run's texts are made of.
+        where: Where it comes from, for messages.
+    """
+
+    frame: pl.DataFrame
+    where: str
+
+    @classmethod
+    def read(cls, items: pl.DataFrame | str | Path) -> NewItems:
+        """A frame, or a .csv, .tsv, .jsonl or .parquet file.
+
+        Raises:
+            DataError: The file cannot be read, or has no usable column `item`.
+        """
+        where = "items" if isinstance(items, pl.DataFrame) else str(items)
+        frame = items if isinstance(items, pl.DataFrame) else tabular.read_table(Path(items))
+        if "item" not in frame.columns:
+            raise DataError(
+                f"{where} has no column 'item' (there are: {', '.join(frame.columns)}); name the "
+                "column of the ids so."
+            )
+        ids = tabular.parse_ids(frame["item"], where)
+        check_values(ids, where)
+        return cls(frame.with_columns(ids), where)
+
+    def equals(self, other: NewItems) -> bool:
+        """Whether another table says the same."""
+        same = self.frame.schema == other.frame.schema
+        return same and self.where == other.where and self.frame.equals(other.frame)
+
+    def write_texts(self, source: SourceConfig) -> pl.DataFrame:
+        """The table with the texts that a run's source makes of such items.
+
+        Args:
+            source: Whose template it is.
+
+        Raises:
+            DataError: A column of the template is missing, or a time of availability is none.
+        """
+        frame, template = self.frame, source.item_template
+        if "text" not in frame.columns:
+            if template is None:
+                raise DataError(f"{self.where} has no column 'text', which the run's items have.")
+            for name in list_template_columns(template):
+                if name not in frame.columns:
+                    raise DataError(
+                        f"{self.where} has no column '{name}', of which the run's texts are made "
+                        f"({template}); add it, or give whole texts in a column 'text'."
+                    )
+            frame = frame.with_columns(fill_template(frame, template, source.text_lists))
+        frame = frame.with_columns(pl.col("text").cast(pl.String).fill_null(""))
+        return parse_windows(frame, self.where)
+
+
+class ItemReviser:
+    """Gives a catalog the items of some tables, once for all models that ask for it.
+
+    Args:
+        tables: The tables, one after the other; a later one has the last word.
+        source: Of the run, whose template makes the texts.
+    """
+
+    def __init__(self, tables: Sequence[NewItems], source: SourceConfig) -> None:
+        self._tables, self._source = tables, source
+        self._made: dict[str, RevisedCatalog] = {}
+
+    def revise(self, tables: Tables, fingerprint: str) -> RevisedCatalog:
+        """The catalog with all items; a note says what is new.
+
+        Args:
+            tables: As they were read.
+            fingerprint: Theirs.
+
+        Raises:
+            DataError: A table of items cannot be used.
+        """
+        if fingerprint not in self._made:
+            revised = RevisedCatalog.keep(tables)
+            for table in self._tables:
+                before = revised
+                revised = before.add(table.write_texts(self._source), table.where)
+                _print_changes(table.where, before, revised)
+            self._made[fingerprint] = revised
+        return self._made[fingerprint]
+
+
+def _print_changes(where: str, before: RevisedCatalog, after: RevisedCatalog) -> None:
+    """Says on stderr how much is new."""
+    fresh = len(after.origin) - len(before.origin)
+    changed = len(after.changed) - len(before.changed)
+    parts = [f"{fresh:,} new {'item' if fresh == 1 else 'items'}"] if fresh else []
+    parts += [f"{changed:,} with another text, encoded anew"] if changed else []
+    if parts:
+        print(printable.escape_line(f"note: {where}: {', '.join(parts)}"), file=sys.stderr)
+
+
+def check_scores_new_items(run: RunConfig, members: Iterable[RunConfig], name: str) -> None:
+    """Refuses new items where a model has no score for any.
+
+    Args:
+        run: Its configuration.
+        members: Those of the runs that it combines.
+        name: What the model is called.
+
+    Raises:
+        ConfigError: It reads no item texts.
+    """
+    own, every = run.architecture, list(members)
+    if own.scores_new_items and (not every or any(e.architecture.scores_new_items for e in every)):
+        return
+    raise ConfigError(
+        f"{name}: {get_choice_name(own)} reads no item texts here, so that it has no score for an "
+        "item that its training has not seen; give items= to a run that reads texts, or fit again "
+        "with them."
+    )
