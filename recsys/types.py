@@ -6,9 +6,9 @@ a step, L tokens, D width, I items in the catalog.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from recsys import lazy
 
@@ -238,6 +238,83 @@ class HistoryScore:
     vectors: Tensor
     baseline: Tensor
     score: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class AskedText:
+    """A free text that asks in place of a user.
+
+    Attributes:
+        text: As it was given.
+        tokens: Its raw token ids, one text, those of its prompt included.
+    """
+
+    text: str
+    tokens: Ragged
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A text that a score reads, and where the tokens that are read of it stand in it.
+
+    Attributes:
+        kind: What it is to the score: the title of the item that is scored, one of the history, a
+            user's profile, what is said of the moment, or what is looked for.
+        text: It, behind its prompt.
+        begin: Length of the prompt.
+        spans: First character of each token and the one behind its last.
+        row: Catalog row of an item whose text it is, else None.
+    """
+
+    kind: Literal["item", "title", "profile", "context", "text"]
+    text: str
+    begin: int
+    spans: tuple[tuple[int, int], ...]
+    row: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """A score as a function of the token ids of one sequence.
+
+    Attributes:
+        passages: The texts in it.
+        ids: (L,) token ids, special ones included.
+        kinds: (L,) of a token: first text 0, second 1, special 2, padding -1.
+        owner: (L,) the passage of each token, which come in order; -1: it belongs to none.
+        pad: Id of the token that says nothing.
+        embedding: Makes vectors of token ids.
+        score: (S, L) ids and (L,) kinds -> (S,), differentiable in what the embedding gives.
+        without: By name of what else the score has, the same function without that and all that is
+            named before.
+    """
+
+    passages: tuple[Passage, ...]
+    ids: Tensor
+    kinds: Tensor
+    owner: Tensor
+    pad: int
+    embedding: torch.nn.Module
+    score: Callable[[Tensor, Tensor], Tensor]
+    without: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TokenSplit:
+    """A score as a sum over the tokens of some texts.
+
+    Attributes:
+        passages: The texts.
+        values: Of each, (tokens,) what they add.
+        rest: By name, what belongs to no token.
+        matches: Of each passage, the text that each token finds its like in; empty where tokens
+            find none.
+    """
+
+    passages: tuple[Passage, ...]
+    values: tuple[Tensor, ...]
+    rest: Mapping[str, float] = field(default_factory=dict)
+    matches: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)

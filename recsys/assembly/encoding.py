@@ -24,6 +24,7 @@ from recsys.encoders.cache.text_vectors import TextVectorCache
 from recsys.encoders.cache.vectors import FrozenVectorCache
 from recsys.encoders.cut import ModelSplitError
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.passages import TextSpans
 from recsys.encoders.pretrained.load import PretrainedEncoder, load_pretrained
 from recsys.encoders.pretrained.tokenizer import check_vocabulary
 from recsys.recommender.components import TextComponents
@@ -71,6 +72,7 @@ def load_encoding(
         training_texts=training,
         following=loaded.following,
         files=loaded.files,
+        spans=texts.make_spans(),
     )
     return encoding, texts.tokenize_queries
 
@@ -167,6 +169,7 @@ class _TextTokenizer:
         self.query_prompt = own.query_prompt if alone else ""
         # What is said of a query comes before all else, and the prompt before that.
         self._apart = run.architecture.reads_user_texts and run.architecture.reads_context_texts
+        self._led_by = "" if self._apart else self.query_prompt
         but = ""
         if not alone:
             but = "; here user and item are one sequence, without prompts and pooling"
@@ -181,8 +184,11 @@ class _TextTokenizer:
 
     def tokenize_queries(self, texts: Sequence[str]) -> list[list[int]]:
         """Raw token ids of texts that stand for a user, behind their prompt."""
-        before = "" if self._apart else self.query_prompt
-        return self.tokenize([before + text for text in texts])
+        return self.tokenize([self._led_by + text for text in texts])
+
+    def make_spans(self) -> TextSpans:
+        """Where the tokens of these texts stand in them."""
+        return TextSpans(self._loaded.find_spans, self.item_prompt, self._led_by)
 
     def build_catalog(self, texts: Sequence[str], prompt: str, empty: bool = True) -> Catalog:
         """Tokens of texts behind a prompt, as the function of that name."""
@@ -238,8 +244,8 @@ class _TextTokenizer:
         titles = self.build_catalog(items, "")
         bare = self.build_catalog(profiles, "")
         check_vocabulary(bare, "user", self._loaded.tokenizer, get_rank() == 0)
-        led = self.query_prompt and not self._apart
-        own = self.build_catalog(profiles, self.query_prompt, empty=False) if led else bare
+        led = self._led_by
+        own = self.build_catalog(profiles, led, empty=False) if led else bare
         longest = self._run.data.max_tokens
         pieces = query_texts.make_context_texts(self._run, context)
         said = {n: [ids[:longest] for ids in self.tokenize(of)] for n, of in pieces.items()}

@@ -264,6 +264,18 @@ class Encoder(nn.Module):
         back = upload(torch.tensor(order).argsort(), vectors.device)
         return vectors[back]
 
+    def encode_padded(self, ids: Tensor, mask: Tensor, query: bool = False) -> Tensor:
+        """Vectors (N, V) of padded ids (N, L), special ones included, and their mask (N, L)."""
+        size = ids.shape[1]
+        chunk = MicroBatch(tuple(range(len(ids))), (size,) * len(ids), ids, mask)
+        return self._encode_micro_batch(chunk, query)
+
+    @property
+    def embedding(self) -> nn.Module:
+        """What makes vectors of token ids, before the model adds where they stand."""
+        out: nn.Module = self.model.get_input_embeddings()  # type: ignore[operator]
+        return out
+
     def _encode_micro_batch(self, chunk: MicroBatch, query: bool) -> Tensor:
         """Vectors (N, V) of a micro-batch."""
         return self.pool_states(self.run_micro_batch(chunk), chunk.mask, query)
@@ -317,15 +329,13 @@ class Encoder(nn.Module):
         order: list[int] = []
         for rows in self.plan_micro_batches(pairing.lengths):
             index, kind = (upload(x, device) for x in pairing.compute_places(rows))
-            parts.append(
-                self.run_checkpointed(self._compute_span_means, pairing.table[index], kind)
-            )
+            parts.append(self.run_checkpointed(self.compute_pair_means, pairing.table[index], kind))
             order.extend(rows)
         back = upload(torch.tensor(order).argsort(), device)
         a, b, whole = (torch.cat(list(column))[back] for column in zip(*parts, strict=True))
         return a, b, whole
 
-    def _compute_span_means(self, ids: Tensor, kind: Tensor) -> tuple[Tensor, ...]:
+    def compute_pair_means(self, ids: Tensor, kind: Tensor) -> tuple[Tensor, ...]:
         """Means (N, D) of both texts and the whole of laid out pairs, each (N, L)."""
         return compute_span_means(self._run_pairs(ids, kind), kind)
 

@@ -1,6 +1,7 @@
 """python -m recsys.explain run=RUN user=ID | history=ID,ID | text=TEXT item=ID: why that item.
 
-It says what each item of the history adds to the score, exactly where the score is such a sum.
+It says what each item of the history adds to the score, exactly where the score is such a sum, and
+with tokens=true what each word of the texts adds.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from recsys.runtime import command
 
 command.exit_on_interrupt(__name__)
 
+import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.explanations.explaining import Explaining
 from recsys.trained.run import load
 
-OWN = ("item", "method", "most", "html")
+OWN = ("item", "method", "most", "html", "tokens", "titles")
 USAGE = (
     "usage: python -m recsys.explain run=FOLDER|last|folder=BUNDLE "
     "user=ID|history=ID,ID|text=TEXT item=ID [key=value ...]"
@@ -34,7 +37,9 @@ WORDS = (
     ("text=TEXT", 'what is looked for, as in text="red lamp"'),
     ("item=ID", "whose score is explained"),
     ("method=exact", "or gradients or leave_one_out; left out: the first that the model goes with"),
-    ("most=10", "how many items of the history are named"),
+    ("tokens=true", "also what each word of the texts adds"),
+    ("titles=3", "of how many titles of the history, where the model reads each apart"),
+    ("most=10", "how many items of the history, and how many words, are named"),
     ("html=FILE", "write a page, which loads nothing from elsewhere"),
     ("at=now", "the moment, as in recommend"),
     (f"{CONTEXT}COLUMN=VALUE", "as in recommend"),
@@ -51,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     return run_words(
         argv,
         lambda _: format_command(USAGE, WORDS),
-        lambda words: explain(parse_query_words(words, OWN, {"most": 1})),
+        lambda words: explain(parse_query_words(words, OWN, {"most": 1, "titles": 0})),
     )
 
 
@@ -64,6 +69,9 @@ def explain(words: dict[str, str]) -> list[str]:
     """
     if not words.get("item", "").strip():
         raise ConfigError("item= names no item; give the id of what was recommended, as in item=7.")
+    tokens = words.get("tokens", "false")
+    if tokens not in ("true", "false"):
+        raise ConfigError(f"tokens is '{tokens}'; set it to true or leave it out.")
     page = words.get("html")
     if page is not None and not Path(page).parent.is_dir():
         raise ConfigError(f"html={page}: there is no folder '{Path(page).parent}'; make it first.")
@@ -74,6 +82,7 @@ def explain(words: dict[str, str]) -> list[str]:
         model = load(words["run"], words.get("output", "runs"))
     history = words["history"].split(",") if "history" in words else None
 
+    from recsys.trained.explanations.parts import TITLES
     from recsys.trained.explanations.terminal import format_explanation
 
     explanation = model.explain(
@@ -84,9 +93,14 @@ def explain(words: dict[str, str]) -> list[str]:
         at=words.get("at", "now"),
         context={k.removeprefix(CONTEXT): v for k, v in words.items() if k.startswith(CONTEXT)},
         method=words.get("method"),
+        tokens=tokens == "true",
+        titles=int(words.get("titles", TITLES)),
     )
     lines = format_explanation(
-        explanation, shutil.get_terminal_size((100, 24)).columns, int(words.get("most", "10"))
+        explanation,
+        shutil.get_terminal_size((100, 24)).columns,
+        int(words.get("most", "10")),
+        colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
     )
     if page is not None:
         from recsys.trained.explanations.page import write_page

@@ -10,10 +10,12 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from recsys.architectures.cross_encoder import Config
+from recsys.encoders.passages import Piece, list_query_pieces, make_pair_score
+from recsys.errors import ConfigError
 from recsys.recommender.components import TrainingComponents
 from recsys.recommender.flops import compute_pair_lengths
 from recsys.recommender.trainable import TrainableRecommender
-from recsys.types import Batch, ItemBatch, Ragged, Scored
+from recsys.types import AskedText, Batch, ItemBatch, Ragged, Scored, TokenScore
 
 
 class Model(TrainableRecommender):
@@ -89,13 +91,47 @@ class Model(TrainableRecommender):
             user, item, whole = self.encoder.encode_pairs(
                 first.to(self.device), items.to(self.device), left, right
             )
+        scores = self._compare(user, item, whole)
+        out = torch.zeros(rows.shape, dtype=scores.dtype, device=scores.device)
+        return out.index_put((query, place), scores)
+
+    def _compare(self, user: Tensor, item: Tensor, whole: Tensor) -> Tensor:
+        """Scores (P,) of pairs from the mean states of both spans and of all, (P, D) each."""
         scores = F.cosine_similarity(user, item, dim=-1) * self.log_scale.exp()
         joint = torch.cat([user, item, user * item, whole], dim=-1)
         # In fp32 also under autocast: rounded to bf16, candidates would tie.
         with torch.autocast(joint.device.type, enabled=False):
-            extra = self.head(joint.float()).squeeze(-1)
-        out = torch.zeros(rows.shape, dtype=scores.dtype, device=scores.device)
-        return out.index_put((query, place), scores + extra)
+            extra: Tensor = self.head(joint.float()).squeeze(-1)
+        return scores + extra
+
+    def make_token_scores(
+        self, batch: Batch, row: int, asked: AskedText | None
+    ) -> list[TokenScore]:
+        """User and candidate in one sequence."""
+        if asked is None and self.parts.masks is not None:
+            raise ConfigError(
+                "tokens=true: with data.augment.test_masks a score is the mean over masked copies "
+                "of a history, which no single text makes; leave tokens= out, or give text=."
+            )
+        texts, written, spans = self.user_texts, self.parts.written, self.encoding.spans
+        assert written is not None, "users are texts"
+        given = None if asked is None else asked.tokens
+        user = (
+            texts.compose_tokens(batch) if given is None else texts.compose_with_text(batch, given)
+        )
+        item = self.encoding.gather_tokens(torch.tensor([row]), None)
+        pair = make_pair_score(
+            self.encoder,
+            spans,
+            (
+                list_query_pieces(written, batch, asked, spans.query_prompt),
+                [Piece("item", self.parts.texts[row], row, spans.item_prompt)],
+            ),
+            (user.to(self.device), item.to(self.device)),
+            (texts.number_pieces(batch, given), torch.zeros(len(item.values), dtype=torch.long)),
+            self._compare,
+        )
+        return [pair]
 
     def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text in place of the user's profile and titles."""

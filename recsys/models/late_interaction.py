@@ -10,13 +10,24 @@ from torch.nn import functional as F
 
 from recsys.architectures.late_interaction import Config
 from recsys.encoders.cache.token_states import TokenStateCache
+from recsys.encoders.passages import Piece
 from recsys.errors import ConfigError
 from recsys.layers.item_cosines import compute_cosines
 from recsys.layers.maxsim import score_all_pairs, score_lists
 from recsys.layers.user_encoders import make_residual
 from recsys.recommender.components import TrainingComponents
 from recsys.recommender.trainable import TrainableRecommender
-from recsys.types import Batch, ItemBatch, Ragged, Scored, ScoreSplit, upload
+from recsys.types import (
+    AskedText,
+    Batch,
+    ItemBatch,
+    Passage,
+    Ragged,
+    Scored,
+    ScoreSplit,
+    TokenSplit,
+    upload,
+)
 
 _SAMPLE = 512  # texts whose tokens say which directions a projection keeps
 _ITEMS = 1024  # catalog items whose tokens are held at a time while all are scored
@@ -38,7 +49,7 @@ class Model(TrainableRecommender):
 
     def __init__(self, parts: TrainingComponents, config: Config) -> None:
         super().__init__(parts)
-        self.titles = config.titles
+        self.titles, self.special_tokens = config.titles, config.special_tokens
         self.states = TokenStateCache(
             self.encoder,
             self.encoding.catalog,
@@ -163,6 +174,66 @@ class Model(TrainableRecommender):
         own = means.cpu()[order.argsort()]
         return torch.from_numpy(compute_cosines(own.numpy()))
 
+    @torch.no_grad()
+    def make_token_scores(
+        self, batch: Batch, row: int, asked: AskedText | None
+    ) -> list[TokenSplit]:
+        """What each token of the last titles finds in the candidate, and what each there is for."""
+        counts: dict[int, Tensor] = {}  # of a title that stands twice, both count
+        if asked is None:
+            places = self._locate_titles(batch)[0]
+            weights = self._compute_weights(places[None] >= 0)[0]
+            for place, weight in zip(places.tolist(), weights, strict=True):
+                if place >= 0:
+                    title = int(batch.plan.rows[place])
+                    counts[title] = counts.get(title, weights.new_zeros(())) + weight
+            if not counts:
+                return []  # popularity answers
+        spans, texts, scale = self.encoding.spans, self.parts.texts, self.log_scale.exp()
+        prompt = spans.item_prompt
+        mine = [Piece("title", texts[title], title, prompt) for title in counts]
+        tokens = [self.encoding.gather_tokens(torch.tensor([title]), None) for title in counts]
+        if asked is not None:
+            mine, tokens = [Piece("text", asked.text, None, spans.query_prompt)], [asked.tokens]
+        shares = list(counts.values()) or [scale.new_ones(())]
+        theirs = Piece("item", texts[row], row, prompt)
+        other, owner = self._read_text(
+            self.encoding.gather_tokens(torch.tensor([row]), None), self.item_head
+        )
+        (item,), owner = spans.make_passages([theirs], owner)
+        at_item = torch.nonzero(owner == 0).flatten()
+        given, rest, passages, values, matches = torch.zeros(len(other)), 0.0, [], [], []
+        for piece, ids, share in zip(mine, tokens, shares, strict=True):
+            asking, owned = self._read_text(ids, self.user_head)
+            (passage,), owned = spans.make_passages([piece], owned)
+            best, place = (asking @ other.T).max(1)
+            adds = (share * scale * best / len(asking)).cpu()
+            given.index_add_(0, place.cpu(), adds)
+            rest += float(adds[owned < 0].sum())
+            passages.append(passage)
+            values.append(adds[owned == 0])
+            matches.append(
+                tuple(_name_token(item, at_item, at) for at in place[owned == 0].tolist())
+            )
+        name = "special tokens"
+        left = {name: rest} if rest else {}
+        other_left = {name: float(given[owner < 0].sum())} if bool((owner < 0).any()) else {}
+        return [
+            TokenSplit((item,), (given[owner == 0],), other_left),
+            TokenSplit(tuple(passages), tuple(values), left, tuple(matches)),
+        ]
+
+    def _read_text(self, tokens: Ragged, head: nn.Module | None) -> tuple[Tensor, Tensor]:
+        """Token vectors (L, D) of a text, and (L,) 0 for its own, -1 for special ones."""
+        states = self._project(self.states.encode_text(tokens.to(self.device)), head)
+        count, size = len(tokens.values), states.sizes[0]
+        owner = torch.zeros(size, dtype=torch.long)
+        if self.special_tokens or not count:
+            before, after = len(self.encoder.specials.prefix), len(self.encoder.specials.suffix)
+            owner[: before if count else size] = -1
+            owner[size - after :] = -1
+        return states.values, owner
+
     def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text as the only title of a history, (1, titles)."""
         self._asked = self.states.encode_text(tokens.to(self.device))
@@ -198,6 +269,21 @@ class Model(TrainableRecommender):
         if self.work.counting:
             passes = 1 + 2 * (torch.is_grad_enabled() and asking.values.requires_grad)
             self.work.flops += 2.0 * passes * products * asking.values.shape[1]
+
+
+def _name_token(passage: Passage, places: Tensor, place: int) -> str:
+    """What a token of a text stands for; empty where it is none of the text's own.
+
+    Args:
+        passage: The text.
+        places: Where its own tokens stand among all, ascending.
+        place: Of the token among all.
+    """
+    own = torch.nonzero(places == place).flatten().tolist()
+    if not own:
+        return ""
+    start, end = passage.spans[own[0]]
+    return passage.text[start:end].strip()
 
 
 def _compute_directions(states: Tensor, width: int) -> Tensor:

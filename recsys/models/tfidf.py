@@ -11,12 +11,22 @@ import torch
 from torch import Tensor
 
 from recsys.architectures.tfidf import Config
-from recsys.data.columns.words import split_words
+from recsys.data.columns.words import find_words, split_words
+from recsys.encoders.passages import Piece
 from recsys.layers.baselines import gather_history_rows, make_history_matrix, split_history
 from recsys.layers.item_cosines import compute_sparse_cosines
 from recsys.recommender.base import Recommender
 from recsys.recommender.components import Components
-from recsys.types import Batch, ItemBatch, Ragged, Scored, ScoreSplit
+from recsys.types import (
+    AskedText,
+    Batch,
+    ItemBatch,
+    Passage,
+    Ragged,
+    Scored,
+    ScoreSplit,
+    TokenSplit,
+)
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -87,6 +97,68 @@ class Model(Recommender):
         parts = (self.vectors[rows.cpu().numpy()] @ vectors.T).toarray()
         return ScoreSplit(torch.from_numpy(parts.astype(np.float32)).to(rows.device), {})
 
+    def make_token_scores(
+        self, batch: Batch, row: int, asked: AskedText | None
+    ) -> list[TokenSplit]:
+        """The score by the words of the item's text, and by those of what asks."""
+        item = self.vectors[row]
+        if asked is not None or self.written is not None:
+            pieces = [Piece("text", asked.text)] if asked is not None else []
+            if asked is None and self.written is not None:
+                pieces = [
+                    Piece(kind, text, title)
+                    for kind, title, text in self.written.list_pieces(batch.at_host)
+                    if text
+                ]
+            whole = self.vectorizer.transform(["; ".join(piece.text for piece in pieces)])
+            products = whole.astype(np.float32).multiply(item).toarray()[0]
+            groups = [(pieces, products)]
+        else:
+            weights, total = self._weigh_history(batch, batch.plan.items)
+            titles = batch.plan.items.tolist()
+            vectors = split_history(weights, batch.plan.items) @ self.vectors / total[0, 0]
+            groups = [
+                ([Piece("title", self.parts.texts[title], title)], own)
+                for title, own in zip(titles, vectors.multiply(item).toarray(), strict=True)
+            ]
+        parts = [self._divide(*group) for group in groups]
+        asking = [split for group in parts for split in group]
+        if not asking or not any(passage.spans for passage, _ in asking):
+            return []  # popularity answers
+        of_item = self._divide(
+            [Piece("item", self.parts.texts[row], row)], sum(own for _, own in groups)
+        )
+        return [
+            TokenSplit(tuple(p for p, _ in splits), tuple(v for _, v in splits))
+            for splits in (of_item, asking)
+        ]
+
+    def _divide(
+        self, pieces: list[Piece], products: npt.NDArray[np.float32]
+    ) -> list[tuple[Passage, Tensor]]:
+        """What each word adds: what its term adds, over how often the pieces have it.
+
+        Args:
+            pieces: Texts that were weighed as one.
+            products: (words,) what each term adds.
+        """
+        spans = [_find_terms(piece.text) for piece in pieces]
+        columns = [
+            torch.tensor([self.vectorizer.vocabulary_.get(term, -1) for term, _, _ in own]).long()
+            for own in spans
+        ]
+        every = torch.cat(columns)
+        known = every[every >= 0]
+        counts = torch.bincount(known, minlength=len(products)).clamp(min=1)
+        values = torch.cat([torch.from_numpy(products) / counts, torch.zeros(1)])  # -1: unknown
+        return [
+            (
+                Passage(piece.kind, piece.text, 0, tuple(span[1:] for span in own), piece.row),
+                values[at],
+            )
+            for piece, own, at in zip(pieces, spans, columns, strict=True)
+        ]
+
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, words), (N,) rows -> (Q, N) dot products of unit item vectors with the mean."""
         out = self.vectors[items.cpu().numpy()] @ queries.cpu().numpy().T
@@ -114,3 +186,16 @@ class Model(Recommender):
     def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The term weights of the text itself, (1, words)."""
         return self._compute_weights([text])
+
+
+def _find_terms(text: str) -> list[tuple[str, int, int]]:
+    """Each term of a text as the vectorizer has it, in lower case, and where it stands."""
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        return [(lowered[start:end], start, end) for start, end in find_words(lowered)]
+    # Some letters become two: the place of each in the text.
+    places = [place for place, sign in enumerate(text) for _ in sign.lower()]
+    return [
+        (lowered[start:end], places[start], places[end - 1] + 1)
+        for start, end in find_words(lowered)
+    ]

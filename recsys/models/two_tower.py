@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from recsys.architectures.two_tower import Config
 from recsys.encoders.encoder import Encoder
@@ -25,34 +25,22 @@ from recsys.layers.item_embeddings import (
     compute_own_products,
     compute_shrinkage,
 )
+from recsys.layers.pair_mlp import PairMLP
 from recsys.layers.user_encoders import CausalTransformer, GRUEncoder, HistoryPooling, make_residual
+from recsys.models.tower_words import TowerWords
 from recsys.recommender.components import PlainForm, TrainingComponents
-from recsys.recommender.trainable import TrainableRecommender
-from recsys.types import Batch, HistoryScore, ItemBatch, Ragged, Scored, ScoreSplit, VectorScore
+from recsys.types import (
+    Batch,
+    HistoryScore,
+    ItemBatch,
+    Ragged,
+    Scored,
+    ScoreSplit,
+    VectorScore,
+)
 
 
-class _PairMLP(nn.Module):
-    """An MLP on the concatenation of both vectors; its last layer is zero at first."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        # A linear map of a concatenation is the sum of two linear maps.
-        self.user = nn.Linear(width, hidden)
-        self.item = nn.Linear(width, hidden, bias=False)
-        self.out = nn.Linear(hidden, 1)
-        # The score is the plain product at first. The other layers get a gradient as soon as the
-        # first step has moved this one away from zero.
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, queries: Tensor, items: Tensor) -> Tensor:
-        """(..., D) and (..., D) -> (...), broadcast."""
-        hidden = F.gelu(self.user(queries) + self.item(items))
-        out: Tensor = self.out(hidden).squeeze(-1)
-        return out
-
-
-class Model(TrainableRecommender):
+class Model(TowerWords):
     """Item vectors from texts; user vectors from the history or from a text.
 
     The heads are residuals that are zero at first, so that training begins at the zero-shot
@@ -96,7 +84,7 @@ class Model(TrainableRecommender):
         # The logarithm of 1 / temperature, as in CLIP (Radford et al., ICML 2021).
         start = torch.tensor(-math.log(config.temperature))
         self.log_scale = nn.Parameter(start) if self.unit else None
-        self.pairs = _PairMLP(width, config.hidden) if config.score == "mlp" else None
+        self.pairs = PairMLP(width, config.hidden) if config.score == "mlp" else None
         self.prior = (
             PopularityPrior(parts.train_counts, config.popularity_cold)
             if config.popularity
@@ -114,19 +102,17 @@ class Model(TrainableRecommender):
         """(U, D), or (U, 2 D) where histories have an encoder of their own."""
         added = self._embed_rows(plan.items)
         if self.by_text:
-            vectors = self._apply_head(
-                self._normalize_encoded(self.encode_items(plan)), self.item_head, added
+            vectors = self.apply_head(
+                self.normalize_encoded(self.encode_items(plan)), self.item_head, added
             )
         elif added is None:
             raise RuntimeError("items without texts have learned vectors")
         else:
-            vectors = self._apply_head(added, self.item_head)
+            vectors = self.apply_head(added, self.item_head)
         if self._user_encoder is None or self.from_text:
             return vectors
-        own = self._normalize_encoded(
-            self.encode_items(plan, self._user_encoder, self._user_prefix)
-        )
-        return torch.cat([vectors, self._apply_head(own, None, added)], dim=-1)
+        own = self.normalize_encoded(self.encode_items(plan, self._user_encoder, self._user_prefix))
+        return torch.cat([vectors, self.apply_head(own, None, added)], dim=-1)
 
     def select_item_vectors(self, items: Tensor) -> Tensor:
         """(N, D or 2 D) -> (N, D) what queries are compared with."""
@@ -190,12 +176,12 @@ class Model(TrainableRecommender):
         """User vectors, (Q, D)."""
         if self.mix is None:
             users = self._encode_users(self.user_texts.compose_tokens(batch))
-            return self._add_context(users, batch)
+            return self.add_context(users, batch)
         vectors = self.select_directions(items)[:, -self.width :]
-        users = self._apply_head(self.mix(vectors, batch.history, batch.query), self.user_head)
-        return self._add_context(users, batch, batch.query[:, 1] > 0)
+        users = self.apply_head(self.mix(vectors, batch.history, batch.query), self.user_head)
+        return self.add_context(users, batch, batch.query[:, 1] > 0)
 
-    def _add_context(self, users: Tensor, batch: Batch, known: Tensor | None = None) -> Tensor:
+    def add_context(self, users: Tensor, batch: Batch, known: Tensor | None = None) -> Tensor:
         """Adds to user vectors (Q, D) what is known of the queries, or of those in `known` (Q,)."""
         if self.context is None:
             return users
@@ -210,16 +196,16 @@ class Model(TrainableRecommender):
             # A second tower shares what does not train.
             vectors, made = self.encoding.user_vectors.encode(tokens)
             self.work.count_texts(encoder, None, encoder.compute_lengths(made))
-            return self._apply_head(self._normalize_encoded(vectors), self.user_head)
+            return self.apply_head(self.normalize_encoded(vectors), self.user_head)
         moved = tokens.to(self.device)
         self.work.count_texts(encoder, None, encoder.compute_lengths(tokens.sizes))
-        return self._apply_head(self._normalize_encoded(encoder(moved, query=True)), self.user_head)
+        return self.apply_head(self.normalize_encoded(encoder(moved, query=True)), self.user_head)
 
-    def _normalize_encoded(self, x: Tensor) -> Tensor:
+    def normalize_encoded(self, x: Tensor) -> Tensor:
         """Encoded texts as those who made the model compare them; a cosine needs no such step."""
         return F.normalize(x.float(), dim=-1) if self.encoder.unit and not self.unit else x
 
-    def _apply_head(self, x: Tensor, head: nn.Module | None, added: Tensor | None = None) -> Tensor:
+    def apply_head(self, x: Tensor, head: nn.Module | None, added: Tensor | None = None) -> Tensor:
         """Adds what is learned, then a residual head; unit length for a cosine; fp32."""
         x = x.float()
         x = F.normalize(x, dim=-1) if self.unit else x
@@ -258,33 +244,7 @@ class Model(TrainableRecommender):
             scores = scores + items[:, -1]
         if self.pairs is None:
             return scores
-        return scores + self._score_pairs(self.pairs, queries, vectors, None)
-
-    def _score_pairs(
-        self, pairs: _PairMLP, queries: Tensor, items: Tensor, places: Tensor | None
-    ) -> Tensor:
-        """What the MLP says of queries (Q, D) with items (U, D): (Q, U), or (Q, C) at places."""
-        width = len(items) if places is None else places.shape[1]
-        # The hidden layer of all pairs is large: a few million numbers at a time.
-        block = max(1, (1 << 22) // max(1, width * pairs.out.in_features))
-
-        def score_block(asked: Tensor, at: Tensor | None) -> Tensor:
-            out: Tensor = pairs(asked[:, None], items[None] if at is None else items[at])
-            return out
-
-        # Kept for backward they would be as large together: where there are several, each is made
-        # again there.
-        asked = torch.split(queries, block)
-        own = [None] * len(asked) if places is None else torch.split(places, block)
-        parts = list(zip(asked, own, strict=True))
-        once = len(parts) == 1 or not torch.is_grad_enabled()
-        extra = [
-            score_block(*part)
-            if once
-            else checkpoint(score_block, *part, use_reentrant=False, preserve_rng_state=False)
-            for part in parts
-        ]
-        return torch.cat(extra)
+        return scores + self.pairs.score_pairs(queries, vectors)
 
     def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit | None:
         """Scores of one query by a plain or decaying mean; the lengths of vectors count as fixed.
@@ -321,23 +281,30 @@ class Model(TrainableRecommender):
         """
         if self.mix is None:
             return None
-        every, mix = self.select_directions(catalog)[:, -self.width :].float(), self.mix
-        vectors, ((_, prefix),) = every[batch.plan.items], batch.query.tolist()
+        every = self.select_directions(catalog)[:, -self.width :].float()
+        vectors = every[batch.plan.items]
+        baseline = every.mean(0).expand_as(vectors)
+        return HistoryScore(vectors, baseline, self.make_mixed_score(batch, catalog[rows]))
+
+    def make_mixed_score(self, batch: Batch, items: Tensor) -> Callable[[Tensor], Tensor]:
+        """(S, U, D) vectors of the history of the only query -> (S, N) scores of items (N, ...)."""
+        mix, ((_, prefix),) = self.mix, batch.query.tolist()
+        assert mix is not None, "users are made of item vectors"
 
         def score(own: Tensor) -> Tensor:
             copy = torch.arange(len(own), device=own.device)
-            history = batch.history[0, :prefix] + len(vectors) * copy[:, None]
+            history = batch.history[0, :prefix] + own.shape[1] * copy[:, None]
             query = torch.stack([copy, torch.full_like(copy, prefix)], dim=1)
-            users = self._apply_head(mix(own.flatten(0, 1), history, query), self.user_head)
+            users = self.apply_head(mix(own.flatten(0, 1), history, query), self.user_head)
             if self.context is not None:
                 codes = {name: of.expand(len(own)) for name, of in batch.context.items()}
-                users = self._add_context(users, replace(batch, context=codes))
-            return self.score(users, catalog[rows])
+                users = self.add_context(users, replace(batch, context=codes))
+            return self.score(users, items)
 
-        return HistoryScore(vectors, every.mean(0).expand_as(vectors), score)
+        return score
 
     def _split_head(self, parts: Tensor, head: nn.Module | None) -> Tensor:
-        """What `_apply_head` makes of the sum of parts (N, D), part by part."""
+        """What `apply_head` makes of the sum of parts (N, D), part by part."""
         parts = self._share_length(parts)
         return parts if head is None else self._share_length(parts + head(parts))
 
@@ -363,7 +330,7 @@ class Model(TrainableRecommender):
         if self.prior is not None and len(items):
             scores = scores + items[places, -1]
         if self.pairs is not None:
-            scores = scores + self._score_pairs(self.pairs, queries, vectors, places)
+            scores = scores + self.pairs.score_pairs(queries, vectors, places)
         return Scored(scores=scores, queries=queries, items=items)
 
     def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
@@ -378,14 +345,14 @@ class Model(TrainableRecommender):
             )
         if self.mix is None:
             asked = self.user_texts.compose_with_text(batch, tokens)
-            return self._add_context(self._encode_users(asked), batch)
+            return self.add_context(self._encode_users(asked), batch)
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
-        vector = self._normalize_encoded(encoder(tokens.to(self.device), query=True))
+        vector = self.normalize_encoded(encoder(tokens.to(self.device), query=True))
         head = self.item_head if self._user_encoder is None else None
-        item, first = self._apply_head(vector, head), torch.zeros(1, 1, dtype=torch.long)
+        item, first = self.apply_head(vector, head), torch.zeros(1, 1, dtype=torch.long)
         only = torch.tensor([[0, 1]])
         mixed = self.mix(item, first.to(self.device), only.to(self.device))
-        return self._add_context(self._apply_head(mixed, self.user_head), batch)
+        return self.add_context(self.apply_head(mixed, self.user_head), batch)
 
 
 def _make_history_encoder(

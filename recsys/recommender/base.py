@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -14,7 +14,17 @@ from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.ranking import Ranker, mask_scores, score_items, select_top
 from recsys.recommender.components import Components, PlainForm
 from recsys.runtime.progress import track
-from recsys.types import Batch, HistoryScore, ItemBatch, Ragged, ScoreSplit, VectorScore
+from recsys.types import (
+    AskedText,
+    Batch,
+    HistoryScore,
+    ItemBatch,
+    Ragged,
+    ScoreSplit,
+    TokenScore,
+    TokenSplit,
+    VectorScore,
+)
 
 if TYPE_CHECKING:  # it imports transformers, which what only counts does without
     from recsys.encoders.text_tower import TextTower
@@ -187,6 +197,28 @@ class Recommender(nn.Module, abc.ABC):
             catalog: (I, ...) representations of all items.
         """
         return None
+
+    def make_token_scores(
+        self, batch: Batch, row: int, asked: AskedText | None
+    ) -> Sequence[TokenScore | TokenSplit]:
+        """The score of an item by the tokens of the texts that it is made of.
+
+        Args:
+            batch: One query, as `Examples.make_serving_batch` makes it.
+            row: Catalog row of the item.
+            asked: What is looked for in place of a history, or None.
+
+        Returns:
+            Each is the whole score, seen from some of the texts, while all else stays as it is; of
+            a history whose titles are read apart, one for each of them, in the order of the plan.
+
+        Raises:
+            ConfigError: The architecture reads no words, or does not say which.
+        """
+        raise ConfigError(
+            f"tokens=true: a score of {type(self).__module__} is not made of the words of a text; "
+            "leave tokens= out."
+        )
 
     def _encodes_catalog(self) -> bool:
         """Whether the representations of all items take so long that it is shown."""

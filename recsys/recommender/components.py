@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from recsys.encoders.cache.text_vectors import TextVectorCache
     from recsys.encoders.cache.vectors import FrozenVectorCache
     from recsys.encoders.encoder import Encoder
+    from recsys.encoders.passages import TextSpans
     from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec
     from recsys.encoders.pretrained.source import ModelFiles
     from recsys.evaluation.equal_items import EqualItems
@@ -126,6 +127,7 @@ class TextComponents:
         catalog: Item texts as tokens.
         following: How texts become vectors.
         files: What the pretrained model was read from.
+        spans: Where tokens stand in texts.
         user_texts: Users as one text each, or None where nothing reads them.
         prefix: Kept states below the lowest trained layer, or None.
         vectors: Kept item vectors of an encoder that does not train, or None.
@@ -138,6 +140,7 @@ class TextComponents:
     catalog: Catalog
     following: EmbeddingSpec
     files: ModelFiles
+    spans: TextSpans
     user_texts: UserTexts | None = None
     prefix: FrozenLayerCache | None = None
     vectors: FrozenVectorCache | None = None

@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys.assembly import build, protocols
 from recsys.trained.diversity import count_pool, diversify
 from recsys.trained.queries import ANY, Choice, Query
-from recsys.types import Batch, ItemBatch, Ragged
+from recsys.types import AskedText, Batch, ItemBatch, Ragged
 
 if TYPE_CHECKING:
     from recsys.config.compose import RunConfig
@@ -129,7 +129,12 @@ class ItemSelector:
 
 def encode_text(recommender: Recommender, made: Scoring, batch: Batch, text: str) -> Tensor:
     """What a text asks an architecture for."""
-    ids = made.tokenize([text])[0] if made.tokenize is not None else []
-    tokens = Ragged(torch.tensor(ids, dtype=torch.long), (len(ids),))
+    asked = tokenize_text(made, text)
     with torch.no_grad():
-        return recommender.eval().make_text_query(batch, text, tokens)
+        return recommender.eval().make_text_query(batch, text, asked.tokens)
+
+
+def tokenize_text(made: Scoring, text: str) -> AskedText:
+    """A text that asks, with the tokens that a model reads of it; none where it reads none."""
+    ids = made.tokenize([text])[0] if made.tokenize is not None else []
+    return AskedText(text, Ragged(torch.tensor(ids, dtype=torch.long), (len(ids),)))

@@ -8,7 +8,7 @@ before the others, so that what does not fit is the oldest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from recsys.data.batches.catalog import Catalog
 from recsys.types import Batch, Ragged
 
 Piece = TypeVar("Piece")
+
+PieceKind = Literal["context", "profile", "title", "text"]
+"""What a piece of a query's text is: the last kind stands for a text that was asked for."""
 
 
 def collect_pieces(
@@ -68,6 +71,32 @@ class PlainUserTexts:
             "; ".join(filter(None, p)) for p in collect_pieces(host, titles, profiles, self.context)
         ]
 
+    def list_pieces(
+        self, batch: Batch, text: str | None = None
+    ) -> list[tuple[PieceKind, int | None, str]]:
+        """What the text of a batch's only query is made of, in the order of `UserTexts`.
+
+        Args:
+            batch: The batch, on the host.
+            text: Stands in place of profile and titles; None: nothing does.
+
+        Returns:
+            Kind, catalog row of a title, and text of each piece; of an empty one, too.
+        """
+        Kinded = tuple[PieceKind, int | None, str]
+        context: dict[str, list[Kinded]] = {
+            name: [("context", None, each) for each in of] for name, of in self.context.items()
+        }
+        if text is not None:
+            said = [of[int(batch.context[name])] for name, of in context.items()]
+            return [*said, ("text", None, text)]
+        titles: list[Kinded] = [("title", r, self.items[r]) for r in batch.plan.items.tolist()]
+        profiles: list[Kinded] = [
+            ("profile", None, self.users[row] if row >= 0 else "") for row in batch.users.tolist()
+        ]
+        (pieces,) = collect_pieces(batch, titles, profiles, context)
+        return pieces
+
 
 class UserTexts:
     """Token ids of users, raw (without special tokens).
@@ -106,31 +135,60 @@ class UserTexts:
 
     def compose_tokens(self, batch: Batch) -> Ragged:
         """Texts of a batch's queries, on the host, (Q texts)."""
-        host = batch.at_host
+        out = []
+        for parts in self._collect_tokens(batch.at_host):
+            whole = self._join(parts, self.separator)
+            out.append(self._prepend(self.prompt, whole) if self._lacks_prompt(parts) else whole)
+        return Ragged.from_sequences(out) if out else Ragged(torch.empty(0, dtype=torch.long), ())
+
+    def compose_with_text(self, batch: Batch, text: Ragged) -> Ragged:
+        """A text in place of profile and titles, for a batch of one query."""
+        whole = self._join(self._collect_with_text(batch.at_host, text), self.separator)
+        return Ragged.from_sequences([self._prepend(self.prompt, whole) if self.context else whole])
+
+    def number_pieces(self, batch: Batch, text: Ragged | None = None) -> Tensor:
+        """Which piece each token of a query's text is of, as `PlainUserTexts.list_pieces` has them.
+
+        Args:
+            batch: Of one query.
+            text: As in `compose_with_text`; None: `compose_tokens` makes the text.
+
+        Returns:
+            (L,), -1 for prompt and separators; a prompt that was tokenised with a profile or with
+            what is looked for belongs to that.
+        """
+        if text is None:
+            (parts,) = self._collect_tokens(batch.at_host)
+            led = self._lacks_prompt(parts)
+        else:
+            parts, led = self._collect_with_text(batch.at_host, text), bool(self.context)
+        numbers = [torch.full_like(part, number) for number, part in enumerate(parts)]
+        whole = self._join(numbers, torch.full_like(self.separator, -1))
+        return self._prepend(torch.full_like(self.prompt, -1), whole) if led else whole
+
+    def _collect_tokens(self, host: Batch) -> list[list[Tensor]]:
+        """Tokens of the pieces of each query's text."""
         plan = host.plan
         if plan.epoch is None or self.training is None:
             titles = self.catalog.gather_tokens(plan.items).split()
         else:
             titles = self.training.gather_tokens(plan.items, plan.epoch).split()
-        profiles = self._gather_profiles(host.users)
-        at = len(self.context)
-        out = []
-        for parts in collect_pieces(host, titles, profiles, self.context):
-            whole = self._join(parts)
-            # A profile that comes first has it already: the two were tokenised together.
-            out.append(self._prepend_prompt(whole) if at or not len(parts[0]) else whole)
-        return Ragged.from_sequences(out) if out else Ragged(torch.empty(0, dtype=torch.long), ())
+        return collect_pieces(host, titles, self._gather_profiles(host.users), self.context)
 
-    def compose_with_text(self, batch: Batch, text: Ragged) -> Ragged:
-        """A text in place of profile and titles, for a batch of one query."""
-        host = batch.at_host
-        pieces = [of[int(host.context[name])] for name, of in self.context.items()]
-        whole = self._join([*pieces, *text.split()])
-        return Ragged.from_sequences([self._prepend_prompt(whole) if self.context else whole])
+    def _collect_with_text(self, host: Batch, text: Ragged) -> list[Tensor]:
+        """Tokens of the pieces of the only query's text, where one is asked for."""
+        return [*(of[int(host.context[name])] for name, of in self.context.items()), *text.split()]
 
-    def _prepend_prompt(self, text: Tensor) -> Tensor:
-        """A text behind the prompt, cut to the longest length."""
-        return torch.cat([self.prompt, text])[: self.max_tokens] if len(self.prompt) else text
+    def _lacks_prompt(self, parts: list[Tensor]) -> bool:
+        """Whether the prompt is no part of the pieces.
+
+        A profile that comes first has it already: the two were tokenised together.
+        """
+        return bool(self.context) or not len(parts[0])
+
+    def _prepend(self, prompt: Tensor, text: Tensor) -> Tensor:
+        """A text behind a prompt, cut to the longest length."""
+        return torch.cat([prompt, text])[: self.max_tokens] if len(prompt) else text
 
     def _gather_profiles(self, users: Tensor) -> list[Tensor]:
         """The profile of each row, empty for someone unknown (-1)."""
@@ -140,7 +198,7 @@ class UserTexts:
         known = self.profiles.gather_tokens(users.clamp(min=0)).split()
         return [t if u >= 0 else none for t, u in zip(known, users.tolist(), strict=True)]
 
-    def _join(self, pieces: list[Tensor]) -> Tensor:
+    def _join(self, pieces: list[Tensor], separator: Tensor) -> Tensor:
         """Pieces with separators between them, cut to the longest length."""
         parts: list[Tensor] = []
         total = 0
@@ -148,8 +206,8 @@ class UserTexts:
             if not len(piece):
                 continue
             if parts:
-                parts.append(self.separator)
-                total += len(self.separator)
+                parts.append(separator)
+                total += len(separator)
             if total >= self.max_tokens:
                 break
             parts.append(piece)

@@ -38,18 +38,22 @@ def split_words(text: str) -> list[str]:
     texts that nobody has segmented (Nie et al., On the Use of Words and N-grams for Chinese
     Information Retrieval, IRAL 2000). A text in other scripts has the words it always had.
     """
-    found: list[str] = []
+    return [text[start:end] for start, end in find_words(text)]
+
+
+def find_words(text: str) -> list[tuple[int, int]]:
+    """First character of each of the words of `split_words`, and the one behind its last."""
+    found: list[tuple[int, int]] = []
     for match in _WORDS.finditer(text):
-        run = match.group()
         if match.lastgroup is None:
-            found.append(run)
+            found.append(match.span())
         else:
-            found += _make_ngrams(run, _SIZES[match.lastgroup])
+            found += _find_ngrams(*match.span(), _SIZES[match.lastgroup])
     return found
 
 
-def _make_ngrams(run: str, sizes: tuple[int, ...]) -> list[str]:
+def _find_ngrams(start: int, end: int, sizes: tuple[int, ...]) -> list[tuple[int, int]]:
     """All pieces of a run of the sizes; the run itself where it is shorter than all of them."""
-    if len(run) < sizes[0]:
-        return [run]
-    return [run[at : at + size] for size in sizes for at in range(len(run) - size + 1)]
+    if end - start < sizes[0]:
+        return [(start, end)]
+    return [(at, at + size) for size in sizes for at in range(start, end - size + 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -13,13 +14,17 @@ from recsys.trained.explanations.attribution import Attribution, QueryScorer, at
 from recsys.trained.explanations.explanation import Explanation
 from recsys.trained.explanations.parts import (
     METHODS,
+    TITLES,
     HistoryPart,
     Method,
+    Reading,
     make_history_parts,
     write_because,
 )
+from recsys.trained.explanations.words.readings import choose_readings, make_reading
 from recsys.trained.queries import Query
 from recsys.trained.recommendations import PreparedQuery, Suggester
+from recsys.trained.selection import tokenize_text
 
 
 class Explainer:
@@ -39,6 +44,8 @@ class Explainer:
         at: str = "now",
         context: Mapping[str, str] | None = None,
         method: str | None = None,
+        tokens: bool = False,
+        titles: int = TITLES,
     ) -> Explanation:
         """Why an item has its score.
 
@@ -48,9 +55,13 @@ class Explainer:
             at: As in `Suggester.rank`.
             context: As in `Suggester.rank`.
             method: exact, gradients or leave_one_out; None: the first that the model goes with.
+            tokens: Whether to say what each word of the texts adds.
+            titles: How many titles of a history have their words read, where each is read apart:
+                those that add most, in magnitude.
 
         Raises:
-            ConfigError: The model does not go with the method, a package is missing, or as in
+            ConfigError: The model does not go with the method or reads no words, a package is
+                missing, or as in
                 `Suggester.rank`.
             DataError: An id is unknown, or the moment is no time.
         """
@@ -60,6 +71,9 @@ class Explainer:
         parts = attribute_scores(scorer, chosen)
         (row,) = asked.rows.tolist()
         errors = parts.compute_errors()
+        readings = None
+        if tokens:
+            readings = self._read_words(query, asked, row, parts, titles)
         return Explanation(
             query=query.label,
             item=item,
@@ -71,6 +85,21 @@ class Explainer:
             rest={name: float(values[0]) for name, values in parts.rest.items()},
             baseline=None if parts.baseline is None else float(parts.baseline[0]),
             error=None if errors is None else float(errors[0]),
+            readings=readings,
+        )
+
+    def _read_words(
+        self, query: Query, asked: PreparedQuery, row: int, parts: Attribution, titles: int
+    ) -> tuple[Reading, ...]:
+        """What the words of the texts behind the score of a catalog row add to it."""
+        text = None if query.text is None else tokenize_text(self._suggester.model, query.text)
+        scores = asked.recommender.eval().make_token_scores(asked.batch, row, text)
+        adds = parts.history[0].abs()
+        best = asked.batch.plan.items[adds.argsort(descending=True)[:titles]].tolist()
+        ids = asked.tables.items["item"].cast(pl.String).to_list()
+        return tuple(
+            make_reading(score, float(parts.scores[0]), ids)
+            for score in choose_readings(scores, best)
         )
 
     def list_because(

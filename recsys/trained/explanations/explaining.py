@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from recsys.errors import ConfigError
+from recsys.trained.explanations.parts import TITLES
 from recsys.trained.queries import Answering, make_queries
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class Explaining(Answering):
         at: str = "now",
         context: Mapping[str, object] | None = None,
         method: str | None = None,
+        tokens: bool = False,
+        titles: int = TITLES,
     ) -> Explanation:
         """Why an item has its score for a user, a history or a text; one of the three is given.
 
@@ -45,13 +49,16 @@ class Explaining(Answering):
             context: As in `recommend`.
             method: exact, gradients or leave_one_out; None: the first of them that the model
                 goes with.
+            tokens: Whether to say what each word of the texts adds, as `readings`.
+            titles: How many titles of a history have their words read, where the model reads each
+                apart: those that add most, in magnitude.
 
         Returns:
-            What each item of the history adds to the score.
+            What each item of the history adds to the score, and each word where that was asked for.
 
         Raises:
             ConfigError: Not exactly one of the three is given, the model does not go with the
-                method, a package is missing, or as in `recommend`.
+                method or reads no words, a package is missing, or as in `recommend`.
             DataError: An id is unknown, or the moment is no time.
         """
         (query,) = make_queries(
@@ -59,8 +66,10 @@ class Explaining(Answering):
             None if history is None else [history],
             None if text is None else [text],
         )
+        if titles < 0:
+            raise ConfigError(f"titles is {titles}; give a whole number from 0.")
         given = {key: str(value) for key, value in (context or {}).items()}
-        return self.explainer.explain(query, str(item), at, given, method)
+        return self.explainer.explain(query, str(item), at, given, method, tokens, titles)
 
     @cached_property
     def explainer(self) -> Explainer:

@@ -6,25 +6,32 @@ from pathlib import Path
 
 from recsys.printable import escape_html
 from recsys.runtime.files import write_atomic
-from recsys.trained.explanations.parts import (
-    METHODS,
-    ExplainedScore,
-    HistoryPart,
-)
+from recsys.trained.explanations.parts import METHODS, ExplainedScore, HistoryPart
+from recsys.trained.explanations.words.page import STYLE, render_readings, render_row, render_table
 
-_STYLE = """
-.why { font: 16px/1.45 system-ui, sans-serif; color: #1b1f24; background: #fff; max-width: 52rem;
-  margin: 0 auto; padding: 1.5rem 1rem; overflow-wrap: anywhere }
-.why h1 { font-size: 1.35rem; margin: 0 0 .25rem }
-.why h2 { font-size: 1rem; margin: 1.5rem 0 .5rem }
-.why p { margin: .25rem 0 } .why .note { color: #57606a; font-size: .875rem }
-.why table { border-collapse: collapse; width: 100% } .why td, .why th { padding: .2rem .5rem;
-  text-align: left; vertical-align: top; font-weight: normal }
-.why thead th { border-bottom: 1px solid #d0d7de; color: #57606a; font-size: .875rem }
-.why .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-.why .bar { width: 30%; min-width: 4rem } .why .bar div { height: .9rem; margin-top: .3rem }
-.why .for { background: #2f7d4f } .why .against { background: #b35900 }
-"""
+_STYLE = f"""
+.why {{ --text: #1b1f24; --paper: #fff; --quiet: #57606a; --line: #d0d7de; --for: #2f7d4f;
+  --against: #b35900; --for-shade: 47, 125, 79; --against-shade: 214, 117, 10;
+  font: 16px/1.45 system-ui, sans-serif; color: var(--text);
+  background: var(--paper); max-width: 52rem; margin: 0 auto; padding: 1.5rem 1rem;
+  overflow-wrap: anywhere; color-scheme: light }}
+@media (prefers-color-scheme: dark) {{ .why {{ --text: #e6edf3; --paper: #0d1117;
+  --quiet: #9198a1; --line: #3d444d; --for: #4ba36f; --against: #d9822b;
+  --for-shade: 63, 160, 101; --against-shade: 200, 110, 20; color-scheme: dark }}
+  body:has(> .why) {{ background: #0d1117 }} }}
+body:has(> .why) {{ margin: 0 }}
+.why h1 {{ font-size: 1.35rem; margin: 0 0 .25rem }}
+.why h2 {{ font-size: 1rem; margin: 1.5rem 0 .5rem }}
+.why p {{ margin: .25rem 0 }} .why .note {{ color: var(--quiet); font-size: .875rem }}
+.why table {{ border-collapse: collapse; width: 100% }}
+.why td, .why th {{ padding: .2rem .5rem; text-align: left; vertical-align: top;
+  font-weight: normal }}
+.why thead th {{ border-bottom: 1px solid var(--line); color: var(--quiet); font-size: .875rem }}
+.why .number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }}
+.why .bar {{ width: 30%; min-width: 3rem }}
+.why .bar div {{ height: .9rem; margin-top: .3rem }}
+.why .bar .for {{ background: var(--for) }} .why .bar .against {{ background: var(--against) }}
+{STYLE}"""
 
 
 def write_page(explanation: ExplainedScore, path: Path) -> None:
@@ -59,6 +66,7 @@ def render_body(explanation: ExplainedScore) -> str:
         f"{escape_html(_describe_method(explanation))}</p>",
         _render_history(explanation.history),
         _render_rest(explanation.rest),
+        render_readings(explanation.readings),
     ]
     return f'<style>{_STYLE}</style><div class="why">{"".join(parts)}</div>'
 
@@ -77,20 +85,11 @@ def _render_history(history: tuple[HistoryPart, ...]) -> str:
     if not history:
         return ""
     largest = max(abs(part.share) for part in history) or 1.0
-    rows = "".join(
-        f'<tr><td>{escape_html(part.title)}</td><td class="number">{100 * part.share:+.1f}%</td>'
-        f'<td class="number">{part.value:+.4f}</td><td class="bar">'
-        f'<div class="{"for" if part.value >= 0 else "against"}" '
-        f'style="width:{100 * abs(part.share) / largest:.1f}%"></div></td></tr>'
-        for part in history
-    )
-    head = (
-        '<th scope="col">Item</th><th scope="col" class="number">Share</th>'
-        '<th scope="col" class="number">Adds</th><th scope="col"></th>'
-    )
+    rows = [
+        render_row(escape_html(part.title), part.value, part.share, largest) for part in history
+    ]
     return (
-        f"<h2>What the history adds</h2><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{rows}</tbody></table>"
+        f"<h2>What the history adds</h2>{render_table('Item', rows)}"
         '<p class="note">Green speaks for the item, orange against it.</p>'
     )
 

@@ -21,6 +21,9 @@ METHODS: dict[Method, str] = {
 }
 """What the parts mean."""
 
+TITLES = 3
+"""How many titles of a history have their words read, unless more are asked for."""
+
 LEAST = 0.05
 """Share from which an item of a history is named in a line."""
 
@@ -42,6 +45,88 @@ class HistoryPart:
     share: float
 
 
+TextKind = Literal["item", "title", "profile", "context", "text"]
+"""What a text is to a score."""
+
+KINDS: dict[TextKind, str] = {
+    "item": "title of the item",
+    "title": "title of the history",
+    "profile": "profile of the user",
+    "context": "context",
+    "text": "what is looked for",
+}
+"""What each kind is called."""
+
+
+@dataclass(frozen=True)
+class WordPart:
+    """What a word of a text adds to a score.
+
+    Attributes:
+        text: The word, as it stands in the text.
+        start: Its first character in the text.
+        end: The one behind its last.
+        value: In the unit of the score; negative where it speaks against the item.
+        share: The value over the sum of the magnitudes of all words that are read together.
+        match: What it finds its like in, of late interaction; else empty.
+    """
+
+    text: str
+    start: int
+    end: int
+    value: float
+    share: float
+    match: str = ""
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A text that a score reads.
+
+    Attributes:
+        kind: What it is to the score.
+        item: Id of the item whose text it is, else None.
+        text: The whole text.
+        words: Those that are read, in their order; a text that is too long is cut at the end.
+    """
+
+    kind: TextKind
+    item: str | None
+    text: str
+    words: tuple[WordPart, ...]
+
+    @property
+    def value(self) -> float:
+        """What all of its words add."""
+        return sum(word.value for word in self.words)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the words of some texts add to a score, while all else that it is made of stays.
+
+    Each reading is of the whole score: what different ones say does not add up.
+
+    Attributes:
+        texts: The texts, which are read together.
+        method: How the parts are computed: exact, or gradients.
+        score: The score.
+        baseline: What it is without any of these words, and without the rest.
+        rest: What belongs to no word, by name.
+        error: By how much the words and the rest miss the change from the baseline to the score,
+            over the change that the words make, 0 or more.
+        points: Points of the path of the gradients; 0 where the parts are exact.
+    """
+
+    texts: tuple[ReadText, ...]
+    method: Method
+    score: float
+    baseline: float
+    rest: dict[str, float]
+    error: float
+    points: int
+
+
 @dataclass(frozen=True)
 class ExplainedScore:
     """Why an item has its score.
@@ -59,6 +144,8 @@ class ExplainedScore:
         baseline: The score that the parts lead away from; None where they do not sum to anything.
         error: The sum of all parts less the change from the baseline to the score, over that
             change, 0 or more; None where they do not sum to anything.
+        readings: What the words of the texts add; None where that was not asked for, and empty
+            where the score reads none.
     """
 
     query: str
@@ -71,6 +158,7 @@ class ExplainedScore:
     rest: dict[str, float]
     baseline: float | None
     error: float | None
+    readings: tuple[Reading, ...] | None = None
 
     @property
     def because(self) -> str:
@@ -84,6 +172,33 @@ class ExplainedScore:
         kinds = {"item": pl.String, "title": pl.String, "value": pl.Float64, "share": pl.Float64}
         columns = {name: [getattr(part, name) for part in self.history] for name in kinds}
         return pl.DataFrame(columns, schema=kinds)
+
+    def to_word_frame(self) -> pl.DataFrame:
+        """A row for each word that was read, by reading and in the order of its text.
+
+        reading (a number from 0), kind, item, word, start, end, value, share and match, as of
+        `ReadText` and `WordPart`; no row where words were not asked for.
+        """
+        import polars as pl
+
+        schema = {
+            "reading": pl.Int64,
+            "kind": pl.String,
+            "item": pl.String,
+            "word": pl.String,
+            "start": pl.Int64,
+            "end": pl.Int64,
+            "value": pl.Float64,
+            "share": pl.Float64,
+            "match": pl.String,
+        }
+        rows = [
+            (number, text.kind, text.item, *vars(word).values())
+            for number, reading in enumerate(self.readings or ())
+            for text in reading.texts
+            for word in text.words
+        ]
+        return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def make_history_parts(

@@ -1,0 +1,1 @@
+"""What each word of the texts behind a score adds to it."""
