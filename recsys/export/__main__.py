@@ -21,12 +21,13 @@ from recsys.trained.exports.formats import FORMATS, export_run
 from recsys.trained.run import load
 from recsys.words import split_words
 
-KEYS = ("run", "to", "format", "push", "output")
+KEYS = ("run", "to", "format", "users", "push", "output")
 USAGE = "usage: python -m recsys.export run=FOLDER|last to=FOLDER format=NAME [key=value ...]"
 WORDS = (
     ("run=FOLDER", "of a finished run; last: the newest one; a glob: the newest of those"),
-    ("to=FOLDER", "the folder to make; one that is there is not replaced"),
+    ("to=FOLDER", "the folder to make; of those that are there, only a bundle is replaced by one"),
     *((f"format={name}", about.help) for name, about in FORMATS.items()),
+    ("users=true", "false: a bundle without who had what, which answers histories and texts"),
     ("push=USER/NAME", "also sends the folder to a private repository of a model hub"),
     ("output=runs", "where run=last looks"),
 )
@@ -58,6 +59,8 @@ def _parse_words(words: Sequence[str]) -> dict[str, str]:
     for key in ("run", "to", "format"):
         if not given.get(key, "").strip():
             raise ConfigError(f"give run=, to= and format=; {key}= is missing. --help says more.")
+    if given.get("users", "true") not in ("true", "false"):
+        raise ConfigError(f"users is '{given['users']}'; give true or false.")
     return given
 
 
@@ -70,7 +73,8 @@ def export(words: dict[str, str]) -> list[str]:
     """
     run = load(words["run"], words.get("output", "runs"))
     folder = Path(words["to"])
-    lines = export_run(run, folder, words["format"], words.get("push"))
+    users = words.get("users", "true") == "true"
+    lines = export_run(run, folder, words["format"], words.get("push"), users)
     return [printable.escape_line(line) for line in (*lines, f"export: {folder}")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from recsys.types import (
 )
 
 _SAMPLE = 512  # texts whose tokens say which directions a projection keeps
+_STATES = "token_states"  # of the whole catalog, in a bundle
 _ITEMS = 1024  # catalog items whose tokens are held at a time while all are scored
 
 
@@ -56,6 +58,7 @@ class Model(TrainableRecommender):
             self.encoding.prefix,
             config.special_tokens,
             config.keep_gb,
+            (parts.served or {}).get(_STATES),
         )
         if parts.ranking == "catalog" and not self.states.fits:
             raise ConfigError(
@@ -85,6 +88,13 @@ class Model(TrainableRecommender):
         # The logarithm of 1 / temperature, as in CLIP (Radford et al., ICML 2021).
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self._asked: Ragged | None = None
+
+    def make_serving_state(self) -> Mapping[str, Tensor]:
+        """(sum of L, D) token states of the catalog, where they may be kept: most of a start."""
+        if not self.states.fits:
+            return {}
+        with torch.no_grad():
+            return {_STATES: self.states.encode_rows(torch.arange(len(self.parts.texts))).values}
 
     def index(self, plan: ItemBatch) -> Tensor:
         """Catalog rows, (U,)."""

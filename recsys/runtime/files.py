@@ -176,11 +176,14 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 @contextmanager
-def open_atomic_folder(path: Path) -> Iterator[Path]:
+def open_atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """Gives an empty folder to fill; it becomes `path`, whole, when the block ends well.
 
     Args:
         path: The folder to make; it must not exist with content when the block ends.
+        replace: Whether a folder that is there is replaced instead. On Linux both change places in
+            one step, so that a reader finds one or the other; elsewhere there is none for a
+            moment. A link stays, and the folder that it leads to is replaced.
 
     Yields:
         The folder to write into, beside `path`.
@@ -188,6 +191,7 @@ def open_atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         DataError: The disk is full, or `path` exists already; nothing is left behind.
     """
+    path = path.resolve() if replace else path
     temporary = make_temporary_path(path)
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +200,7 @@ def open_atomic_folder(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             _sync_tree(temporary)
-            _publish(temporary, path)
+            _replace(temporary, path) if replace else _publish(temporary, path)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
@@ -215,3 +219,30 @@ def _publish(temporary: Path, path: Path) -> None:
         if err.errno in _TAKEN:
             raise DataError(f"{path} exists already; remove it or choose another folder") from err
         raise
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Puts a whole folder in the place of one that may be there, which is removed."""
+    if not path.exists():
+        _publish(temporary, path)
+        return
+    if not _exchange(temporary, path):
+        old = make_temporary_path(path)
+        path.rename(old)
+        temporary.rename(path)
+        temporary = old
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Lets two folders change places in one step; false where the system or the disk cannot."""
+    import ctypes
+
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):  # a system without it
+        return False
+    names = (os.fsencode(one.absolute()), os.fsencode(other.absolute()))
+    # Paths are absolute, so that the folders (0) count for nothing; the last word is the kernel's
+    # RENAME_EXCHANGE.
+    return not rename(0, names[0], 0, names[1], 2)

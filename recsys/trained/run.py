@@ -98,12 +98,15 @@ class TrainedRun(Explaining):
         """
         return self._make_source().open(lambda tables: None)
 
-    def export(self, folder: str | Path, format: str = "sentence_transformers") -> Path:
+    def export(
+        self, folder: str | Path, format: str = "sentence_transformers", users: bool = True
+    ) -> Path:
         """Leaves files that other systems load without this package: `python -m recsys.export`.
 
         Args:
             folder: The folder to make; it is there whole or not at all.
             format: A name of `recsys.trained.exports.formats.FORMATS`.
+            users: Whether a bundle holds what users had, so that they can be asked for by id.
 
         Returns:
             The folder.
@@ -115,7 +118,7 @@ class TrainedRun(Explaining):
         """
         from recsys.trained.exports.formats import export_run
 
-        for line in export_run(self, Path(folder), format):
+        for line in export_run(self, Path(folder), format, users=users):
             print(printable.escape_line(line), file=sys.stderr)
         return Path(folder)
 

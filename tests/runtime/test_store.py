@@ -5,6 +5,8 @@ import fcntl
 import json
 import multiprocessing as mp
 import shutil
+import sys
+import threading
 import time
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import DataError
+from recsys.runtime import files
 from recsys.runtime.files import open_atomic_folder, write_atomic
 from recsys.runtime.store import Store, format_key, get_default_root
 
@@ -200,6 +203,48 @@ def test_atomic_folder_never_replaces_content(tmp_path: Path) -> None:
         pass
     assert (tmp_path / "out" / "data.txt").stat().st_size == 5000
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_folder_takes_the_place_of_another_one(tmp_path, monkeypatch, exchanges) -> None:
+    if not exchanges:  # as on a system that cannot do so in one step
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    target = tmp_path / "models" / "out"
+    link = tmp_path / "link"
+    for turn in range(3):
+        with open_atomic_folder(target, replace=True) as folder:
+            (folder / f"{turn}.txt").write_text(str(turn))
+        assert [path.name for path in target.iterdir()] == [f"{turn}.txt"]
+        assert [path.name for path in target.parent.iterdir()] == ["out"]
+    link.symlink_to(target)
+    with open_atomic_folder(link, replace=True) as folder:
+        (folder / "linked.txt").write_text("")
+    assert link.is_symlink()
+    assert [path.name for path in target.iterdir()] == ["linked.txt"]
+    with pytest.raises(ZeroDivisionError), open_atomic_folder(target, replace=True) as folder:
+        (folder / "never.txt").write_text(str(1 / 0))
+    assert [path.name for path in target.iterdir()] == ["linked.txt"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it takes two steps")
+def test_a_reader_finds_a_folder_at_any_time(tmp_path) -> None:
+    target, missed, over = tmp_path / "out", [], threading.Event()
+    with open_atomic_folder(target) as folder:
+        (folder / "a.txt").write_text("")
+
+    def read() -> None:
+        while not over.is_set():
+            missed.append(not target.is_dir())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(100):
+        with open_atomic_folder(target, replace=True) as folder:
+            (folder / "a.txt").write_text("")
+    over.set()
+    reader.join()
+    assert len(missed) > 100
+    assert not any(missed)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 import polars as pl
 import pytest
 
+from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError, DataError
 from recsys.export.__main__ import main as export
 from recsys.fit.__main__ import main as fit
@@ -183,8 +184,16 @@ def test_a_bundle_takes_the_place_of_an_older_one_and_of_nothing_else(gone, tmp_
 
 def test_the_commands_write_and_read_a_bundle(gone, tmp_path, capsys):
     folder, bundle = gone("architecture=ease"), tmp_path / "bundle"
-    assert export([f"run={folder}", f"to={bundle}", "format=bundle"]) == 0
+    words = [f"run={folder}", f"to={bundle}", "format=bundle"]
+    assert export([*words, "users=false"]) == 0
+    assert recommend([f"folder={bundle}", "user=u3"]) == 2
+    assert export(words) == 0, "it takes the place of the older one"
     assert "each with its checksum" in capsys.readouterr().out
+    assert export([*words, "users=no"]) == 2
+    assert export([*words[:2], "format=card", "users=false"]) == 2
+    assert "users=false goes with format=bundle" in capsys.readouterr().err
+    assert export([*words[:2], "format=card"]) == 2
+    assert "exists already" in capsys.readouterr().err
     capsys.readouterr()
     for asked in ("user=u3", "history=000,007"):
         assert recommend([f"run={folder}", asked, "k=4"]) == 0
@@ -193,6 +202,30 @@ def test_the_commands_write_and_read_a_bundle(gone, tmp_path, capsys):
         assert_same(parse(capsys.readouterr().out.splitlines()), parse(printed))
     assert recommend([f"folder={folder}", "user=u3"]) == 2
     assert "is no bundle: bundle.json is missing" in capsys.readouterr().err
+
+
+def test_a_bundle_names_no_folder_of_the_machine_that_made_it(gone, tmp_path):
+    folder = write_bundle(load(gone("tuning=lora", *MOVED)), tmp_path / "bundle")
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert str(tmp_path).encode() not in path.read_bytes(), path
+    assert "interactions: events.csv" in (folder / "config.yaml").read_text()
+    assert len(open_bundle(folder).recommend(texts=["red lamp"], k=3)) == 3
+
+
+def test_a_bundle_of_late_interaction_opens_without_encoding_its_items(gone, tmp_path, monkeypatch):
+    run = load(gone(*KINDS["late"]))
+    want = answer(run, True)
+    bundle = open_bundle(write_bundle(run, tmp_path / "bundle"))
+    encoded, inner = [], Encoder.compute_states
+    monkeypatch.setattr(
+        Encoder,
+        "compute_states",
+        lambda self, tokens: encoded.append(len(tokens.sizes)) or inner(self, tokens),
+    )
+    for own, expected in zip(answer(bundle, True), want, strict=True):
+        assert_same(own, expected)
+    assert encoded == [1, 1, 1], "the first try of an encoder, and the two texts"
 
 
 @pytest.mark.parametrize("kind", ["recency", "ease_text", "item_knn", "popularity"])

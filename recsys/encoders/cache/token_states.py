@@ -43,6 +43,8 @@ class TokenStateCache:
         prefix: States kept below the lowest trained layer, or None.
         specials: Whether the states of special tokens are among them.
         keep_gb: Largest size of what may be kept of the whole catalog (10^9 bytes).
+        known: (sum of L, D) states of the whole catalog, of an encoder that will not change; None:
+            they are computed.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class TokenStateCache:
         prefix: FrozenLayerCache | None,
         specials: bool,
         keep_gb: float,
+        known: Tensor | None = None,
     ) -> None:
         self._encoder, self._catalog, self._prefix = encoder, catalog, prefix
         raw = torch.tensor(catalog.count_tokens(torch.arange(len(catalog))), dtype=torch.long)
@@ -66,6 +69,9 @@ class TokenStateCache:
         self._key: tuple[object, ...] | None = None
         self._values = torch.empty(0)
         self._done = torch.zeros(0, dtype=torch.bool)
+        self._known = known if self.fits else None
+        if known is not None and len(known) != int(self._sizes.sum()):
+            raise ValueError(f"{len(known)} token states for {int(self._sizes.sum())} tokens")
 
     @property
     def keeps(self) -> bool:
@@ -133,6 +139,10 @@ class TokenStateCache:
         if key == self._key:
             return
         self._key = key
+        if self._known is not None:
+            self._values = self._known.to(device)
+            self._done = torch.ones(len(self._sizes), dtype=torch.bool)
+            return
         if self._values.device != device or not len(self._done):
             shape = int(self._sizes.sum()), self._encoder.width
             self._values = torch.empty(shape, device=device)

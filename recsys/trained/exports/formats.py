@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from recsys.config.compose import get_choice_name
 from recsys.errors import ConfigError, DataError, nearest
 from recsys.runtime.files import open_atomic_folder
+from recsys.trained.bundle.manifest import is_bundle
 from recsys.trained.exports.hub import check_name, push_folder
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Format:
         needs: Packages of the extra `export`, by the names that are imported.
         holds_any: Whether it takes a run of every architecture; the others are made of vectors.
         reads_texts: Whether it is what makes vectors of texts.
+        holds_users: Whether it holds what users had, which may be left out, and replaces an older
+            folder of its kind.
     """
 
     help: str
@@ -38,14 +41,13 @@ class Format:
     needs: tuple[str, ...] = ()
     holds_any: bool = False
     reads_texts: bool = False
+    holds_users: bool = False
 
-    def write(self, run: ExportSource, folder: Path) -> list[str]:
+    def write(self, run: ExportSource, folder: Path, users: bool) -> list[str]:
         """Fills an empty folder; sentences on what it holds."""
         module, name = self.home
-        fill: Callable[[ExportSource, Path], list[str]] = getattr(
-            importlib.import_module(module), name
-        )
-        return fill(run, folder)
+        fill: Callable[..., list[str]] = getattr(importlib.import_module(module), name)
+        return fill(run, folder, users) if self.holds_users else fill(run, folder)
 
 
 FORMATS: Mapping[str, Format] = {
@@ -53,6 +55,7 @@ FORMATS: Mapping[str, Format] = {
         "all that recommends without the training data, for recommend folder= and recsys.serve",
         ("recsys.trained.bundle.write", "fill_bundle"),
         holds_any=True,
+        holds_users=True,
     ),
     "sentence_transformers": Format(
         "a folder for SentenceTransformer(...) of versions 5 and 6, and for AutoModel",
@@ -82,14 +85,19 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
-def export_run(run: ExportSource, folder: Path, format: str, push: str | None = None) -> list[str]:
+def export_run(
+    run: ExportSource, folder: Path, format: str, push: str | None = None, users: bool = True
+) -> list[str]:
     """Writes a run in a format, into a new folder that is there whole or not at all.
+
+    A bundle takes the place of an older one.
 
     Args:
         run: The run.
         folder: The folder to make.
         format: A name of `FORMATS`.
         push: USER/NAME on a model hub, to which the folder is sent; None: nothing is sent.
+        users: Whether a bundle holds what users had, so that they can be asked for by id.
 
     Returns:
         Sentences on what was written.
@@ -104,13 +112,15 @@ def export_run(run: ExportSource, folder: Path, format: str, push: str | None = 
         raise ConfigError(f"format={format} is unknown.{nearest(format, FORMATS)}")
     chosen = FORMATS[format]
     _check_packages(format, chosen)
-    if folder.exists():
+    if not (users or chosen.holds_users):
+        raise ConfigError(f"users=false goes with format=bundle; format={format} holds no users.")
+    if folder.exists() and not (chosen.holds_users and is_bundle(folder)):
         raise DataError(f"{folder} exists already; remove it, or choose another folder with to=.")
     _check_can_hold(run, format, chosen)
     if push is not None:
         check_name(push)
-    with open_atomic_folder(folder) as aside:
-        notes = chosen.write(run, aside)
+    with open_atomic_folder(folder, replace=chosen.holds_users) as aside:
+        notes = chosen.write(run, aside, users)
         if not chosen.holds_any:
             from recsys.trained.exports.card import CARD, format_card
 
