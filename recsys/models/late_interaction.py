@@ -176,11 +176,25 @@ class Model(TrainableRecommender):
                 history[:, place] += weight * self.score(title, rows)[0]
         return ScoreSplit(history, {})
 
+    def select_item_vectors(self, items: Tensor) -> Tensor:
+        """Raises that there is one for each token."""
+        raise ConfigError(
+            "late_interaction has a vector for each token of an item, and none for the item; "
+            "token_vectors() gives them."
+        )
+
+    def encode_item_tokens(self, rows: Tensor) -> Ragged:
+        """Token vectors of items (N,) as candidates, of unit length."""
+        return self._project(self._encode_rows(rows), self.item_head)
+
+    def encode_text_tokens(self, tokens: Ragged) -> Ragged:
+        """Token vectors of texts that ask, of unit length."""
+        return self._project(self.states.encode_text(tokens.to(self.device)), self.user_head)
+
     def compute_cosines(self, items: Tensor) -> Tensor:
         """Cosines between the means of the token vectors of items (N,), (N, N)."""
         rows, order = items.cpu().sort()
-        tokens = self._project(self._encode_rows(rows), self.item_head)
-        means = torch.stack([each.mean(0) for each in tokens.split()])
+        means = torch.stack([each.mean(0) for each in self.encode_item_tokens(rows).split()])
         own = means.cpu()[order.argsort()]
         return torch.from_numpy(compute_cosines(own.numpy()))
 

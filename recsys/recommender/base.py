@@ -163,6 +163,25 @@ class Recommender(nn.Module, abc.ABC):
         """What of representations (N, ...) of items tells them apart by its direction: all."""
         return items
 
+    def encode_item_tokens(self, rows: Tensor) -> Ragged:
+        """Token vectors (sum of L, D) of items (N,), as they are compared with those of a query.
+
+        Args:
+            rows: Ascending catalog rows on the host.
+
+        Raises:
+            ConfigError: The architecture has none.
+        """
+        raise ConfigError(f"{type(self).__module__} has no vector for each token.")
+
+    def encode_text_tokens(self, tokens: Ragged) -> Ragged:
+        """Token vectors (sum of L, D) of texts that ask, given as raw token ids.
+
+        Raises:
+            ConfigError: The architecture has none.
+        """
+        raise ConfigError(f"{type(self).__module__} has no vector for each token.")
+
     def compute_cosines(self, items: Tensor) -> Tensor | None:
         """How alike items are, by what the model has of each.
 
@@ -274,6 +293,36 @@ class Recommender(nn.Module, abc.ABC):
 
     @final
     @torch.no_grad()
+    def score_query(
+        self,
+        batch: Batch,
+        query: Tensor | None = None,
+        pool: Tensor | None = None,
+        items: Tensor | None = None,
+    ) -> Tensor:
+        """(1, N) scores of a single query; popularity's without the history that is needed.
+
+        Args:
+            batch: One query, as `Examples.make_serving_batch` makes it.
+            query: (1, ...) its representation, or None to make it from the batch.
+            pool: (N,) catalog rows to score, or None for all.
+            items: (I, ...) what `index_catalog` gave, or None to ask it, or of a pool `index`.
+        """
+        self.eval()
+        empty = batch.at_host.query[:1, 1] == 0 if query is None else torch.zeros(1).bool()
+        ranker: Ranker = self
+        if query is None:
+            ranker = self.ranker
+            own = self.index(batch.plan) if items is None else items[batch.plan.items]
+            query = ranker.queries(batch, own)
+        if pool is None:
+            own = self.index_catalog() if items is None else items
+        else:
+            own = self.index(ItemBatch(pool, ())) if items is None else items[pool]
+        return score_items(ranker, query, own, empty, pool)
+
+    @final
+    @torch.no_grad()
     def select_top(
         self,
         batch: Batch,
@@ -296,19 +345,9 @@ class Recommender(nn.Module, abc.ABC):
         Returns:
             Scores and catalog rows, each (k,), best first.
         """
-        self.eval()
-        empty = batch.at_host.query[:1, 1] == 0 if query is None else torch.zeros(1).bool()
-        ranker: Ranker = self
-        if query is None:
-            ranker = self.ranker
-            own = self.index(batch.plan) if items is None else items[batch.plan.items]
-            query = ranker.queries(batch, own)
+        scores = self.score_query(batch, query, pool, items)
         if pool is None:
             pool = torch.arange(len(self.parts.texts), device=self.device)
-            items = self.index_catalog() if items is None else items
-        else:
-            items = self.index(ItemBatch(pool, ())) if items is None else items[pool]
-        scores = score_items(ranker, query, items, empty, pool)
         scores = mask_scores(scores, torch.isin(pool, seen.to(pool.device))[None])
         # Equal scores go by catalog row, whoever computes them.
         order = torch.arange(scores.shape[1], device=scores.device)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -100,6 +100,20 @@ class PreparedQuery:
     closed: Tensor
     asked: Tensor | None
     rows: Tensor
+
+
+class ReadQuery(NamedTuple):
+    """A query as its model reads it.
+
+    Attributes:
+        batch: One query, which may have a history.
+        seen: Catalog rows that the user has had.
+        asked: (1, ...) what a text asks for in place of a history, or None.
+    """
+
+    batch: Batch
+    seen: Tensor
+    asked: Tensor | None
 
 
 class ModelSource(Protocol):
@@ -211,7 +225,7 @@ class Suggester:
             DataError: An id is unknown, the moment is no time, or nothing can be had then.
         """
         moment = parse_moment(at)
-        made = self._assemble(queries)
+        made = self.open_for(queries)
         codes, notes = made.context_features.encode_context(moment, context)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
@@ -267,12 +281,34 @@ class Suggester:
             ConfigError: As in `rank`.
             DataError: As in `rank`.
         """
-        made = self._assemble([query])
-        known = context if self.run.architecture.reads_context else {}
-        codes, _ = made.context_features.encode_context(parse_moment(at), known)
-        batch, _, asked = self._make_batch(made, query, codes)
-        _, rows = self._selector.select(query, batch, asked, self.find_items(left_out), size)
+        read = self.read_query(query, at, context if self.run.architecture.reads_context else {})
+        hidden = self.find_items(left_out)
+        _, rows = self._selector.select(query, read.batch, read.asked, hidden, size)
         return self.list_items().gather(rows.cpu().numpy()).to_list()
+
+    def read_query(self, query: Query, at: str, context: Mapping[str, str]) -> ReadQuery:
+        """A query as the model reads it, whether or not anything can be had at that moment.
+
+        Args:
+            query: What is asked.
+            at: As in `rank`.
+            context: As in `rank`.
+
+        Raises:
+            ConfigError: The run knows nothing of a context, or reads no texts.
+            DataError: An id is unknown, or the moment is no time.
+        """
+        moment = parse_moment(at)
+        made = self.open_for([query])
+        codes, notes = made.context_features.encode_context(moment, context)
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+        return ReadQuery(*self._make_batch(made, query, codes))
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether each item takes a joint pass with the query."""
+        return self._selector.reads_pairs
 
     def prepare(
         self, query: Query, item: str | None, at: str, context: Mapping[str, str]
@@ -291,7 +327,7 @@ class Suggester:
         """
         moment = parse_moment(at)
         lookup = Query(history=() if item is None else (item,))
-        made = self._assemble([query, lookup])
+        made = self.open_for([query, lookup])
         assert self._ids is not None
         codes, notes = made.context_features.encode_context(moment, context)
         for note in notes:
@@ -310,7 +346,7 @@ class Suggester:
         assert self._ids is not None
         return torch.tensor(self._ids.find_rows(Query(history=tuple(items)))[1], dtype=torch.long)
 
-    def _assemble(self, queries: Sequence[Query]) -> Servable:
+    def open_for(self, queries: Sequence[Query]) -> Servable:
         """The model and its data, once the ids of the queries are known to be there."""
         if self._made is not None and self._ids is not None:
             self._check_ids(self._ids, queries)
@@ -326,7 +362,7 @@ class Suggester:
     @property
     def model(self) -> Servable:
         """The model; it is built now where nothing was asked yet."""
-        return self._assemble([])
+        return self.open_for([])
 
     @cached_property
     def catalog(self) -> Tensor:

@@ -20,6 +20,7 @@ from recsys.runs.result_file import read_result
 from recsys.runtime.files import CONFIG, RESULT
 from recsys.trained.explanations.explaining import Explaining
 from recsys.trained.queries import ANY, Choice, Query
+from recsys.trained.vectors.representing import Representing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from recsys.trained.recommendations import RunSource, Suggester
 
 
-class TrainedRun(Explaining):
+class TrainedRun(Explaining, Representing):
     """A run with its result.
 
     Args:

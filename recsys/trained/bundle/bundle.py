@@ -11,6 +11,7 @@ from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles
 from recsys.trained.explanations.explaining import Explaining
 from recsys.trained.queries import ANY, Choice, Query
+from recsys.trained.vectors.representing import Representing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from recsys.trained.recommendations import Suggester
 
 
-class Bundle(Explaining):
+class Bundle(Explaining, Representing):
     """A run's model in a folder of its own.
 
     Args:

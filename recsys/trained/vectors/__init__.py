@@ -1,0 +1,1 @@
+"""What a finished run makes of items, users and texts, and its score of a pair."""
