@@ -166,16 +166,20 @@ def select_top(scores: Tensor, top: int, order: Tensor | None = None) -> Tensor:
     if order is None:
         values, columns = scores.topk(size)
     else:
-        values, columns = _select_stably(scores[:, order], size)
+        values, columns = select_stably(scores[:, order], size)
         columns = order[columns]
     columns = columns.masked_fill(values == -torch.inf, -1)
     return torch.nn.functional.pad(columns, (0, top - size), value=-1)
 
 
-def _select_stably(scores: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The highest scores (Q, N) and their columns, (Q, size) each; equal scores go by column.
+def select_stably(scores: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The highest scores and their columns, (Q, size) each; equal scores go by column.
 
     It costs no sort of whole rows.
+
+    Args:
+        scores: (Q, N).
+        size: From 1 to N.
     """
     least = scores.topk(size).values[:, -1:]
     above, equal = scores > least, scores == least

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluator import Evaluator
-from recsys.evaluation.ranking import Ranker, mask_scores, score_items, select_top
+from recsys.evaluation.ranking import Ranker, mask_scores, score_items, select_stably
 from recsys.recommender.components import Components, PlainForm
 from recsys.runtime.progress import track
 from recsys.types import (
@@ -308,7 +308,8 @@ class Recommender(nn.Module, abc.ABC):
             pool: (N,) catalog rows to score, or None for all.
             items: (I, ...) what `index_catalog` gave, or None to ask it, or of a pool `index`.
         """
-        self.eval()
+        if self.training:  # a walk through all modules takes a query a millisecond
+            self.eval()
         empty = batch.at_host.query[:1, 1] == 0 if query is None else torch.zeros(1).bool()
         ranker: Ranker = self
         if query is None:
@@ -347,10 +348,12 @@ class Recommender(nn.Module, abc.ABC):
         """
         scores = self.score_query(batch, query, pool, items)
         if pool is None:
-            pool = torch.arange(len(self.parts.texts), device=self.device)
-        scores = mask_scores(scores, torch.isin(pool, seen.to(pool.device))[None])
-        # Equal scores go by catalog row, whoever computes them.
-        order = torch.arange(scores.shape[1], device=scores.device)
+            scores = scores.index_fill(1, seen.to(scores.device), -torch.inf)
+        else:
+            scores = mask_scores(scores, torch.isin(pool, seen.to(pool.device))[None])
         size = min(k, int((scores > -torch.inf).sum()))
-        (places,) = select_top(scores, size, order if size else None)
-        return scores[0, places], pool[places]
+        if not size:
+            return scores[0, :0], torch.empty(0, dtype=torch.long, device=scores.device)
+        # Equal scores go by catalog row, whoever computes them.
+        values, columns = select_stably(scores, size)
+        return values[0], columns[0] if pool is None else pool[columns[0]]

@@ -5,19 +5,27 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from recsys.errors import ConfigError, DataError, RecsysError
 from recsys.runtime.files import RESULT
 from recsys.serve.places import locate_model
 from recsys.trained.bundle.bundle import open_bundle
+from recsys.trained.bundle.kept import open_kept
 from recsys.trained.bundle.manifest import MANIFEST, is_bundle
+from recsys.trained.bundle.plain import PlainModel
 from recsys.trained.explanations.explaining import Explaining
+from recsys.trained.lookup import describe_sample
 from recsys.trained.queries import ANY, Answering, Choice, Query
 from recsys.trained.run import TrainedRun
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Row = dict[str, object]
 
@@ -190,6 +198,8 @@ def _warm_up(answering: Answering) -> None:
     answering.answer([Query(history=())], 1, "now", {})
     with suppress(ConfigError):  # one that reads no texts says so to those who give one
         answering.answer([Query(text="a")], 1, "now", {})
+    if isinstance(answering, Explaining) and answering.suggester.model.recommender.ranks_catalog:
+        _ = answering.suggester.catalog  # what explains is built of the run's own model
 
 
 def read_signature(folder: Path) -> object | None:
@@ -216,4 +226,35 @@ def load_model(folder: Path) -> Answering:
         return bundle
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder; give a bundle or a finished run.")
-    return TrainedRun(folder)
+    return ServedRun(folder)
+
+
+class ServedRun(TrainedRun):
+    """A run that is asked often: by what it keeps for quick answers, where a bundle would be.
+
+    Args:
+        folder: Of the run.
+    """
+
+    def answer(
+        self,
+        queries: Sequence[Query],
+        k: int,
+        at: str,
+        context: Mapping[str, str],
+        choice: Choice = ANY,
+    ) -> pl.DataFrame:
+        """As `TrainedRun.answer`, within the rounding of scores."""
+        plain = self._plain
+        if plain is None or not plain.can_answer(queries, context, choice):
+            return super().answer(queries, k, at, context, choice)
+        return plain.rank(queries, k, at, partial(describe_sample, self.config), choice)
+
+    @cached_property
+    def _plain(self) -> PlainModel | None:
+        """What the run keeps, made now where it is missing; None where it can keep nothing."""
+        kept = open_kept(self.folder, self.config)
+        if kept is None:
+            self.keep_answers(texts=False)
+            kept = open_kept(self.folder, self.config)
+        return kept

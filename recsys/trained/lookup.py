@@ -37,6 +37,11 @@ class RowFinder:
         self._users = IdMap(tables.users["user"].to_list(), "user")
         self._items = IdMap(tables.items["item"].to_list(), "item")
 
+    @property
+    def items(self) -> tuple[str, ...]:
+        """Ids of the items by catalog row."""
+        return self._items.ids
+
     def find_rows(self, query: Query) -> tuple[int, list[int]]:
         """Row of the user who is asked for, -1 for none, and rows of the history that is given.
 
@@ -73,32 +78,83 @@ def describe_sample(run: RunConfig, query: Query) -> str:
     return f" The run keeps a part of the {what}s (data.max_{what}s={most}); ask for one of them."
 
 
-def find_closed(
-    items: pl.DataFrame, at: str, moment: int, where: str | None = None
-) -> NDArray[np.int64]:
-    """(S,) catalog rows of the items that cannot be had at a moment, or are not asked for.
+class ClosedItems:
+    """Which items cannot be had at a moment, or are not asked for; asked often of the same items.
 
     Args:
         items: As `Tables.items`.
-        at: The moment as it was given, for a message.
-        moment: It, in milliseconds since 1970.
-        where: An expression that holds for what is asked for, or None.
 
-    Raises:
-        ConfigError: It is no such expression.
-        DataError: Nothing can be had then.
+    Attributes:
+        items: As given.
     """
-    outside = np.empty(0, dtype=np.int64) if where is None else find_rows_outside(items, where)
-    windows = AvailabilityWindows.from_items(items)
-    if windows is None:
-        return outside
-    closed = windows.list_unavailable(moment)
-    if len(closed) == len(items):
-        raise DataError(
-            f"no item can be had at={at}: each is before its available_from or past its "
-            "available_until; give at= a moment within them, such as at=2024-05-01T12:00."
-        )
-    return np.union1d(closed, outside)
+
+    _MOST = 16  # expressions whose rows are kept
+
+    def __init__(self, items: pl.DataFrame) -> None:
+        self.items = items
+        self._windows = AvailabilityWindows.from_items(items)
+        self._outside: dict[str, NDArray[np.int64]] = {}
+
+    def find(self, at: str, moment: int, where: str | None = None) -> NDArray[np.int64]:
+        """(S,) catalog rows of the items, of which one may stand there twice.
+
+        Args:
+            at: The moment as it was given, for a message.
+            moment: It, in milliseconds since 1970.
+            where: An expression that holds for what is asked for, or None.
+
+        Raises:
+            ConfigError: It is no such expression.
+            DataError: Nothing can be had then.
+        """
+        outside = np.empty(0, dtype=np.int64) if where is None else self._find_outside(where)
+        if self._windows is None:
+            return outside
+        closed = self._windows.list_unavailable(moment)
+        if len(closed) == len(self.items):
+            raise DataError(
+                f"no item can be had at={at}: each is before its available_from or past its "
+                "available_until; give at= a moment within them, such as at=2024-05-01T12:00."
+            )
+        return np.concatenate([closed, outside])
+
+    def _find_outside(self, where: str) -> NDArray[np.int64]:
+        """(S,) rows for which an expression does not hold; of the latest ones they are known."""
+        rows = self._outside.pop(where, None)
+        if rows is None:
+            rows = find_rows_outside(self.items, where)
+        self._outside[where] = rows
+        if len(self._outside) > self._MOST:
+            del self._outside[next(iter(self._outside))]
+        return rows
+
+
+def make_frame(
+    queries: Sequence[Query],
+    chosen: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]],
+    ids: Sequence[str],
+    titles: Sequence[str],
+) -> pl.DataFrame:
+    """Recommendations as a table, in one piece: a frame a query takes longer than to rank it.
+
+    Args:
+        queries: What was asked.
+        chosen: Catalog rows and scores of the items of each, the best first.
+        ids: Of all items by catalog row.
+        titles: Their texts.
+    """
+    rows = [row for own, _ in chosen for row in own.tolist()]
+    pairs = list(zip(queries, (len(own) for own, _ in chosen), strict=True))
+    return pl.DataFrame(
+        {
+            "query": [query.label for query, size in pairs for _ in range(size)],
+            "rank": [rank for _, size in pairs for rank in range(1, size + 1)],
+            "item": [ids[row] for row in rows],
+            "score": [score for _, scores in chosen for score in scores.tolist()],
+            "title": [titles[row] for row in rows],
+        },
+        schema=SCHEMA,
+    )
 
 
 def check_columns(items: pl.DataFrame, columns: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recsys.assembly import build, stored_runs
@@ -20,13 +21,13 @@ from recsys.data.tables import Tables
 from recsys.errors import ConfigError
 from recsys.runtime.files import CONFIG
 from recsys.trained.lookup import (
-    SCHEMA,
+    ClosedItems,
     RowFinder,
     add_columns,
     check_columns,
     check_ids,
     describe_sample,
-    find_closed,
+    make_frame,
     parse_moment,
 )
 from recsys.trained.new_items import ItemReviser, NewItems, check_scores_new_items
@@ -198,6 +199,7 @@ class Suggester:
         self.source, self.run = source, source.run
         self._made: Servable | None = None
         self._ids: RowFinder | None = None
+        self._closed: ClosedItems | None = None
 
     def rank(
         self,
@@ -229,12 +231,13 @@ class Suggester:
         codes, notes = made.context_features.encode_context(moment, context)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-        closed = torch.from_numpy(find_closed(made.tables.items, at, moment, choice.where))
         check_columns(made.tables.items, choice.columns)
+        closed = self._find_closed(made, at, moment, choice.where)
         stage = self._open_first_stage(made, k, at, context, choice)
-        frames = [self._rank_one(made, query, k, codes, closed, choice, stage) for query in queries]
-        rows = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
-        return add_columns(rows, made.tables.items, choice.columns)
+        chosen = [self._rank_one(made, query, k, codes, closed, choice, stage) for query in queries]
+        assert self._ids is not None
+        frame = make_frame(queries, chosen, self._ids.items, made.recommender.parts.texts)
+        return add_columns(frame, made.tables.items, choice.columns)
 
     def _open_first_stage(
         self, made: Servable, k: int, at: str, context: Mapping[str, str], choice: Choice
@@ -332,7 +335,7 @@ class Suggester:
         codes, notes = made.context_features.encode_context(moment, context)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-        closed = torch.from_numpy(find_closed(made.tables.items, at, moment))
+        closed = self._find_closed(made, at, moment)
         batch, seen, asked = self._make_batch(made, query, codes)
         rows = torch.tensor(self._ids.find_rows(lookup)[1], dtype=torch.long)
         return PreparedQuery(made.recommender, made.tables, batch, seen, closed, asked, rows)
@@ -345,6 +348,14 @@ class Suggester:
         """
         assert self._ids is not None
         return torch.tensor(self._ids.find_rows(Query(history=tuple(items)))[1], dtype=torch.long)
+
+    def _find_closed(
+        self, made: Servable, at: str, moment: int, where: str | None = None
+    ) -> Tensor:
+        """(S,) catalog rows of the items that cannot be had then, or are not asked for."""
+        if self._closed is None or self._closed.items is not made.tables.items:
+            self._closed = ClosedItems(made.tables.items)
+        return torch.from_numpy(self._closed.find(at, moment, where))
 
     def open_for(self, queries: Sequence[Query]) -> Servable:
         """The model and its data, once the ids of the queries are known to be there."""
@@ -389,25 +400,14 @@ class Suggester:
         closed: Tensor,
         choice: Choice,
         stage: FirstStage | None,
-    ) -> pl.DataFrame:
-        """The rows of one query."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Catalog rows and scores of the best items of one query."""
         batch, seen, asked = self._make_batch(made, query, context)
         seen = seen if choice.exclude_seen else seen[:0]
         left_out = torch.cat([seen, closed])
         pool = None if stage is None else stage.propose(query, left_out)
         scores, rows = self._selector.select(query, batch, asked, left_out, k, choice, pool)
-        found = rows.cpu().numpy()
-        items = made.tables.items["item"].cast(pl.String)
-        return pl.DataFrame(
-            {
-                "query": [query.label] * len(found),
-                "rank": np.arange(1, len(found) + 1),
-                "item": items.gather(found),
-                "score": scores.cpu().double().numpy(),
-                "title": [made.recommender.parts.texts[row] for row in found.tolist()],
-            },
-            schema=SCHEMA,
-        )
+        return rows.cpu().numpy(), scores.cpu().numpy()
 
     def _make_batch(
         self, made: Servable, query: Query, context: dict[str, Tensor]

@@ -136,7 +136,7 @@ class TrainedRun(Explaining, Representing):
         A process that asks once starts without torch then, and for a text with the encoder alone.
         Whatever a few products of arrays do not score is answered by the model as ever.
         """
-        from recsys.trained.bundle.kept import keep, open_kept
+        from recsys.trained.bundle.kept import open_kept
         from recsys.trained.lookup import describe_sample
 
         if self._items:
@@ -144,19 +144,31 @@ class TrainedRun(Explaining, Representing):
         kept = open_kept(self.folder, self.config)
         if kept is not None and kept.can_answer(queries, context, choice):
             return kept.rank(queries, k, at, partial(describe_sample, self.config), choice)
-        from recsys.assembly.assembled import Assembly
-
         rows = self.answer(queries, k, at, context, choice)
+        if kept is None or not kept.can_answer(queries, {}):
+            self.keep_answers(any(query.text is not None for query in queries))
+        return rows
+
+    def keep_answers(self, texts: bool) -> None:
+        """Keeps what answers without the run's own model, where the run can do so.
+
+        Args:
+            texts: Whether texts are to be answered too, for which the encoder is kept; the model is
+                built anew when it is asked for after that.
+
+        Raises:
+            ConfigError: The data has changed since, and the run knows its rows.
+        """
+        from recsys.assembly.assembled import Assembly
+        from recsys.trained.bundle.kept import keep
+
         made = self.suggester.model
         assert isinstance(made, Assembly), "a run is built of its data"
         same = made.fingerprint == self._make_source().fingerprint  # else each answer says so
-        lacks = kept is None or not kept.can_answer(queries, {})
-        if same and lacks and made.recommender.ranks_catalog:
-            texts = any(query.text is not None for query in queries)
+        if same and made.recommender.ranks_catalog:
             keep(self.folder, self.config, made, self.suggester.catalog, texts)
             if texts:
                 del self.suggester  # what was tuned is a part of its encoder now
-        return rows
 
     @cached_property
     def suggester(self) -> Suggester:

@@ -130,8 +130,10 @@ class ItemSelector:
 def encode_text(recommender: Recommender, made: Scoring, batch: Batch, text: str) -> Tensor:
     """What a text asks an architecture for."""
     asked = tokenize_text(made, text)
+    if recommender.training:
+        recommender.eval()
     with torch.no_grad():
-        return recommender.eval().make_text_query(batch, text, asked.tokens)
+        return recommender.make_text_query(batch, text, asked.tokens)
 
 
 def tokenize_text(made: Scoring, text: str) -> AskedText:

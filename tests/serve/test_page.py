@@ -17,8 +17,8 @@ from recsys.serve.app import make_app
 from recsys.serve.options import ServeOptions
 from recsys.serve.server import bind
 from recsys.serve.service import Service
+from recsys.trained.lookup import SCHEMA
 from recsys.trained.queries import ANY
-from recsys.trained.recommendations import SCHEMA
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 TITLES = (

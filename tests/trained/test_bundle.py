@@ -6,6 +6,7 @@ import sys
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from recsys.encoders.encoder import Encoder
 from recsys.errors import ConfigError, DataError
@@ -13,8 +14,10 @@ from recsys.export.__main__ import main as export
 from recsys.fit.__main__ import main as fit
 from recsys.recommend.__main__ import main as recommend
 from recsys.testing.shop import make_shop_words, write_encoder, write_shop
+from recsys.trained.bundle import plain
 from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.bundle.write import write_bundle
+from recsys.trained.lookup import ClosedItems
 from recsys.trained.run import load
 from recsys.trained.where import find_rows_outside
 
@@ -329,6 +332,28 @@ def test_items_are_chosen_by_their_columns(kind, gone, tmp_path, capsys):
     assert recommend([f"run={folder}", "user=u3", "where=name = 'red lamp'", "k=4"]) == 0
     assert recommend([f"run={folder}", "user=u3", "where=nam = 'x'"]) == 2
     assert "the items have no column 'nam'" in capsys.readouterr().err
+
+
+def test_many_histories_at_once_are_answered_as_one_by_one(gone, tmp_path, monkeypatch):
+    bundle = open_bundle(write_bundle(load(gone(*KINDS["prior"])), tmp_path / "bundle"))
+    monkeypatch.setattr(plain, "_MOST_SCORES", 90)  # three queries of thirty items at a time
+    asked = [[f"0{n:02d}" for n in range(start, start + 3)] for start in range(8)]
+    together = bundle.recommend(histories=[*asked, []], k=30)
+    alone = pl.concat([bundle.recommend(histories=[each], k=30) for each in [*asked, []]])
+    assert_frame_equal(together, alone, rel_tol=1e-6)
+
+
+def test_items_with_windows_are_closed_beside_those_not_asked_for():
+    items = pl.DataFrame({"item": ["a", "b", "c"], "available_from": [None, 5, None]})
+    closed = ClosedItems(items)
+    assert sorted(closed.find("now", 4)) == [1]
+    assert sorted(closed.find("now", 5)) == []
+    for _ in range(2):  # the second time the expression is known
+        assert set(closed.find("now", 4, "item != 'a'")) == {0, 1}
+        assert set(closed.find("now", 5, "item != 'a'")) == {0}
+    for number in range(40):
+        assert len(closed.find("now", 5, f"item = '{number}'")) == 3
+    assert len(closed._outside) == 16
 
 
 @pytest.mark.parametrize(

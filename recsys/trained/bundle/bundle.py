@@ -76,9 +76,11 @@ class Bundle(Explaining, Representing):
     ) -> pl.DataFrame:
         """As `recommend`, of queries that may be of several kinds."""
         plain = self._plain
-        built = "suggester" in self.__dict__ and any(query.text is not None for query in queries)
-        # An encoder that is there already is not loaded a second time.
-        if plain is None or built or not plain.can_answer(queries, context, choice):
+        if plain is None or not plain.can_answer(queries, context, choice):
+            return self.suggester.rank(queries, k, at, context, choice)
+        texts = any(query.text is not None for query in queries)
+        if texts and "suggester" in self.__dict__ and not plain.has_encoder:
+            # An encoder that is there already is not loaded a second time.
             return self.suggester.rank(queries, k, at, context, choice)
         return plain.rank(queries, k, at, self._describe_sample, choice)
 

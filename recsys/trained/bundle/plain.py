@@ -17,21 +17,24 @@ from recsys.errors import DataError
 from recsys.layers.item_cosines import EaseWeights, compute_cosines, compute_similar_cosines
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles
-from recsys.trained.bundle.plain_text import PlainText, normalize
+from recsys.trained.bundle.plain_text import PlainText, multiply, normalize
 from recsys.trained.diversity import count_pool, diversify
 from recsys.trained.lookup import (
-    SCHEMA,
+    ClosedItems,
     RowFinder,
     add_columns,
     check_columns,
     check_ids,
-    find_closed,
+    make_frame,
     parse_moment,
 )
 from recsys.trained.queries import ANY, Choice, Query
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+_MOST_SCORES = 1 << 23  # held at a time: 32 MB
+_NOTHING = np.empty(0, dtype=np.int64)
 
 
 class PlainModel:
@@ -62,6 +65,11 @@ class PlainModel:
             return False
         return all(self._kind if query.text is None else self._text for query in queries)
 
+    @property
+    def has_encoder(self) -> bool:
+        """Whether it has loaded what reads texts."""
+        return self._text is not None and self._text.has_encoder
+
     def rank(
         self,
         queries: Sequence[Query],
@@ -84,47 +92,61 @@ class PlainModel:
         """
         moment = parse_moment(at)
         check_ids(self._ids, queries, describe)
-        closed = find_closed(self._tables.items, at, moment, choice.where)
         check_columns(self._tables.items, choice.columns)
-        asked = self._score_texts([query.text for query in queries if query.text is not None])
-        frames = [self._rank_one(query, asked, k, closed, choice) for query in queries]
-        rows = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
-        return add_columns(rows, self._tables.items, choice.columns)
+        closed = self._closed.find(at, moment, choice.where)
+        chosen = [
+            each
+            for start in range(0, len(queries), self._block)
+            for each in self._rank_some(queries[start : start + self._block], k, closed, choice)
+        ]
+        frame = make_frame(queries, chosen, self._ids.items, self._titles)
+        return add_columns(frame, self._tables.items, choice.columns)
 
-    def _score_texts(self, texts: list[str]) -> Iterator[Floats]:
-        """(I,) scores for each text; all are encoded together."""
-        return iter([] if self._text is None else self._text.score(texts))
+    def _rank_some(
+        self, queries: Sequence[Query], k: int, closed: Ints, choice: Choice
+    ) -> list[tuple[Ints, Floats]]:
+        """Catalog rows and scores of the best items of each query."""
+        texts = [query.text for query in queries if query.text is not None]
+        asked = iter([] if self._text is None else self._text.score(texts))
+        events = [self._list_history(query) for query in queries if query.text is None]
+        every = self.score_all([had[-self._max_history :] for had, _ in events])
+        others = iter(zip(every, (seen for _, seen in events), strict=True))
+        out = []
+        for query in queries:
+            scores, seen = (next(asked), _NOTHING) if query.text is not None else next(others)
+            if choice.exclude_seen:
+                scores[seen] = -np.inf
+            scores[closed] = -np.inf
+            if np.isnan(scores).any():
+                raise DataError(f"{self._files.folder}: a score is not a number; make it again.")
+            size = count_pool(k) if choice.diversity else k
+            rows = _select_best(scores, min(size, int((scores > -np.inf).sum())))
+            if choice.diversity:
+                cosines = self._compute_cosines(rows)
+                rows = rows[diversify(scores[rows], cosines, k, choice.diversity)]
+            out.append((rows, scores[rows]))
+        return out
 
-    def _rank_one(
-        self, query: Query, asked: Iterator[Floats], k: int, closed: Ints, choice: Choice
-    ) -> pl.DataFrame:
-        """The rows of one query; if it is a text, by the next scores of `asked`."""
+    def _list_history(self, query: Query) -> tuple[Ints, Ints]:
+        """What a query is about, oldest first, and all that is known to be had: catalog rows."""
         user, given = self._ids.find_rows(query)
-        had = seen = np.asarray(given, dtype=np.int64)
         if user >= 0:
-            had, seen = self._list_events(user)
-        scores = self.score(had[-self._max_history :]) if query.text is None else next(asked)
-        if choice.exclude_seen:
-            scores[seen] = -np.inf
-        scores[closed] = -np.inf
-        if np.isnan(scores).any():
-            raise DataError(f"{self._files.folder}: a score is not a number; make it again.")
-        size = count_pool(k) if choice.diversity else k
-        rows = _select_best(scores, min(size, int((scores > -np.inf).sum())))
-        if choice.diversity:
-            cosines = self._compute_cosines(rows)
-            rows = rows[diversify(scores[rows], cosines, k, choice.diversity)]
-        items = self._tables.items
-        return pl.DataFrame(
-            {
-                "query": [query.label] * len(rows),
-                "rank": np.arange(1, len(rows) + 1),
-                "item": items["item"].gather(rows),
-                "score": scores[rows].astype(np.float64),
-                "title": items["text"].gather(rows),
-            },
-            schema=SCHEMA,
-        )
+            return self._list_events(user)
+        rows = np.asarray(given, dtype=np.int64)
+        return rows, rows
+
+    def score_all(self, histories: Sequence[Ints]) -> list[Floats]:
+        """(I,) scores of all items for each history of catalog rows, oldest first."""
+        if self._kind != "vectors" or len(histories) < 2:
+            return [self.score(had) for had in histories]
+        out = [self.score(had) if not len(had) else None for had in histories]
+        # Vectors are read once for all: what takes time is to fetch them from memory.
+        asked = [place for place, scores in enumerate(out) if scores is None]
+        users = np.stack([self._make_user(histories[place]) for place in asked]) if asked else None
+        if users is not None:
+            for place, scores in zip(asked, self._multiply(users), strict=True):
+                out[place] = scores
+        return [scores for scores in out if scores is not None]
 
     def score(self, had: Ints) -> Floats:
         """(I,) scores of all items for a history of catalog rows, oldest first."""
@@ -133,11 +155,12 @@ class PlainModel:
         if not len(had):
             return np.array(self._load(manifest.COUNTS), dtype=np.float32)
         if self._kind == "vectors":
-            return self._score_vectors(had)
+            scores: Floats = self._multiply(self._make_user(had)[None])[0]
+            return scores
         return self._score_ease(had) if self._kind == "ease" else self._score_similar(had)
 
-    def _score_vectors(self, had: Ints) -> Floats:
-        """Products with a decayed mean of a history's vectors."""
+    def _make_user(self, had: Ints) -> Floats:
+        """(D,) a decayed mean of a history's vectors, as scores are products with it."""
         numbers, items = self._numbers, self._load(manifest.CATALOG)
         width, prior = int(numbers["width"]), bool(numbers["prior"])
         directions = items[:, :-1] if prior else items
@@ -147,8 +170,14 @@ class PlainModel:
         user = self._normalize(user)
         if self._files.has(f"{manifest.PLAIN_ARRAYS}/user_head.npy"):
             user = self._normalize(user + self._get("user_head") @ user)
-        scores: Floats = items[:, :width] @ (user * np.float32(numbers["scale"]))
-        return scores + items[:, -1] if prior else scores
+        out: Floats = user * np.float32(numbers["scale"])
+        return out
+
+    def _multiply(self, users: Floats) -> Floats:
+        """(Q, D) -> (Q, I) scores of all items."""
+        items = self._load(manifest.CATALOG)
+        scores = multiply(items[:, : int(self._numbers["width"])], users)
+        return scores + items[:, -1] if self._numbers["prior"] else scores
 
     def _normalize(self, vector: Floats) -> Floats:
         if not self._numbers["unit"]:
@@ -242,6 +271,20 @@ class PlainModel:
         if self._files.has(manifest.USERS):
             users = pl.read_parquet(self._files.find(manifest.USERS))
         return Tables(pl.DataFrame(), items, users)
+
+    @cached_property
+    def _closed(self) -> ClosedItems:
+        return ClosedItems(self._tables.items)
+
+    @cached_property
+    def _titles(self) -> list[str]:
+        titles: list[str] = self._tables.items["text"].to_list()
+        return titles
+
+    @property
+    def _block(self) -> int:
+        """Queries whose scores are held at a time."""
+        return max(1, _MOST_SCORES // self._tables.items.height)
 
     @cached_property
     def _ids(self) -> RowFinder:
