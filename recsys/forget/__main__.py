@@ -80,6 +80,8 @@ def forget(words: Sequence[str]) -> None:
         return
     if agree(f"Delete {len(users)} user(s) from {len(places)} places?", sure == "true"):
         for place in places:
+            place.check()
+        for place in places:
             place.forget(users)
         left = find_places(roots, users)
         if left:

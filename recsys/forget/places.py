@@ -7,7 +7,9 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from recsys.runtime.files import (
     open_atomic_folder,
     write_atomic,
 )
-from recsys.runtime.locks import is_locked
+from recsys.runtime.locks import acquire_lock, is_locked
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles, Manifest
 
@@ -45,6 +47,15 @@ class Place:
     path: Path
     kind: str
     rows: int
+
+    def check(self) -> None:
+        """Raises where it cannot be changed now, before anything else is.
+
+        Raises:
+            DataError: A service writes to it.
+        """
+        if self.kind == "feedback" and any(map(is_locked, _list_locks(self.path))):
+            raise _make_busy_error(self.path)
 
     def forget(self, users: Collection[str]) -> None:
         """Takes the users out; the file or folder is the old one or the new one at any time.
@@ -166,15 +177,30 @@ def _clear_data(folder: Path, users: Collection[str]) -> None:
 
 
 def _clear_feedback(path: Path, users: Collection[str]) -> None:
-    """Takes users' lines out of feedback.
+    """Takes users' lines out of feedback; no service begins to write to it meanwhile.
 
     Raises:
         DataError: A service appends to the file.
     """
-    if any(is_locked(file) for file in path.parent.glob("*lock*")):
-        raise DataError(f"{path}: a service writes to it; stop that first.")
-    lines = path.read_bytes().splitlines(keepends=True)
-    write_atomic(path, b"".join(line for line in lines if not _is_of(line, users)))
+    with ExitStack() as held:
+        locks = [held.enter_context(file.open("rb")) for file in _list_locks(path)]
+        if not all([acquire_lock(file) for file in locks]):
+            raise _make_busy_error(path)
+        lines = path.read_bytes().splitlines(keepends=True)
+        left = b"".join(line for line in lines if not _is_of(line, users))
+        write_atomic(path, left, mode=stat.S_IMODE(path.stat().st_mode))
+
+
+def _list_locks(feedback: Path) -> list[Path]:
+    """The files that a service locks which writes to a file of feedback."""
+    return sorted(feedback.parent.glob("*lock*"))
+
+
+def _make_busy_error(path: Path) -> DataError:
+    return DataError(
+        f"{path}: a service writes to it; stop that first, or have it forget by POST /forget "
+        '{"users": ["ID"]}, and run this again for the rest.'
+    )
 
 
 def _clear_cases(path: Path, users: Collection[str]) -> None:

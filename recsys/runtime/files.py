@@ -148,12 +148,13 @@ def _sync_tree(folder: Path) -> None:
         _sync(Path(where))
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, mode: int | None = None) -> None:
     """Writes a file so that a reader sees the old content or the new, never a part.
 
     Args:
         path: The file; it is replaced if it exists, and its parents are made.
         content: Bytes as they are, or text, written as UTF-8.
+        mode: Who may read and write it, as `os.chmod` has it; None: as the system gives it.
 
     Raises:
         DataError: The disk is full; nothing is left behind and an old file stands.
@@ -164,6 +165,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as handle:
+                if mode is not None:
+                    os.fchmod(handle.fileno(), mode)
                 handle.write(data)
                 handle.flush()
                 os.fsync(handle.fileno())

@@ -22,6 +22,8 @@ from recsys.serve.bodies import (
     RESPONSES,
     ExplainBody,
     FeedbackBody,
+    ForgetBody,
+    Forgotten,
     Health,
     ItemsBody,
     Kept,
@@ -87,6 +89,11 @@ def _add_paths(app: FastAPI, service: Service, gate: Gate) -> None:
     async def feedback(body: FeedbackBody) -> Kept:
         """Keeps what users did; they are on the disk when the answer comes."""
         return Kept(kept=await service.keep_feedback(body))
+
+    @app.post("/forget", responses=RESPONSES)
+    async def forget(body: ForgetBody) -> Forgotten:
+        """Takes all feedback of users out; it is gone from the disk when the answer comes."""
+        return Forgotten(forgotten=await service.forget(body))
 
     @app.post("/items", responses=RESPONSES)
     async def items(body: ItemsBody) -> Removed:

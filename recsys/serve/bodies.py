@@ -132,6 +132,18 @@ class FeedbackBody(Body):
     events: list[FeedbackEvent] = Field(min_length=1)
 
 
+class ForgetBody(Body):
+    """Users of whom nothing is to be kept."""
+
+    users: list[Id] = Field(min_length=1, description="Their ids.")
+
+
+class Forgotten(BaseModel):
+    """How many events were taken out, also on the disk."""
+
+    forgotten: int
+
+
 class ItemsBody(Body):
     """Items that are not to be recommended, and such that may be again."""
 

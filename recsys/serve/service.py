@@ -13,7 +13,7 @@ from recsys.errors import ConfigError, RecsysError, UnknownIdError
 from recsys.printable import escape_line
 from recsys.runtime.locks import acquire_lock
 from recsys.serve.batching import Batcher
-from recsys.serve.bodies import Ask, ExplainBody, FeedbackBody, ItemsBody, RecommendBody
+from recsys.serve.bodies import Ask, ExplainBody, FeedbackBody, ForgetBody, ItemsBody, RecommendBody
 from recsys.serve.metrics import ServiceMetrics
 from recsys.serve.model import Asked, ModelHolder, Row
 from recsys.serve.options import ServeOptions
@@ -150,6 +150,17 @@ class Service:
         await self.feedback.add([(each.user, each.item, each.event) for each in body.events])
         self.metrics.events.inc(len(body.events))
         return len(body.events)
+
+    async def forget(self, body: ForgetBody) -> int:
+        """Takes the feedback of users out; how many events that was, once it is so on the disk.
+
+        Raises:
+            ConfigError: There are too many users.
+            DataError: The disk is full or fails; nothing is forgotten.
+        """
+        if len(body.users) > self.options.limits.max_events:
+            raise ConfigError(f"name at most {self.options.limits.max_events} users at once.")
+        return await self.feedback.forget(frozenset(body.users))
 
     async def change_items(self, body: ItemsBody) -> int:
         """Removes and restores items; how many are removed now, once that is on the disk.

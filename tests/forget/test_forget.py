@@ -103,10 +103,17 @@ def test_feedback_that_a_service_writes_to_stays(place, capsys):
         [sys.executable, "-c", LOCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as service:
         assert service.stdout.readline() == "held\n"
-        assert main(["user=u3", "in=runs/state", "yes=true"]) == 2
+        before = read_all(place)
+        assert main(["user=u3", "yes=true"]) == 2
+        assert read_all(place) == before, "nothing is deleted by halves"
         service.communicate("\n")
     assert "a service writes to it; stop that first" in capsys.readouterr().err
-    assert (place / "runs" / "state" / "feedback.jsonl").read_text().count('"u3"') == 2
+    feedback = place / "runs" / "state" / "feedback.jsonl"
+    assert feedback.read_text().count('"u3"') == 2
+    feedback.chmod(0o600)
+    assert main(["user=u3", "in=runs/state", "yes=true"]) == 0
+    assert '"u3"' not in feedback.read_text()
+    assert feedback.stat().st_mode & 0o777 == 0o600, "nobody else reads it now"
 
 
 def test_a_tampered_bundle_gets_no_new_checksums(place, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,10 +88,28 @@ class FeedbackLog:
             {"user": user, "item": item, "event": event, "label": LABELS[event], "time": now}
             for user, item, event in events
         ]
-        await self._journal.append(records)
-        for user, item, event in events:
-            self._users.setdefault(user, Reactions()).note(item, event)
-        self.count += len(events)
+
+        def note() -> None:
+            for user, item, event in events:
+                self._users.setdefault(user, Reactions()).note(item, event)
+            self.count += len(events)
+
+        await self._journal.append(records, note)
+
+    async def forget(self, users: Collection[str]) -> int:
+        """Takes all events of users out of the file and out of what is heeded.
+
+        Returns:
+            How many events there were.
+
+        Raises:
+            DataError: The disk is full or fails; nothing is forgotten.
+        """
+        count = await self._journal.drop(lambda record: str(record["user"]) in users)
+        for user in users:
+            self._users.pop(user, None)
+        self.count -= count
+        return count
 
     def get(self, user: str) -> Reactions:
         """What a user said; nothing where they are unknown."""

@@ -48,10 +48,12 @@ class RemovedItems:
         """
         now = round(time.time() * 1000)
         changes = [(item, "remove") for item in remove] + [(item, "restore") for item in restore]
-        await self._journal.append(
-            [{"item": item, "change": change, "time": now} for item, change in changes]
-        )
-        self.ids = (self.ids | set(remove)) - set(restore)
+
+        def note() -> None:
+            self.ids = (self.ids | set(remove)) - set(restore)
+
+        records = [{"item": item, "change": change, "time": now} for item, change in changes]
+        await self._journal.append(records, note)
 
     async def close(self) -> None:
         """Waits for what is being written."""

@@ -5,12 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recsys.errors import DataError, raise_file_error
+from recsys.runtime.files import make_temporary_path
+
+
+@dataclass
+class _Waiting:
+    """Lines that are to be kept, what then counts, and who waits for it."""
+
+    lines: bytes
+    then: Callable[[], None]
+    done: asyncio.Future[None]
 
 
 class Journal:
@@ -39,12 +50,17 @@ class Journal:
             self.records, self._size = _read_records(path)
             os.ftruncate(self._handle, self._size)
             os.fsync(self._handle)
-        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, "recsys-journal")
 
-    async def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+    async def append(self, records: Sequence[Mapping[str, Any]], then: Callable[[], None]) -> None:
         """Returns once all records are on the disk, or none is.
+
+        Args:
+            records: What is to be kept.
+            then: Called once they are on the disk, in the order of the file, also where the sender
+                has gone.
 
         Raises:
             DataError: The disk is full or fails; the file is as it was.
@@ -52,7 +68,7 @@ class Journal:
         lines = b"".join(_format_record(record) for record in records)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((lines, done))
+        self._waiting.append(_Waiting(lines, then, done))
         if self._writer is None or self._writer.done():
             self._writer = loop.create_task(self._write_waiting())
         # A sender that goes away does not take back what others wait for.
@@ -62,28 +78,69 @@ class Journal:
         loop = asyncio.get_running_loop()
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            content = b"".join(lines for lines, _ in batch)
+            content = b"".join(each.lines for each in batch)
             try:
                 await loop.run_in_executor(self._thread, self._write, content)
             except Exception as error:
-                for _, done in batch:
-                    done.set_exception(error)
-                    done.exception()  # its sender may have gone
+                for each in batch:
+                    each.done.set_exception(error)
+                    each.done.exception()  # its sender may have gone
             else:
-                for _, done in batch:
-                    done.set_result(None)
+                for each in batch:
+                    each.then()
+                    each.done.set_result(None)
 
     def _write(self, content: bytes) -> None:
         with raise_file_error():
             try:
-                left = memoryview(content)
-                while left:
-                    left = left[os.write(self._handle, left) :]
+                _write_all(self._handle, content)
                 os.fsync(self._handle)
             except BaseException:
                 os.ftruncate(self._handle, self._size)
                 raise
         self._size += len(content)
+
+    async def drop(self, drops: Callable[[Mapping[str, Any]], bool]) -> int:
+        """Takes records out of the file, which is the old one or the new one at any time.
+
+        What was appended before is looked at; what is appended meanwhile comes behind.
+
+        Args:
+            drops: Whether a record is to go.
+
+        Returns:
+            How many went.
+
+        Raises:
+            DataError: The disk is full or fails; the file is as it was.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._drop, drops)
+
+    def _drop(self, drops: Callable[[Mapping[str, Any]], bool]) -> int:
+        with raise_file_error():
+            lines = self.path.read_bytes()[: self._size].splitlines(keepends=True)
+            kept = [line for line in lines if not drops(json.loads(line))]
+            if len(kept) == len(lines):
+                return 0
+            self._replace(b"".join(kept))
+        return len(lines) - len(kept)
+
+    def _replace(self, content: bytes) -> None:
+        """Puts another file in the place of this one, and goes on with that."""
+        fresh = make_temporary_path(self.path)
+        handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        try:
+            _write_all(handle, content)
+            os.fsync(handle)
+            fresh.replace(self.path)
+        except BaseException:
+            os.close(handle)
+            fresh.unlink(missing_ok=True)
+            raise
+        os.close(self._handle)
+        self._handle, self._size = handle, len(content)
+        _sync_folder(self.path.parent)
 
     async def close(self) -> None:
         """Waits for what is being written, and closes the file."""
@@ -91,6 +148,12 @@ class Journal:
             await self._writer
         self._thread.shutdown()
         os.close(self._handle)
+
+
+def _write_all(handle: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(handle, left) :]
 
 
 def _format_record(record: Mapping[str, Any]) -> bytes:
