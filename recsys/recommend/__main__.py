@@ -11,19 +11,17 @@ from recsys.runtime import command
 
 command.exit_on_interrupt(__name__)
 
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from recsys.config.compose import nearest
 from recsys.config.flags import run_words
 from recsys.config.help import format_command
 from recsys.errors import ConfigError
+from recsys.recommend import bulk
+from recsys.recommend.choice import KEYS, open_model, parse_choice
 from recsys.recommend.lines import format_rows, get_width
-from recsys.trained.bundle.bundle import Bundle, open_bundle
-from recsys.trained.bundle.manifest import is_bundle
-from recsys.trained.queries import Choice, Query, check_diversity
-from recsys.trained.run import TrainedRun, load
+from recsys.trained.queries import Query
+from recsys.trained.run import TrainedRun
 from recsys.words import parse_count, split_word
 
 ASKS = ("user", "history", "text")
@@ -33,10 +31,10 @@ _EMPTY = {
     "text": ("text", 'give what is looked for, as in text="red lamp"'),
 }
 CONTEXT = "context."
-OWN = ("k", "where", "items", "columns", "exclude_seen", "diversity", "retriever", "candidates")
+OWN = ("k", *KEYS)
 USAGE = (
     "usage: python -m recsys.recommend run=FOLDER|last|folder=BUNDLE "
-    "user=ID|history=ID,ID|text=TEXT [key=value ...]"
+    "user=ID|history=ID,ID|text=TEXT|users=all|users=FILE [key=value ...]"
 )
 WORDS = (
     ("run=FOLDER", "of a finished run; last: the newest one; a glob: the newest of those"),
@@ -77,7 +75,8 @@ WORDS = (
         "of a run with architecture.context, which also knows the hour and weekday of the moment, "
         f"as in {CONTEXT}device=phone; a column that is not given is unknown",
     ),
-    ("output=runs", "where run=last looks"),
+    ("output=runs", "where run=last looks; with users=, that is runs="),
+    *bulk.WORDS,
 )
 
 
@@ -90,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
     return run_words(
         argv,
         lambda _: format_command(USAGE, WORDS),
-        lambda words: recommend(_parse_words(words)),
+        lambda words: bulk.write(words) if bulk.is_bulk(words) else recommend(_parse_words(words)),
     )
 
 
@@ -138,62 +137,6 @@ def parse_query_words(
     return out
 
 
-def parse_choice(words: Mapping[str, str]) -> Choice:
-    """Which items may be recommended, and what is said of them.
-
-    Raises:
-        ConfigError: A value is none of its key.
-    """
-    columns = tuple(each.strip() for each in words.get("columns", "").split(","))
-    if "columns" in words and not all(columns):
-        raise ConfigError("columns= names no column; give names, as in columns=year,genres.")
-    try:
-        diversity = float(words.get("diversity", "0"))
-    except ValueError:
-        diversity = math.nan
-    if math.isnan(diversity):
-        raise ConfigError(f"diversity is '{words['diversity']}'; give a number from 0 to 1.")
-    return Choice(
-        where=words.get("where"),
-        exclude_seen=parse_switch(words, "exclude_seen", True),
-        columns=columns if "columns" in words else (),
-        diversity=check_diversity(diversity),
-        retriever=_open_retriever(words),
-        candidates=int(words["candidates"]) if "candidates" in words else None,
-    )
-
-
-def _open_retriever(words: Mapping[str, str]) -> TrainedRun | Bundle | None:
-    """What proposes the items, or None.
-
-    Raises:
-        ConfigError: The folder is neither a finished run nor a bundle.
-        DataError: It is damaged.
-    """
-    if "retriever" not in words:
-        return None
-    if not words["retriever"]:
-        raise ConfigError("retriever= names no folder; give that of a finished run or a bundle.")
-    model: TrainedRun | Bundle
-    if is_bundle(Path(words["retriever"])):
-        model = open_bundle(words["retriever"], check=False)
-    else:
-        model = load(words["retriever"], words.get("output", "runs"))
-    return model.add_items(words["items"]) if "items" in words else model
-
-
-def parse_switch(words: Mapping[str, str], key: str, default: bool) -> bool:
-    """Whether a key is true.
-
-    Raises:
-        ConfigError: It is neither true nor false.
-    """
-    value = words.get(key, "true" if default else "false")
-    if value not in ("true", "false"):
-        raise ConfigError(f"{key} is '{value}'; set it to true or false.")
-    return value == "true"
-
-
 def recommend(words: dict[str, str]) -> list[str]:
     """One line an item: rank, score, id and text, then the columns asked for.
 
@@ -204,20 +147,15 @@ def recommend(words: dict[str, str]) -> list[str]:
             of a context that is given.
         DataError: An id is unknown, or the moment is no time.
     """
-    model: TrainedRun | Bundle
-    if "folder" in words:
-        model = open_bundle(words["folder"], check=False)
-    else:
-        model = load(words["run"], words.get("output", "runs"))
-    if "items" in words:
-        model = model.add_items(words["items"])
+    runs = words.get("output", "runs")
+    model = open_model(words, runs)
     answer = model.answer_quickly if isinstance(model, TrainedRun) else model.answer
     context = {k.removeprefix(CONTEXT): v for k, v in words.items() if k.startswith(CONTEXT)}
     history = (
         tuple(each.strip() for each in words["history"].split(",")) if "history" in words else None
     )
     query = Query(words.get("user"), history, words.get("text"))
-    choice = parse_choice(words)
+    choice = parse_choice(words, runs)
     rows = answer([query], int(words.get("k", "10")), words.get("at", "now"), context, choice)
     return format_rows(rows, choice.columns, get_width())
 

@@ -178,6 +178,22 @@ def write_atomic(path: Path, content: bytes | str, mode: int | None = None) -> N
         _sync(path.parent)
 
 
+def publish_file(temporary: Path, path: Path) -> None:
+    """Renames a file that is whole into the place of another, once it is on the disk.
+
+    Args:
+        temporary: The file, on the same file system.
+        path: What it becomes; a file of that name is replaced.
+
+    Raises:
+        DataError: It cannot be written there.
+    """
+    with translate_write_errors(path):
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+
+
 @contextmanager
 def open_atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """Gives an empty folder to fill; it becomes `path`, whole, when the block ends well.

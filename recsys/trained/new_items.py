@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,10 @@ class NewItems:
         ids = tabular.parse_ids(frame["item"], where)
         check_values(ids, where)
         return cls(frame.with_columns(ids), where)
+
+    def compute_fingerprint(self) -> str:
+        """SHA-256 of what it holds."""
+        return hashlib.sha256(self.frame.write_ndjson().encode()).hexdigest()
 
     def equals(self, other: NewItems) -> bool:
         """Whether another table says the same."""

@@ -357,18 +357,31 @@ class Suggester:
             self._closed = ClosedItems(made.tables.items)
         return torch.from_numpy(self._closed.find(at, moment, where))
 
-    def open_for(self, queries: Sequence[Query]) -> Servable:
-        """The model and its data, once the ids of the queries are known to be there."""
-        if self._made is not None and self._ids is not None:
-            self._check_ids(self._ids, queries)
+    def open(self, check: Callable[[Tables], None]) -> Servable:
+        """The model and its data.
+
+        Args:
+            check: Sees the tables before anything is encoded, and may refuse them.
+        """
+        if self._made is not None:
+            check(self._made.tables)
             return self._made
 
-        def check(tables: Tables) -> None:
+        def keep_and_check(tables: Tables) -> None:
             self._ids = RowFinder(tables)
+            check(tables)
+
+        self._made = self.source.open(keep_and_check)
+        return self._made
+
+    def open_for(self, queries: Sequence[Query]) -> Servable:
+        """The model and its data, once the ids of the queries are known to be there."""
+
+        def check(tables: Tables) -> None:
+            assert self._ids is not None
             self._check_ids(self._ids, queries)
 
-        self._made = self.source.open(check)
-        return self._made
+        return self.open(check)
 
     @property
     def model(self) -> Servable:

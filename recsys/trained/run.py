@@ -6,8 +6,8 @@ import glob
 import html
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from recsys.runs.current import find_current_run
 from recsys.runs.folder import find_last_run, find_matching_run
 from recsys.runs.result_file import read_result
 from recsys.runtime.files import CONFIG, RESULT
-from recsys.trained.explanations.explaining import Explaining
+from recsys.trained.bulk.listing import Listing
 from recsys.trained.queries import ANY, Choice, Query
 from recsys.trained.vectors.representing import Representing
 
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     import polars as pl
 
     from recsys.assembly.assembled import Assembly
+    from recsys.data.tables import Tables
+    from recsys.trained.bulk.models import BulkModel
     from recsys.trained.new_items import NewItems
     from recsys.trained.recommendations import RunSource, Suggester
 
 
-class TrainedRun(Explaining, Representing):
+class TrainedRun(Listing, Representing):
     """A run with its result.
 
     Args:
@@ -137,17 +139,22 @@ class TrainedRun(Explaining, Representing):
         Whatever a few products of arrays do not score is answered by the model as ever.
         """
         from recsys.trained.bundle.kept import open_kept
-        from recsys.trained.lookup import describe_sample
 
         if self._items:
             return self.answer(queries, k, at, context, choice)
         kept = open_kept(self.folder, self.config)
         if kept is not None and kept.can_answer(queries, context, choice):
-            return kept.rank(queries, k, at, partial(describe_sample, self.config), choice)
+            return kept.rank(queries, k, at, self.describe_sample, choice)
         rows = self.answer(queries, k, at, context, choice)
         if kept is None or not kept.can_answer(queries, {}):
             self.keep_answers(any(query.text is not None for query in queries))
         return rows
+
+    def describe_sample(self, query: Query) -> str:
+        """A sentence on the part of the data that is kept, for an unknown id; empty for all."""
+        from recsys.trained.lookup import describe_sample
+
+        return describe_sample(self.config, query)
 
     def keep_answers(self, texts: bool) -> None:
         """Keeps what answers without the run's own model, where the run can do so.
@@ -169,6 +176,36 @@ class TrainedRun(Explaining, Representing):
             keep(self.folder, self.config, made, self.suggester.catalog, texts)
             if texts:
                 del self.suggester  # what was tuned is a part of its encoder now
+
+    def open_bulk(
+        self, check: Callable[[Tables], None], context: Mapping[str, str], choice: Choice
+    ) -> BulkModel:
+        """What ranks for many queries: what the run has kept, where that does, else its model."""
+        from recsys.assembly.assembled import Assembly
+        from recsys.trained.bulk.models import (
+            ArrayModel,
+            can_multiply,
+            compute_fingerprint,
+            make_bulk_model,
+        )
+        from recsys.trained.bundle.kept import open_kept
+
+        kept = None if self._items else open_kept(self.folder, self.config)
+        if kept is not None and can_multiply(kept, context, choice):
+            check(kept.tables)
+            return ArrayModel(kept)
+        made = self.suggester.open(check)
+        assert isinstance(made, Assembly), "a run is built of its data"
+        if kept is None and not self._items:
+            self.keep_answers(texts=False)
+            # From the first time on by the same arithmetic: parts of a file may be of several runs.
+            kept = open_kept(self.folder, self.config)
+            if kept is not None and can_multiply(kept, context, choice):
+                return ArrayModel(kept)
+        result = (self.folder / RESULT).read_text(encoding="utf-8")
+        more = [each.compute_fingerprint() for each in self._items]
+        fingerprint = compute_fingerprint([result, made.fingerprint, *more])
+        return make_bulk_model(self.suggester, fingerprint, choice)
 
     @cached_property
     def suggester(self) -> Suggester:

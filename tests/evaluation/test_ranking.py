@@ -61,3 +61,18 @@ def test_popularity_answers_a_query_without_the_history_that_is_needed():
 @pytest.mark.parametrize(("items", "count"), [(1 << 20, 16), (1 << 24, 1), (1 << 30, 1)])
 def test_a_block_of_queries_has_a_bounded_number_of_scores(items, count):
     assert ranking.count_block_queries(items) == count
+
+
+@pytest.mark.parametrize("size", [1, 5, 12, 40])
+@pytest.mark.parametrize("width", [1, 63, 64, 640, 1000])
+def test_the_best_of_wide_rows_are_those_of_a_stable_sort(size, width):
+    size, generator = min(size, width), torch.Generator().manual_seed(width)
+    for levels in (4, 10**6):
+        scores = torch.randint(0, levels, (30, width), generator=generator).float()
+        scores[torch.rand(30, width, generator=generator) < 0.3] = -torch.inf
+        scores[0], scores[1] = -torch.inf, 2.0
+        scores[2] = torch.arange(width)
+        order = scores.argsort(dim=1, descending=True, stable=True)[:, :size]
+        values, columns = ranking.select_best(scores, size)
+        assert torch.equal(columns, order)
+        assert torch.equal(values, scores.gather(1, order))

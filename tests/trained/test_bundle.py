@@ -20,6 +20,7 @@ from recsys.trained.bundle.write import write_bundle
 from recsys.trained.lookup import ClosedItems
 from recsys.trained.run import load
 from recsys.trained.where import find_rows_outside
+from tests.trained.equal_lists import assert_equal_lists
 
 MOVED = ["optimizer.lr=0.05", "trainer.max_steps=4", "checkpoint.pick=last"]
 KINDS = {
@@ -48,6 +49,8 @@ KINDS = {
     "tfidf": ["architecture=tfidf"],
 }
 RARE = ("prior", "separate", "adapter", "prefix", "ids", "item_knn_text")
+TIES = ("ease", "item_knn", "popularity", "tfidf")
+"""They leave many scores equal, to the last digit."""
 READERS = KINDS.keys() - {"ease", "item_knn", "popularity"}
 HISTORIES = [["000", "007"], ["012"], ["003", "004", "003"], [f"0{i:02d}" for i in range(30)]]
 
@@ -74,6 +77,24 @@ def answer(model, reads):
         model.recommend(histories=HISTORIES, k=30),
     ]
     return [*answers, model.recommend(texts=["red lamp", "brown chair"], k=5)] if reads else answers
+
+
+def assert_lists(model, place, ties):
+    """The lists of many are those of each, whether the model reads arrays or many queries."""
+    of = {"k": 6, "where": "not name contains 'lamp'", "columns": ["name"]}
+    written = pl.read_parquet(model.write_lists(place / "all.parquet", **of))
+    each = model.recommend(users=[f"u{n}" for n in range(40)], **of)
+    assert_equal_lists(written, each, ties)
+    people = pl.DataFrame({"user": ["ann", "bob", "cid", "dan"], "history": HISTORIES})
+    people.write_parquet(place / "people.parquet")
+    names = {",".join(had): name for had, name in zip(HISTORIES, people["user"], strict=True)}
+    of = {"k": 5, "exclude_seen": False}
+    many = model.write_lists(place / "many.parquet", users=place / "people.parquet", **of)
+    each = model.recommend(histories=HISTORIES, **of)
+    each = each.with_columns(pl.col("query").replace_strict(names))
+    assert_equal_lists(pl.read_parquet(many), each, ties)
+    for path in place.glob("*.parquet"):
+        path.unlink()
 
 
 @pytest.fixture
@@ -107,12 +128,13 @@ def move_away(tmp_path):
 def test_a_bundle_answers_as_its_run_once_all_else_is_gone(kind, gone, tmp_path):
     run = load(gone(*KINDS[kind]))
     want = answer(run, kind in READERS)
+    assert_lists(run, tmp_path, kind in TIES)
     write_bundle(run, tmp_path / "bundle")
     move_away(tmp_path)
-    for bundle, expected in zip(
-        answer(open_bundle(tmp_path / "bundle"), kind in READERS), want, strict=True
-    ):
-        assert_same(bundle, expected)
+    bundle = open_bundle(tmp_path / "bundle")
+    for rows, expected in zip(answer(bundle, kind in READERS), want, strict=True):
+        assert_same(rows, expected)
+    assert_lists(bundle, tmp_path, kind in TIES)
 
 
 @pytest.mark.parametrize("combine", ["rrf", "weighted"])
@@ -125,6 +147,7 @@ def test_an_ensemble_brings_its_members(combine, gone, tmp_path):
     named = f"architecture.members=[{','.join(map(str, members))}]"
     run = load(gone("architecture=ensemble", named, f"architecture.combine={combine}"))
     want = answer(run, False)
+    assert_lists(run, tmp_path, False)
     write_bundle(run, tmp_path / "bundle")
     move_away(tmp_path)
     for bundle, expected in zip(answer(open_bundle(tmp_path / "bundle"), False), want, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -416,19 +416,31 @@ class Examples:
             items: (N,) catalog rows, in time order.
             user: Row of the user, or -1 for someone unknown.
         """
-        had = items[-self.max_history :]
-        plan = np.unique(had)
-        places = torch.from_numpy(np.searchsorted(plan, had))[None, :]
-        none = torch.zeros(1, 0)
+        return self.make_serving_batch_of([items], [user])
+
+    def make_serving_batch_of(self, histories: Sequence[Ints], users: Sequence[int]) -> Batch:
+        """As `make_serving_batch`, of Q queries.
+
+        Args:
+            histories: For each, catalog rows (N,) in time order.
+            users: For each, the row of the user, or -1 for someone unknown.
+        """
+        had = [items[-self.max_history :] for items in histories]
+        lengths, count = np.array([len(items) for items in had]), len(had)
+        plan = np.unique(np.concatenate(had))
+        places = np.full((count, int(lengths.max(initial=0))), -1, dtype=np.int64)
+        for row, items in zip(places, had, strict=True):
+            row[: len(items)] = np.searchsorted(plan, items)
+        none = torch.zeros(count, 0)
         return Batch(
             plan=ItemBatch(torch.from_numpy(plan), ()),
-            users=torch.tensor([user]),
-            history=places,
-            query=torch.tensor([[0, len(had)]]),
+            users=torch.tensor(users),
+            history=torch.from_numpy(places),
+            query=torch.from_numpy(np.stack([np.arange(count), lengths], axis=1)),
             candidates=none.long(),
             labels=none,
             weight=none,
-            case=torch.tensor([-1]),
+            case=torch.full((count,), -1),
             seen=torch.from_numpy(NOTHING),
-            context={name: torch.zeros(1, dtype=torch.long) for name in self.context},
+            context={name: torch.zeros(count, dtype=torch.long) for name in self.context},
         )

@@ -116,7 +116,7 @@ class MemberScorer:
         """Scores of all items, for some queries at a time.
 
         Args:
-            batch: Cases by their numbers, or one query of which nothing but a history is known.
+            batch: Cases by their numbers, or queries of which nothing but a history is known.
 
         Yields:
             Numbers of the queries, and what all members say.
@@ -187,9 +187,11 @@ class MemberScorer:
             rows = member.examples.make_case_rows(host.case.clamp(min=0).numpy())
             own = _make_case_batch(member, rows)
         else:
-            ((row, prefix),) = host.query.tolist()
-            history = host.plan.rows[host.history[row, :prefix]].numpy()
-            own = member.examples.make_serving_batch(history, int(host.users[row]))
+            asked, rows_of = host.query.tolist(), host.plan.rows
+            histories = [rows_of[host.history[row, :prefix]].numpy() for row, prefix in asked]
+            own = member.examples.make_serving_batch_of(
+                histories, [int(host.users[row]) for row, _ in asked]
+            )
         return own.to(batch.query.device)
 
     def _mask_history(self, batch: Batch, at: Tensor, items: int) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recsys.trained.bulk.listing import Listing
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles
-from recsys.trained.explanations.explaining import Explaining
 from recsys.trained.queries import ANY, Choice, Query
 from recsys.trained.vectors.representing import Representing
 
@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     import polars as pl
 
     from recsys.config.compose import RunConfig
+    from recsys.data.tables import Tables
+    from recsys.trained.bulk.models import BulkModel
     from recsys.trained.bundle.model import BundleSource
     from recsys.trained.bundle.plain import PlainModel
     from recsys.trained.new_items import NewItems
     from recsys.trained.recommendations import Suggester
 
 
-class Bundle(Explaining, Representing):
+class Bundle(Listing, Representing):
     """A run's model in a folder of its own.
 
     Args:
@@ -82,7 +84,27 @@ class Bundle(Explaining, Representing):
         if texts and "suggester" in self.__dict__ and not plain.has_encoder:
             # An encoder that is there already is not loaded a second time.
             return self.suggester.rank(queries, k, at, context, choice)
-        return plain.rank(queries, k, at, self._describe_sample, choice)
+        return plain.rank(queries, k, at, self.describe_sample, choice)
+
+    def open_bulk(
+        self, check: Callable[[Tables], None], context: Mapping[str, str], choice: Choice
+    ) -> BulkModel:
+        """What ranks for many queries: arrays, where they do, else the model."""
+        from recsys.trained.bulk.models import (
+            ArrayModel,
+            can_multiply,
+            compute_fingerprint,
+            make_bulk_model,
+        )
+
+        plain = self._plain
+        if plain is not None and can_multiply(plain, context, choice):
+            check(plain.tables)
+            return ArrayModel(plain)
+        self.suggester.open(check)
+        more = [each.compute_fingerprint() for each in self._items]
+        fingerprint = compute_fingerprint([self.files.compute_fingerprint(), *more])
+        return make_bulk_model(self.suggester, fingerprint, choice)
 
     @cached_property
     def _plain(self) -> PlainModel | None:
@@ -93,7 +115,8 @@ class Bundle(Explaining, Representing):
 
         return PlainModel(self.files)
 
-    def _describe_sample(self, query: Query) -> str:
+    def describe_sample(self, query: Query) -> str:
+        """A sentence on the part of the data that is kept, for an unknown id; empty for all."""
         from recsys.trained.lookup import describe_sample
 
         return describe_sample(self.config, query)

@@ -131,6 +131,10 @@ class BundleFiles:
         for name in sorted(present - self.manifest.files.keys() - {MANIFEST}):
             raise _refuse(folder, f"{name} is no part of it")
 
+    def compute_fingerprint(self) -> str:
+        """SHA-256 of what all files hold."""
+        return _hash_body({name: entry.sha256 for name, entry in self.manifest.files.items()})
+
     def has(self, name: str) -> bool:
         """Whether there is such a file."""
         return name in self.manifest.files

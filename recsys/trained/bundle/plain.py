@@ -42,17 +42,21 @@ class PlainModel:
 
     Args:
         files: The bundle.
+
+    Attributes:
+        files: It.
+        max_history: How many of the latest items of a history are read.
     """
 
     def __init__(self, files: BundleFiles) -> None:
-        self._files = files
+        self.files = files
         recipe: dict[str, Any] = {"kind": "", "numbers": {}}
         if files.has(manifest.PLAIN):
             recipe = json.loads(files.find(manifest.PLAIN).read_text(encoding="utf-8"))
         self._kind, self._numbers = str(recipe["kind"]), dict(recipe["numbers"])
         self._text = PlainText(files) if files.has(manifest.TEXT) else None
         about = json.loads(files.find(manifest.QUERIES).read_text(encoding="utf-8"))
-        self._max_history = int(about["max_history"])
+        self.max_history = int(about["max_history"])
         self._arrays: dict[str, NDArray[np.generic]] = {}
 
     def can_answer(
@@ -92,7 +96,7 @@ class PlainModel:
         """
         moment = parse_moment(at)
         check_ids(self._ids, queries, describe)
-        check_columns(self._tables.items, choice.columns)
+        check_columns(self.tables.items, choice.columns)
         closed = self._closed.find(at, moment, choice.where)
         chosen = [
             each
@@ -100,7 +104,7 @@ class PlainModel:
             for each in self._rank_some(queries[start : start + self._block], k, closed, choice)
         ]
         frame = make_frame(queries, chosen, self._ids.items, self._titles)
-        return add_columns(frame, self._tables.items, choice.columns)
+        return add_columns(frame, self.tables.items, choice.columns)
 
     def _rank_some(
         self, queries: Sequence[Query], k: int, closed: Ints, choice: Choice
@@ -109,7 +113,7 @@ class PlainModel:
         texts = [query.text for query in queries if query.text is not None]
         asked = iter([] if self._text is None else self._text.score(texts))
         events = [self._list_history(query) for query in queries if query.text is None]
-        every = self.score_all([had[-self._max_history :] for had, _ in events])
+        every = self.score_all([had[-self.max_history :] for had, _ in events])
         others = iter(zip(every, (seen for _, seen in events), strict=True))
         out = []
         for query in queries:
@@ -118,7 +122,7 @@ class PlainModel:
                 scores[seen] = -np.inf
             scores[closed] = -np.inf
             if np.isnan(scores).any():
-                raise DataError(f"{self._files.folder}: a score is not a number; make it again.")
+                raise DataError(f"{self.files.folder}: a score is not a number; make it again.")
             size = count_pool(k) if choice.diversity else k
             rows = _select_best(scores, min(size, int((scores > -np.inf).sum())))
             if choice.diversity:
@@ -131,7 +135,7 @@ class PlainModel:
         """What a query is about, oldest first, and all that is known to be had: catalog rows."""
         user, given = self._ids.find_rows(query)
         if user >= 0:
-            return self._list_events(user)
+            return self.list_events(user)
         rows = np.asarray(given, dtype=np.int64)
         return rows, rows
 
@@ -142,7 +146,11 @@ class PlainModel:
         out = [self.score(had) if not len(had) else None for had in histories]
         # Vectors are read once for all: what takes time is to fetch them from memory.
         asked = [place for place, scores in enumerate(out) if scores is None]
-        users = np.stack([self._make_user(histories[place]) for place in asked]) if asked else None
+        users = (
+            np.stack([self.make_user_vector(histories[place]) for place in asked])
+            if asked
+            else None
+        )
         if users is not None:
             for place, scores in zip(asked, self._multiply(users), strict=True):
                 out[place] = scores
@@ -153,13 +161,13 @@ class PlainModel:
         if self._kind == "popularity":
             return np.array(self._get("weights"), dtype=np.float32)
         if not len(had):
-            return np.array(self._load(manifest.COUNTS), dtype=np.float32)
+            return np.array(self.get_popularity(), dtype=np.float32)
         if self._kind == "vectors":
-            scores: Floats = self._multiply(self._make_user(had)[None])[0]
+            scores: Floats = self._multiply(self.make_user_vector(had)[None])[0]
             return scores
         return self._score_ease(had) if self._kind == "ease" else self._score_similar(had)
 
-    def _make_user(self, had: Ints) -> Floats:
+    def make_user_vector(self, had: Ints) -> Floats:
         """(D,) a decayed mean of a history's vectors, as scores are products with it."""
         numbers, items = self._numbers, self._load(manifest.CATALOG)
         width, prior = int(numbers["width"]), bool(numbers["prior"])
@@ -168,16 +176,16 @@ class PlainModel:
         weights = np.exp(logits - logits.max()).astype(np.float32)
         user = (weights / weights.sum()) @ directions[had, -width:]
         user = self._normalize(user)
-        if self._files.has(f"{manifest.PLAIN_ARRAYS}/user_head.npy"):
+        if self.files.has(f"{manifest.PLAIN_ARRAYS}/user_head.npy"):
             user = self._normalize(user + self._get("user_head") @ user)
         out: Floats = user * np.float32(numbers["scale"])
         return out
 
     def _multiply(self, users: Floats) -> Floats:
         """(Q, D) -> (Q, I) scores of all items."""
-        items = self._load(manifest.CATALOG)
-        scores = multiply(items[:, : int(self._numbers["width"])], users)
-        return scores + items[:, -1] if self._numbers["prior"] else scores
+        items, added = self.split_vectors()
+        scores = multiply(items, users)
+        return scores if added is None else scores + added
 
     def _normalize(self, vector: Floats) -> Floats:
         if not self._numbers["unit"]:
@@ -210,7 +218,7 @@ class PlainModel:
         rows = np.searchsorted(seen, items[warm])
         weighed[seen] = counts[warm] @ inverse[rows]
         scores: Floats = -weighed * self._get("penalty")
-        if self._files.has(f"{manifest.PLAIN_ARRAYS}/weights.npy"):
+        if self.files.has(f"{manifest.PLAIN_ARRAYS}/weights.npy"):
             projected = counts @ self._get("projected")[items]
             scores += np.float32(self._numbers["rho"]) * (projected @ self._get("weights"))
         scores[items] += counts * known[items]
@@ -219,7 +227,7 @@ class PlainModel:
     def _score_similar(self, had: Ints) -> Floats:
         """A weighted sum of the rows of similar items."""
         items, counts = self._weigh(had, binary=bool(self._numbers["binary"]))
-        scores = np.zeros(self._tables.items.height, dtype=np.float32)
+        scores = np.zeros(self.tables.items.height, dtype=np.float32)
         for (starts, columns, data), part in self._list_similar():
             for item, count in zip(items.tolist(), counts, strict=True):
                 row = slice(int(starts[item]), int(starts[item + 1]))
@@ -229,7 +237,7 @@ class PlainModel:
     def _list_similar(self) -> Iterator[tuple[tuple[Any, Any, Any], np.float32]]:
         """Matrices of similar items, as the three arrays of sparse rows, and what each counts."""
         share = np.float32(self._numbers["text_weight"])
-        near = self._files.has(f"{manifest.STATE}/near_indptr.npy")
+        near = self.files.has(f"{manifest.STATE}/near_indptr.npy")
         for kind, part in (("similar", 1 - share if near else np.float32(1)), ("near", share)):
             if part:
                 starts, columns, data = (
@@ -245,7 +253,7 @@ class PlainModel:
             width = self._text.width if self._text else int(self._numbers["width"])
             return compute_cosines(self._load(manifest.CATALOG)[rows, :width])
         if self._kind == "ease":
-            texts = self._files.has(f"{manifest.PLAIN_ARRAYS}/weights.npy")
+            texts = self.files.has(f"{manifest.PLAIN_ARRAYS}/weights.npy")
             return EaseWeights(
                 self._load(f"{manifest.STATE}/inverse.npy"),
                 np.asarray(self._load(f"{manifest.STATE}/seen.npy"), dtype=np.int64),
@@ -256,41 +264,55 @@ class PlainModel:
             ).compute_cosines(rows)
         from scipy.sparse import csr_matrix
 
-        shape = (self._tables.items.height,) * 2
+        shape = (self.tables.items.height,) * 2
         terms = [
             (csr_matrix((data, columns, starts), shape=shape), part)
             for (starts, columns, data), part in self._list_similar()
         ]
         return compute_similar_cosines(terms, rows)
 
+    def get_popularity(self) -> Floats:
+        """(I,) scores for a history without items."""
+        return self._load(manifest.COUNTS)
+
+    @property
+    def multiplies_vectors(self) -> bool:
+        """Whether a score is a product of two vectors: those of `make_user_vector` and an item."""
+        return self._kind == "vectors"
+
+    def split_vectors(self) -> tuple[Floats, Floats | None]:
+        """(I, D) vectors of the items, and (I,) what is added to a product with them, or None."""
+        items, width = self._load(manifest.CATALOG), int(self._numbers["width"])
+        return items[:, :width], items[:, -1] if self._numbers["prior"] else None
+
     @cached_property
-    def _tables(self) -> Tables:
+    def tables(self) -> Tables:
         """Items, and who can be asked for."""
-        items = pl.read_parquet(self._files.find(manifest.ITEMS))
+        items = pl.read_parquet(self.files.find(manifest.ITEMS))
         users = pl.DataFrame(schema={"user": pl.String, "text": pl.String})
-        if self._files.has(manifest.USERS):
-            users = pl.read_parquet(self._files.find(manifest.USERS))
+        if self.files.has(manifest.USERS):
+            users = pl.read_parquet(self.files.find(manifest.USERS))
         return Tables(pl.DataFrame(), items, users)
 
     @cached_property
     def _closed(self) -> ClosedItems:
-        return ClosedItems(self._tables.items)
+        return ClosedItems(self.tables.items)
 
     @cached_property
     def _titles(self) -> list[str]:
-        titles: list[str] = self._tables.items["text"].to_list()
+        titles: list[str] = self.tables.items["text"].to_list()
         return titles
 
     @property
     def _block(self) -> int:
         """Queries whose scores are held at a time."""
-        return max(1, _MOST_SCORES // self._tables.items.height)
+        return max(1, _MOST_SCORES // self.tables.items.height)
 
     @cached_property
     def _ids(self) -> RowFinder:
-        return RowFinder(self._tables)
+        return RowFinder(self.tables)
 
-    def _list_events(self, user: int) -> tuple[Ints, Ints]:
+    def list_events(self, user: int) -> tuple[Ints, Ints]:
         """What a user liked, and all that the user had, as catalog rows in time order."""
         offsets, items, labels = (
             self._load(f"{manifest.HISTORY}/{name}.npy") for name in ("offsets", "items", "labels")
@@ -305,8 +327,8 @@ class PlainModel:
     def _load(self, name: str) -> NDArray[np.float32]:
         """An array of the bundle, mapped from disk."""
         if name not in self._arrays:
-            path: Path = self._files.find(name)
-            self._arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+            path: Path = self.files.find(name)
+            self._arrays[name] = np.load(path, mmap_mode="c", allow_pickle=False)
         return self._arrays[name]  # type: ignore[return-value]
 
 

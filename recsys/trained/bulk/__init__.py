@@ -1,0 +1,1 @@
+"""Lists for many users: read, ranked in batches and written in parts."""
