@@ -78,13 +78,16 @@ def assemble(
             refuse them.
         prepared: The data of a run that builds on this one: where it is the same, it is not read
             and held a second time.
-        revise: Makes other items of those that were read; such a model recommends, and neither
-            trains nor is it evaluated. None: the items are as they were read.
+        revise: May make other items of those that were read, given the fingerprint; such a model
+            recommends, and neither trains nor is it evaluated. None: they are as they were read.
 
     Raises:
         ConfigError: A combination, an encoder or an option is impossible.
         DataError: The data cannot be used.
     """
+    if revise is not None:  # items may be gone whose events are still there
+        source = run.data.source.leave_out_unknown()
+        run = dataclasses.replace(run, data=dataclasses.replace(run.data, source=source))
     check_pairs(run)
     reads = run.architecture.reads_tokens or run.architecture.item_vectors_from == ENCODER
     if reads:  # a large data set need not be read for a mistyped folder
@@ -104,7 +107,10 @@ def assemble(
     parts = _make_components(run, tables, split, examples, context, revised)
     if check is not None:
         check(tables, key)
-    sources = open_sources(run, DataIdentity.compute(run, split, key))
+    identity = DataIdentity.compute(run, split, key)
+    if revised is not None and revised.digests is not None:
+        identity = DataIdentity(*revised.digests, identity.positive_from)
+    sources = open_sources(run, identity)
     members = _load_members(run, sources, partial(assemble, prepared=prepared, revise=revise))
     sampler = make_sampler(run, examples, key, partial(make_baseline, "tfidf", parts), assemble)
     # Now, so that weights do not depend on whether something was mined or read from the store.

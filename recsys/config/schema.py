@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 from recsys.config.groups import (
     WIDEST,
@@ -98,6 +98,10 @@ class SourceConfig(Choice):
         template = vars(self).get("item_text")
         return template if isinstance(template, str) else None
 
+    def leave_out_unknown(self) -> Self:
+        """The source as it is, but for events of unknown items: it leaves out what it refused."""
+        return self
+
     def apply_data_options(self, data: DataOptions) -> None:
         """Settles what the source leaves to the shared options; most leave nothing."""
 
@@ -184,11 +188,8 @@ class ArchitectureConfig(Choice):
 
     @property
     def scores_new_items(self) -> bool:
-        """Whether an item that came after the fit has a score by its text.
-
-        Of what combines runs, whether any of these gives one.
-        """
-        return self.reads_tokens or self.item_vectors_from is not None or bool(self.member_runs)
+        """Whether an item that came after the fit has a score by its text, its members aside."""
+        return self.reads_tokens or self.item_vectors_from is not None
 
     def check(self, run: RunConfig) -> None:
         """Refuses settings that do not go with each other or with the run's others; here none.

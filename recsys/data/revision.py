@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,19 +26,59 @@ class RevisedCatalog:
         tables: As they are now.
         origin: (I,) row that each item had in the catalog of the fit; -1: it was not there.
         changed: (C,) rows of items that had another text then.
-        before: The items of that catalog, in its order.
+        before: The items of that catalog, in its order; of those that are gone, no text.
+        digests: SHA-256 of the data of the fit and of the roles of its events, where these are not
+            those of the tables; None: they are.
     """
 
     tables: Tables
     origin: Ints
     changed: Ints
     before: pl.DataFrame
+    digests: tuple[str, str] | None = None
 
     @classmethod
     def keep(cls, tables: Tables) -> RevisedCatalog:
         """The catalog of the fit, as it was."""
         none = np.empty(0, dtype=np.int64)
         return cls(tables, np.arange(len(tables.items)), none, tables.items)
+
+    @classmethod
+    def compare(
+        cls, tables: Tables, fitted: pl.DataFrame, digests: tuple[str, str]
+    ) -> RevisedCatalog:
+        """The catalog as it is now, next to what a fit noted of its own.
+
+        Args:
+            tables: As they are now.
+            fitted: What `describe_catalog` gave of the catalog of the fit.
+            digests: Of the data of the fit.
+        """
+        items = tables.items
+        origin = IdLookup(fitted["item"]).find_rows(items["item"]).astype(np.int64)
+        known = np.flatnonzero(origin >= 0)
+        now = hash_texts(items["text"].gather(known))
+        changed = known[(fitted["text"].gather(origin[known]) != now).to_numpy()]
+        texts = items.select("item", "text")
+        before = fitted.drop("text").join(texts, "item", how="left", maintain_order="left")
+        return cls(tables, origin, changed, before, digests)
+
+    @property
+    def gone(self) -> int:
+        """How many items of the fit are there no more."""
+        return len(self.before) - int((self.origin >= 0).sum())
+
+    def has_other_events(self) -> bool:
+        """Whether items have other events than in the fit, by their number.
+
+        Items that came since have none, and those of items that are gone do not count.
+        """
+        now = self.tables.interactions["item"].value_counts(name="now")
+        fresh = self.tables.items["item"].filter(self.origin < 0)
+        if now["item"].is_in(fresh.implode()).any():
+            return True
+        both = self.before.filter(pl.col("text").is_not_null()).join(now, "item", how="left")
+        return bool((both["event_count"] != both["now"].fill_null(0)).any())
 
     @property
     def stale(self) -> Ints:
@@ -79,11 +120,36 @@ class RevisedCatalog:
             np.concatenate([self.origin, more]),
             np.union1d(self.changed, changed),
             self.before,
+            self.digests,
         )
 
 
-Revise = Callable[[Tables, str], RevisedCatalog]
-"""Makes of tables, with their fingerprint, those that are to be ranked."""
+Revise = Callable[[Tables, str], RevisedCatalog | None]
+"""Makes of tables, with their fingerprint, those that are to be ranked; None: these."""
+
+
+def describe_catalog(tables: Tables, columns: Sequence[str]) -> pl.DataFrame:
+    """What `RevisedCatalog.compare` needs of the catalog of a fit.
+
+    Args:
+        tables: The data of the fit.
+        columns: Columns of the items whose values have numbers that the model has learned.
+
+    Returns:
+        item, text (a checksum of it), event_count and the columns; in catalog order.
+    """
+    counts = tables.interactions["item"].value_counts(name="event_count")
+    own = tables.items.select("item", *dict.fromkeys(columns))
+    own = own.join(counts, "item", how="left", maintain_order="left")
+    text = hash_texts(tables.items["text"])
+    return own.with_columns(text, pl.col("event_count").fill_null(0))
+
+
+def hash_texts(texts: pl.Series) -> pl.Series:
+    """(N,) eight bytes of the SHA-256 of each text, as a number."""
+    digests = (hashlib.sha256(text.encode(errors="surrogatepass")).digest() for text in texts)
+    numbers = [int.from_bytes(digest[:8]) for digest in digests]
+    return pl.Series("text", numbers, dtype=pl.UInt64)
 
 
 def _align_types(fresh: pl.DataFrame, items: pl.DataFrame, where: str) -> pl.DataFrame:

@@ -10,6 +10,7 @@ from recsys.assembly import build, protocols
 from recsys.assembly.assembled import Assembly
 from recsys.config import inactive
 from recsys.config.compose import RunConfig, get_choice_name, make_node
+from recsys.data.revision import describe_catalog
 from recsys.fit.header import describe_run
 from recsys.fit.result import (
     BestValidation,
@@ -112,7 +113,9 @@ class RunExecutor(Execution):
             tested = make_final_test(self.run, self.made, self.start.floors, test, rows)
         notes = self._list_remarks(tested)
         result = {**self._make_result(tested, progress, counts), "notes": notes}
-        results.write_result(self.folder, result, None if tested is None else tested.cases)
+        catalog = describe_catalog(self.made.tables, self.run.architecture.reads_tags)
+        cases = None if tested is None else tested.cases
+        results.write_result(self.folder, result, cases, catalog)
         (self.folder / LAST).unlink(missing_ok=True)
         label = self.run.experiment or get_choice_name(self.run.architecture)
         own = self.folder.name  # too long for a column

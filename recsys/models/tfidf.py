@@ -56,7 +56,8 @@ class Model(Recommender):
         )
         self.vectorizer = vectorizer
         # The words and what they weigh are those of the fit, whatever was added since.
-        vectorizer.fit(parts.texts if parts.fitted is None else parts.fitted["text"].to_list())
+        fitted = None if parts.fitted is None else parts.fitted["text"].drop_nulls().to_list()
+        vectorizer.fit(parts.texts if fitted is None else fitted)
         self.vectors = vectorizer.transform(parts.texts).astype(np.float32).tocsr()
 
     def make_serving_state(self) -> Mapping[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from recsys.data.tables import Tables
 from recsys.errors import DataError
 from recsys.runs.result_file import encode_result
-from recsys.runtime.files import CASES, RESULT, write_atomic
+from recsys.runtime.files import CASES, CATALOG, RESULT, write_atomic
 
 
 def gather_rows(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -37,19 +37,40 @@ def make_cases_frame(rows: Sequence[Mapping[str, Tensor]], tables: Tables) -> pl
     )
 
 
-def write_result(folder: Path, result: Mapping[str, object], cases: pl.DataFrame | None) -> None:
-    """Writes `cases.parquet`, then `result.json`, whose presence says that the run is complete.
+def read_catalog(folder: Path) -> pl.DataFrame | None:
+    """What `write_result` wrote of a run's catalog; None for a run of an older version.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = folder / CATALOG
+    try:
+        return pl.read_parquet(path) if path.is_file() else None
+    except (pl.exceptions.PolarsError, OSError):
+        raise DataError(f"{path} is damaged; run fit again.") from None
+
+
+def write_result(
+    folder: Path,
+    result: Mapping[str, object],
+    cases: pl.DataFrame | None,
+    catalog: pl.DataFrame | None = None,
+) -> None:
+    """Writes the tables, then `result.json`, whose presence says that the run is complete.
 
     Args:
         folder: Of the run.
         result: What `result.json` is to hold.
         cases: A row a test case; None where nothing was tested.
+        catalog: A row an item, as `recsys.data.revision.describe_catalog` makes it; None where
+            nothing is recommended.
 
     Raises:
         DataError: The disk is full; each file is whole or absent.
     """
-    if cases is not None:
-        buffer = io.BytesIO()
-        cases.write_parquet(buffer)
-        write_atomic(folder / CASES, buffer.getvalue())
+    for name, table in ((CASES, cases), (CATALOG, catalog)):
+        if table is not None:
+            buffer = io.BytesIO()
+            table.write_parquet(buffer)
+            write_atomic(folder / name, buffer.getvalue())
     write_atomic(folder / RESULT, encode_result(result))

@@ -31,6 +31,9 @@ RESULT = "result.json"
 CASES = "cases.parquet"
 """A row for each test case."""
 
+CATALOG = "catalog.parquet"
+"""Which items a run has learned of: ids, checksums of texts, and how many events they had."""
+
 VALIDATIONS = "validations.jsonl"
 """A line for each validation, that before the first step included, written as they come."""
 

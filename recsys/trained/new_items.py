@@ -15,7 +15,7 @@ from recsys.config.compose import RunConfig, get_choice_name
 from recsys.config.schema import SourceConfig
 from recsys.data.readers import tabular
 from recsys.data.readers.templates import fill_template, list_template_columns
-from recsys.data.revision import RevisedCatalog
+from recsys.data.revision import Revise, RevisedCatalog
 from recsys.data.tables import Tables, check_values, parse_windows
 from recsys.errors import ConfigError, DataError
 
@@ -89,14 +89,20 @@ class ItemReviser:
     Args:
         tables: The tables, one after the other; a later one has the last word.
         source: Of the run, whose template makes the texts.
+        compare: Says how the tables that are read differ from those of the fit; None: they do not.
     """
 
-    def __init__(self, tables: Sequence[NewItems], source: SourceConfig) -> None:
-        self._tables, self._source = tables, source
-        self._made: dict[str, RevisedCatalog] = {}
+    def __init__(
+        self,
+        tables: Sequence[NewItems],
+        source: SourceConfig,
+        compare: Revise | None = None,
+    ) -> None:
+        self._tables, self._source, self._compare = tables, source, compare
+        self._made: dict[str, RevisedCatalog | None] = {}
 
-    def revise(self, tables: Tables, fingerprint: str) -> RevisedCatalog:
-        """The catalog with all items; a note says what is new.
+    def revise(self, tables: Tables, fingerprint: str) -> RevisedCatalog | None:
+        """The catalog with all items, where it is another than that of the fit; notes say how.
 
         Args:
             tables: As they were read.
@@ -106,9 +112,9 @@ class ItemReviser:
             DataError: A table of items cannot be used.
         """
         if fingerprint not in self._made:
-            revised = RevisedCatalog.keep(tables)
+            revised = None if self._compare is None else self._compare(tables, fingerprint)
             for table in self._tables:
-                before = revised
+                before = RevisedCatalog.keep(tables) if revised is None else revised
                 revised = before.add(table.write_texts(self._source), table.where)
                 _print_changes(table.where, before, revised)
             self._made[fingerprint] = revised
@@ -125,22 +131,32 @@ def _print_changes(where: str, before: RevisedCatalog, after: RevisedCatalog) ->
         print(printable.escape_line(f"note: {where}: {', '.join(parts)}"), file=sys.stderr)
 
 
-def check_scores_new_items(run: RunConfig, members: Iterable[RunConfig], name: str) -> None:
-    """Refuses new items where a model has no score for any.
+def can_score(run: RunConfig, members: Iterable[RunConfig]) -> bool:
+    """Whether a model has a score for an item that its fit did not know.
 
     Args:
         run: Its configuration.
-        members: Those of the runs that it combines.
-        name: What the model is called.
+        members: Those of the runs that it combines, one of which is enough.
+    """
+    if not run.architecture.member_runs:
+        return run.architecture.scores_new_items
+    return any(member.architecture.scores_new_items for member in members)
+
+
+def check_scores_new_items(scores: bool, run: RunConfig, name: str) -> None:
+    """Refuses new items where a model has no score for any.
+
+    Args:
+        scores: What `can_score` said.
+        run: The configuration of the model.
+        name: What it is called.
 
     Raises:
         ConfigError: It reads no item texts.
     """
-    own, every = run.architecture, list(members)
-    if own.scores_new_items and (not every or any(e.architecture.scores_new_items for e in every)):
-        return
-    raise ConfigError(
-        f"{name}: {get_choice_name(own)} reads no item texts here, so that it has no score for an "
-        "item that its training has not seen; give items= to a run that reads texts, or fit again "
-        "with them."
-    )
+    if not scores:
+        raise ConfigError(
+            f"{name}: {get_choice_name(run.architecture)} reads no item texts here, so that it has "
+            "no score for an item that its training has not seen; give items= to a run that reads "
+            "texts, or fit again with them."
+        )

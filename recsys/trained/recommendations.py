@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -15,11 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.assembly import build, stored_runs
-from recsys.config.compose import read_config
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
-from recsys.runtime.files import CONFIG
 from recsys.trained.lookup import (
     ClosedItems,
     RowFinder,
@@ -30,14 +26,12 @@ from recsys.trained.lookup import (
     make_frame,
     parse_moment,
 )
-from recsys.trained.new_items import ItemReviser, NewItems, check_scores_new_items
 from recsys.trained.queries import ANY, Choice, Query
 from recsys.trained.retrieval import FirstStage
 from recsys.trained.selection import ItemSelector, encode_text
 from recsys.types import Batch
 
 if TYPE_CHECKING:
-    from recsys.assembly.assembled import Assembly
     from recsys.config.compose import RunConfig
     from recsys.data.batches.catalog import Tokenize
     from recsys.data.batches.examples import Examples
@@ -125,6 +119,11 @@ class ModelSource(Protocol):
         """The configuration."""
         ...
 
+    @property
+    def scores_new_items(self) -> bool:
+        """Whether an item that the fit did not know has a score."""
+        ...
+
     def open(self, check: Callable[[Tables], None]) -> Servable:
         """Builds the model.
 
@@ -140,50 +139,6 @@ class ModelSource(Protocol):
             recommender: The model that was opened, for items of which none is kept.
         """
         ...
-
-
-@dataclass(frozen=True)
-class RunSource:
-    """The model of a run's folder, over the data that its configuration names.
-
-    Attributes:
-        folder: Of the run.
-        run: Its configuration.
-        fingerprint: Of the data that it was trained on.
-        items: Tables of items that come to those of the data.
-    """
-
-    folder: Path
-    run: RunConfig
-    fingerprint: str
-    items: tuple[NewItems, ...] = ()
-
-    def open(self, check: Callable[[Tables], None]) -> Assembly:
-        """Reads the data and builds the model.
-
-        Raises:
-            ConfigError: The data has changed since, or the model scores no new items.
-            DataError: A table of items cannot be used.
-        """
-        revise = None
-        if self.items:
-            members = (read_config(Path(m) / CONFIG) for m in self.run.architecture.member_runs)
-            check_scores_new_items(self.run, members, str(self.folder))
-            revise = ItemReviser(self.items, self.run.data.source).revise
-
-        def check_both(tables: Tables, fingerprint: str) -> None:
-            check_data(self.run, self.folder, fingerprint == self.fingerprint)
-            check(tables)
-
-        # Who ranked for training may be gone.
-        run = stored_runs.drop_hard_negatives(self.run)
-        made = build.assemble(run, check_both, None, revise)
-        stored_runs.restore(made.recommender, self.run, self.folder)
-        return made
-
-    def load_catalog(self, recommender: Recommender) -> Tensor | None:
-        """Nothing is kept."""
-        return None
 
 
 class Suggester:
@@ -352,10 +307,19 @@ class Suggester:
     def _find_closed(
         self, made: Servable, at: str, moment: int, where: str | None = None
     ) -> Tensor:
-        """(S,) catalog rows of the items that cannot be had then, or are not asked for."""
+        """(S,) catalog rows that cannot be had then, are not asked for, or have no score.
+
+        Raises:
+            ConfigError: The expression is none.
+            DataError: Nothing can be had then.
+        """
         if self._closed is None or self._closed.items is not made.tables.items:
             self._closed = ClosedItems(made.tables.items)
-        return torch.from_numpy(self._closed.find(at, moment, where))
+        closed = torch.from_numpy(self._closed.find(at, moment, where))
+        origin = made.parts.origin
+        if origin is None or self.source.scores_new_items:
+            return closed
+        return torch.cat([closed, (origin < 0).nonzero()[:, 0]])
 
     def open(self, check: Callable[[Tables], None]) -> Servable:
         """The model and its data.
@@ -437,23 +401,3 @@ class Suggester:
         seen = had if user < 0 else made.examples.list_seen(user)
         batch = replace(made.examples.make_serving_batch(had, user), context=context)
         return batch, torch.from_numpy(seen), None
-
-
-def check_data(run: RunConfig, folder: Path, same: bool) -> None:
-    """Says that the data is another, or raises where what was learned belongs to its rows.
-
-    A model that reads nothing but texts ranks a new item as it ranked those of the test that
-    training had not shown.
-
-    Raises:
-        ConfigError: The data has changed, and the run knows items, tags or contexts by number.
-    """
-    if same:
-        return
-    if not run.architecture.trains or run.architecture.learns_rows:
-        raise ConfigError(f"{folder}: the data has changed since the run; run fit again.")
-    print(
-        "note: the data has changed since the run: its items, users and events are ranked and read "
-        "as they are now, by what the run learned then",
-        file=sys.stderr,
-    )

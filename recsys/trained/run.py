@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from recsys.data.tables import Tables
     from recsys.trained.bulk.models import BulkModel
     from recsys.trained.new_items import NewItems
-    from recsys.trained.recommendations import RunSource, Suggester
+    from recsys.trained.recommendations import Suggester
+    from recsys.trained.run_source import RunSource
 
 
 class TrainedRun(Listing, Representing):
@@ -97,9 +98,16 @@ class TrainedRun(Listing, Representing):
         """Reads the data and builds the model, with all that it has learned.
 
         Raises:
-            ConfigError: The data has changed since.
+            ConfigError: The data has changed since, or has items without a score.
         """
-        return self._make_source().open(lambda tables: None)
+        source = self._make_source()
+        made = source.open(lambda tables: None)
+        origin = made.parts.origin
+        if origin is not None and bool((origin < 0).any()) and not source.scores_new_items:
+            raise ConfigError(
+                f"{self.folder}: items have come since, for which the run has no score; fit again."
+            )
+        return made
 
     def export(
         self, folder: str | Path, format: str = "sentence_transformers", users: bool = True
@@ -171,8 +179,8 @@ class TrainedRun(Listing, Representing):
 
         made = self.suggester.model
         assert isinstance(made, Assembly), "a run is built of its data"
-        same = made.fingerprint == self._make_source().fingerprint  # else each answer says so
-        if same and made.recommender.ranks_catalog:
+        same = made.fingerprint == self._make_source().digests[0]  # else each answer says so
+        if same and not self._items and made.recommender.ranks_catalog:
             keep(self.folder, self.config, made, self.suggester.catalog, texts)
             if texts:
                 del self.suggester  # what was tuned is a part of its encoder now
@@ -217,15 +225,16 @@ class TrainedRun(Listing, Representing):
     def _make_source(self) -> RunSource:
         """Where its model comes from."""
         from recsys.fit.command import silence_libraries
-        from recsys.trained.recommendations import RunSource
+        from recsys.trained.run_source import RunSource
 
         if self.config.architecture.loads_models:
             silence_libraries()
         try:
-            fingerprint = str(self.result["data"]["fingerprint"])
+            data = self.result["data"]
+            digests = (str(data["fingerprint"]), str(data["roles_sha256"]))
         except (TypeError, KeyError):
             raise ConfigError(f"{self.folder / RESULT} is damaged; run fit again.") from None
-        return RunSource(self.folder, self.config, fingerprint, self._items)
+        return RunSource(self.folder, self.config, digests, self._items)
 
     def __repr__(self) -> str:
         """Folder and the metric that chose the checkpoint."""

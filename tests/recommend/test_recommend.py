@@ -198,15 +198,16 @@ def test_an_item_that_came_later_is_ranked_by_a_model_of_texts(
     assert recommend([f"run={texts}", "text=red red lamp lamp", "k=1"]) == 0
     out, err = capsys.readouterr()
     assert out.split()[2] == "999"
-    assert "note: the data has changed since the run" in err
+    assert "note: the items have changed since the run: 1 new" in err
     assert recommend([f"run={texts}", "user=u3", "k=40"]) == 0
+    assert " 999 " in capsys.readouterr().out
+    assert recommend([f"run={ids}", "user=u3", "k=40"]) == 0
     assert " 999 " in capsys.readouterr().out
     # What cannot be answered is told before anything is loaded or encoded.
     monkeypatch.setattr(
         "recsys.assembly.encoding.load_pretrained", lambda *_, **__: pytest.fail("it was loaded")
     )
     for asked, said in (
-        ([f"run={ids}", "user=u3"], "the data has changed since the run; run fit again"),
         ([f"run={texts}", "user=nobody"], "nobody"),
         ([f"run={texts}", "history=000,nothing"], "nothing"),
         ([f"run={texts}", "user=u3", "at=noon"], "noon"),

@@ -8,9 +8,9 @@ Items may have `available_from` and `available_until`: unix seconds, millisecond
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import polars as pl
 
@@ -70,6 +70,10 @@ class Config(SourceConfig):
     def item_template(self) -> str | None:
         """None of canonical tables, whose texts are whole."""
         return None if self.path else self.item_text
+
+    def leave_out_unknown(self) -> Self:
+        """With `unknown=leave_out`; canonical tables are as they are."""
+        return self if self.path else replace(self, unknown="leave_out")
 
 
 def _select_columns(

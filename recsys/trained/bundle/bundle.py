@@ -129,8 +129,7 @@ class Bundle(Listing, Representing):
         source = BundleSource(self.files)
         if not self._items:
             return source
-        members = source.list_member_configs()
-        check_scores_new_items(source.run, members, str(self.folder))
+        check_scores_new_items(source.scores_new_items, source.run, str(self.folder))
         revise = ItemReviser(self._items, source.run.data.source).revise
         return BundleSource(self.files, revise=revise)
 

@@ -36,6 +36,7 @@ from recsys.recommender.trainable import require_trainable
 from recsys.runtime.files import CONFIG, FIT
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles
+from recsys.trained.new_items import can_score
 from recsys.types import Batch, Ragged
 
 BLANK = pl.DataFrame({"user": [""], "text": [""]})
@@ -116,6 +117,7 @@ class BundleSource:
         tables = self.read_tables()
         if self._revise is not None:
             self._revised = self._revise(tables, self.files.manifest.name)
+        if self._revised is not None:
             tables = self._revised.tables
         check(tables)
         about = json.loads(self._find(manifest.QUERIES).read_text(encoding="utf-8"))
@@ -264,7 +266,12 @@ class BundleSource:
             state[name.removeprefix(f"{manifest.STATE}/").removesuffix(".npy")] = value
         return state
 
-    def list_member_configs(self) -> list[RunConfig]:
+    @property
+    def scores_new_items(self) -> bool:
+        """Whether an item that the fit did not know has a score."""
+        return can_score(self.run, self._list_member_configs())
+
+    def _list_member_configs(self) -> list[RunConfig]:
         """The configurations of what an ensemble combines."""
         parts = (f"{manifest.MEMBERS}/{n}/" for n in range(len(self.run.architecture.member_runs)))
         return [BundleSource(self.files, self.part + part).run for part in parts]
