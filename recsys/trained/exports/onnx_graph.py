@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recsys.encoders.pretrained.tokenizer import add_lowercasing
@@ -27,6 +28,7 @@ from recsys.trained.exports.opened import (
     open_for_export,
     select_best,
 )
+from recsys.trained.exports.quality import can_measure, measure_ranking
 from recsys.trained.exports.sentence_folder import describe_check, is_same
 from recsys.trained.exports.source import ExportSource
 from recsys.trained.exports.texts import TextFormat, select_checked_rows
@@ -39,8 +41,8 @@ QUERY_GRAPH = "query.onnx"
 ITEM, QUERY = "item_vector", "query_vector"
 """The outputs."""
 
-COMPARED = 5_000
-"""Items among which int8 is compared with fp32, at the most."""
+COMPARED = 25_000
+"""Items among which int8 is compared with fp32, at the most; of more, no metrics are computed."""
 
 _SIZES = (1, 2, 7, 16)
 """Texts of a batch, in turn, with which a graph is tried."""
@@ -105,22 +107,29 @@ def write_onnx(run: ExportSource, folder: Path) -> list[str]:
     rows = select_checked_rows(opened)
     texts = [form.prepare_text(opened.texts[row]) for row in rows]
     checked = describe_check(opened, rows, _run_graph(folder / GRAPH, tokenizer, texts))
-    overlap, size = _quantize(opened, form, tokenizer, folder)
+    vectors, compared = _quantize(opened, form, tokenizer, folder)
+    overlap = _compare_best(opened, vectors, compared)
+    metrics = {}
+    if len(opened.vectors) <= COMPARED and can_measure(opened):
+        pair = (measure_ranking(opened, each) for each in (opened.vectors, vectors))
+        metrics = dict(zip(("fp32", "int8"), pair, strict=True))
     about = describe_vectors(opened) | {
         "inputs": ["input_ids", "attention_mask"],
         "outputs": list(towers),
         "prompts": {"query": form.query_prompt, "document": form.item_prompt},
         "max_length": form.longest,
         "int8_overlap@10": overlap,
+        "test": metrics,
     }
     names = [name for name in (GRAPH, INT8, QUERY_GRAPH) if (folder / name).is_file()]
     about["sha256"] = hash_files(folder, (*names, TOKENIZER))
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     small, large = ((folder / name).stat().st_size / 2**20 for name in (INT8, GRAPH))
-    how = f"of {size:,} items, for users' histories"
+    how = f"of {len(compared):,} items, for users' histories"
     return [
         f"{GRAPH} ({large:.0f} MB) gives {' and '.join(towers)}; {checked}",
         f"{INT8} ({small:.0f} MB): {overlap:.1%} of the ten best {how} are those of fp32",
+        *_describe_metrics(metrics),
         *notes,
         *opened.list_remarks(),
     ]
@@ -225,12 +234,11 @@ def _quantize(
     form: TextFormat,
     tokenizer: Any,  # noqa: ANN401
     folder: Path,
-) -> tuple[float, int]:
+) -> tuple[Vectors, NDArray[np.int64]]:
     """Writes the graph with weights of eight bits.
 
     Returns:
-        The share of the ten best items of users' histories that both graphs have in common, and
-        among how many items.
+        (I, D) item vectors, and the (N,) catalog rows of those that are of this graph.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -250,8 +258,22 @@ def _quantize(
     texts = [form.prepare_text(opened.texts[row]) for row in rows.tolist()]
     small = opened.vectors.copy()
     small[rows] = _run_graph(folder / INT8, tokenizer, texts)
+    return small, rows
+
+
+def _compare_best(opened: OpenedRun, small: Vectors, rows: NDArray[np.int64]) -> float:
+    """The share of the ten best items of users' histories that both graphs have in common."""
     best = [
         select_best(make_history_queries(opened, vectors), vectors[rows], 10)
         for vectors in (opened.vectors, small)
     ]
-    return compute_overlap(*best), len(rows)
+    return compute_overlap(*best)
+
+
+def _describe_metrics(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line on what int8 costs the run's test cases, where that was measured."""
+    if not metrics:
+        return []
+    full, small = metrics["fp32"], metrics["int8"]
+    parts = [f"{name} {100 * full[name]:.2f} -> {100 * small[name]:.2f}" for name in full]
+    return [f"test cases with item vectors of fp32 -> int8, in percent: {', '.join(parts)}"]

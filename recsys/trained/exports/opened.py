@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from torch import Tensor
 
 from recsys.assembly.assembled import Assembly
 from recsys.config.compose import get_choice_name
@@ -31,12 +32,14 @@ class OpenedRun:
         made: Its data and its model, with all that was learned.
         vectors: (I, D) of the items, by catalog row.
         score: How a score is made of them.
+        catalog: (I, ...) all that the model has of the items.
     """
 
     run: ExportSource
     made: Assembly
     vectors: Vectors
     score: VectorScore
+    catalog: Tensor
 
     @property
     def ids(self) -> pl.Series:
@@ -98,7 +101,7 @@ def open_for_export(run: ExportSource) -> OpenedRun:
     recommender = made.recommender.cpu().eval()
     items = recommender.index_catalog()
     vectors = recommender.select_item_vectors(items).float().contiguous().numpy()
-    return OpenedRun(run, made, vectors, recommender.describe_score(items))
+    return OpenedRun(run, made, vectors, recommender.describe_score(items), items)
 
 
 def fold_tuning(opened: OpenedRun, towers: Sequence[TextTower], required: bool = True) -> None:

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 from recsys.export.__main__ import main as export
 from recsys.fit.__main__ import main as fit
 from recsys.trained.exports import faiss_index, formats
+from recsys.trained.exports.opened import open_for_export
+from recsys.trained.exports.quality import measure_ranking
 from recsys.trained.run import load
 
 ASKED = "blue mirror"
@@ -55,6 +57,11 @@ def test_the_graph_and_the_index_rank_as_the_run_does(run, tmp_path, capsys):
     about = json.loads((graph / "onnx.json").read_text())
     assert about["outputs"] == ["item_vector", "query_vector"]
     assert 0 < about["int8_overlap@10"] <= 1
+    full, small = about["test"]["fp32"], about["test"]["int8"]
+    for name in ("ndcg@10", "warm/ndcg@10"):
+        assert full[name] == pytest.approx(run.metrics[name], abs=1e-6)
+        assert 0 < small[name] <= 1
+        assert f"{name} {100 * full[name]:.2f} -> {100 * small[name]:.2f}" in said
     items = pl.read_parquet(index / "items.parquet")
     found = faiss.read_index(str(index / "index.faiss"))
     rows = found.reconstruct_n(0, found.ntotal)
@@ -67,6 +74,15 @@ def test_the_graph_and_the_index_rank_as_the_run_does(run, tmp_path, capsys):
     own = run.recommend(texts=[ASKED], k=5)
     assert items["item"].gather(best[0]).to_list() == own["item"].to_list()
     np.testing.assert_allclose(about["scale"] * scores[0], own["score"], rtol=1e-4)
+
+
+def test_other_item_vectors_have_other_metrics(run):
+    opened = open_for_export(run)
+    own = measure_ranking(opened, opened.vectors)
+    assert own["ndcg@10"] == pytest.approx(run.metrics["ndcg@10"], abs=1e-6)
+    mixed = np.roll(opened.vectors, 1, axis=0)
+    assert measure_ranking(opened, mixed)["ndcg@10"] != own["ndcg@10"]
+    assert measure_ranking(opened, opened.vectors) == own, "nothing of it stays"
 
 
 def test_a_large_catalog_has_a_graph_whose_recall_is_said(run, tmp_path, monkeypatch, capsys):
