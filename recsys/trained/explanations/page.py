@@ -7,6 +7,7 @@ from pathlib import Path
 from recsys.printable import escape_html
 from recsys.runtime.files import write_atomic
 from recsys.trained.explanations.parts import METHODS, ExplainedScore, HistoryPart
+from recsys.trained.explanations.words.lines import write_error
 from recsys.trained.explanations.words.page import STYLE, render_readings, render_row, render_table
 
 _STYLE = f"""
@@ -75,9 +76,7 @@ def _describe_method(explanation: ExplainedScore) -> str:
     """How the parts were computed, as a sentence."""
     method = METHODS[explanation.method]
     at = f", which scores {explanation.baseline:.4f}" if explanation.baseline else ""
-    error = explanation.error or 0.0
-    but = f", but for {100 * error:.1f}%" if error >= 1e-4 else ""
-    return f"{method[0].upper()}{method[1:]}{at}{but}."
+    return f"{method[0].upper()}{method[1:]}{at}{write_error(explanation.error)}."
 
 
 def _render_history(history: tuple[HistoryPart, ...]) -> str:

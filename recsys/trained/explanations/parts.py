@@ -53,7 +53,7 @@ KINDS: dict[TextKind, str] = {
     "title": "title of the history",
     "profile": "profile of the user",
     "context": "context",
-    "text": "what is looked for",
+    "text": "text that asks",
 }
 """What each kind is called."""
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from recsys.printable import escape_line
 from recsys.trained.explanations.parts import (
     KINDS,
-    METHODS,
     Reading,
     ReadText,
     WordPart,
@@ -36,6 +35,7 @@ def format_readings(
         yield cut_text("no word has a part in the score", width)
     for reading in readings:
         yield ""
+        yield cut_text(escape_line(name_reading(reading)), width)
         yield cut_text(escape_line(describe_reading(reading)), width)
         if colour:
             for text in reading.texts:
@@ -44,21 +44,30 @@ def format_readings(
             yield cut_text(escape_line(line), width)
 
 
-def describe_reading(reading: Reading) -> str:
-    """Which words are read, and what their parts mean."""
+def name_reading(reading: Reading) -> str:
+    """Which texts are read."""
+    items = [text.item for text in reading.texts if text.kind == "title"]
     kinds = list(dict.fromkeys(KINDS[text.kind] for text in reading.texts))
+    if len(items) > 1:
+        kinds[kinds.index(KINDS["title"])] = "titles of the history"
     names = kinds[0] if len(kinds) == 1 else f"{', '.join(kinds[:-1])} and {kinds[-1]}"
-    method = METHODS[reading.method]
-    if reading.method == "gradients":
-        method += f" of {reading.baseline:.4f}, without these words; {reading.points} points"
-    (*items,) = (text.item for text in reading.texts if text.kind == "title")
     which = f" {items[0]}" if len(items) == 1 and len(kinds) == 1 else ""
-    return f"words, {names}{which}: {method}{write_error(reading.error)}"
+    return f"words of the {names}{which}"
+
+
+def describe_reading(reading: Reading) -> str:
+    """What the parts of the words mean."""
+    if reading.method != "gradients":
+        return f"exact: they sum to the score{write_error(reading.error)}"
+    return (
+        f"they sum to the score less {reading.baseline:.4f}, what it is without them"
+        f"{write_error(reading.error)}; integrated gradients of {reading.points} points"
+    )
 
 
 def write_error(error: float | None) -> str:
     """By how much the parts miss what they sum to."""
-    return "" if error is None or error < 1e-4 else f" (but for {100 * error:.1f}%)"
+    return "" if error is None or error < 5e-4 else f" (but for {100 * error:.1f}%)"
 
 
 def write_bar(value: float, share: float, largest: float, size: int) -> str:

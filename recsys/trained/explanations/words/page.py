@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from recsys.printable import escape_html
 from recsys.trained.explanations.parts import KINDS, Reading, ReadText, WordPart
-from recsys.trained.explanations.words.lines import describe_reading, list_strongest
+from recsys.trained.explanations.words.lines import describe_reading, list_strongest, name_reading
 
 MOST = 10
 """Words of a table."""
+APART = "Each section is the whole score, seen from other texts: the sections do not add up."
 _SHADE = 0.7
 """Opacity behind the strongest word: what stands on it can still be read."""
 
 STYLE = """
-.why .read { line-height: 1.9; margin: .5rem 0 } .why .read .whose { display: block;
-  color: var(--quiet); font-size: .875rem; line-height: 1.3 }
+.why .read { line-height: 1.9; margin: 0 0 .5rem }
 .why .word { border-radius: .2rem; padding: .1rem .15rem }
 .why .word.for { background: rgba(var(--for-shade), var(--a)) }
 .why .word.against { background: rgba(var(--against-shade), var(--a));
@@ -30,8 +30,8 @@ def render_readings(readings: Sequence[Reading] | None) -> str:
     if not readings:
         return '<h2>Words</h2><p class="note">No word has a part in the score.</p>'
     note = (
-        '<p class="note">Green speaks for the item; orange, underlined with dots, against it. Each '
-        "part is of the whole score: they do not add up.</p>"
+        '<p class="note">Green speaks for the item; orange, underlined with dots, against it.'
+        f"{' ' + APART if len(readings) > 1 else ''}</p>"
     )
     return "".join(map(_render_reading, readings)) + note
 
@@ -69,10 +69,11 @@ def render_row(name: str, value: float, share: float, largest: float) -> str:
 
 def _render_reading(reading: Reading) -> str:
     """The texts, the strongest words, and what belongs to none."""
-    what, _, how = describe_reading(reading).partition(": ")
+    what, how = name_reading(reading), describe_reading(reading)
     words = list_strongest(reading)
     largest = max((abs(word.share) for _, word in words), default=0.0) or 1.0
-    texts = "".join(_render_text(text, largest) for text in reading.texts)
+    several = len(reading.texts) > 1
+    texts = "".join(_render_text(text, largest, several) for text in reading.texts)
     rows = [
         render_row(_name_word(word), word.value, word.share, largest) for _, word in words[:MOST]
     ]
@@ -87,18 +88,16 @@ def _render_reading(reading: Reading) -> str:
     )
 
 
-def _render_text(text: ReadText, largest: float) -> str:
-    """A text with its words shaded; what is not read of it is left out."""
+def _render_text(text: ReadText, largest: float, named: bool) -> str:
+    """A text with its words shaded, behind its name if asked for; what is not read is left out."""
     parts, end = [], text.words[0].start if text.words else 0
     for word in text.words:
         parts += [escape_html(text.text[end : word.start]), _render_word(word, largest)]
         end = word.end
     item = f" {text.item}" if text.kind == "title" else ""
     cut = "" if not text.text[end:].strip() else " &hellip;"
-    return (
-        f'<p class="read" dir="auto"><span class="whose" dir="ltr">'
-        f"{escape_html(KINDS[text.kind] + item)}</span>{''.join(parts)}{cut}</p>"
-    )
+    name = f'<p class="note">{escape_html(KINDS[text.kind] + item)}</p>' if named else ""
+    return f'{name}<p class="read" dir="auto">{"".join(parts)}{cut}</p>'
 
 
 def _render_word(word: WordPart, largest: float) -> str:
