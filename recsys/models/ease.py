@@ -213,7 +213,9 @@ class Model(FittedRecommender):
             raise ConfigError("ease has settings that validation is yet to choose; run fit first.")
         return self.form.score(queries, items)
 
-    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit | None:
+    def split_scores(
+        self, batch: Batch, rows: Tensor, catalog: Tensor | None = None
+    ) -> ScoreSplit | None:
         """Scores of one query, which are linear in its history."""
         if self.form is None:
             return None

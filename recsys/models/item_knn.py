@@ -194,7 +194,9 @@ class Model(FittedRecommender):
         own = self.config.vectors
         return read_text_query(self.parts, "item_knn", own, unused, batch, text, tokens)
 
-    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit | None:
+    def split_scores(
+        self, batch: Batch, rows: Tensor, catalog: Tensor | None = None
+    ) -> ScoreSplit | None:
         """Scores of one query, which are linear in its history."""
         if self.form is None:
             return None

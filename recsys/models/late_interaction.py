@@ -164,7 +164,7 @@ class Model(TrainableRecommender):
         """Scores of the candidates, (Q, C)."""
         return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
 
-    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit:
+    def split_scores(self, batch: Batch, rows: Tensor, catalog: Tensor | None = None) -> ScoreSplit:
         """Scores of one query, which are sums over its last titles."""
         places = self._locate_titles(batch)[0]
         weights = self._compute_weights(places[None] >= 0)[0]

@@ -56,7 +56,7 @@ class Model(Recommender):
         """(Q, 1), (N, 1) -> (Q, N)."""
         return queries @ items.T
 
-    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit:
+    def split_scores(self, batch: Batch, rows: Tensor, catalog: Tensor | None = None) -> ScoreSplit:
         """Scores of one query: the history has no part in them."""
         scores = self.index(ItemBatch(rows, ()))[:, 0]
         none = scores.new_zeros(len(rows), len(batch.plan.items))

@@ -89,7 +89,9 @@ class Model(Recommender):
         weights = make_history_matrix(rows, self.vectors.shape[0], self.decay, binary=False)
         return weights, np.maximum(np.asarray(weights.sum(1)), np.finfo(np.float32).tiny)
 
-    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit | None:
+    def split_scores(
+        self, batch: Batch, rows: Tensor, catalog: Tensor | None = None
+    ) -> ScoreSplit | None:
         """Scores of one history, which are sums over its texts; of a user's text they are not."""
         if self.written is not None:
             return None

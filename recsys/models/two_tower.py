@@ -246,7 +246,9 @@ class Model(TowerWords):
             return scores
         return scores + self.pairs.score_pairs(queries, vectors)
 
-    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit | None:
+    def split_scores(
+        self, batch: Batch, rows: Tensor, catalog: Tensor | None = None
+    ) -> ScoreSplit | None:
         """Scores of one query by a plain or decaying mean; the lengths of vectors count as fixed.
 
         The user's vector is a sum over the history, each part of which passes the head, which is
@@ -254,7 +256,10 @@ class Model(TowerWords):
         """
         if not isinstance(self.mix, HistoryPooling) or self.pairs is not None:
             return None
-        own, items = self.index(batch.plan), self.index(ItemBatch(rows, ()))
+        if catalog is None:
+            own, items = self.index(batch.plan), self.index(ItemBatch(rows, ()))
+        else:
+            own, items = catalog[batch.plan.items], catalog[rows]
         weights = self.mix.compute_weights(batch.history, batch.query, len(own))
         if weights is None:
             return None

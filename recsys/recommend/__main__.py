@@ -12,13 +12,14 @@ from recsys.runtime import command
 command.exit_on_interrupt(__name__)
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from recsys.config.compose import nearest
 from recsys.config.flags import run_words
 from recsys.config.help import format_command
 from recsys.errors import ConfigError
 from recsys.recommend import bulk
-from recsys.recommend.choice import KEYS, open_model, parse_choice
+from recsys.recommend.choice import KEYS, open_model, parse_choice, parse_switch
 from recsys.recommend.lines import format_rows, get_width
 from recsys.trained.queries import Query
 from recsys.trained.run import TrainedRun
@@ -31,7 +32,7 @@ _EMPTY = {
     "text": ("text", 'give what is looked for, as in text="red lamp"'),
 }
 CONTEXT = "context."
-OWN = ("k", *KEYS)
+OWN = ("k", *KEYS, "because")
 USAGE = (
     "usage: python -m recsys.recommend run=FOLDER|last|folder=BUNDLE "
     "user=ID|history=ID,ID|text=TEXT|users=all|users=FILE [key=value ...]"
@@ -63,6 +64,11 @@ WORDS = (
     (
         "retriever=FOLDER",
         "another run over the same items, or a bundle, which proposes those that this one ranks",
+    ),
+    (
+        "because=BOOL",
+        "beside each item, what of the history speaks for it; left out: where that is read off the "
+        "score; true: also where the model is asked once more without each item of the history",
     ),
     ("candidates=100", "how many items are proposed, where not all are ranked"),
     (
@@ -155,7 +161,9 @@ def recommend(words: dict[str, str]) -> list[str]:
         tuple(each.strip() for each in words["history"].split(",")) if "history" in words else None
     )
     query = Query(words.get("user"), history, words.get("text"))
-    choice = parse_choice(words, runs)
+    # Left to itself, it says why where that costs nothing.
+    because = parse_switch(words, "because", True) if "because" in words else None
+    choice = replace(parse_choice(words, runs), because=because)
     rows = answer([query], int(words.get("k", "10")), words.get("at", "now"), context, choice)
     return format_rows(rows, choice.columns, get_width())
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from recsys.printable import cut_line, escape_line
+from recsys.trained.queries import BECAUSE
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,6 +31,8 @@ def get_width() -> int | None:
 def format_rows(rows: pl.DataFrame, columns: Sequence[str], width: int | None) -> list[str]:
     """A line an item: rank, score, id and title, then further columns.
 
+    What speaks for an item stands below it in a terminal, and else at the end of its line.
+
     Args:
         rows: As `recommend` gives them.
         columns: Names of the further columns.
@@ -39,7 +42,12 @@ def format_rows(rows: pl.DataFrame, columns: Sequence[str], width: int | None) -
     for row in rows.iter_rows(named=True):
         head = escape_line(f"{row['rank']:>3}  {row['score']:8.4f}  {row['item']:<12}  ")
         more = [f"{name}: {_write_value(row[name])}" for name in columns]
+        why = str(row.get(BECAUSE) or "")
+        if width is None and why:
+            more.append(why)
         lines.append(_join(head, escape_line(row["title"]), more, width))
+        if width is not None and why:
+            lines.append(cut_line(f"{'':5}{why}", width))
     return lines
 
 

@@ -193,12 +193,15 @@ class Recommender(nn.Module, abc.ABC):
         """
         return None
 
-    def split_scores(self, batch: Batch, rows: Tensor) -> ScoreSplit | None:
+    def split_scores(
+        self, batch: Batch, rows: Tensor, catalog: Tensor | None = None
+    ) -> ScoreSplit | None:
         """What each item of a history adds to scores, where these are such sums.
 
         Args:
             batch: One query with a history, as `Examples.make_serving_batch` makes it.
             rows: (N,) catalog rows of the items that are scored.
+            catalog: (I, ...) what `index_catalog` gave; None: representations are made.
 
         Returns:
             Parts that sum to the scores; None where a score is no sum over the history.

@@ -14,7 +14,7 @@ from recsys.data.columns.times import parse_times
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.data.tables import IdMap, Tables
 from recsys.errors import ConfigError, DataError, UnknownIdError
-from recsys.trained.queries import Query
+from recsys.trained.queries import BECAUSE, Query
 from recsys.trained.where import find_rows_outside
 
 SCHEMA = {
@@ -134,6 +134,7 @@ def make_frame(
     chosen: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]],
     ids: Sequence[str],
     titles: Sequence[str],
+    because: Sequence[str] | None = None,
 ) -> pl.DataFrame:
     """Recommendations as a table, in one piece: a frame a query takes longer than to rank it.
 
@@ -142,10 +143,11 @@ def make_frame(
         chosen: Catalog rows and scores of the items of each, the best first.
         ids: Of all items by catalog row.
         titles: Their texts.
+        because: What speaks for each of the items, one query after the other; None: no column.
     """
     rows = [row for own, _ in chosen for row in own.tolist()]
     pairs = list(zip(queries, (len(own) for own, _ in chosen), strict=True))
-    return pl.DataFrame(
+    frame = pl.DataFrame(
         {
             "query": [query.label for query, size in pairs for _ in range(size)],
             "rank": [rank for _, size in pairs for rank in range(1, size + 1)],
@@ -155,6 +157,9 @@ def make_frame(
         },
         schema=SCHEMA,
     )
+    if because is None:
+        return frame
+    return frame.with_columns(pl.Series(BECAUSE, because, dtype=pl.String))
 
 
 def check_columns(items: pl.DataFrame, columns: Sequence[str]) -> None:
@@ -167,7 +172,7 @@ def check_columns(items: pl.DataFrame, columns: Sequence[str]) -> None:
     Raises:
         ConfigError: The items have no such column, it is there already, or asked for twice.
     """
-    known = [each for each in items.columns if each not in SCHEMA]
+    known = [each for each in items.columns if each not in (*SCHEMA, BECAUSE)]
     for place, name in enumerate(columns):
         if name not in known:
             raise ConfigError(

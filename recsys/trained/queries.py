@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+BECAUSE = "because"
+"""Further column of recommendations: what of the history speaks for the item."""
+
+
 @dataclass(frozen=True)
 class Query:
     """Who or what is asked for; one of the three is given.
@@ -87,6 +91,8 @@ class Choice:
         retriever: What proposes the items to choose from; None: all are ranked, or of a model that
             reads pairs those that baselines propose.
         candidates: How many are proposed; None: `evaluation.candidates` of the run that ranks.
+        because: Whether a line says for each item what of the history speaks for it; None: where
+            that is read off the score, which is a sum over the history, and else empty.
     """
 
     where: str | None = None
@@ -95,6 +101,7 @@ class Choice:
     diversity: float = 0.0
     retriever: Retriever | None = None
     candidates: int | None = None
+    because: bool | None = False
 
 
 ANY = Choice()
@@ -123,6 +130,7 @@ class Answering(abc.ABC):
         diversity: float = 0.0,
         retriever: Retriever | None = None,
         candidates: int | None = None,
+        because: bool | None = False,
         items: pl.DataFrame | str | Path | None = None,
     ) -> pl.DataFrame:
         """The best unseen items of each user, history or text; one of the three is given.
@@ -154,11 +162,15 @@ class Answering(abc.ABC):
                 be recommended is for this run to say.
             candidates: How many items are proposed, where not all are ranked; at least k. None:
                 `evaluation.candidates` of this run.
+            because: Whether a column `because` says what of the history speaks for each item, as in
+                'because you had "Alien" (41%)': exactly where the score is a sum over the history,
+                else by leaving out each of its items, which asks the model as often. It is empty
+                where nothing speaks for the item, and for texts. None: only where it is exact.
             items: As in `add_items`.
 
         Returns:
             A frame with query (the user's id, the history's ids or the text), rank, item, score
-            and title, then the columns asked for; a row an item, the best first.
+            and title, then because and the columns asked for; a row an item, the best first.
 
         Raises:
             ConfigError: Not exactly one of the three is given, k is below 1, diversity is beyond
@@ -183,6 +195,7 @@ class Answering(abc.ABC):
             check_diversity(diversity),
             retriever,
             candidates,
+            because,
         )
         answering = self if items is None else self.add_items(items)
         return answering.answer(queries, k, at, given, choice)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
+from recsys.trained.explanations.reasons import list_reasons
 from recsys.trained.lookup import (
     ClosedItems,
     RowFinder,
@@ -191,7 +192,9 @@ class Suggester:
         stage = self._open_first_stage(made, k, at, context, choice)
         chosen = [self._rank_one(made, query, k, codes, closed, choice, stage) for query in queries]
         assert self._ids is not None
-        frame = make_frame(queries, chosen, self._ids.items, made.recommender.parts.texts)
+        why = self._list_reasons(made, queries, chosen, codes, choice.because)
+        texts = made.recommender.parts.texts
+        frame = make_frame(queries, chosen, self._ids.items, texts, why)
         return add_columns(frame, made.tables.items, choice.columns)
 
     def _open_first_stage(
@@ -385,6 +388,35 @@ class Suggester:
         pool = None if stage is None else stage.propose(query, left_out)
         scores, rows = self._selector.select(query, batch, asked, left_out, k, choice, pool)
         return rows.cpu().numpy(), scores.cpu().numpy()
+
+    def _list_reasons(
+        self,
+        made: Servable,
+        queries: Sequence[Query],
+        chosen: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]],
+        context: dict[str, Tensor],
+        because: bool | None,
+    ) -> list[str] | None:
+        """What of each query's history speaks for each of its items; None: nobody asks."""
+        if because is False:
+            return None
+        assert self._ids is not None
+        catalog, out = None if self.reads_pairs else self.catalog, []
+        for query, (rows, _) in zip(queries, chosen, strict=True):
+            if query.text is not None:
+                out += [""] * len(rows)
+                continue
+            batch, _, _ = self._make_batch(made, query, context)
+            out += list_reasons(
+                made.recommender,
+                self._ids.items,
+                batch,
+                torch.from_numpy(rows),
+                None,
+                catalog,
+                because is True,
+            )
+        return out
 
     def _make_batch(
         self, made: Servable, query: Query, context: dict[str, Tensor]

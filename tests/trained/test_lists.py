@@ -1,5 +1,6 @@
 """Lists as they are chosen: unlike each other, of what another run proposes, with why."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -287,3 +288,66 @@ def test_a_retriever_that_cannot_propose_raises_a_clear_error(train, shop, tmp_p
     nobody = open_bundle(write_bundle(run, tmp_path / "bundle", users=False))
     with pytest.raises(ConfigError, match=r"retriever ease: No user has the id 'u3'"):
         run.recommend(users=["u3"], retriever=nobody)
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] if k in RARE else []) for k in KINDS]
+)
+def test_a_list_says_what_the_explanation_says(kind, train, tmp_path):
+    run = train(*KINDS[kind])
+    bundle = open_bundle(write_bundle(run, tmp_path / "bundle"))
+    histories = [["000", "007", "000", "003"], ["012"], []]
+    for model in (run, bundle):
+        own = model.recommend(histories=histories, k=3, because=True, exclude_seen=False)
+        assert own.columns[-1] == "because"
+        assert own.drop("because").equals(
+            model.recommend(histories=histories, k=3, exclude_seen=False)
+        )
+        exact = model.recommend(histories=histories, k=3, because=None, exclude_seen=False)
+        for row, other in zip(own.iter_rows(named=True), exact["because"], strict=True):
+            had = row["query"].split(",") if row["query"] else []
+            why = model.explain(row["item"], history=had)
+            assert other == (row["because"] if why.method == "exact" else "")
+            if why.method == "leave_one_out" or kind == "popularity" or not had:
+                assert row["because"] == why.because
+                continue
+            # shares of two ways to compute may be rounded to another percent
+            assert numbers(row["because"]) == pytest.approx(numbers(why.because), abs=1)
+            assert re.sub(r"\d+%", "", row["because"]) == re.sub(r"\d+%", "", why.because)
+    assert set(run.recommend(histories=[[]], because=True)["because"]) <= {
+        "because it is popular",
+        "",
+    }
+    if kind in ("recency", "tfidf", "ease_text"):
+        for model in (run, bundle):
+            assert set(model.recommend(texts=["red lamp"], because=True)["because"]) == {""}
+
+
+def numbers(line):
+    return [int(share) for share in re.findall(r"(\d+)%", line)]
+
+
+def test_the_command_says_why_where_it_costs_nothing(train, monkeypatch, capsys):
+    run = train("architecture=ease")
+    words = [f"run={run.folder}", "history=000,007", "k=3"]
+    rows = run.recommend(histories=[["000", "007"]], k=3, because=True)
+    assert all(line.startswith('because you had "') for line in rows["because"])
+
+    def printed(*more):
+        capsys.readouterr()
+        assert recommend([*words, *more]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    for _ in range(2):  # by the model, then by what it has kept
+        lines = printed()
+        assert lines == format_rows(rows, [], None)
+        assert [line.partition("  because")[2] for line in lines] == [
+            line.removeprefix("because") for line in rows["because"]
+        ]
+        assert printed("because=false") == format_rows(rows.drop("because"), [], None)
+    shown = format_rows(rows, [], 60)
+    assert len(shown) == 6
+    assert all(line.startswith("     because you had") for line in shown[1::2])
+    assert max(map(len, shown)) <= 60
+    assert recommend([*words, "because=maybe"]) == 2
+    assert "because is 'maybe'; set it to true or false" in capsys.readouterr().err

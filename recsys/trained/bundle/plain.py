@@ -17,8 +17,10 @@ from recsys.errors import DataError
 from recsys.layers.item_cosines import EaseWeights, compute_cosines, compute_similar_cosines
 from recsys.trained.bundle import manifest
 from recsys.trained.bundle.manifest import BundleFiles
+from recsys.trained.bundle.plain_parts import PlainParts
 from recsys.trained.bundle.plain_text import PlainText, multiply, normalize
 from recsys.trained.diversity import count_pool, diversify
+from recsys.trained.explanations.parts import make_history_parts, write_because
 from recsys.trained.lookup import (
     ClosedItems,
     RowFinder,
@@ -103,7 +105,8 @@ class PlainModel:
             for start in range(0, len(queries), self._block)
             for each in self._rank_some(queries[start : start + self._block], k, closed, choice)
         ]
-        frame = make_frame(queries, chosen, self._ids.items, self._titles)
+        why = None if choice.because is False else self._list_reasons(queries, chosen)
+        frame = make_frame(queries, chosen, self._ids.items, self._titles, why)
         return add_columns(frame, self.tables.items, choice.columns)
 
     def _rank_some(
@@ -129,6 +132,31 @@ class PlainModel:
                 cosines = self._compute_cosines(rows)
                 rows = rows[diversify(scores[rows], cosines, k, choice.diversity)]
             out.append((rows, scores[rows]))
+        return out
+
+    def _list_reasons(
+        self, queries: Sequence[Query], chosen: Sequence[tuple[Ints, Floats]]
+    ) -> list[str]:
+        """What of each query's history speaks for each of its items, as the model would say it."""
+        parts = PlainParts(
+            self._kind,
+            self._numbers,
+            self.files.has,
+            self._load,
+            self._weigh,
+            self._list_similar,
+        )
+        out = []
+        for query, (rows, _) in zip(queries, chosen, strict=True):
+            had = self._list_history(query)[0][-self.max_history :]
+            popular = self._kind == "popularity" or not len(had)
+            rest = ("popularity",) if popular or self._numbers.get("prior") else ()
+            if popular or query.text is not None:
+                out += ["" if query.text is not None else write_because((), rest)] * len(rows)
+                continue
+            own, values = parts.split(had, rows)
+            named = [self._ids.items[row] for row in own], [self._titles[row] for row in own]
+            out += [write_because(make_history_parts(*named, of), rest) for of in values.tolist()]
         return out
 
     def _list_history(self, query: Query) -> tuple[Ints, Ints]:

@@ -19,8 +19,8 @@ from recsys.trained.explanations.parts import (
     Method,
     Reading,
     make_history_parts,
-    write_because,
 )
+from recsys.trained.explanations.reasons import list_reasons
 from recsys.trained.explanations.words.readings import choose_readings, make_reading
 from recsys.trained.queries import Query
 from recsys.trained.recommendations import PreparedQuery, Suggester
@@ -124,13 +124,10 @@ class Explainer:
             return []
         asked = self._suggester.prepare(query, items[0], at, context or {})
         rows = self._suggester.find_items(items)
-        parts = attribute_scores(
-            QueryScorer(asked.recommender, asked.batch, rows, asked.asked), fast=True
+        ids = asked.tables.items["item"].cast(pl.String).to_list()
+        return list_reasons(
+            asked.recommender, ids, asked.batch, rows, asked.asked, catalog=None, always=True
         )
-        return [
-            write_because(_name_history(asked, parts, place), tuple(parts.rest))
-            for place in range(len(items))
-        ]
 
     def _find_rank(self, asked: PreparedQuery, row: int) -> int | None:
         """The rank of a catalog row among what may be recommended, equal scores sharing the best.
