@@ -41,6 +41,7 @@ ROOMS = [
     "trained",
     "recommend",
     "explain",
+    "compress",
     "refresh",
     "clean",
     "forget",

@@ -85,6 +85,17 @@ class Config(ArchitectureConfig):
     dropout: float = option(0.2, "in history=causal and gru", least=0, below=1)
     heads: bool = option(True, "residual heads on item and user vectors, zero at first")
     hidden: int = option(256, "width of the MLP", least=1, most=WIDEST)
+    vectors_as: Literal["fp32", "int8", "binary", "binary+int8"] = option(
+        "fp32",
+        "how the vectors of items are stored outside of training: int8 a number; binary, its sign; "
+        "binary+int8, a pool by signs that is scored again by int8",
+    )
+    pool: int = option(
+        200,
+        "with vectors_as=binary+int8: items of a query that are scored again, those included that "
+        "are left out since the user had them",
+        least=1,
+    )
 
     @property
     def reads_tokens(self) -> bool:
@@ -117,6 +128,11 @@ class Config(ArchitectureConfig):
         """Whether that stands in the user's text."""
         return self.context_as == "text"
 
+    @property
+    def stores_vectors_as(self) -> str:
+        """How vectors of items are stored where they are ranked."""
+        return self.vectors_as
+
     def check(self, run: RunConfig) -> None:
         """Refuses values that cannot be.
 
@@ -138,6 +154,7 @@ class Config(ArchitectureConfig):
         if self.item == "id":
             self._check_ids(run)
         self._check_rows_beside_texts()
+        self._check_stored()
         if self.popularity_cold and not self.popularity:
             raise ConfigError(
                 "architecture.popularity_cold=true says what the popularity prior gives to cold "
@@ -167,6 +184,27 @@ class Config(ArchitectureConfig):
                 "architecture.context_as=text has no context to write; name it, as in "
                 "architecture.context=[hour,weekday], or leave it out."
             )
+
+    def _check_stored(self) -> None:
+        """Refuses to store vectors in few bits where a score is more than their product.
+
+        Raises:
+            ConfigError: It is, or items have two vectors.
+        """
+        if self.vectors_as == "fp32":
+            return
+        odd = {
+            "architecture.score=mlp": self.score == "mlp",
+            "architecture.popularity=true": self.popularity,
+            "architecture.towers=separate": self.towers == "separate" and self.user == "history",
+        }
+        for name, asked in odd.items():
+            if asked:
+                raise ConfigError(
+                    f"architecture.vectors_as={self.vectors_as} stores one vector an item, by "
+                    f"whose product alone it is found, and {name} asks for more; leave one of "
+                    "them out."
+                )
 
     def _check_rows_beside_texts(self) -> None:
         """Refuses to leave out or to shrink learned vectors where they are all or nothing.

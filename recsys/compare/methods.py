@@ -94,13 +94,19 @@ def _identify(config: Node, encoder: Node, built_on: Sequence[Node], fitted: boo
 def _identify_sources(rows: Sequence[Node]) -> list[Node]:
     """As `_identify`, of what a result says of the runs that it builds on."""
     return [
-        _identify(row["config"], row["encoder"], row["built_on"], row["fitted"]) for row in rows
+        {
+            **_identify(row["config"], row["encoder"], row["built_on"], row["fitted"]),
+            **({"compression": row["compression"]} if "compression" in row else {}),
+        }
+        for row in rows
     ]
 
 
 def _part_sources(built_on: Sequence[Node]) -> tuple[list[Node], list[Node]]:
-    """The runs that a run builds on, and the pretraining of its encoder, where there is one."""
-    pretrained = [row for row in built_on if "pretraining" in row.get("config", {})]
+    """The runs that a run builds on, and whence its encoder is: a pretraining, or a larger run."""
+    pretrained = [
+        row for row in built_on if "pretraining" in row.get("config", {}) or "compression" in row
+    ]
     return [row for row in built_on if row not in pretrained], pretrained
 
 

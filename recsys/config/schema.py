@@ -161,6 +161,11 @@ class ArchitectureConfig(Choice):
         return False
 
     @property
+    def stores_vectors_as(self) -> str:
+        """How vectors of items are stored where they are ranked, a `quantization.Precision`."""
+        return "fp32"
+
+    @property
     def item_vectors_from(self) -> str | None:
         """Whose vectors of all items it is handed: `ENCODER`, the folder of a run, None: nobody's.
 

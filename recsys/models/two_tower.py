@@ -15,6 +15,7 @@ from recsys.architectures.two_tower import Config
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.text_tower import Step, TextTower, UnitLength, list_head_steps
 from recsys.errors import ConfigError
+from recsys.evaluation.quantization import Precision, round_rows, score_pool
 from recsys.layers.context_embedding import ContextEmbedding
 from recsys.layers.item_cosines import compute_cosines
 from recsys.layers.item_embeddings import (
@@ -81,6 +82,8 @@ class Model(TowerWords):
             None if self.from_text else _make_history_encoder(config, width, parts.max_history)
         )
         self.unit = config.score != "dot"
+        self.stored_as: Precision = config.vectors_as
+        self.pool = config.pool
         # The logarithm of 1 / temperature, as in CLIP (Radford et al., ICML 2021).
         start = torch.tensor(-math.log(config.temperature))
         self.log_scale = nn.Parameter(start) if self.unit else None
@@ -94,6 +97,8 @@ class Model(TowerWords):
     def index(self, plan: ItemBatch) -> Tensor:
         """(U, D), or (U, 2 D) where histories have an encoder of their own, and what is popular."""
         vectors = self._index_vectors(plan)
+        if self.stored_as != "fp32" and not self.training:
+            return round_rows(vectors, self.stored_as)
         if self.prior is None:
             return vectors
         return torch.cat([vectors, self.prior(plan.items)[:, None]], dim=-1)
@@ -114,6 +119,10 @@ class Model(TowerWords):
         own = self.normalize_encoded(self.encode_items(plan, self._user_encoder, self._user_prefix))
         return torch.cat([vectors, self.apply_head(own, None, added)], dim=-1)
 
+    def keep_precision(self) -> None:
+        """Item vectors are no longer rounded."""
+        self.stored_as = "fp32"
+
     def select_item_vectors(self, items: Tensor) -> Tensor:
         """(N, D or 2 D) -> (N, D) what queries are compared with."""
         return items[:, : self.width]
@@ -126,7 +135,8 @@ class Model(TowerWords):
         """A product, of a cosine with its temperature; what is popular; an MLP is left out."""
         scale = 1.0 if self.log_scale is None else float(self.log_scale.detach().exp())
         added = None if self.prior is None else items[:, -1]
-        return VectorScore(scale, added, self.pairs is None, self.unit)
+        whole = self.pairs is None and self.stored_as != "binary+int8"
+        return VectorScore(scale, added, whole, self.unit)
 
     def make_item_tower(self) -> TextTower:
         """What makes an item's vector of its text alone.
@@ -223,6 +233,8 @@ class Model(TowerWords):
             return None
         if self.context is not None or self.pairs is not None or self.parts.masks is not None:
             return None
+        if self.stored_as == "binary+int8":  # a pool is no product of arrays
+            return None
         numbers = {
             "rate": 0.0 if mix.rate is None else float(mix.rate.detach()),
             "scale": 1.0 if self.log_scale is None else float(self.log_scale.detach().exp()),
@@ -240,6 +252,8 @@ class Model(TowerWords):
         with torch.autocast(queries.device.type, enabled=False):
             # The factor goes to the few queries: on the scores it is a pass over the catalog.
             scores = self._scale(queries.float()) @ vectors.float().T
+        if self.stored_as == "binary+int8" and not self.training:
+            return score_pool(queries, vectors, scores, self.pool)
         if self.prior is not None:
             scores = scores + items[:, -1]
         if self.pairs is None:
@@ -255,6 +269,8 @@ class Model(TowerWords):
         linear, and is divided by the length that the whole vector has.
         """
         if not isinstance(self.mix, HistoryPooling) or self.pairs is not None:
+            return None
+        if self.stored_as == "binary+int8":  # nor is it a sum over the history
             return None
         if catalog is None:
             own, items = self.index(batch.plan), self.index(ItemBatch(rows, ()))

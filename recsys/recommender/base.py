@@ -143,6 +143,9 @@ class Recommender(nn.Module, abc.ABC):
         """
         raise ConfigError(f"{type(self).__module__} has no vector for each item.")
 
+    def keep_precision(self) -> None:
+        """Has item vectors be in full precision from now on; here they are."""
+
     def make_item_tower(self) -> TextTower:
         """What makes an item's vector of its text alone, for systems without our code.
 

@@ -121,13 +121,15 @@ def _choose_newest(runs: Sequence[Path], file: str = CONFIG) -> Path:
     return max(runs, key=lambda run: ((run / file).stat().st_mtime, run.name))
 
 
-def make_folder(output: str, name: str, content: str, file: str = CONFIG) -> Path:
+def make_folder(
+    output: str, name: str, content: str | Callable[[Path], str], file: str = CONFIG
+) -> Path:
     """Makes a folder of its own with its first file; an existing one is never used again.
 
     Args:
         output: Where it is made.
         name: How its name begins.
-        content: What the file says.
+        content: What the file says, or what makes that of the folder's path.
         file: The file, by which the folder is known.
 
     Raises:
@@ -140,7 +142,7 @@ def make_folder(output: str, name: str, content: str, file: str = CONFIG) -> Pat
     except OSError as error:
         raise DataError(f"{path}: the result folder cannot be made ({error.strerror}).") from None
     try:
-        write_atomic(path / file, content)
+        write_atomic(path / file, content if isinstance(content, str) else content(path))
     except DataError:
         path.rmdir()
         raise

@@ -20,6 +20,7 @@ import pytest
 import recsys
 from recsys.clean import __main__ as clean
 from recsys.compare import __main__ as compare
+from recsys.compress import __main__ as compress
 from recsys.data import __main__ as data
 from recsys.explain import __main__ as explain
 from recsys.export import __main__ as export
@@ -128,6 +129,12 @@ def compare_command(words):
     return compare.main([meant.get(word, word) for word in words])
 
 
+def compress_command(words):
+    """An encoder of three layers and width 32 has other sizes than a pretrained one."""
+    meant = {"layers=3": "layers=2", "width=128": "width=16"}
+    return compress.main([meant.get(word, word) for word in words])
+
+
 MODULES = {
     "recsys.fit": fit_command,
     "recsys.pretrain": pretrain_command,
@@ -135,6 +142,7 @@ MODULES = {
     "recsys.compare": compare_command,
     "recsys.recommend": recommend.main,
     "recsys.explain": explain.main,
+    "recsys.compress": compress_command,
     "recsys.data": data.main,
     "recsys.clean": clean.main,
     "recsys.refresh": refresh.main,

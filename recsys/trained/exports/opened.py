@@ -78,6 +78,12 @@ class OpenedRun:
     def list_remarks(self) -> list[str]:
         """What a score has besides the product of vectors, a sentence each."""
         notes = []
+        stored = self.run.config.architecture.stores_vectors_as
+        if stored != "fp32":
+            notes.append(
+                f"the run ranks vectors that are stored as {stored}; what is written here is in "
+                "full precision"
+            )
         if self.score.added is not None:
             notes.append("the run adds what is popular to the score of an item")
         if not self.score.complete:
@@ -99,6 +105,7 @@ def open_for_export(run: ExportSource) -> OpenedRun:
     """
     made = run.assemble()
     recommender = made.recommender.cpu().eval()
+    recommender.keep_precision()  # other systems round vectors by rules of their own
     items = recommender.index_catalog()
     vectors = recommender.select_item_vectors(items).float().contiguous().numpy()
     return OpenedRun(run, made, vectors, recommender.describe_score(items), items)

@@ -90,12 +90,12 @@ def _write_model(
     for dense in first.encoder.dense:
         assert isinstance(dense, Dense)
         if dense.about.unit:
-            modules.append(_write_step(folder, len(modules), UnitLength()))
-        modules.append(_write_dense(folder, len(modules), dense))
+            modules.append(write_step(folder, len(modules), UnitLength()))
+        modules.append(write_dense(folder, len(modules), dense))
     if second is None or is_same(first.steps, second.steps):
         for step in first.steps:
             assert isinstance(step, Step)
-            modules.append(_write_step(folder, len(modules), step))
+            modules.append(write_step(folder, len(modules), step))
     else:
         name = f"{len(modules)}_Router"
         (folder / name).mkdir()
@@ -103,7 +103,7 @@ def _write_model(
         _write_router(folder / name, first.encoder.vector_width, routes)
         modules.append(("Router", name))
     write_modules(folder, modules)
-    _write_settings(folder, form, opened.score.unit, first.query)
+    write_settings(folder, form, opened.score.unit, first.query)
 
 
 def is_same(first: nn.Sequential, second: nn.Sequential) -> bool:
@@ -114,10 +114,16 @@ def is_same(first: nn.Sequential, second: nn.Sequential) -> bool:
     )
 
 
-def _write_settings(folder: Path, form: TextFormat, unit: bool, query: bool) -> None:
+def write_settings(folder: Path, form: TextFormat, unit: bool, query: bool) -> None:
     """Says how long a text is, what stands before it, and how vectors are compared.
 
     Without a word an item's text is meant, but in the folder of queries.
+
+    Args:
+        folder: Of the model.
+        form: How texts are read.
+        unit: Whether vectors are compared by their cosine.
+        query: Whether it is the folder of queries.
     """
     prompts = {"query": form.query_prompt, "document": form.item_prompt}
     default = "query" if query else "document"
@@ -131,8 +137,18 @@ def _write_settings(folder: Path, form: TextFormat, unit: bool, query: bool) -> 
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_step(folder: Path, number: int, step: Step, prefix: str = "") -> tuple[str, str]:
-    """Writes what a vector passes; its kind and folder."""
+def write_step(folder: Path, number: int, step: Step, prefix: str = "") -> tuple[str, str]:
+    """Writes what a vector passes.
+
+    Args:
+        folder: Of the model.
+        number: Its place among the modules.
+        step: What is written.
+        prefix: Of its folder's name.
+
+    Returns:
+        Its kind and folder, as `write_modules` takes them.
+    """
     if isinstance(step, UnitLength):
         name = f"{prefix}{number}_Normalize"
         (folder / name).mkdir()
@@ -147,8 +163,17 @@ def _write_step(folder: Path, number: int, step: Step, prefix: str = "") -> tupl
     return _write_map(folder, f"{prefix}{number}_Dense", about, state)
 
 
-def _write_dense(folder: Path, number: int, dense: Dense) -> tuple[str, str]:
-    """Writes a map of the pretrained folder, which may have trained; its kind and folder."""
+def write_dense(folder: Path, number: int, dense: Dense) -> tuple[str, str]:
+    """Writes a map of the pretrained folder, which may have trained.
+
+    Args:
+        folder: Of the model.
+        number: Its place among the modules.
+        dense: The map.
+
+    Returns:
+        Its kind and folder, as `write_modules` takes them.
+    """
     about, kind = dense.about, type(dense.activation)
     config: dict[str, object] = {
         "in_features": about.inputs,
@@ -189,7 +214,7 @@ def _write_router(folder: Path, width: int, routes: Mapping[str, Sequence[nn.Mod
         structure[route] = []
         for number, step in enumerate(steps or [_make_identity(width)]):
             assert isinstance(step, Step)
-            kind, name = _write_step(folder, number, step, f"{route}_")
+            kind, name = write_step(folder, number, step, f"{route}_")
             types[name] = f"{KINDS}.{kind}"
             structure[route].append(name)
     parameters = {"default_route": "document", "allow_empty_key": True}

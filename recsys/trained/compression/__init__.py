@@ -1,0 +1,1 @@
+"""A finished run made small: fewer layers, shorter vectors, fewer bits; a run like any other."""
