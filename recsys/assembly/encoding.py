@@ -36,7 +36,11 @@ from recsys.types import Tuned
 
 
 def load_encoding(
-    run: RunConfig, items: Sequence[str], tables: Tables, context: ContextFeatures
+    run: RunConfig,
+    items: Sequence[str],
+    tables: Tables,
+    context: ContextFeatures,
+    fitted: Sequence[str] | None = None,
 ) -> tuple[TextComponents, Tokenize]:
     """Encoder, tuning and tokens; also how a free text is tokenised.
 
@@ -45,19 +49,21 @@ def load_encoding(
         items: Text of every item.
         tables: The data set.
         context: What may be said of a query.
+        fitted: Texts of the items of the fit, where others are to be ranked: what the store keeps
+            is of these. None: they are the same.
     """
     options = run.encoder
     loaded, tuned = load_tuned(options, run.regularization.dropout, run.tuning)
     encoder = loaded.encoder
     texts = _TextTokenizer(run, loaded)
-    catalog = texts.build_catalog(items, texts.item_prompt)
+    catalog = texts.build_item_catalog(items, texts.item_prompt, fitted)
     check_vocabulary(catalog, "item", loaded.tokenizer, get_rank() == 0)
     training = None
     if run.data.augment.changes_texts:
         training = texts.build_training_texts(tables, texts.item_prompt)
     user_texts = None
     if run.architecture.reads_user_texts:
-        user_texts = texts.build_user_texts(items, tables, context)
+        user_texts = texts.build_user_texts(items, tables, context, fitted)
     prefix, vectors = _build_caches(run, encoder, tuned, catalog, texts.store)
     pooled = "table" in run.architecture.gives  # else a text has no vector
     keeps = options.cache and pooled and user_texts is not None and not tuned.trained
@@ -194,6 +200,16 @@ class _TextTokenizer:
         """Tokens of texts behind a prompt, as the function of that name."""
         return build_catalog(self._loaded, texts, prompt, self._run.data.max_tokens, empty)
 
+    def build_item_catalog(
+        self, texts: Sequence[str], prompt: str, fitted: Sequence[str] | None
+    ) -> Catalog:
+        """Tokens of items behind a prompt; of those that the fit did not know, in memory."""
+        if fitted is None:
+            return self.build_catalog(texts, prompt)
+        most = count_kept(self._loaded, prompt, self._run.data.max_tokens)
+        known, now = ([prompt + text for text in each] for each in (fitted, texts))
+        return self.build_catalog(fitted, prompt).revise(known, now, self._loaded.tokenize, most)
+
     def build_training_texts(self, tables: Tables, prompt: str) -> TrainingTexts:
         """The item texts of which each epoch leaves something out, behind a prompt that stays.
 
@@ -231,7 +247,11 @@ class _TextTokenizer:
         )
 
     def build_user_texts(
-        self, items: Sequence[str], tables: Tables, context: ContextFeatures
+        self,
+        items: Sequence[str],
+        tables: Tables,
+        context: ContextFeatures,
+        fitted: Sequence[str] | None,
     ) -> UserTexts:
         """Texts of users, which are composed of profile and titles.
 
@@ -239,9 +259,10 @@ class _TextTokenizer:
             items: Text of each item.
             tables: The users, and the items as `build_training_texts` has them.
             context: Contextual features that may be part of a query's text.
+            fitted: As in `load_encoding`.
         """
         profiles = tables.users["text"].to_list()
-        titles = self.build_catalog(items, "")
+        titles = self.build_item_catalog(items, "", fitted)
         bare = self.build_catalog(profiles, "")
         check_vocabulary(bare, "user", self._loaded.tokenizer, get_rank() == 0)
         led = self._led_by

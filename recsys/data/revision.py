@@ -80,10 +80,14 @@ class RevisedCatalog:
         both = self.before.filter(pl.col("text").is_not_null()).join(now, "item", how="left")
         return bool((both["event_count"] != both["now"].fill_null(0)).any())
 
-    @property
-    def stale(self) -> Ints:
-        """(S,) rows of which nothing that was computed of texts holds any more."""
-        return np.union1d(np.flatnonzero(self.origin < 0), self.changed)
+    def list_stale(self, columns: Sequence[str] = ()) -> Ints:
+        """(S,) rows of which nothing holds any more that was computed of texts and of columns."""
+        known = np.flatnonzero(self.origin >= 0)
+        old, now = self.before[self.origin[known]], self.tables.items[known]
+        stale = np.union1d(np.flatnonzero(self.origin < 0), self.changed)
+        for name in columns:
+            stale = np.union1d(stale, known[old[name].ne_missing(now[name]).to_numpy()])
+        return stale
 
     def add(self, fresh: pl.DataFrame, where: str) -> RevisedCatalog:
         """Adds items behind the others, and changes those that are there.
@@ -170,8 +174,8 @@ def _align_types(fresh: pl.DataFrame, items: pl.DataFrame, where: str) -> pl.Dat
         if lost.any():
             row = int(lost.arg_true()[0])
             raise DataError(
-                f"{where}: row {row + 1} has '{column[row]}' in column '{column.name}', which is "
-                f"{kind} in the catalog; mend it, or leave the column out."
+                f"{where}: '{fresh['item'][row]}' in row {row + 1} has '{column[row]}' in column "
+                f"'{column.name}', which is {kind} in the catalog; mend it, or leave it out."
             )
         columns.append(cast)
     return pl.DataFrame(columns)

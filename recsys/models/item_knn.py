@@ -78,7 +78,10 @@ class Model(FittedRecommender):
             if parts.served is not None and parts.origin is None:
                 self.near = _restore_matrix(parts.served, "near", len(parts.texts))
             else:
-                self.near = _load_or_compute_near(parts.item_vectors, config.text_neighbours)
+                passing = parts.origin is not None  # a catalog that no other run has
+                self.near = _load_or_compute_near(
+                    parts.item_vectors, config.text_neighbours, passing
+                )
         self.form: SparseForm | None = None
         if not self.needs_fit:
             self.restore(asdict(self._list_settings()[0]))
@@ -272,16 +275,28 @@ def _compute_neighbours(
     )
 
 
-def _load_or_compute_near(vectors: Tensor, neighbours: int) -> csr_matrix:
-    """(I, I) nearest items of each by their vectors (I, D), 1 on average, mapped from the store."""
+def _load_or_compute_near(vectors: Tensor, neighbours: int, passing: bool) -> csr_matrix:
+    """(I, I) nearest items of each by their vectors (I, D), 1 on average, mapped from the store.
+
+    Args:
+        vectors: Of the items.
+        neighbours: How many are kept of each.
+        passing: Whether they are of a catalog that changes, of which the store keeps nothing.
+    """
     from scipy.sparse import csr_matrix
 
-    digest = hashlib.sha256(np.ascontiguousarray(vectors.numpy()).data).hexdigest()
-
-    def write(folder: Path) -> None:
+    def compute() -> csr_matrix:
         with track("nearest items by their vectors", len(vectors), "items") as task:
             near = compute_vector_neighbours(vectors, neighbours, task.advance)
         near.data /= _compute_mean(near)
+        return near
+
+    if passing:
+        return compute()
+    digest = hashlib.sha256(np.ascontiguousarray(vectors.numpy()).data).hexdigest()
+
+    def write(folder: Path) -> None:
+        near = compute()
         for name in _ARRAYS:
             np.save(folder / f"{name}.npy", getattr(near, name))
 

@@ -25,11 +25,11 @@ from recsys.serve.bodies import (
     ForgetBody,
     Forgotten,
     Health,
+    ItemCounts,
     ItemsBody,
     Kept,
     Reasons,
     RecommendBody,
-    Removed,
     Suggestion,
     Suggestions,
 )
@@ -96,9 +96,10 @@ def _add_paths(app: FastAPI, service: Service, gate: Gate) -> None:
         return Forgotten(forgotten=await service.forget(body))
 
     @app.post("/items", responses=RESPONSES)
-    async def items(body: ItemsBody) -> Removed:
-        """Removes items from all recommendations, or restores them; on the disk when answered."""
-        return Removed(removed=await service.change_items(body))
+    async def items(body: ItemsBody) -> ItemCounts:
+        """Adds or changes items, removes them, restores them; on the disk when answered."""
+        await service.change_items(body)
+        return ItemCounts(added=len(service.items.added), removed=len(service.items.removed))
 
     @app.post("/reload", responses=RESPONSES)
     async def reload() -> Health:

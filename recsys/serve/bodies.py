@@ -144,23 +144,47 @@ class Forgotten(BaseModel):
     forgotten: int
 
 
-class ItemsBody(Body):
-    """Items that are not to be recommended, and such that may be again."""
+class NewItem(Body):
+    """An item by its text, or by the columns that the model's texts are made of."""
 
+    item: Id
+    text: Text | None = Field(None, min_length=1, description="The whole text.")
+    columns: dict[Id, Annotated[Text, Field(max_length=65_536)] | int | float | bool | None] = (
+        Field({}, max_length=64, description="Value by column, such as available_from.")
+    )
+
+    @model_validator(mode="after")
+    def check_that_something_is_said(self) -> NewItem:
+        """Raises where nothing is said of the item, or a column has the name of a field."""
+        odd = [name for name in ("item", "text") if name in self.columns]
+        if odd:
+            raise ValueError(f"{odd[0]} is no further column; give it beside columns")
+        if self.text is None and not self.columns:
+            raise ValueError("give the text of the item, or the columns that texts are made of")
+        return self
+
+
+class ItemsBody(Body):
+    """Items that are new or have changed, that are not to be recommended, or may be again."""
+
+    add: list[NewItem] = Field(
+        [], description="They are ranked by their texts; one that is there gets this text."
+    )
     remove: list[Id] = Field([], description="Ids; unknown ones are kept for a later model.")
     restore: list[Id] = []
 
     @model_validator(mode="after")
     def check_that_some_are_given(self) -> ItemsBody:
         """Raises where nothing is to change."""
-        if not self.remove and not self.restore:
-            raise ValueError("give ids in remove or restore")
+        if not self.add and not self.remove and not self.restore:
+            raise ValueError("give items in add, or ids in remove or restore")
         return self
 
 
-class Removed(BaseModel):
-    """How many items are removed now."""
+class ItemCounts(BaseModel):
+    """How many items were added or changed, and how many are removed now."""
 
+    added: int
     removed: int
 
 

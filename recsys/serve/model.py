@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+import polars as pl
 
 from recsys.errors import ConfigError, DataError, RecsysError
+from recsys.printable import escape_line
 from recsys.runtime.files import RESULT
 from recsys.serve.places import locate_model
+from recsys.serve.records.items import ItemRow
 from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.bundle.kept import open_kept
 from recsys.trained.bundle.manifest import MANIFEST, is_bundle
@@ -23,9 +28,6 @@ from recsys.trained.explanations.explaining import Explaining
 from recsys.trained.lookup import describe_sample
 from recsys.trained.queries import ANY, Answering, Choice, Query
 from recsys.trained.run import TrainedRun
-
-if TYPE_CHECKING:
-    import polars as pl
 
 Row = dict[str, object]
 
@@ -60,12 +62,15 @@ class Loaded:
         version: Counts how often one was loaded.
         folder: Where its files lie.
         signature: What its files were when it was loaded.
+        bare: It without the items that were added while the service runs, opened and never built;
+            None where none was.
     """
 
     answering: Answering
     version: int
     folder: Path
     signature: object
+    bare: Answering | None = None
 
 
 class ModelHolder:
@@ -74,10 +79,16 @@ class ModelHolder:
     Args:
         folder: Of the model, as `places.locate_model` reads it.
         load: Opens it.
+        items: What was added before, by item.
     """
 
-    def __init__(self, folder: Path, load: Callable[[Path], Answering]) -> None:
-        self.folder, self._load = folder, load
+    def __init__(
+        self,
+        folder: Path,
+        load: Callable[[Path], Answering],
+        items: Mapping[str, ItemRow] | None = None,
+    ) -> None:
+        self.folder, self._load, self._items = folder, load, items or {}
         self._lock = threading.Lock()
         self.current = self._open(1)
 
@@ -104,8 +115,37 @@ class ModelHolder:
         folder = locate_model(self.folder)
         signature = read_signature(folder)
         answering = self._load(folder)
+        if self._items:
+            try:
+                grown = grow(answering, self._items)
+                return Loaded(grown, version, folder, signature, answering)
+            except RecsysError as error:  # the model that took them was another one
+                _print_note(f"the items that were added are left out: {error}")
         _warm_up(answering)
         return Loaded(answering, version, folder, signature)
+
+    def add_items(self, items: Mapping[str, ItemRow]) -> Loaded:
+        """The model in use with further items, once it has proved to answer; it is not used yet.
+
+        Args:
+            items: All that were added, by item.
+
+        Raises:
+            ConfigError: It has no score for a new item.
+            DataError: An item cannot be used.
+        """
+        now = self.current
+        bare = self._load(now.folder) if now.bare is None else now.bare
+        return replace(now, answering=grow(bare, items), bare=bare)
+
+    def use_items(self, loaded: Loaded, items: Mapping[str, ItemRow]) -> None:
+        """Puts what `add_items` made in the old model's place, and keeps the items for newer ones.
+
+        Args:
+            loaded: What it made.
+            items: Of what.
+        """
+        self.current, self._items = loaded, items
 
     def answer(self, asked: Sequence[Asked]) -> list[list[Row] | Exception]:
         """Items of each query, or the error that is for it alone."""
@@ -149,6 +189,39 @@ def make_json_value(value: object) -> object:
     if isinstance(value, dict):
         return {str(name): make_json_value(each) for name, each in value.items()}
     return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def grow(answering: Answering, items: Mapping[str, ItemRow]) -> Answering:
+    """A model with further items, which has encoded them.
+
+    Args:
+        answering: It.
+        items: Text and columns by item.
+
+    Raises:
+        ConfigError: It has no score for a new item.
+        DataError: An item cannot be used.
+    """
+    names = dict.fromkeys(name for row in items.values() for name in row)
+    columns = {name: [row.get(name) for row in items.values()] for name in names}
+    frame = pl.DataFrame(
+        [pl.Series("item", list(items)), *(_make_column(n, v) for n, v in columns.items())]
+    )
+    grown = answering.add_items(frame)
+    _warm_up(grown)
+    return grown
+
+
+def _make_column(name: str, values: list[Any]) -> pl.Series:
+    """A column of values of one kind, or as texts where the kinds differ."""
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) > 1:
+        values = [None if value is None else str(value) for value in values]
+    return pl.Series(name, values, dtype=pl.String if not kinds else None)
+
+
+def _print_note(sentence: str) -> None:
+    print(escape_line(f"note: {sentence}"), file=sys.stderr, flush=True)
 
 
 def _explain(answering: Answering, asked: Asked, item: str) -> Row:

@@ -18,7 +18,7 @@ from recsys.serve.metrics import ServiceMetrics
 from recsys.serve.model import Asked, ModelHolder, Row
 from recsys.serve.options import ServeOptions
 from recsys.serve.records.feedback import FeedbackLog, Reactions
-from recsys.serve.records.items import RemovedItems
+from recsys.serve.records.items import ChangedItems, ItemRow
 from recsys.trained.queries import ANY, Answering, Choice, Query
 
 _LOCK = "service.lock"
@@ -42,8 +42,8 @@ class Service:
         self._hold(options.state)
         try:
             self.feedback = FeedbackLog(options.state)
-            self.removed = RemovedItems(options.state)
-            self.holder = ModelHolder(options.folder, load)
+            self.items = ChangedItems(options.state)
+            self.holder = ModelHolder(options.folder, load, self.items.added)
         except BaseException:
             self._held.close()
             raise
@@ -56,6 +56,7 @@ class Service:
             self.metrics.observe_batch,
         )
         self._watcher: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()  # of the model: one change at a time
         self.metrics.version.set(1)
         self.metrics.queue.set_function(lambda: len(self.batcher))
 
@@ -81,7 +82,7 @@ class Service:
         self._check_limits(body)
         said = self._get_reactions(body)
         reacted = said.events.keys() if body.exclude_seen else said.disliked
-        left_out = self.removed.ids | reacted
+        left_out = self.items.removed | reacted
         choice = Choice(body.where, body.exclude_seen, tuple(body.columns))
         rows = await self._ask(make_asked(body, body.k + len(left_out), choice), said)
         kept = [row for row in rows if row["item"] not in left_out][: body.k]
@@ -162,20 +163,51 @@ class Service:
             raise ConfigError(f"name at most {self.options.limits.max_events} users at once.")
         return await self.feedback.forget(frozenset(body.users))
 
-    async def change_items(self, body: ItemsBody) -> int:
-        """Removes and restores items; how many are removed now, once that is on the disk.
+    async def change_items(self, body: ItemsBody) -> None:
+        """Adds, removes and restores items; they count, and are on the disk, when it returns.
 
         Raises:
-            ConfigError: There are too many, or an item is to be removed and restored.
-            DataError: The disk is full or fails; nothing is changed.
+            ConfigError: There are too many, an item stands in two lists, or the model has no score
+                for a new item.
+            DataError: An item cannot be used, or the disk is full or fails; nothing is changed.
         """
-        if len(body.remove) + len(body.restore) > self.options.limits.max_events:
-            raise ConfigError(f"change at most {self.options.limits.max_events} items at once.")
-        both = set(body.remove) & set(body.restore)
-        if both:
-            raise ConfigError(f"'{min(both)}' is to be removed and restored; say one of the two.")
-        await self.removed.change(body.remove, body.restore)
-        return len(self.removed.ids)
+        lists = [[each.item for each in body.add], body.remove, body.restore]
+        every = [item for ids in lists for item in ids]
+        limits = self.options.limits
+        if len(every) > limits.max_events:
+            raise ConfigError(f"change at most {limits.max_events} items at once.")
+        seen: set[str] = set()
+        for item in (item for ids in lists for item in dict.fromkeys(ids)):
+            if item in seen:
+                raise ConfigError(f"'{item}' stands in two lists; say one of the two.")
+            seen.add(item)
+        add: dict[str, ItemRow] = {
+            each.item: {"text": each.text, **each.columns} for each in body.add
+        }
+        if len(add) < len(body.add):
+            raise ConfigError("an item is to be added twice; give each once.")
+        for size in (len(each.text or "") for each in body.add):
+            if size > limits.max_text:
+                raise ConfigError(f"a text has {size} characters; give at most {limits.max_text}.")
+        # A sender that goes away does not leave an item that is on the disk and not in use.
+        await asyncio.shield(asyncio.ensure_future(self._change_items(add, body)))
+
+    async def _change_items(self, add: dict[str, ItemRow], body: ItemsBody) -> None:
+        """Encodes what is new, keeps all changes, then answers by them."""
+        async with self._changing:
+            if not add:
+                await self.items.change(add, body.remove, body.restore)
+                return
+            every = {**self.items.added, **add}
+            most = self.options.limits.max_added
+            if len(every) > most:
+                raise ConfigError(
+                    f"{len(every)} items would have been added while the service runs, more than "
+                    f"max_added={most}; serve a newer bundle, or raise it."
+                )
+            loaded = await asyncio.to_thread(self.holder.add_items, every)
+            await self.items.change(add, body.remove, body.restore)
+            self.holder.use_items(loaded, every)
 
     async def reload(self) -> int:
         """Loads the model anew, and puts it in the old one's place.
@@ -187,7 +219,8 @@ class Service:
             RecsysError: It cannot be loaded; the old one stays.
         """
         try:
-            loaded = await asyncio.to_thread(self.holder.reload)
+            async with self._changing:
+                loaded = await asyncio.to_thread(self.holder.reload)
         except RecsysError:
             self.metrics.reloads.labels("failed").inc()
             raise
@@ -224,7 +257,8 @@ class Service:
                 await self._watcher
         await self.batcher.close()
         await self.feedback.close()
-        await self.removed.close()
+        async with self._changing:
+            await self.items.close()
         self._held.close()
 
 

@@ -70,6 +70,8 @@ class NewItems:
         """
         frame, template = self.frame, source.item_template
         if "text" not in frame.columns:
+            frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias("text"))
+        if frame["text"].null_count():
             if template is None:
                 raise DataError(f"{self.where} has no column 'text', which the run's items have.")
             for name in list_template_columns(template):
@@ -78,7 +80,8 @@ class NewItems:
                         f"{self.where} has no column '{name}', of which the run's texts are made "
                         f"({template}); add it, or give whole texts in a column 'text'."
                     )
-            frame = frame.with_columns(fill_template(frame, template, source.text_lists))
+            filled = fill_template(frame, template, source.text_lists)
+            frame = frame.with_columns(pl.coalesce(pl.col("text").cast(pl.String), filled))
         frame = frame.with_columns(pl.col("text").cast(pl.String).fill_null(""))
         return parse_windows(frame, self.where)
 

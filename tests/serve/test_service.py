@@ -130,7 +130,7 @@ def test_no_request_waits_for_a_model_to_be_built(folder, tmp_path, monkeypatch)
     for place in (folder, bundle):
         with monkeypatch.context() as patch:
             service = Service(ServeOptions(place, tmp_path / "state", watch=0), load_model)
-            for name in ("recommendations.RunSource", "bundle.model.BundleSource"):
+            for name in ("run_source.RunSource", "bundle.model.BundleSource"):
                 patch.setattr(f"recsys.trained.{name}.open", None)
             patch.setattr("recsys.encoders.pretrained.load.load_pretrained", None)
             asked = [
@@ -443,11 +443,11 @@ def test_an_item_that_was_removed_is_recommended_to_nobody_until_it_is_restored(
     assert asyncio.run(run()) == ([], ["i0", "i1", "i2"])
     changes = [{"remove": ["i0", "i2", "later"]}, {"remove": ["i1"], "restore": ["i0"]}]
     told, items = asyncio.run(run(*changes))
-    assert told == [{"removed": 3}, {"removed": 3}]
+    assert told == [{"added": 0, "removed": 3}, {"added": 0, "removed": 3}]
     assert items == ["i0", "i3", "i4"]
     assert asyncio.run(run())[1] == items, "also when it starts again"
     told, _ = asyncio.run(run({}, {"remove": ["a"], "restore": ["a"]}))
-    assert "give ids" in told[0]["error"]
+    assert "give items in add, or ids" in told[0]["error"]
     assert "say one of the two" in told[1]["error"]
 
 

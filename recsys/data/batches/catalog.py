@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -54,6 +55,33 @@ class Catalog:
         self._ids: npt.NDArray[np.int32] = np.load(folder / "ids.npy", mmap_mode="r")
         self._offsets: npt.NDArray[np.int64] = np.load(folder / "offsets.npy", mmap_mode="r")
         self._resident: dict[torch.device, Tensor] = {}
+
+    def revise(
+        self, known: Sequence[str], texts: Sequence[str], tokenize: Tokenize, max_tokens: int
+    ) -> Catalog:
+        """The catalog of other texts, in memory alone: only those that are new are tokenised.
+
+        It has the folder of this one, and cannot be sent to another process.
+
+        Args:
+            known: The texts of this catalog.
+            texts: Those of the other one.
+            tokenize: As in `from_texts`.
+            max_tokens: As in `from_texts`.
+        """
+        place = {text: row for row, text in enumerate(known)}
+        fresh = [text for text in dict.fromkeys(texts) if text not in place]
+        ids, offsets = _encode_texts(fresh, tokenize, max_tokens)
+        place |= {text: len(known) + row for row, text in enumerate(fresh)}
+        starts = np.concatenate([self._offsets, self._offsets[-1] + offsets[1:]])
+        rows = np.array([place[text] for text in texts], dtype=np.int64)
+        sizes = np.diff(starts)[rows]
+        out = copy.copy(self)
+        out._offsets = np.concatenate([[0], np.cumsum(sizes)])
+        shift = np.repeat(starts[rows] - out._offsets[:-1], sizes)
+        out._ids = np.concatenate([self._ids, ids])[shift + np.arange(len(shift))]
+        out._resident = {}
+        return out
 
     def __reduce__(self) -> tuple[type[Catalog], tuple[Path]]:
         return Catalog, (self.folder,)
@@ -228,4 +256,4 @@ def _encode_texts(
         lengths.extend(len(ids) for ids in lists)
     offsets = np.zeros(len(texts) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    return np.concatenate(flat), offsets
+    return np.concatenate([np.empty(0, dtype=np.int32), *flat]), offsets

@@ -1,26 +1,32 @@
-"""Items that are not to be recommended for now: kept durably, and heeded by the next query."""
+"""What is told of items while the service runs: kept durably, and heeded by the next query."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from recsys.errors import DataError
 from recsys.serve.records.journal import Journal
 
 ITEMS = "items.jsonl"
-"""Item, what was done with it (remove or restore) and time in milliseconds, a line each."""
+"""Item, what was done with it (add, remove or restore), its text and columns where it was added,
+and time in milliseconds, a line each."""
+
+ItemRow = Mapping[str, Any]
+"""`text` and columns of an item that was added."""
 
 
-class RemovedItems:
-    """The items that were removed and not restored since.
+class ChangedItems:
+    """The items that were added, and those that were removed and not restored since.
 
     Args:
         folder: Of the service's state.
 
     Attributes:
-        ids: Their ids.
+        removed: Ids of those that are not to be recommended.
+        added: What was said of each that was added or changed, the last word on it.
 
     Raises:
         DataError: The file cannot be used.
@@ -29,31 +35,44 @@ class RemovedItems:
     def __init__(self, folder: Path) -> None:
         self._journal = Journal(folder / ITEMS)
         removed: set[str] = set()
+        added: dict[str, ItemRow] = {}
         for number, record in enumerate(self._journal.records, 1):
-            item, change = record.get("item"), record.get("change")
-            if not isinstance(item, str) or change not in ("remove", "restore"):
+            item, change, row = (record.get(name) for name in ("item", "change", "row"))
+            known = change in ("remove", "restore") or (change == "add" and isinstance(row, dict))
+            if not isinstance(item, str) or not known:
                 raise DataError(
                     f"{self._journal.path}, line {number} names no change of an item; restore the "
                     "file, or remove that line."
                 )
             (removed.add if change == "remove" else removed.discard)(item)
-        self.ids = frozenset(removed)
+            if isinstance(row, dict):
+                added[item] = row
+        self.added: Mapping[str, ItemRow] = added
+        self.removed = frozenset(removed)
         self._journal.records = []
 
-    async def change(self, remove: Sequence[str], restore: Sequence[str]) -> None:
-        """Removes and restores items; it counts once it is on the disk.
+    async def change(
+        self, add: Mapping[str, ItemRow], remove: Sequence[str], restore: Sequence[str]
+    ) -> None:
+        """Adds, removes and restores items; it counts once it is on the disk.
+
+        An item that is added is no longer removed.
 
         Raises:
             DataError: The disk is full or fails; nothing is changed.
         """
         now = round(time.time() * 1000)
-        changes = [(item, "remove") for item in remove] + [(item, "restore") for item in restore]
+        changes: list[dict[str, Any]] = [
+            *({"item": item, "change": "add", "row": row} for item, row in add.items()),
+            *({"item": item, "change": "remove"} for item in remove),
+            *({"item": item, "change": "restore"} for item in restore),
+        ]
 
         def note() -> None:
-            self.ids = (self.ids | set(remove)) - set(restore)
+            self.added = {**self.added, **add}
+            self.removed = (self.removed | set(remove)) - set(restore) - add.keys()
 
-        records = [{"item": item, "change": change, "time": now} for item, change in changes]
-        await self._journal.append(records, note)
+        await self._journal.append([{**each, "time": now} for each in changes], note)
 
     async def close(self) -> None:
         """Waits for what is being written."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from recsys.config.compose import RunConfig
     from recsys.data.tables import Tables
     from recsys.trained.bulk.models import BulkModel
-    from recsys.trained.bundle.model import BundleSource
+    from recsys.trained.bundle.model import BundleSource, ComputedRows
     from recsys.trained.bundle.plain import PlainModel
     from recsys.trained.new_items import NewItems
     from recsys.trained.recommendations import Suggester
@@ -43,9 +43,10 @@ class Bundle(Listing, Representing):
     folder: Path
     files: BundleFiles
     _grown: Bundle | None
+    _computed: ComputedRows
 
     def __init__(self, folder: Path, items: tuple[NewItems, ...] = ()) -> None:
-        self._items, self._grown = items, None
+        self._items, self._grown, self._computed = items, None, {}
         self.folder, self.files = folder, BundleFiles(folder)
 
     def add_items(self, items: pl.DataFrame | str | Path) -> Bundle:
@@ -56,6 +57,7 @@ class Bundle(Listing, Representing):
         if self._grown is None or not self._grown._items[-1].equals(fresh):
             self._grown = Bundle(self.folder, (*self._items, fresh))
             self._grown.files = self.files  # what was checked once
+            self._grown._computed = self._computed
         return self._grown
 
     @property
@@ -131,7 +133,7 @@ class Bundle(Listing, Representing):
             return source
         check_scores_new_items(source.scores_new_items, source.run, str(self.folder))
         revise = ItemReviser(self._items, source.run.data.source).revise
-        return BundleSource(self.files, revise=revise)
+        return BundleSource(self.files, "", revise, self._computed)
 
     @cached_property
     def suggester(self) -> Suggester:

@@ -39,6 +39,9 @@ from recsys.trained.bundle.manifest import BundleFiles
 from recsys.trained.new_items import can_score
 from recsys.types import Batch, Ragged
 
+ComputedRows = dict[tuple[str, str, str], Tensor]
+"""Rows by the part of the bundle, the name of the array and the whole row of the item."""
+
 BLANK = pl.DataFrame({"user": [""], "text": [""]})
 """Someone of whom nothing is known."""
 
@@ -73,14 +76,23 @@ class BundleSource:
         files: The bundle.
         part: Folder of a member in it, with a slash at the end; empty for the bundle itself.
         revise: Makes other items of those of the bundle; None: they are as they are.
+        computed: Rows of arrays that were computed of such items, by what they were computed of:
+            shared by those that open the same bundle one after the other.
 
     Raises:
         ConfigError: The configuration cannot be read by this version.
         DataError: A file is missing or has changed.
     """
 
-    def __init__(self, files: BundleFiles, part: str = "", revise: Revise | None = None) -> None:
+    def __init__(
+        self,
+        files: BundleFiles,
+        part: str = "",
+        revise: Revise | None = None,
+        computed: ComputedRows | None = None,
+    ) -> None:
         self.files, self.part, self._revise = files, part, revise
+        self._computed: ComputedRows = {} if computed is None else computed
         self._revised: RevisedCatalog | None = None
         run = read_config(files.find(f"{part}{CONFIG}"))
         if run.encoder.model == manifest.ENCODER:
@@ -158,7 +170,9 @@ class BundleSource:
         if run.architecture.trains:
             if run.architecture.reads_tokens:
                 self._find_folder(manifest.ENCODER)
-                encoding, tokenize = load_encoding(run, parts.texts, known, context)
+                encoding, tokenize = load_encoding(
+                    run, parts.texts, known, context, self._get_fitted_texts()
+                )
             own: Components = self._add_training(parts, tables, encoding, context)
         else:
             reader = None
@@ -210,7 +224,8 @@ class BundleSource:
         """Two towers of the encoder alone, which read texts for what has vectors by it."""
         self._find_folder(manifest.ENCODER)
         run = make_zero_shot_run(self.run)
-        encoding, tokenize = load_encoding(run, parts.texts, tables, context)
+        fitted = self._get_fitted_texts()
+        encoding, tokenize = load_encoding(run, parts.texts, tables, context, fitted)
         nothing = torch.zeros(len(parts.texts), dtype=torch.long)
         own = TrainingComponents(
             **vars(parts),
@@ -229,7 +244,7 @@ class BundleSource:
         members = []
         for number in range(count):
             part = f"{self.part}{manifest.MEMBERS}/{number}/"
-            source = BundleSource(self.files, part, self._revise)
+            source = BundleSource(self.files, part, self._revise, self._computed)
             made = source.open(lambda tables: None)
             name = f"member {number + 1}"
             members.append(Member(name, name, made.recommender, made.examples))
@@ -282,6 +297,10 @@ class BundleSource:
             return self._load(manifest.TAGS)
         return encode_tags(tables.items, self.run.architecture.reads_tags, self._revised.before)
 
+    def _get_fitted_texts(self) -> list[str] | None:
+        """The texts of the bundle's own items, where others come to them."""
+        return None if self._revised is None else self._revised.before["text"].to_list()
+
     def _load_vectors(self, reader: TextReader | None) -> Tensor | None:
         """(I, D) vectors that the architecture was given, where it was given any.
 
@@ -317,9 +336,16 @@ class BundleSource:
         rows = kept[origin.clamp(min=0)]
         if compute is None:
             rows[origin < 0] = 0
-        elif len(revised.stale):
-            stale = torch.from_numpy(revised.stale)
-            rows[stale] = compute(stale).to(rows)
+            return rows
+        stale = revised.list_stale(self.run.architecture.reads_tags)
+        keys = {row: (self.part, name, repr(revised.tables.items.row(row))) for row in stale}
+        missing = [row for row, key in keys.items() if key not in self._computed]
+        if missing:
+            vectors = compute(torch.tensor(missing)).to(rows)
+            pairs = zip(missing, vectors, strict=True)
+            self._computed |= {keys[row]: vector for row, vector in pairs}
+        for row, key in keys.items():
+            rows[row] = self._computed[key]
         return rows
 
     def _load(self, name: str) -> Tensor | None:

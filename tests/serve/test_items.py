@@ -1,0 +1,230 @@
+"""Items are added, changed and removed while the service runs, as durably as feedback is kept."""
+
+import asyncio
+import json
+from dataclasses import replace
+
+import httpx
+import polars as pl
+import pytest
+
+from recsys.errors import DiskFullError
+from recsys.fit.__main__ import main as fit
+from recsys.serve.model import load_model
+from recsys.serve.options import Limits, ServeOptions
+from recsys.trained.bundle.bundle import open_bundle
+from recsys.trained.bundle.write import write_bundle
+from recsys.trained.run import load
+from tests.serve.process import served
+from tests.serve.test_service import Shop, running
+
+WORDS = {
+    "towers": ["tuning=frozen", "architecture.history=mean"],
+    "plain": ["architecture=ease"],
+}
+
+
+@pytest.fixture(scope="module")
+def bundles(shop_base, tmp_path_factory):
+    root, made = tmp_path_factory.mktemp("runs"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECSYS_CACHE", str(root / "cache"))
+
+        def get(kind):
+            if kind not in made:
+                assert fit([*shop_base, *WORDS[kind], f"output={root / kind}"]) == 0
+                (run,) = (root / kind).iterdir()
+                made[kind] = write_bundle(load(run), root / f"bundle-{kind}")
+            return made[kind]
+
+        yield get
+
+
+@pytest.fixture
+def options(bundles, tmp_path):
+    return ServeOptions(bundles("towers"), tmp_path / "state", watch=0)
+
+
+def send(options, *requests, opened=load_model):
+    """The answers to paths and bodies, one after the other."""
+
+    async def run():
+        async with running(options, opened) as client:
+            return [await client.post(path, json=body) for path, body in requests]
+
+    return asyncio.run(run())
+
+
+RED = {"item": "n1", "text": "red lamp"}
+ASK = ("/recommend", {"history": ["000", "001"], "k": 40, "columns": ["name"]})
+
+
+def list_items(answer):
+    assert answer.status_code == 200, answer.text
+    return {row["item"]: row for row in answer.json()["items"]}
+
+
+def test_an_item_is_added_and_changed_as_the_bundle_does_and_after_a_start_too(options):
+    add = {"add": [RED, {"item": "n2", "columns": {"name": "blue chair"}}]}
+    change = {"add": [{"item": "004", "text": "brown chair"}, {"item": "n2", "text": "white lamp"}]}
+    requests = [ASK, ("/items", add), ASK, ("/items", change), ASK]
+    before, told, grown, again, changed = send(options, *requests)
+    assert "n1" not in list_items(before)
+    assert (told.json(), again.json()) == (
+        {"added": 2, "removed": 0},
+        {"added": 3, "removed": 0},
+    )
+    rows = list_items(grown)
+    assert rows["n2"]["title"] == rows["n2"]["columns"]["name"] == "blue chair"
+    bundle = open_bundle(options.folder)
+    table = pl.DataFrame({"item": ["n1", "n2"], "text": ["red lamp", "blue chair"]})
+    want = bundle.recommend(histories=[["000", "001"]], k=40, items=table)
+    for row in want.iter_rows(named=True):
+        assert rows[row["item"]]["score"] == pytest.approx(row["score"], abs=1e-5)
+    rows = list_items(changed)
+    assert (rows["004"]["title"], rows["n2"]["title"]) == ("brown chair", "white lamp")
+    assert rows["004"]["score"] != pytest.approx(list_items(before)["004"]["score"], abs=1e-6)
+    assert rows["003"]["score"] == pytest.approx(list_items(before)["003"]["score"], abs=1e-5)
+    after, why, new = send(
+        options,
+        ASK,
+        ("/explain", {"history": ["000", "n1"], "item": "n2"}),
+        ("/recommend", {"history": ["n1"], "k": 3}),
+    )
+    assert list_items(after) == rows, "it starts with what it was told"
+    assert why.json()["title"] == "white lamp"
+    assert len(list_items(new)) == 3
+    lines = (options.state / "items.jsonl").read_text().splitlines()
+    assert [json.loads(line)["item"] for line in lines] == ["n1", "n2", "004", "n2"]
+
+
+def test_an_item_that_was_removed_can_be_added_anew(options):
+    requests = [
+        ("/items", {"add": [RED], "remove": ["000"]}),
+        ("/items", {"remove": ["n1"]}),
+        ASK,
+        ("/items", {"add": [{**RED, "text": "red chair"}]}),
+        ASK,
+    ]
+    first, removed, without, told, back = send(options, *requests)
+    assert [each.json()["removed"] for each in (first, removed, told)] == [1, 2, 1]
+    assert "n1" not in list_items(without)
+    assert list_items(back)["n1"]["title"] == "red chair"
+    (again,) = send(options, ASK)
+    assert list_items(again) == list_items(back)
+
+
+def test_no_request_fails_while_items_are_added(options):
+    async def run():
+        async with running(options, load_model) as client:
+            stop, codes = asyncio.Event(), []
+
+            async def keep_asking(body):
+                while not stop.is_set():
+                    codes.append((await client.post("/recommend", json=body)).status_code)
+
+            asked = [{"user": "u3"}, {"history": ["000"]}, {"text": "red lamp"}]
+            asking = [asyncio.create_task(keep_asking(body)) for body in asked]
+            told = await asyncio.gather(
+                *(
+                    client.post("/items", json={"add": [{"item": f"n{n}", "text": "red lamp"}]})
+                    for n in range(6)
+                )
+            )
+            stop.set()
+            await asyncio.gather(*asking)
+            last = await client.post("/recommend", json={"text": "red lamp", "k": 40})
+            return [each.status_code for each in told], codes, list_items(last)
+
+    told, codes, rows = asyncio.run(run())
+    assert told == [200] * 6
+    assert set(codes) == {200}
+    assert {f"n{n}" for n in range(6)} < rows.keys()
+
+
+def test_a_newer_model_has_the_items_as_well_where_it_can_score_them(options, bundles, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(options.folder)
+    options = replace(options, folder=link)
+
+    async def run():
+        async with running(options, load_model) as client:
+            await client.post("/items", json={"add": [RED]})
+            await client.post("/reload", json={})
+            first = await client.post(ASK[0], json=ASK[1])
+            link.unlink()
+            link.symlink_to(bundles("plain"))
+            reloaded = await client.post("/reload", json={})
+            second = await client.post(ASK[0], json=ASK[1])
+            refused = await client.post("/items", json={"add": [RED]})
+            return first, reloaded, second, refused
+
+    first, reloaded, second, refused = asyncio.run(run())
+    assert "n1" in list_items(first)
+    assert (reloaded.status_code, reloaded.json()["version"]) == (200, 3)
+    assert "n1" not in list_items(second)
+    assert refused.status_code == 422
+    assert "ease reads no item texts here" in refused.json()["error"]
+
+
+MANY = [{"item": f"n{n}", "text": "red"} for n in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "give items in add"),
+        ({"add": [{"item": "n1"}]}, "give the text of the item"),
+        ({"add": [{"item": "", "text": "red"}]}, "at least 1"),
+        ({"add": [{"item": "n1", "text": " "}]}, "'n1' in row 1 has an empty text"),
+        ({"add": [{"item": "n1", "columns": {"size": 3}}]}, "no column 'name'"),
+        ({"add": [{"item": "n1", "columns": {"text": "x"}}]}, "is no further column"),
+        ({"add": [{"item": "n1", "text": "red", "more": 1}]}, "more"),
+        ({"add": [{**RED, "columns": {"available_from": "soon"}}]}, "soon"),
+        ({"add": [RED, RED]}, "twice"),
+        ({"add": [RED], "remove": ["n1"]}, "stands in two lists"),
+        ({"add": [{"item": "n1", "text": "r" * 41}]}, "has 41 characters; give at most 40"),
+        ({"add": MANY}, "more than max_added=2"),
+        ({"add": MANY, "remove": ["a", "b"]}, "at most 4 items at once"),
+    ],
+)
+def test_what_cannot_be_added_is_refused_and_changes_nothing(options, body, said):
+    limits = Limits(max_text=40, max_added=2, max_events=4)
+    refused, told = send(
+        replace(options, limits=limits), ("/items", body), ("/items", {"remove": ["a"]})
+    )
+    assert refused.status_code == 422, refused.text
+    assert said in refused.json()["error"]
+    assert told.json() == {"added": 0, "removed": 1}
+
+
+def test_nothing_is_in_use_that_could_not_be_kept(tmp_path, monkeypatch):
+    class Growing(Shop):
+        def add_items(self, items):
+            grown = Growing()
+            grown.titles = (*self.titles, *items["item"])
+            return grown
+
+    (tmp_path / "model").mkdir()
+    options = ServeOptions(tmp_path / "model", tmp_path / "state", watch=0)
+    monkeypatch.setattr(
+        "recsys.serve.records.journal.Journal._write",
+        lambda self, content: (_ for _ in ()).throw(DiskFullError("the disk is full")),
+    )
+    ask = ("/recommend", {"text": "red", "k": 40})
+    refused, answer = send(
+        options, ("/items", {"add": [RED]}), ask, opened=lambda folder: Growing()
+    )
+    assert refused.status_code == 507
+    assert "n1" not in list_items(answer)
+
+
+@pytest.mark.slow
+def test_what_was_added_is_there_after_the_service_was_killed(options, tmp_path):
+    words = f"folder={options.folder}"
+    with served(words, tmp_path / "own") as (process, place):
+        answer = httpx.post(f"{place}/items", json={"add": [RED]}, timeout=60)
+        assert answer.json() == {"added": 1, "removed": 0}
+        process.kill()
+    with served(words, tmp_path / "own") as (_, place):
+        assert "n1" in list_items(httpx.post(f"{place}{ASK[0]}", json=ASK[1], timeout=60))
