@@ -155,7 +155,7 @@ def test_a_pool_is_longer_than_the_list_and_an_equal_score_says_nothing():
 
 def test_the_command_gives_columns_what_was_had_and_diverse_lists(train, capsys):
     run = train("architecture=ease")
-    asked = [f"run={run.folder}", "history=000,007", "k=5"]
+    asked = [f"run={run.folder}", "history=000,007", "k=5", "because=false"]
 
     def printed(*more):
         capsys.readouterr()
