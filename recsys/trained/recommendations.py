@@ -29,50 +29,12 @@ from recsys.trained.lookup import (
 )
 from recsys.trained.queries import ANY, Choice, Query
 from recsys.trained.retrieval import FirstStage
-from recsys.trained.selection import ItemSelector, encode_text
+from recsys.trained.selection import ItemSelector, Servable, encode_text
 from recsys.types import Batch
 
 if TYPE_CHECKING:
     from recsys.config.compose import RunConfig
-    from recsys.data.batches.catalog import Tokenize
-    from recsys.data.batches.examples import Examples
-    from recsys.data.context import ContextFeatures
     from recsys.recommender.base import Recommender
-    from recsys.recommender.components import Components
-
-
-class Servable(Protocol):
-    """What answers queries: an `Assembly`, or what a bundle is opened as."""
-
-    @property
-    def tables(self) -> Tables:
-        """Items, and the users who can be asked for."""
-        ...
-
-    @property
-    def examples(self) -> Examples:
-        """What users had."""
-        ...
-
-    @property
-    def recommender(self) -> Recommender:
-        """The model, with all that it has learned."""
-        ...
-
-    @property
-    def parts(self) -> Components:
-        """What baselines over the same items are made of."""
-        ...
-
-    @property
-    def tokenize(self) -> Tokenize | None:
-        """Makes tokens of a text that is asked for; None where nothing reads any."""
-        ...
-
-    @property
-    def context_features(self) -> ContextFeatures:
-        """What may be said of a query."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,25 @@ from recsys.types import AskedText, Batch, ItemBatch, Ragged
 if TYPE_CHECKING:
     from recsys.config.compose import RunConfig
     from recsys.data.batches.catalog import Tokenize
+    from recsys.data.batches.examples import Examples
+    from recsys.data.context import ContextFeatures
+    from recsys.data.tables import Tables
     from recsys.recommender.base import Recommender
     from recsys.recommender.components import Components
 
 
-class Scoring(Protocol):
-    """What items are chosen with: a part of `Servable`."""
+class Servable(Protocol):
+    """What answers queries: an `Assembly`, or what a bundle is opened as."""
+
+    @property
+    def tables(self) -> Tables:
+        """Items, and the users who can be asked for."""
+        ...
+
+    @property
+    def examples(self) -> Examples:
+        """What users had."""
+        ...
 
     @property
     def recommender(self) -> Recommender:
@@ -39,6 +52,11 @@ class Scoring(Protocol):
         """Makes tokens of a text that is asked for; None where nothing reads any."""
         ...
 
+    @property
+    def context_features(self) -> ContextFeatures:
+        """What may be said of a query."""
+        ...
+
 
 class ItemSelector:
     """Chooses the best items of a query, or some of the best that are unlike each other.
@@ -49,7 +67,7 @@ class ItemSelector:
         catalog: Gives (I, ...) representations of all items.
     """
 
-    def __init__(self, made: Scoring, run: RunConfig, catalog: Callable[[], Tensor]) -> None:
+    def __init__(self, made: Servable, run: RunConfig, catalog: Callable[[], Tensor]) -> None:
         self._made, self._run, self._catalog = made, run, catalog
 
     @property
@@ -127,7 +145,7 @@ class ItemSelector:
         return torch.tensor(list(dict.fromkeys(turns))[:size])
 
 
-def encode_text(recommender: Recommender, made: Scoring, batch: Batch, text: str) -> Tensor:
+def encode_text(recommender: Recommender, made: Servable, batch: Batch, text: str) -> Tensor:
     """What a text asks an architecture for."""
     asked = tokenize_text(made, text)
     if recommender.training:
@@ -136,7 +154,7 @@ def encode_text(recommender: Recommender, made: Scoring, batch: Batch, text: str
         return recommender.make_text_query(batch, text, asked.tokens)
 
 
-def tokenize_text(made: Scoring, text: str) -> AskedText:
+def tokenize_text(made: Servable, text: str) -> AskedText:
     """A text that asks, with the tokens that a model reads of it; none where it reads none."""
     ids = made.tokenize([text])[0] if made.tokenize is not None else []
     return AskedText(text, Ragged(torch.tensor(ids, dtype=torch.long), (len(ids),)))

@@ -23,7 +23,8 @@ from recsys.trained.bulk.queries import QueryBlock
 from recsys.trained.bundle.plain import PlainModel
 from recsys.trained.lookup import SCHEMA
 from recsys.trained.queries import Choice, Query
-from recsys.trained.recommendations import Servable, Suggester
+from recsys.trained.recommendations import Suggester
+from recsys.trained.selection import Servable
 from recsys.types import Batch
 
 Ints = NDArray[np.int64]
