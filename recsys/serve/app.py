@@ -76,14 +76,16 @@ def _add_paths(app: FastAPI, service: Service, gate: Gate) -> None:
     @app.post("/recommend", responses=RESPONSES)
     async def recommend(body: RecommendBody) -> Suggestions:
         """The best items for a user, a history or a text."""
-        rows = await service.recommend(body)
-        items = [Suggestion.model_validate(row) for row in rows]
-        return Suggestions(model=service.holder.current.answering.name, items=items)
+        said = await service.recommend(body)
+        items = [Suggestion.model_validate(row) for row in said.rows]
+        return Suggestions(model=said.model, items=items, notes=list(said.notes))
 
     @app.post("/explain", responses=RESPONSES)
     async def explain(body: ExplainBody) -> Reasons:
         """Why an item has its score."""
-        return Reasons.model_validate(await service.explain(body))
+        said = await service.explain(body)
+        (reasons,) = said.rows
+        return Reasons.model_validate({**reasons, "notes": list(said.notes)})
 
     @app.post("/feedback", responses=RESPONSES)
     async def feedback(body: FeedbackBody) -> Kept:
@@ -171,6 +173,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(BusyError)
     async def refuse_for_now(request: Request, error: BusyError) -> JSONResponse:
         return refuse(429, "the service is busy; try again.", **{"Retry-After": "1"})
+
+    @app.exception_handler(Exception)
+    async def hide_failure(request: Request, error: Exception) -> JSONResponse:
+        return refuse(500, "the service failed; where stands in its log.")
 
     @app.exception_handler(HTTPException)
     async def refuse_path(request: Request, error: HTTPException) -> JSONResponse:

@@ -99,6 +99,7 @@ class Reasons(BaseModel):
     method: str
     because: str = Field(description="What speaks most for the item, in one line; may be empty.")
     history: list[Share]
+    notes: list[str] = Field([], description="What of the question counts as unknown.")
 
 
 class Suggestion(BaseModel):
@@ -116,6 +117,7 @@ class Suggestions(BaseModel):
 
     model: str = Field(description="The model that answered.")
     items: list[Suggestion]
+    notes: list[str] = Field([], description="What of the question counts as unknown.")
 
 
 class FeedbackEvent(Body):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import sys
 import time
+import traceback
 from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -73,6 +75,10 @@ class Gate:
             await self.app(scope, whole, send_noted)
         except _RefusedError as refused:
             await _send_problem(send_noted, refused)
+        except Exception as error:
+            # Where it happened, without its message, which may hold what a user sent.
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            print(f"{frames}{type(error).__name__}", file=sys.stderr, flush=True)
         finally:
             self._in_work -= 1
             self.metrics.in_work.set(self._in_work)

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,21 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """What a model says.
+
+    Attributes:
+        rows: The items, the best first; or one, the reasons of a score.
+        model: Name of the model.
+        notes: Sentences on what of the question counts as unknown.
+    """
+
+    rows: list[Row]
+    model: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A model in use.
 
@@ -64,6 +79,8 @@ class Loaded:
         signature: What its files were when it was loaded.
         bare: It without the items that were added while the service runs, opened and never built;
             None where none was.
+        notes: Where it leaves sentences on a question; they may hold what users sent, and go to
+            nobody else.
     """
 
     answering: Answering
@@ -71,6 +88,7 @@ class Loaded:
     folder: Path
     signature: object
     bare: Answering | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 class ModelHolder:
@@ -118,11 +136,12 @@ class ModelHolder:
         if self._items:
             try:
                 grown = grow(answering, self._items)
-                return Loaded(grown, version, folder, signature, answering)
+                return Loaded(grown, version, folder, signature, answering, _collect_notes(grown))
             except RecsysError as error:  # the model that took them was another one
                 _print_note(f"the items that were added are left out: {error}")
         _warm_up(answering)
-        return Loaded(answering, version, folder, signature)
+        notes = _collect_notes(answering)
+        return Loaded(answering, version, folder, signature, notes=notes)
 
     def add_items(self, items: Mapping[str, ItemRow]) -> Loaded:
         """The model in use with further items, once it has proved to answer; it is not used yet.
@@ -136,7 +155,8 @@ class ModelHolder:
         """
         now = self.current
         bare = self._load(now.folder) if now.bare is None else now.bare
-        return replace(now, answering=grow(bare, items), bare=bare)
+        grown = grow(bare, items)
+        return replace(now, answering=grown, bare=bare, notes=_collect_notes(grown))
 
     def use_items(self, loaded: Loaded, items: Mapping[str, ItemRow]) -> None:
         """Puts what `add_items` made in the old model's place, and keeps the items for newer ones.
@@ -147,37 +167,54 @@ class ModelHolder:
         """
         self.current, self._items = loaded, items
 
-    def answer(self, asked: Sequence[Asked]) -> list[list[Row] | Exception]:
-        """Items of each query, or the error that is for it alone."""
-        answering = self.current.answering
-        answers: list[list[Row] | Exception] = [[] for _ in asked]
-        for places in _group(asked):
-            first = asked[places[0]]
-            if first.item is not None:
-                try:
-                    answers[places[0]] = [_explain(answering, first, first.item)]
-                except RecsysError as error:
-                    answers[places[0]] = error
+    def answer(self, asked: Sequence[Asked]) -> list[Answered | Exception]:
+        """What is said to each query, or the error that is for it alone."""
+        return _answer(self.current, asked)
+
+
+def _collect_notes(answering: Answering) -> list[str]:
+    """The list in which a model leaves sentences on a question from now on."""
+    notes: list[str] = []
+    if isinstance(answering, Explaining):
+        answering.suggester.report = notes.append
+    return notes
+
+
+def _answer(loaded: Loaded, asked: Sequence[Asked]) -> list[Answered | Exception]:
+    answers: list[Answered | Exception] = [Answered([]) for _ in asked]
+    for places in _group(asked):
+        try:
+            found = _answer_alike(loaded, [asked[place] for place in places])
+        except RecsysError as error:
+            if len(places) == 1:
+                answers[places[0]] = error
                 continue
-            queries = [asked[place].query for place in places]
-            try:
-                frame = answering.answer(
-                    queries, first.k, first.at, dict(first.context), first.choice
-                )
-            except RecsysError as error:
-                if len(places) == 1:
-                    answers[places[0]] = error
-                    continue
-                for place in places:  # one is wrong: the others are not to suffer
-                    (answers[place],) = self.answer([asked[place]])
-                continue
-            rows: dict[str, list[Row]] = {query.label: [] for query in queries}
-            for row in frame.iter_rows(named=True):
-                more = {name: make_json_value(row.pop(name)) for name in first.choice.columns}
-                rows[row.pop("query")].append({**row, "columns": more})
-            for place, query in zip(places, queries, strict=True):
-                answers[place] = rows[query.label]
-        return answers
+            for place in places:  # one is wrong: the others are not to suffer
+                (answers[place],) = _answer(loaded, [asked[place]])
+            continue
+        for place, answer in zip(places, found, strict=True):
+            answers[place] = answer
+    return answers
+
+
+def _answer_alike(loaded: Loaded, asked: Sequence[Asked]) -> list[Answered]:
+    """Answers to queries that `_group` put together.
+
+    Raises:
+        RecsysError: One of them cannot be answered.
+    """
+    answering, first, queries = loaded.answering, asked[0], [each.query for each in asked]
+    loaded.notes.clear()
+    if first.item is not None:
+        reasons = _explain(answering, first, first.item)
+        return [Answered([reasons], answering.name, tuple(loaded.notes))]
+    frame = answering.answer(queries, first.k, first.at, dict(first.context), first.choice)
+    rows: dict[str, list[Row]] = {query.label: [] for query in queries}
+    for row in frame.iter_rows(named=True):
+        more = {name: make_json_value(row.pop(name)) for name in first.choice.columns}
+        rows[row.pop("query")].append({**row, "columns": more})
+    notes = tuple(dict.fromkeys(loaded.notes))
+    return [Answered(rows[query.label], answering.name, notes) for query in queries]
 
 
 def make_json_value(value: object) -> object:

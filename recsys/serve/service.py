@@ -15,7 +15,7 @@ from recsys.runtime.locks import acquire_lock
 from recsys.serve.batching import Batcher
 from recsys.serve.bodies import Ask, ExplainBody, FeedbackBody, ForgetBody, ItemsBody, RecommendBody
 from recsys.serve.metrics import ServiceMetrics
-from recsys.serve.model import Asked, ModelHolder, Row
+from recsys.serve.model import Answered, Asked, ModelHolder
 from recsys.serve.options import ServeOptions
 from recsys.serve.records.feedback import FeedbackLog, Reactions
 from recsys.serve.records.items import ChangedItems, ItemRow
@@ -48,7 +48,7 @@ class Service:
             self._held.close()
             raise
         limits = options.limits
-        self.batcher: Batcher[Asked, list[Row]] = Batcher(
+        self.batcher: Batcher[Asked, Answered] = Batcher(
             self.holder.answer,
             limits.batch_tokens,
             limits.batch_queries,
@@ -70,7 +70,7 @@ class Service:
                 f"{state} is in use by another service; stop it, or give state= another folder."
             )
 
-    async def recommend(self, body: RecommendBody) -> list[Row]:
+    async def recommend(self, body: RecommendBody) -> Answered:
         """The best items, without what was removed or the user spoke of.
 
         Raises:
@@ -84,11 +84,11 @@ class Service:
         reacted = said.events.keys() if body.exclude_seen else said.disliked
         left_out = self.items.removed | reacted
         choice = Choice(body.where, body.exclude_seen, tuple(body.columns))
-        rows = await self._ask(make_asked(body, body.k + len(left_out), choice), said)
-        kept = [row for row in rows if row["item"] not in left_out][: body.k]
-        return [{**row, "rank": rank} for rank, row in enumerate(kept, 1)]
+        answer = await self._ask(make_asked(body, body.k + len(left_out), choice), said)
+        kept = [row for row in answer.rows if row["item"] not in left_out][: body.k]
+        return replace(answer, rows=[{**row, "rank": rank} for rank, row in enumerate(kept, 1)])
 
-    async def explain(self, body: ExplainBody) -> Row:
+    async def explain(self, body: ExplainBody) -> Answered:
         """Why an item has its score.
 
         Raises:
@@ -99,13 +99,12 @@ class Service:
         """
         self._check_limits(body)
         asked = replace(make_asked(body, 1), item=body.item)
-        (why,) = await self._ask(asked, self._get_reactions(body))
-        return why
+        return await self._ask(asked, self._get_reactions(body))
 
     def _get_reactions(self, body: Ask) -> Reactions:
         return self.feedback.get(body.user) if body.user is not None else Reactions()
 
-    async def _ask(self, asked: Asked, said: Reactions) -> list[Row]:
+    async def _ask(self, asked: Asked, said: Reactions) -> Answered:
         """What the model answers."""
         tokens = estimate_tokens(asked.query.text)
         try:

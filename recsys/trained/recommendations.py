@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recsys import printable
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
 from recsys.trained.explanations.reasons import list_reasons
@@ -111,13 +112,19 @@ class Suggester:
 
     Args:
         source: Where the model comes from.
+
+    Attributes:
+        report: Takes a sentence on what of a question counts as unknown; it is printed.
     """
+
+    report: Callable[[str], None]
 
     def __init__(self, source: ModelSource) -> None:
         self.source, self.run = source, source.run
         self._made: Servable | None = None
         self._ids: RowFinder | None = None
         self._closed: ClosedItems | None = None
+        self.report = print_note
 
     def rank(
         self,
@@ -148,7 +155,7 @@ class Suggester:
         made = self.open_for(queries)
         codes, notes = made.context_features.encode_context(moment, context)
         for note in notes:
-            print(f"note: {note}", file=sys.stderr)
+            self.report(note)
         check_columns(made.tables.items, choice.columns)
         closed = self._find_closed(made, at, moment, choice.where)
         stage = self._open_first_stage(made, k, at, context, choice)
@@ -225,7 +232,7 @@ class Suggester:
         made = self.open_for([query])
         codes, notes = made.context_features.encode_context(moment, context)
         for note in notes:
-            print(f"note: {note}", file=sys.stderr)
+            self.report(note)
         return ReadQuery(*self._make_batch(made, query, codes))
 
     @property
@@ -254,7 +261,7 @@ class Suggester:
         assert self._ids is not None
         codes, notes = made.context_features.encode_context(moment, context)
         for note in notes:
-            print(f"note: {note}", file=sys.stderr)
+            self.report(note)
         closed = self._find_closed(made, at, moment)
         batch, seen, asked = self._make_batch(made, query, codes)
         rows = torch.tensor(self._ids.find_rows(lookup)[1], dtype=torch.long)
@@ -395,3 +402,8 @@ class Suggester:
         seen = had if user < 0 else made.examples.list_seen(user)
         batch = replace(made.examples.make_serving_batch(had, user), context=context)
         return batch, torch.from_numpy(seen), None
+
+
+def print_note(note: str) -> None:
+    """Prints a sentence on stderr."""
+    print(printable.escape_line(f"note: {note}"), file=sys.stderr)

@@ -55,6 +55,60 @@ def test_a_service_that_is_stopped_answers_all_that_it_took(folder, tmp_path):
     assert said == ""
 
 
+MARK = "zebra"
+"""Stands in all that is sent below, and nowhere in what the service writes."""
+HOSTILE = [
+    ("{", 400),
+    ('{"user": ' + "[" * 100_000 + MARK, 400),
+    ('{"user": ' + "[" * 100_000 + "]" * 100_000 + "}", (400, 422)),
+    ('{"text": "\\ud800 zebra"}', 422),
+    ('{"user": "u1", "k": 1e400}', 422),
+    ('{"user": "u1", "k": NaN}', 422),
+    ('{"user": "u1", "k": ' + "9" * 4_000 + "}", (400, 422)),
+    ('{"user": "u1", "user": {"zebra": null}}', 422),
+    (json.dumps({"user": f"{MARK}\x00\u202e<script>"}), 404),
+    (json.dumps({"user": MARK * 200}), 422),
+    (json.dumps({"history": []}), 422),
+    (json.dumps({"history": [MARK]}), 422),
+    (json.dumps({"history": [MARK] * 1_001}), 422),
+    (json.dumps({"text": ""}), 422),
+    (json.dumps({"text": f"{MARK} " * 10_000}), 422),
+    (json.dumps({"text": MARK}), 422),  # this model reads no texts
+    (json.dumps({"user": "u1", "where": f"'{MARK}'; DROP TABLE items"}), 422),
+    (json.dumps({"user": "u1", "at": MARK}), 422),
+    (json.dumps({"user": "u1", "context": {MARK: MARK}}), 422),
+    (json.dumps({"user": "u1", "pad": MARK * 60_000}), 413),
+]
+
+
+def test_nothing_that_is_sent_breaks_it_or_stands_in_its_log(folder, tmp_path):
+    with served(f"run={folder}", tmp_path / "state") as (process, place):
+        with httpx.Client(base_url=place, timeout=20) as client:
+            for body, codes in HOSTILE:
+                for path in ("/recommend", "/explain"):
+                    own = body if path == "/recommend" else body[:-1] + ', "item": "000"}'
+                    kind = {"content-type": "application/json"}
+                    answer = client.post(path, content=own, headers=kind)
+                    either = (422, *(codes if isinstance(codes, tuple) else (codes,)))
+                    if path == "/recommend":
+                        either = either if codes == 422 else either[1:]
+                    assert answer.status_code in either, (body[:60], answer.text[:200])
+                    assert answer.json()["error"]
+            assert client.post("/recommend", content=MARK).status_code == 415
+            assert client.get(f"/{MARK}?{MARK}={MARK}").status_code == 404
+            event = {"user": MARK, "item": "'; DROP TABLE items; --"}
+            kept = client.post("/feedback", json={"events": [event]})
+            assert kept.json() == {"kept": 1}
+            assert client.post("/forget", json={"users": [MARK]}).json() == {"forgotten": 1}
+            assert client.get("/health").json()["status"] == "ok"
+            assert MARK not in client.get("/metrics").text
+        process.terminate()
+        said = process.stdout.read()
+        assert process.wait(20) == 0
+    assert MARK not in said
+    assert said == "", "not a line"
+
+
 def kill_while_it_keeps(folder, state, name):
     """Items of events that were kept, as their sender heard, before the service was killed."""
     kept = []

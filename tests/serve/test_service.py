@@ -14,7 +14,7 @@ import pytest
 from recsys.errors import ConfigError, DataError, DiskFullError, UnknownIdError
 from recsys.fit.__main__ import main as fit
 from recsys.serve.app import make_app
-from recsys.serve.model import Asked, load_model, make_json_value
+from recsys.serve.model import Answered, Asked, load_model, make_json_value
 from recsys.serve.options import Limits, ServeOptions
 from recsys.serve.service import Service
 from recsys.trained.bundle.write import write_bundle
@@ -140,7 +140,7 @@ def test_no_request_waits_for_a_model_to_be_built(folder, tmp_path, monkeypatch)
                 Asked(Query(text="red lamp"), 3, item="001"),
             ]
             answers = service.holder.answer(asked)
-            assert all(isinstance(answer, list) and answer for answer in answers), answers
+            assert all(isinstance(each, Answered) and each.rows for each in answers), answers
             asyncio.run(service.close())
 
 
@@ -513,6 +513,45 @@ def test_a_changed_folder_is_noticed_and_a_link_followed(options, tmp_path):
 
     asyncio.run(run())
     assert opened == ["one", "two"]
+
+
+def test_a_failure_says_where_and_nothing_of_what_was_sent(options, capfd):
+    class Broken(Shop):
+        def answer(self, queries, k, at, context, choice=ANY):
+            if queries[0].text == "secret":
+                raise ValueError(f"cannot read {queries[0].text}")
+            return super().answer(queries, k, at, context, choice)
+
+    bodies = [{"text": "secret"}, {"text": "red"}]
+    failed, after = ask(options, *bodies, load=lambda folder: Broken())
+    assert failed.status_code == 500
+    assert failed.json() == {"error": "the service failed; where stands in its log."}
+    assert after.status_code == 200
+    said = "".join(capfd.readouterr())
+    assert "in answer" in said
+    assert "ValueError" in said
+    assert "secret" not in said.replace('queries[0].text == "secret"', "")
+
+
+def test_a_value_that_training_has_not_seen_is_said_to_who_sent_it_alone(
+    situated_words, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    own = ["tuning=frozen", "architecture.context=[device]"]
+    assert fit([*situated_words, *own, f"output={tmp_path / 'runs'}"]) == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    options = ServeOptions(run, tmp_path / "state", watch=0)
+    capfd.readouterr()
+    bodies = [{"user": "u1", "context": {"device": name}} for name in ("zebra", "phone")]
+    odd, known = ask(options, *bodies, load=load_model)
+    explained = {**bodies[0], "item": "000"}
+    (why,) = ask(options, explained, path="/explain", load=load_model)
+    for answer in (odd, why):
+        assert answer.status_code == 200
+        (note,) = answer.json()["notes"]
+        assert "training has not seen 'zebra'" in note
+    assert known.json()["notes"] == []
+    assert "zebra" not in "".join(capfd.readouterr())
 
 
 def test_a_full_disk_keeps_nothing_and_says_so(options, monkeypatch):
