@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, combinations
-from typing import Any, Protocol, cast
+from typing import Any, Never, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from recsys.models.fusion.signals import MemberScorer, Signals, get_candidate_ro
 from recsys.models.fusion.weights import LEAST, By, CrossFitted, ScoreWeights, WeightSearch
 from recsys.recommender.components import Components
 from recsys.recommender.fitted import Fit, FittedRecommender
-from recsys.types import Batch, ItemBatch, Scored
+from recsys.types import AskedText, Batch, ItemBatch, Scored
 
 KINDS: tuple[Normalization, ...] = ("zscore", "minmax", "rank")
 FEWEST = {"weighted": 20, "ranker": 20}
@@ -161,6 +161,17 @@ class Model(FittedRecommender):
             return self._combine(self.scorer.score_lists(batch))
         return torch.cat(
             [self._combine(s.cut(rows[at])) for at, s in self.scorer.score_catalog(batch)]
+        )
+
+    def make_token_scores(self, batch: Batch, row: int, asked: AskedText | None) -> Never:
+        """None: what counts of a member's score is how it stands among those of all items.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            "tokens=true: an ensemble reads no words but by its members, which are explained on "
+            "their own: give the run of one, or leave tokens= out."
         )
 
     def forward(self, batch: Batch) -> Scored:

@@ -240,9 +240,9 @@ class Recommender(nn.Module, abc.ABC):
         Raises:
             ConfigError: The architecture reads no words, or does not say which.
         """
+        name = type(self).__module__.rpartition(".")[2]
         raise ConfigError(
-            f"tokens=true: a score of {type(self).__module__} is not made of the words of a text; "
-            "leave tokens= out."
+            f"tokens=true: a score of {name} is not made of the words of a text; leave tokens= out."
         )
 
     def _encodes_catalog(self) -> bool:

@@ -42,21 +42,27 @@ MODELS = {
     "late interaction": [*LATE],
     "with special tokens": [*LATE, "architecture.special_tokens=true", "architecture.width=16"],
 }
+RRF = "architecture.combine=rrf"
 EXACT = ("tfidf", "tfidf of texts", "late interaction", "with special tokens")
 QUERIES = ({"user": "u3"}, {"history": ["017", "003", "021"]}, {"text": "red lamp"})
 
 
-@pytest.fixture
-def train(shop_base, tmp_path, monkeypatch):
-    """Trains on the shop and gives the run."""
-    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+@pytest.fixture(scope="module")
+def train(shop_base, tmp_path_factory):
+    """Trains on the shop, each model once, and gives the run as a user opens it."""
+    place, trained = tmp_path_factory.mktemp("words"), {}
 
     def run(*more):
-        words = [*shop_base, "trainer.max_steps=6", f"output={tmp_path / 'runs'}", *more]
-        assert fit(words) == 0
-        return load("last", tmp_path / "runs")
+        if more not in trained:
+            folder = place / str(len(trained))
+            words = [*shop_base, "trainer.max_steps=4", "evaluation.test=false"]
+            assert fit([*words, f"output={folder}", *more]) == 0
+            trained[more] = folder
+        return load("last", trained[more])
 
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECSYS_CACHE", str(place / "cache"))
+        yield run
 
 
 def list_words(reading):
@@ -153,7 +159,7 @@ def test_late_interaction_says_which_word_each_finds(train):
     assert values == pytest.approx([item.score / 2] * 4, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["users as texts", "frozen tower", "late interaction"])
+@pytest.mark.parametrize("name", ["users as texts", "cross-encoder", "late interaction"])
 def test_a_bundle_reads_words_as_its_run_does(train, tmp_path, name):
     run = train(*MODELS[name])
     bundle = open_bundle(write_bundle(run, tmp_path / "bundle"))
@@ -173,6 +179,26 @@ def test_words_of_a_prompt_are_no_words_of_the_text(train):
     asked = run.explain("000", text="red lamp", tokens=True).readings[1]
     assert list_words(asked) == {("text", None): ["red", "lamp"]}
     assert [word.start for word in asked.texts[0].words] == [0, 4]
+
+
+@pytest.mark.parametrize("kind", ["cross-encoder", "users as texts"])
+def test_what_is_said_of_the_moment_is_a_text_of_its_own(
+    situated_words, tmp_path, kind, monkeypatch
+):
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    more = ["architecture.context=[device]", "trainer.max_steps=2", "encoder.query_prompt='red '"]
+    if kind == "users as texts":
+        more.append("architecture.context_as=text")
+    assert fit([*situated_words, *MODELS[kind], *more]) == 0
+    run = load("last", tmp_path / "runs")
+    for query in QUERIES:
+        why = run.explain("000", **query, tokens=True, context={"device": "phone"})
+        asking = list_words(why.readings[-1])
+        assert asking["context", None] == ["device:", "phone"]
+        assert ("text" in query) == (("text", None) in asking)
+        for reading in why.readings:
+            assert reading.score == pytest.approx(why.score, rel=1e-4, abs=1e-4)
+            assert reading.error <= 0.01
 
 
 @pytest.mark.parametrize(
@@ -276,6 +302,14 @@ def test_a_score_without_words_raises_a_clear_error(train, capsys, model, said):
     capsys.readouterr()
     assert explain([f"run={run.folder}", "user=u3", "item=000", "tokens=true"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_an_ensemble_names_its_members_as_those_that_read_words(train):
+    members = ",".join(str(train(each).folder) for each in ("experiment=tfidf", "experiment=ease"))
+    run = train("architecture=ensemble", f"architecture.members=[{members}]", RRF)
+    with pytest.raises(ConfigError, match="give the run of one"):
+        run.explain("000", user="u3", tokens=True)
+    assert run.explain("000", user="u3").readings is None
 
 
 def test_masked_copies_have_no_single_text_but_that_of_the_item(train):
