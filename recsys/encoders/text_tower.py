@@ -6,6 +6,7 @@ It is all that another library needs to have the same vectors, where no code of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,28 @@ class TextTower(nn.Module):
         pooled = self.encoder.pool_states(states, mask.bool(), self.query)
         vectors: Tensor = self.steps(pooled.float())
         return vectors
+
+
+@dataclass(frozen=True)
+class TokenTowers:
+    """What makes the token vectors of items and of queries, which are compared one by one.
+
+    A score is the scale times the mean, over a query's tokens, of their largest product with a
+    token of the item.
+
+    Attributes:
+        encoder: Gives token states.
+        items: What the states of an item pass, one after the other.
+        queries: The same of a query's.
+        scale: What the mean is multiplied by.
+        specials: Whether the states of special tokens take part.
+    """
+
+    encoder: Encoder
+    items: Sequence[Step]
+    queries: Sequence[Step]
+    scale: float
+    specials: bool
 
 
 def fold_residual(head: nn.Linear) -> nn.Linear:

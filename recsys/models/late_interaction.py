@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from recsys.architectures.late_interaction import Config
 from recsys.encoders.cache.token_states import TokenStateCache
 from recsys.encoders.passages import Piece
+from recsys.encoders.text_tower import Step, TokenTowers, UnitLength, list_head_steps
 from recsys.errors import ConfigError
 from recsys.layers.item_cosines import compute_cosines
 from recsys.layers.maxsim import score_all_pairs, score_lists
@@ -264,6 +265,17 @@ class Model(TrainableRecommender):
         out = torch.full((1, self.titles), -1, device=self.device)
         out[0, 0] = len(self.parts.texts)
         return out
+
+    def make_token_towers(self) -> TokenTowers:
+        """Projection, heads and unit lengths behind the encoder, and the inverse temperature."""
+        first: list[Step] = [] if self.project is None else [self.project]
+        sides = (
+            [*first, UnitLength(), *list_head_steps([head], unit=True)]
+            for head in (self.item_head, self.user_head)
+        )
+        items, queries = sides
+        scale = float(self.log_scale.detach().exp())
+        return TokenTowers(self.encoder, items, queries, scale, self.special_tokens)
 
     def _encode_rows(self, rows: Tensor) -> Ragged:
         """Token states of ascending catalog rows, of which the last may be the text asked for."""

@@ -27,7 +27,7 @@ from recsys.types import (
 )
 
 if TYPE_CHECKING:  # it imports transformers, which what only counts does without
-    from recsys.encoders.text_tower import TextTower
+    from recsys.encoders.text_tower import TextTower, TokenTowers
 
 
 class Recommender(nn.Module, abc.ABC):
@@ -161,6 +161,14 @@ class Recommender(nn.Module, abc.ABC):
             ConfigError: Something else than the text has a part in it, or than maps.
         """
         raise ConfigError(f"{type(self).__module__} makes no vector of a text.")
+
+    def make_token_towers(self) -> TokenTowers:
+        """What makes token vectors of texts, for systems without our code.
+
+        Raises:
+            ConfigError: Vectors of tokens are not what is compared.
+        """
+        raise ConfigError(f"{type(self).__module__} makes no vectors of tokens.")
 
     def select_directions(self, items: Tensor) -> Tensor:
         """What of representations (N, ...) of items tells them apart by its direction: all."""

@@ -12,7 +12,7 @@ from recsys.compare.measures.case_values import compute_per_case, make_clusters
 from recsys.compare.statistics.contrasts import estimate_mean
 from recsys.config.compose import get_choice_name
 from recsys.errors import RecsysError
-from recsys.trained.exports.source import ExportSource
+from recsys.trained.exports.source import ExportSource, compares_tokens
 
 CARD = "README.md"
 
@@ -23,6 +23,12 @@ _LOADING = {
 model = SentenceTransformer("FOLDER")
 items = model.encode_document(["text of an item", "text of another"])
 query = model.encode_query("what is looked for")
+print(model.similarity(query, items))""",
+    "tokens": """from sentence_transformers import MultiVectorEncoder  # version 6
+
+model = MultiVectorEncoder("FOLDER")
+items = model.encode_document(["text of an item", "text of another"])
+query = model.encode_query(["what is looked for"])
 print(model.similarity(query, items))""",
     "vectors": """import numpy as np
 import polars as pl
@@ -80,6 +86,7 @@ def format_card(run: ExportSource, format: str, notes: Sequence[str]) -> str:
         "objective": None if config.objective is None else get_choice_name(config.objective),
         "encoder": config.encoder.model if config.architecture.reads_tokens else None,
     }
+    loading = "tokens" if format == "sentence_transformers" and compares_tokens(run) else format
     method = "\n".join(f"- {axis}: `{name}`" for axis, name in axes.items() if name)
     about: Mapping[str, object] = result["data"]
     lines = [
@@ -97,7 +104,7 @@ def format_card(run: ExportSource, format: str, notes: Sequence[str]) -> str:
         "## Cost",
         _format_cost(result.get("cost", {})),
         "## Use",
-        *([f"```python\n{_LOADING[format]}\n```"] if format in _LOADING else []),
+        *([f"```python\n{_LOADING[loading]}\n```"] if loading in _LOADING else []),
         *([" ".join(f"{_escape(note)}." for note in notes)] if notes else []),
         "## Licence",
         _format_licence(run, axes["encoder"]),

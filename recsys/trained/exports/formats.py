@@ -7,16 +7,13 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from recsys.config.compose import get_choice_name
 from recsys.errors import ConfigError, DataError, nearest
 from recsys.runtime.files import open_atomic_folder
 from recsys.trained.bundle.manifest import is_bundle
 from recsys.trained.exports.hub import check_name, push_folder
-
-if TYPE_CHECKING:
-    from recsys.trained.exports.source import ExportSource
+from recsys.trained.exports.source import ExportSource, compares_tokens
 
 _HERE = "recsys.trained.exports"
 
@@ -32,6 +29,7 @@ class Format:
         needs: Packages of the extra `export`, by the names that are imported.
         holds_any: Whether it takes a run of every architecture; the others are made of vectors.
         reads_texts: Whether it is what makes vectors of texts.
+        holds_tokens: Whether it takes a run that compares the vectors of tokens.
         holds_users: Whether it holds what users had, which may be left out, and replaces an older
             folder of its kind.
     """
@@ -41,6 +39,7 @@ class Format:
     needs: tuple[str, ...] = ()
     holds_any: bool = False
     reads_texts: bool = False
+    holds_tokens: bool = False
     holds_users: bool = False
 
     def write(self, run: ExportSource, folder: Path, users: bool) -> list[str]:
@@ -61,6 +60,7 @@ FORMATS: Mapping[str, Format] = {
         "a folder for SentenceTransformer(...) of versions 5 and 6, and for AutoModel",
         (f"{_HERE}.sentence_folder", "write_sentence_folder"),
         reads_texts=True,
+        holds_tokens=True,
     ),
     "vectors": Format(
         "item vectors with ids and titles: vectors.npy and vectors.parquet",
@@ -137,6 +137,8 @@ def _check_can_hold(run: ExportSource, format: str, chosen: Format) -> None:
     of = run.config.architecture
     name = get_choice_name(of)
     has_vectors = of.trains and of.reads_item_vectors and "table" in of.gives
+    if chosen.holds_tokens and compares_tokens(run):
+        return
     if not (has_vectors or chosen.holds_any):
         whole = [f"format={other}" for other, about in FORMATS.items() if about.holds_any]
         raise ConfigError(

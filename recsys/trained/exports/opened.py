@@ -14,7 +14,7 @@ from torch import Tensor
 from recsys.assembly.assembled import Assembly
 from recsys.config.compose import get_choice_name
 from recsys.encoders.peft.injection import merge_method
-from recsys.encoders.text_tower import TextTower
+from recsys.encoders.text_tower import TextTower, TokenTowers
 from recsys.errors import ConfigError
 from recsys.recommender.components import TextComponents
 from recsys.trained.exports.source import ExportSource
@@ -111,13 +111,39 @@ def open_for_export(run: ExportSource) -> OpenedRun:
     return OpenedRun(run, made, vectors, recommender.describe_score(items), items)
 
 
-def fold_tuning(opened: OpenedRun, towers: Sequence[TextTower], required: bool = True) -> None:
+def open_for_tokens(run: ExportSource) -> tuple[OpenedRun, TokenTowers]:
+    """Reads a run's data and builds its model, which compares token vectors.
+
+    Args:
+        run: Of late interaction.
+
+    Returns:
+        The run, whose items have vectors of width 0, and what makes those of tokens.
+
+    Raises:
+        ConfigError: The data has changed so that the run no longer fits it, or a file is missing.
+    """
+    made = run.assemble()
+    recommender = made.recommender.cpu().eval()
+    towers, items = recommender.make_token_towers(), recommender.index_catalog()
+    score = VectorScore(towers.scale, None, complete=True, unit=True)
+    none = np.empty((len(items), 0), dtype=np.float32)
+    return OpenedRun(run, made, none, score, items), towers
+
+
+def fold_tuning(
+    opened: OpenedRun,
+    towers: Sequence[TextTower],
+    required: bool = True,
+    instead: str = "format=onnx, which holds any computation, or format=vectors",
+) -> None:
     """Folds what a tuning method added into the weights of encoders, in place.
 
     Args:
         opened: The run; nothing is to be encoded with it any more.
         towers: Whose encoders; the second may have an encoder of its own.
         required: Whether what cannot be folded is an error, and does not stay as it is.
+        instead: What holds such a run, for that error.
 
     Raises:
         ConfigError: It cannot be folded.
@@ -127,8 +153,7 @@ def fold_tuning(opened: OpenedRun, towers: Sequence[TextTower], required: bool =
     if required and added and tuned.merge is None:
         raise ConfigError(
             f"tuning={get_choice_name(opened.run.config.tuning)} adds modules that cannot be folded"
-            " into the weights, so that no folder of transformers can hold them; use format=onnx, "
-            "which holds any computation, or format=vectors."
+            f" into the weights, so that no folder of transformers can hold them; use {instead}."
         )
     for tower in towers:
         if tower.encoder is not opened.encoding.encoder:

@@ -30,7 +30,7 @@ from recsys.trained.exports.opened import (
     fold_tuning,
     open_for_export,
 )
-from recsys.trained.exports.source import ExportSource
+from recsys.trained.exports.source import ExportSource, compares_tokens
 from recsys.trained.exports.texts import TextFormat, select_checked_rows
 
 QUERY_FOLDER = "query"
@@ -56,6 +56,10 @@ def write_sentence_folder(run: ExportSource, folder: Path) -> list[str]:
         ConfigError: What makes a vector is more than such a folder can hold.
         RecsysError: The vectors of what was written differ.
     """
+    if compares_tokens(run):
+        from recsys.trained.exports.token_folder import write_token_folder
+
+        return write_token_folder(run, folder)
     opened = open_for_export(run)
     items, queries, why = opened.make_towers()
     if isinstance(items.encoder.pooling, pooling.Attention):

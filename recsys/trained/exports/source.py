@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from recsys.assembly.assembled import Assembly
 from recsys.config.compose import RunConfig
+
+if TYPE_CHECKING:
+    from recsys.assembly.assembled import Assembly
 
 
 class ExportSource(Protocol):
@@ -41,3 +43,9 @@ class ExportSource(Protocol):
     def assemble(self) -> Assembly:
         """Reads the data and builds the model, with all that it has learned."""
         ...
+
+
+def compares_tokens(run: ExportSource) -> bool:
+    """Whether a score is made of the token vectors of two texts, as late interaction makes it."""
+    of = run.config.architecture
+    return of.trains and of.reads_item_vectors and "table" not in of.gives

@@ -1,6 +1,7 @@
 """What a run leaves gives the run's own vectors and rankings, read by none of our code."""
 
 import json
+import re
 
 import numpy as np
 import polars as pl
@@ -113,6 +114,62 @@ def test_the_folder_has_the_vectors_of_items_and_of_texts(trained, tmp_path, wor
     own = run.recommend(texts=[asked], k=5)
     np.testing.assert_allclose(best["score"], own["score"], rtol=1e-4)
     assert best["item"].to_list() == own["item"].to_list()
+
+
+@torch.no_grad()
+def encode_tokens(folder, text, route):
+    """Token vectors by transformers and the files alone, as MultiVectorEncoder makes them."""
+    about = json.loads((folder / "config_sentence_transformers.json").read_text())
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    read = tokenizer([about["prompts"][route] + text], truncation=True, return_tensors="pt")
+    x, ids = model.eval()(**read).last_hidden_state[0], read["input_ids"][0]
+    _, *modules = json.loads((folder / "modules.json").read_text())
+    for module in modules:
+        place = folder / module["path"]
+        if module["type"].endswith(".MultiVectorMask"):
+            mask = json.loads((place / "config.json").read_text())
+            assert mask["skiplist_tasks"] == ["query", "document"]
+            skipped = torch.tensor(tokenizer.convert_tokens_to_ids(mask["skiplist_words"]))
+            return x[~torch.isin(ids, skipped)]
+        names, steps = {module["path"]: module["type"]}, [module["path"]]
+        if module["type"].endswith(".Router"):
+            router = json.loads((place / "router_config.json").read_text())
+            names, steps = router["types"], router["structure"][route]
+        for name in steps:
+            inner = folder / name if name == module["path"] else place / name
+            settings = json.loads((inner / "config.json").read_text())
+            assert settings["module_input_name"] == "token_embeddings"
+            if names[name].endswith(".Normalize"):
+                x = torch.nn.functional.normalize(x, dim=-1)
+            else:
+                x = x @ load_file(inner / "model.safetensors")["linear.weight"].T
+    raise AssertionError("the mask is missing")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tuning=lora", "architecture.width=16", "encoder.query_prompt='blue '"),
+        ("tuning=frozen", "architecture.heads=false", "architecture.special_tokens=true"),
+    ],
+    ids=" ".join,
+)
+@torch.no_grad()
+def test_the_folder_of_late_interaction_has_its_scores(trained, tmp_path, words, capsys):
+    run = trained("architecture=late_interaction", "objective=bce", *words)
+    folder = export_folder(run, tmp_path, "sentence_transformers")
+    said = capsys.readouterr().out
+    assert "MultiVectorEncoder, which version 5 has not" in said
+    assert "MultiVectorEncoder(" in (folder / "README.md").read_text()
+    scale = float(re.search(r"is ([\d.e+-]+) times the similarity", said)[1])
+    own = run.recommend(texts=["blue mirror"], k=5)
+    asking = encode_tokens(folder, "blue mirror", "query")
+    for title, score in own.select("title", "score").iter_rows():
+        products = asking @ encode_tokens(folder, title, "document").T
+        assert float(scale * products.max(1).values.mean()) == pytest.approx(score, abs=1e-4)
+    for format in ("vectors", "onnx"):
+        assert export([f"run={run.folder}", f"to={tmp_path / 'x'}", f"format={format}"]) == 2
+        assert "no vector for each item" in capsys.readouterr().err
 
 
 def test_vectors_come_with_ids_and_with_what_the_score_adds(trained, tmp_path, capsys):
