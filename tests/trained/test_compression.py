@@ -18,7 +18,7 @@ from recsys.trained.compression import distil, students
 from recsys.trained.compression.cut import Student, cut_encoder, select_places
 from recsys.trained.compression.distil import draw_rows
 from recsys.trained.compression.settings import CompressionSettings
-from recsys.trained.compression.teacher import read_teacher
+from recsys.trained.compression.teacher import find_basis, find_rotation, read_teacher
 from recsys.trained.exports.opened import open_for_export
 from recsys.trained.run import load
 
@@ -342,3 +342,26 @@ def test_each_text_is_drawn_once_before_one_comes_again():
     drawn = torch.cat([draw_rows(12, 4, step, seed=1) for step in range(3)])
     assert sorted(drawn.tolist()) == list(range(12))
     assert draw_rows(3, 8, 0, 0).sort().values.tolist() == [0, 1, 2]
+
+
+def test_a_rotation_changes_no_product_and_brings_vectors_near_their_signs():
+    vectors = torch.randn(200, 16, generator=torch.Generator().manual_seed(0)) + 1
+    vectors = torch.nn.functional.normalize(vectors * torch.logspace(0, -2, 16), dim=-1)
+    turn = find_rotation(vectors)
+    assert torch.allclose(turn @ turn.T, torch.eye(16), atol=1e-5)
+    turned = vectors @ turn.T
+    assert torch.allclose(turned @ turned.T, vectors @ vectors.T, atol=1e-5)
+
+    def measure(x):
+        return float((x - x.sign() / 4).square().sum())
+
+    assert measure(turned) < 0.8 * measure(vectors)
+
+
+def test_a_basis_has_most_of_the_vectors_in_its_first_directions():
+    vectors = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)) @ torch.randn(6, 12)
+    basis = find_basis(vectors)
+    assert torch.allclose(basis @ basis.T, torch.eye(12), atol=1e-5)
+    sizes = (vectors @ basis.T).square().sum(0)
+    assert torch.equal(sizes.argsort(descending=True)[:6], torch.arange(6))
+    assert float(sizes[6:].sum()) < 1e-6 * float(sizes.sum())

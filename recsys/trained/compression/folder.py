@@ -25,7 +25,10 @@ from recsys.trained.exports.texts import TextFormat
 
 
 def write_folder(
-    folder: Path, teacher: Teacher, student: tuple[Encoder, nn.Linear] | None, width: int | None
+    folder: Path,
+    teacher: Teacher,
+    student: tuple[Encoder, nn.Linear] | None,
+    turn: Tensor | None,
 ) -> None:
     """Writes the encoder.
 
@@ -33,9 +36,9 @@ def write_folder(
         folder: To be made.
         teacher: The run.
         student: What gives vectors in the teacher's basis; None: the run's own encoder.
-        width: How many of their numbers are kept, in that basis; None: all, in the run's own.
+        turn: (W, D) what `Teacher.make_turn` gave; None: vectors stay as the run has them.
     """
-    if student is None and width is None:
+    if student is None and turn is None:
         write_encoder_folder(
             folder, teacher.opened.encoding, teacher.opened.run.config.encoder.pooling
         )
@@ -56,30 +59,30 @@ def write_folder(
         if dense.about.unit:
             modules.append(write_step(folder, len(modules), UnitLength()))
         modules.append(write_dense(folder, len(modules), dense))
-    for step in _list_steps(teacher, None if student is None else student[1], width):
+    for step in _list_steps(teacher, None if student is None else student[1], turn):
         modules.append(write_step(folder, len(modules), step))
     write_modules(folder, modules)
     write_settings(folder, form, teacher.opened.score.unit, False)
 
 
 def _list_steps(
-    teacher: Teacher, made: nn.Linear | None, width: int | None
+    teacher: Teacher, made: nn.Linear | None, turn: Tensor | None
 ) -> list[nn.Linear | UnitLength]:
     """What pooled states pass on their way to the vectors of the run that is made."""
+    turn = torch.eye(teacher.width) if turn is None else turn
     if made is not None:
-        kept = teacher.basis.T if width is None else torch.eye(teacher.width)[:width]
+        kept = turn @ teacher.basis.T
         bias = None if made.bias is None else kept @ made.bias
         return [make_map(kept @ made.weight, bias)]
     steps: list[nn.Linear | UnitLength] = []
-    turned = teacher.basis[:width]
     for step in teacher.tower.steps:
         assert isinstance(step, nn.Linear | UnitLength)
         steps.append(step)
     if steps and isinstance(steps[-1], UnitLength) and len(steps) > 1:
         steps.pop()  # the run does it
     if steps and isinstance(steps[-1], nn.Linear):
-        turned = turned @ steps.pop().weight  # type: ignore[operator]
-    return [*steps, make_map(turned, None)]
+        turn = turn @ steps.pop().weight  # type: ignore[operator]
+    return [*steps, make_map(turn, None)]
 
 
 def make_map(weight: Tensor, bias: Tensor | None) -> nn.Linear:

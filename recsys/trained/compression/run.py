@@ -35,7 +35,7 @@ from recsys.runtime.stopwatch import EVALUATION
 from recsys.trained.compression.folder import write_folder
 from recsys.trained.compression.settings import CompressionSettings, check_compressible
 from recsys.trained.compression.students import Origin, make_student
-from recsys.trained.compression.teacher import Teacher, read_teacher
+from recsys.trained.compression.teacher import read_teacher
 from recsys.trained.exports.opened import open_for_export
 from recsys.trained.run import TrainedRun
 
@@ -82,10 +82,11 @@ def compress(run: TrainedRun, settings: CompressionSettings, output: str) -> Pat
         try:
             held.enter_context(lock_folder(folder))
             print_status("writing the encoder")
-            write_folder(folder / ENCODER_FOLDER, teacher, student, settings.width)
+            turn = teacher.make_turn(settings.width, settings.vectors)
+            write_folder(folder / ENCODER_FOLDER, teacher, student, turn)
             config = resolve(_make_config(run.config, settings, folder))
             made = build.assemble(config)
-            fill_heads(require_trainable(made.recommender), heads, teacher, settings)
+            fill_heads(require_trainable(made.recommender), heads, turn, settings.distils)
             command.set_report_folder(folder)
             job = CompressionExecutor(config, folder, made, signals)
             job.source, job.settings = source, settings
@@ -181,10 +182,7 @@ def _read_heads(model: TrainableRecommender) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def fill_heads(
-    model: TrainableRecommender,
-    heads: Mapping[str, Tensor],
-    teacher: Teacher,
-    settings: CompressionSettings,
+    model: TrainableRecommender, heads: Mapping[str, Tensor], turn: Tensor | None, learned: bool
 ) -> None:
     """Gives a run that is made smaller what the old one learned outside of its encoder.
 
@@ -194,15 +192,14 @@ def fill_heads(
     Args:
         model: The new run's.
         heads: By name.
-        teacher: The old run.
-        settings: What became of it.
+        turn: (W, D) what `Teacher.make_turn` gave.
+        learned: Whether the new encoder learned from the old one.
     """
     for name, parameter in model.get_saved_parameters().items():
         value = heads[name]
-        if name.startswith("item_head.") and (settings.distils or settings.width is not None):
+        if name.startswith("item_head.") and (learned or turn is not None):
             value = torch.zeros_like(parameter)
-        elif settings.width is not None:
-            turn = teacher.basis[: settings.width]
+        elif turn is not None:
             if value.ndim == 2:
                 value = turn @ value @ turn.T
             elif value.ndim == 1:

@@ -11,6 +11,7 @@ from torch import Tensor
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.text_tower import TextTower
 from recsys.errors import ConfigError
+from recsys.evaluation.quantization import Precision
 from recsys.recommender.trainable import TrainableRecommender, require_trainable
 from recsys.trained.exports.opened import OpenedRun
 from recsys.types import Ragged
@@ -55,6 +56,23 @@ class Teacher:
         """D."""
         return self.targets.shape[1]
 
+    def make_turn(self, width: int | None, precision: Precision) -> Tensor | None:
+        """(W, D) orthonormal rows, by which vectors are cut to `width` numbers.
+
+        Where their signs are stored, they are turned once more within what is left: in a basis by
+        size, the first signs are the same for all, and the last ones say as much as any.
+
+        Args:
+            width: W; None: nothing is cut, and vectors stay as they are.
+            precision: How they are stored.
+        """
+        if width is None:
+            return None
+        turn = self.basis[:width]
+        if precision in ("binary", "binary+int8"):
+            turn = find_rotation(self.targets @ turn.T) @ turn
+        return turn
+
     def gather_tokens(self, rows: Tensor) -> Ragged:
         """Raw token ids of the texts of catalog rows (N,), with their prompt."""
         return self.opened.encoding.catalog.gather_tokens(rows)
@@ -97,6 +115,21 @@ def find_basis(vectors: Tensor) -> Tensor:
     largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
     turned: Tensor = rows * largest.sign()
     return turned.float()
+
+
+def find_rotation(vectors: Tensor, rounds: int = 30) -> Tensor:
+    """(W, W) a rotation by which vectors (N, W) come close to the signs of their numbers.
+
+    Gong and Lazebnik, Iterative Quantization (CVPR 2011), section 2.2, from a random one, whose
+    seed is always the same.
+    """
+    width = vectors.shape[1]
+    start = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
+    turn: Tensor = torch.linalg.qr(start)[0]
+    for _ in range(rounds):
+        left, _, right = torch.linalg.svd(torch.sign(vectors @ turn.T).T @ vectors)
+        turn = left @ right
+    return turn
 
 
 @torch.no_grad()
