@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ EVENTS = 20
 
 
 def write_vector_bundle(
-    folder: Path, users: int, items: int, width: int, seed: int = 0, tags: bool = False
+    folder: Path,
+    users: int,
+    items: int,
+    width: int,
+    seed: int = 0,
+    columns: Mapping[str, pl.Series] | None = None,
 ) -> Path:
     """Writes a bundle of two towers with a decayed history, but for their encoder.
 
@@ -32,7 +38,7 @@ def write_vector_bundle(
         items: How many items.
         width: Of a vector.
         seed: Of all that is random.
-        tags: Whether items have a column of lists, `tags`: of ["a"], and ["a", "b"] in turn.
+        columns: Further columns of the items, (I,) each.
 
     Returns:
         The folder.
@@ -54,10 +60,7 @@ def write_vector_bundle(
         np.save(folder / name, array)
     ids = pl.Series("item", np.arange(items)).cast(pl.String)
     table = pl.DataFrame([ids, ("title " + ids).alias("text")])
-    if tags:
-        values = [["a"], ["a", "b"]] * ((items + 1) // 2)
-        table = table.with_columns(tags=pl.Series(values[:items]))
-    table.write_parquet(folder / manifest.ITEMS)
+    table.with_columns(**(columns or {})).write_parquet(folder / manifest.ITEMS)
     people = ("u" + pl.Series("user", np.arange(users)).cast(pl.String)).alias("user")
     pl.DataFrame({"user": people, "text": [""] * users}).write_parquet(folder / manifest.USERS)
     numbers = {"width": width, "rate": 0.1, "scale": 20.0, "unit": 1.0, "prior": 0.0}

@@ -1,5 +1,6 @@
 """A run that was trained with context is asked in one, with the codes that training had."""
 
+import polars as pl
 import pytest
 import torch
 
@@ -10,6 +11,8 @@ from recsys.fit.__main__ import main
 from recsys.recommend.__main__ import _parse_words
 from recsys.recommend.__main__ import main as recommend
 from recsys.trained.lookup import parse_moment
+from recsys.trained.run import load
+from tests.trained.equal_lists import assert_equal_lists
 
 CONTEXT = "architecture.context=[device,hour,weekday]"
 
@@ -89,6 +92,23 @@ def test_who_asks_elsewhere_or_later_gets_other_scores(trained, capsys):
     ):
         assert recommend([f"run={folder}", "user=u3", column]) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_all_users_are_asked_in_one_context(trained, tmp_path, capsys):
+    _, folder = trained(CONTEXT, "data.queries=all")
+    path, lists = tmp_path / "lists.parquet", []
+    for device in ("phone", "desk"):
+        words = [f"run={folder}", "users=all", f"output={path}", "at=2020-09-13T12:30", "k=5"]
+        assert recommend([*words, f"context.device={device}"]) == 0
+        lists.append(pl.read_parquet(path))
+        users = lists[-1]["query"].unique(maintain_order=True)
+        assert len(users) == 40
+        asked = {"at": "2020-09-13T12:30", "context": {"device": device}, "k": 5}
+        assert_equal_lists(lists[-1], load(folder).recommend(users=users.to_list(), **asked))
+    assert not lists[0].equals(lists[1])
+    capsys.readouterr()
+    assert recommend([*words, "context.place=home"]) == 2
+    assert "(there are: context.device, at)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("more", [[], ["architecture=popularity"]])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -170,7 +169,7 @@ class BatchModel:
         model = made.recommender.eval()
         codes, notes = made.context_features.encode_context(setting.moment, setting.context)
         for note in notes:
-            print(f"note: {note}", file=sys.stderr)
+            self._suggester.report(note)
         closed, rows = torch.from_numpy(setting.closed), np.arange(len(catalog))
 
         @torch.no_grad()
@@ -235,9 +234,15 @@ class SingleModel:
                     _NamedQuery(history=tuple(ids.gather(rows).to_list()), name=label)
                     for label, rows in zip(labels, block.histories, strict=True)
                 ]
-            return self._suggester.rank(queries, setting.k, moment, setting.context, choice)
+            rows = self._suggester.rank(queries, setting.k, moment, setting.context, choice)
+            self._suggester.report = _ignore  # what it says of the first ones, it says of all
+            return rows
 
         return rank
+
+
+def _ignore(note: str) -> None:
+    """Says nothing."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -191,9 +193,13 @@ class ListFile:
         """
         whole = self.folder / f"{_WHOLE}{self.path.suffix}"
         parts = [self._get_part(number) for number in range(count)]
-        with translate_write_errors(self.path):
-            _join(parts, whole)
-            size = whole.stat().st_size
+        try:
+            with translate_write_errors(self.path), raise_system_errors():
+                _join(parts, whole)
+                size = whole.stat().st_size
+        except BaseException:
+            whole.unlink(missing_ok=True)  # the parts stay, and need its room
+            raise
         publish_file(whole, self.path)
         done = {"plan": plan, "moment": moment, "bytes": size}
         write_atomic(self._record, json.dumps(done, indent=1, default=str) + "\n")
@@ -242,6 +248,18 @@ def _format_rows(rows: pl.DataFrame, ending: str, header: bool) -> bytes:
     else:
         rows.write_ndjson(out)
     return out.getvalue()
+
+
+@contextmanager
+def raise_system_errors() -> Iterator[None]:
+    """Raises as an OSError what Polars words as an error of its own, such as a full disk."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def _join(parts: list[Path], whole: Path) -> None:

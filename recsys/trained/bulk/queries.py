@@ -17,6 +17,8 @@ from recsys.data.columns.id_lookup import IdLookup
 from recsys.data.readers.tabular import parse_ids, read_table
 from recsys.data.tables import IdMap, Tables
 from recsys.errors import DataError
+from recsys.runtime.files import translate_write_errors
+from recsys.trained.bulk.output import raise_system_errors
 from recsys.trained.queries import Query
 
 Ints = NDArray[np.int64]
@@ -277,7 +279,9 @@ def _open_rows(path: Path, copy: Path) -> pl.LazyFrame:
         names = text.collect_schema().names()
         text.select([n for n in (USER, HISTORY) if n in names] or names).sink_parquet(copy)
     except (pl.exceptions.PolarsError, OSError):
-        read_table(path).write_parquet(copy)  # or it names the reason
+        frame = read_table(path)  # or it names the reason
+        with translate_write_errors(copy), raise_system_errors():
+            frame.write_parquet(copy)
     return pl.scan_parquet(copy)
 
 

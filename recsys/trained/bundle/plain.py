@@ -174,12 +174,8 @@ class PlainModel:
         out = [self.score(had) if not len(had) else None for had in histories]
         # Vectors are read once for all: what takes time is to fetch them from memory.
         asked = [place for place, scores in enumerate(out) if scores is None]
-        users = (
-            np.stack([self.make_user_vector(histories[place]) for place in asked])
-            if asked
-            else None
-        )
-        if users is not None:
+        if asked:
+            users = np.stack([self.make_user_vector(histories[place]) for place in asked])
             for place, scores in zip(asked, self._multiply(users), strict=True):
                 out[place] = scores
         return [scores for scores in out if scores is not None]

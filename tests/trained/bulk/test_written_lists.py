@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import recsys
-from recsys.errors import ConfigError, DataError
+from recsys.errors import ConfigError, DataError, DiskFullError
 from recsys.fit.__main__ import main as fit
 from recsys.recommend.__main__ import main as recommend
 from recsys.testing.vectors import write_vector_bundle
@@ -229,7 +229,8 @@ def test_words_that_do_not_fit_raise_one_clear_error(words, said, folder, tmp_pa
 
 
 def test_lists_in_a_column_go_into_any_file_but_csv(tmp_path):
-    folder = write_vector_bundle(tmp_path / "bundle", 5, 40, 8, tags=True)
+    tags = {"tags": pl.Series([["a"], ["a", "b"]] * 20)}
+    folder = write_vector_bundle(tmp_path / "bundle", 5, 40, 8, columns=tags)
     bundle = open_bundle(folder)
     with pytest.raises(ConfigError, match="column 'tags' holds lists, for which CSV has no place"):
         bundle.write_lists(tmp_path / "a.csv", columns=["tags"])
@@ -246,6 +247,43 @@ def test_nobody_is_written_of_a_bundle_without_users(tmp_path, folder):
     assert (copy / USERS).is_file()
     with pytest.raises(DataError, match="there are no users to ask for"):
         open_bundle(copy).write_lists(tmp_path / "a.csv")
+
+
+def test_who_goes_on_has_the_moment_of_the_first_start(tmp_path, monkeypatch):
+    """Items go one by one, one an hour: later lists would lack some."""
+    begin = round(time.time() * 1000)
+    until = {"available_until": pl.Series([begin + 3_600_000 * n for n in range(1, 301)])}
+    folder = write_vector_bundle(tmp_path / "bundle", USERS_IN_IT, 300, 8, columns=until)
+    bundle, path = open_bundle(folder), tmp_path / "lists.csv"
+    inner = output_files.ListFile.write_part
+
+    def stop(self, number, rows):
+        if number == 2:
+            raise KeyboardInterrupt
+        inner(self, number, rows)
+
+    def set_clock(hours):
+        monkeypatch.setattr(time, "time", lambda: begin / 1000 + 3600 * hours + 60)
+
+    set_clock(50)
+    unbroken = bundle.write_lists(tmp_path / "unbroken.csv", k=MANY).read_bytes()
+    monkeypatch.setattr(output_files.ListFile, "write_part", stop)
+    with pytest.raises(KeyboardInterrupt):
+        bundle.write_lists(path, k=MANY)
+    monkeypatch.setattr(output_files.ListFile, "write_part", inner)
+    set_clock(100)
+    assert bundle.write_lists(path, k=MANY).read_bytes() == unbroken
+    assert read(path)["item"].cast(int).min() == 50
+    bundle.write_lists(path, k=MANY)  # anew: what can be had now is less
+    assert read(path)["item"].cast(int).min() == 100
+    moment = "2100-01-01T00:00"
+    with pytest.raises(DataError, match=f"no item can be had at={moment}"):
+        bundle.write_lists(path, k=MANY, at=moment)
+    past = str(begin // 1000 + 200 * 3600 + 60)
+    assert_equal_lists(
+        read(bundle.write_lists(tmp_path / "at.csv", at=past)),
+        bundle.recommend(users=[f"u{n}" for n in range(USERS_IN_IT)], at=past),
+    )
 
 
 MEASURE = """
@@ -299,3 +337,19 @@ def test_what_is_chosen_for_each_alone_and_new_items_are_in_the_lists_too(
     assert recommend([*words, f"output={tmp_path}/new.csv.csv", "diversity=0.2"]) == 0
     want = model.recommend(users=users, k=6, diversity=0.2)
     assert_equal_lists(read(tmp_path / "new.csv.csv"), want)
+
+
+def test_a_full_disk_is_one_clear_error_and_the_parts_stay(folder, tmp_path, monkeypatch):
+    bundle, path = open_bundle(folder), tmp_path / "lists.parquet"
+
+    def fail(parts, whole):
+        whole.write_bytes(b"half")
+        raise pl.exceptions.ComputeError("underlying IO error: No space left (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output_files, "_join", fail)
+        with pytest.raises(DiskFullError, match=r"lists\.parquet could not be written because"):
+            bundle.write_lists(path, k=MANY)
+    names = sorted(each.name for each in (tmp_path / "lists.parquet.parts").iterdir())
+    assert names == ["lock", *(f"part-{n:06d}.parquet" for n in range(10)), "plan.json"]
+    assert len(read(bundle.write_lists(path, k=MANY))) > 0
