@@ -110,7 +110,7 @@ class ItemSelector:
             proposed = self.count_candidates(k, choice.candidates)
             pool = self._propose(query, batch, left_out, proposed)
         scores, rows = recommender.select_top(batch, size, left_out, asked, pool, items)
-        if not choice.diversity:
+        if not choice.diversity or not len(rows):
             return scores, rows
         cosines = self._compute_cosines(rows, items)
         places = torch.from_numpy(

@@ -323,6 +323,31 @@ def test_a_list_says_what_the_explanation_says(kind, train, tmp_path):
             assert set(model.recommend(texts=["red lamp"], because=True)["because"]) == {""}
 
 
+@pytest.mark.parametrize("kind", ["recency", "late", "cross", "ease", "item_knn", "tfidf"])
+def test_a_list_may_be_empty(kind, train, tmp_path):
+    run = train(*KINDS[kind])
+    bundle = open_bundle(write_bundle(run, tmp_path / "bundle"))
+    asked = {"histories": HISTORIES, "where": "item = 'none'", "because": True}
+    for model in (run, bundle):
+        for more in ({}, {"diversity": 0.5}, {"retriever": run, "diversity": 0.5}):
+            rows = model.recommend(**asked, **more)
+            assert rows.columns == ["query", "rank", "item", "score", "title", "because"]
+            assert rows.height == 0
+    assert run.recommend(histories=[], because=True, diversity=0.5).height == 0
+
+
+def test_a_notebook_shows_titles_as_they_are(train, shop, tmp_path):
+    items = (shop / "items.csv").read_text().replace("red lamp", "<img src=x onerror=y>")
+    (tmp_path / "items.csv").write_text(items)
+    run = train("architecture=ease", f"data.source.items={tmp_path / 'items.csv'}")
+    rows = run.recommend(histories=[["001", "002"]], k=30, because=True, exclude_seen=False)
+    assert "<img src=x onerror=y>" in rows["title"].to_list()
+    with pl.Config(tbl_rows=-1, fmt_str_lengths=200):
+        page = rows._repr_html_()
+    assert "<img" not in page
+    assert "&lt;img src=x onerror=y&gt;" in page
+
+
 def numbers(line):
     return [int(share) for share in re.findall(r"(\d+)%", line)]
 

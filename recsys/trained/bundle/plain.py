@@ -128,7 +128,7 @@ class PlainModel:
                 raise DataError(f"{self.files.folder}: a score is not a number; make it again.")
             size = count_pool(k) if choice.diversity else k
             rows = _select_best(scores, min(size, int((scores > -np.inf).sum())))
-            if choice.diversity:
+            if choice.diversity and len(rows):
                 cosines = self._compute_cosines(rows)
                 rows = rows[diversify(scores[rows], cosines, k, choice.diversity)]
             out.append((rows, scores[rows]))
@@ -151,7 +151,7 @@ class PlainModel:
             had = self._list_history(query)[0][-self.max_history :]
             popular = self._kind == "popularity" or not len(had)
             rest = ("popularity",) if popular or self._numbers.get("prior") else ()
-            if popular or query.text is not None:
+            if popular or query.text is not None or not len(rows):
                 out += ["" if query.text is not None else write_because((), rest)] * len(rows)
                 continue
             own, values = parts.split(had, rows)

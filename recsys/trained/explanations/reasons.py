@@ -39,7 +39,7 @@ def list_reasons(
         The lines; empty where nothing of a history speaks for the item, or that is not known.
     """
     recommender.eval()
-    if asked is not None:
+    if asked is not None or not len(rows):
         return [""] * len(rows)
     if not len(batch.plan.items) and recommender.ranker.needs_history:
         return [write_because((), ("popularity",))] * len(rows)
