@@ -1,4 +1,6 @@
-"""Times requests of a running service: python benchmarks/serve/load.py URL [SECONDS].
+"""Times requests of a running service: python benchmarks/serve/load.py URL [SECONDS] [ITEMS].
+
+ITEMS is how many there are, with numbers for ids, as ml-100k has them and as enlarge.py makes them.
 
 The client is a process of its own on the same machine, with so many connections, each of which
 sends its next request when it has the answer to the last one (a closed loop): more clients wait
@@ -33,16 +35,18 @@ WORDS = [
 ]
 
 
-def make_body(kind: str, rng: random.Random) -> dict[str, object]:
-    """A request: ids of ml-100k, or words that few requests share."""
+def make_body(kind: str, items: int, rng: random.Random) -> dict[str, object]:
+    """A request: ids, or words that few requests share."""
     if kind == "history":
-        return {"history": [str(rng.randint(1, 1_600)) for _ in range(10)]}
+        return {"history": [str(rng.randint(1, items - 1)) for _ in range(10)]}
     if kind == "user":
         return {"user": str(rng.randint(1, 943))}
     return {"text": " ".join(rng.choices(WORDS, k=6))}
 
 
-async def measure(url: str, kind: str, clients: int, seconds: float) -> tuple[list[float], int]:
+async def measure(
+    url: str, kind: str, clients: int, seconds: float, items: int
+) -> tuple[list[float], int]:
     """Seconds of each request, and how many failed."""
     taken: list[float] = []
     failed = 0
@@ -51,10 +55,12 @@ async def measure(url: str, kind: str, clients: int, seconds: float) -> tuple[li
         nonlocal failed
         rng = random.Random(seed)
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
-            await client.post("/recommend", json=make_body(kind, rng))  # opens the connection
+            await client.post(
+                "/recommend", json=make_body(kind, items, rng)
+            )  # opens the connection
             while time.perf_counter() < end:
                 start = time.perf_counter()
-                answer = await client.post("/recommend", json=make_body(kind, rng))
+                answer = await client.post("/recommend", json=make_body(kind, items, rng))
                 taken.append(time.perf_counter() - start)
                 failed += answer.status_code != 200
 
@@ -63,13 +69,13 @@ async def measure(url: str, kind: str, clients: int, seconds: float) -> tuple[li
     return taken, failed
 
 
-def main(url: str, seconds: float = 8.0) -> None:
+def main(url: str, seconds: float = 8.0, items: float = 1_600) -> None:
     """Prints a row for each kind of query and number of clients."""
     print("| query | clients | requests a second | p50 ms | p95 ms | p99 ms | failed |")
     print("|---|---|---|---|---|---|---|")
     for kind in ("history", "user", "text"):
         for clients in CLIENTS:
-            taken, failed = asyncio.run(measure(url, kind, clients, seconds))
+            taken, failed = asyncio.run(measure(url, kind, clients, seconds, int(items)))
             ordered = sorted(taken)
             last = len(ordered) - 1
             times = " | ".join(f"{1000 * ordered[int(q * last)]:.1f}" for q in (0.5, 0.95, 0.99))
