@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from recsys import printable
 from recsys.compare.finished_runs import read_run
@@ -12,11 +15,14 @@ from recsys.compare.measures.case_values import compute_per_case, make_clusters
 from recsys.compare.statistics.contrasts import estimate_mean
 from recsys.config.compose import get_choice_name
 from recsys.errors import RecsysError
+from recsys.fit.seeds import SeedPlan, is_finished
+from recsys.runs.result_file import read_result
+from recsys.runtime.files import SEEDS
 from recsys.trained.exports.source import ExportSource, compares_tokens
 
 CARD = "README.md"
 
-_SHOWN = re.compile(r"(ndcg|hr|recall)@\d+|mrr|auc")
+_SHOWN = re.compile(r"(ndcg|hr|recall)@\d+|mrr|auc|(warm|cold)/ndcg@\d+")
 _LOADING = {
     "sentence_transformers": """from sentence_transformers import SentenceTransformer
 
@@ -56,6 +62,12 @@ inputs = {
 }
 
 
+_ALONE = (
+    "This is the card alone. The files that it describes are written by "
+    "`python -m recsys.export run=RUN to=FOLDER format=NAME`, where `--help` lists the names."
+)
+
+
 def write_card(run: ExportSource, folder: Path) -> list[str]:
     """Fills a folder with a card alone.
 
@@ -84,7 +96,7 @@ def format_card(run: ExportSource, format: str, notes: Sequence[str]) -> str:
         "tuning": None if config.tuning is None else get_choice_name(config.tuning),
         "architecture": get_choice_name(config.architecture),
         "objective": None if config.objective is None else get_choice_name(config.objective),
-        "encoder": config.encoder.model if config.architecture.reads_tokens else None,
+        "encoder": _name_encoder(run) if config.architecture.reads_tokens else None,
     }
     loading = "tokens" if format == "sentence_transformers" and compares_tokens(run) else format
     method = "\n".join(f"- {axis}: `{name}`" for axis, name in axes.items() if name)
@@ -103,9 +115,15 @@ def format_card(run: ExportSource, format: str, notes: Sequence[str]) -> str:
         _format_metrics(run),
         "## Cost",
         _format_cost(result.get("cost", {})),
+        _format_versions(result.get("versions", {})),
         "## Use",
         *([f"```python\n{_LOADING[loading]}\n```"] if loading in _LOADING else []),
-        *([" ".join(f"{_escape(note)}." for note in notes)] if notes else []),
+        *([_ALONE] if format == "card" else []),
+        *(
+            ["\n".join(f"- {note[:1].upper()}{_escape(note[1:])}." for note in notes)]
+            if notes
+            else []
+        ),
         "## Licence",
         _format_licence(run, axes["encoder"]),
     ]
@@ -134,7 +152,10 @@ def _format_head(run: ExportSource, format: str, data: str) -> str:
     is_folder = ":" in spec or Path(spec).expanduser().exists()
     text = format in ("sentence_transformers", "onnx")
     about = ModelCardData(
-        library_name={"sentence_transformers": "sentence-transformers"}.get(format, format),
+        library_name={
+            "sentence_transformers": "sentence-transformers",
+            "onnx": "onnx",
+        }.get(format, "recsys"),
         pipeline_tag="sentence-similarity" if text else None,
         base_model=spec if from_hub and not is_folder else None,
         tags=["recsys", "recommendation", *(["sentence-similarity"] if text else [])],
@@ -154,6 +175,7 @@ def _format_metrics(run: ExportSource) -> str:
         shown = (intervals.get(name) for name in names)
         ends = ("-" if e is None else f"{_percent(e[0])} to {_percent(e[1])}" for e in shown)
         rows.append(f"| its 95 % interval | {' | '.join(ends)} |")
+    rows += _format_seeds(run, names)
     for floor, figures in floors.items():
         cells = (_percent(figures.get(name, float("nan"))) for name in names)
         rows.append(f"| {_escape(floor)} | {' | '.join(cells)} |")
@@ -162,10 +184,42 @@ def _format_metrics(run: ExportSource) -> str:
     what = f"Protocol `{protocol}`"
     if cases:
         what += (
-            f", {cases:,} test cases; the interval is over users, for this one seed: another seed "
-            "of training moves the figure further"
+            f", {cases:,} test cases{_count_cold(run)}; the interval is over users, for this one "
+            "seed: another seed of training moves the figure further"
         )
     return "\n".join([f"{what}.", "", head, *rows])
+
+
+def _count_cold(run: ExportSource) -> str:
+    """How many of the cases are of items that training has not seen, where that is known."""
+    count = run.metrics.get("cold/cases")
+    return "" if count is None else f" ({count:,.0f} of them cold: of items new to training)"
+
+
+def _format_seeds(run: ExportSource, names: Sequence[str]) -> list[str]:
+    """A row of the mean and standard deviation over the seeds of one command, if it is of one."""
+    series = run.folder.absolute().parent
+    if not (series / SEEDS).is_file():
+        return []
+    found = {seed: at for seed, at in SeedPlan.read(series).find_runs().items() if is_finished(at)}
+    if len(found) < 2:
+        return []
+    part = "test" if run.config.evaluation.test else "validation"
+    results = [read_result(folder)[part] for folder in found.values()]
+    metrics = results if part == "test" else [result["metrics"] for result in results]
+    cells = []
+    for name in names:
+        values = np.array([each.get(name, math.nan) for each in metrics])
+        spread = f"{_percent(values.mean())} ± {_percent(values.std(ddof=1))}"
+        cells.append("-" if np.isnan(values).any() else spread)
+    listed = ", ".join(map(str, sorted(found)))
+    return [f"| mean ± standard deviation of seeds {listed} | {' | '.join(cells)} |"]
+
+
+def _name_encoder(run: ExportSource) -> str:
+    """What the encoder is called; of a folder of this machine the name alone."""
+    spec = run.config.encoder.model
+    return Path(spec).name if Path(spec).expanduser().exists() else spec
 
 
 def _estimate_intervals(run: ExportSource) -> tuple[dict[str, tuple[float, float]], int]:
@@ -175,7 +229,8 @@ def _estimate_intervals(run: ExportSource) -> tuple[dict[str, tuple[float, float
     finished = read_run(run.folder)
     clusters, out = make_clusters(finished), {}
     for name in run.metrics:
-        values = compute_per_case(finished, name) if _SHOWN.fullmatch(name) else None
+        whole = _SHOWN.fullmatch(name) and "/" not in name  # else it is of some of the cases
+        values = compute_per_case(finished, name) if whole else None
         if values is None:
             continue
         try:
@@ -201,6 +256,18 @@ def _format_cost(cost: Mapping[str, float]) -> str:
     flops = cost.get("train_flops")
     parts += [f"{flops:.2e} FLOPs of training"] if flops else []
     return ", ".join(parts) + "." if parts else "Nothing was trained."
+
+
+def _format_notes(notes: Sequence[str]) -> str:
+    """Sentences on what lies beside the card, as a list."""
+    return "\n".join(f"- {note[:1].upper()}{_escape(note[1:])}." for note in notes)
+
+
+def _format_versions(versions: Mapping[str, object]) -> str:
+    """With what it was trained."""
+    names = ("recsys", "torch", "transformers", "peft")
+    shown = [f"{name} {_escape(str(versions[name]))}" for name in names if versions.get(name)]
+    return f"Trained with {', '.join(shown)}." if shown else "Its versions are not known."
 
 
 def _format_licence(run: ExportSource, encoder: str | None) -> str:

@@ -105,6 +105,20 @@ def test_the_card_is_what_a_hub_reads(run, tmp_path):
     assert "vectors.npy" in whole.text
 
 
+def test_a_card_of_several_seeds_has_their_mean_and_spread(shop_base, tmp_path, monkeypatch):
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    words = ["tuning=frozen", "trainer.epochs=1", f"output={tmp_path / 'runs'}"]
+    assert fit([*shop_base, *words, "seeds=2", "optimizer.head_lr=0.05"]) == 0
+    runs = [load(each.parent) for each in sorted((tmp_path / "runs").glob("*/*/result.json"))]
+    text = ModelCard.load(export_folder(runs[0], tmp_path, "card") / "README.md").text
+    (row,) = (line for line in text.splitlines() if "standard deviation of seeds 0, 1 |" in line)
+    (head,) = (line for line in text.splitlines() if line.startswith("| in percent"))
+    cell = dict(zip(head.split(" | "), row.split(" | "), strict=True))["ndcg@10"]
+    values = 100 * np.array([each.metrics["ndcg@10"] for each in runs])
+    assert cell == f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+    assert str(tmp_path) not in text, "no folder of this machine is named"
+
+
 def test_nothing_is_sent_unless_asked_for(run, tmp_path, monkeypatch, capsys):
     sent = []
     monkeypatch.setattr(
