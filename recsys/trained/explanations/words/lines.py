@@ -60,8 +60,8 @@ def describe_reading(reading: Reading) -> str:
     if reading.method != "gradients":
         return f"exact: they sum to the score{write_error(reading.error)}"
     return (
-        f"they sum to the score less {reading.baseline:.4f}, what it is without them"
-        f"{write_error(reading.error)}; integrated gradients of {reading.points} points"
+        f"integrated gradients, {reading.points} points: they sum to the score less "
+        f"{reading.baseline:.4f}, that of padding{write_error(reading.error)}"
     )
 
 
