@@ -166,10 +166,12 @@ def _align_types(fresh: pl.DataFrame, items: pl.DataFrame, where: str) -> pl.Dat
     for column in fresh:
         kind = items.schema.get(column.name, column.dtype)
         # A text file has text alone; an empty place in it is nothing.
-        bare = (
-            column.replace("", None) if column.dtype == pl.String and kind != pl.String else column
-        )
-        cast = bare.cast(kind, strict=False)
+        texts = column.dtype == pl.String and kind != pl.String
+        bare = column.replace("", None) if texts else column
+        try:
+            cast = bare.cast(kind, strict=False)
+        except pl.exceptions.PolarsError:  # no value of such a kind can be had
+            cast = pl.Series(column.name, [None] * len(column), dtype=kind)
         lost = cast.is_null() & bare.is_not_null()
         if lost.any():
             row = int(lost.arg_true()[0])

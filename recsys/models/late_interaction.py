@@ -53,13 +53,14 @@ class Model(TrainableRecommender):
     def __init__(self, parts: TrainingComponents, config: Config) -> None:
         super().__init__(parts)
         self.titles, self.special_tokens = config.titles, config.special_tokens
+        served = {} if parts.served is None or parts.origin is not None else parts.served
         self.states = TokenStateCache(
             self.encoder,
             self.encoding.catalog,
             self.encoding.prefix,
             config.special_tokens,
             config.keep_gb,
-            (parts.served or {}).get(_STATES),
+            served.get(_STATES),  # of the catalog of the fit alone
         )
         if parts.ranking == "catalog" and not self.states.fits:
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -23,6 +23,16 @@ Id = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(check_si
 Moment = Annotated[str, Field(max_length=64), AfterValidator(check_signs)]
 Value = Annotated[str, Field(max_length=512), AfterValidator(check_signs)]
 Expression = Annotated[str, Field(max_length=2_000), AfterValidator(check_signs)]
+
+
+Cell: TypeAlias = (
+    Annotated[str, Field(max_length=65_536), AfterValidator(check_signs)]
+    | bool
+    | Annotated[int, Field(ge=-(2**63), lt=2**63)]
+    | float
+    | Annotated[list[Value], Field(max_length=1_000)]
+)
+"""What a column of an item may hold."""
 
 
 class Body(BaseModel):
@@ -151,8 +161,8 @@ class NewItem(Body):
 
     item: Id
     text: Text | None = Field(None, min_length=1, description="The whole text.")
-    columns: dict[Id, Annotated[Text, Field(max_length=65_536)] | int | float | bool | None] = (
-        Field({}, max_length=64, description="Value by column, such as available_from.")
+    columns: dict[Id, Cell | None] = Field(
+        {}, max_length=64, description="Value by column, such as available_from."
     )
 
     @model_validator(mode="after")

@@ -239,14 +239,16 @@ def grow(answering: Answering, items: Mapping[str, ItemRow]) -> Answering:
         ConfigError: It has no score for a new item.
         DataError: An item cannot be used.
     """
-    names = dict.fromkeys(name for row in items.values() for name in row)
-    columns = {name: [row.get(name) for row in items.values()] for name in names}
-    frame = pl.DataFrame(
-        [pl.Series("item", list(items)), *(_make_column(n, v) for n, v in columns.items())]
-    )
-    grown = answering.add_items(frame)
-    _warm_up(grown)
-    return grown
+    # A table for those of which the same is said: what one lacks, no other one is to fill.
+    tables: dict[tuple[str, ...], list[str]] = {}
+    for item, row in items.items():
+        said = (name for name, value in row.items() if name != "text" or value is not None)
+        tables.setdefault(tuple(sorted(said)), []).append(item)
+    for names, ids in tables.items():
+        columns = [_make_column(name, [items[item][name] for item in ids]) for name in names]
+        answering = answering.add_items(pl.DataFrame([pl.Series("item", ids), *columns]))
+    _warm_up(answering)
+    return answering
 
 
 def _make_column(name: str, values: list[Any]) -> pl.Series:

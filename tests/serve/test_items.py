@@ -98,6 +98,22 @@ def test_an_item_is_added_and_changed_as_the_bundle_does_and_after_a_start_too(o
     assert [json.loads(line)["item"] for line in lines] == ["n1", "n2", "004", "n2"]
 
 
+def test_what_is_said_of_one_item_does_not_fill_another(options):
+    lacking = {"item": "n2", "columns": {"size": "3"}}
+    requests = [
+        ("/items", {"add": [{"item": "n1", "columns": {"name": "red lamp", "size": 3}}]}),
+        ("/items", {"add": [lacking]}),
+        ("/items", {"add": [{**lacking, "text": "red chair"}]}),
+        ("/recommend", {**ASK[1], "columns": ["size"]}),
+    ]
+    _, refused, told, answer = send(options, *requests)
+    assert "no column 'name'" in refused.json()["error"]
+    assert told.json()["added"] == 2
+    rows = list_items(answer)
+    assert [str(rows[item]["columns"]["size"]) for item in ("n1", "n2")] == ["3", "3"]
+    assert rows["003"]["columns"]["size"] is None
+
+
 def test_an_item_that_was_removed_can_be_added_anew(options):
     requests = [
         ("/items", {"add": [RED], "remove": ["000"]}),
@@ -181,6 +197,9 @@ MANY = [{"item": f"n{n}", "text": "red"} for n in range(3)]
         ({"add": [{"item": "n1", "columns": {"text": "x"}}]}, "is no further column"),
         ({"add": [{"item": "n1", "text": "red", "more": 1}]}, "more"),
         ({"add": [{**RED, "columns": {"available_from": "soon"}}]}, "soon"),
+        ({"add": [{**RED, "columns": {"available_from": True}}]}, "available_from"),
+        ({"add": [{**RED, "columns": {"name": ["red"]}}]}, "which is String in the catalog"),
+        ({"add": [{**RED, "columns": {"size": {"a": 1}}}]}, "valid"),
         ({"add": [RED, RED]}, "twice"),
         ({"add": [RED], "remove": ["n1"]}, "stands in two lists"),
         ({"add": [{"item": "n1", "text": "r" * 41}]}, "has 41 characters; give at most 40"),
