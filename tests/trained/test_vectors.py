@@ -175,3 +175,21 @@ def test_what_has_no_vectors_or_makes_no_sense_raises_a_clear_error(train):
     for pairs in ([("nobody", "000")], [("u3", "nothing")]):
         with pytest.raises(DataError, match=r"nobody|nothing"):
             run.score(pairs)
+
+
+def test_an_ensemble_scores_explains_and_varies_its_lists(train, tmp_path):
+    members = [train("architecture=ease", name="ease"), train("architecture=tfidf", name="tfidf")]
+    named = f"architecture.members=[{','.join(str(each.folder) for each in members)}]"
+    run = train("architecture=ensemble", named, "architecture.combine=rrf", name="both")
+    own = run.recommend(histories=HISTORIES[:2], k=9, exclude_seen=False, because=True)
+    assert_scored(run, own, HISTORIES[:2], "history")
+    assert own["because"].str.starts_with("because you had").any()
+    quick = run.recommend(histories=HISTORIES[:2], k=9, exclude_seen=False, because=None)
+    assert set(quick["because"]) == {""}
+    varied = run.recommend(histories=HISTORIES[:2], k=9, diversity=0.8)
+    assert varied["item"].to_list() != run.recommend(histories=HISTORIES[:2], k=9)["item"].to_list()
+    two_stages = run.recommend(histories=HISTORIES[:2], k=4, retriever=members[1], candidates=5)
+    proposed = members[1].recommend(histories=HISTORIES[:2], k=5)
+    assert two_stages.join(proposed, on=["query", "item"]).height == 8
+    with pytest.raises(ConfigError, match="has no vector for each item"):
+        run.item_vectors()
