@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recsys.config.compose import compose
 from recsys.data.batches.rows import CandidateLists
 from recsys.fit.command import fit
+from recsys.recommender.base import Recommender
 from recsys.recommender.fitted import FittedRecommender
 from recsys.testing.contract import LISTS, Contract, find_objective, learn_by_heart
 from recsys.testing.objectives import make_batch
@@ -67,6 +69,7 @@ class ArchitectureContract(Contract):
             own = model.index(alone.plan)
             every = model.score(model.queries(alone, own), own)
             assert torch.allclose(every[0][alone.candidates[0]], want, atol=1e-4)
+            _check_cosines(model, own)
 
     def test_it_learns_a_batch_by_heart(self) -> None:
         """A few queries whose targets differ: the loss falls to a hundredth."""
@@ -77,6 +80,19 @@ class ArchitectureContract(Contract):
         made = self.assemble(*words, "tuning=full")
         batch = make_batch(made, 8 if objective.draws.count else 0)
         assert learn_by_heart(made.recommender.eval(), batch, 6e-3) < 0.02
+
+
+def _check_cosines(model: Recommender, items: Tensor) -> None:
+    """Items (N, ...) are as alike the one way as the other, and in another order no less."""
+    cosines = model.compute_cosines(items)
+    if cosines is None:
+        return
+    assert cosines.shape == (len(items), len(items))
+    assert torch.allclose(cosines, cosines.T, atol=1e-5)
+    assert float(cosines.abs().max()) <= 1 + 1e-5
+    turned = model.compute_cosines(items.flip(0))
+    assert turned is not None
+    assert torch.allclose(turned.flip(0, 1), cosines, atol=1e-4)
 
 
 def _take(lists: CandidateLists, where: slice, order: np.ndarray | None = None) -> CandidateLists:
