@@ -15,7 +15,7 @@ from recsys.errors import ConfigError, DataError, DiskFullError, UnknownIdError
 from recsys.fit.__main__ import main as fit
 from recsys.serve.app import make_app
 from recsys.serve.model import Answered, Asked, load_model, make_json_value
-from recsys.serve.options import Limits, ServeOptions
+from recsys.serve.options import Limits, ServeOptions, make_options
 from recsys.serve.service import Service
 from recsys.trained.bundle.write import write_bundle
 from recsys.trained.lookup import SCHEMA
@@ -394,6 +394,42 @@ def test_a_batch_has_so_many_tokens_and_one_wrong_query_fails_alone(options):
     texts = [len(call) for call in shop.calls if call[0].text]
     assert sum(texts) == 4
     assert max(texts) == 2
+
+
+def test_a_batch_has_so_many_queries(options):
+    shop = Shop()
+
+    async def run():
+        limited = replace(options, limits=Limits(batch_queries=3))
+        async with running(limited, lambda folder: shop) as client:
+            shop.calls.clear()
+            bodies = [{"text": f"red {n}"} for n in range(10)]
+            return await asyncio.gather(*(client.post("/recommend", json=b) for b in bodies))
+
+    assert {answer.status_code for answer in asyncio.run(run())} == {200}
+    assert max(len(call) for call in shop.calls) == 3
+    assert sum(len(call) for call in shop.calls) == 10
+
+
+def test_a_key_is_compared_whole_in_the_same_time_and_nobody_else_reaches_it_by_default(
+    options, monkeypatch
+):
+    compared = []
+
+    def compare(given, key):
+        compared.append((given, key))
+        return given == key
+
+    monkeypatch.setattr("recsys.serve.limits.hmac.compare_digest", compare)
+
+    async def run():
+        async with running(replace(options, key=KEY)) as client:
+            for given in ("", KEY[:-1], KEY):
+                await client.get("/metrics", headers={"x-api-key": given})
+
+    asyncio.run(run())
+    assert compared == [(each.encode(), KEY.encode()) for each in ("", KEY[:-1], KEY)]
+    assert make_options({}, options.folder).host == "127.0.0.1"
 
 
 def test_what_someone_reacted_to_is_left_out_and_liked_items_stand_for_the_unknown(options):
