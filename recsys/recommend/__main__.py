@@ -65,12 +65,12 @@ WORDS = (
         "retriever=FOLDER",
         "another run over the same items, or a bundle, which proposes those that this one ranks",
     ),
+    ("candidates=100", "how many items are proposed, where not all are ranked"),
     (
-        "because=BOOL",
+        "because=true|false",
         "beside each item, what of the history speaks for it; left out: where that is read off the "
         "score; true: also where the model is asked once more without each item of the history",
     ),
-    ("candidates=100", "how many items are proposed, where not all are ranked"),
     (
         "items=FILE",
         "further items, ranked by their texts: a column item, and text or the columns that the "
