@@ -74,13 +74,14 @@ def compress_words(words: Sequence[str]) -> Path:
     from recsys.trained.compression.settings import CompressionSettings, check_compressible
     from recsys.trained.run import load
 
+    name, output = values.pop("run"), values.pop("output", "runs")
     settings = CompressionSettings.parse(values)
-    run = load(values["run"], values.get("output", "runs"))
+    run = load(name, output)
     check_compressible(run.config, settings, str(run.folder))
 
     from recsys.trained.compression.run import compress
 
-    return compress(run, settings, values.get("output", "runs"))
+    return compress(run, settings, output)
 
 
 if __name__ == "__main__":

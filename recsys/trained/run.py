@@ -109,6 +109,47 @@ class TrainedRun(Listing, Representing):
             )
         return made
 
+    def compress(
+        self,
+        layers: int | str | None = None,
+        width: int | None = None,
+        vectors: str | None = None,
+        output: str | Path = "runs",
+        *,
+        pool: int | None = None,
+        steps: int | None = None,
+        batch: int | None = None,
+        lr: float | None = None,
+        seed: int | None = None,
+    ) -> TrainedRun:
+        """Makes a small run of it, which is tested as it was: `python -m recsys.compress`.
+
+        Args:
+            layers: Layers of the encoder that stay, or "static" for a vector a token; None: all.
+            width: Numbers of a vector that stay; None: all.
+            vectors: How vectors of items are stored: fp32, int8, binary or binary+int8.
+            output: Where the new run's folder is made.
+            pool: Items that are scored again, with binary+int8.
+            steps: Of the distillation.
+            batch: Texts of a step.
+            lr: Learning rate of the layers.
+            seed: Draws the texts of a step.
+
+        Returns:
+            The new run.
+
+        Raises:
+            ConfigError: A word is wrong, the run cannot be made so, or its data has changed.
+        """
+        from recsys.trained.compression.run import compress
+        from recsys.trained.compression.settings import CompressionSettings
+
+        words: dict[str, object] = {"layers": layers, "width": width, "vectors": vectors}
+        words |= {"pool": pool, "steps": steps, "batch": batch, "lr": lr, "seed": seed}
+        given = {key: str(value) for key, value in words.items() if value is not None}
+        settings = CompressionSettings.parse(given)
+        return TrainedRun(compress(self, settings, str(output)))
+
     def export(
         self, folder: str | Path, format: str = "sentence_transformers", users: bool = True
     ) -> Path:

@@ -10,6 +10,7 @@ import torch
 
 from recsys.compare.__main__ import main as compare
 from recsys.compress.__main__ import main as compress
+from recsys.errors import ConfigError
 from recsys.export.__main__ import main as export
 from recsys.fit.__main__ import main as fit
 from recsys.testing.shop import make_shop_words, write_encoder, write_shop
@@ -279,6 +280,15 @@ def test_one_student_serves_all_widths(train, shrink, monkeypatch):
     monkeypatch.setattr(students, "Distillation", refuse)
     small = shrink(run, "layers=2", "steps=4", "seed=5", "width=8", "vectors=binary")
     assert small.result["compression"]["vector_width"] == 8
+
+
+def test_a_notebook_makes_the_same_of_a_run(train, shrink, tmp_path):
+    run = load(train("full", "tuning=full"))
+    small = run.compress(width=8, vectors="int8", seed=2, output=tmp_path / "made")
+    assert list_bytes(small) == list_bytes(shrink(run.folder, "width=8", "vectors=int8", "seed=2"))
+    assert small.config.seed == 2
+    with pytest.raises(ConfigError, match="lr=2 is no number between"):
+        run.compress(lr=2, output=tmp_path / "made")
 
 
 @pytest.mark.parametrize(
