@@ -20,11 +20,10 @@ from recsys.config.flags import run_words
 from recsys.config.help import format_command
 from recsys.errors import ConfigError
 from recsys.recommend.__main__ import ASKS, CONTEXT, parse_query_words
-from recsys.trained.bundle.bundle import open_bundle
-from recsys.trained.explanations.explaining import Explaining
-from recsys.trained.run import load
+from recsys.trained.bundle.bundle import Bundle, open_bundle
+from recsys.trained.run import TrainedRun, load
 
-OWN = ("item", "method", "most", "html", "tokens", "titles")
+OWN = ("item", "items", "method", "most", "html", "tokens", "titles")
 USAGE = (
     "usage: python -m recsys.explain run=FOLDER|last|folder=BUNDLE "
     "user=ID|history=ID,ID|text=TEXT item=ID [key=value ...]"
@@ -36,6 +35,7 @@ WORDS = (
     ("history=ID,ID", "items that someone had, the latest one last"),
     ("text=TEXT", 'what is looked for, as in text="red lamp"'),
     ("item=ID", "whose score is explained"),
+    ("items=FILE", "further items, as in recommend"),
     ("method=exact", "or gradients or leave_one_out; left out: the first that the model goes with"),
     ("tokens=true", "also what each word of the texts adds"),
     ("titles=3", "of how many titles of the history, where the model reads each apart"),
@@ -75,11 +75,13 @@ def explain(words: dict[str, str]) -> list[str]:
     page = words.get("html")
     if page is not None and not Path(page).parent.is_dir():
         raise ConfigError(f"html={page}: there is no folder '{Path(page).parent}'; make it first.")
-    model: Explaining
+    model: TrainedRun | Bundle
     if "folder" in words:
         model = open_bundle(words["folder"])
     else:
         model = load(words["run"], words.get("output", "runs"))
+    if "items" in words:
+        model = model.add_items(words["items"])
     history = words["history"].split(",") if "history" in words else None
 
     from recsys.trained.explanations.parts import TITLES

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from recsys.errors import ConfigError, DataError
+from recsys.explain.__main__ import main as explain
 from recsys.fit.__main__ import main as fit
 from recsys.recommend.__main__ import main as recommend
 from recsys.testing.shop import make_shop_words, write_encoder, write_shop
@@ -179,7 +180,9 @@ def test_new_items_are_rows_as_all_others(runs, tmp_path, capsys):
     assert later(histories=[["030"]], k=3)["score"].is_finite().all()
     why = run.add_items(tmp_path / "more.csv").explain("030", history=["000", "007"])
     assert why.title == "red lamp. light"
-    capsys.readouterr()
+    asked = ["history=000,007", "item=030", f"items={tmp_path / 'more.csv'}"]
+    assert explain([f"run={folder}", *asked]) == 0
+    assert "red lamp. light" in capsys.readouterr().out
     words = [f"run={folder}", "user=u3", "k=40", "where=item in ('030', '001')"]
     assert recommend([*words, f"items={tmp_path / 'more.csv'}"]) == 0
     printed = capsys.readouterr()
