@@ -27,7 +27,15 @@ NAMES = {
 }
 """Folders of before have them."""
 
-LATER = {"fit.json", "pretraining.yaml", "encoder", "sweep.json", "data.json", "current.json"}
+LATER = {
+    "fit.json",
+    "pretraining.yaml",
+    "encoder",
+    "sweep.json",
+    "data.json",
+    "current.json",
+    "catalog.parquet",
+}
 
 
 def list_names() -> set[str]:
