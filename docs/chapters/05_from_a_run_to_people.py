@@ -144,7 +144,9 @@ else:
 #
 # ## Now on your data
 #
+# <!-- not run: it serves until it is stopped -->
 # ```bash
+# python -m recsys.fit experiment=lora_two_tower
 # python -m recsys.export run=last to=bundle format=bundle
 # python -m recsys.serve folder=bundle
 # ```

@@ -112,7 +112,7 @@ def assemble(
         identity = DataIdentity(*revised.digests, identity.positive_from)
     sources = open_sources(run, identity)
     members = _load_members(run, sources, partial(assemble, prepared=prepared, revise=revise))
-    sampler = make_sampler(run, examples, key, partial(make_baseline, "tfidf", parts), assemble)
+    sampler = make_sampler(run, examples, key, lambda: make_baseline("tfidf", parts), assemble)
     # Now, so that weights do not depend on whether something was mined or read from the store.
     torch.manual_seed(run.seed)
     recommender, encoding, tokenize = _make_recommender(

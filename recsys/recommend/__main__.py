@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from recsys.config.compose import nearest
 from recsys.config.flags import run_words
-from recsys.config.help import format_command
+from recsys.config.help import ALL, format_command, format_names
 from recsys.errors import ConfigError
 from recsys.recommend import bulk
 from recsys.recommend.choice import KEYS, open_model, parse_choice, parse_switch
@@ -84,6 +84,8 @@ WORDS = (
     ("output=runs", "where run=last looks; with users=, that is runs="),
     *bulk.WORDS,
 )
+MAIN = {"run", "folder", "user", "history", "text", "users", "k", "where", "items", "output"}
+"""Keys that the short help has."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -94,8 +96,20 @@ def main(argv: Sequence[str]) -> int:
     """
     return run_words(
         argv,
-        lambda _: format_command(USAGE, WORDS),
+        _format_usage,
         lambda words: bulk.write(words) if bulk.is_bulk(words) else recommend(_parse_words(words)),
+    )
+
+
+def _format_usage(words: Sequence[str]) -> str:
+    """What `--help` prints; with `all`, what each key does."""
+    if ALL in words:
+        return format_command(USAGE, WORDS)
+    keys = {word: word.partition("=")[0] for word, _ in WORDS}
+    short = [(word, text) for word, text in WORDS if keys[word] in MAIN]
+    more = format_names("keys: ", (f"{keys[word]}=" for word in keys if keys[word] not in MAIN))
+    return "\n".join(
+        [format_command(USAGE, [*short, (f"--help {ALL}", "what each key does")]), "", *more]
     )
 
 

@@ -116,6 +116,7 @@ def learn_by_heart(model: Recommender, batch: Batch, rate: float, steps: int = 4
     Returns:
         The loss as a share of the first one.
     """
+    model.keep_precision()  # numbers that were rounded have no gradient
     trained = require_trainable(model).get_trained_parameters()
     optimizer = torch.optim.Adam(trained.values(), lr=rate)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, steps)

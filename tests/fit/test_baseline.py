@@ -51,7 +51,7 @@ def test_lightning_is_not_imported_and_the_result_is_whole(shop_words, tmp_path,
     assert done.stdout.splitlines()[-1].strip() == "loaded:"
     folder, result = read_only(tmp_path)
     assert {p.name for p in folder.iterdir()} == {
-        *("config.yaml", "start.json", "log", "result.json", "cases.parquet")
+        *("config.yaml", "start.json", "log", "result.json", "cases.parquet", "catalog.parquet")
     }
     assert set(result) == KEYS
     assert set(result["cost"]) == COST

@@ -37,7 +37,7 @@ from recsys.trained.compression.settings import CompressionSettings, check_compr
 from recsys.trained.compression.students import Origin, make_student
 from recsys.trained.compression.teacher import read_teacher
 from recsys.trained.exports.opened import open_for_export
-from recsys.trained.run import TrainedRun
+from recsys.trained.exports.source import ExportSource
 
 NAME = "compressed"
 """How the folder of such a run is called."""
@@ -46,7 +46,7 @@ BEFORE = "before"
 """Row of the closing table with the figures of the run that it was made of."""
 
 
-def compress(run: TrainedRun, settings: CompressionSettings, output: str) -> Path:
+def compress(run: ExportSource, settings: CompressionSettings, output: str) -> Path:
     """Makes a run smaller.
 
     Args:
@@ -114,7 +114,7 @@ def _check_width(settings: CompressionSettings, width: int, folder: Path) -> Non
         )
 
 
-def _check_foldable(made: Assembly, run: TrainedRun) -> None:
+def _check_foldable(made: Assembly, run: ExportSource) -> None:
     """Refuses what a tuning method or a pooling added for good.
 
     Raises:
@@ -167,7 +167,7 @@ def _make_config(run: RunConfig, settings: CompressionSettings, folder: Path) ->
     )
 
 
-def _format(run: TrainedRun, settings: CompressionSettings, folder: Path) -> str:
+def _format(run: ExportSource, settings: CompressionSettings, folder: Path) -> str:
     return format_config(_make_config(run.config, settings, folder))
 
 
