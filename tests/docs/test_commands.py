@@ -53,6 +53,7 @@ SLOW = (
     "README.md",
     "docs/reliability.md",
     "docs/own-choice.md",
+    "docs/export.md",
     "docs/chapters/01_which_tuning.py",
 )
 

@@ -243,6 +243,7 @@ def test_minilm_knows_which_titles_are_alike() -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.slow
 def test_compiled_layers_give_the_same_vectors_gradients_and_names():
     torch.manual_seed(0)
     encoder = Encoder(FAMILIES["bert"](), SPECIALS, "mean", 16, 64).eval()

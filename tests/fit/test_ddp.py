@@ -142,6 +142,7 @@ def test_two_ranks_train_from_the_same_changes(shop, tiny_bert, tmp_path, querie
     assert_equal_weights(runs)
 
 
+@pytest.mark.slow
 def test_two_ranks_that_accumulate_step_as_one_large_batch(shop, tiny_bert, tmp_path):
     """40 users in windows of 36 and 4: the last one is a single batch, half of it on each rank.
 

@@ -51,6 +51,7 @@ def recommend(place, run):
     return [(item, pytest.approx(score)) for item, score in rows.select("item", "score").rows()]
 
 
+@pytest.mark.slow
 def test_a_service_follows_the_run_in_use_forward_and_back(place):
     assert serve(["run=current", "port=0"]) == 2, "none is in use yet"
     (old,) = (f"runs/{path.name}" for path in (place / "runs").iterdir())

@@ -74,6 +74,7 @@ def test_a_disk_that_fails_forgets_nothing_and_keeps_on(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["feedback.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_user_is_gone_from_a_running_service_and_from_its_bundle(
     shop_base, tmp_path, monkeypatch, capsys
 ):

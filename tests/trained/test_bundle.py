@@ -275,7 +275,7 @@ HEAVY = ["lightning", "peft", "torchmetrics", "datasets", "pandas", "sklearn", "
 
 
 @pytest.mark.parametrize(
-    "kind", ["recency", "user_text", pytest.param("prior", marks=pytest.mark.slow)]
+    "kind", ["recency", *(pytest.param(k, marks=pytest.mark.slow) for k in ("user_text", "prior"))]
 )
 def test_the_second_text_is_answered_with_the_encoder_alone(kind, gone, tmp_path, capsys):
     folder = gone(*KINDS[kind])

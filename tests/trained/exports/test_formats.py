@@ -105,6 +105,7 @@ def test_the_card_is_what_a_hub_reads(run, tmp_path):
     assert "vectors.npy" in whole.text
 
 
+@pytest.mark.slow
 def test_a_card_of_several_seeds_has_their_mean_and_spread(shop_base, tmp_path, monkeypatch):
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
     words = ["tuning=frozen", "trainer.epochs=1", f"output={tmp_path / 'runs'}"]
