@@ -204,6 +204,7 @@ def test_every_auto_is_decided_for_all_ranks(runs):
     assert "wandb: 'off'" in text
 
 
+@pytest.mark.slow
 def test_cost_is_that_of_all_ranks(shop, tiny_bert, tmp_path):
     """Against what the system says of the command and the rank that it has waited for."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

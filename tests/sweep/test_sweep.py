@@ -178,6 +178,7 @@ def test_the_password_of_a_database_lies_in_no_file_of_a_sweep(postgres, shop_ba
     assert [path for path in found if secret.search(path.read_bytes())] == []
 
 
+@pytest.mark.slow
 def test_ranks_of_a_trial_see_the_values_that_were_suggested_once(shop_base, tmp_path, monkeypatch):
     (tmp_path / "spying").mkdir()
     (tmp_path / "spying" / "own.py").write_text(SPY)

@@ -93,6 +93,7 @@ def test_seeds_come_back_together_and_go_on(shop_words, tmp_path, capsys):
     assert "popularity" in result._repr_html_()
 
 
+@pytest.mark.slow
 def test_a_sweep_comes_back_with_what_it_found(shop_words, tmp_path, capsys):
     (tmp_path / "own.yaml").write_text(
         "experiment: lora_two_tower\nmethods:\n  lora: {}\n  frozen: {tuning: frozen}\n"
