@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.data.columns.id_lookup import IdLookup
-from recsys.data.tables import Tables, check_items, check_windows
+from recsys.data.tables import Tables, check_items, check_windows, compute_fingerprint
 from recsys.errors import DataError
 
 Ints = NDArray[np.int64]
@@ -62,6 +62,20 @@ class RevisedCatalog:
         texts = items.select("item", "text")
         before = fitted.drop("text").join(texts, "item", how="left", maintain_order="left")
         return cls(tables, origin, changed, before, digests)
+
+    @property
+    def moved(self) -> bool:
+        """Whether items stand in another order than in the fit."""
+        known = self.origin[self.origin >= 0]
+        return bool((np.diff(known) < 0).any())
+
+    def differs_in_order_alone(self) -> bool:
+        """Whether the tables are those of the fit once their items stand as they did then."""
+        if not self.moved or self.digests is None or (self.origin < 0).any() or self.gone:
+            return False
+        items = self.tables.items[np.argsort(self.origin)]
+        same = dataclasses.replace(self.tables, items=items)
+        return compute_fingerprint(same) == self.digests[0]
 
     @property
     def gone(self) -> int:
@@ -156,6 +170,27 @@ def hash_texts(texts: pl.Series) -> pl.Series:
     return pl.Series("text", numbers, dtype=pl.UInt64)
 
 
+def describe_odd_value(
+    fresh: pl.DataFrame, column: pl.Series, row: int, kind: pl.DataType, where: str
+) -> str:
+    """The message for a value that does not go with a column of the catalog.
+
+    Args:
+        fresh: The table that has it.
+        column: Its column.
+        row: Its row.
+        kind: What the catalog has in that column.
+        where: Where the table comes from.
+    """
+    value = column[row]
+    shown = str(value.to_list() if isinstance(value, pl.Series) else value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return (
+        f"{where}: '{fresh['item'][row]}' in row {row + 1} has '{shown}' in column "
+        f"'{column.name}', which is {kind} in the catalog; mend it, or leave it out."
+    )
+
+
 def _align_types(fresh: pl.DataFrame, items: pl.DataFrame, where: str) -> pl.DataFrame:
     """The frame with the types that the catalog's columns have.
 
@@ -175,9 +210,6 @@ def _align_types(fresh: pl.DataFrame, items: pl.DataFrame, where: str) -> pl.Dat
         lost = cast.is_null() & bare.is_not_null()
         if lost.any():
             row = int(lost.arg_true()[0])
-            raise DataError(
-                f"{where}: '{fresh['item'][row]}' in row {row + 1} has '{column[row]}' in column "
-                f"'{column.name}', which is {kind} in the catalog; mend it, or leave it out."
-            )
+            raise DataError(describe_odd_value(fresh, column, row, kind, where))
         columns.append(cast)
     return pl.DataFrame(columns)

@@ -183,8 +183,8 @@ def check_tables(
     _check_columns(items, {"item": pl.String, "text": pl.String}, f"{items_at}: items")
     _check_columns(users, {"user": pl.String, "text": pl.String}, f"{users_at}: users")
     for name, frame, at in (
+        ("items", items, items_at),  # without any, no interaction may be left either
         ("interactions", events, events_at),
-        ("items", items, items_at),
         ("users", users, users_at),
     ):
         if frame.is_empty():

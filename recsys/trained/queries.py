@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral, Real
+from os import PathLike
 from typing import TYPE_CHECKING, Protocol
 
 from recsys.errors import ConfigError
@@ -179,24 +181,13 @@ class Answering(abc.ABC):
             DataError: An id is unknown, or the moment is no time.
         """
         queries = make_queries(users, histories, texts)
-        if k < 1:
-            raise ConfigError(f"k is '{k}'; give a whole number from 1.")
+        check_count("k", k)
         given = {key: str(value) for key, value in (context or {}).items()}
-        if isinstance(columns, str):
-            raise ConfigError(f"columns is the text {columns!r}; give a list, as in [{columns!r}].")
-        if candidates is not None and candidates < 1:
-            raise ConfigError(f"candidates is '{candidates}'; give a whole number from 1.")
-        if items is not None and retriever is not None:
-            retriever = retriever.add_items(items)
-        choice = Choice(
-            where,
-            exclude_seen,
-            tuple(columns),
-            check_diversity(diversity),
-            retriever,
-            candidates,
-            because,
+        choice = make_choice(
+            where, exclude_seen, columns, diversity, retriever, candidates, because
         )
+        if items is not None and choice.retriever is not None:
+            choice = replace(choice, retriever=choice.retriever.add_items(items))
         answering = self if items is None else self.add_items(items)
         return answering.answer(queries, k, at, given, choice)
 
@@ -229,12 +220,69 @@ class Answering(abc.ABC):
         """As `recommend`, of queries that may be of several kinds."""
 
 
+def make_choice(
+    where: str | None,
+    exclude_seen: bool,
+    columns: Iterable[str],
+    diversity: float,
+    retriever: Retriever | None,
+    candidates: int | None,
+    because: bool | None = False,
+) -> Choice:
+    """What `recommend` was given, as a choice.
+
+    Raises:
+        ConfigError: A value is of another kind than its argument has.
+    """
+    if isinstance(columns, str):
+        raise ConfigError(f"columns is the text {columns!r}; give a list, as in [{columns!r}].")
+    if not isinstance(exclude_seen, bool):
+        raise ConfigError(f"exclude_seen is {exclude_seen!r}; set it to True or False.")
+    if not isinstance(because, bool | None):
+        raise ConfigError(f"because is {because!r}; set it to True, False or None.")
+    if candidates is not None:
+        check_count("candidates", candidates)
+    if isinstance(retriever, str | PathLike):
+        raise ConfigError(
+            f"retriever is the path {str(retriever)!r}; give a run, as in "
+            f"recsys.load({str(retriever)!r}), or a bundle."
+        )
+    if retriever is not None and not isinstance(retriever, Answering):
+        raise ConfigError(
+            f"retriever is of type {type(retriever).__name__}; give a run, as recsys.load "
+            "returns it, or a bundle."
+        )
+    return Choice(
+        where,
+        exclude_seen,
+        tuple(columns),
+        check_diversity(diversity),
+        retriever,
+        candidates,
+        because,
+    )
+
+
+def check_count(key: str, count: int) -> None:
+    """Raises an error where a number of things is no whole number from 1.
+
+    Raises:
+        ConfigError: So it is.
+    """
+    if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+        raise ConfigError(f"{key} is '{count}'; give a whole number from 1.")
+
+
 def check_diversity(diversity: float) -> float:
     """The same number, from 0 to 1.
 
     Raises:
         ConfigError: It is not.
     """
+    if isinstance(diversity, bool) or not isinstance(diversity, Real):
+        raise ConfigError(
+            f"diversity is {diversity!r}; give a number from 0, which is the best items, to 1."
+        )
     if not 0 <= diversity <= 1:  # nor is NaN
         raise ConfigError(
             f"diversity is {diversity:g}; give a number from 0, which is the best items, to 1."
@@ -259,16 +307,35 @@ def make_queries(
     for name, value in given.items():
         if isinstance(value, str):  # whose letters would be taken for ids
             raise ConfigError(f"{name} is the text {value!r}; give a list, as in [{value!r}].")
+        if value is not None and not isinstance(value, Iterable):
+            raise ConfigError(f"{name} is {value!r}; give a list, as in [{value!r}].")
     if users is not None:
         return [Query(user=str(user)) for user in users]
     if texts is not None:
-        asked = list(texts)
-        if not all(text.strip() for text in asked):
-            raise ConfigError("one of the texts is empty; give what is looked for.")
-        return [Query(text=text) for text in asked]
+        return [Query(text=_check_text(text)) for text in texts]
     made = []
     for history in histories or ():
         if isinstance(history, str):
             raise ConfigError(f"a history is the text {history!r}; give a list of item ids.")
         made.append(Query(history=tuple(map(str, history))))
     return made
+
+
+def _check_text(text: object) -> str:
+    """What is looked for.
+
+    Raises:
+        ConfigError: It is no text, is empty, or has half of a character.
+    """
+    if not isinstance(text, str):
+        raise ConfigError(f"one of the texts is {text!r}; give a text, which says what is sought.")
+    if not text.strip():
+        raise ConfigError("one of the texts is empty; give what is looked for.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"one of the texts, {text!r}, has half of a character at place {error.start + 1} (a "
+            "surrogate); decode it as UTF-8 or UTF-16 first."
+        ) from None
+    return text

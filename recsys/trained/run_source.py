@@ -94,7 +94,12 @@ class RunSource:
             parts[0] += " (left out: they have no score without a fit)"
         parts += [f"{revised.gone:,} gone"] if revised.gone else []
         parts += [f"{changed:,} with another text"] if changed else []
-        return ", ".join(parts) or "further columns, or what is said of users"
+        if parts:
+            return ", ".join(parts)
+        if revised.differs_in_order_alone():
+            return "their order alone"
+        further = "further columns, or what is said of users"
+        return f"their order, and {further}" if revised.moved else further
 
     def _check_learned(self) -> None:
         """Says that the data is another, or raises where what was learned belongs to its rows.

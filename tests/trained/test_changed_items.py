@@ -3,6 +3,7 @@
 import random
 import re
 
+import polars as pl
 import pytest
 
 from recsys.errors import ConfigError, DataError
@@ -167,3 +168,62 @@ def test_new_items_come_to_changed_ones(shop, tmp_path, capsys):
     assert set(found.filter(item=NEW)["title"]) == {"red chair"}
     said = re.findall("note: (.*)", capsys.readouterr().err)
     assert said[-1] == (f"{tmp_path / 'more.csv'}: 1 new item, 1 with another text, encoded anew")
+
+
+@pytest.mark.parametrize("kind", ["ease", "towers"])
+def test_who_has_nothing_left_is_answered_as_someone_without_a_history(
+    kind, shop, tmp_path, capsys
+):
+    folder = shop(*KINDS[kind])
+    events = [line.split(",") for line in (tmp_path / "events.csv").read_text().splitlines()[1:]]
+    had = {item for user, item, *_ in events if user == "u1"}
+    write_items(tmp_path, [row for row in read_items(tmp_path) if row[0] not in had])
+    run, everyone = load(folder), {user for user, *_ in events}
+    capsys.readouterr()
+    own = run.recommend(users=["u1"], k=5)
+    said = re.findall("note: (.*)", capsys.readouterr().err)
+    assert said == [f"the items have changed since the run: {len(had)} gone"]
+    assert own.drop("query").equals(run.recommend(histories=[[]], k=5).drop("query"))
+    lists = pl.read_csv(run.write_lists(tmp_path / "lists.csv", k=5))
+    assert set(lists["query"]) == everyone
+    assert (
+        lists.filter(query="u1")["item"].cast(pl.Int64).to_list()
+        == own["item"].cast(pl.Int64).to_list()
+    )
+
+
+def test_a_table_of_users_stays_as_it_was(shop, tmp_path, capsys):
+    users = [f"u{n}" for n in range(40)] + ["guest"]
+    (tmp_path / "users.csv").write_text("\n".join(["who", *users, ""]))
+    folder = shop(*KINDS["ease"], f"data.source.users={tmp_path / 'users.csv'}")
+    capsys.readouterr()
+    assert len(load(folder).recommend(users=["guest"], k=3)) == 3
+    assert "note: " not in capsys.readouterr().err, "the data is the same"
+
+
+@pytest.mark.parametrize("kind", ["ids", "ease"])
+def test_the_note_says_what_is_another(kind, shop, tmp_path, capsys):
+    folder, rows = shop(*KINDS[kind]), read_items(tmp_path)
+    before = ask(load(folder))
+    for place, (rows_now, said) in enumerate(
+        (
+            (rows[::-1], "their order alone"),
+            ([(a, b, "x") for a, b, _ in rows], "further columns, or what is said of users"),
+            (
+                [(a, b, "x") for a, b, _ in rows[::-1]],
+                "their order, and further columns, or what is said of users",
+            ),
+        )
+    ):
+        write_items(tmp_path, rows_now)
+        capsys.readouterr()
+        assert ask(load(folder)) == pytest.approx(before, abs=1e-5), place
+        note = "the items have changed since the run: "
+        assert re.findall("note: (.*)", capsys.readouterr().err) == [note + said]
+
+
+def test_a_table_without_items_is_named(shop, tmp_path):
+    folder = shop(*KINDS["ease"])
+    write_items(tmp_path, [])
+    with pytest.raises(DataError, match=r"items\.csv: no items are left"):
+        ask(load(folder))

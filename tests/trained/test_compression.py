@@ -121,6 +121,13 @@ def test_fewer_layers_learn_the_vectors_of_the_run(train, shrink):
     assert run.result["compression"]["encoder_mb"] < 0.2
 
 
+def test_a_pool_that_nothing_reads_raises_an_error():
+    for words in ({"vectors": "int8"}, {}):
+        with pytest.raises(ConfigError, match="pool changes nothing: vectors is"):
+            CompressionSettings.parse({**words, "pool": "5"})
+    assert CompressionSettings.parse({"vectors": "binary+int8", "pool": "5"}).pool == 5
+
+
 def test_a_student_comes_closer_to_vectors_and_scores(train, tmp_path):
     teacher = read_teacher(open_for_export(load(train("full", "tuning=full"))))
     torch.manual_seed(0)

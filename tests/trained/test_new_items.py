@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -219,6 +220,102 @@ def test_new_items_are_rows_as_all_others(runs, tmp_path, capsys):
 def test_a_table_that_cannot_be_used_raises_an_error(fresh, said, runs):
     with pytest.raises(DataError, match=said):
         load(runs("ease", *TEXTS)).recommend(users=["u3"], items=pl.DataFrame(fresh))
+
+
+IS_STRING = "which is String in the catalog; mend it, or leave it out"
+
+
+@pytest.mark.parametrize(
+    ("fresh", "said"),
+    [
+        ({"text": [["red", "lamp"]]}, "'a' in row 1 has '['red', 'lamp']' in column 'text', "),
+        ({"text": [b"red\xff"]}, "has 'b'red\\xff'' in column 'text', "),
+        ({"text": [{"de": "rot"}]}, "has '{'de': 'rot'}' in column 'text', "),
+        ({"text": pl.Series([{1}], dtype=pl.Object)}, "has '{1}' in column 'text', "),
+        ({"text": pl.Series([[1, 2]], dtype=pl.Array(pl.Int64, 2))}, "has '[1, 2]' in column 't"),
+        ({"name": [{"de": 1}], "kind": ["b"]}, "has '{'de': 1}' in column 'name', "),
+        ({"name": [["red"]], "kind": ["b"]}, "has '['red']' in column 'name', "),
+    ],
+)
+def test_what_is_no_text_is_shown_as_it_was_given(fresh, said, runs):
+    with pytest.raises(DataError) as caught:
+        load(runs("ease", *TEXTS)).add_items(pl.DataFrame({"item": ["a"], **fresh})).recommend(
+            users=["u3"]
+        )
+    assert said in str(caught.value)
+    assert str(caught.value).endswith(f"{IS_STRING}.")
+
+
+@pytest.mark.parametrize(
+    "fresh",
+    [{"text": [float("nan")]}, {"text": [None]}, {"name": [float("nan")], "kind": [float("nan")]}],
+)
+def test_no_number_is_no_text(fresh, runs):
+    with pytest.raises(DataError, match="items: 'a' in row 1 has an empty text; give it one"):
+        load(runs("ease", *TEXTS)).recommend(
+            users=["u3"], items=pl.DataFrame({"item": ["a"], **fresh})
+        )
+
+
+def test_a_file_without_rows_is_said_to_have_none(runs, tmp_path, capsys):
+    words = [f"run={runs('ease', *TEXTS)}", "user=u3"]
+    (tmp_path / "head.csv").write_text("item,name,kind\n")
+    assert recommend(words) == 0
+    plain = capsys.readouterr().out
+    assert recommend([*words, f"items={tmp_path / 'head.csv'}"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == plain
+    assert re.findall("note: .*", printed.err) == [f"note: {tmp_path}/head.csv: no new items"]
+    for name in ("none.csv", "none.jsonl", "none.parquet"):
+        (tmp_path / name).touch()
+        assert recommend([*words, f"items={tmp_path / name}"]) == 2
+        assert f"{name} is empty; give a table with a column 'item'" in capsys.readouterr().err
+    (tmp_path / "list.jsonl").write_text('{"item": "x", "text": ["a", "b"]}\n')
+    assert recommend([*words, f"items={tmp_path / 'list.jsonl'}"]) == 2
+    assert "has '['a', 'b']' in column 'text'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"k": 2.5}, "k is '2.5'; give a whole number from 1"),
+        ({"k": True}, "k is 'True'; give a whole number"),
+        ({"candidates": 1.5}, "candidates is '1.5'; give a whole number from 1"),
+        ({"retriever": "runs/a"}, r"retriever is the path 'runs/a'; give a run, as in recsys.load"),
+        ({"retriever": 5}, "retriever is of type int; give a run"),
+        ({"items": {"item": ["x"]}}, "items is of type dict; give a frame of polars, or a file"),
+        ({"diversity": True}, "diversity is True; give a number from 0"),
+        ({"diversity": "0.5"}, "diversity is '0.5'; give a number from 0"),
+        ({"exclude_seen": None}, "exclude_seen is None; set it to True or False"),
+        ({"because": "yes"}, "because is 'yes'; set it to True, False or None"),
+        ({"users": 5}, r"users is 5; give a list, as in \[5\]"),
+    ],
+)
+def test_a_value_of_another_kind_raises_an_error(asked, said, runs):
+    run = load(runs("ease", *TEXTS))
+    with pytest.raises(ConfigError, match=said):
+        run.recommend(**{"users": ["u3"], **asked})
+    shared = asked.keys() - {"items", "because", "users"}
+    if shared:
+        with pytest.raises(ConfigError, match=said):
+            run.write_lists("lists.csv", **asked)
+
+
+def test_numbers_of_numpy_are_numbers(runs):
+    run = load(runs("ease", *TEXTS))
+    own = run.recommend(users=["u3"], k=np.int64(3), diversity=np.float32(0.5))
+    assert own.equals(run.recommend(users=["u3"], k=3, diversity=0.5))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "is None; give a text"), (5, "is 5; give a text"), ("a\ud800", "character at place 2")],
+)
+def test_what_is_sought_is_a_text(text, said, runs):
+    run = load(runs("towers", "tuning=lora", "architecture.history=mean", *MOVED))
+    for ask in (run.encode, lambda texts: run.recommend(texts=texts)):
+        with pytest.raises(ConfigError, match=said):
+            ask(["red", text])
 
 
 def test_a_missing_file_raises_an_error(runs, tmp_path, capsys):

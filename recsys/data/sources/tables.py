@@ -44,10 +44,11 @@ class Config(SourceConfig):
     weight: str = option("", "Column of the weight; empty: none.")
     item_text: str = option("{title}", "Template of an item's text over its columns.")
     user_text: str = option("", "Template of a user's text over the columns of users.")
-    unknown: Literal["refuse", "leave_out"] = option(
+    unknown: Literal["refuse", "leave_out", "leave_out_items"] = option(
         "refuse",
         "Interactions with items that have no row or no text, and items that come "
-        "twice: refuse, or leave out and say how many.",
+        "twice: refuse, or leave out and say how many; with leave_out_items, users of whom "
+        "nothing is left stay, without a history.",
     )
     separator: str = option(
         "", "Between the columns of text files; empty: a comma in .csv, a tab in .tsv."
@@ -72,8 +73,12 @@ class Config(SourceConfig):
         return None if self.path else self.item_text
 
     def leave_out_unknown(self) -> Self:
-        """With `unknown=leave_out`; canonical tables are as they are."""
-        return self if self.path else replace(self, unknown="leave_out")
+        """With `unknown=leave_out_items`, so that the users are those that a fit has read.
+
+        Canonical tables are as they are, and so is what was left out for the fit already.
+        """
+        kept = self.path or self.unknown != "refuse"
+        return self if kept else replace(self, unknown="leave_out_items")
 
 
 def _select_columns(
@@ -190,15 +195,18 @@ def load(cfg: Config) -> Tables:
     items = _select_columns(
         tabular.read_table(Path(cfg.items), dialect=dialect), {"item": items_id}, cfg.items
     )
-    if cfg.unknown == "leave_out":
+    leaves_out = cfg.unknown != "refuse"
+    if leaves_out:
         items = items.filter(pl.col("item").is_not_null())
     items = parse_windows(_parse_ids(items, {"item": items_id[0]}, cfg.items), cfg.items)
     items = items.with_columns(fill_template(items, cfg.item_text))
     notes: tuple[str, ...] = ()
-    if cfg.unknown == "leave_out":
+    named = events  # by all that there are, whoever has an item
+    if leaves_out:
         events, items, notes = tabular.drop_undescribed(events, items, "tables", cfg.interactions)
+    users = _read_users(cfg, dialect, named if cfg.unknown == "leave_out_items" else events)
     return check_tables(
-        Tables(events, items, _read_users(cfg, dialect, events), notes),
+        Tables(events, items, users, notes),
         cfg.interactions,
         items_file=cfg.items,
         users_file=cfg.users,

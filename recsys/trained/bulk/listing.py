@@ -88,7 +88,7 @@ class Listing(Explaining):
         """
         from recsys.trained.bulk.output import Shard
         from recsys.trained.bulk.write import ListRequest
-        from recsys.trained.queries import Choice, check_diversity
+        from recsys.trained.queries import make_choice
 
         request = ListRequest(
             Path(output),
@@ -96,14 +96,7 @@ class Listing(Explaining):
             k,
             at,
             {key: str(value) for key, value in (context or {}).items()},
-            Choice(
-                where,
-                exclude_seen,
-                tuple(columns),
-                check_diversity(diversity),
-                retriever,
-                candidates,
-            ),
+            make_choice(where, exclude_seen, columns, diversity, retriever, candidates),
             unknown,
             None if shard is None else Shard.parse(shard),
         )

@@ -26,7 +26,7 @@ from recsys.trained.bulk.queries import (
     compute_file_digest,
 )
 from recsys.trained.lookup import SCHEMA, ClosedItems, add_columns, check_columns, parse_moment
-from recsys.trained.queries import ANY, Choice, Query
+from recsys.trained.queries import ANY, Choice, Query, check_count
 
 _MOST_ROWS = 1 << 19  # rows of a part, which is in memory as a whole
 
@@ -56,8 +56,7 @@ class ListRequest:
     shard: Shard | None = None
 
     def __post_init__(self) -> None:
-        if self.k < 1:
-            raise ConfigError(f"k is '{self.k}'; give a whole number from 1.")
+        check_count("k", self.k)
         if self.unknown not in ("error", "skip"):
             raise ConfigError(f"unknown is '{self.unknown}'; give error or skip.")
 

@@ -56,6 +56,11 @@ class CompressionSettings:
             raise ConfigError(
                 f"vectors={vectors} is none of {', '.join(known)}.{nearest(vectors, known)}"
             )
+        if "pool" in words and vectors != "binary+int8":
+            raise ConfigError(
+                f"pool changes nothing: vectors is {vectors}, and items are scored again with "
+                "binary+int8 alone; leave pool out, or set vectors=binary+int8."
+            )
         return CompressionSettings(
             layers=layers if layers == STATIC else _parse("layers", layers, "all", f", {STATIC}"),
             width=_parse("width", width, "full"),

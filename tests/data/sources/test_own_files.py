@@ -203,6 +203,9 @@ def test_what_is_unknown_is_refused_or_counted(tmp_path):
     assert found.interactions.height == 9
     assert "1 of 10 interactions" in " ".join(found.notes)
     assert found.users["text"].to_list() == ["", "7", ""]
+    kept = tables.load(config(tmp_path, events, unknown="leave_out_items"))
+    assert kept.interactions.equals(found.interactions)
+    assert [*found.users["user"], "u9"] == kept.users["user"].to_list()
 
 
 @pytest.mark.parametrize("rating", [True, False])
