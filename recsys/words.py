@@ -48,6 +48,25 @@ def split_words(words: Iterable[str], example: str = "optimizer.lr=3e-4") -> dic
     return dict(split_word(word, example) for word in words)
 
 
+def split_single_words(words: Iterable[str], example: str) -> dict[str, str]:
+    """The values of words by key, of which none is there twice.
+
+    Args:
+        words: As they were typed.
+        example: A word of the command, for the message.
+
+    Raises:
+        ConfigError: A word does not have the form key=value, or a key is there twice.
+    """
+    values: dict[str, str] = {}
+    for word in words:
+        key, value = split_word(word, example)
+        if key in values:
+            raise ConfigError(f"{key} is there twice; keep one.")
+        values[key] = value
+    return values
+
+
 def get_key(word: str) -> str:
     """What stands before the first equals sign of a word, or the whole word without one."""
     return word.partition("=")[0]
@@ -82,3 +101,22 @@ def parse_count(word: str, least: int = 0, most: int = LARGEST) -> int | None:
     if not (word.isascii() and word.isdigit() and len(word) <= 19):
         return None
     return number if least <= (number := int(word)) <= most else None
+
+
+def require_count(key: str, word: str, least: int) -> int:
+    """The whole number that the value of a key is.
+
+    Args:
+        key: Of a command.
+        word: Its value, as it was given.
+        least: The smallest that is taken; the largest is `LARGEST`.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    number = parse_count(word, least)
+    if number is None:
+        too_large = word.isascii() and word.isdigit() and parse_count(word) is None
+        top = f" to {LARGEST}" if too_large else ""
+        raise ConfigError(f"{key} is '{word}'; give a whole number from {least}{top}.")
+    return number

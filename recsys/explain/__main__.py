@@ -73,8 +73,8 @@ def explain(words: dict[str, str]) -> list[str]:
     if tokens not in ("true", "false"):
         raise ConfigError(f"tokens is '{tokens}'; set it to true or leave it out.")
     page = words.get("html")
-    if page is not None and not Path(page).parent.is_dir():
-        raise ConfigError(f"html={page}: there is no folder '{Path(page).parent}'; make it first.")
+    if page is not None:
+        _check_page(Path(page))
     model: TrainedRun | Bundle
     if "folder" in words:
         model = open_bundle(words["folder"])
@@ -110,6 +110,15 @@ def explain(words: dict[str, str]) -> list[str]:
         write_page(explanation, Path(page))
         lines.append(f"written to {page}")
     return lines
+
+
+def _check_page(page: Path) -> None:
+    """Raises a `ConfigError` for a page that cannot be written; missing folders are made."""
+    if page.is_dir():
+        raise ConfigError(f"html={page} is a folder; name a file, such as {page / 'why.html'}.")
+    there = next(folder for folder in page.absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise ConfigError(f"html={page}: '{there}' is no folder; choose another place.")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from recsys.errors import ConfigError
 from recsys.recommend import bulk
 from recsys.recommend.choice import KEYS, open_model, parse_choice, parse_switch
 from recsys.recommend.lines import format_rows, get_width
-from recsys.trained.queries import Query
+from recsys.trained.queries import Choice, Query
 from recsys.trained.run import TrainedRun
-from recsys.words import parse_count, split_word
+from recsys.words import require_count, split_single_words
 
 ASKS = ("user", "history", "text")
 _EMPTY = {
@@ -129,20 +129,18 @@ def parse_query_words(
         counts: The least value of each of its keys that is a whole number.
 
     Raises:
-        ConfigError: A key is unknown, or what is asked for is missing or said twice.
+        ConfigError: A key is unknown or there twice, or what is asked for is missing.
     """
     known = ("run", "folder", *ASKS, *own, "at", f"{CONTEXT}COLUMN", "output")
-    out = {}
-    for word in argv:
-        key, value = split_word(word, "user=7")
+    out = split_single_words(argv, "user=7")
+    for key, value in out.items():
         if key == "context":
             raise ConfigError(
-                f"'{word}' names no column; give each a word of its own, as in "
+                f"'{key}={value}' names no column; give each a word of its own, as in "
                 f"{CONTEXT}device=phone."
             )
         if key not in known and not key.startswith(CONTEXT):
-            raise ConfigError(f"'{word}' is not understood.{nearest(key, known)}")
-        out[key] = value
+            raise ConfigError(f"'{key}={value}' is not understood.{nearest(key, known)}")
     if sum(of in out for of in ("run", "folder")) != 1 or sum(ask in out for ask in ASKS) != 1:
         raise ConfigError(
             "give run= or folder=, and one of user=, history= and text=; --help says more."
@@ -152,8 +150,8 @@ def parse_query_words(
         if not all(part.strip() for part in parts):
             raise ConfigError(f"{ask}= names no {what}; {remedy}.")
     for key, least in counts.items():
-        if key in out and parse_count(out[key], least=least) is None:
-            raise ConfigError(f"{key} is '{out[key]}'; give a whole number from {least}.")
+        if key in out:
+            require_count(key, out[key], least)
     return out
 
 
@@ -179,7 +177,20 @@ def recommend(words: dict[str, str]) -> list[str]:
     because = parse_switch(words, "because", True) if "because" in words else None
     choice = replace(parse_choice(words, runs), because=because)
     rows = answer([query], int(words.get("k", "10")), words.get("at", "now"), context, choice)
+    if rows.is_empty():
+        from recsys.trained.lookup import print_note
+
+        print_note(_describe_nothing(choice))
     return format_rows(rows, choice.columns, get_width())
+
+
+def _describe_nothing(choice: Choice) -> str:
+    """Why there is no line."""
+    if choice.where is not None:
+        return f"no item that may be recommended fits where={choice.where}."
+    return "no item is left to recommend" + (
+        "; exclude_seen=false gives also what someone had already." if choice.exclude_seen else "."
+    )
 
 
 if __name__ == "__main__":

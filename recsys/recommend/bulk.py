@@ -10,9 +10,9 @@ from recsys import printable
 from recsys.config.compose import nearest
 from recsys.errors import ConfigError
 from recsys.recommend.choice import KEYS, open_model, parse_choice
-from recsys.words import find_value, parse_count, split_word
+from recsys.words import find_value, require_count, split_single_words
 
-USERS, EVERY = "users", "all"
+USERS = "users"
 CONTEXT = "context."
 _KEYS = (
     *("run", "folder", USERS, "output", "k", "at", *KEYS),
@@ -54,7 +54,7 @@ def write(argv: Sequence[str]) -> list[str]:
         DataError: A file cannot be read or written, or an id is unknown.
     """
     from recsys.trained.bulk.output import Shard, check_ending
-    from recsys.trained.bulk.write import ListRequest
+    from recsys.trained.bulk.write import ListRequest, parse_users
 
     words = _parse_words(argv)
     output, runs = Path(words["output"]), words.get("runs", "runs")
@@ -62,7 +62,7 @@ def write(argv: Sequence[str]) -> list[str]:
     shard = Shard.parse(words["shard"]) if "shard" in words else None
     request = ListRequest(
         output=output,
-        users=None if words[USERS] == EVERY else Path(words[USERS]),
+        users=parse_users(words[USERS]),
         k=int(words.get("k", "10")),
         at=words.get("at", "now"),
         context={k.removeprefix(CONTEXT): v for k, v in words.items() if k.startswith(CONTEXT)},
@@ -77,16 +77,14 @@ def _parse_words(argv: Sequence[str]) -> dict[str, str]:
     """The words by key.
 
     Raises:
-        ConfigError: One is not understood, or one is missing.
+        ConfigError: One is not understood or there twice, or one is missing.
     """
-    words = {}
-    for word in argv:
-        key, value = split_word(word, "users=all")
+    words = split_single_words(argv, "users=all")
+    for key, value in words.items():
         if key in ("user", "history", "text"):
             raise ConfigError(f"give one of users= and {key}=; --help says more.")
         if key not in _KEYS and (not key.startswith(CONTEXT) or key == CONTEXT):
-            raise ConfigError(f"'{word}' is not understood.{nearest(key, _KEYS)}")
-        words[key] = value
+            raise ConfigError(f"'{key}={value}' is not understood.{nearest(key, _KEYS)}")
     if sum(of in words for of in ("run", "folder")) != 1:
         raise ConfigError("give run= or folder=; --help says more.")
     if not words[USERS]:
@@ -97,8 +95,8 @@ def _parse_words(argv: Sequence[str]) -> dict[str, str]:
             "run=last looks is runs=)."
         )
     for count in ("k", "candidates"):
-        if count in words and parse_count(words[count], least=1) is None:
-            raise ConfigError(f"{count} is '{words[count]}'; give a whole number from 1.")
+        if count in words:
+            require_count(count, words[count], 1)
     return words
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -9,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recsys import printable
 from recsys.config.compose import RunConfig
 from recsys.data.columns.times import parse_times
 from recsys.data.splits.availability import AvailabilityWindows
@@ -212,3 +214,8 @@ def check_ids(ids: RowFinder, queries: Iterable[Query], describe: Callable[[Quer
             ids.find_rows(query)
         except UnknownIdError as error:
             raise error.add(describe(query)) from None
+
+
+def print_note(note: str) -> None:
+    """Prints a sentence on stderr."""
+    print(printable.escape_line(f"note: {note}"), file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -14,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys import printable
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
 from recsys.trained.explanations.reasons import list_reasons
@@ -27,6 +25,7 @@ from recsys.trained.lookup import (
     describe_sample,
     make_frame,
     parse_moment,
+    print_note,
 )
 from recsys.trained.queries import ANY, Choice, Query
 from recsys.trained.retrieval import FirstStage
@@ -402,8 +401,3 @@ class Suggester:
         seen = had if user < 0 else made.examples.list_seen(user)
         batch = replace(made.examples.make_serving_batch(had, user), context=context)
         return batch, torch.from_numpy(seen), None
-
-
-def print_note(note: str) -> None:
-    """Prints a sentence on stderr."""
-    print(printable.escape_line(f"note: {note}"), file=sys.stderr)

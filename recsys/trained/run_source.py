@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recsys import printable
 from recsys.assembly import build, stored_runs
 from recsys.config.compose import RunConfig, read_config
 from recsys.data.revision import RevisedCatalog
@@ -16,6 +14,7 @@ from recsys.data.tables import Tables
 from recsys.errors import ConfigError
 from recsys.runs.results import read_catalog
 from recsys.runtime.files import CONFIG
+from recsys.trained.lookup import print_note
 from recsys.trained.new_items import ItemReviser, NewItems, can_score, check_scores_new_items
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class RunSource:
         if revised.has_other_events():
             self._check_learned()
         else:
-            _print_note(f"the items have changed since the run: {self._describe(revised)}")
+            print_note(f"the items have changed since the run: {self._describe(revised)}")
         return revised
 
     def _describe(self, revised: RevisedCatalog) -> str:
@@ -109,11 +108,7 @@ class RunSource:
         """
         if not self.run.architecture.trains or self.run.architecture.learns_rows:
             raise ConfigError(f"{self.folder}: the data has changed since the run; run fit again.")
-        _print_note(
+        print_note(
             "the data has changed since the run: its items, users and events are ranked and read "
             "as they are now, by what the run learned then"
         )
-
-
-def _print_note(sentence: str) -> None:
-    print(printable.escape_line(f"note: {sentence}"), file=sys.stderr)

@@ -185,7 +185,7 @@ def test_the_command_prints_and_writes_what_the_library_says(train, tmp_path, ca
     run = train("experiment=item_knn")
     monkeypatch.setenv("COLUMNS", "60")
     capsys.readouterr()
-    page = tmp_path / "why.html"
+    page = tmp_path / "pages" / "why.html"  # whose folder is made
     words = [f"run={run.folder}", "user=u3", "item=000", "most=2"]
     assert explain([*words, f"html={page}"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -223,7 +223,9 @@ def test_texts_of_others_are_escaped_on_the_page(train):
         (["user=u3", "item=000", "most=0"], "most is '0'"),
         (["user=u3", "item=000", "itm=2"], "'itm=2' is not understood"),
         (["item=000"], "give run= or folder=, and one of"),
-        (["user=u3", "item=000", "html=/none/such/page.html"], "there is no folder '/none/such'"),
+        (["user=u3", "item=000", f"html={__file__}/a/page.html"], "is no folder; choose another"),
+        (["user=u3", "item=000", "html=/"], "html=/ is a folder; name a file"),
+        (["user=u3", "user=u4", "item=000"], "user is there twice; keep one."),
     ],
 )
 def test_bad_words_raise_a_clear_error(train, capsys, words, said):

@@ -155,7 +155,7 @@ def test_a_pool_is_longer_than_the_list_and_an_equal_score_says_nothing():
 
 def test_the_command_gives_columns_what_was_had_and_diverse_lists(train, capsys):
     run = train("architecture=ease")
-    asked = [f"run={run.folder}", "history=000,007", "k=5", "because=false"]
+    asked = [f"run={run.folder}", "history=000,007", "because=false"]
 
     def printed(*more):
         capsys.readouterr()
@@ -166,7 +166,7 @@ def test_the_command_gives_columns_what_was_had_and_diverse_lists(train, capsys)
         rows = run.recommend(
             histories=[["000", "007"]], k=5, columns=["name"], exclude_seen=False, diversity=0.4
         )
-        lines = printed("columns=name", "exclude_seen=false", "diversity=0.4")
+        lines = printed("k=5", "columns=name", "exclude_seen=false", "diversity=0.4")
         assert lines == format_rows(rows, ["name"], None)
         assert all(
             f"name: {row['name']}" in line
@@ -266,7 +266,7 @@ def test_a_cross_encoder_ranks_what_another_run_or_a_bundle_proposes(train, tmp_
         (["retriever=nowhere"], "nowhere/config.yaml is missing"),
         (["candidates=0"], "candidates is '0'; give a whole number from 1"),
     ):
-        assert recommend([*words, *more]) == 2
+        assert recommend([*words[:-1], *more]) == 2
         assert said in capsys.readouterr().err
 
 

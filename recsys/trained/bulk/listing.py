@@ -63,7 +63,8 @@ class Listing(Explaining):
             users: A file of users, .csv, .tsv, .jsonl or .parquet. Its column `user` holds ids of
                 users of the data; where it has a column `history`, ids of items, oldest first
                 (with commas between them, or a list), they are other people, whom `user` names.
-                None: all users of the data.
+                None or "all": all users of the data (a file of that name is `Path("all")`). Who is
+                named twice has one list, for the first row.
             k: As in `recommend`, as is all that follows.
             at: A moment.
             context: What all are asked in.
@@ -87,12 +88,12 @@ class Listing(Explaining):
                 other lists beside the file.
         """
         from recsys.trained.bulk.output import Shard
-        from recsys.trained.bulk.write import ListRequest
+        from recsys.trained.bulk.write import ListRequest, parse_users
         from recsys.trained.queries import make_choice
 
         request = ListRequest(
             Path(output),
-            None if users is None else Path(users),
+            parse_users(users),
             k,
             at,
             {key: str(value) for key, value in (context or {}).items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import polars as pl
 from recsys.errors import ConfigError, DataError
 from recsys.runtime.files import publish_file, translate_write_errors, write_atomic
 from recsys.runtime.locks import try_lock
+from recsys.runtime.progress import print_status
 from recsys.words import parse_count
 
 ENDINGS = (".parquet", ".csv", ".jsonl")
@@ -80,8 +82,8 @@ class ListFile:
     """A file that is made in parts.
 
     Parts stand in a folder beside it, `NAME.parts`, each whole or not there, with the plan that
-    they belong to. Once the file is there, a hidden file beside it, `.NAME.json`, says by what plan
-    it was made, and the folder goes.
+    they belong to. Beside each is its checksum, as `sha256sum` writes it. Once the file is there, a
+    hidden file beside it, `.NAME.json`, says by what plan it was made, and the folder goes.
 
     Args:
         path: The file.
@@ -170,9 +172,29 @@ class ListFile:
                     "or remove the folder to begin anew."
                 )
 
-    def has_part(self, number: int) -> bool:
-        """Whether a part is there."""
-        return self._get_part(number).is_file()
+    def list_missing(self, count: int) -> list[int]:
+        """Numbers of the parts that are not there, or not as they were written.
+
+        A disk may lose what was in a file when the machine stopped, and people copy files.
+
+        Args:
+            count: How many parts there are.
+        """
+        missing = [number for number in range(count) if not self._is_whole(self._get_part(number))]
+        damaged = sum(self._get_part(number).is_file() for number in missing)
+        if damaged:
+            parts = "1 part is" if damaged == 1 else f"{damaged:,} parts are"
+            print_status(f"{self.path}: {parts} incomplete or damaged and made again")
+        return missing
+
+    def _is_whole(self, part: Path) -> bool:
+        """Whether a part agrees with its checksum."""
+        try:
+            with part.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return _name_checksum(part).read_bytes() == _format_checksum(part, digest)
+        except OSError:
+            return False
 
     def list_done(self) -> list[Path]:
         """Parts that are there."""
@@ -181,7 +203,11 @@ class ListFile:
     def write_part(self, number: int, rows: pl.DataFrame) -> None:
         """Writes a part, whole."""
         # The first one has the names of the columns, where the kind of file has any.
-        write_atomic(self._get_part(number), _format_rows(rows, self.path.suffix, not number))
+        body, part = _format_rows(rows, self.path.suffix, not number), self._get_part(number)
+        write_atomic(part, body)
+        # After it: a part without a checksum is made again.
+        digest = hashlib.sha256(body).hexdigest()
+        write_atomic(_name_checksum(part), _format_checksum(part, digest))
 
     def finish(self, count: int, plan: Mapping[str, Any], moment: int | None) -> None:
         """Makes the file of its parts, in constant memory, and removes them.
@@ -219,6 +245,16 @@ class ListFile:
             if isinstance(body, dict) and {"plan", "moment"} <= body.keys():
                 return body
         return None
+
+
+def _name_checksum(part: Path) -> Path:
+    """The file with the checksum of a part."""
+    return part.with_name(f"{part.name}.sha256")
+
+
+def _format_checksum(part: Path, digest: str) -> bytes:
+    """A line of `sha256sum`; the name tells one part from another."""
+    return f"{digest}  {part.name}\n".encode()
 
 
 def check_nested(rows: pl.DataFrame, path: Path) -> None:

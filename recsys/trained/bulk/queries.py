@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from bisect import bisect_left
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,16 +15,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.data.columns.id_lookup import IdLookup
-from recsys.data.readers.tabular import parse_ids, read_table
+from recsys.data.readers.tabular import parse_ids
 from recsys.data.tables import IdMap, Tables
 from recsys.errors import DataError
-from recsys.runtime.files import translate_write_errors
-from recsys.trained.bulk.output import raise_system_errors
+from recsys.trained.bulk.user_files import HISTORY, USER, open_rows
 from recsys.trained.queries import Query
 
 Ints = NDArray[np.int64]
 Unknown = Literal["error", "skip"]
-USER, HISTORY = "user", "history"
 _PIECE = 1 << 16  # rows of a file that are looked up at a time
 
 
@@ -103,12 +102,40 @@ class EveryUser:
         return QueryBlock(self._labels[start:stop], users, None)
 
 
+@dataclass
+class _LeftOut:
+    """Ids of a file that are left out.
+
+    Attributes:
+        count: How many.
+        first: The first of them, with its row.
+    """
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, count: int, name: str, row: int) -> None:
+        """Counts some more, of which the first one is in a row of the file, from 1."""
+        self.count, self.first = self.count + count, self.first or f"'{name}' in row {row}"
+
+    def describe(self, one: str, many: str) -> str:
+        """A note, empty where there is none: what one does of them, and what several do."""
+        if not self.count:
+            return ""
+        if self.count == 1:
+            return f"1 {one} and is left out, {self.first}"
+        return f"{self.count:,} {many} and are left out, the first is {self.first}"
+
+
 class QueryFile:
     """The rows of a file with a column `user`, a column `history`, or both.
 
     With `user` alone they are users of the data. With `history`, ids of items with commas between
     them (a list in Parquet and JSON lines), they are people of whom nothing else is known, and
     `user` is what they are called. A few rows are in memory at a time.
+
+    A user who is named twice is asked for once, by the first row. People whose histories are given
+    may be called the same: each row is someone of its own.
 
     Args:
         path: .csv, .tsv, .jsonl or .parquet, the first three also as .gz.
@@ -122,7 +149,7 @@ class QueryFile:
 
     def __init__(self, path: Path, copy: Path, unknown: Unknown) -> None:
         self.path, self._unknown = path, unknown
-        self._rows = _open_rows(path, copy)
+        self._rows = open_rows(path, copy)
         names = self._rows.collect_schema().names()
         if HISTORY not in names and USER not in names:
             raise DataError(
@@ -137,7 +164,7 @@ class QueryFile:
         self._lookup: IdLookup | None = None
         self._left_out: list[int] = []
 
-    def look_up(self, tables: Tables, describe: Callable[[Query], str]) -> str | None:
+    def look_up(self, tables: Tables, describe: Callable[[Query], str]) -> list[str]:
         """Looks all ids of the file up in the data.
 
         Args:
@@ -145,29 +172,66 @@ class QueryFile:
             describe: A sentence on the part of the data that is kept, for an unknown id.
 
         Returns:
-            A note on what is left out, or None.
+            Notes on what is left out.
 
         Raises:
-            DataError: An id is missing, or is unknown and is not to be skipped.
+            DataError: An id is missing, or is unknown and is not to be skipped, or histories are
+                written in two ways.
         """
         ids = (tables.users["user"] if self._kind == "user" else tables.items["item"]).cast(
             pl.String
         )
-        self._lookup, missing, first = IdLookup(ids), 0, ""
+        self._lookup = IdLookup(ids)
+        missing, again = _LeftOut(), _LeftOut()
+        seen = np.zeros(len(ids), dtype=np.bool_)
         for start in range(0, self.count, _PIECE):
             names, rows = self._read_ids(start, start + _PIECE)
-            (unknown,) = np.nonzero(self._lookup.find_rows(names) < 0)
-            if not len(unknown):
-                continue
+            places = self._lookup.find_rows(names).astype(np.int64)
+            (unknown,) = np.nonzero(places < 0)
+            if len(unknown):
+                self._check_forms(start, rows[unknown])
+                name, row = str(names[int(unknown[0])]), start + int(rows[unknown[0]]) + 1
+                if self._unknown == "error":
+                    known = IdMap(ids.to_list(), self._kind)
+                    raise self._describe_unknown(known, name, row, describe)
+                missing.add(len(unknown), name, row)
             if self._kind == "user":
-                self._left_out += (start + unknown).tolist()
-            name, row = str(names[int(unknown[0])]), start + int(rows[unknown[0]]) + 1
-            if self._unknown == "error":
-                raise self._describe_unknown(IdMap(ids.to_list(), self._kind), name, row, describe)
-            missing, first = missing + len(unknown), first or f"'{name}' in row {row}"
-        what = "rows name no user" if self._kind == "user" else "ids name no item"
-        note = f"{self.path}: {missing:,} {what} of the data and are left out, the first is {first}"
-        return note if missing else None
+                repeated = _find_repeated(places, seen)
+                if len(repeated):
+                    first = int(repeated[0])
+                    again.add(len(repeated), str(names[first]), start + first + 1)
+                self._left_out += np.sort(start + np.concatenate([unknown, repeated])).tolist()
+        one, many = ("row names", "rows name") if self._kind == "user" else ("id names", "ids name")
+        notes = (
+            missing.describe(
+                f"{one} no {self._kind} of the data", f"{many} no {self._kind} of the data"
+            ),
+            again.describe("row names a user again", "rows name a user again"),
+        )
+        return [f"{self.path}: {note}" for note in notes if note]
+
+    def _check_forms(self, start: int, rows: Ints) -> None:
+        """Raises where a list is read as a text, as it is where other rows of a file have texts.
+
+        Args:
+            start: Of the rows.
+            rows: Those that have ids which no item has, from `start`.
+
+        Raises:
+            DataError: A history is such a list.
+        """
+        if self._kind == "user" or ".jsonl" not in self.path.suffixes:
+            return
+        column = self._collect(start, start + _PIECE)[HISTORY]
+        if column.dtype != pl.String:
+            return
+        for row in np.unique(rows).tolist():
+            if _is_list(str(column[row])):
+                raise DataError(
+                    f"{self.path}, row {start + row + 1}: this history is a list, and those of "
+                    "other rows are texts; write all in one form, as lists or as texts with "
+                    "commas between the ids."
+                )
 
     def _describe_unknown(
         self, ids: IdMap, name: str, row: int, describe: Callable[[Query], str]
@@ -184,7 +248,7 @@ class QueryFile:
         raise AssertionError(f"{name} is known")
 
     def count_left_out(self, start: int, stop: int) -> int:
-        """How many rows from one number to before another name an unknown user."""
+        """How many rows from one number to before another name nobody, or someone again."""
         return bisect_left(self._left_out, stop) - bisect_left(self._left_out, start)
 
     def read(self, start: int, stop: int) -> QueryBlock:
@@ -192,9 +256,12 @@ class QueryFile:
         assert self._lookup is not None, "ids are looked up before they are asked for"
         names, rows = self._read_ids(start, stop)
         places = self._lookup.find_rows(names).astype(np.int64)
-        known = places >= 0
         if self._kind == "user":
-            return QueryBlock(names.filter(pl.Series(known)), places[known], None)
+            asked = np.ones(len(names), dtype=np.bool_)
+            first, end = (bisect_left(self._left_out, row) for row in (start, stop))
+            asked[np.asarray(self._left_out[first:end], dtype=np.int64) - start] = False
+            return QueryBlock(names.filter(pl.Series(asked)), places[asked], None)
+        known = places >= 0
         labels = self._read_labels(start, stop)
         ends = np.searchsorted(rows[known], np.arange(1, len(labels)))
         return QueryBlock(labels, None, np.split(places[known], ends))
@@ -260,61 +327,24 @@ class QueryFile:
         return stripped.list.eval(pl.element().filter(pl.element() != "")).fill_null([])
 
 
-def _open_rows(path: Path, copy: Path) -> pl.LazyFrame:
-    """A table by rows, without having it in memory: Parquet is, and other files are copied to it.
+def _find_repeated(places: Ints, seen: NDArray[np.bool_]) -> Ints:
+    """Where rows of users stand that stood before.
 
-    Raises:
-        DataError: It cannot be read.
+    Args:
+        places: (N,) rows of users; below 0: unknown.
+        seen: (U,) whether each stood in an earlier piece; the users of this one are added.
     """
-    if path.suffix.lower() == ".parquet":
-        try:
-            rows = pl.scan_parquet(path)
-            names = rows.collect_schema().names()
-        except (pl.exceptions.PolarsError, OSError):
-            rows = read_table(path).lazy()  # which names the reason
-            names = rows.collect_schema().names()
-        return rows.select([name for name in (USER, HISTORY) if name in names] or names)
-    try:
-        text = _scan_text(path)
-        names = text.collect_schema().names()
-        text.select([n for n in (USER, HISTORY) if n in names] or names).sink_parquet(copy)
-    except (pl.exceptions.PolarsError, OSError):
-        frame = read_table(path)  # or it names the reason
-        with translate_write_errors(copy), raise_system_errors():
-            frame.write_parquet(copy)
-    return pl.scan_parquet(copy)
+    known = np.flatnonzero(places >= 0)
+    users = places[known]
+    fresh = np.zeros(len(users), dtype=np.bool_)
+    fresh[np.unique(users, return_index=True)[1]] = True
+    repeated: Ints = known[~fresh | seen[users]].astype(np.int64)
+    seen[users] = True
+    return repeated
 
 
-def _scan_text(path: Path) -> pl.LazyFrame:
-    """A plain text file as a table that is read piece by piece.
-
-    Raises:
-        OSError: It is of another kind.
-    """
-    kind = path.suffix.lower()
-    if kind == ".jsonl":
-        return pl.scan_ndjson(path, infer_schema_length=None)
-    if kind not in (".csv", ".tsv"):
-        raise OSError
-    comma = kind == ".csv"
-    return pl.scan_csv(
-        path,
-        separator="," if comma else "\t",
-        quote_char='"' if comma else None,
-        infer_schema=False,
-    )
-
-
-def compute_file_digest(path: Path) -> str:
-    """SHA-256 of a file.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"users={path} cannot be read ({error.strerror}); give a file, or users=all."
-        ) from None
+def _is_list(text: str) -> bool:
+    """Whether a text is a list as JSON has it."""
+    with suppress(ValueError):
+        return isinstance(json.loads(text), list)
+    return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recsys import printable
 from recsys.data.splits.availability import AvailabilityWindows
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
@@ -23,11 +21,19 @@ from recsys.trained.bulk.queries import (
     QueryFile,
     QuerySource,
     Unknown,
-    compute_file_digest,
 )
-from recsys.trained.lookup import SCHEMA, ClosedItems, add_columns, check_columns, parse_moment
+from recsys.trained.bulk.user_files import compute_file_digest
+from recsys.trained.lookup import (
+    SCHEMA,
+    ClosedItems,
+    add_columns,
+    check_columns,
+    parse_moment,
+    print_note,
+)
 from recsys.trained.queries import ANY, Choice, Query, check_count
 
+_EVERY = "all"
 _MOST_ROWS = 1 << 19  # rows of a part, which is in memory as a whole
 
 
@@ -85,8 +91,15 @@ class WrittenLists:
 
     def __str__(self) -> str:
         """A sentence."""
-        went_on = f", {self.kept:,} of {self.parts:,} parts were there" if self.kept else ""
-        return f"{self.path}: lists of {self.queries:,} users{went_on}"
+        were = "was" if self.kept == 1 else "were"
+        went_on = f", {self.kept:,} of {self.parts:,} parts {were} there" if self.kept else ""
+        users = "1 user" if self.queries == 1 else f"{self.queries:,} users"
+        return f"{self.path}: lists of {users}{went_on}"
+
+
+def parse_users(users: str | Path | None) -> Path | None:
+    """A file of users; None for all users of the data, as the word `all` is."""
+    return None if users is None or users == _EVERY else Path(users)
 
 
 Describe = Callable[[Query], str]
@@ -139,15 +152,19 @@ class _Job:
         request = self.request
         self.closed = ClosedItems(tables.items).find(request.at, self.moment, request.choice.where)
         rows = pl.DataFrame(schema=SCHEMA)
+        where = request.choice.where
+        if where is not None and len(np.unique(self.closed)) == tables.items.height:
+            print_note(
+                f"no item that may be recommended fits where={where}, so that all lists are empty."
+            )
         check_columns(tables.items, request.choice.columns)
         check_nested(add_columns(rows, tables.items, request.choice.columns), request.path)
         if request.users is None:
             self.source = EveryUser(tables)
             return
         source = QueryFile(request.users, self.output.copy, request.unknown)
-        note = source.look_up(tables, self.describe)
-        if note is not None:
-            print(printable.escape_line(f"note: {note}"), file=sys.stderr)
+        for note in source.look_up(tables, self.describe):
+            print_note(note)
         self.source = source
 
     def write(self, open_model: OpenModel) -> WrittenLists:
@@ -166,10 +183,10 @@ class _Job:
             self.output.discard_parts()
             return WrittenLists(self.output.path, queries, len(parts), len(parts))
         self.output.start(plan, self.moment)
-        kept = sum(self.output.has_part(number) for number in range(len(parts)))
-        self._write_parts(model, parts)
+        missing = self.output.list_missing(len(parts))
+        self._write_parts(model, parts, missing)
         self.output.finish(len(parts), plan, moment)
-        return WrittenLists(self.output.path, queries, kept, len(parts))
+        return WrittenLists(self.output.path, queries, len(parts) - len(missing), len(parts))
 
     def _make_plan(self, model: BulkModel, start: int, stop: int, size: int) -> dict[str, Any]:
         """All that the file depends on, but for the moment."""
@@ -187,9 +204,10 @@ class _Job:
             "part": size,
         }
 
-    def _write_parts(self, model: BulkModel, parts: list[tuple[int, int]]) -> None:
-        """Writes the parts that are not there."""
-        missing = [n for n in range(len(parts)) if not self.output.has_part(n)]
+    def _write_parts(
+        self, model: BulkModel, parts: list[tuple[int, int]], missing: list[int]
+    ) -> None:
+        """Writes the parts that are not there, or not as they were written."""
         if not missing:
             return
         if len(missing) < len(parts):

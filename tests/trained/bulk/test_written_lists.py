@@ -1,6 +1,7 @@
 """Lists of many users are those of each, and a file of them is there whole or not at all."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from recsys.fit.__main__ import main as fit
 from recsys.recommend.__main__ import main as recommend
 from recsys.testing.vectors import write_vector_bundle
 from recsys.trained.bulk import output as output_files
+from recsys.trained.bulk import queries as query_source
 from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.bundle.manifest import USERS
 from tests.trained.equal_lists import assert_equal_lists
@@ -104,7 +106,7 @@ def test_who_is_stopped_goes_on_and_has_the_same_bytes(ending, folder, tmp_path,
         with pytest.raises(KeyboardInterrupt):
             bundle.write_lists(path, k=MANY)
         assert not path.exists()
-        assert len(list((tmp_path / f"{path.name}.parts").glob("part-*"))) == done
+        assert len(list((tmp_path / f"{path.name}.parts").glob(f"part-*{ending}"))) == done
     with pytest.raises(DataError, match=r"holds parts of other lists \(k was 131072 and is 65536"):
         bundle.write_lists(path, k=MANY // 2)
     monkeypatch.undo()
@@ -170,6 +172,16 @@ def test_a_file_that_is_there_is_not_made_again_but_with_other_words(folder, tmp
         ("a.jsonl", '{"user": 1.5}\n', "ids in column 'user' are Float64"),
         ("a.jsonl", '{"history": [1.5]}\n', "ids in column 'history' are List(Float64)"),
         ("a.jsonl", '{"user": \n', "a.jsonl cannot be read"),
+        (
+            "a.jsonl",
+            '{"history": ["1"]}\n{"history": "1,2"}\n',
+            "a.jsonl, row 1: this history is a",
+        ),
+        (
+            "a.jsonl",
+            '{"history": "1,2"}\n{"history": [1, 2]}\n',
+            "a.jsonl, row 2: this history is a",
+        ),
         ("a.txt", "user\n", "is no .csv, .tsv, .jsonl (.gz) or .parquet file"),
         ("b.csv", None, "b.csv cannot be read (No such file or directory)"),
     ],
@@ -203,6 +215,81 @@ def test_what_is_unknown_can_be_left_out(folder, tmp_path, capsys):
     assert_equal_lists(read(path), want.with_columns(names))
 
 
+def test_who_is_named_twice_has_one_list(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(query_source, "_PIECE", 2)
+    bundle, path, users = open_bundle(folder), tmp_path / "lists.csv", tmp_path / "a.csv"
+    users.write_text("user\nu2\nu2\nu1\nu2\n")
+    words = [f"folder={folder}", f"users={users}", f"output={path}"]
+    assert recommend(words) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{path}: lists of 2 users\n"
+    assert f"note: {users}: 2 rows name a user again and are left out, the first is" in said.err
+    assert "'u2' in row 2" in said.err
+    assert_equal_lists(read(path), bundle.recommend(users=["u2", "u1"]))
+    users.write_text("user\nx\nu1\nu1\n")
+    assert recommend([*words, "unknown=skip"]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{path}: lists of 1 user\n"
+    assert "1 row names no user of the data and is left out, 'x' in row 1" in said.err
+    assert "1 row names a user again and is left out, 'u1' in row 3" in said.err
+    shards = [bundle.write_lists(path, users=users, unknown="skip", shard=f"{n}/3") for n in (1, 2)]
+    assert [len(read(shard)) for shard in shards] == [0, 10]
+    assert read(bundle.write_lists(tmp_path / "all.csv", users="all"))["query"].n_unique() == 37
+    (tmp_path / "b.csv").write_text("user,history\nann,x\n")
+    bundle.write_lists(path, users=tmp_path / "b.csv", unknown="skip")
+    assert "1 id names no item of the data and is left out, 'x'" in capsys.readouterr().err
+    nobody = write_vector_bundle(tmp_path / "bundle", 0, 40, 8)
+    users.write_text("user\nx\n")
+    words = [f"folder={nobody}", f"users={users}", f"output={path}", "unknown=skip"]
+    assert recommend(words) == 0
+    assert len(read(path)) == 0
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl"])
+def test_a_part_that_is_not_as_it_was_written_is_made_again(
+    ending, folder, tmp_path, monkeypatch, capsys
+):
+    path, other = tmp_path / f"damaged{ending}", tmp_path / f"whole{ending}"
+    open_bundle(folder).write_lists(other, k=MANY)
+    with monkeypatch.context() as patch:
+        patch.setattr(output_files, "_join", _raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            open_bundle(folder).write_lists(path, k=MANY)
+    parts = sorted((tmp_path / f"{path.name}.parts").glob(f"part-*{ending}"))
+    parts[1].write_bytes(b"")
+    parts[2].write_bytes(parts[2].read_bytes()[:-20])
+    for more in ("", ".sha256"):  # whole, but of others
+        shutil.copy(f"{parts[4]}{more}", f"{parts[3]}{more}")
+    shutil.copy(parts[4], parts[5])
+    parts[6].unlink()
+    parts[7].with_name(f"{parts[7].name}.sha256").unlink()
+    assert recommend([f"folder={folder}", "users=all", f"output={path}", f"k={MANY}"]) == 0
+    said = capsys.readouterr()
+    assert "5 parts are incomplete or damaged and made again" in said.err
+    assert said.out == f"{path}: lists of {USERS_IN_IT} users, 4 of 10 parts were there\n"
+    assert path.read_bytes() == other.read_bytes()
+
+
+def _raise_interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_where_nothing_fits_a_note_says_so(folder, tmp_path, capsys):
+    for ask in ("user=u1", "history=1,2"):
+        assert recommend([f"folder={folder}", ask, "where=item = 'none'"]) == 0
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "note: no item that may be recommended fits where=item = 'none'.\n" in said.err
+    had = open_bundle(folder).recommend(users=["u1"], k=300, exclude_seen=False)["item"]
+    assert len(had) == 300
+    assert recommend([f"folder={folder}", f"history={','.join(had)}"]) == 0
+    assert "no item is left to recommend; exclude_seen=false gives" in capsys.readouterr().err
+    words = [f"folder={folder}", "users=all", f"output={tmp_path}/a.csv", "where=item = 'none'"]
+    assert recommend(words) == 0
+    assert "fits where=item = 'none', so that all lists are empty" in capsys.readouterr().err
+    assert len(read(tmp_path / "a.csv")) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -219,6 +306,15 @@ def test_what_is_unknown_can_be_left_out(folder, tmp_path, capsys):
         (["users=all", "output=a.csv", "where=nam = 'x'"], "the items have no column 'nam'"),
         (["users=all", "output=a.csv", "columns=price"], "no further column 'price'"),
         (["users=all", "output=a.csv", "run=last"], "give run= or folder="),
+        (["users=all", "users=b.csv", "output=a.csv"], "users is there twice; keep one."),
+        (["users=all", "output=a.csv", "output=b.csv"], "output is there twice; keep one."),
+        (["users=all", "output=a.csv", f"k={10**12}"], "a whole number from 1 to 2147483647."),
+        (["user=u1", "user=u2"], "user is there twice; keep one."),
+        (["user=u1", "k=5", "k=6"], "k is there twice; keep one."),
+        (["user=u1", "context.a=5", "context.a=6"], "context.a is there twice; keep one."),
+        (["user=u1", f"k={10**12}"], "give a whole number from 1 to 2147483647."),
+        (["user=u1", f"k={'9' * 30}"], "give a whole number from 1 to 2147483647."),
+        (["user=u1", "k=0"], "k is '0'; give a whole number from 1."),
     ],
 )
 def test_words_that_do_not_fit_raise_one_clear_error(words, said, folder, tmp_path, capsys):
@@ -351,5 +447,6 @@ def test_a_full_disk_is_one_clear_error_and_the_parts_stay(folder, tmp_path, mon
         with pytest.raises(DiskFullError, match=r"lists\.parquet could not be written because"):
             bundle.write_lists(path, k=MANY)
     names = sorted(each.name for each in (tmp_path / "lists.parquet.parts").iterdir())
-    assert names == ["lock", *(f"part-{n:06d}.parquet" for n in range(10)), "plan.json"]
+    parts = [f"part-{n:06d}.parquet{more}" for n in range(10) for more in ("", ".sha256")]
+    assert names == ["lock", *parts, "plan.json"]
     assert len(read(bundle.write_lists(path, k=MANY))) > 0
