@@ -131,7 +131,7 @@ class RevisedCatalog:
             for name in known.columns
         )
         both = pl.concat([own, fresh.filter(at < 0)], how="diagonal")
-        check_windows(both, where)
+        check_windows(both, where, numbered=False)  # its rows are none of the table's
         more = np.full(len(both) - len(items), -1, dtype=np.int64)
         return RevisedCatalog(
             dataclasses.replace(self.tables, items=both),
@@ -171,7 +171,12 @@ def hash_texts(texts: pl.Series) -> pl.Series:
 
 
 def describe_odd_value(
-    fresh: pl.DataFrame, column: pl.Series, row: int, kind: pl.DataType, where: str
+    fresh: pl.DataFrame,
+    column: pl.Series,
+    row: int,
+    kind: pl.DataType,
+    where: str,
+    numbered: bool = True,
 ) -> str:
     """The message for a value that does not go with a column of the catalog.
 
@@ -181,12 +186,14 @@ def describe_odd_value(
         row: Its row.
         kind: What the catalog has in that column.
         where: Where the table comes from.
+        numbered: Whether the row is named as well as the id.
     """
     value = column[row]
     shown = str(value.to_list() if isinstance(value, pl.Series) else value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    place = f" in row {row + 1}" if numbered else ""
     return (
-        f"{where}: '{fresh['item'][row]}' in row {row + 1} has '{shown}' in column "
+        f"{where}: '{fresh['item'][row]}'{place} has '{shown}' in column "
         f"'{column.name}', which is {kind} in the catalog; mend it, or leave it out."
     )
 
@@ -210,6 +217,6 @@ def _align_types(fresh: pl.DataFrame, items: pl.DataFrame, where: str) -> pl.Dat
         lost = cast.is_null() & bare.is_not_null()
         if lost.any():
             row = int(lost.arg_true()[0])
-            raise DataError(describe_odd_value(fresh, column, row, kind, where))
+            raise DataError(describe_odd_value(fresh, column, row, kind, where, numbered=False))
         columns.append(cast)
     return pl.DataFrame(columns)

@@ -191,8 +191,8 @@ def check_tables(
             raise DataError(f"{at}: no {name} are left; check the file and the limits set.")
     _check_unique(items, "item", f"{items_at}: items")
     _check_unique(users, "user", f"{users_at}: users")
-    _check_texts(items, items_at, more)
-    check_windows(items, items_at)
+    _check_texts(items, f"{items_at}: items", more)
+    check_windows(items, f"{items_at}: items")
     for key, known in (("item", items), ("user", users)):
         missing = ~events[key].is_in(known[key].to_list())
         if missing.any():
@@ -206,26 +206,31 @@ def check_tables(
 
 
 def check_items(items: pl.DataFrame, where: str) -> None:
-    """What `check_tables` says of items alone.
+    """What `check_tables` says of items alone; those without a text go by their ids.
 
     Raises:
         DataError: A column is missing or of a wrong type, an id is empty or given twice, or an
             item has no text; rows count from 1.
     """
-    _check_columns(items, {"item": pl.String, "text": pl.String}, f"{where}: items")
-    _check_unique(items, "item", f"{where}: items")
-    _check_texts(items, where)
+    _check_columns(items, {"item": pl.String, "text": pl.String}, where)
+    _check_unique(items, "item", where)
+    _check_texts(items, where, numbered=False)
 
 
-def _check_texts(items: pl.DataFrame, where: str, more: str = "") -> None:
+def _check_texts(items: pl.DataFrame, where: str, more: str = "", numbered: bool = True) -> None:
     """Raises DataError where an item has no text."""
     empty = items["text"].str.strip_chars() == ""
     if empty.any():
-        row = _find_first(empty)
         raise DataError(
-            f"{where}: items: '{items['item'][row]}' in row {row + 1} has an empty text; "
+            f"{where}: {_name_item(items, empty, numbered)} has an empty text; "
             f"give it one, or another text template{more}."
         )
+
+
+def _name_item(items: pl.DataFrame, mask: pl.Series, numbered: bool) -> str:
+    """The first item of a mask, with its row where that is one that someone can look up."""
+    row = _find_first(mask)
+    return f"'{items['item'][row]}'" + (f" in row {row + 1}" if numbered else "")
 
 
 def check_interactions(events: pl.DataFrame, where: str) -> None:
@@ -256,8 +261,13 @@ def check_weights(weights: pl.Series, where: str) -> None:
         raise DataError(f"{where}: every weight is 0, so that no event counts; give some above 0.")
 
 
-def check_windows(items: pl.DataFrame, where: str) -> None:
+def check_windows(items: pl.DataFrame, where: str, numbered: bool = True) -> None:
     """Raises an error where the times that an item could be had are no times or out of order.
+
+    Args:
+        items: As `Tables.items`.
+        where: Where they come from, for messages.
+        numbered: Whether rows are named as well as ids.
 
     Raises:
         DataError: A column is no Int64, or an item ends before it begins; rows count from 1.
@@ -265,15 +275,14 @@ def check_windows(items: pl.DataFrame, where: str) -> None:
     for name in (n for n in WINDOWS if n in items.columns):
         if items[name].dtype != pl.Int64:
             raise DataError(
-                f"{where}: items: column '{name}' is {items[name].dtype}, it must be Int64 "
+                f"{where}: column '{name}' is {items[name].dtype}, it must be Int64 "
                 "(milliseconds since 1970)."
             )
     if set(WINDOWS) <= set(items.columns):
         never = items[WINDOWS[0]] >= items[WINDOWS[1]]
         if never.any():
-            row = _find_first(never)
             raise DataError(
-                f"{where}: items: '{items['item'][row]}' in row {row + 1} is available until a "
+                f"{where}: {_name_item(items, never, numbered)} is available until a "
                 "moment that is not after the one from which it is; mend one of them."
             )
 

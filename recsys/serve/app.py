@@ -32,6 +32,7 @@ from recsys.serve.bodies import (
     RecommendBody,
     Suggestion,
     Suggestions,
+    describe_refusal,
 )
 from recsys.serve.limits import Gate
 from recsys.serve.service import Service
@@ -100,8 +101,9 @@ def _add_paths(app: FastAPI, service: Service, gate: Gate) -> None:
     @app.post("/items", responses=RESPONSES)
     async def items(body: ItemsBody) -> ItemCounts:
         """Adds or changes items, removes them, restores them; on the disk when answered."""
-        await service.change_items(body)
-        return ItemCounts(added=len(service.items.added), removed=len(service.items.removed))
+        unknown = await service.change_items(body)
+        added, removed = len(service.items.added), len(service.items.removed)
+        return ItemCounts(added=added, removed=removed, unknown=unknown)
 
     @app.post("/reload", responses=RESPONSES)
     async def reload() -> Health:
@@ -160,8 +162,7 @@ def _add_errors(app: FastAPI) -> None:
         first = error.errors()[0]
         if first["type"] == "json_invalid":
             return refuse(400, "the body is no JSON.")
-        place = ".".join(str(part) for part in first["loc"][1:])
-        sentence = f"{place}: {first['msg']}" if place else str(first["msg"])
+        sentence = describe_refusal(first)
         return refuse(422, printable.escape_line(sentence).encode(errors="replace").decode())
 
     @app.exception_handler(RecsysError)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 
 def check_signs(text: str) -> str:
@@ -25,13 +35,32 @@ Value = Annotated[str, Field(max_length=512), AfterValidator(check_signs)]
 Expression = Annotated[str, Field(max_length=2_000), AfterValidator(check_signs)]
 
 
-Cell: TypeAlias = (
-    Annotated[str, Field(max_length=65_536), AfterValidator(check_signs)]
+def check_cell(value: Any, check: ValidatorFunctionWrapHandler) -> Any:  # noqa: ANN401
+    """A value of a column; one sentence says what it may be, where each kind has its own refusal.
+
+    Raises:
+        ValueError: It is of no such kind.
+    """
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str):
+            check_signs(text)
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError(
+            "give a text of at most 65,536 characters, a finite number, true, false, null, or a "
+            "list of at most 1,000 texts of at most 512 characters"
+        ) from None
+
+
+Cell: TypeAlias = Annotated[
+    Annotated[str, Field(max_length=65_536)]
     | bool
     | Annotated[int, Field(ge=-(2**63), lt=2**63)]
     | float
-    | Annotated[list[Value], Field(max_length=1_000)]
-)
+    | Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=1_000)],
+    WrapValidator(check_cell),
+]
 """What a column of an item may hold."""
 
 
@@ -173,6 +202,11 @@ class NewItem(Body):
             raise ValueError(f"{odd[0]} is no further column; give it beside columns")
         if self.text is None and not self.columns:
             raise ValueError("give the text of the item, or the columns that texts are made of")
+        if self.text is not None and not self.text.strip():
+            raise ValueError(
+                f"the text of '{self.item}' is empty; give what the item is, or the columns that "
+                "texts are made of"
+            )
         return self
 
 
@@ -198,6 +232,11 @@ class ItemCounts(BaseModel):
 
     added: int
     removed: int
+    unknown: list[str] = Field(
+        [],
+        description="Ids to remove or restore of which nothing is known; a removal is kept for a "
+        "later model.",
+    )
 
 
 class Kept(BaseModel):
@@ -220,6 +259,42 @@ class Problem(BaseModel):
     """Why a request was refused."""
 
     error: str
+
+
+_OBJECT = "give an object in braces"
+_REFUSALS = {
+    "bool_type": "give true or false",
+    "dict_type": _OBJECT,
+    "extra_forbidden": "there is no such key; leave it out",
+    "greater_than_equal": "give a number from {ge}",
+    "int_type": "give a whole number",
+    "list_type": "give a list in brackets",
+    "literal_error": "give {expected}",
+    "missing": "it is missing; give it",
+    "model_attributes_type": _OBJECT,
+    "model_type": _OBJECT,
+    "string_too_long": "give at most {max_length} characters",
+    "string_too_short": "give at least {min_length} character",
+    "string_type": "give a text in quotes",
+    "too_long": "give at most {max_length} items",
+    "too_short": "give at least {min_length} item",
+    "value_error": "{error}",
+}
+"""What to do about each refusal of pydantic's, which speaks of types and not to who sends JSON."""
+
+
+def describe_refusal(error: Mapping[str, Any]) -> str:
+    """Where a body is wrong, and what to change.
+
+    Args:
+        error: Of those that pydantic lists.
+    """
+    place, more = list(error["loc"][1:]), ""
+    if place and place[-1] == "[key]":
+        place, more = place[:-2], ", name of a column"
+    plain = _REFUSALS.get(error["type"])
+    sentence = error["msg"] if plain is None else plain.format(**error.get("ctx", {}))
+    return f"{'.'.join(map(str, place)) or 'the body'}{more}: {sentence}"
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {

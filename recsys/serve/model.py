@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -26,6 +26,7 @@ from recsys.trained.bundle.manifest import MANIFEST, is_bundle
 from recsys.trained.bundle.plain import PlainModel
 from recsys.trained.explanations.explaining import Explaining
 from recsys.trained.lookup import describe_sample
+from recsys.trained.new_items import NewItems
 from recsys.trained.queries import ANY, Answering, Choice, Query
 from recsys.trained.run import TrainedRun
 
@@ -143,17 +144,19 @@ class ModelHolder:
         notes = _collect_notes(answering)
         return Loaded(answering, version, folder, signature, notes=notes)
 
-    def add_items(self, items: Mapping[str, ItemRow]) -> Loaded:
+    def add_items(self, items: Mapping[str, ItemRow], given: Mapping[str, ItemRow]) -> Loaded:
         """The model in use with further items, once it has proved to answer; it is not used yet.
 
         Args:
             items: All that were added, by item.
+            given: What is said of some of them now, which has to make a text by itself.
 
         Raises:
             ConfigError: It has no score for a new item.
             DataError: An item cannot be used.
         """
         now = self.current
+        _check_given(now.answering, given)
         bare = self._load(now.folder) if now.bare is None else now.bare
         grown = grow(bare, items)
         return replace(now, answering=grown, bare=bare, notes=_collect_notes(grown))
@@ -166,6 +169,15 @@ class ModelHolder:
             items: Of what.
         """
         self.current, self._items = loaded, items
+
+    def list_unknown(self, ids: Sequence[str]) -> list[str]:
+        """Those of some ids that the model in use has no item of, each once."""
+        answering = self.current.answering
+        if not ids or not isinstance(answering, Explaining):
+            return []
+        items = answering.suggester.list_items()
+        known = set(items.filter(items.is_in(list(ids))))
+        return [each for each in dict.fromkeys(ids) if each not in known]
 
     def answer(self, asked: Sequence[Asked]) -> list[Answered | Exception]:
         """What is said to each query, or the error that is for it alone."""
@@ -239,16 +251,33 @@ def grow(answering: Answering, items: Mapping[str, ItemRow]) -> Answering:
         ConfigError: It has no score for a new item.
         DataError: An item cannot be used.
     """
-    # A table for those of which the same is said: what one lacks, no other one is to fill.
-    tables: dict[tuple[str, ...], list[str]] = {}
-    for item, row in items.items():
-        said = (name for name, value in row.items() if name != "text" or value is not None)
-        tables.setdefault(tuple(sorted(said)), []).append(item)
-    for names, ids in tables.items():
-        columns = [_make_column(name, [items[item][name] for item in ids]) for name in names]
-        answering = answering.add_items(pl.DataFrame([pl.Series("item", ids), *columns]))
+    for frame in _make_tables(items):
+        answering = answering.add_items(frame)
     _warm_up(answering)
     return answering
+
+
+def _check_given(answering: Answering, items: Mapping[str, ItemRow]) -> None:
+    """Refuses what makes no text, whatever was said of its item before, as a table's row is.
+
+    Raises:
+        DataError: It has neither a text nor all columns that texts are made of, or a time is none.
+    """
+    if isinstance(answering, Explaining) and answering.suggester.source.scores_new_items:
+        source, catalog = answering.suggester.run.data.source, answering.suggester.model.tables
+        for frame in _make_tables(items):
+            NewItems.read(frame).write_texts(source, catalog.items.schema)
+
+
+def _make_tables(items: Mapping[str, ItemRow]) -> Iterator[pl.DataFrame]:
+    """A table for those of which the same is said: what one lacks, no other one is to fill."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for item, row in items.items():
+        said = (name for name, value in row.items() if name != "text" or value is not None)
+        alike.setdefault(tuple(sorted(said)), []).append(item)
+    for names, ids in alike.items():
+        columns = [_make_column(name, [items[item][name] for item in ids]) for name in names]
+        yield pl.DataFrame([pl.Series("item", ids), *columns])
 
 
 def _make_column(name: str, values: list[Any]) -> pl.Series:

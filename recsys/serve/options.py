@@ -96,6 +96,10 @@ def make_options(words: Mapping[str, str], folder: Path) -> ServeOptions:
     state = Path(words["state"]) if words.get("state") else choose_state(folder)
     if state.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(f"state={state} lies in the folder that is served; choose another place.")
+    if state.exists() and not state.is_dir():
+        raise ConfigError(
+            f"state={state} is no folder; give the name of one, which is made if it is missing."
+        )
     host = words.get("host", ServeOptions.host)
     key = read_key(words.get("key_file"))
     if host not in LOOPBACK and key is None:

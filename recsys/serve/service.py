@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from recsys.errors import ConfigError, RecsysError, UnknownIdError
+from recsys.errors import ConfigError, RecsysError, UnknownIdError, raise_file_error
 from recsys.printable import escape_line
 from recsys.runtime.locks import acquire_lock
 from recsys.serve.batching import Batcher
@@ -18,7 +18,7 @@ from recsys.serve.metrics import ServiceMetrics
 from recsys.serve.model import Answered, Asked, ModelHolder
 from recsys.serve.options import ServeOptions
 from recsys.serve.records.feedback import FeedbackLog, Reactions
-from recsys.serve.records.items import ChangedItems, ItemRow
+from recsys.serve.records.items import ChangedItems, ItemRow, merge_rows
 from recsys.trained.queries import ANY, Answering, Choice, Query
 
 _LOCK = "service.lock"
@@ -62,8 +62,9 @@ class Service:
 
     def _hold(self, state: Path) -> None:
         """Keeps others out of the state's folder while this service lives."""
-        state.mkdir(parents=True, exist_ok=True)
-        file = self._held.enter_context((state / _LOCK).open("ab"))
+        with raise_file_error():
+            state.mkdir(parents=True, exist_ok=True)
+            file = self._held.enter_context((state / _LOCK).open("ab"))
         if not acquire_lock(file):
             self._held.close()
             raise ConfigError(
@@ -162,8 +163,12 @@ class Service:
             raise ConfigError(f"name at most {self.options.limits.max_events} users at once.")
         return await self.feedback.forget(frozenset(body.users))
 
-    async def change_items(self, body: ItemsBody) -> None:
+    async def change_items(self, body: ItemsBody) -> list[str]:
         """Adds, removes and restores items; they count, and are on the disk, when it returns.
+
+        Returns:
+            Those of the ids to remove or restore that nothing is known of: the model in use has no
+            such item, none was added, and none to restore was removed.
 
         Raises:
             ConfigError: There are too many, an item stands in two lists, or the model has no score
@@ -189,24 +194,28 @@ class Service:
             if size > limits.max_text:
                 raise ConfigError(f"a text has {size} characters; give at most {limits.max_text}.")
         # A sender that goes away does not leave an item that is on the disk and not in use.
-        await asyncio.shield(asyncio.ensure_future(self._change_items(add, body)))
+        return await asyncio.shield(asyncio.ensure_future(self._change_items(add, body)))
 
-    async def _change_items(self, add: dict[str, ItemRow], body: ItemsBody) -> None:
+    async def _change_items(self, add: dict[str, ItemRow], body: ItemsBody) -> list[str]:
         """Encodes what is new, keeps all changes, then answers by them."""
         async with self._changing:
+            strangers = self.holder.list_unknown([*body.remove, *body.restore])
+            gone = self.items.removed & set(body.restore)
+            unknown = [i for i in strangers if i not in self.items.added and i not in gone]
             if not add:
                 await self.items.change(add, body.remove, body.restore)
-                return
-            every = {**self.items.added, **add}
+                return unknown
+            every = merge_rows(self.items.added, add)
             most = self.options.limits.max_added
             if len(every) > most:
                 raise ConfigError(
                     f"{len(every)} items would have been added while the service runs, more than "
                     f"max_added={most}; serve a newer bundle, or raise it."
                 )
-            loaded = await asyncio.to_thread(self.holder.add_items, every)
+            loaded = await asyncio.to_thread(self.holder.add_items, every, add)
             await self.items.change(add, body.remove, body.restore)
             self.holder.use_items(loaded, every)
+            return unknown
 
     async def reload(self) -> int:
         """Loads the model anew, and puts it in the old one's place.

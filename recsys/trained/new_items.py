@@ -86,7 +86,7 @@ class NewItems:
                 row = int(frame["text"].is_null().arg_true()[0])
                 more = f", or the columns that the run's texts are made of ({template})"
                 raise DataError(
-                    f"{self.where}: items: '{frame['item'][row]}' in row {row + 1} has an empty "
+                    f"{self.where}: '{frame['item'][row]}' in row {row + 1} has an empty "
                     f"text; give it one{'' if template is None else more}."
                 )
             if template is None:

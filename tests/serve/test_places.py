@@ -12,6 +12,7 @@ from recsys.compare.__main__ import main as compare
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main as fit
 from recsys.runs.current import CurrentRun
+from recsys.serve.__main__ import main as serve
 from recsys.serve.options import make_options
 from recsys.serve.places import choose_state, describe_old_state, locate_model
 from recsys.serve.service import Service
@@ -113,3 +114,21 @@ def test_the_run_in_use_is_found_from_anywhere_and_said_where_it_is_not(place, m
         locate_model(place / "runs" / "current")
     (place / "runs" / "current").mkdir()  # a folder of that name is what is served
     assert locate_model(place / "runs" / "current") == place / "runs" / "current"
+
+
+@pytest.mark.parametrize("words", [["state=items.csv"], ["state=items.csv/below"], []])
+def test_a_state_that_is_no_folder_is_refused_in_a_sentence(place, shop_base, capsys, words):
+    plain = [word for word in shop_base if not word.startswith(("encoder.", "optimizer."))]
+    assert fit([*plain, "architecture=popularity", "output=runs"]) == 0
+    folder = load("last").folder
+    (place / "items.csv").write_text("item,text\n")
+    if not words:
+        (folder.parent / ".serve").mkdir()
+        (folder.parent / ".serve" / folder.name).write_text("")
+    capsys.readouterr()
+    assert serve([f"run={folder}", "port=0", *words]) == 2
+    said = capsys.readouterr().err
+    assert "folder" in said
+    assert "not foreseen" not in said
+    assert said.count("\n") == 1
+    assert (place / "items.csv").read_text() == "item,text\n"

@@ -479,7 +479,7 @@ def test_an_item_that_was_removed_is_recommended_to_nobody_until_it_is_restored(
     assert asyncio.run(run()) == ([], ["i0", "i1", "i2"])
     changes = [{"remove": ["i0", "i2", "later"]}, {"remove": ["i1"], "restore": ["i0"]}]
     told, items = asyncio.run(run(*changes))
-    assert told == [{"added": 0, "removed": 3}, {"added": 0, "removed": 3}]
+    assert told == [{"added": 0, "removed": 3, "unknown": []}] * 2
     assert items == ["i0", "i3", "i4"]
     assert asyncio.run(run())[1] == items, "also when it starts again"
     told, _ = asyncio.run(run({}, {"remove": ["a"], "restore": ["a"]}))

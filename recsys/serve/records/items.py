@@ -26,7 +26,7 @@ class ChangedItems:
 
     Attributes:
         removed: Ids of those that are not to be recommended.
-        added: What was said of each that was added or changed, the last word on it.
+        added: What was said of each that was added or changed, the last word on each column.
 
     Raises:
         DataError: The file cannot be used.
@@ -46,7 +46,7 @@ class ChangedItems:
                 )
             (removed.add if change == "remove" else removed.discard)(item)
             if isinstance(row, dict):
-                added[item] = row
+                added = merge_rows(added, {item: row})
         self.added: Mapping[str, ItemRow] = added
         self.removed = frozenset(removed)
         self._journal.records = []
@@ -69,7 +69,7 @@ class ChangedItems:
         ]
 
         def note() -> None:
-            self.added = {**self.added, **add}
+            self.added = merge_rows(self.added, add)
             self.removed = (self.removed | set(remove)) - set(restore) - add.keys()
 
         await self._journal.append([{**each, "time": now} for each in changes], note)
@@ -77,3 +77,15 @@ class ChangedItems:
     async def close(self) -> None:
         """Waits for what is being written."""
         await self._journal.close()
+
+
+def merge_rows(before: Mapping[str, ItemRow], add: Mapping[str, ItemRow]) -> dict[str, ItemRow]:
+    """What is said of items once more was said of some: a column that is not given stays.
+
+    The text is always given: None stands for the one that the columns make.
+
+    Args:
+        before: Row by item.
+        add: Rows that were given since.
+    """
+    return {**before, **{item: {**before.get(item, {}), **row} for item, row in add.items()}}
