@@ -155,6 +155,7 @@ def parse_query_words(
     return out
 
 
+@command.pause_collection()
 def recommend(words: dict[str, str]) -> list[str]:
     """One line an item: rank, score, id and text, then the columns asked for.
 

@@ -186,6 +186,7 @@ def test_only_the_first_rank_speaks(runs):
         assert stdout.count("run: ") == 1
 
 
+@pytest.mark.slow
 def test_two_ranks_start_through_the_one_command_for_all(runs, shop, tiny_bert, tmp_path):
     """As its console script calls it: the program itself is no module that could start again."""
     script = (sys.executable, "-c", "from recsys.__main__ import main; main()", "fit")

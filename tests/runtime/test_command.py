@@ -1,6 +1,7 @@
 """What stands around a command, seen from outside: streams, Ctrl-C and what nobody foresaw."""
 
 import errno
+import gc
 import importlib
 import json
 import os
@@ -189,3 +190,21 @@ def test_a_file_that_the_system_refuses_is_told_with_its_name_and_a_remedy():
     )
     assert len(told(errno.ENAMETOOLONG, "a" * 5000)) < 200
     assert told(errno.ENOENT, "runs/a") is None, "what is missing may be our own mistake"
+
+
+def test_garbage_is_collected_again_after_a_pause():
+    @guard.pause_collection()
+    def fail():
+        assert not gc.isenabled()
+        raise ValueError("an error")
+
+    with pytest.raises(ValueError, match="an error"):
+        fail()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with guard.pause_collection():
+            pass
+        assert not gc.isenabled(), "as it was before"
+    finally:
+        gc.enable()

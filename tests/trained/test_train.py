@@ -73,6 +73,7 @@ def test_two_ranks_start_from_a_call(shop_words, tmp_path, capsys):
     assert "error: tuning.rank is 99" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_seeds_come_back_together_and_go_on(shop_words, tmp_path, capsys):
     seeds = recsys.train(*shop_words, "architecture=popularity", seeds=2)
     assert list(seeds.runs) == [0, 1]
