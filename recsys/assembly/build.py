@@ -118,19 +118,7 @@ def assemble(
     recommender, encoding, tokenize = _make_recommender(
         run, parts, tables, split, examples, context, sources, members, revise
     )
-    lists = (
-        {}
-        if revised
-        else protocols.make_lists(
-            run,
-            examples,
-            # Of histories, whatever a run reads: every architecture ranks the same lists.
-            lambda: [
-                make_baseline(n, dataclasses.replace(parts, written=None)) for n in protocols.FLOORS
-            ],
-            {"data": key, "split": split.name},
-        )
-    )
+    lists = {} if revised else _make_lists(run, parts, examples, {"data": key, "split": split.name})
     if members:
         if not revised:
             check_same_lists(sources, split, lists)
@@ -157,6 +145,24 @@ def assemble(
         tokenize,
         context,
         sources,
+    )
+
+
+def _make_lists(
+    run: RunConfig, parts: Components, examples: Examples, key: Mapping[str, object]
+) -> dict[int, CandidateLists]:
+    """What each part of the cases ranks, where that is not the catalog.
+
+    Args:
+        run: Its options.
+        parts: What baselines are made of, which propose candidates.
+        examples: The cases.
+        key: What names the data and its split in the store.
+    """
+    # Of histories, whatever a run reads: every architecture ranks the same lists.
+    plain = dataclasses.replace(parts, written=None)
+    return protocols.make_lists(
+        run, examples, lambda: [make_baseline(name, plain) for name in protocols.FLOORS], key
     )
 
 

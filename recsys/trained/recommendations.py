@@ -152,9 +152,7 @@ class Suggester:
         """
         moment = parse_moment(at)
         made = self.open_for(queries)
-        codes, notes = made.context_features.encode_context(moment, context)
-        for note in notes:
-            self.report(note)
+        codes = self._encode_context(made, moment, context)
         check_columns(made.tables.items, choice.columns)
         closed = self._find_closed(made, at, moment, choice.where)
         stage = self._open_first_stage(made, k, at, context, choice)
@@ -229,10 +227,17 @@ class Suggester:
         """
         moment = parse_moment(at)
         made = self.open_for([query])
+        codes = self._encode_context(made, moment, context)
+        return ReadQuery(*self._make_batch(made, query, codes))
+
+    def _encode_context(
+        self, made: Servable, moment: int, context: Mapping[str, str]
+    ) -> dict[str, Tensor]:
+        """A moment and what is said of it as the model reads them; what is unknown is reported."""
         codes, notes = made.context_features.encode_context(moment, context)
         for note in notes:
             self.report(note)
-        return ReadQuery(*self._make_batch(made, query, codes))
+        return codes
 
     @property
     def reads_pairs(self) -> bool:
@@ -258,9 +263,7 @@ class Suggester:
         lookup = Query(history=() if item is None else (item,))
         made = self.open_for([query, lookup])
         assert self._ids is not None
-        codes, notes = made.context_features.encode_context(moment, context)
-        for note in notes:
-            self.report(note)
+        codes = self._encode_context(made, moment, context)
         closed = self._find_closed(made, at, moment)
         batch, seen, asked = self._make_batch(made, query, codes)
         rows = torch.tensor(self._ids.find_rows(lookup)[1], dtype=torch.long)
