@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recsys.assembly.checks import can_rank_catalog
 from recsys.config.compose import RunConfig, make_node
 from recsys.data.batches.batch_loaders import BatchLoaders
 from recsys.data.batches.catalog import Tokenize
@@ -35,6 +36,11 @@ class StoredRun:
     result: Mapping[str, Any]
     digest: str
     encoder: str
+
+    @property
+    def ranks_catalog(self) -> bool:
+        """Whether it can score all items for many queries, and not lists alone."""
+        return can_rank_catalog(self.config)
 
     @property
     def key(self) -> dict[str, object]:
@@ -80,6 +86,7 @@ class Assembly:
             nothing reads tokens.
         context_features: What is known of queries, where the architecture asks for it.
         sources: Finished runs that the recommender builds on.
+        retriever: The finished run whose best items are the candidate lists, or None.
     """
 
     tables: Tables
@@ -93,3 +100,4 @@ class Assembly:
     tokenize: Tokenize | None
     context_features: ContextFeatures
     sources: tuple[StoredRun, ...] = ()
+    retriever: StoredRun | None = None

@@ -15,6 +15,7 @@ from torch import Tensor
 from recsys.assembly import protocols
 from recsys.assembly.assembled import Assembly, StoredRun
 from recsys.assembly.augmentation import make_history_augmentation, make_history_masks
+from recsys.assembly.candidates import Retriever, make_retriever
 from recsys.assembly.checks import check_columns, check_pairs, check_weights
 from recsys.assembly.device import select_device
 from recsys.assembly.item_vectors import (
@@ -28,6 +29,7 @@ from recsys.assembly.stored_runs import (
     assemble_run,
     check_same_lists,
     name_runs,
+    open_retriever,
     open_sources,
 )
 from recsys.config.compose import AXES, RunConfig, get_choice_name
@@ -51,6 +53,7 @@ from recsys.encoders.pretrained.source import resolve_source
 from recsys.errors import ConfigError
 from recsys.losses import make_objective_context
 from recsys.metrics.names import list_cutoffs
+from recsys.models.popularity import ListOrder
 from recsys.recommender.base import Recommender
 from recsys.recommender.cold_distillation import ColdDistillation
 from recsys.recommender.components import (
@@ -118,7 +121,12 @@ def assemble(
     recommender, encoding, tokenize = _make_recommender(
         run, parts, tables, split, examples, context, sources, members, revise
     )
-    lists = {} if revised else _make_lists(run, parts, examples, {"data": key, "split": split.name})
+    retriever = None if revised else open_retriever(run, identity)
+    lists = {}
+    if not revised:
+        build = partial(assemble, prepared=prepared)
+        proposes = None if retriever is None else make_retriever(run, retriever, build)
+        lists = _make_lists(run, parts, examples, proposes, {"data": key, "split": split.name})
     if members:
         if not revised:
             check_same_lists(sources, split, lists)
@@ -145,11 +153,16 @@ def assemble(
         tokenize,
         context,
         sources,
+        retriever,
     )
 
 
 def _make_lists(
-    run: RunConfig, parts: Components, examples: Examples, key: Mapping[str, object]
+    run: RunConfig,
+    parts: Components,
+    examples: Examples,
+    retriever: Retriever | None,
+    key: Mapping[str, object],
 ) -> dict[int, CandidateLists]:
     """What each part of the cases ranks, where that is not the catalog.
 
@@ -157,12 +170,17 @@ def _make_lists(
         run: Its options.
         parts: What baselines are made of, which propose candidates.
         examples: The cases.
+        retriever: The finished run that proposes in their place; None: they do.
         key: What names the data and its split in the store.
     """
     # Of histories, whatever a run reads: every architecture ranks the same lists.
     plain = dataclasses.replace(parts, written=None)
     return protocols.make_lists(
-        run, examples, lambda: [make_baseline(name, plain) for name in protocols.FLOORS], key
+        run,
+        examples,
+        lambda: [make_baseline(name, plain) for name in protocols.FLOORS],
+        retriever,
+        key,
     )
 
 
@@ -421,6 +439,8 @@ def make_baseline(name: str, parts: Components) -> Recommender:
 
     Where users are texts, tfidf reads those texts too.
     """
+    if name == protocols.RETRIEVER:
+        return ListOrder(parts)
     kind = protocols.KINDS.get(name)
     options = {} if kind is None else {"kind": kind}
     if name == "tfidf" and parts.written is not None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.assembly.augmentation import check_augmentation
 from recsys.config.choices import get_choice_name, import_choice, list_choices
+from recsys.config.compose import read_config
 from recsys.config.schema import ENCODER, ObjectiveConfig, RunConfig
 from recsys.data.batches.hard_negatives import count_hard_negatives
 from recsys.data.splits.split import TEST, Split
@@ -21,6 +23,7 @@ from recsys.errors import ConfigError, nearest
 from recsys.metrics.beyond_accuracy import parse_categories
 from recsys.metrics.names import check_monitor
 from recsys.runs.folder import check_is_run
+from recsys.runtime.files import CONFIG
 from recsys.training.phases import EVERY_STEP, count_phase_steps
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ def check_pairs(run: RunConfig) -> None:
     _check_negatives(run)
     check_augmentation(run)
     _check_hits(run)
+    _check_retriever(run)
     check_monitor(run.evaluation)
     architecture.check(run)
     _check_runs(run)
@@ -75,6 +79,40 @@ def _check_hits(run: RunConfig) -> None:
         raise ConfigError(
             f"evaluation.hit_by='{column}' gives metrics their name; rename the column to letters, "
             "digits and underscores."
+        )
+
+
+def can_rank_catalog(run: RunConfig) -> bool:
+    """Whether a run can score all items for many queries, and not lists alone."""
+    own = run.architecture
+    # An ensemble over lists may have members that read user and item together.
+    listed = bool(own.member_runs) and run.evaluation.protocol != "catalog"
+    return not listed and (own.reads_item_vectors or not own.trains)
+
+
+def _check_retriever(run: RunConfig) -> None:
+    """Refuses a run that cannot make candidate lists, or whose own figures are of another task."""
+    folder, own = run.evaluation.candidates_from, run.evaluation
+    if folder is None:
+        return
+    key = f"evaluation.candidates_from={folder}"
+    if own.protocol != "candidates":
+        raise ConfigError(
+            f"{key} makes candidate lists, and evaluation.protocol={own.protocol} ranks none; set "
+            "evaluation.protocol=candidates, or leave it out."
+        )
+    check_is_run("evaluation.candidates_from", folder)
+    other = read_config(Path(folder) / CONFIG)
+    if not can_rank_catalog(other):
+        raise ConfigError(
+            f"{key} reads user and item together and cannot rank the whole catalog for every case; "
+            "name a run of two towers, of a baseline, or of a hybrid."
+        )
+    if other.evaluation.mask_history != own.mask_history:
+        raise ConfigError(
+            f"{key} has evaluation.mask_history={str(other.evaluation.mask_history).lower()} and "
+            f"this run {str(own.mask_history).lower()}, so that its figures are not of the same "
+            "lists; give both the same."
         )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from recsys.assembly.assembled import Assembly, StoredRun
 from recsys.assembly.device import select_device
@@ -74,8 +75,7 @@ def _open_miner(run: RunConfig, data: DataIdentity) -> StoredRun:
         ConfigError: It cannot be used, or cannot score the whole catalog.
     """
     stored = open_run("data.hard_from", run.data.hard_from, data, "mine from a run")
-    of = stored.config.architecture
-    if of.trains and not of.reads_item_vectors:
+    if not stored.ranks_catalog:
         raise ConfigError(
             f"data.hard_from={stored.folder} reads user and item together and cannot score the "
             "whole catalog for every training query; mine from a run of two towers, of a baseline, "
@@ -141,22 +141,27 @@ def mine(
 
 
 @torch.no_grad()
-def _rank_blocks(
-    miner: Miner, examples: Examples, at: Ints, top: int, device: torch.device | None
-) -> Iterator[npt.NDArray[np.int32]]:
-    """(n, top) best items of some queries at a time, -1 where there are no more.
+def iter_catalog_scores(
+    miner: Miner, at: Ints, device: torch.device | None
+) -> Iterator[tuple[Ints, Tensor]]:
+    """Scores of the whole catalog for some queries at a time.
 
-    Of items with equal scores those come first that training shows more often.
+    Args:
+        miner: Who scores.
+        at: (N,) event numbers of the queries.
+        device: Where; None: on the CPU.
+
+    Yields:
+        Event numbers (n,) and their scores (n, I).
+
+    Raises:
+        DataError: A score is NaN.
     """
     model, place = miner.recommender.eval(), device or torch.device("cpu")
     model.to(place)
     vectors = model.index_catalog()
-    sizes = np.zeros(examples.items, dtype=np.int64)
-    never = torch.ones(examples.items, dtype=torch.bool)
-    never[torch.from_numpy(examples.get_pool("uniform"))] = False
-    never = never.to(place)
-    order = torch.from_numpy(compute_tie_order(examples.count_train_items())).to(place)
-    rows = min(256, count_block_queries(examples.items))
+    sizes = np.zeros(miner.examples.items, dtype=np.int64)
+    rows = min(256, count_block_queries(miner.examples.items))
     for part in np.array_split(at, max(1, -(-len(at) // rows))):
         batch = miner.examples.make_batch(miner.examples.make_case_rows(part), sizes).to(place)
         queries, empty = (
@@ -165,12 +170,28 @@ def _rank_blocks(
         )
         scores = score_items(model, queries, vectors, empty)
         if bool(scores.isnan().any()):
-            raise DataError(f"{type(model).__module__} gives NaN scores; mine from another run.")
+            raise DataError(f"{type(model).__module__} gives NaN scores; name another run.")
+        yield part, scores
+    model.to("cpu")
+
+
+def _rank_blocks(
+    miner: Miner, examples: Examples, at: Ints, top: int, device: torch.device | None
+) -> Iterator[npt.NDArray[np.int32]]:
+    """(n, top) best items of some queries at a time, -1 where there are no more.
+
+    Of items with equal scores those come first that training shows more often.
+    """
+    place = device or torch.device("cpu")
+    never = torch.ones(examples.items, dtype=torch.bool)
+    never[torch.from_numpy(examples.get_pool("uniform"))] = False
+    never = never.to(place)
+    order = torch.from_numpy(compute_tie_order(examples.count_train_items())).to(place)
+    for part, scores in iter_catalog_scores(miner, at, device):
         query, item = (torch.from_numpy(x).to(place) for x in list_excluded_items(examples, part))
         closed = never.expand_as(scores).index_put((query, item), never.new_tensor(True))
         chosen = select_top(mask_scores(scores, closed), top, order)
         yield chosen.cpu().numpy().astype(np.int32)
-    model.to("cpu")
 
 
 def get_negative_spec(run: RunConfig) -> NegativeSpec:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from recsys.assembly.candidates import make_candidate_lists
+from recsys.assembly.candidates import Retriever, make_candidate_lists, make_retrieved_lists
 from recsys.assembly.checks import check_labels
 from recsys.config.compose import RunConfig, get_choice_name
 from recsys.config.schema import EvaluationOptions
@@ -36,6 +36,8 @@ FLOORS = ("popularity", "tfidf")
 """What proposes candidates."""
 REVERSED = "reversed popularity"
 """The floor that shows whether lists tell a target by their making."""
+RETRIEVER = "retriever"
+"""The floor of lists that a finished run made: its own order."""
 CHANCE = "chance"
 """The floor of every list: its items in random order."""
 KINDS = {REVERSED: "reversed", CHANCE: "equal"}
@@ -74,6 +76,7 @@ def make_lists(
     run: RunConfig,
     made: Examples,
     floors: Callable[[], Sequence[Recommender]],
+    retriever: Retriever | None,
     key: Mapping[str, object],
 ) -> dict[int, CandidateLists]:
     """What is ranked in validation and test, where it is not the whole catalog.
@@ -84,6 +87,7 @@ def make_lists(
         run: The options.
         made: Queries and cases.
         floors: Makes the baselines that propose candidates.
+        retriever: The finished run that does in their place; None: they do.
         key: What kept candidate lists depend on: data, split.
 
     Raises:
@@ -105,6 +109,13 @@ def make_lists(
         return {
             role: make_sampled_lists(
                 made, at, options.sampled_negatives, options.sampled_by, options.mask_history
+            )
+            for role, at in cases.items()
+        }
+    if retriever is not None:
+        return {
+            role: make_retrieved_lists(
+                made, at, retriever, options.candidates, options.mask_history, Store(), key
             )
             for role, at in cases.items()
         }
@@ -164,7 +175,7 @@ def describe_caveats(
     if run.evaluation.protocol == "catalog" and run.evaluation.mask_history:
         said += _describe_unreachable(split, made.items, at, part)
     if ranked is not None and run.evaluation.protocol == "candidates":
-        said += _describe_short_lists(ranked, part)
+        said += (*_describe_misses(run, ranked, part), *_describe_short_lists(ranked, part))
     if available:
         said += (
             f"availability: {available['bounded']} items have a window, and a case is ranked among "
@@ -235,6 +246,19 @@ def _describe_unreachable(split: Split, items: int, at: Ints, part: str) -> tupl
     )
 
 
+def _describe_misses(run: RunConfig, ranked: CandidateLists, part: str) -> tuple[str, ...]:
+    """How far lists of a finished run let any order of them come."""
+    if ranked.missed is None:
+        return ()
+    count, cases = int((ranked.missed >= 0).sum()), len(ranked.missed)
+    return (
+        f"candidates: the best {run.evaluation.candidates} of {run.evaluation.candidates_from}; of "
+        f"{cases} {part} cases {count} lack their target and count as misses: "
+        f"{100 * (1 - count / max(1, cases)):.2f} % is the most that any order of the lists "
+        "reaches.",
+    )
+
+
 def _describe_short_lists(ranked: CandidateLists, part: str) -> tuple[str, ...]:
     """How many lists have fewer candidates than was asked for."""
     sizes = (ranked.candidates >= 0).sum(1)
@@ -272,6 +296,8 @@ def list_baselines(options: EvaluationOptions) -> tuple[str, ...]:
     """Names of the baselines that stand beside a run."""
     if options.protocol == "catalog":
         return FLOORS
+    if options.candidates_from is not None:  # no target is put in, which its rarity could tell
+        return (*FLOORS, RETRIEVER, CHANCE)
     rarest = (REVERSED,) if options.protocol in ("candidates", "sampled") else ()
     return (*FLOORS, *rarest, CHANCE)
 

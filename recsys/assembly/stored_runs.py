@@ -131,6 +131,18 @@ def open_sources(run: RunConfig, data: DataIdentity) -> tuple[StoredRun, ...]:
     return sources
 
 
+def open_retriever(run: RunConfig, data: DataIdentity) -> StoredRun | None:
+    """The finished run whose best items are the candidate lists; None where no run's are.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    folder = run.evaluation.candidates_from
+    if folder is None:
+        return None
+    return open_run("evaluation.candidates_from", folder, data, "take candidates of a run")
+
+
 def name_runs(sources: Sequence[StoredRun]) -> list[str]:
     """What runs are called beside each other: as short as tells them apart.
 
@@ -171,6 +183,8 @@ def check_same_protocol(stored: StoredRun, run: RunConfig) -> None:
     names = ["protocol", "mask_history", "hit_by", "max_cases"]
     if own.protocol == "candidates":
         names.append("candidates")
+        if own.candidates_from is None or other.candidates_from is None:
+            names.append("candidates_from")  # lists of the same run at another place are the same
     if own.protocol == "sampled":
         names += ["sampled_negatives", "sampled_by"]
     keys = [(f"evaluation.{name}", getattr(other, name), getattr(own, name)) for name in names]
@@ -241,9 +255,17 @@ def assemble_run(stored: StoredRun, build: Callable[[RunConfig], Assembly]) -> A
     Raises:
         ConfigError: A file of the run is missing or damaged.
     """
-    made = build(drop_hard_negatives(stored.config))
+    made = build(drop_hard_negatives(drop_retriever(stored.config)))
     restore(made.recommender, stored.config, stored.folder)
     return made
+
+
+def drop_retriever(run: RunConfig) -> RunConfig:
+    """A stored run whose candidate lists are of no further use: it is to score, not to be tested.
+
+    The run that made them may be gone.
+    """
+    return replace(run, evaluation=replace(run.evaluation, candidates_from=None))
 
 
 def drop_hard_negatives(run: RunConfig) -> RunConfig:

@@ -208,7 +208,7 @@ def _collect_shared(runs: Sequence[FinishedRun]) -> dict[str, object]:
         "users": first.cases["user"].n_unique(),
         "cold cases": int(first.cases["cold"].sum()),
     }
-    for name in ("candidates", "inserted", "list_recall"):
+    for name in ("candidates", "candidates_from", "inserted", "missed", "list_recall"):
         if name in first.result["protocol"]:
             out[name] = first.result["protocol"][name]
     return out

@@ -90,7 +90,7 @@ def _check_lists(first: FinishedRun, other: FinishedRun) -> None:
     lists = [run.result["data"].get("lists_sha256") or {} for run in (first, other)]
     for part in ("test", "val"):
         field = f"data.lists_sha256.{part}"
-        remedy = "rank the same candidate lists"
+        remedy = "rank the same candidate lists (evaluation.candidates_from)"
         _check_field(first, other, field, lists[0].get(part), lists[1].get(part), remedy)
 
 

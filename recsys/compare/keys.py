@@ -80,6 +80,7 @@ HELD: Mapping[str, str] = {
     "data.max_items": "the fingerprint of the tables",
     "evaluation.protocol": "protocol.name",
     "evaluation.candidates": "protocol.candidates and the checksums of the lists",
+    "evaluation.candidates_from": "the checksums of the lists",
     "evaluation.sampled_negatives": "the names of the metrics",
     "evaluation.sampled_by": "the names of the metrics",
     "evaluation.mask_history": "protocol.mask_history",

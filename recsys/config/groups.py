@@ -310,6 +310,13 @@ class EvaluationOptions:
         "with protocol=sampled it gets the name that its metrics have",
     )
     candidates: int = option(100, "length of a candidate list", least=2)
+    candidates_from: str | None = option(
+        None,
+        "folder of a finished run whose best items are the candidate lists; the target is not put "
+        "in, and a case whose list lacks it is a miss; null: popularity and tfidf in turn, with "
+        "the target",
+        blank=True,
+    )
     sampled_negatives: int = option(
         100, "random items beside the target, with protocol=sampled", least=1
     )

@@ -241,7 +241,38 @@ class Evaluator(nn.Module):
             "positives": labels.sum(1),
             **(values if self.ranking in SEVERAL else {"auc": values["auc"]}),
         }
-        return values, row
+        if "missed" not in batch.extras:
+            return values, row
+        return self._count_misses(values, row, batch.extras["missed"][batch.query[:, 0]])
+
+    def _count_misses(
+        self, values: dict[str, Tensor], row: dict[str, Tensor], missed: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Lets a target that its list lacks stand behind all items of the catalog.
+
+        That is where the catalog's ranking has a target that cannot be reached.
+
+        Args:
+            values: (Q,) metrics of the lists, by name.
+            row: What is told of each case.
+            missed: (Q,) catalog row of the target where the list lacks it, else -1.
+        """
+        absent = missed >= 0
+        none = torch.zeros_like(missed)
+        last = none + len(self.counts)
+        worst = {**compute_from_counts(last, none, self.ks), "auc": none.double()}
+        values = {name: torch.where(absent, worst[name], own) for name, own in values.items()}
+        target = torch.where(absent, missed, row["target"])
+        return values, {
+            **row,
+            "target": target,
+            "rank": torch.where(absent, last + 1, row["rank"]),
+            "ties": torch.where(absent, none, row["ties"]),
+            "cold": torch.where(absent, self._is_cold(target), row["cold"]),
+            "positives": row["positives"] + absent.long(),
+            "auc": values["auc"],
+            "missed": absent,
+        }
 
     def _is_cold(self, items: Tensor) -> Tensor:
         return self.counts.to(items.device)[items] == 0

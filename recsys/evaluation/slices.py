@@ -99,8 +99,8 @@ def compute_slice_means(
 
     Returns:
         For `item`, `user`, `history`, `popularity`, each column and, where a target was put into a
-        list, `target`: by part, `cases` and the mean of each metric over those that define it (NaN
-        where none does). No part is empty.
+        list or a list lacks it, `target`: by part, `cases` and the mean of each metric over those
+        that define it (NaN where none does). No part is empty.
     """
     values = {name: compute_per_case(cases, name.removeprefix(label)) for name in names}
     lengths = [name for _, name in _LENGTHS]
@@ -111,9 +111,10 @@ def compute_slice_means(
         "popularity": _slice_by_name(cases["tier"].to_numpy(), _TIERS),
         **{name: slice_by_column(cases[f"{ITEM}{name}"], _KINDS) for name in columns},
     }
-    if "inserted" in cases.columns and cases["inserted"].any():
-        put = cases["inserted"].to_numpy().astype(np.bool_)
-        cuts["target"] = [CaseSlice("proposed", ~put), CaseSlice("put in", put)]
+    for column, name in (("inserted", "put in"), ("missed", "missed")):
+        if column in cases.columns and cases[column].any():
+            flags = cases[column].to_numpy().astype(np.bool_)
+            cuts["target"] = [CaseSlice("proposed", ~flags), CaseSlice(name, flags)]
     return {
         name: {
             part.label: {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recsys.assembly import protocols
 from recsys.assembly.assembled import Assembly
-from recsys.assembly.stored_runs import open_start
+from recsys.assembly.stored_runs import name_runs, open_start
 from recsys.config.compose import RunConfig
 from recsys.evaluation import beyond_accuracy as beyond
 from recsys.evaluation import slices
@@ -156,7 +156,8 @@ def summarize_provenance(run: RunConfig, made: Assembly) -> dict[str, object]:
     encoder: dict[str, object] = {}
     encoding = made.encoding
     start = open_start(run)
-    sources = [source.summarize() for source in (*made.sources, *([start] if start else []))]
+    others = [source for source in (made.retriever, start) if source is not None]
+    sources = [source.summarize() for source in (*made.sources, *others)]
     if encoding is not None:
         encoder = {"encoder": provenance.identify_encoder(encoding.files, encoding.following)}
         sources += provenance.summarize_pretraining(encoding.files)
@@ -176,7 +177,12 @@ def summarize_provenance(run: RunConfig, made: Assembly) -> dict[str, object]:
 def summarize_protocol(run: RunConfig, made: Assembly) -> dict[str, object]:
     """What was ranked."""
     options = run.evaluation
-    lists = {"candidates": options.candidates} if options.protocol == "candidates" else {}
+    lists: dict[str, object] = {}
+    if options.protocol == "candidates":
+        lists["candidates"] = options.candidates
+    if made.retriever is not None:
+        (name,) = name_runs([made.retriever])
+        lists["candidates_from"] = f"{name} ({made.retriever.folder})"
     return {
         "name": options.protocol,
         "mask_history": options.mask_history,
@@ -241,6 +247,8 @@ def make_final_test(
     means = slices.compute_slice_means(cases, names, options.label, options.slices)
     said: dict[str, object] = {"unreachable": int(cases["unreachable"].sum())}
     if options.protocol == "candidates":
+        missed = {} if made.retriever is None else {"missed": int(cases["missed"].sum())}
         inserted = int(cases["inserted"].sum())
-        said |= {"inserted": inserted, "list_recall": 1 - inserted / len(cases)}
+        recall = 1 - (inserted + missed.get("missed", 0)) / len(cases)
+        said |= {"inserted": inserted, **missed, "list_recall": recall}
     return FinalTest(cases, {"test": test, "floors": floors, "slices": means, **further}, said)

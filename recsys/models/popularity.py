@@ -1,4 +1,4 @@
-"""One ranking for everyone."""
+"""One ranking for everyone, and the order in which a list comes."""
 
 from __future__ import annotations
 
@@ -65,6 +65,33 @@ class Model(Recommender):
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
         return Scored(scores=self.index(batch.plan)[:, 0][batch.candidates.clamp(min=0)])
+
+
+class ListOrder(Recommender):
+    """Ranks the candidates of a case as they stand; it cannot rank a catalog."""
+
+    ranks_catalog = False
+
+    def index(self, plan: ItemBatch) -> Tensor:
+        """Nothing of an item, (U, 1)."""
+        return torch.zeros(len(plan.items), 1, device=plan.items.device)
+
+    def queries(self, batch: Batch, items: Tensor) -> Tensor:
+        """Nothing of a query, (Q, 1)."""
+        return torch.zeros(len(batch.query), 1, device=items.device)
+
+    def score(self, queries: Tensor, items: Tensor) -> Tensor:
+        """(Q, 1), (N, 1) -> (Q, N): all alike, as an item by itself stands in no place."""
+        return queries @ items.T
+
+    def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
+        """(Q, C) the higher, the earlier a candidate stands."""
+        place = torch.arange(batch.candidates.shape[1], device=batch.candidates.device)
+        return -place.expand(batch.candidates.shape).float()
+
+    def forward(self, batch: Batch) -> Scored:
+        """As `score_candidates`."""
+        return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
 
 
 def _weigh_by_age(parts: Components, kind: Literal["recent", "decay"], days: float) -> Tensor:

@@ -228,6 +228,7 @@ def _check_can_go_on(run: RunConfig, folder: Path) -> None:
     """
     own = run.architecture
     builds = own.member_runs or own.item_vectors_from not in (None, ENCODER)
+    builds = builds or run.evaluation.candidates_from is not None
     if builds or (run.data.negatives == "hard" and run.data.hard_from != "tfidf"):
         raise ConfigError(
             f"{folder} is built on other runs, which know the old data alone; refresh those, and "

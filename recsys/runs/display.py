@@ -40,9 +40,12 @@ def list_columns(options: EvaluationOptions) -> list[str]:
 
 def format_title(options: EvaluationOptions) -> str:
     """What was ranked, above the closing table."""
+    listed = f"candidate lists of {options.candidates}"
+    if options.candidates_from is not None:
+        listed = f"the best {options.candidates} of {options.candidates_from}"
     ranked = {
         "catalog": "among all items",
-        "candidates": f"among candidate lists of {options.candidates}",
+        "candidates": f"among {listed}",
         "labels": "among the user's own labelled events",
         "impressions": "among what an impression showed",
         "sampled": f"among {options.sampled_negatives} random items, not all",

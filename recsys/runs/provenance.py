@@ -51,7 +51,9 @@ def compute_data_digests(split: Split, lists: Mapping[int, CandidateLists]) -> d
     out: dict[str, object] = {"roles_sha256": compute_digest(split.offsets, split.item, split.role)}
     if lists:
         out["lists_sha256"] = {
-            PARTS[role]: compute_digest(*(getattr(of_role, f.name) for f in fields(CandidateLists)))
+            PARTS[role]: compute_digest(
+                *(x for f in fields(CandidateLists) if (x := getattr(of_role, f.name)) is not None)
+            )
             for role, of_role in lists.items()
         }
     return out

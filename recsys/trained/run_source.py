@@ -57,7 +57,7 @@ class RunSource:
             check_scores_new_items(self.scores_new_items, self.run, str(self.folder))
         revise = ItemReviser(self.items, self.run.data.source, self._compare).revise
         # Who ranked for training may be gone.
-        run = stored_runs.drop_hard_negatives(self.run)
+        run = stored_runs.drop_hard_negatives(stored_runs.drop_retriever(self.run))
         made = build.assemble(run, lambda tables, _: check(tables), None, revise)
         stored_runs.restore(made.recommender, self.run, self.folder)
         return made

@@ -222,11 +222,11 @@ class BatchLoaders:
         if lists is None:
             rows = self.examples.make_case_rows(at[mine])
         else:
-            chosen = {
-                f.name: getattr(lists, f.name)[mine] for f in dataclasses.fields(CandidateLists)
-            }
-            rows = self.examples.make_list_rows(CandidateLists(**chosen))
-            extras["inserted"] = torch.from_numpy(lists.inserted[mine])
+            chosen = lists.select(mine)
+            rows = self.examples.make_list_rows(chosen)
+            extras["inserted"] = torch.from_numpy(chosen.inserted)
+            if chosen.missed is not None:
+                extras["missed"] = torch.from_numpy(chosen.missed)
         if filler:
             rows = dataclasses.replace(rows, case=np.full(1, -1, dtype=np.int64))
         return DataLoader(_CaseDataset(self, rows, extras), batch_size=None)

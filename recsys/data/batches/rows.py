@@ -51,12 +51,25 @@ class CandidateLists:
         candidates: (N, C) catalog rows, -1 for none.
         labels: (N, C) 1 for a positive, else 0.
         inserted: (N,) whether the target had to be put into the list.
+        missed: (N,) catalog row of the target where the list lacks it, which counts as a miss, else
+            -1; None where no list may lack its target.
     """
 
     at: Ints
     candidates: Ints
     labels: Floats
     inserted: npt.NDArray[np.bool_]
+    missed: Ints | None = None
+
+    def select(self, chosen: Ints) -> CandidateLists:
+        """Some of the lists, by their numbers."""
+        return CandidateLists(
+            self.at[chosen],
+            self.candidates[chosen],
+            self.labels[chosen],
+            self.inserted[chosen],
+            None if self.missed is None else self.missed[chosen],
+        )
 
 
 def make_label_lists(
