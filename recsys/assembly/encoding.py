@@ -122,6 +122,7 @@ def load_encoder(options: EncoderOptions) -> PretrainedEncoder:
         item_prompt=options.item_prompt,
         chunk_tokens=options.chunk_tokens,
         checkpoint_chunks=options.checkpoint_chunks,
+        attention=options.attention,
     )
 
 

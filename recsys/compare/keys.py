@@ -129,6 +129,7 @@ METHOD = (
     "encoder.revision",
     "encoder.sha256",
     "encoder.pooling",
+    "encoder.attention",
     "encoder.query_prompt",
     "encoder.item_prompt",
     "encoder.max_length",

@@ -141,11 +141,17 @@ class EncoderOptions:
     revision: str | None = option(None, "commit or tag of a hub id", blank=True)
     sha256: str | None = option(None, "expected checksum of model.safetensors", blank=True)
     pooling: Literal[
-        "auto", "mean", "cls", "last", "max", "mean_sqrt_len", "weightedmean", "attention"
+        "auto", "mean", "cls", "last", "eos", "max", "mean_sqrt_len", "weightedmean", "attention"
     ] = option(
         "auto",
         "states to one vector; auto: all that the folder's modules.json says (pooling, dense maps, "
-        "unit length, prompts), else the mean. Another one pools the bare model",
+        "unit length, prompts), else the mean. Another one pools the bare model. eos: the last "
+        "token, which is the end-of-sequence token, put behind texts where the tokenizer does not",
+    )
+    attention: Literal["auto", "causal", "bidirectional"] = option(
+        "auto",
+        "what a token of a decoder sees: those before it, or all of its text, as in LLM2Vec; auto: "
+        "as the model has it",
     )
     query_prompt: str | None = option(
         None, "before a text of a user, as in 'query: '; null: the folder's, with pooling=auto"

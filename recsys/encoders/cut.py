@@ -190,6 +190,4 @@ class SplitModel:
         return out
 
     def _run(self, twin: nn.Module, **inputs: Tensor) -> Tensor:
-        flag = {"use_cache": False} if self.encoder.cache_flag else {}
-        states: Tensor = twin(**inputs, **flag).last_hidden_state
-        return states
+        return self.encoder.run_model(twin, **inputs)

@@ -219,12 +219,12 @@ class Encoder(nn.Module):
 
     def run_micro_batch(self, chunk: MicroBatch) -> Tensor:
         """Token states (N, L, D) of a micro-batch; those of the padding are undefined."""
-        mask = chunk.mask.long()
-        if self.cache_flag:
-            out = self.model(input_ids=chunk.ids, attention_mask=mask, use_cache=False)
-        else:
-            out = self.model(input_ids=chunk.ids, attention_mask=mask)
-        states: Tensor = out.last_hidden_state
+        return self.run_model(self.model, input_ids=chunk.ids, attention_mask=chunk.mask.long())
+
+    def run_model(self, model: nn.Module, **inputs: Tensor) -> Tensor:
+        """Token states (N, L, D) that the model, or a part of it, gives for padded inputs."""
+        flag = {"use_cache": False} if self.cache_flag else {}
+        states: Tensor = model(**inputs, **flag).last_hidden_state
         return states
 
     def compute_states(self, tokens: Ragged) -> Ragged:
@@ -265,8 +265,9 @@ class Encoder(nn.Module):
         return vectors[back]
 
     def encode_padded(self, ids: Tensor, mask: Tensor, query: bool = False) -> Tensor:
-        """Vectors (N, V) of padded ids (N, L), special ones included, and their mask (N, L)."""
+        """Vectors (N, V) of ids (N, L) padded at either side, and mask (N, L)."""
         size = ids.shape[1]
+        ids, mask = flat.move_left(ids, mask.bool())
         chunk = MicroBatch(tuple(range(len(ids))), (size,) * len(ids), ids, mask)
         return self._encode_micro_batch(chunk, query)
 
@@ -344,9 +345,7 @@ class Encoder(nn.Module):
         inputs = {"input_ids": ids, "attention_mask": (kind >= 0).long()}
         if self._segments:
             inputs["token_type_ids"] = ((kind == 1).cumsum(1) > 0).long() * (kind >= 0)
-        flag = {"use_cache": False} if self.cache_flag else {}
-        states: Tensor = self.model(**inputs, **flag).last_hidden_state
-        return states
+        return self.run_model(self.model, **inputs)
 
     def _make_empty_states(self, device: torch.device) -> Tensor:
         return torch.zeros(0, self.width, device=device, dtype=next(self.model.parameters()).dtype)

@@ -43,3 +43,20 @@ def unpad_states(parts: Sequence[tuple[Sequence[int], Tensor]], lengths: Sequenc
     # One gather drops the padding and restores the order.
     at = compute_places(starts, torch.tensor(lengths))
     return Ragged(states[upload(at, states.device)], tuple(lengths))
+
+
+def move_left(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Moves the real tokens of each row to the left, in their order, and the padding behind them.
+
+    Places count from the first real token then, in families that number them as in those that turn
+    queries and keys by them; rows that are padded at the right stay as they are.
+
+    Args:
+        ids: (N, L) token ids.
+        mask: (N, L) true or 1 for real tokens, on either side of the padding.
+
+    Returns:
+        (N, L) ids and (N, L) mask.
+    """
+    order = mask.long().argsort(dim=1, descending=True, stable=True)
+    return ids.gather(1, order), mask.gather(1, order)

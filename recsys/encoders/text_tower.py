@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.padding import move_left
 from recsys.types import Ragged
 
 
@@ -50,17 +51,15 @@ class TextTower(nn.Module):
         """(N, D) float32 vectors of padded texts, as other libraries have them.
 
         Args:
-            ids: (N, L) token ids with the special ones, padded at the right.
+            ids: (N, L) token ids with the special ones, padded at either side.
             mask: (N, L) 1 for real tokens.
         """
+        ids, mask = move_left(ids, mask)
         return self.finish_states(self.compute_padded_states(ids, mask), mask)
 
     def compute_padded_states(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(N, L, D) states of padded texts, as `encode_padded` has them."""
-        extra = {"use_cache": False} if self.encoder.cache_flag else {}
-        out = self.encoder.model(input_ids=ids, attention_mask=mask, **extra)
-        states: Tensor = out.last_hidden_state
-        return states
+        """(N, L, D) states of texts that are padded at the right."""
+        return self.encoder.run_model(self.encoder.model, input_ids=ids, attention_mask=mask)
 
     def finish_states(self, states: Tensor, mask: Tensor) -> Tensor:
         """(N, D) float32 vectors of token states (N, L, D) and their mask (N, L)."""

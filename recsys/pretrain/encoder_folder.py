@@ -64,7 +64,7 @@ def write_encoder_folder(path: Path, loaded: LoadedEncoder, pooling: str) -> Non
         model: Any = encoder.model
         model.save_pretrained(folder)
         # Anew: the one in use may have a step more, by which the folder says it reads lower case.
-        load_tokenizer(files).save_pretrained(folder)
+        load_tokenizer(files, ends=loaded.following.ends).save_pretrained(folder)
         kept = pooling == "auto" and _copy_modules(files, folder, encoder)
         if not kept:
             _write_pooling(folder, loaded)

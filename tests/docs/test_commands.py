@@ -33,6 +33,7 @@ from recsys.refresh import __main__ as refresh
 from recsys.sweep import __main__ as sweep
 from recsys.testing.shop import COLOURS, THINGS
 from tests.docs.pages import ROOT, blocks, commands, files, name_of, pages
+from tests.encoders.decoders import write_decoder
 
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 SHOP = (
@@ -78,6 +79,7 @@ def place(tmp_path, tiny_bert, monkeypatch):
     (tmp_path / "newer.csv").write_text("who,what,when\n" + "".join(rows))
     (tmp_path / "new.csv").write_text("item,title,brand\nn1,red lamp,Holm\n")
     shutil.copytree(tiny_bert, tmp_path / "my_encoder")
+    write_decoder(tmp_path / "my_decoder")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
     return tmp_path

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from recsys.encoders.attention import Attention, check_pooling, set_attention
 from recsys.encoders.encoder import Encoder, count_positions
 from recsys.encoders.pretrained import source
 from recsys.encoders.pretrained.dense import load_dense
@@ -89,6 +90,7 @@ def load_pretrained(
     item_prompt: str | None = None,
     chunk_tokens: int = 1024,
     checkpoint_chunks: bool = False,
+    attention: Attention = "auto",
 ) -> PretrainedEncoder:
     """Loads a model in float32, from safetensors only, without its pooler; its code is not run.
 
@@ -103,6 +105,7 @@ def load_pretrained(
         item_prompt: What stands before a text of an item; None: as the folder says.
         chunk_tokens: Budget of padded tokens of a micro-batch.
         checkpoint_chunks: Compute each micro-batch again in backward.
+        attention: What a token sees; see `encoder.attention`.
 
     Raises:
         ConfigError: The package, folder or weights are missing, damaged, of another checksum or of
@@ -111,7 +114,7 @@ def load_pretrained(
     expected, files = sha256 or KNOWN.get(spec), ModelFiles.locate(spec, revision)
     if expected is not None:
         _check_checksum(files, expected)
-    tokenizer = load_tokenizer(files)
+    tokenizer = load_tokenizer(files, ends=pooling == "eos")
     model = _load_model(files)
     check_ids(spec, tokenizer, model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     own = read_embedding_spec(files, strict=pooling == "auto")
@@ -121,6 +124,8 @@ def load_pretrained(
     if following.lower:
         add_lowercasing(tokenizer)
     specials = SpecialTokens.from_tokenizer(tokenizer)
+    set_attention(model, attention, spec)
+    check_pooling(model, following.pooling, spec)
     width = int(model.config.hidden_size) * len(following.pooling)  # type: ignore[union-attr, arg-type]
     encoder = Encoder(
         model,

@@ -85,6 +85,7 @@ class EmbeddingSpec:
         item_prompt: What stands before a text of an item.
         include_prompt: Whether the pooling reads the prompt's tokens.
         lower: Whether texts are put in lower case before anything else.
+        ends: Whether the end-of-sequence token is put behind texts where the tokenizer does not.
     """
 
     pooling: tuple[str, ...] = ("mean",)
@@ -95,6 +96,7 @@ class EmbeddingSpec:
     item_prompt: str = ""
     include_prompt: bool = True
     lower: bool = False
+    ends: bool = False
 
     def describe(self) -> str:
         """In words, for a line."""
@@ -106,6 +108,7 @@ class EmbeddingSpec:
         left_out = "" if self.include_prompt else " that the pooling leaves out"
         parts += [f"prompts {', '.join(said)}{left_out}"] if said else []
         parts += ["lower case"] if self.lower else []
+        parts += ["the end token behind each text"] if self.ends else []
         return ", ".join(parts)
 
 
@@ -266,15 +269,17 @@ def resolve_embedding_spec(
 
     Args:
         own: What the folder says.
-        pooling: auto, or a pooling by name.
+        pooling: auto, or a pooling by name; eos is last behind an end-of-sequence token.
         max_length: Longest text in tokens, or None.
         query_prompt: What stands before a text of a user, or None.
         item_prompt: What stands before a text of an item, or None.
     """
     base = own if own is not None and pooling == "auto" else EmbeddingSpec()
+    named = "last" if pooling == "eos" else pooling
     return replace(
         base,
-        pooling=base.pooling if pooling == "auto" else (pooling,),
+        pooling=base.pooling if pooling == "auto" else (named,),
+        ends=pooling == "eos",
         max_length=min(LONGEST, base.max_length or LONGEST) if max_length is None else max_length,
         query_prompt=base.query_prompt if query_prompt is None else query_prompt,
         item_prompt=base.item_prompt if item_prompt is None else item_prompt,

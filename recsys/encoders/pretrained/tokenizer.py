@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from typing import Any
 
 from recsys.data.batches.catalog import Catalog
 from recsys.encoders.pretrained import source
 from recsys.encoders.pretrained.source import ModelFiles
+from recsys.encoders.special_tokens import SpecialTokens
 from recsys.errors import ConfigError, DataError
 
 REFUSED, WARNED = 0.95, 0.2
@@ -18,14 +20,15 @@ _PIECES = ("spm.model", "spiece.model", "sentencepiece.bpe.model", "tokenizer.mo
 _FILES = ("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 
 
-def load_tokenizer(files: ModelFiles) -> Any:  # noqa: ANN401 - no typed base
+def load_tokenizer(files: ModelFiles, *, ends: bool = False) -> Any:  # noqa: ANN401 - no typed base
     """Loads the tokenizer of a model; code in its folder is not run.
 
     Args:
         files: The model's.
+        ends: Whether it is to put the end-of-sequence token behind texts: `add_end_token`.
 
     Raises:
-        ConfigError: The tokenizer is missing, damaged or empty.
+        ConfigError: The tokenizer is missing, damaged or empty, or has no such token.
     """
     from transformers import AutoTokenizer
 
@@ -49,6 +52,8 @@ def load_tokenizer(files: ModelFiles) -> Any:  # noqa: ANN401 - no typed base
             f"encoder.model: the tokenizer of {files.spec} ({type(loaded).__name__}) has no "
             "tokenizer.json and none can be made of it; choose a model with a fast tokenizer."
         )
+    if ends:
+        add_end_token(loaded, files.spec)
     return loaded
 
 
@@ -59,6 +64,54 @@ def add_lowercasing(tokenizer: Any) -> None:  # noqa: ANN401 - no typed base
     backend = tokenizer.backend_tokenizer
     own = [] if backend.normalizer is None else [backend.normalizer]
     backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
+
+
+def add_end_token(tokenizer: Any, spec: str) -> None:  # noqa: ANN401 - no typed base
+    """Makes a tokenizer put its end-of-sequence token behind texts, where it does not.
+
+    Decoders' tokenizers for the most part do not, and models that pool that token were trained with
+    it (Wang et al., Improving Text Embeddings with Large Language Models, ACL 2024, section 3.1).
+
+    Args:
+        tokenizer: The tokenizer.
+        spec: As in `encoder.model`, for the error message.
+
+    Raises:
+        ConfigError: It has no such token.
+    """
+    from tokenizers import processors
+
+    end = tokenizer.eos_token_id
+    if end is None:
+        raise ConfigError(
+            f"encoder.pooling=eos: the tokenizer of {spec} has no end-of-sequence token; set "
+            "encoder.pooling=last or mean."
+        )
+    own = SpecialTokens.from_tokenizer(tokenizer)
+    if own.suffix[-1:] == (int(end),):
+        return
+    around = {"start": own.prefix, "between": own.separators, "end": (*own.suffix, int(end))}
+
+    def list_pieces(*names: str) -> list[str]:
+        return [name for name in names if name.startswith("$") or around[name]]
+
+    backend = tokenizer.backend_tokenizer
+    template: Any = processors.TemplateProcessing(
+        single=list_pieces("start", "$A", "end"),
+        pair=list_pieces("start", "$A", "between", "$B", "end"),
+        special_tokens=[
+            {"id": name, "ids": list(ids), "tokens": tokenizer.convert_ids_to_tokens(list(ids))}
+            for name, ids in around.items()
+            if ids
+        ],
+    )
+    before = json.loads(backend.to_str())["post_processor"] or {}
+    steps = before["processors"] if before.get("type") == "Sequence" else [before]
+    trimmed = [step["trim_offsets"] for step in steps if step.get("type") == "ByteLevel"]
+    if trimmed:  # by which a word's place does not hold the space before it
+        level = processors.ByteLevel(trim_offsets=trimmed[0])
+        template = processors.Sequence([level, template])
+    backend.post_processor = template
 
 
 def _describe_failure(files: ModelFiles, error: Exception) -> str:

@@ -41,7 +41,7 @@ class TextFormat:
         """
         encoding = opened.encoding
         following, specials = encoding.following, encoding.encoder.specials
-        tokenizer = load_tokenizer(encoding.files)
+        tokenizer = load_tokenizer(encoding.files, ends=following.ends)
         prompt = following.item_prompt
         spoken = prompt.lower() if following.lower else prompt
         kept = len(tokenizer(spoken, add_special_tokens=False)["input_ids"]) if prompt else 0
