@@ -24,6 +24,7 @@ from recsys.encoders.cache.text_vectors import TextVectorCache
 from recsys.encoders.cache.vectors import FrozenVectorCache
 from recsys.encoders.cut import ModelSplitError
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.packing.enabling import enable_packing
 from recsys.encoders.passages import TextSpans
 from recsys.encoders.pretrained.load import PretrainedEncoder, load_pretrained
 from recsys.encoders.pretrained.tokenizer import check_vocabulary
@@ -99,6 +100,9 @@ def load_tuned(
     loaded = load_encoder(options)
     set_dropout(loaded.encoder.model, dropout)
     tuned: Tuned = importlib.import_module(type(tuning).__module__).apply(loaded.encoder, tuning)
+    line = enable_packing(loaded.encoder, options.packing)
+    if line:
+        print_status(line)
     return loaded, tuned
 
 

@@ -60,6 +60,9 @@ NEUTRAL: Mapping[str, NeutralKey] = {
     "encoder.chunk_tokens": NeutralKey(
         f"other padding, which is masked: {_ROUNDING}; dropout is drawn anew", "encoder"
     ),
+    "encoder.packing": NeutralKey(
+        f"no padding, and another attention: {_ROUNDING}; dropout is drawn anew", "encoder"
+    ),
     "encoder.checkpoint_chunks": NeutralKey("computes the same a second time", "encoder"),
     "evaluation.k": NeutralKey("ranks are kept, and every cut-off is told from them", "all"),
     "evaluation.slices": NeutralKey(_AFTERWARDS),

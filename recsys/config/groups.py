@@ -178,6 +178,11 @@ class EncoderOptions:
         "auto", "mapped from disk, or in the training device's memory; auto: on a GPU with room"
     )
     chunk_tokens: int = option(1024, "padded tokens of a length-sorted micro-batch", least=1)
+    packing: Literal["off", "auto", "on"] = option(
+        "auto",
+        "texts of a micro-batch one behind the other, without padding, by variable-length "
+        "attention; auto: on a GPU in half precision",
+    )
     checkpoint_chunks: bool = option(
         False, "compute each micro-batch again in backward: the memory of one, a third more time"
     )

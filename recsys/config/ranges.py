@@ -35,8 +35,8 @@ def check_cutoffs(ks: Sequence[int]) -> None:
 def normalize_value(value: object, field: Field[Any], kind: object, key: str) -> object:
     """A value as its field has it, however it was spelled.
 
-    Nothing at all, `null` and two quotes are one where a key may be empty. YAML 1.1 reads `off` as
-    a truth value; some values go by another word as well.
+    Nothing at all, `null` and two quotes are one where a key may be empty. YAML 1.1 reads `on` and
+    `off` as truth values; some values go by another word as well.
 
     Args:
         value: As it was read.
@@ -62,8 +62,9 @@ def normalize_value(value: object, field: Field[Any], kind: object, key: str) ->
         return ""
     if value == "" and NoneType in allowed and (str not in allowed or field.metadata.get("blank")):
         return None
-    if value is False and "off" in allowed:
-        return "off"
+    word = "on" if value else "off"
+    if isinstance(value, bool) and bool not in allowed and word in allowed:
+        return word
     if isinstance(value, str):
         return field.metadata.get("also", {}).get(value, value)
     return value

@@ -8,6 +8,7 @@ rotary tables and the final norm stay the model's own affair.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -171,23 +172,29 @@ class SplitModel:
         was = self.encoder.training
         self.encoder.eval()
         try:
-            self._run(self._below, input_ids=ids, attention_mask=mask.long())
+            self.encoder.run_model(None, mask.long(), {"input_ids": ids}, self._below)
         except _StopForward as reached:
             return reached.states
         finally:
             self.encoder.train(was)
         raise DataError(f"{type(self.encoder.model).__name__} did not reach layer {self.depth}.")
 
-    def run_above(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Final states (N, L, D) from kept ones (N, L, D) and the mask of real tokens (N, L)."""
-        self._entry.states = states
+    def run_above(
+        self, states: Tensor, mask: Tensor, lengths: Sequence[int] | None = None
+    ) -> Tensor:
+        """Final states (N, L, D) from kept ones (N, L, D), packed on the way where texts are.
+
+        Args:
+            states: Kept ones.
+            mask: (N, L) true for real tokens.
+            lengths: How many each text has; None where the host does not know it.
+        """
+        layout = self.encoder.lay_out(lengths, states)
+        self._entry.states = states if layout is None else layout.pack(states)
         # What comes in is replaced; it must only have the width of an embedding (Electra).
         table = self.encoder.model.get_input_embeddings()  # type: ignore[operator]
         width = table.weight.shape[1]
         come = states if states.shape[-1] == width else states.new_zeros(*mask.shape, width)
-        out = self._run(self._above, inputs_embeds=come, attention_mask=mask.long())
+        out = self.encoder.run_model(layout, mask.long(), {"inputs_embeds": come}, self._above)
         del self._entry.states
         return out
-
-    def _run(self, twin: nn.Module, **inputs: Tensor) -> Tensor:
-        return self.encoder.run_model(twin, **inputs)

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.encoders import layers, pooling
 from recsys.encoders import padding as flat
+from recsys.encoders.packing.layout import SPREAD, PackedLayout, Packing, run_packed
 from recsys.encoders.pairs import PairLayout, compute_span_means
 from recsys.encoders.special_tokens import SpecialTokens
 from recsys.errors import ConfigError
@@ -66,6 +67,7 @@ class Encoder(nn.Module):
         vector_width: V, width of a vector.
         depth: Number of layers.
         cache_flag: Whether the model takes `use_cache`.
+        packing: How its texts are packed, or None where they are padded.
 
     Raises:
         ConfigError: An unknown pooling or model structure, or a length that cannot be.
@@ -94,6 +96,7 @@ class Encoder(nn.Module):
         self.max_length = max_length
         self.chunk_tokens = chunk_tokens
         self.checkpoint_chunks = checkpoint_chunks
+        self.packing: Packing | None = None
         self.depth = len(layers.find_layer_stack(model)[1])
         with torch.no_grad():
             one = torch.zeros(1, 1, self.width)
@@ -173,15 +176,12 @@ class Encoder(nn.Module):
             yield MicroBatch(rows, tuple(lengths[r] for r in rows), ids, upload(mask, device))
 
     def plan_micro_batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
-        """Rows of each micro-batch, shortest first, within the budget of padded tokens."""
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        begin = 0
-        while begin < len(order):
-            end = begin + 1
-            while end < len(order) and (end + 1 - begin) * lengths[order[end]] <= self.chunk_tokens:
-                end += 1
-            yield tuple(order[begin:end])
-            begin = end
+        """Rows of each micro-batch, shortest first, within the budget of padded tokens.
+
+        Where texts are packed the budget is of real tokens, as long as the padded form of their
+        states stays within a few times of it.
+        """
+        return flat.plan_micro_batches(lengths, self.chunk_tokens, SPREAD if self.packs else 1)
 
     def _compute_places(
         self, tokens: Ragged, rows: tuple[int, ...], lengths: tuple[int, ...]
@@ -217,14 +217,47 @@ class Encoder(nn.Module):
         out: _Out = checkpoint(part, *tensors, use_reentrant=False, preserve_rng_state=True)
         return out
 
+    @property
+    def packs(self) -> bool:
+        """Whether texts are packed where the model is, and in what it computes now."""
+        return self.packing is not None and self.packing.is_used(next(self.model.parameters()))
+
+    def lay_out(self, lengths: Sequence[int] | None, padded: Tensor) -> PackedLayout | None:
+        """Where the texts of a padded micro-batch stand when they are packed, None if they are not.
+
+        Args:
+            lengths: Tokens of each text; None where the host does not know them.
+            padded: (N, L, ...) the micro-batch.
+        """
+        if lengths is None or self.packing is None or not self.packs:
+            return None
+        return self.packing.build_layout(lengths, padded.shape[1], padded.device)
+
     def run_micro_batch(self, chunk: MicroBatch) -> Tensor:
         """Token states (N, L, D) of a micro-batch; those of the padding are undefined."""
-        return self.run_model(self.model, input_ids=chunk.ids, attention_mask=chunk.mask.long())
+        layout = self.lay_out(chunk.lengths, chunk.ids)
+        return self.run_model(layout, chunk.mask.long(), {"input_ids": chunk.ids})
 
-    def run_model(self, model: nn.Module, **inputs: Tensor) -> Tensor:
-        """Token states (N, L, D) that the model, or a part of it, gives for padded inputs."""
-        flag = {"use_cache": False} if self.cache_flag else {}
-        states: Tensor = model(**inputs, **flag).last_hidden_state
+    def run_model(
+        self,
+        layout: PackedLayout | None,
+        mask: Tensor,
+        padded: dict[str, Tensor],
+        model: nn.Module | None = None,
+    ) -> Tensor:
+        """Token states (N, L, D) of right-padded inputs; those of the padding are undefined.
+
+        Args:
+            layout: How they are packed on the way, or None.
+            mask: (N, L) 1 for real tokens.
+            padded: What the model reads, (N, L, ...) each, by its own names.
+            model: A twin that shares the model's layers; None: the model itself.
+        """
+        model = self.model if model is None else model
+        flags = {"use_cache": False} if self.cache_flag else {}
+        if layout is not None:
+            return run_packed(model, layout, padded, flags)
+        states: Tensor = model(**padded, attention_mask=mask, **flags).last_hidden_state
         return states
 
     def compute_states(self, tokens: Ragged) -> Ragged:
@@ -266,10 +299,8 @@ class Encoder(nn.Module):
 
     def encode_padded(self, ids: Tensor, mask: Tensor, query: bool = False) -> Tensor:
         """Vectors (N, V) of ids (N, L) padded at either side, and mask (N, L)."""
-        size = ids.shape[1]
         ids, mask = flat.move_left(ids, mask.bool())
-        chunk = MicroBatch(tuple(range(len(ids))), (size,) * len(ids), ids, mask)
-        return self._encode_micro_batch(chunk, query)
+        return self.pool_states(self.run_model(None, mask.long(), {"input_ids": ids}), mask, query)
 
     @property
     def embedding(self) -> nn.Module:
@@ -330,22 +361,31 @@ class Encoder(nn.Module):
         order: list[int] = []
         for rows in self.plan_micro_batches(pairing.lengths):
             index, kind = (upload(x, device) for x in pairing.compute_places(rows))
-            parts.append(self.run_checkpointed(self.compute_pair_means, pairing.table[index], kind))
+            sizes = [pairing.lengths[row] for row in rows]
+            means = partial(self.compute_pair_means, lengths=sizes)
+            parts.append(self.run_checkpointed(means, pairing.table[index], kind))
             order.extend(rows)
         back = upload(torch.tensor(order).argsort(), device)
         a, b, whole = (torch.cat(list(column))[back] for column in zip(*parts, strict=True))
         return a, b, whole
 
-    def compute_pair_means(self, ids: Tensor, kind: Tensor) -> tuple[Tensor, ...]:
-        """Means (N, D) of both texts and the whole of laid out pairs, each (N, L)."""
-        return compute_span_means(self._run_pairs(ids, kind), kind)
+    def compute_pair_means(
+        self, ids: Tensor, kind: Tensor, lengths: Sequence[int] | None = None
+    ) -> tuple[Tensor, ...]:
+        """Means (N, D) of both texts and the whole of laid out pairs, each (N, L).
 
-    def _run_pairs(self, ids: Tensor, kind: Tensor) -> Tensor:
-        """States (N, L, D); models with segments see the second text and what follows as one."""
-        inputs = {"input_ids": ids, "attention_mask": (kind >= 0).long()}
+        Models with segments see the second text and what follows as one.
+
+        Args:
+            ids: Token ids.
+            kind: Kind of each token; see `PairLayout`.
+            lengths: Tokens of each pair, where the host knows them.
+        """
+        inputs = {"input_ids": ids}
         if self._segments:
             inputs["token_type_ids"] = ((kind == 1).cumsum(1) > 0).long() * (kind >= 0)
-        return self.run_model(self.model, **inputs)
+        layout = self.lay_out(lengths, ids)
+        return compute_span_means(self.run_model(layout, (kind >= 0).long(), inputs), kind)
 
     def _make_empty_states(self, device: torch.device) -> Tensor:
         return torch.zeros(0, self.width, device=device, dtype=next(self.model.parameters()).dtype)

@@ -1,13 +1,39 @@
-"""Slices of flat storage: where their elements lie, and padded micro-batches laid out flat."""
+"""Micro-batches and their padding: which texts they hold, and their states laid out flat."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from recsys.types import Ragged, upload
+
+
+def plan_micro_batches(
+    lengths: Sequence[int], budget: int, spread: int = 1
+) -> Iterator[tuple[int, ...]]:
+    """Rows of each micro-batch, shortest first; a longer text than the budget goes alone.
+
+    Args:
+        lengths: Tokens of each text.
+        budget: Padded tokens of a micro-batch, or with a spread real ones.
+        spread: More than 1 where texts are packed: their padded form is to stay within so many
+            times the budget.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    begin = 0
+    while begin < len(order):
+        end, tokens = begin + 1, lengths[order[begin]]
+        while end < len(order):
+            length = lengths[order[end]]
+            tokens += length
+            padded = (end + 1 - begin) * length
+            if padded > spread * budget or (padded if spread == 1 else tokens) > budget:
+                break
+            end += 1
+        yield tuple(order[begin:end])
+        begin = end
 
 
 def compute_places(starts: Tensor, sizes: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class TextTower(nn.Module):
 
     def compute_padded_states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(N, L, D) states of texts that are padded at the right."""
-        return self.encoder.run_model(self.encoder.model, input_ids=ids, attention_mask=mask)
+        return self.encoder.run_model(None, mask, {"input_ids": ids})
 
     def finish_states(self, states: Tensor, mask: Tensor) -> Tensor:
         """(N, D) float32 vectors of token states (N, L, D) and their mask (N, L)."""

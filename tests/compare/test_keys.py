@@ -95,6 +95,7 @@ def test_neutral_keys_change_no_weight_and_no_rank(shop_base, tmp_path, monkeypa
         "encoder.cache_gb": "1",
         "encoder.cache_place": "memory",
         "encoder.chunk_tokens": "32",
+        "encoder.packing": "on",
         "encoder.checkpoint_chunks": "true",
         "evaluation.k": "[3,10]",
         "evaluation.slices": "[name]",

@@ -64,6 +64,7 @@ def test_a_key_of_text_takes_a_bare_word_as_it_was_typed(typed):
 
 def test_numbers_and_truth_values_are_what_they_were():
     run = compose(["seed=7", "optimizer.lr=1e-3", "profile=on", "tracking.wandb=off", "seed=0x1f"])
+    assert compose(["encoder.compile=on"]).encoder.compile == "on"
     assert (run.seed, run.optimizer.lr, run.profile, run.tracking.wandb) == (31, 1e-3, True, "off")
     run = compose(["tuning=peft", "tuning.method=vera", "tuning.options.r=4", "tracking.tags=[1]"])
     assert run.tuning.options == {"r": 4}

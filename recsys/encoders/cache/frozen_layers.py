@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -151,8 +152,8 @@ def _compute_vectors(prefix: SplitModel, states: CachedStates, rows: Tensor) -> 
     if not len(rows):
         return encoder.make_empty_vectors(next(encoder.parameters()).device)
 
-    def pool_above(inputs: Tensor, mask: Tensor) -> Tensor:
-        return encoder.pool_states(prefix.run_above(inputs, mask), mask)
+    def pool_above(inputs: Tensor, mask: Tensor, lengths: Sequence[int]) -> Tensor:
+        return encoder.pool_states(prefix.run_above(inputs, mask, lengths), mask)
 
     out: list[Tensor] = []
     order: list[int] = []
@@ -176,9 +177,9 @@ def _run_above(
     states: CachedStates,
     lengths: Sequence[int],
     rows: Tensor,
-    make: Callable[[Tensor, Tensor], Tensor],
+    make: Callable[..., Tensor],
 ) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """What `make` gives of kept states (N, L, D) and their mask (N, L), by micro-batch.
+    """What `make` gives of kept states (N, L, D), their mask (N, L) and `lengths`, by micro-batch.
 
     Yields:
         The places in `rows` that a micro-batch holds, and what it gave, (N, ...).
@@ -194,7 +195,8 @@ def _run_above(
         blocks = torch.split(flat, [index.numel() for index, _ in places])
         for part, block, (index, mask) in zip(group, blocks, places, strict=True):
             inputs = block.view(*index.shape, -1)
-            yield part, encoder.run_checkpointed(make, inputs, upload(mask, device))
+            sized = partial(make, lengths=[lengths[i] for i in part])
+            yield part, encoder.run_checkpointed(sized, inputs, upload(mask, device))
 
 
 def _count_tokens(states: CachedStates, rows: Tensor) -> list[int]:
