@@ -254,7 +254,7 @@ def _check_item_table(run: RunConfig) -> None:
     if not count_phase_steps(run.trainer.encoder_updates, 1):
         return
     asked = f"trainer.encoder_updates={run.trainer.encoder_updates}"
-    if run.trainer.devices > 1:
+    if run.trainer.processes > 1:
         raise ConfigError(
             f"{asked} trains on one device, because the encoder gets no gradient in a step; set "
             "trainer.devices=1 or trainer.encoder_updates=every_step."

@@ -45,10 +45,12 @@ NEUTRAL: Mapping[str, NeutralKey] = {
     "tracking.tensorboard": NeutralKey(_PLACE),
     "tracking.checkpoint_artifact": NeutralKey("copies what is kept"),
     "checkpoint.every_minutes": NeutralKey("a run goes on as if it had not been stopped"),
+    "checkpoint.requeue": NeutralKey("a run goes on as if it had not been stopped"),
     "trainer.threads": NeutralKey(_ROUNDING, "all"),
     "trainer.devices": NeutralKey(
         f"batch_size counts over all: {_ROUNDING}; dropout is drawn anew, as by a seed", "all"
     ),
+    "trainer.nodes": NeutralKey("as trainer.devices", "all"),
     "trainer.accelerator": NeutralKey(
         f"{_ROUNDING}, as the precision and compile that it decides are keys of their own", "all"
     ),

@@ -246,7 +246,14 @@ class TrainerOptions:
         least=1,
     )
     accumulate: int = option(1, "batches of one optimiser step", least=1)
-    devices: int = option(1, "processes or GPUs", least=1)
+    devices: int = option(
+        1,
+        "processes or GPUs, of each machine; under srun or torchrun 1 means those they start",
+        least=1,
+    )
+    nodes: int = option(
+        1, "machines, whose processes srun or torchrun starts; 1: also as many as these do", least=1
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
     precision: Literal["auto", "fp32", "bf16-mixed", "fp16-mixed"] = option(
         "auto", "auto: bf16-mixed where the hardware has it, else fp32"
@@ -267,6 +274,11 @@ class TrainerOptions:
         "table that the encoder then follows, without dropout (GRAM)",
     )
 
+    @property
+    def processes(self) -> int:
+        """All that train together, over all machines."""
+        return self.nodes * self.devices
+
 
 @dataclass
 class CheckpointOptions:
@@ -277,6 +289,11 @@ class CheckpointOptions:
         "which parameters a run keeps: those of the best validation, or of the last step",
     )
     every_minutes: float = option(10.0, "time between two saved states to go on from", least=0)
+    requeue: Literal["usr1", "term", "off"] = option(
+        "usr1",
+        "in a job of SLURM, signals at which the run is saved and its job queued again: SIGUSR1 "
+        "(sbatch --signal=USR1@120); term: SIGTERM too, which scancel sends as well; off: none",
+    )
 
 
 @dataclass

@@ -14,11 +14,15 @@ from recsys.config.groups import EncoderOptions, TrackingOptions, TrainerOptions
 from recsys.errors import ConfigError, raise_file_error
 from recsys.fit.seeds import SeedPlan, find_last_unfinished, make_plan
 from recsys.runs.folder import find_member_runs, lock_folder, make_folder, reopen
+from recsys.runs.jobs import note_job
+from recsys.runs.launch import adopt_launch
 from recsys.runs.state import find_inherited_run
 from recsys.runtime import command, excluded_time
 from recsys.runtime.files import SEEDS, remove_temporary_files
+from recsys.runtime.launching import slurm
+from recsys.runtime.launching.rendezvous import Rendezvous
 from recsys.runtime.progress import print_status
-from recsys.runtime.ranks import get_rank
+from recsys.runtime.ranks import get_launch, get_rank
 from recsys.runtime.signals import Interrupted, SignalHandler
 from recsys.words import drop_words, find_value, split_words
 
@@ -69,12 +73,13 @@ def find_run(words: Sequence[str]) -> tuple[RunConfig, Path | None]:
 
 
 @raise_file_error()
-def fit(run: RunConfig, folder: Path | None = None) -> Path:
+def fit(run: RunConfig, folder: Path | None = None, meeting: Rendezvous | None = None) -> Path:
     """Trains and tests one run.
 
     Args:
         run: Its configuration.
         folder: Where it goes on after a stop; None for a new run.
+        meeting: Where other processes, that another launcher has started, wait for the run.
 
     Returns:
         The result folder.
@@ -87,6 +92,9 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
     started, excluded = excluded_time.begin_run(), excluded_time.get_excluded_total()
     from recsys.assembly.checks import check_pairs  # loads polars, which help needs not wait for
 
+    asked = format_config(run)
+    if find_inherited_run() is None:
+        adopt_launch(run.trainer, get_launch(), resumes=folder is not None)
     members = [each for word in run.architecture.member_runs for each in find_member_runs(word)]
     run.architecture.replace_member_runs(members)
     check_pairs(run)
@@ -106,7 +114,8 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
     if run.architecture.loads_models:
         silence_libraries()
     startup = excluded_time.exclude_startup(started)
-    with SignalHandler() as signals, ExitStack() as held:
+    wanted = slurm.list_requeue_signals(run.checkpoint.requeue)
+    with SignalHandler(wanted) as signals, ExitStack() as held:
         try:
             with signals.raise_interruption():
                 if folder is not None and get_rank() == 0:
@@ -114,6 +123,8 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
                     remove_temporary_files(folder)
                 run = resolve(run)
                 _check_command(run)
+                if meeting is not None and get_rank() == 0 and run.trainer.processes == 1:
+                    meeting.dismiss()
                 open_start(run)  # refused before the data is read
                 if run.trainer.threads is not None:
                     torch.set_num_threads(run.trainer.threads)
@@ -122,15 +133,30 @@ def fit(run: RunConfig, folder: Path | None = None) -> Path:
                 if folder is None:
                     name = run.experiment or get_choice_name(run.architecture)
                     folder = make_folder(run.output, name, format_config(run))
+                    note_job(folder, asked)
                     held.enter_context(lock_folder(folder))
                 command.set_report_folder(folder)
-                job = executor(run, folder, made, signals)
+                job = executor(run, folder, made, signals, meeting)
                 return job.execute(started, excluded, startup)
         except Interrupted as leave:
             if get_rank() == 0:
                 after = f"; go on with: python -m recsys.fit resume={folder}" if folder else ""
                 print(f"stopped by {leave.name}{after}", file=sys.stderr)
+                if leave.signum in wanted:
+                    _requeue()
             raise
+
+
+def _requeue() -> None:
+    """Has SLURM queue the job again, whose next start goes on; says where it does not."""
+    job = slurm.find_job()
+    if job is None:
+        return
+    why = slurm.requeue_job(job)
+    if why is None:
+        print(f"job {job} is queued again", file=sys.stderr)
+    else:
+        print(f"warning: job {job} is not queued again: {why}", file=sys.stderr)
 
 
 def _check_command(run: RunConfig) -> None:
@@ -141,7 +167,7 @@ def _check_command(run: RunConfig) -> None:
     """
     spec = sys.modules["__main__"].__spec__
     name = "" if spec is None else spec.name.removesuffix(".__main__")  # of a package's command
-    if run.trainer.devices > 1 and name != "recsys.fit":
+    if get_launch() is None and run.trainer.devices > 1 and name != "recsys.fit":
         raise ConfigError(
             f"trainer.devices={run.trainer.devices} starts the command again for each device; "
             "run it as python -m recsys.fit."
@@ -154,13 +180,16 @@ def resolve(run: RunConfig) -> RunConfig:
     Raises:
         ConfigError: This machine has not what was asked for.
     """
-    if run.trainer.devices > 1 and not run.architecture.trains:
+    if run.trainer.processes > 1 and not run.architecture.trains:
+        asked = f"trainer.devices={run.trainer.devices}"
+        if run.trainer.nodes > 1:
+            asked = f"trainer.nodes={run.trainer.nodes} {asked}"
         print(
-            f"note: trainer.devices={run.trainer.devices} changes nothing: "
+            f"note: {asked} changes nothing: "
             f"{get_choice_name(run.architecture)} does not train, and one process tests it",
             file=sys.stderr,
         )
-        run.trainer.devices = 1
+        run.trainer.devices = run.trainer.nodes = 1
     resolve_options(run.trainer, run.encoder, run.tracking)
     if run.encoder.compile == "on" and run.profile:
         raise ConfigError(
@@ -191,6 +220,13 @@ def resolve_options(
     if on_gpu and not there:
         raise ConfigError(
             "trainer.accelerator=gpu, and torch finds no GPU here; set trainer.accelerator=cpu."
+        )
+    launch = get_launch()
+    if on_gpu and trainer.devices > there and launch is not None:
+        raise ConfigError(
+            f"{launch.launcher} has started {trainer.devices} processes on this machine, and each "
+            f"sees {there} GPUs; let each of them see all GPUs of its machine (in SLURM "
+            "--gpus-per-node or --gres, without --gpus-per-task and --gpu-bind)."
         )
     if on_gpu and trainer.devices > there:
         raise ConfigError(

@@ -33,7 +33,9 @@ def describe_run(run: RunConfig, made: Assembly) -> list[str]:
     trains = "nothing trains"
     if count and options.max_steps != 0:
         trains = f"{count:,} of {every:,} parameters train ({count / every:.2%})"
-    several = f"{options.devices} x " if options.devices > 1 else ""
+    several = f"{options.devices} x " if options.processes > 1 else ""
+    if options.nodes > 1:
+        several = f"{options.nodes} nodes x {several}"
     return [
         f"data: {events}; {made.split.name.partition('(')[0]}: {', '.join(cases)}",
         f"on: {several}{options.accelerator}, {options.precision}; {trains}",

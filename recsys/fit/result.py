@@ -98,7 +98,7 @@ def summarize_cost(
     encoding = made.encoding
     cache = None if encoding is None else encoding.prefix or encoding.vectors
     parameters = made.recommender.count_parameters()
-    own = compute_cost(run.trainer.devices, parameters, start, counts, progress, others, startup)
+    own = compute_cost(run.trainer.processes, parameters, start, counts, progress, others, startup)
     return {**own, **provenance.summarize_cache(cache)}
 
 

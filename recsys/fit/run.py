@@ -26,6 +26,7 @@ from recsys.recommender.training_counts import TrainingCounts
 from recsys.runs import display, rank_cost, results
 from recsys.runtime import excluded_time
 from recsys.runtime.files import LAST
+from recsys.runtime.launching.rendezvous import Rendezvous
 from recsys.runtime.progress import ProgressTask, track
 from recsys.runtime.ranks import get_rank
 from recsys.runtime.signals import SignalHandler
@@ -44,6 +45,7 @@ class RunExecutor(Execution):
         folder: Its folder.
         made: What the assembler made of it.
         signals: What may end it.
+        meeting: Where processes of another launcher wait for it, or None.
 
     Attributes:
         best: What the result says of validations.
@@ -55,10 +57,15 @@ class RunExecutor(Execution):
     best: BestValidation
 
     def __init__(
-        self, run: RunConfig, folder: Path, made: Assembly, signals: SignalHandler
+        self,
+        run: RunConfig,
+        folder: Path,
+        made: Assembly,
+        signals: SignalHandler,
+        meeting: Rendezvous | None = None,
     ) -> None:
         super().__init__(run.tracking, run.profile, folder, made.fingerprint, signals)
-        self.run, self.made = run, made
+        self.run, self.made, self.meeting = run, made, meeting
 
     def _describe(self) -> Sequence[str]:
         """What the data says, what changes nothing, and what the run is made of."""
@@ -144,7 +151,7 @@ class RunExecutor(Execution):
 
             profile = self._compute_profile(counts)
             profiling.write(self.folder, profile, counts, self._get_device_peak()[1])
-        others = rank_cost.read_others(self.folder, self.run.trainer.devices)
+        others = rank_cost.read_others(self.folder)
         cost = summarize_cost(
             self.run, self.made, self.start, counts, progress, others, self.startup
         )
@@ -164,7 +171,9 @@ class RunExecutor(Execution):
         from recsys.training import profiling
 
         peak, _ = self._get_device_peak()
-        return profiling.compute_profile(self.start.stages, counts, peak, self.run.trainer.devices)
+        return profiling.compute_profile(
+            self.start.stages, counts, peak, self.run.trainer.processes
+        )
 
 
 def track_batches(batches: Iterable[Batch], task: ProgressTask) -> Iterator[Batch]:

@@ -7,6 +7,7 @@ the folder that holds the runs; what a seed has left there says how far it came.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,8 +21,10 @@ from recsys.config.shipped import make_absolute
 from recsys.errors import ConfigError
 from recsys.fit.parent import tie_child
 from recsys.runs.folder import find_last_run, is_busy, lock_folder, make_folder
+from recsys.runs.jobs import find_job_folder, note_job
 from recsys.runs.result_file import read_result
 from recsys.runtime.files import CONFIG, RESULT, SEEDS
+from recsys.runtime.launching import slurm
 from recsys.runtime.signals import HeldSignals
 from recsys.words import drop_words, find_value, parse_count, split_words
 
@@ -116,14 +119,18 @@ def make_plan(words: Sequence[str]) -> SeedPlan:
     compose([*kept, f"seed={run.seed + number - 1}"])
     name = run.experiment or get_choice_name(run.architecture)
     seeds = tuple(range(run.seed, run.seed + number))
+    content = json.dumps({"words": kept, "seeds": seeds}, indent=2) + "\n"
+    if (earlier := find_job_folder(run.output, content)) is not None:
+        return SeedPlan.read(earlier)  # of a start of this job before
     for begun in _find_unfinished(run.output, tuple(kept), seeds):
         print(
             f"note: {begun} began with the same words and is not finished; to go on with it, stop "
             f"this and give: python -m recsys.fit resume={begun}",
             file=sys.stderr,
         )
-    content = json.dumps({"words": kept, "seeds": seeds}, indent=2) + "\n"
-    return SeedPlan(make_folder(run.output, f"{name}-seeds", content, SEEDS), tuple(kept), seeds)
+    folder = make_folder(run.output, f"{name}-seeds", content, SEEDS)
+    note_job(folder, content)
+    return SeedPlan(folder, tuple(kept), seeds)
 
 
 def _find_unfinished(output: str, words: tuple[str, ...], seeds: tuple[int, ...]) -> list[Path]:
@@ -204,7 +211,8 @@ class _ChildRunner(HeldSignals):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        # What has a job saved and queued again is the affair of the run.
+        super().__init__((signal.SIGUSR1,) if slurm.find_job() else ())
         self._process: subprocess.Popen[bytes] | None = None
 
     def run(self, words: Sequence[str]) -> int:

@@ -16,6 +16,7 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from recsys.assembly.assembled import Assembly
 from recsys.assembly.stored_runs import open_start
 from recsys.config.compose import RunConfig
+from recsys.errors import RecsysError
 from recsys.fit import remarks
 from recsys.fit.header import format_validation
 from recsys.fit.progress_bars import ProgressBar, RemainingTime
@@ -27,7 +28,9 @@ from recsys.recommender.training_counts import TrainingCounts
 from recsys.runs.validation_log import ValidationLog, read_validations
 from recsys.runtime import excluded_time, rank_errors
 from recsys.runtime.files import BEST, LAST, VALIDATIONS
+from recsys.runtime.launching.rendezvous import Rendezvous
 from recsys.runtime.progress import mark_output
+from recsys.runtime.rank_errors import FirstRankWatcher
 from recsys.runtime.ranks import FOLDER, get_rank
 from recsys.runtime.signals import SignalHandler
 from recsys.training.checkpoint import BestCheckpoint
@@ -50,15 +53,21 @@ class TrainingExecutor(RunExecutor):
         folder: Its folder.
         made: What the assembler made of it.
         signals: What may end it.
+        meeting: Where processes of another launcher wait for it, or None.
 
     Raises:
         ConfigError: The data is not what it was before the stop.
     """
 
     def __init__(
-        self, run: RunConfig, folder: Path, made: Assembly, signals: SignalHandler
+        self,
+        run: RunConfig,
+        folder: Path,
+        made: Assembly,
+        signals: SignalHandler,
+        meeting: Rendezvous | None = None,
     ) -> None:
-        super().__init__(run, folder, made, signals)
+        super().__init__(run, folder, made, signals, meeting)
         self.model = require_trainable(made.recommender)
         self.data = cast(RecDataModule, made.datamodule)
         start = open_start(run)
@@ -66,7 +75,11 @@ class TrainingExecutor(RunExecutor):
             self.model.load_trained(start.folder / BEST, grown=run.architecture.learns_rows)
             self.model.starts_from_run = True
         self.save = ResumeCheckpoint(
-            folder / LAST, run.checkpoint.every_minutes, signals, self._record_cost
+            folder / LAST,
+            run.checkpoint.every_minutes,
+            signals,
+            self._record_cost,
+            run.trainer.processes,
         )
         self.best: BestCheckpoint = BestCheckpoint(
             self.weights,
@@ -85,21 +98,29 @@ class TrainingExecutor(RunExecutor):
 
     def _run(self) -> None:
         """Trains and tests, on the first rank beside the ranks that it launches."""
-        launches = get_rank() == 0 and self.run.trainer.devices > 1
+        first = get_rank() == 0
+        shares = first and self.run.trainer.processes > 1
+        launches = shares and self.meeting is None
         if launches:
             os.environ[FOLDER] = str(self.folder)
+        elif shares and self.meeting is not None:
+            self.meeting.give(self.folder)
         try:
             self._trainer = trainer = self._make_trainer()
             self.watch.end_startup()
-            with self._watch_ranks(trainer) if launches else nullcontext():
+            with self._watch_ranks(trainer, first) if shares or not first else nullcontext():
                 self._finish(*self._train_and_test(trainer))
         finally:
             if launches:
                 os.environ.pop(FOLDER, None)
 
     def _abort(self) -> None:
-        """Ends the ranks that this one has launched."""
-        if self._trainer is not None and get_rank() == 0:
+        """Ends the ranks that this one has launched; has those of another launcher leave."""
+        if get_rank() != 0:
+            return
+        if self.meeting is not None and self.meeting.settled:
+            rank_errors.write_rank_error(self.folder, RecsysError("the first process has ended"))
+        if self._trainer is not None:
             _end_ranks(self._trainer)
 
     def _count_training(self) -> TrainingCounts:
@@ -113,8 +134,13 @@ class TrainingExecutor(RunExecutor):
         return self.profile.peak, self.profile.gemms
 
     @contextmanager
-    def _watch_ranks(self, trainer: lp.Trainer) -> Iterator[None]:
-        """Hears of an error on another rank; for the first one."""
+    def _watch_ranks(self, trainer: lp.Trainer, first: bool) -> Iterator[None]:
+        """Hears of an error on another rank."""
+        if not first:
+            # A rank that the first one has launched is ended by it.
+            with nullcontext() if self.meeting is None else FirstRankWatcher(self.folder):
+                yield
+            return
         with (
             rank_errors.RankErrorWatcher(
                 self.folder, self._close, lambda: _list_processes(trainer)

@@ -41,10 +41,10 @@ def check_pretraining(run: PretrainConfig) -> None:
         )
     if trainer.max_steps == 0:
         raise ConfigError("trainer.max_steps=0 trains nothing; set it to 1 or more, or to null.")
-    if trainer.devices > 1:
+    if trainer.processes > 1:
+        key, count = max(("devices", trainer.devices), ("nodes", trainer.nodes), key=lambda x: x[1])
         raise ConfigError(
-            f"trainer.devices={trainer.devices}: a pretraining runs in one process so far; set it "
-            "to 1."
+            f"trainer.{key}={count}: a pretraining runs in one process so far; set it to 1."
         )
     if trainer.batch_tokens is not None:
         raise ConfigError(

@@ -30,6 +30,9 @@ OUTPUTS = {CONFIG: RunConfig.output, PRETRAINING: PretrainConfig.output}
 
 NEUTRAL = (
     "checkpoint.every_minutes",
+    "checkpoint.requeue",
+    "trainer.devices",
+    "trainer.nodes",
     "encoder.cache_place",
     "trainer.log_every",
     "tracking.wandb",
@@ -41,7 +44,10 @@ NEUTRAL = (
     "tracking.tensorboard",
     "tracking.checkpoint_artifact",
 )
-"""Keys that may change when a run goes on: none of them alters a weight or a metric."""
+"""Keys that may change when a run goes on: none of them alters a weight or a metric.
+
+The number of processes does, by rounding and by the dropout that is drawn, and the run says so.
+"""
 
 
 def find_last_run(output: str, complete: bool, file: str = CONFIG) -> Path:

@@ -7,6 +7,7 @@ cost, which is at each save and at the end, and a stopped run goes on from it.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,7 +72,15 @@ def read(folder: Path, rank: int) -> RankCost | None:
         return None
 
 
-def read_others(folder: Path, devices: int) -> list[RankCost]:
-    """The notes of all ranks but the first, as far as they are there."""
-    found = (read(folder, rank) for rank in range(1, devices))
+def read_others(folder: Path) -> list[RankCost]:
+    """The notes of all ranks but the first, as far as they are there.
+
+    Those of a start with more processes than the last one had are among them.
+    """
+    ranks = sorted(
+        int(match[1])
+        for path in (folder / LOGS).glob("rank-*.json")
+        if (match := re.fullmatch(r"rank-(\d+)\.json", path.name))
+    )
+    found = (read(folder, rank) for rank in ranks)
     return [cost for cost in found if cost is not None]

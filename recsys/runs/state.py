@@ -12,7 +12,8 @@ from recsys.config.compose import RunConfig, read_config
 from recsys.errors import ConfigError
 from recsys.runtime.excluded_time import Elapsed
 from recsys.runtime.files import CONFIG, START, write_atomic
-from recsys.runtime.ranks import FOLDER, read_env_number
+from recsys.runtime.launching.launches import read_env_number
+from recsys.runtime.ranks import FOLDER
 
 
 @dataclass
@@ -101,14 +102,13 @@ def find_inherited_run(
     """The run that a launching process handed to this one, or None in the launching process.
 
     Raises:
-        ConfigError: The process was started by another launcher, whose ranks share no folder.
+        ConfigError: The environment is not that of such a process.
     """
-    if FOLDER in environment:
-        folder = Path(environment[FOLDER])
-        return read_config(folder / CONFIG), folder
-    if read_env_number("WORLD_SIZE", 1, environment) > 1:
-        raise ConfigError(
-            "WORLD_SIZE is set by another launcher; start one process with trainer.devices=N, "
-            "which starts the others."
-        )
-    return None
+    if FOLDER not in environment:
+        return None
+    folder = Path(environment[FOLDER])
+    run = read_config(folder / CONFIG)
+    # A run may go on with another number of processes than that of its configuration.
+    run.trainer.devices = read_env_number("WORLD_SIZE", run.trainer.processes, environment)
+    run.trainer.nodes = 1
+    return run, folder

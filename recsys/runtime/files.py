@@ -70,6 +70,9 @@ ERROR_REPORT = "error.txt"
 TRACKING_FAILURE = "tracking.json"
 """Why the service that a run logs to was given up."""
 
+JOB = "job.json"
+"""The job of a cluster that a run, or several seeds, were made by: `runs.jobs`."""
+
 SEEDS = "seeds.json"
 """The first file of a folder of several seeds: its plan."""
 

@@ -35,7 +35,7 @@ GRACE = 10.0
 
 
 def write_rank_error(folder: Path, error: RecsysError) -> None:
-    """Tells the first rank what ended another one."""
+    """Tells the other ranks what ended one of them."""
     write_atomic(folder / RANK_ERROR, json.dumps({"code": error.code, "message": str(error)}))
 
 
@@ -69,6 +69,47 @@ def raise_rank_error(folder: Path) -> Iterator[None]:
         if note is None:
             raise
         raise note from None
+
+
+class FirstRankWatcher:
+    """Ends another rank where the first one has left a note: for ranks of another launcher.
+
+    Nobody else ends it: it would wait in a collective for as long as that may take.
+
+    Args:
+        folder: Of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ended = threading.Event()
+
+    def __enter__(self) -> FirstRankWatcher:
+        threading.Thread(target=self._poll, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Has this rank leave quietly where it sees no more than a connection that has broken.
+
+        Raises:
+            SystemExit: The first one has ended, and has said why.
+        """
+        self._ended.set()
+        if not isinstance(error, RuntimeError):
+            return
+        until = time.monotonic() + GRACE
+        while read_rank_error(self.folder) is None:
+            if time.monotonic() > until:
+                return
+            time.sleep(0.1)
+        raise SystemExit(0) from None
+
+    def _poll(self) -> None:
+        while not self._ended.wait(PACE):
+            if read_rank_error(self.folder) is not None:
+                if not self._ended.wait(GRACE):
+                    os._exit(0)
+                return
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
-from recsys.runtime.ranks import get_rank
+from recsys.runtime.ranks import get_rank, leaves_alone
 
 
 class Interrupted(SystemExit):
@@ -20,24 +20,29 @@ class Interrupted(SystemExit):
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum if get_rank() == 0 else 0)
+        self.signum = signum
         self.name = signal.Signals(signum).name
 
 
 class HeldSignals:
     """Takes SIGTERM and SIGINT while a block lasts; who had them before has them again after it.
 
+    Args:
+        more: Further signals that are taken.
+
     Attributes:
         received: The last signal that came, or 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, more: Sequence[signal.Signals] = ()) -> None:
         self.received = 0
+        self._signals = {signal.SIGTERM, signal.SIGINT, *more}
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> Self:
         # Python lets only the main thread handle signals; elsewhere the host program does.
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+            self._before = {s: signal.getsignal(s) for s in self._signals}
         self.arm()
         return self
 
@@ -70,12 +75,15 @@ class SignalHandler(HeldSignals):
     While it trains, a signal is only noted: the run leaves when its state can be saved. At other
     times it leaves at once. A second SIGINT leaves at once in any case.
 
+    Args:
+        more: Further signals that are taken.
+
     Attributes:
         training: Whether a signal waits for the next whole step.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, more: Sequence[signal.Signals] = ()) -> None:
+        super().__init__(more)
         self.training = False
 
     @contextmanager
@@ -89,7 +97,7 @@ class SignalHandler(HeldSignals):
         try:
             yield
         except Exception:
-            if self.received and not self.training and get_rank() == 0:
+            if self.received and not self.training and _may_leave():
                 raise Interrupted(self.received) from None
             raise
 
@@ -97,8 +105,13 @@ class SignalHandler(HeldSignals):
         """Leaves at once, or when the step that is under way is whole.
 
         Raises:
-            Interrupted: To leave at once; ranks other than 0 are ended by the first one.
+            Interrupted: To leave at once; ranks that the first one has started are ended by it.
         """
         again = before == signum == signal.SIGINT
-        if get_rank() == 0 and (again or not self.training):
+        if _may_leave() and (again or not self.training):
             raise Interrupted(signum)
+
+
+def _may_leave() -> bool:
+    """Whether a signal ends this process, or the first rank does."""
+    return get_rank() == 0 or leaves_alone()

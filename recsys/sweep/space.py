@@ -28,7 +28,7 @@ SHARED = (
 """How keys begin that decide what is ranked and who is trained on: one value in a whole sweep."""
 OWN = (
     *("seed", "output", "experiment", "profile", "tracking.", "checkpoint."),
-    *("trainer.max_steps", "trainer.devices"),
+    *("trainer.max_steps", "trainer.devices", "trainer.nodes"),
 )
 """How keys begin that a sweep sets itself, that change no result, or that say how runs start."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from recsys.recommender.optim import make_divergence_error
 from recsys.recommender.stepped import SteppedModule, is_step_end
 from recsys.runs.failures import is_out_of_memory
 from recsys.runtime.files import write_atomic
+from recsys.runtime.ranks import get_rank
 from recsys.runtime.signals import Interrupted, SignalHandler
 from recsys.tracking.csv_log import CsvLog
 from recsys.tracking.wandb_log import WandbLog
@@ -84,14 +86,21 @@ class ResumeCheckpoint(Checkpoint):
         minutes: Time between two.
         signals: What came meanwhile.
         saved: Called after each save, on every rank.
+        processes: How many train together.
 
     Attributes:
         seconds: Time trained before `_began`.
     """
 
     def __init__(
-        self, path: Path, minutes: float, signals: SignalHandler, saved: Callable[[], None]
+        self,
+        path: Path,
+        minutes: float,
+        signals: SignalHandler,
+        saved: Callable[[], None],
+        processes: int = 1,
     ) -> None:
+        self.processes = processes
         self.path, self.minutes, self.signals, self.saved = path, minutes, signals, saved
         self.seconds = 0.0
         self._began: float | None = None
@@ -108,12 +117,22 @@ class ResumeCheckpoint(Checkpoint):
         return "Save"
 
     def state_dict(self) -> dict[str, Any]:
-        """The time trained so far."""
-        return {"seconds": self.get_total_seconds()}
+        """The time trained so far, and by how many processes."""
+        return {"seconds": self.get_total_seconds(), "processes": self.processes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Adds to the time trained before."""
+        """Adds to the time trained before, and says what other processes cannot repeat."""
         self.seconds = state_dict["seconds"]
+        before = state_dict.get("processes", self.processes)  # a state of before has no number
+        if before != self.processes and get_rank() == 0:
+            print(
+                f"note: {before} processes saved the state, and {self.processes} go on from it: "
+                "with the same batches, steps and learning rates, but sums are added in another "
+                "order, so that losses and metrics agree to rounding only, and dropout is drawn "
+                "anew, as by another seed.",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def on_save_checkpoint(
         self, trainer: lp.Trainer, pl_module: lp.LightningModule, checkpoint: dict[str, Any]

@@ -14,11 +14,12 @@ from lightning.pytorch.profilers import Profiler
 from recsys.config.groups import TrainerOptions
 from recsys.recommender.stepped import SteppedModule
 from recsys.runtime.hardware import NAMES
-from recsys.runtime.ranks import get_rank
+from recsys.runtime.ranks import get_launch, get_rank
 from recsys.tracking.csv_log import CsvLog
 from recsys.tracking.metric_log import MetricLog
 from recsys.training.checkpoint import BestCheckpoint
 from recsys.training.logger import LogAdapter
+from recsys.training.parallel.cluster import make_environment
 from recsys.training.resume import AtomicCheckpointIO, ResumeCheckpoint
 
 
@@ -42,7 +43,8 @@ def make_trainer(
     return lp.Trainer(
         accelerator=options.accelerator,
         devices=options.devices,
-        strategy="ddp" if options.devices > 1 else "auto",
+        num_nodes=options.nodes,
+        strategy="ddp" if options.processes > 1 else "auto",
         precision=NAMES[options.precision],
         max_epochs=options.epochs,
         max_steps=-1 if options.max_steps is None else options.max_steps,
@@ -50,7 +52,7 @@ def make_trainer(
         gradient_clip_val=clip or None,
         deterministic=options.deterministic,
         callbacks=list(callbacks),
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), make_environment(get_launch())],
         profiler=profiler,
         logger=loggers,
         enable_checkpointing=True,

@@ -266,7 +266,7 @@ def test_a_count_that_is_none_is_told(finished, capsys, count):
 
 
 def test_the_ranks_of_another_launcher_are_counted_in_numbers_only():
-    from recsys.runtime.ranks import read_env_number
+    from recsys.runtime.launching.launches import read_env_number
 
     assert read_env_number("WORLD_SIZE", 1, {}) == 1
     assert read_env_number("WORLD_SIZE", 1, {"WORLD_SIZE": "3"}) == 3

@@ -44,9 +44,15 @@ def _make_total_reader(key: str) -> Callable[[FinishedRun], float | None]:
 
     def read_total(run: FinishedRun) -> float | None:
         ranks = run.result["cost"].get("ranks", 1)
-        return read(run) if ranks == run.config["trainer"]["devices"] else None
+        return read(run) if ranks == _count_processes(run) else None
 
     return read_total
+
+
+def _count_processes(run: FinishedRun) -> int:
+    """How many processes a run was to have; runs of before nodes were counted had one machine."""
+    trainer = run.config["trainer"]
+    return int(trainer["devices"]) * int(trainer.get("nodes", 1))
 
 
 def _make_kept_reader(own: str, kept: str) -> Callable[[FinishedRun], float | None]:
@@ -202,7 +208,7 @@ def choose_basis(methods: Sequence[Method]) -> CostBasis:
     runs = [run for method in methods for run in method.runs]
     elsewhere = any(
         run.config["trainer"]["accelerator"] == "gpu"
-        or run.config["trainer"]["devices"] != run.result["cost"].get("ranks", 1)
+        or _count_processes(run) != run.result["cost"].get("ranks", 1)
         for run in runs
     )
     found = _ON_CLOCK if elsewhere else _ON_CPU

@@ -67,6 +67,7 @@ LIBRARIES = (
 LAUNCHED = (
     *("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"),
     *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RECSYS_RUN_FOLDER"),
+    *("SLURM_STEP_NUM_TASKS", "SLURM_RESTART_COUNT"),
 )
 """What another launcher may have set; a trial would take itself for one of its ranks."""
 

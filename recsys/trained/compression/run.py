@@ -163,7 +163,7 @@ def _make_config(run: RunConfig, settings: CompressionSettings, folder: Path) ->
         ),
         data=replace(run.data, augment=replace(run.data.augment, drop_words=0.0, drop_fields=0.0)),
         regularization=replace(run.regularization, dropout=None, l2_sp=0.0, cold_distillation=0.0),
-        trainer=replace(run.trainer, devices=1, encoder_updates="every_step"),
+        trainer=replace(run.trainer, devices=1, nodes=1, encoder_updates="every_step"),
     )
 
 

@@ -1,0 +1,1 @@
+"""Processes that srun or torchrun has started: who is who, where they meet, and their job."""
