@@ -52,7 +52,7 @@ def _format_cell(row: Mapping[str, Any] | None, best: float, cold: bool) -> str:
     if row is None:
         return ""
     mean = _get_mean(row)
-    all_cases = _format_spread(*row["test"][METRIC])
+    all_cases = format_spread(*row["test"][METRIC])
     shown = f"**{all_cases}**" if mean == best else all_cases
     return f"{shown} ({100 * row['test'][f'cold/{METRIC}'][0]:.2f})" if cold else shown
 
@@ -75,7 +75,7 @@ def render(content: dict[str, Any]) -> Iterator[str]:
     for name, row in content["rows"].items():
         test, cost = row["test"], row["cost"]
         shown = [test[name] for name in (*content["shown"], f"warm/{METRIC}", f"cold/{METRIC}")]
-        cells = [_format_spread(*figure) for figure in shown]
+        cells = [format_spread(*figure) for figure in shown]
         cells += [_format_cost(cost, "method_cpu_seconds"), _format_cost(cost, BUILT)]
         yield f"| {name} | {len(row['seeds'])} | {' | '.join(cells)} |"
     yield ""
@@ -96,7 +96,8 @@ def render(content: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _format_spread(mean: float, deviation: float | None) -> str:
+def format_spread(mean: float, deviation: float | None) -> str:
+    """Mean and deviation over seeds in percent, where there is either."""
     if mean != mean:
         return "-"
     return f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")

@@ -84,7 +84,7 @@ def _run_cell(root: Path, runs: Path, table: Table, rows: Mapping[str, Row], cel
 
 
 def fill(word: str, runs: Path, rows: Mapping[str, Row], seed: int) -> str:
-    """A word with the folders of the runs that it names.
+    """A word with the folders of the runs that it names, and `{seed}` as the seed.
 
     Raises:
         FileNotFoundError: One of them is not there yet.
@@ -92,6 +92,8 @@ def fill(word: str, runs: Path, rows: Mapping[str, Row], seed: int) -> str:
 
     def find(match: re.Match[str]) -> str:
         name, _, number = match[1].partition(":")
+        if name == "seed":
+            return str(seed)
         of = int(number or (seed if rows[name].seeded else 0))
         for result in (runs / f"{slug(name)}-{of}").glob("*/result.json"):
             return str(result.parent)

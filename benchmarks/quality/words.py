@@ -26,6 +26,8 @@ SETS = {
     "online-retail": "online_retail",
     "goodreads": "goodreads",
     "amazon-office": "rows",
+    "tallrec": "tables",
+    "tallrec-by-time": "tables",
 }
 SHORT = {"ml-100k": "ml", "amazon-instruments": "amazon"}
 FEW = ["data.train_users=2000"]
