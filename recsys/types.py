@@ -135,6 +135,8 @@ class Batch:
         extras: Further columns by name, each (B,), for the table of cases alone.
         importance: (Q,) what each training query's event weighs in the loss, 1 on average over all
             targets; None where all weigh alike, and in evaluation.
+        disliked: (Q, D) indices into the plan of what the user did not like before the query, in
+            time order, -1 for none (at the end); None where nothing reads it.
         host: The batch as it was before it went to a device, or None where it did not; texts are
             gathered by what it says, so that no step waits for a device.
     """
@@ -152,6 +154,7 @@ class Batch:
     context: dict[str, Tensor] = field(default_factory=dict)
     extras: dict[str, Tensor] = field(default_factory=dict)
     importance: Tensor | None = None
+    disliked: Tensor | None = None
     host: Batch | None = None
 
     @property

@@ -7,7 +7,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from recsys.testing.shop import make_shop_words, save_encoder, write_encoder, write_shop
+from recsys.testing.shop import (
+    make_shop_words,
+    save_encoder,
+    write_decoder,
+    write_encoder,
+    write_shop,
+)
 
 # Nothing leaves the machine: `tracking.wandb: auto` means off, unless a test says otherwise.
 os.environ["WANDB_MODE"] = "disabled"
@@ -21,6 +27,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory):
     return write_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder(tmp_path_factory):
+    """A language model with its head, whose tokens are words."""
+    return write_decoder(tmp_path_factory.mktemp("decoder"))
 
 
 @pytest.fixture(scope="session")

@@ -95,6 +95,10 @@ def assemble(
     reads = run.architecture.reads_tokens or run.architecture.item_vectors_from == ENCODER
     if reads:  # a large data set need not be read for a mistyped folder
         resolve_source(run.encoder.model, run.encoder.revision)
+    if run.architecture.prompt is not None:
+        from recsys.assembly.prompts import check_language_model
+
+        check_language_model(run)
     if prepared is None or not prepared.fits(run.data):
         print_status(f"reading the data: {get_choice_name(run.data.source)}")
         prepared = PreparedData.prepare(run.data)
@@ -246,7 +250,10 @@ def _make_recommender(
         if run.architecture.reads_tokens:
             from recsys.assembly.encoding import load_encoding
 
-            encoding, tokenize = load_encoding(run, parts.texts, tables, context)
+            # A prompt is cut to the longest item of the fit, whatever came later.
+            known = None if parts.fitted is None else parts.fitted["text"].to_list()
+            known = None if run.architecture.prompt is None else known
+            encoding, tokenize = load_encoding(run, parts.texts, tables, context, known)
         own: Components = _make_training_components(
             run, run.objective, parts, encoding, tables, context, examples
         )

@@ -7,10 +7,13 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+import torch
+
 from recsys.assembly.augmentation import check_texts_are_read
 from recsys.assembly.device import select_device
+from recsys.assembly.prompts import LONGEST, make_pieces, make_prompt_texts
 from recsys.config.compose import RunConfig
-from recsys.config.schema import EncoderOptions, TuningConfig
+from recsys.config.schema import EncoderOptions, PromptOptions, TuningConfig
 from recsys.data.augmentation.fields import make_field_variants
 from recsys.data.augmentation.texts import TrainingTexts
 from recsys.data.augmentation.words import build_word_numbers
@@ -18,6 +21,7 @@ from recsys.data.batches import query_texts
 from recsys.data.batches.catalog import Catalog, Tokenize
 from recsys.data.batches.user_texts import UserTexts
 from recsys.data.context import ContextFeatures
+from recsys.data.prompts.texts import PromptTexts
 from recsys.data.tables import Tables
 from recsys.encoders.cache.frozen_layers import FrozenLayerCache
 from recsys.encoders.cache.text_vectors import TextVectorCache
@@ -54,7 +58,9 @@ def load_encoding(
             is of these. None: they are the same.
     """
     options = run.encoder
-    loaded, tuned = load_tuned(options, run.regularization.dropout, run.tuning)
+    asked = run.architecture.prompt
+    longest = None if asked is None else LONGEST
+    loaded, tuned = load_tuned(options, run.regularization.dropout, run.tuning, longest)
     encoder = loaded.encoder
     texts = _TextTokenizer(run, loaded)
     catalog = texts.build_item_catalog(items, texts.item_prompt, fitted)
@@ -62,8 +68,10 @@ def load_encoding(
     training = None
     if run.data.augment.changes_texts:
         training = texts.build_training_texts(tables, texts.item_prompt)
-    user_texts = None
-    if run.architecture.reads_user_texts:
+    user_texts, prompts = None, None
+    if asked is not None:
+        prompts = texts.build_prompts(asked, items, tables, context, fitted)
+    elif run.architecture.reads_user_texts:
         user_texts = texts.build_user_texts(items, tables, context, fitted)
     prefix, vectors = _build_caches(run, encoder, tuned, catalog, texts.store)
     pooled = "table" in run.architecture.gives  # else a text has no vector
@@ -73,6 +81,7 @@ def load_encoding(
         encoder=encoder,
         tuned=tuned,
         user_texts=user_texts,
+        prompts=prompts,
         prefix=prefix,
         vectors=vectors,
         user_vectors=TextVectorCache(encoder, options.cache_gb) if keeps else None,
@@ -85,7 +94,10 @@ def load_encoding(
 
 
 def load_tuned(
-    options: EncoderOptions, dropout: float | None, tuning: TuningConfig | None
+    options: EncoderOptions,
+    dropout: float | None,
+    tuning: TuningConfig | None,
+    longest: int | None = None,
 ) -> tuple[PretrainedEncoder, Tuned]:
     """A pretrained encoder, and what a tuning method did to it.
 
@@ -93,11 +105,12 @@ def load_tuned(
         options: Which model, and how its states become vectors.
         dropout: Of the layers that train; None: as the model has it.
         tuning: The `Config` of the method.
+        longest: Longest text where the options name none; None: as the model's folder has it.
 
     Raises:
         ConfigError: The model cannot be used, or the method does not fit it.
     """
-    loaded = load_encoder(options)
+    loaded = load_encoder(options, longest)
     set_dropout(loaded.encoder.model, dropout)
     tuned: Tuned = importlib.import_module(type(tuning).__module__).apply(loaded.encoder, tuning)
     line = enable_packing(loaded.encoder, options.packing)
@@ -106,11 +119,12 @@ def load_tuned(
     return loaded, tuned
 
 
-def load_encoder(options: EncoderOptions) -> PretrainedEncoder:
+def load_encoder(options: EncoderOptions, longest: int | None = None) -> PretrainedEncoder:
     """A pretrained encoder as its folder and the options have it.
 
     Args:
         options: Which model, and how its states become vectors.
+        longest: As in `load_tuned`.
 
     Raises:
         ConfigError: The model cannot be used.
@@ -127,6 +141,7 @@ def load_encoder(options: EncoderOptions) -> PretrainedEncoder:
         chunk_tokens=options.chunk_tokens,
         checkpoint_chunks=options.checkpoint_chunks,
         attention=options.attention,
+        longest=longest,
     )
 
 
@@ -282,6 +297,48 @@ class _TextTokenizer:
         if self._run.data.augment.changes_texts:
             training = self.build_training_texts(tables, "")
         return UserTexts(titles, own, between, length, said, prompt, training)
+
+    def build_prompts(
+        self,
+        options: PromptOptions,
+        items: Sequence[str],
+        tables: Tables,
+        context: ContextFeatures,
+        fitted: Sequence[str] | None,
+    ) -> PromptTexts:
+        """Prompts of queries and items.
+
+        Args:
+            options: What the architecture says of them.
+            items: Text of each item.
+            tables: The users.
+            context: Contextual features that may be part of a prompt.
+            fitted: As in `load_encoding`.
+        """
+        loaded, profiles = self._loaded, tables.users["text"].to_list()
+        bare = self.build_catalog(profiles, "")
+        check_vocabulary(bare, "user", loaded.tokenizer, get_rank() == 0)
+
+        def count_longest(lead: str) -> int:
+            known = self.build_catalog(items if fitted is None else fitted, lead)
+            return max(known.count_tokens(torch.arange(len(known))))
+
+        return make_prompt_texts(
+            make_pieces(
+                options,
+                tuple(context.values),
+                loaded.files.spec,
+                loaded.tokenizer,
+                self.tokenize,
+                loaded.encoder.specials,
+            ),
+            self.tokenize,
+            lambda lead: self.build_item_catalog(items, lead, fitted),
+            lambda lead: self.build_catalog(profiles, lead, empty=False),
+            context,
+            loaded.encoder.max_length,
+            count_longest,
+        )
 
 
 def _build_caches(

@@ -67,7 +67,14 @@ def make_examples(
     data = run.data
     chosen = (data.train_users, data.sample_seed, data.user_reviews)
     examples = Examples(
-        split, items, data.max_history, data.targets, *chosen, worded=worded, context=context
+        split,
+        items,
+        data.max_history,
+        data.targets,
+        *chosen,
+        worded=worded,
+        context=context,
+        dislikes=run.architecture.reads_dislikes,
     )
     return drop_lone_clicks(examples) if data.negatives == "impression" else examples
 

@@ -387,3 +387,22 @@ class EvaluationOptions:
     def metric(self) -> str:
         """The monitored metric, without the cases that it is of."""
         return self.monitor.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What an architecture says that reads prompts.
+
+    Attributes:
+        template: Text with fields in braces, as `recsys.data.prompts.template` has them.
+        yes: The answer whose logit speaks for the item.
+        no: The answer whose logit speaks against it.
+        separator: What stands between the titles of a list.
+        chat: Whether the chat template of a tokenizer that has one is used.
+    """
+
+    template: str
+    yes: str
+    no: str
+    separator: str
+    chat: bool

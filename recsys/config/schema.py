@@ -15,6 +15,7 @@ from recsys.config.groups import (
     EvaluationOptions,
     GridValue,
     OptimizerOptions,
+    PromptOptions,
     RegularizationOptions,
     TrackingOptions,
     TrainerOptions,
@@ -40,6 +41,7 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizerOptions",
     "Output",
+    "PromptOptions",
     "RegularizationOptions",
     "RunConfig",
     "Sampling",
@@ -158,6 +160,16 @@ class ArchitectureConfig(Choice):
     @property
     def reads_context_texts(self) -> bool:
         """Whether that stands in the user's text."""
+        return False
+
+    @property
+    def prompt(self) -> PromptOptions | None:
+        """How a query and an item make a prompt of a language model with its head, or None."""
+        return None
+
+    @property
+    def reads_dislikes(self) -> bool:
+        """Whether it reads what a user did not like, where the data says so."""
         return False
 
     @property

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from recsys.data.batches.catalog import Catalog
     from recsys.data.batches.examples import Examples
     from recsys.data.batches.user_texts import PlainUserTexts, UserTexts
+    from recsys.data.prompts.texts import PromptTexts
     from recsys.data.splits.availability import AvailabilityWindows
     from recsys.data.training_events import Interactions
     from recsys.encoders.cache.frozen_layers import FrozenLayerCache
@@ -129,6 +130,7 @@ class TextComponents:
         files: What the pretrained model was read from.
         spans: Where tokens stand in texts.
         user_texts: Users as one text each, or None where nothing reads them.
+        prompts: Queries and items as prompts, or None where nothing reads them.
         prefix: Kept states below the lowest trained layer, or None.
         vectors: Kept item vectors of an encoder that does not train, or None.
         user_vectors: Kept vectors of users' texts by an encoder that does not train, or None.
@@ -142,6 +144,7 @@ class TextComponents:
     files: ModelFiles
     spans: TextSpans
     user_texts: UserTexts | None = None
+    prompts: PromptTexts | None = None
     prefix: FrozenLayerCache | None = None
     vectors: FrozenVectorCache | None = None
     user_vectors: TextVectorCache | None = None

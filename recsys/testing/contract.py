@@ -15,7 +15,13 @@ from recsys.assembly.assembled import Assembly
 from recsys.config.compose import compose, list_choices
 from recsys.recommender.base import Recommender
 from recsys.recommender.trainable import require_trainable
-from recsys.testing.shop import make_shop_words, write_encoder, write_shop
+from recsys.testing.shop import (
+    make_decoder_words,
+    make_shop_words,
+    write_decoder,
+    write_encoder,
+    write_shop,
+)
 from recsys.types import Batch
 
 LISTS = ("evaluation.protocol=candidates", "evaluation.candidates=9")
@@ -31,6 +37,7 @@ WAYS: Mapping[str, tuple[str, ...]] = {
     "text": ("architecture=two_tower", "architecture.user=text"),
     "late": ("architecture=late_interaction",),
     "cross": ("architecture=cross_encoder", *LISTS),
+    "prompt": ("architecture=prompt", *LISTS),
 }
 """The ways in which texts reach an encoder."""
 
@@ -47,6 +54,7 @@ class Contract:
     choice: ClassVar[str]
     settings: ClassVar[tuple[str, ...]] = ()
     words: list[str]
+    _decoder: list[str]
     __test__ = False  # what is inherited is collected, and not the base
 
     def __init_subclass__(cls) -> None:
@@ -65,15 +73,20 @@ class Contract:
         monkeypatch.setenv("WANDB_MODE", "disabled")
         root = tmp_path_factory.getbasetemp() / "recsys-testing"
         if not (root / "ready").is_file():
-            for name, write in (("shop", write_shop), ("encoder", write_encoder)):
+            kinds = (("shop", write_shop), ("encoder", write_encoder), ("decoder", write_decoder))
+            for name, write in kinds:
                 (root / name).mkdir(parents=True, exist_ok=True)
                 write(root / name)
             (root / "ready").touch()
         self.words = [*make_shop_words(root / "shop", root / "encoder"), f"output={tmp_path}"]
+        self._decoder = make_decoder_words(root / "decoder")
 
     def assemble(self, *words: str) -> Assembly:
-        """Everything that a run with these further words needs."""
-        return build.assemble(compose([*self.words, *words]))
+        """Everything that a run with these further words needs, of a decoder for prompts."""
+        run = compose([*self.words, *words])
+        if run.architecture.prompt is not None:
+            run = compose([*self.words, *self._decoder, *words])
+        return build.assemble(run)
 
 
 def find_objective(architecture: Sequence[str]) -> str:

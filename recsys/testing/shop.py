@@ -5,10 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 THINGS = ("lamp", "chair", "table", "shelf", "mirror")
 COLOURS = ("red", "blue", "green", "black", "white", "brown")
@@ -91,6 +98,50 @@ def save_encoder(folder: Path, raw: Tokenizer, size: int) -> Path:
     BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def write_decoder(folder: Path, **more: bool) -> Path:
+    """Writes a random Llama of four layers and width 32 with its head, which is its embeddings.
+
+    Args:
+        folder: Where it is written.
+        more: Further settings of its configuration, or other values of them.
+
+    Returns:
+        The folder, for `encoder.model=`.
+    """
+    words = ["[PAD]", "[UNK]", "[EOS]", *THINGS, *COLOURS, "Yes", "No", "user", "liked", "like"]
+    raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "eos_token": "[EOS]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, **names)  # type: ignore[no-untyped-call]
+    torch.manual_seed(0)
+    own: dict[str, Any] = {
+        "vocab_size": len(words),
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+    }
+    # A spread with which texts differ: with the usual one all states would be nearly alike.
+    config = LlamaConfig(**{**own, "initializer_range": 0.2, **more})
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_decoder_words(decoder: Path) -> list[str]:
+    """What a user adds to `make_shop_words` for an architecture that reads prompts.
+
+    Args:
+        decoder: Folder of `write_decoder`.
+    """
+    return [f"encoder.model={decoder}", "encoder.max_length=128"]
 
 
 def make_shop_words(shop: Path, encoder: Path) -> list[str]:

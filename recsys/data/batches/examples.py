@@ -51,6 +51,7 @@ class Examples:
         worded: (N,) whether a text says something of each event's query where no history does;
             None where no query is a text.
         context: (N,) codes of contextual features at each event by name; None for none.
+        dislikes: Whether batches say what a user did not like.
 
     Attributes:
         notes: What training leaves out, as sentences for the log.
@@ -69,7 +70,9 @@ class Examples:
         *,
         worded: Flags | None = None,
         context: Mapping[str, Ints] | None = None,
+        dislikes: bool = False,
     ) -> None:
+        self._dislikes = dislikes
         self.split, self.items, self.max_history = split, items, max_history
         self.context: Mapping[str, Ints] = {} if context is None else context
         self._baskets = None if split.basket is None else Baskets(split)
@@ -77,6 +80,7 @@ class Examples:
         self._user: Ints = np.repeat(np.arange(users), np.diff(split.offsets))
         self._item: Ints = split.item.astype(np.int64)
         liked = split.label > 0
+        self._unliked: Ints = np.flatnonzero(~liked)
         # Events are numbered twice: among all, and among the positive ones.
         self._liked: Ints = np.flatnonzero(liked)
         self._start: Ints = split.compute_history_starts()
@@ -362,7 +366,11 @@ class Examples:
             candidates = np.concatenate([candidates, negatives], axis=1)
             labels, weight = np.hstack([labels, none]), np.hstack([weight, none])
         first = np.unique(candidates[candidates >= 0])
-        plan = np.concatenate([first, np.setdiff1d(history[history >= 0], first)])
+        disliked = None
+        if self._dislikes:
+            disliked = self._list_disliked(self._user[rows.event], self._start[rows.event])
+        known = history if disliked is None else np.concatenate([history.ravel(), disliked.ravel()])
+        plan = np.concatenate([first, np.setdiff1d(known[known >= 0], first)])
         # Candidates come first: who makes users of texts asks for their vectors alone.
         # Only what the plan names is written and read, the last number for none.
         places = np.empty(self.items + 1, dtype=np.int64)
@@ -389,7 +397,23 @@ class Examples:
             basket_items=torch.from_numpy(self.list_basket_items(rows.case)) if apart else None,
             context={k: torch.from_numpy(of[rows.event]) for k, of in self.context.items()},
             importance=weigh,
+            disliked=None if disliked is None else locate(disliked),
         )
+
+    def _list_disliked(self, users: Ints, ends: Ints) -> Ints:
+        """The latest events that users (Q,) did not like, before some event (Q,) of theirs.
+
+        Returns:
+            (Q, D) catalog rows in time order, at most H of a user, -1 for none (at the end).
+        """
+        before, first = self._unliked.searchsorted(ends), self.split.offsets[users]
+        start = np.maximum(self._unliked.searchsorted(first), before - self.max_history)
+        lengths = np.where(users < 0, 0, before - start)
+        place = np.arange(int(lengths.max(initial=0)))[None, :]
+        if not place.size:
+            return np.empty((len(users), 0), dtype=np.int64)
+        event = self._unliked[np.minimum(start[:, None] + place, len(self._unliked) - 1)]
+        return np.where(place < lengths[:, None], self._item[event], -1)
 
     def list_basket_items(self, case: Ints) -> Ints:
         """(S, 2) place of a case and catalog row of the other liked items of its basket.
@@ -427,7 +451,12 @@ class Examples:
         """
         had = [items[-self.max_history :] for items in histories]
         lengths, count = np.array([len(items) for items in had]), len(had)
-        plan = np.unique(np.concatenate(had))
+        disliked = None
+        if self._dislikes:
+            rows = np.asarray(users, dtype=np.int64)
+            disliked = self._list_disliked(rows, self.split.offsets[rows + 1])
+        own = [] if disliked is None else [disliked[disliked >= 0]]
+        plan = np.unique(np.concatenate([*had, *own]))
         places = np.full((count, int(lengths.max(initial=0))), -1, dtype=np.int64)
         for row, items in zip(places, had, strict=True):
             row[: len(items)] = np.searchsorted(plan, items)
@@ -443,4 +472,10 @@ class Examples:
             case=torch.full((count,), -1),
             seen=torch.from_numpy(NOTHING),
             context={name: torch.zeros(count, dtype=torch.long) for name in self.context},
+            disliked=None if disliked is None else _locate_sorted(plan, disliked),
         )
+
+
+def _locate_sorted(plan: Ints, rows: Ints) -> Tensor:
+    """Places of catalog rows in ascending ones that hold them all, -1 for -1."""
+    return torch.from_numpy(np.where(rows >= 0, np.searchsorted(plan, rows), -1))

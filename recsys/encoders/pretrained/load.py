@@ -91,6 +91,7 @@ def load_pretrained(
     chunk_tokens: int = 1024,
     checkpoint_chunks: bool = False,
     attention: Attention = "auto",
+    longest: int | None = None,
 ) -> PretrainedEncoder:
     """Loads a model in float32, from safetensors only, without its pooler; its code is not run.
 
@@ -106,6 +107,8 @@ def load_pretrained(
         chunk_tokens: Budget of padded tokens of a micro-batch.
         checkpoint_chunks: Compute each micro-batch again in backward.
         attention: What a token sees; see `encoder.attention`.
+        longest: What stands for `max_length` where that is None, as far as positions go; None: as
+            said there.
 
     Raises:
         ConfigError: The package, folder or weights are missing, damaged, of another checksum or of
@@ -119,6 +122,8 @@ def load_pretrained(
     check_ids(spec, tokenizer, model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     own = read_embedding_spec(files, strict=pooling == "auto")
     following = resolve_embedding_spec(own, pooling, max_length, query_prompt, item_prompt)
+    if longest is not None and max_length is None:
+        following = replace(following, max_length=longest)
     if max_length is None:  # a length that was asked for is refused, not shortened
         following = _limit_length(following, model)
     if following.lower:

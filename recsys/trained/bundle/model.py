@@ -137,7 +137,8 @@ class BundleSource:
         values = {name: tuple(of) for name, of in about["context"].items()}
         codes = {name: np.zeros(len(split.item), dtype=np.int64) for name in values}
         context = ContextFeatures(codes, values, frozenset(about["clock"]))
-        examples = Examples(split, len(tables.items), about["max_history"], context=codes)
+        size, dislikes = len(tables.items), self.run.architecture.reads_dislikes
+        examples = Examples(split, size, about["max_history"], context=codes, dislikes=dislikes)
         parts = self._make_components(tables, context)
         torch.manual_seed(self.run.seed)
         recommender, encoding, tokenize = self._make_recommender(parts, tables, context, examples)

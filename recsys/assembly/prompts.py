@@ -1,0 +1,167 @@
+"""How a run's queries and items become prompts of a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recsys.config.schema import PromptOptions, RunConfig
+from recsys.data.batches.catalog import Catalog, Tokenize
+from recsys.data.context import ContextFeatures
+from recsys.data.prompts.template import Part, PromptTemplate
+from recsys.data.prompts.texts import FieldTexts, PromptPieces, PromptTexts, TokenPart
+from recsys.encoders.language_model.chat import (
+    find_lead,
+    find_words,
+    has_chat_template,
+    split_chat,
+)
+from recsys.encoders.language_model.head import find_head
+from recsys.encoders.pretrained.source import ModelFiles
+from recsys.encoders.pretrained.tokenizer import load_tokenizer
+from recsys.encoders.special_tokens import SpecialTokens
+
+LONGEST = 1024
+"""Tokens of a prompt at most, where `encoder.max_length` does not say; fewer where the model has
+fewer positions."""
+
+
+def check_language_model(run: RunConfig) -> None:
+    """Refuses a model without a head, and words that are none, before data is read.
+
+    Raises:
+        ConfigError: So it is.
+    """
+    options = run.architecture.prompt
+    if options is None:
+        return
+    files = ModelFiles.locate(run.encoder.model, run.encoder.revision)
+    find_head(files)
+    tokenizer = load_tokenizer(files)
+
+    def tokenize(texts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return ids
+
+    names = run.architecture.reads_context
+    specials = SpecialTokens.from_tokenizer(tokenizer)
+    make_pieces(options, names, files.spec, tokenizer, tokenize, specials)
+
+
+def _parse(options: PromptOptions, context: Sequence[str]) -> PromptTemplate:
+    return PromptTemplate.parse(options.template, options.yes, options.no, context)
+
+
+def make_pieces(
+    options: PromptOptions,
+    context: Sequence[str],
+    spec: str,
+    tokenizer: Any,  # noqa: ANN401 - no typed base
+    tokenize: Tokenize,
+    specials: SpecialTokens,
+) -> PromptPieces:
+    """The template as token ids.
+
+    Args:
+        options: What the architecture says.
+        context: Names of what is known of a query.
+        spec: As in `encoder.model`.
+        tokenizer: Has the chat template.
+        tokenize: Makes raw token ids of texts.
+        specials: What the model expects around a text, where no chat template says it.
+
+    Raises:
+        ConfigError: The template, the words or the model's chat template cannot be used.
+    """
+    template, chats = _parse(options, context), options.chat and has_chat_template(tokenizer)
+    if chats:
+        template = template.wrap(*split_chat(spec, tokenizer))
+    lead = find_lead(tokenize)
+
+    def encode(text: str) -> Tensor:
+        return torch.tensor(tokenize([text])[0] if text else [], dtype=torch.long)
+
+    lines = [_encode_line(line, encode) for line in template.lines]
+    last, item_spaced = template.lines[-1], False
+    if last and not last[-1].field and last[-1].text.endswith(" "):
+        item_spaced = True
+        lines[-1] = (*lines[-1][:-1], TokenPart(encode(last[-1].text[:-1])))
+    if not chats and specials.prefix:
+        lines.insert(0, (TokenPart(torch.tensor(specials.prefix)),))
+    spaced = options.separator.endswith(" ")
+    answers_spaced = not chats and not template.tail[-1:].isspace()
+    return PromptPieces(
+        lines=tuple(lines),
+        tail=encode(template.tail),
+        separator=encode(options.separator[: -1 if spaced else None]),
+        spaced=spaced,
+        item_spaced=item_spaced,
+        words=find_words(spec, tokenize, (options.yes, options.no), lead, answers_spaced),
+    )
+
+
+def _encode_line(line: Sequence[Part], encode: Callable[[str], Tensor]) -> tuple[TokenPart, ...]:
+    """The parts of a line as token ids; a blank before a field goes to the field."""
+    out: list[TokenPart] = []
+    for part, after in zip(line, (*line[1:], Part()), strict=True):
+        spaced = bool(out) and line[len(out) - 1].text.endswith(" ")
+        if part.field:
+            out.append(TokenPart(torch.empty(0, dtype=torch.long), part.field, spaced))
+            continue
+        text = part.text[:-1] if after.field and part.text.endswith(" ") else part.text
+        out.append(TokenPart(encode(text)))
+    return tuple(out)
+
+
+def make_prompt_texts(
+    pieces: PromptPieces,
+    tokenize: Tokenize,
+    build_items: Callable[[str], Catalog],
+    build_users: Callable[[str], Catalog],
+    context: ContextFeatures,
+    max_length: int,
+    count_longest: Callable[[str], int],
+) -> PromptTexts:
+    """Prompts of a run.
+
+    Args:
+        pieces: Of the template.
+        tokenize: Makes raw token ids of texts.
+        build_items: Token ids of all item texts behind a blank or nothing.
+        build_users: The same of the users' texts.
+        context: What is known of queries.
+        max_length: Longest prompt.
+        count_longest: Tokens of the longest item of the fit behind a blank or nothing.
+
+    Raises:
+        ConfigError: The template leaves no room for a history.
+    """
+    lead = find_lead(tokenize)
+    leads = {spaced: lead if spaced else "" for spaced in pieces.list_variants()}
+
+    def encode(texts: Mapping[str, Iterable[str]], lead: str) -> dict[str, list[Tensor]]:
+        return {
+            name: [
+                torch.tensor(tokenize([lead + text])[0] if text else [], dtype=torch.long)
+                for text in of
+            ]
+            for name, of in texts.items()
+        }
+
+    said = context.format_codes()
+    return PromptTexts(
+        pieces,
+        FieldTexts(
+            titles={spaced: build_items(of) for spaced, of in leads.items()},
+            users={spaced: build_users(of) for spaced, of in leads.items()},
+            said={spaced: encode(said, of) for spaced, of in leads.items()},
+            values={spaced: encode(context.values, of) for spaced, of in leads.items()},
+        ),
+        tokenize,
+        lead,
+        max_length,
+        count_longest(leads[pieces.item_spaced]),
+    )

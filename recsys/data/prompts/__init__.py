@@ -1,0 +1,1 @@
+"""Queries and items as prompts of a language model."""

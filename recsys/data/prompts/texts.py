@@ -1,0 +1,268 @@
+"""Prompts as token ids: what is common to all items of a query, and what each item adds.
+
+Every piece (a text of the template, a title, a separator) is tokenised on its own, once, and the
+ids are joined: where the tokens of an item begin depends on nothing else, so that what stands
+before them is one sequence, whatever the item. A blank before a field goes to the field, as most
+tokenizers make one token of a blank and the word behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recsys.data.batches.catalog import Catalog, Tokenize
+from recsys.data.prompts.template import CANDIDATE, CONTEXT, DISLIKES, LIKES, USER
+from recsys.errors import ConfigError
+from recsys.types import Batch, Ragged
+
+Codes = Mapping[str, Sequence[Tensor]]
+"""Token ids of what is said of each code, by name of the context."""
+
+
+@dataclass(frozen=True)
+class TokenPart:
+    """A piece of a line, as token ids.
+
+    Attributes:
+        ids: (L,) what is written, where it is no field.
+        field: Name of the field; empty where it is none.
+        spaced: Whether a blank stands before the field, which is tokenised with it.
+    """
+
+    ids: Tensor
+    field: str = ""
+    spaced: bool = False
+
+
+@dataclass(frozen=True)
+class FieldTexts:
+    """What fields stand for, tokenised with a blank before it (True) or without one (False).
+
+    Attributes:
+        titles: Item texts by catalog row.
+        users: Users' texts by user row.
+        said: Of each code of a query's context, such as "device: phone".
+        values: The same without the name, such as "phone".
+    """
+
+    titles: Mapping[bool, Catalog]
+    users: Mapping[bool, Catalog]
+    said: Mapping[bool, Codes]
+    values: Mapping[bool, Codes]
+
+
+@dataclass(frozen=True)
+class PromptPieces:
+    """The pieces of a template.
+
+    Attributes:
+        lines: What stands before the item.
+        tail: (L,) what stands behind it.
+        separator: (L,) what stands between the pieces of a list.
+        spaced: Whether a blank stands behind a separator.
+        item_spaced: Whether one stands before the item.
+        words: Token ids of yes and no.
+    """
+
+    lines: tuple[tuple[TokenPart, ...], ...]
+    tail: Tensor
+    separator: Tensor
+    spaced: bool
+    item_spaced: bool
+    words: tuple[int, int]
+
+    def list_variants(self) -> set[bool]:
+        """With and without a blank, whichever occurs before a field."""
+        fields = [part.spaced for line in self.lines for part in line if part.field]
+        return {*fields, self.spaced, self.item_spaced}
+
+
+class PromptTexts:
+    """Token ids of prompts.
+
+    Args:
+        pieces: Of the template.
+        texts: What its fields stand for.
+        tokenize: Makes ids of a text that is asked for.
+        lead: What a blank before such a text is to the tokenizer: itself, or nothing.
+        max_length: Longest prompt.
+        item_length: Tokens that are kept of an item at most. The history is cut so that an item of
+            that length fits, whichever is scored.
+
+    Raises:
+        ConfigError: The template alone leaves no room for a history, or nothing stands behind the
+            item.
+    """
+
+    def __init__(
+        self,
+        pieces: PromptPieces,
+        texts: FieldTexts,
+        tokenize: Tokenize,
+        lead: str,
+        max_length: int,
+        item_length: int,
+    ) -> None:
+        self.pieces, self.texts = pieces, texts
+        self.item_length = item_length
+        self._tokenize, self._lead = tokenize, lead
+        self._fields = {part.field for line in pieces.lines for part in line}
+        own = sum(len(part.ids) for line in pieces.lines for part in line)
+        behind = len(pieces.tail) + item_length
+        self._room = max_length - behind
+        if not len(pieces.tail):
+            raise ConfigError(
+                f"architecture.template ends with {{{CANDIDATE}}}, and the answer is read behind "
+                "what follows it; write '{candidate}? Answer:', for example."
+            )
+        if self._room <= own:
+            raise ConfigError(
+                f"architecture.template has {own + len(pieces.tail)} tokens of its own, and an "
+                f"item up to {item_length}: encoder.max_length={max_length} leaves no room for a "
+                "history; raise it, or shorten the template or data.max_tokens."
+            )
+
+    def compose_prefixes(self, batch: Batch) -> Ragged:
+        """What is common to all items of each query of a batch, on the host (Q texts)."""
+        host = batch.at_host
+        if not len(host.query):
+            return Ragged(torch.empty(0, dtype=torch.long), ())
+        titles = {
+            spaced: of.gather_tokens(host.plan.items).split()
+            for spaced, of in self.texts.titles.items()
+        }
+        history = host.history.tolist()
+        disliked = [[]] * len(history) if host.disliked is None else host.disliked.tolist()
+        out = []
+        for query, (row, prefix) in enumerate(host.query.tolist()):
+            lists = {
+                LIKES: [i for i in history[row][:prefix] if i >= 0],
+                DISLIKES: [i for i in (disliked[query] if disliked else []) if i >= 0],
+            }
+            user = self._gather_users(int(host.users[row]))
+            codes = {name: int(of[query]) for name, of in host.context.items()}
+            out.append(self._fill(lists, titles, user, codes))
+        return Ragged.from_sequences(out)
+
+    def compose_with_text(self, batch: Batch, text: str) -> Ragged:
+        """A text in place of what is known of a user, for a batch of one query.
+
+        Raises:
+            ConfigError: The template has no place for it.
+        """
+        codes = {name: int(of[0]) for name, of in batch.at_host.context.items()}
+        ids = {
+            spaced: torch.tensor(self._tokenize([lead + text])[0], dtype=torch.long)
+            for spaced, lead in ((False, ""), (True, self._lead))
+        }
+        if USER in self._fields:
+            return Ragged.from_sequences([self._fill({}, {}, ids, codes)])
+        if LIKES in self._fields:
+            titles = {spaced: [of] for spaced, of in ids.items()}
+            return Ragged.from_sequences([self._fill({LIKES: [0]}, titles, {}, codes)])
+        raise ConfigError(
+            f"text= stands in the place of {{{USER}}} or {{{LIKES}}}, and architecture.template "
+            "has neither."
+        )
+
+    def gather_suffixes(self, rows: Tensor) -> Ragged:
+        """What each item adds, (U texts) on the host: its text, and all that stands behind it.
+
+        Args:
+            rows: (U,) catalog rows on the host.
+        """
+        texts = self.texts.titles[self.pieces.item_spaced].gather_tokens(rows)
+        return Ragged.from_sequences(
+            [torch.cat([text[: self.item_length], self.pieces.tail]) for text in texts.split()]
+        )
+
+    def _gather_users(self, row: int) -> dict[bool, Tensor]:
+        """The text of a user, empty of someone unknown (-1)."""
+        if row < 0:
+            return {}
+        return {
+            spaced: of.gather_tokens(torch.tensor([row])).values
+            for spaced, of in self.texts.users.items()
+        }
+
+    def _fill(
+        self,
+        lists: Mapping[str, list[int]],
+        titles: Mapping[bool, Sequence[Tensor]],
+        user: Mapping[bool, Tensor],
+        codes: Mapping[str, int],
+    ) -> Tensor:
+        """(L,) ids of a prompt up to the item, within the room that items leave.
+
+        The oldest titles of the longest list go first, then the end of the user's text.
+        """
+        kept = {name: list(of) for name, of in lists.items() if name in self._fields}
+        while True:
+            whole = self._join(kept, titles, user, codes)
+            over = sum(map(len, whole)) - self._room
+            if over <= 0:
+                return torch.cat(whole) if whole else torch.empty(0, dtype=torch.long)
+            longest = max(kept, key=lambda name: len(kept[name]), default=None)
+            if longest is not None and kept[longest]:
+                kept[longest] = kept[longest][1:]
+                continue
+            cut = {spaced: ids[: max(0, len(ids) - over)] for spaced, ids in user.items()}
+            if not any(map(len, user.values())):
+                return torch.cat(whole)[: self._room]
+            user = cut
+
+    def _join(
+        self,
+        lists: Mapping[str, Sequence[int]],
+        titles: Mapping[bool, Sequence[Tensor]],
+        user: Mapping[bool, Tensor],
+        codes: Mapping[str, int],
+    ) -> list[Tensor]:
+        """The pieces of all lines that say something."""
+        out: list[Tensor] = []
+        last = len(self.pieces.lines) - 1
+        for number, line in enumerate(self.pieces.lines):
+            said, fields = [], []
+            for part in line:
+                if part.field:
+                    fields.append(self._list_values(part, lists, titles, user, codes))
+                    said += fields[-1]
+                else:
+                    said.append(part.ids)
+            # The item stands in the last one.
+            if number == last or not fields or any(fields):
+                out += said
+        return out
+
+    def _list_values(
+        self,
+        part: TokenPart,
+        lists: Mapping[str, Sequence[int]],
+        titles: Mapping[bool, Sequence[Tensor]],
+        user: Mapping[bool, Tensor],
+        codes: Mapping[str, int],
+    ) -> list[Tensor]:
+        """What a field stands for, with separators between its pieces."""
+        first, rest = part.spaced, self.pieces.spaced
+        if part.field in (LIKES, DISLIKES):
+            places = [i for i in lists.get(part.field, ()) if len(titles[first][i])]
+            values = [titles[rest if n else first][i] for n, i in enumerate(places)]
+        elif part.field == CONTEXT:
+            known = [(n, code) for n, code in codes.items() if len(self.texts.said[first][n][code])]
+            values = [
+                self.texts.said[rest if n else first][name][code]
+                for n, (name, code) in enumerate(known)
+            ]
+        elif part.field == USER:
+            values = [user[first]] if user and len(user[first]) else []
+        else:
+            value = self.texts.values[first][part.field][codes[part.field]]
+            values = [value] if len(value) else []
+        out: list[Tensor] = []
+        for value in values:
+            out += [self.pieces.separator, value] if out else [value]
+        return out

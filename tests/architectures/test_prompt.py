@@ -1,0 +1,223 @@
+"""A decoder that answers prompts: what it reads, where it starts, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import recsys
+from recsys.assembly import build
+from recsys.config.compose import compose
+from recsys.errors import ConfigError
+from recsys.fit.__main__ import main
+from recsys.testing.shop import make_decoder_words, write_decoder
+
+LISTS = ["evaluation.protocol=candidates", "evaluation.candidates=9", "evaluation.max_cases=12"]
+PROMPT = ["architecture=prompt", "objective=bce", *LISTS]
+LIKES = ["data.source.rating=stars", "data.positive_from=3"]
+CHAT = (
+    "{% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] | trim }} [EOS]\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def decoder(tiny_decoder):
+    return tiny_decoder
+
+
+@pytest.fixture(scope="session")
+def instructed(tmp_path_factory):
+    """The same with a chat template, and a head of its own."""
+    folder = write_decoder(tmp_path_factory.mktemp("instructed"), tie_word_embeddings=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def words_of(shop_words, folder, *more):
+    return [*shop_words, *make_decoder_words(folder), *PROMPT, *more]
+
+
+def score_by_hand(folder, texts):
+    """Logit of Yes less that of No behind each text, by the whole model."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    yes, no = tokenizer.convert_tokens_to_ids(["Yes", "No"])
+    out = []
+    for text in texts:
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits[0, -1]
+        out.append(logits[yes] - logits[no])
+    return torch.stack(out)
+
+
+def list_titles(made, places):
+    return [made.parts.texts[row] for row in places]
+
+
+def write_by_hand(made, batch):
+    """The default template of the first query with each of its candidates."""
+    rows = batch.plan.items
+    likes = list_titles(made, rows[batch.history[0][batch.history[0] >= 0]])
+    dislikes = list_titles(made, rows[batch.disliked[0][batch.disliked[0] >= 0]])
+    head = f"The user liked, the latest last: {'; '.join(likes)}\n" if likes else ""
+    if dislikes:
+        head += f"The user disliked, the latest last: {'; '.join(dislikes)}\n"
+    ask = "Would the user like this next: {}? Answer Yes or No.\nAnswer:"
+    return [head + ask.format(t) for t in list_titles(made, rows[batch.candidates[0]])]
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("chats", [False, True])
+def test_it_starts_as_the_language_model_is(shop_words, decoder, instructed, chats, share):
+    """Frozen and untrained, its scores are those of the model that reads the prompt as a text."""
+    folder = instructed if chats else decoder
+    more = [*LIKES, "tuning=frozen", f"architecture.share_prefix={share}", "data.split=time"]
+    made = build.assemble(compose(words_of(shop_words, folder, *more)))
+    for batch in made.datamodule.test_dataloader():
+        texts = write_by_hand(made, batch)
+        if chats:
+            texts = [f"<|user|> {text} [EOS]\n<|assistant|>\n" for text in texts]
+        with torch.no_grad():
+            scores = made.recommender.eval()(batch).scores
+        assert scores.std() > 0.05
+        torch.testing.assert_close(scores[0], score_by_hand(folder, texts), atol=1e-5, rtol=1e-5)
+
+
+def test_dislikes_are_read_where_the_data_has_them(shop_words, decoder):
+    made = build.assemble(compose(words_of(shop_words, decoder, *LIKES)))
+    examples = made.examples
+    batch = next(iter(made.datamodule.test_dataloader()))
+    split = examples.split
+    had = 0
+    for query, case in enumerate(batch.case.tolist()):
+        user = int(batch.users[query])
+        before = range(split.offsets[user], case)
+        want = [int(split.item[e]) for e in before if not split.label[e]][-examples.max_history :]
+        got = batch.plan.items[batch.disliked[query][batch.disliked[query] >= 0]].tolist()
+        assert got == want
+        had += len(want)
+    assert had
+    none = build.assemble(compose(words_of(shop_words, decoder)))
+    assert not next(iter(none.datamodule.test_dataloader())).disliked.numel()
+    plain = "architecture.template='{likes} like {candidate}?'"
+    without = build.assemble(compose(words_of(shop_words, decoder, plain)))
+    assert next(iter(without.datamodule.test_dataloader())).disliked is None
+
+
+def test_the_oldest_titles_go_where_the_prompt_is_too_long(shop_words, decoder):
+    own = words_of(shop_words, decoder, "architecture.template='user {likes} like {candidate}?'")
+    titles = [[torch.tensor(x)] for x in (3, 8, 21)]
+    said = []
+    tokenizer = AutoTokenizer.from_pretrained(decoder)
+    for longest in (128, 12):
+        made = build.assemble(compose([*own, f"encoder.max_length={longest}"]))
+        batch = made.examples.make_serving_batch(torch.tensor([3, 8, 21]).numpy())
+        (ids,) = made.encoding.prompts.compose_prefixes(batch).split()
+        said.append(tokenizer.decode(ids))
+        titles = list_titles(made, [3, 8, 21])
+    assert said[0] == f"user {titles[0]} [UNK] {titles[1]} [UNK] {titles[2]} like"
+    assert said[1] == f"user {titles[1]} [UNK] {titles[2]} like"
+
+
+@pytest.mark.parametrize("objective", ["bce", "sampled_softmax", "bpr"])
+def test_the_command_trains_with_every_objective_of_scores(
+    shop_words, decoder, tmp_path, objective
+):
+    own = [w for w in words_of(shop_words, decoder, *LIKES) if not w.startswith("objective=")]
+    own += [f"objective={objective}", "objective.negatives=3", "trainer.epochs=1"]
+    assert main([*own, "tuning=lora", "tuning.layers=2"]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    result = json.loads((folder / "result.json").read_text())
+    assert result["test"]["ndcg@10"] > 0
+    assert result["floors"]["zero-shot"]["ndcg@10"] > 0
+
+
+def test_a_bundle_answers_as_its_run_does(shop_words, instructed, tmp_path):
+    """Its encoder is the bare model: the two rows of the head are files of the bundle."""
+    own = words_of(shop_words, instructed, *LIKES, "tuning=lora", "trainer.epochs=1")
+    assert main(own) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    run = recsys.load(folder)
+    run.export(tmp_path / "bundle", format="bundle")
+    bundle = recsys.open_bundle(tmp_path / "bundle")
+    for asked in (
+        {"users": ["u3", "u4"]},
+        {"histories": [["003", "021"]]},
+        {"texts": ["red lamp"]},
+    ):
+        one, other = (each.recommend(**asked, k=4, candidates=9) for each in (run, bundle))
+        assert one["item"].to_list() == other["item"].to_list()
+        assert one["score"].to_list() == pytest.approx(other["score"].to_list(), abs=1e-5)
+        assert one["score"].n_unique() > 2
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (
+            ["architecture.template='{likes} {genre} {candidate}?'"],
+            r"'\{genre\}', which is unknown",
+        ),
+        (["architecture.template='{likes}'"], r"must name \{candidate\}.*0 times"),
+        (["architecture.template='{candidate} {likes}?'"], r"\{likes\} behind \{candidate\}"),
+        (["architecture.template='{likes} {candidate'"], "cannot be read"),
+        (["architecture.template='{likes!r} {candidate}?'"], "has a format"),
+        (["architecture.template='{likes} {candidate}'"], "ends with"),
+        (["architecture.yes='red lamp'"], r"architecture.yes: 'red lamp' is 2 tokens"),
+        (["architecture.no=Yes"], "not two words"),
+        (["encoder.max_length=129"], "has 128 positions"),
+        (["encoder.max_length=20"], "leaves no room for a history"),
+        (["evaluation.protocol=catalog"], "protocol=candidates"),
+        (["data.queries=all"], "data.queries=all would cost"),
+        (["tuning=frozen", "architecture.residual=false"], "nothing would train"),
+        (["architecture.context=[nothing]"], "no column 'nothing'"),
+        (["data.augment.drop_words=0.1"], "reads them whole"),
+        (["data.augment.crop=0.5"], "what a user liked, and not"),
+    ],
+)
+def test_bad_input_is_one_sentence(shop_words, decoder, more, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        build.assemble(compose(words_of(shop_words, decoder, *more)))
+
+
+def test_a_model_without_a_head_is_refused_before_data_is_read(
+    shop_words, tiny_bert, decoder, instructed, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("recsys.assembly.build.PreparedData.prepare", None)
+    with pytest.raises(ConfigError, match="family bert, which has no head"):
+        build.assemble(compose([*shop_words, *PROMPT, f"encoder.model={tiny_bert}"]))
+    bare = AutoModelForCausalLM.from_pretrained(instructed).model
+    bare.save_pretrained(tmp_path / "bare")
+    AutoTokenizer.from_pretrained(instructed).save_pretrained(tmp_path / "bare")
+    with pytest.raises(ConfigError, match=r"lm_head.weight is not among its weights"):
+        build.assemble(compose(words_of(shop_words, tmp_path / "bare")))
+    with pytest.raises(ConfigError, match="is 2 tokens"):
+        build.assemble(compose(words_of(shop_words, decoder, "architecture.no='not red'")))
+
+
+def test_a_line_of_which_nothing_is_known_is_left_out(situated_words, decoder):
+    lines = ["About: {user}", "Liked: {likes}", "On {device} at {weekday}", "Now: {context}"]
+    lines.append("Like {candidate}?")
+    template = json.dumps("\n".join(lines))
+    more = [f"architecture.template={template}", "architecture.context=[device,weekday]"]
+    made = build.assemble(compose(words_of(situated_words, decoder, *more)))
+    prompts = made.encoding.prompts
+    tokenizer = AutoTokenizer.from_pretrained(decoder)
+    seen = []
+    prompts._tokenize = None  # everything was tokenised before
+    for batch in made.datamodule.train_dataloader():
+        seen += [len(x) for x in prompts.compose_prefixes(batch).split()]
+    assert len(set(seen)) > 1
+    nobody = made.examples.make_serving_batch(torch.empty(0, dtype=torch.long).numpy())
+    (ids,) = prompts.compose_prefixes(nobody).split()
+    assert tokenizer.decode(ids) == "[UNK]" or tokenizer.decode(ids).split() == ["[UNK]"]
