@@ -383,6 +383,7 @@ def make_cases(right, lengths, cold_items=None):
         lengths,
         torch.arange(len(right)),
         torch.arange(len(right)),
+        torch.zeros(len(right), dtype=torch.bool),
     )
 
 

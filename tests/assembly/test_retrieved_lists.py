@@ -146,6 +146,13 @@ def test_an_ensemble_of_re_rankers_misses_what_they_miss(base, retriever, again)
     assert read(both)["protocol"]["missed"] == read(again)["protocol"]["missed"]
     assert read(both)["test"]["hr@4"] == pytest.approx(read(again)["test"]["hr@4"])
     assert main([*own, *lists_of(retriever)[:2], JUDGED, f"output={root}"]) == 2
+    # what is fitted counts misses too: the weights' own figure is that of the validation
+    own[-1] = "architecture.combine=weighted"
+    fitted = run(root / "second", *own, *lists_of(retriever), "architecture.normalize=zscore")
+    result = read(fitted)
+    (tried,) = result["fit"]["tried"]
+    assert tried["ndcg@4"] == pytest.approx(result["validation"]["metrics"]["ndcg@4"], abs=1e-4)
+    assert 0 < tried["ndcg@4"] < result["validation"]["metrics"]["hr@4"] < 1
 
 
 def test_a_re_ranker_recommends_when_its_retriever_is_gone(base, retriever, again):

@@ -44,6 +44,7 @@ class ScoredCases:
         lengths: (N,) events of the histories.
         users: (N,) user rows.
         cases: (N,) numbers of the cases.
+        missed: (N,) whether the list of the case lacks its target, which counts as a miss.
     """
 
     normalized: dict[Normalization, Tensor]
@@ -55,6 +56,7 @@ class ScoredCases:
     lengths: Tensor
     users: Tensor
     cases: Tensor
+    missed: Tensor
 
     def __len__(self) -> int:
         return len(self.items)
@@ -146,7 +148,12 @@ class CaseCollector:
         """What the fit needs of some queries, without fillers."""
         counted = batch.case[at] >= 0
         positive = (labels > 0) & (items >= 0)
-        cold = self.counts.to(items.device)[items.clamp(min=0)] == 0
+        never = self.counts.to(items.device) == 0
+        cold = never[items.clamp(min=0)]
+        target = items.new_full((len(items),), -1)
+        if "missed" in batch.extras:
+            target = batch.extras["missed"][batch.query[at, 0]]
+        missed = target >= 0
         reachable = positive.any(1)
         if self.whole and signals.closed is not None:
             hidden = signals.closed.gather(1, items.clamp(min=0))
@@ -158,10 +165,15 @@ class CaseCollector:
             labels,
             reachable,
             # As the evaluator has it: a case is cold where all its positives are.
-            (cold | ~positive).all(1) & positive.any(1),
+            torch.where(
+                missed,
+                never[target.clamp(min=0)],
+                (cold | ~positive).all(1) & positive.any(1),
+            ),
             signals.lengths,
             signals.users,
             batch.case[at],
+            missed,
         ).select(counted)
         kept = {k: v.cpu().contiguous() for k, v in made.normalized.items()}
         rest = [getattr(made, f.name).cpu().contiguous() for f in fields(made)[1:]]
@@ -223,7 +235,8 @@ class Judge:
             cases: The cases.
 
         Returns:
-            (N, K) float64; NaN where it is undefined, 0 where the positive cannot be reached.
+            (N, K) float64; NaN where it is undefined, 0 where the positive cannot be reached or its
+            list lacks it.
         """
         if bool((cases.labels.sum(1) == 1).all()) and self.metric != "auc":
             values = self._score_single(scores, cases)
@@ -236,7 +249,7 @@ class Judge:
                 dim=1,
             )
         hidden = ~cases.reachable[:, None] & ~values.isnan()
-        return values.masked_fill(hidden, 0.0)
+        return values.masked_fill(hidden | cases.missed[:, None], 0.0)
 
     def _score_single(self, scores: Tensor, cases: ScoredCases) -> Tensor:
         """As `score_cases`, of lists with one positive each: by counting, without a sort."""
