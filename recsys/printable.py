@@ -79,6 +79,11 @@ def cut_line(text: str, width: int) -> str:
     return text
 
 
+def measure(text: str) -> int:
+    """Columns of a terminal that a line takes."""
+    return len(text) if text.isascii() else sum(map(_measure, text))
+
+
 def _measure(sign: str) -> int:
     if unicodedata.combining(sign):
         return 0

@@ -16,7 +16,7 @@ def ended(*words):
 
 def test_alone_it_lists_the_commands():
     commands = ["fit", "pretrain", "sweep", "compare", "recommend", "export", "data", "boards"]
-    commands += ["serve", "explain", "compress", "clean", "refresh", "forget"]
+    commands += ["serve", "explain", "compress", "clean", "refresh", "forget", "chat"]
     assert set(commands) == set(find_commands())
     code, said, errors = ended("recsys")
     assert (code, errors) == (0, "")

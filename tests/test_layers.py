@@ -41,6 +41,7 @@ ROOMS = [
     "trained",
     "recommend",
     "explain",
+    "chat",
     "compress",
     "refresh",
     "clean",

@@ -45,14 +45,21 @@ def format_rows(rows: pl.DataFrame, columns: Sequence[str], width: int | None) -
         why = str(row.get(BECAUSE) or "")
         if width is None and why:
             more.append(why)
-        lines.append(_join(head, escape_line(row["title"]), more, width))
+        lines.append(join_line(head, escape_line(row["title"]), more, width))
         if width is not None and why:
             lines.append(cut_line(f"{'':5}{why}", width))
     return lines
 
 
-def _join(head: str, title: str, more: Sequence[str], width: int | None) -> str:
-    """One line; the columns are cut before the title has too little room left."""
+def join_line(head: str, title: str, more: Sequence[str], width: int | None) -> str:
+    """One line; the columns are cut before the title has too little room left.
+
+    Args:
+        head: What stands before the title.
+        title: On one line.
+        more: Columns behind it.
+        width: How long the line may be; None: any length.
+    """
     if width is None:
         return "  ".join([head + title, *more])
     own = [cut_line(each, _COLUMN) for each in more]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from recsys.errors import FULL, DataError, DiskFullError, describe_file_error
 
@@ -135,7 +137,7 @@ def translate_write_errors(path: Path) -> Iterator[None]:
         raise DataError(sentence) from err
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Flushes a file or a folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -150,8 +152,8 @@ def _sync_tree(folder: Path) -> None:
         for name in names:
             file = Path(where, name)
             if file.is_file() and not file.is_symlink():
-                _sync(file)
-        _sync(Path(where))
+                sync_path(file)
+        sync_path(Path(where))
 
 
 def write_atomic(path: Path, content: bytes | str, mode: int | None = None) -> None:
@@ -181,7 +183,7 @@ def write_atomic(path: Path, content: bytes | str, mode: int | None = None) -> N
             with suppress(OSError):
                 temporary.unlink()
             raise
-        _sync(path.parent)
+        sync_path(path.parent)
 
 
 def publish_file(temporary: Path, path: Path) -> None:
@@ -195,9 +197,9 @@ def publish_file(temporary: Path, path: Path) -> None:
         DataError: It cannot be written there.
     """
     with translate_write_errors(path):
-        _sync(temporary)
+        sync_path(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        sync_path(path.parent)
 
 
 @contextmanager
@@ -229,7 +231,7 @@ def open_atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync(path.parent)
+        sync_path(path.parent)
 
 
 def _publish(temporary: Path, path: Path) -> None:
@@ -271,3 +273,41 @@ def _exchange(one: Path, other: Path) -> bool:
     # Paths are absolute, so that the folders (0) count for nothing; the last word is the kernel's
     # RENAME_EXCHANGE.
     return not rename(0, names[0], 0, names[1], 2)
+
+
+def format_record(record: Mapping[str, Any]) -> bytes:
+    """A record as a line."""
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of a file, and where the last whole one ends, in bytes.
+
+    Raises:
+        DataError: A line before the last is damaged.
+    """
+    content = path.read_bytes()
+    lines = content.split(b"\n")
+    records, end = [], 0
+    for number, line in enumerate(lines[:-1], 1):  # what follows the last line break was cut short
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            # A flush that was cut by a failing machine may leave zeros where its last lines were.
+            if number == len(lines) - 1 or not any(content[end:].strip(b"\0\n")):
+                break
+            raise DataError(
+                f"{path}, line {number} is damaged; restore the file, or remove that line."
+            )
+        records.append(record)
+        end += len(line) + 1
+    return records, end
+
+
+def write_all(handle: int, content: bytes) -> None:
+    """Writes a content whole to a file descriptor."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(handle, left) :]

@@ -172,13 +172,13 @@ class Suggester:
             ConfigError: It ranks another catalog, or all items are ranked and nothing is proposed.
         """
         if choice.retriever is None:
-            if choice.candidates is not None and not self._selector.reads_pairs:
+            if choice.candidates is not None and not self.selector.reads_pairs:
                 raise ConfigError(
                     "candidates: this run ranks all items, so that none are proposed to it; leave "
                     "it out, or give a retriever, another run that proposes them."
                 )
             return None
-        size = self._selector.count_candidates(k, choice.candidates)
+        size = self.selector.count_candidates(k, choice.candidates)
         stage = FirstStage(choice.retriever, self.list_items(), self.find_items, size, at, context)
         stage.check()
         return stage
@@ -210,7 +210,7 @@ class Suggester:
         """
         read = self.read_query(query, at, context if self.run.architecture.reads_context else {})
         hidden = self.find_items(left_out)
-        _, rows = self._selector.select(query, read.batch, read.asked, hidden, size)
+        _, rows = self.selector.select(query, read.batch, read.asked, hidden, size)
         return self.list_items().gather(rows.cpu().numpy()).to_list()
 
     def read_query(self, query: Query, at: str, context: Mapping[str, str]) -> ReadQuery:
@@ -242,7 +242,7 @@ class Suggester:
     @property
     def reads_pairs(self) -> bool:
         """Whether each item takes a joint pass with the query."""
-        return self._selector.reads_pairs
+        return self.selector.reads_pairs
 
     def prepare(
         self, query: Query, item: str | None, at: str, context: Mapping[str, str]
@@ -277,6 +277,14 @@ class Suggester:
         """
         assert self._ids is not None
         return torch.tensor(self._ids.find_rows(Query(history=tuple(items)))[1], dtype=torch.long)
+
+    def list_closed(self, at: str) -> Tensor:
+        """(S,) catalog rows that cannot be had at a moment, or have no score.
+
+        Raises:
+            DataError: The moment is no time, or nothing can be had then.
+        """
+        return self._find_closed(self.model, at, parse_moment(at))
 
     def _find_closed(
         self, made: Servable, at: str, moment: int, where: str | None = None
@@ -334,7 +342,7 @@ class Suggester:
         return recommender.index_catalog() if kept is None else kept
 
     @cached_property
-    def _selector(self) -> ItemSelector:
+    def selector(self) -> ItemSelector:
         """Chooses the items of a query."""
         return ItemSelector(self.model, self.run, lambda: self.catalog)
 
@@ -357,7 +365,7 @@ class Suggester:
         seen = seen if choice.exclude_seen else seen[:0]
         left_out = torch.cat([seen, closed])
         pool = None if stage is None else stage.propose(query, left_out)
-        scores, rows = self._selector.select(query, batch, asked, left_out, k, choice, pool)
+        scores, rows = self.selector.select(query, batch, asked, left_out, k, choice, pool)
         return rows.cpu().numpy(), scores.cpu().numpy()
 
     def _list_reasons(

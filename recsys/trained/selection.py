@@ -108,20 +108,22 @@ class ItemSelector:
             items = self._catalog()
         elif pool is None:
             proposed = self.count_candidates(k, choice.candidates)
-            pool = self._propose(query, batch, left_out, proposed)
+            pool = self.propose(query, batch, left_out, proposed)
         scores, rows = recommender.select_top(batch, size, left_out, asked, pool, items)
         if not choice.diversity or not len(rows):
             return scores, rows
-        cosines = self._compute_cosines(rows, items)
+        cosines = self.compute_cosines(rows)
         places = torch.from_numpy(
             diversify(scores.cpu().numpy(), cosines.numpy(), k, choice.diversity)
         ).to(rows.device)
         return scores[places], rows[places]
 
-    def _compute_cosines(self, rows: Tensor, items: Tensor | None) -> Tensor:
+    @torch.no_grad()
+    def compute_cosines(self, rows: Tensor) -> Tensor:
         """(N, N) of catalog rows: by what the model has of each item, else by words of texts."""
         recommender = self._made.recommender
-        own = recommender.index(ItemBatch(rows, ())) if items is None else items[rows]
+        pairs = self.reads_pairs
+        own = recommender.index(ItemBatch(rows, ())) if pairs else self._catalog()[rows]
         cosines = recommender.compute_cosines(own)
         if cosines is None:
             cosines = self._baselines["tfidf"].compute_cosines(rows.cpu())
@@ -133,8 +135,15 @@ class ItemSelector:
         """What proposes candidates, by name."""
         return {name: build.make_baseline(name, self._made.parts) for name in protocols.FLOORS}
 
-    def _propose(self, query: Query, batch: Batch, seen: Tensor, size: int) -> Tensor:
-        """Catalog rows that popularity and tfidf put first, in turn, without repeats."""
+    def propose(self, query: Query, batch: Batch, seen: Tensor, size: int) -> Tensor:
+        """Catalog rows that popularity and tfidf put first, in turn, without repeats.
+
+        Args:
+            query: Who or what is asked for.
+            batch: It, as the model reads it.
+            seen: Catalog rows to leave out.
+            size: How many.
+        """
         proposals = []
         for name, maker in self._baselines.items():
             asks = name == "tfidf" and query.text is not None

@@ -11,8 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recsys.errors import DataError, raise_file_error
-from recsys.runtime.files import make_temporary_path
+from recsys.errors import raise_file_error
+from recsys.runtime.files import (
+    format_record,
+    make_temporary_path,
+    read_records,
+    sync_path,
+    write_all,
+)
 
 
 @dataclass
@@ -46,8 +52,8 @@ class Journal:
         with raise_file_error():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            _sync_folder(path.parent)
-            self.records, self._size = _read_records(path)
+            sync_path(path.parent)
+            self.records, self._size = read_records(path)
             os.ftruncate(self._handle, self._size)
             os.fsync(self._handle)
         self._waiting: list[_Waiting] = []
@@ -65,7 +71,7 @@ class Journal:
         Raises:
             DataError: The disk is full or fails; the file is as it was.
         """
-        lines = b"".join(_format_record(record) for record in records)
+        lines = b"".join(format_record(record) for record in records)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._waiting.append(_Waiting(lines, then, done))
@@ -93,7 +99,7 @@ class Journal:
     def _write(self, content: bytes) -> None:
         with raise_file_error():
             try:
-                _write_all(self._handle, content)
+                write_all(self._handle, content)
                 os.fsync(self._handle)
             except BaseException:
                 os.ftruncate(self._handle, self._size)
@@ -131,7 +137,7 @@ class Journal:
         fresh = make_temporary_path(self.path)
         handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
-            _write_all(handle, content)
+            write_all(handle, content)
             os.fsync(handle)
             fresh.replace(self.path)
         except BaseException:
@@ -140,7 +146,7 @@ class Journal:
             raise
         os.close(self._handle)
         self._handle, self._size = handle, len(content)
-        _sync_folder(self.path.parent)
+        sync_path(self.path.parent)
 
     async def close(self) -> None:
         """Waits for what is being written, and closes the file."""
@@ -148,47 +154,3 @@ class Journal:
             await self._writer
         self._thread.shutdown()
         os.close(self._handle)
-
-
-def _write_all(handle: int, content: bytes) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[os.write(handle, left) :]
-
-
-def _format_record(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-
-def _read_records(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records of a file, and where the last whole one ends.
-
-    Raises:
-        DataError: A line before the last is damaged.
-    """
-    content = path.read_bytes()
-    lines = content.split(b"\n")
-    records, end = [], 0
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last line break was cut short
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            # A flush that was cut by a failing machine may leave zeros where its last lines were.
-            if number == len(lines) - 1 or not any(content[end:].strip(b"\0\n")):
-                break
-            raise DataError(
-                f"{path}, line {number} is damaged; restore the file, or remove that line."
-            )
-        records.append(record)
-        end += len(line) + 1
-    return records, end
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,0 +1,1 @@
+"""python -m recsys.chat: a conversation about what to recommend."""

@@ -1,0 +1,288 @@
+"""How critiques act on scores: Rocchio's rule over whatever a model says of its queries.
+
+Each thing that was said is a query of its own: the texts, the liked items as a history, the
+disliked ones as another. The score of an item is the weighted sum of what the model gives it for
+each (Rocchio, Relevance Feedback in Information Retrieval, 1971, with the weights of Salton and
+Buckley, JASIS 1990). Where a score is a product of vectors, that is the score of one query vector,
+the weighted sum of theirs; of any other model it is the same rule without such a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from recsys.errors import ConfigError
+from recsys.trained.conversation.columns import ItemColumns
+from recsys.trained.conversation.critiques import State
+from recsys.trained.conversation.titles import TitleFinder
+from recsys.trained.diversity import count_pool, diversify
+from recsys.trained.explanations.explaining import Explaining
+from recsys.trained.queries import Query
+from recsys.trained.recommendations import ReadQuery
+
+WEIGHTS = {
+    "text": 1.0,
+    "liked": 0.75,
+    "disliked": -0.25,
+    "avoided": -0.25,
+    "profile": 0.5,
+    "popularity": 1.0,
+}
+"""What each part counts; popularity does where nothing else speaks for any item."""
+
+TOP = 10
+"""Scores of a part are scaled so that their mean is 0 and that of so many best items is 1."""
+
+TEXTS = 8
+"""How many of the latest texts are read; older ones stay as chips and are read again when those
+behind them are taken back."""
+
+_KEPT = 64  # queries whose scores are kept, and bytes that they may take
+_BYTES = 1 << 27
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the queries that make up a score.
+
+    Attributes:
+        kind: A key of `WEIGHTS`.
+        query: What the model is asked; None: how popular items are.
+    """
+
+    kind: str
+    query: Query | None
+
+    @property
+    def weight(self) -> float:
+        """What it counts."""
+        return WEIGHTS[self.kind]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A list.
+
+    Attributes:
+        rows: (k,) catalog rows, best first.
+        scores: (k,) the weighted sums.
+        fitting: How many items fit all filters and may be listed, those on the list included.
+    """
+
+    rows: Ints
+    scores: Floats
+    fitting: int
+
+
+class ConversationModel:
+    """A run or bundle as conversations ask it; one serves as many of them as one likes.
+
+    Args:
+        answering: The run or bundle.
+        start: A user of the data or a history that a conversation begins with, or None.
+        at: The moment, as in `recommend`.
+        context: As in `recommend`.
+
+    Raises:
+        ConfigError: The run cannot be read, or its data has changed.
+        DataError: An id is unknown, or nothing can be had at that moment.
+    """
+
+    def __init__(
+        self,
+        answering: Explaining,
+        start: Query | None = None,
+        at: str = "now",
+        context: Mapping[str, str] | None = None,
+    ) -> None:
+        self.answering, self.start, self.at = answering, start, at
+        self.context = dict(context or {})
+        self._suggester = answering.suggester
+        made = self._suggester.open_for([] if start is None else [start])
+        self._suggester.read_query(start or Query(), at, self.context)  # what is unknown is told
+        self._suggester.report = _keep_quiet  # and told once
+        self.items: pl.DataFrame = made.tables.items
+        self.ids: list[str] = self.items["item"].cast(pl.String).to_list()
+        self.rows = {item: row for row, item in enumerate(self.ids)}
+        counts = made.parts.counts.cpu().numpy().astype(np.float64)
+        self.columns = ItemColumns(self.items, counts)
+        self.titles = TitleFinder(self.items, counts)
+        self._popularity = np.log1p(counts).astype(np.float32)
+        self._kept: dict[Query | None, Floats] = {}
+        self._open = np.ones(len(self.ids), dtype=bool)
+        self._open[self._suggester.list_closed(at).numpy()] = False
+        if start is not None:
+            self._open[self._read(start).seen.numpy()] = False
+
+    @property
+    def name(self) -> str:
+        """What the run or bundle is called."""
+        return self.answering.name
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """(I,) texts of the items."""
+        return self._suggester.model.parts.texts
+
+    @cached_property
+    def reads_texts(self) -> bool:
+        """Whether the model says anything of a free text."""
+        try:
+            self._read(Query(text="text"))
+        except ConfigError:
+            return False
+        return True
+
+    def list_parts(self, state: State) -> list[Part]:
+        """The queries that a state asks."""
+        parts = []
+        texts, avoided = state.list_texts()[:TEXTS], state.list_avoided()[:TEXTS]
+        if texts:
+            parts.append(Part("text", Query(text=". ".join(texts))))
+        if state.list_liked():
+            parts.append(Part("liked", Query(history=tuple(state.list_liked()))))
+        if self.start is not None:
+            parts.append(Part("profile", self.start))
+        if not parts:
+            parts.append(Part("popularity", None))
+        if avoided:
+            parts.append(Part("avoided", Query(text=". ".join(avoided))))
+        if state.list_disliked():
+            parts.append(Part("disliked", Query(history=tuple(state.list_disliked()))))
+        return parts
+
+    def find_fitting(self, state: State) -> NDArray[np.bool_]:
+        """(I,) whether each item may be listed: it fits the filters, and nothing was said of it."""
+        fitting = self._open & self.columns.keep(state.list_filters())
+        fitting[[self.rows[item] for item in state.list_left_out()]] = False
+        return fitting
+
+    def rank(self, state: State, k: int) -> Ranked:
+        """The next items of a list: those that stand on it already are left out.
+
+        Args:
+            state: Where the conversation is.
+            k: How many; fewer where no more fit.
+        """
+        fitting = self.find_fitting(state)
+        free = fitting.copy()
+        free[[self.rows[item] for item in state.listed]] = False
+        count = int(fitting.sum())
+        if not free.any():
+            return Ranked(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), count)
+        pool, totals = self._sum_scores(self.list_parts(state), free, k)
+        size = min(count_pool(k) if state.variety else k, len(pool))
+        best = np.argsort(-totals, kind="stable")[:size]
+        if state.variety:
+            cosines = self._suggester.selector.compute_cosines(torch.from_numpy(pool[best]))
+            own = cosines.cpu().numpy().astype(np.float32)
+            best = best[diversify(totals[best], own, k, state.variety)]
+        return Ranked(pool[best], totals[best], count)
+
+    def weigh_parts(self, state: State, row: int) -> list[tuple[Part, float]]:
+        """What each part adds to the score of an item; in sum, its score.
+
+        Args:
+            state: Where the conversation is.
+            row: Catalog row of the item.
+        """
+        parts = self.list_parts(state)
+        free = self.find_fitting(state)
+        free[row] = True
+        if not self._suggester.reads_pairs:
+            return [(part, part.weight * float(self.score(part)[row])) for part in parts]
+        # A model that reads pairs scales its scores among what was proposed to it.
+        pool = np.union1d(self._propose(parts, free, TOP), [row])
+        place = int(np.searchsorted(pool, row))
+        return [
+            (part, part.weight * float(self._scale(self._ask(part, pool), part, pool)[place]))
+            for part in parts
+        ]
+
+    def score(self, part: Part) -> Floats:
+        """(I,) scaled scores of all items for one part; those of the latest parts are kept."""
+        scores = self._kept.pop(part.query, None)
+        if scores is None:
+            scores = self._scale(self._ask(part, None), part, np.arange(len(self.ids)))
+        self._kept[part.query] = scores
+        while len(self._kept) > min(_KEPT, max(8, _BYTES // (4 * len(self.ids)))):
+            del self._kept[next(iter(self._kept))]
+        return scores
+
+    def _sum_scores(
+        self, parts: Sequence[Part], free: NDArray[np.bool_], k: int
+    ) -> tuple[Ints, Floats]:
+        """Catalog rows to choose from, and the weighted sum of the parts' scores of each."""
+        if not self._suggester.reads_pairs:
+            pool = np.flatnonzero(free)
+            totals = sum(np.float32(part.weight) * self.score(part)[pool] for part in parts)
+        else:
+            pool = self._propose(parts, free, k)
+            totals = sum(
+                np.float32(part.weight) * self._scale(self._ask(part, pool), part, pool)
+                for part in parts
+            )
+        return pool, np.asarray(totals, dtype=np.float32)
+
+    def _propose(self, parts: Sequence[Part], free: NDArray[np.bool_], k: int) -> Ints:
+        """Catalog rows that baselines propose to a model that reads pairs, in their order."""
+        selector = self._suggester.selector
+        closed = torch.from_numpy(np.flatnonzero(~free))
+        size = selector.count_candidates(k)
+        rows: list[Ints] = []
+        for part in parts:
+            if part.query is None:
+                order = np.argsort(-np.where(free, self._popularity, -np.inf), kind="stable")
+                rows.append(order[: min(size, int(free.sum()))])
+            elif part.weight > 0:
+                read = self._read(part.query)
+                proposed = selector.propose(part.query, read.batch, closed, size)
+                rows.append(proposed.cpu().numpy())
+        return np.unique(np.concatenate(rows)).astype(np.int64)
+
+    def _ask(self, part: Part, pool: Ints | None) -> Floats:
+        """(I,) or (N,) the model's scores for a part, of all items or of a pool."""
+        if part.query is None:
+            return self._popularity if pool is None else self._popularity[pool]
+        read, suggester = self._read(part.query), self._suggester
+        recommender = suggester.model.recommender
+        if suggester.reads_pairs:
+            rows = torch.arange(len(self.ids)) if pool is None else torch.from_numpy(pool)
+            scores = recommender.score_query(read.batch, read.asked, rows)[0]
+        else:
+            scores = recommender.score_query(read.batch, read.asked, items=suggester.catalog)[0]
+        out: Floats = scores.float().cpu().numpy()
+        return out
+
+    def _scale(self, scores: Floats, part: Part, pool: Ints) -> Floats:
+        """Scores with mean 0, and 1 for the mean of the best, those of its own items aside."""
+        out = np.nan_to_num(scores, neginf=float(scores[np.isfinite(scores)].min(initial=0.0)))
+        history = () if part.query is None else part.query.history or ()
+        others = out[~np.isin(pool, [self.rows[item] for item in history])]
+        if not len(others):
+            return np.zeros_like(out)
+        mean = float(others.mean(dtype=np.float64))
+        size = min(TOP, len(others))
+        spread = float(np.partition(others, -size)[-size:].mean(dtype=np.float64)) - mean
+        scaled: Floats = ((out - mean) / spread if spread > 1e-9 else np.zeros_like(out)).astype(
+            np.float32
+        )
+        return scaled
+
+    def _read(self, query: Query) -> ReadQuery:
+        """A query as the model reads it."""
+        return self._suggester.read_query(query, self.at, self.context)
+
+
+def _keep_quiet(note: str) -> None:
+    """Takes a sentence that was told when the conversation began."""

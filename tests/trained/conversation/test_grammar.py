@@ -1,0 +1,204 @@
+"""What is understood, as tables; whatever is not understood is free text."""
+
+import pytest
+
+from recsys.trained.conversation.critiques import Avoided, Bound, HasValue, Said
+from recsys.trained.conversation.language.actions import (
+    Add,
+    Compare,
+    Describe,
+    Drop,
+    Explain,
+    Judge,
+    Refuse,
+    Simple,
+    Vary,
+)
+from recsys.trained.conversation.language.grammar import parse_line
+from tests.trained.conversation.films import ITEMS, make_setting
+
+
+def text(of):
+    return Add(Said(of))
+
+
+def genre(*values, negated=False):
+    return Add(HasValue("genres", values, negated))
+
+
+def bound(column, sign, value):
+    return Add(Bound(column, sign, value))
+
+
+def like(*numbers):
+    return Judge("liked", numbers=numbers)
+
+
+def dislike(*numbers):
+    return Judge("disliked", numbers=numbers)
+
+
+COMMANDS = {
+    "help": [Simple("help")],
+    "?": [Simple("help")],
+    "More, please": [Simple("more")],
+    "show more": [Simple("more")],
+    "undo": [Simple("undo")],
+    "Quit.": [Simple("quit")],
+    "something else": [Simple("others")],
+    "no": [Simple("others")],
+    "more variety": [Vary(1)],
+    "more of the same": [Vary(-1)],
+    "why": [Explain(None)],
+    "why 3?": [Explain(3)],
+    "why is that?": [Explain(None)],
+    "3": [Describe(3)],
+    "show 3": [Describe(3)],
+    "the first one": [Describe(1)],
+    "drop b": [Drop("b")],
+    "take back comedy": [Drop("comedy")],
+    "any year": [Drop("year", column=True)],
+    "remove 3": [Judge("seen", numbers=(3,))],
+}
+OPINIONS = {
+    "more like 3, not 2": [like(3), dislike(2)],
+    "more like 3 not 2": [like(3), dislike(2)],
+    "more like 3 but not 2": [like(3), dislike(2)],
+    "I like 1 and 3": [like(1, 3)],
+    "like 3, 5": [like(3), like(5)],
+    "+3 -2": [like(3), dislike(2)],
+    "like #2": [like(2)],
+    "like the second one": [like(2)],
+    "not the last": [dislike(-1)],
+    "like 2-4": [like(2, 3, 4)],
+    "I don't like 2": [dislike(2)],
+    "I don\N{RIGHT SINGLE QUOTATION MARK}t like 2": [dislike(2)],
+    "none of these": [Judge("disliked", which="all")],
+    "yes, more like that": [Judge("liked", which="focus")],
+    "I've seen 4": [Judge("seen", numbers=(4,))],
+    "I liked Alien": [Judge("liked", items=("f1",))],
+    "more like the matrix, not alien": [
+        Judge("liked", items=("f2",)),
+        Judge("disliked", items=("f1",)),
+    ],
+    "i loved Alien and The Matrix": [Judge("liked", items=("f1", "f2"))],
+    "like cafe": [Judge("liked", items=("f6",))],
+}
+FILTERS = {
+    "comedy": [genre("Comedy")],
+    "Some comedies please": [genre("Comedy")],
+    "I'm looking for a comedy": [genre("Comedy")],
+    "comedy or drama": [genre("Comedy", "Drama")],
+    "comedy and action": [genre("Comedy"), genre("Action")],
+    "science fiction": [genre("Sci-Fi")],
+    "scifi": [genre("Sci-Fi")],
+    "no horror": [genre("Horror", negated=True)],
+    "but without horror, please": [genre("Horror", negated=True)],
+    "i don't like comedies": [genre("Comedy", negated=True)],
+    "studio war": [Add(HasValue("studio", ("War",)))],
+    "by warner": [Add(HasValue("studio", ("Warner",)))],
+    "1999": [bound("year", "=", 1999)],
+    "from 1999": [bound("year", "=", 1999)],
+    "newer than 1990": [bound("year", ">", 1990)],
+    "before 1990": [bound("year", "<", 1990)],
+    "since 1990": [bound("year", ">=", 1990)],
+    "nothing older than 1990": [bound("year", ">=", 1990)],
+    "from the 90s": [bound("year", ">=", 1990), bound("year", "<=", 1999)],
+    "1980's": [bound("year", ">=", 1980), bound("year", "<=", 1989)],
+    "the eighties": [bound("year", ">=", 1980), bound("year", "<=", 1989)],
+    "00s": [bound("year", ">=", 2000), bound("year", "<=", 2009)],
+    "between 1980 and 1990": [bound("year", ">=", 1980), bound("year", "<=", 1990)],
+    "1980-1990": [bound("year", ">=", 1980), bound("year", "<=", 1990)],
+    "from 1980 on": [bound("year", ">=", 1980)],
+    "under $20": [bound("price", "<", 20)],
+    "at most 9.50": [bound("price", "<=", 9.5)],
+    "cheaper than 20 dollars": [bound("price", "<", 20)],
+    "pages under 300": [bound("pages", "<", 300)],
+    "older": [Compare("year", "<")],
+    "something older, please": [Compare("year", "<")],
+    "a bit cheaper": [Compare("price", "<")],
+    "older than 3": [Compare("year", "<", 3)],
+    "cheaper than #3": [Compare("price", "<", 3)],
+    "newer than that": [Compare("year", ">", 0)],
+    "shorter": [Compare("pages", "<")],
+    "higher price": [Compare("price", ">")],
+    "more popular": [Compare("popularity", ">")],
+    "older and cheaper": [Compare("year", "<"), Compare("price", "<")],
+}
+TEXTS = {
+    "space adventure with robots": [text("space adventure with robots")],
+    "ein lustiger Film mit Robotern": [text("ein lustiger Film mit Robotern")],
+    "宇宙の映画": [text("宇宙の映画")],
+    "space comedy": [text("space comedy")],  # a genre beside other words is no filter
+    "a story of war": [text("a story of war")],
+    "set in 1944": [text("set in 1944")],
+    '"comedy"': [text("comedy")],
+    '"undo"': [text("undo")],
+    "notorious": [text("notorious")],
+    "not so violent": [Add(Avoided("violent"))],
+    "less talking": [Add(Avoided("talking"))],
+    "lighter": [text("lighter")],  # the items have no weight
+    "funny robots without horror": [text("funny robots"), genre("Horror", negated=True)],
+    "robots from the 90s": [
+        text("robots"),
+        bound("year", ">=", 1990),
+        bound("year", "<=", 1999),
+    ],
+    "a guitar under 200": [text("a guitar"), bound("price", "<", 200)],
+    "a comedy from the 90s": [
+        genre("Comedy"),
+        bound("year", ">=", 1990),
+        bound("year", "<=", 1999),
+    ],
+    "something funny, but no horror, newer than 1990": [
+        text("something funny"),
+        genre("Horror", negated=True),
+        bound("year", ">", 1990),
+    ],
+    "blue, wide, and soft": [text("blue, wide, and soft")],
+    "": [],
+    "  ...  ": [],
+    "please": [],
+}
+TITLES = {
+    "No Country for Old Men": [text("No Country for Old Men")],  # and keeps away from nothing
+    "Love, Action": [text("Love, Action")],  # and is not cut at its comma
+    "Alien": [text("Alien")],
+    "War": [genre("War")],  # a value goes before a title
+    "studio: war": [Add(HasValue("studio", ("War",)))],  # of two columns, the first has "War"
+    "like War": [Judge("liked", items=("f3",))],
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "actions"),
+    [pair for table in (COMMANDS, OPINIONS, FILTERS, TEXTS, TITLES) for pair in table.items()],
+)
+def test_a_line_means(line, actions):
+    assert parse_line(line, make_setting()) == actions
+
+
+def test_what_the_items_have_not_is_said():
+    setting = make_setting(ITEMS.drop("price", "year"))
+    for line, what in {"cheaper": "price", "older": "year", "under $5": "price"}.items():
+        (action,) = parse_line(line, setting)
+        assert isinstance(action, Refuse)
+        assert action.message.startswith(f"The items have no {what}; their columns are pages")
+    assert parse_line("robots before 1990", setting) == [text("robots before 1990")]
+    (action,) = parse_line("not the 90s", make_setting())
+    assert isinstance(action, Refuse)
+
+
+def test_a_number_is_of_the_list_where_the_list_is_that_long():
+    assert parse_line("cheaper than 5", make_setting(length=5)) == [Compare("price", "<", 5)]
+    assert parse_line("cheaper than 6", make_setting(length=5)) == [bound("price", "<", 6)]
+    assert parse_line("cheaper than $5", make_setting(length=5)) == [bound("price", "<", 5)]
+
+
+def test_a_long_line_takes_no_time():
+    import time
+
+    start = time.perf_counter()
+    for piece in ("not ", "a, ", "the ", "1990 ", "and ", "x", "older than "):
+        parse_line((piece * 1000)[:1000], make_setting())
+    assert time.perf_counter() - start < 2
