@@ -80,6 +80,11 @@ class Config(ArchitectureConfig):
                 "data.queries=all would cost prompt a sequence for every position of a history; "
                 "set data.queries=random or last."
             )
+        if run.encoder.attention == "bidirectional":
+            raise ConfigError(
+                "encoder.attention=bidirectional lets tokens see those that follow, and "
+                "architecture=prompt reads the answer behind the last one; leave it out."
+            )
         augment = run.data.augment
         if augment.changes_texts:
             raise ConfigError(

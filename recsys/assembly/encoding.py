@@ -28,6 +28,7 @@ from recsys.encoders.cache.text_vectors import TextVectorCache
 from recsys.encoders.cache.vectors import FrozenVectorCache
 from recsys.encoders.cut import ModelSplitError
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.language_model.kept_states import KeepOptions
 from recsys.encoders.packing.enabling import enable_packing
 from recsys.encoders.passages import TextSpans
 from recsys.encoders.pretrained.load import PretrainedEncoder, load_pretrained
@@ -82,6 +83,7 @@ def load_encoding(
         tuned=tuned,
         user_texts=user_texts,
         prompts=prompts,
+        keeps=KeepOptions(options.cache_gb, options.cache_dtype) if options.cache else None,
         prefix=prefix,
         vectors=vectors,
         user_vectors=TextVectorCache(encoder, options.cache_gb) if keeps else None,

@@ -8,7 +8,8 @@ rotary tables and the final norm stay the model's own affair.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -169,10 +170,16 @@ class SplitModel:
     @torch.no_grad()
     def run_below(self, ids: Tensor, mask: Tensor) -> Tensor:
         """States (N, L, D) that enter the lowest trained layer, for token ids (N, L)."""
+        return self.run_inputs_below({"input_ids": ids, "attention_mask": mask.long()})
+
+    @torch.no_grad()
+    def run_inputs_below(self, inputs: Mapping[str, Any]) -> Tensor:
+        """As `run_below`, of inputs by the names of the model's arguments."""
         was = self.encoder.training
         self.encoder.eval()
+        flags = {"use_cache": False} if self.encoder.cache_flag else {}
         try:
-            self.encoder.run_model(None, mask.long(), {"input_ids": ids}, self._below)
+            self._below(**inputs, **flags)
         except _StopForward as reached:
             return reached.states
         finally:
@@ -191,10 +198,24 @@ class SplitModel:
         """
         layout = self.encoder.lay_out(lengths, states)
         self._entry.states = states if layout is None else layout.pack(states)
-        # What comes in is replaced; it must only have the width of an embedding (Electra).
-        table = self.encoder.model.get_input_embeddings()  # type: ignore[operator]
-        width = table.weight.shape[1]
-        come = states if states.shape[-1] == width else states.new_zeros(*mask.shape, width)
+        come = self._make_embeddings(states)
         out = self.encoder.run_model(layout, mask.long(), {"inputs_embeds": come}, self._above)
         del self._entry.states
         return out
+
+    def run_inputs_above(self, states: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+        """As `run_above`, with mask and the rest by the names of the model's arguments."""
+        self._entry.states = states
+        flags = {"use_cache": False} if self.encoder.cache_flag else {}
+        come = self._make_embeddings(states)
+        out: Tensor = self._above(inputs_embeds=come, **inputs, **flags).last_hidden_state
+        del self._entry.states
+        return out
+
+    def _make_embeddings(self, states: Tensor) -> Tensor:
+        """What comes in and is replaced; it must only have the width of an embedding (Electra)."""
+        table = self.encoder.model.get_input_embeddings()  # type: ignore[operator]
+        width = table.weight.shape[1]
+        if states.shape[-1] == width:
+            return states
+        return states.new_zeros(*states.shape[:-1], width)

@@ -7,25 +7,21 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from recsys.architectures.cross_encoder import Config
 from recsys.encoders.passages import Piece, list_query_pieces, make_pair_score
 from recsys.errors import ConfigError
+from recsys.models.pairs import PairRecommender
 from recsys.recommender.components import TrainingComponents
 from recsys.recommender.flops import compute_pair_lengths
-from recsys.recommender.trainable import TrainableRecommender
-from recsys.types import AskedText, Batch, ItemBatch, Ragged, Scored, TokenScore
+from recsys.types import AskedText, Batch, Ragged, TokenScore
 
 
-class Model(TrainableRecommender):
+class Model(PairRecommender):
     """Cosine of the mean states of both spans in the joint pass, plus a head that is zero at first.
 
-    The history is cut so that the candidate always fits. The representation of an item is its
-    catalog row, and that of a query its text's token ids, padded with -1.
+    The history is cut so that the candidate always fits.
     """
-
-    ranks_catalog = False
 
     def __init__(self, parts: TrainingComponents, config: Config) -> None:
         super().__init__(parts)
@@ -40,34 +36,11 @@ class Model(TrainableRecommender):
             nn.init.zeros_(parameter)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
 
-    def index(self, plan: ItemBatch) -> Tensor:
-        """Catalog rows, (U,)."""
-        return plan.items
-
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """Token ids of the users' texts, (Q, L), -1 at the end of the shorter ones."""
-        texts = self.user_texts.compose_tokens(batch).split()
-        if not texts:
-            return torch.empty(0, 0, dtype=torch.long, device=self.device)
-        return pad_sequence(texts, batch_first=True, padding_value=-1).to(self.device)
+        return self.pad_queries(self.user_texts.compose_tokens(batch))
 
-    def score(self, queries: Tensor, items: Tensor) -> Tensor:
-        """(Q, L), (N,) rows -> (Q, N): a joint pass for every pair."""
-        rows = items.expand(len(queries), -1)
-        return self._score_pairs(queries, rows, torch.ones_like(rows, dtype=torch.bool))
-
-    def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
-        """(Q, C): a joint pass for every candidate, and for no other pair."""
-        rows = items[batch.candidates.clamp(min=0)]
-        with self.watch.time_stage("user"):
-            queries = self.queries(batch, items)
-        return self._score_pairs(queries, rows, batch.candidates >= 0, batch.plan.epoch)
-
-    def forward(self, batch: Batch) -> Scored:
-        """Scores of the candidates, (Q, C)."""
-        return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
-
-    def _score_pairs(
+    def score_pairs(
         self, queries: Tensor, rows: Tensor, valid: Tensor, epoch: int | None = None
     ) -> Tensor:
         """(Q, L) token ids, (Q, C) catalog rows, (Q, C) which pairs are asked for -> (Q, C).
@@ -80,8 +53,7 @@ class Model(TrainableRecommender):
         # A text goes to the encoder once, in however many pairs it stands.
         unique, right = torch.unique(rows[query, place].cpu(), return_inverse=True)
         left, items = query.cpu(), self.encoding.gather_tokens(unique, epoch)
-        inside = queries >= 0
-        first = Ragged(queries[inside], tuple(inside.sum(1).tolist()))
+        first = self.unpad_queries(queries)
         if self.work.counting:
             sizes = (
                 torch.tensor(x.sizes)[at].tolist() for x, at in ((first, left), (items, right))

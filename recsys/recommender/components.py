@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from recsys.encoders.cache.text_vectors import TextVectorCache
     from recsys.encoders.cache.vectors import FrozenVectorCache
     from recsys.encoders.encoder import Encoder
+    from recsys.encoders.language_model.kept_states import KeepOptions
     from recsys.encoders.passages import TextSpans
     from recsys.encoders.pretrained.sentence_transformers import EmbeddingSpec
     from recsys.encoders.pretrained.source import ModelFiles
@@ -131,6 +132,7 @@ class TextComponents:
         spans: Where tokens stand in texts.
         user_texts: Users as one text each, or None where nothing reads them.
         prompts: Queries and items as prompts, or None where nothing reads them.
+        keeps: What may be kept of what frozen layers make of prompts, or None.
         prefix: Kept states below the lowest trained layer, or None.
         vectors: Kept item vectors of an encoder that does not train, or None.
         user_vectors: Kept vectors of users' texts by an encoder that does not train, or None.
@@ -145,6 +147,7 @@ class TextComponents:
     spans: TextSpans
     user_texts: UserTexts | None = None
     prompts: PromptTexts | None = None
+    keeps: KeepOptions | None = None
     prefix: FrozenLayerCache | None = None
     vectors: FrozenVectorCache | None = None
     user_vectors: TextVectorCache | None = None

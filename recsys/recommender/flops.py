@@ -29,15 +29,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from recsys.encoders.cache.frozen_layers import FrozenLayerCache
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.layers import LINEAR, find_layer_stack, list_attentions
 from recsys.encoders.peft.prefix_attention import PrefixAttention
 from recsys.types import Ragged
+
+
+class LayersAbove(Protocol):
+    """Kept states, and the layers that run on them."""
+
+    def compute_vectors(self, rows: Tensor) -> Tensor:
+        """What the layers make of the texts of rows (N,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class FlopCounter:
     _rates: dict[tuple[nn.Module, bool, bool], FlopRate] = field(default_factory=dict, repr=False)
 
     def count_texts(
-        self, encoder: Encoder, prefix: FrozenLayerCache | None, lengths: Sequence[int]
+        self, encoder: Encoder, prefix: LayersAbove | None, lengths: Sequence[int]
     ) -> None:
         """Counts texts that are encoded now.
 
@@ -94,7 +102,7 @@ class FlopCounter:
         if rate.call:
             self.flops += rate.call * sum(1 for _ in encoder.plan_micro_batches(lengths))
 
-    def get_rate(self, encoder: Encoder, prefix: FrozenLayerCache | None) -> FlopRate:
+    def get_rate(self, encoder: Encoder, prefix: LayersAbove | None) -> FlopRate:
         """What a text costs this encoder, with or without gradients as they are asked for now."""
         key = (encoder, prefix is not None, torch.is_grad_enabled())
         if key not in self._rates:
@@ -144,7 +152,7 @@ def compute_pair_lengths(
     return [min(a + b + extra, encoder.max_length) for a, b in zip(first, second, strict=True)]
 
 
-def probe(encoder: Encoder, prefix: FrozenLayerCache | None) -> FlopRate:
+def probe(encoder: Encoder, prefix: LayersAbove | None) -> FlopRate:
     """Reads off one pass over one text which maps run and where gradients pass.
 
     Dropout is off, so that nothing is drawn; nothing is left behind.
@@ -188,7 +196,7 @@ def probe(encoder: Encoder, prefix: FrozenLayerCache | None) -> FlopRate:
 
 
 def _record_passes(
-    encoder: Encoder, prefix: FrozenLayerCache | None
+    encoder: Encoder, prefix: LayersAbove | None
 ) -> list[tuple[nn.Module, float, int, bool]]:
     """Runs one text; the maps that ran, their operations, rows and whether a gradient passes."""
     seen: list[tuple[nn.Module, float, int, bool]] = []

@@ -11,6 +11,7 @@ from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
+from recsys.testing.objectives import LABELLED
 from recsys.testing.shop import make_decoder_words, write_decoder
 
 LISTS = ["evaluation.protocol=candidates", "evaluation.candidates=9", "evaluation.max_cases=12"]
@@ -178,6 +179,7 @@ def test_a_bundle_answers_as_its_run_does(shop_words, instructed, tmp_path):
         (["encoder.max_length=129"], "has 128 positions"),
         (["encoder.max_length=20"], "leaves no room for a history"),
         (["evaluation.protocol=catalog"], "protocol=candidates"),
+        (["encoder.attention=bidirectional"], "attention=bidirectional lets tokens see"),
         (["data.queries=all"], "data.queries=all would cost"),
         (["tuning=frozen", "architecture.residual=false"], "nothing would train"),
         (["architecture.context=[nothing]"], "no column 'nothing'"),
@@ -221,3 +223,31 @@ def test_a_line_of_which_nothing_is_known_is_left_out(situated_words, decoder):
     nobody = made.examples.make_serving_batch(torch.empty(0, dtype=torch.long).numpy())
     (ids,) = prompts.compose_prefixes(nobody).split()
     assert tokenizer.decode(ids) == "[UNK]" or tokenizer.decode(ids).split() == ["[UNK]"]
+
+
+def test_kept_states_change_no_figure_and_cost_less(shop_words, decoder, tmp_path):
+    """Observed labels come again in each epoch, the lists of a validation in the next one."""
+    own = words_of(shop_words, decoder, *LABELLED, "tuning=lora", "tuning.layers=2")
+    own += ["objective.negatives=0", "trainer.epochs=3", "data.queries=last"]
+    found = []
+    for cache in ("true", "false"):
+        out = tmp_path / cache
+        assert main([*own, f"encoder.cache={cache}", f"output={out}"]) == 0
+        (path,) = out.glob("*/result.json")
+        found.append(json.loads(path.read_text()))
+    kept, plain = found
+    assert kept["test"] == pytest.approx(plain["test"], abs=1e-4)
+    assert kept["cost"]["tokens"] == plain["cost"]["tokens"]
+    assert kept["cost"]["train_flops"] < 0.9 * plain["cost"]["train_flops"]
+
+
+def test_it_ranks_what_another_run_proposes_and_learns_from_its_best(shop_words, decoder, tmp_path):
+    first = tmp_path / "first"
+    assert main([*shop_words, "architecture=item_knn", f"output={first}"]) == 0
+    (run,) = first.iterdir()
+    own = words_of(shop_words, decoder, "tuning=lora", "trainer.epochs=1", "objective.negatives=4")
+    own += ["data.negatives=hard", f"data.hard_from={run}", "data.hard_top=9"]
+    assert main([*own, f"evaluation.candidates_from={run}"]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    answers = recsys.load(folder).recommend(users=["u3"], k=3, retriever=recsys.load(run))
+    assert answers["score"].n_unique() == 3

@@ -6,15 +6,15 @@ import torch.nn.functional as F
 
 from recsys.encoders.encoder import Encoder
 from recsys.encoders.language_model.head import WordHead
-from recsys.encoders.language_model.shared_prefix import (
-    PrefixTrees,
-    SharedPrefixReader,
-    check_causal,
-)
+from recsys.encoders.language_model.kept_states import KeepOptions
+from recsys.encoders.language_model.prefix_trees import PrefixTrees
+from recsys.encoders.language_model.shared_prefix import SharedPrefixReader, check_causal
+from recsys.encoders.layers import find_layer_stack
+from recsys.encoders.packing.enabling import enable_packing
 from recsys.encoders.pretrained.source import ModelFiles
 from recsys.encoders.special_tokens import SpecialTokens
 from recsys.errors import ConfigError
-from recsys.tuning import lora, prefix
+from recsys.tuning import frozen, lora, prefix
 from recsys.types import Ragged
 from tests.encoders.families import FAMILIES
 from tests.encoders.language_model.decoders import DECODERS, WINDOW, make_decoder
@@ -173,6 +173,14 @@ def test_both_kinds_of_attention_take_the_mask(implementation):
         torch.testing.assert_close(read(encoder, True), read(encoder, False), atol=1e-5, rtol=1e-5)
 
 
+def test_an_encoder_that_packs_its_texts_shares_prefixes_too():
+    encoder = encoder_of(make_decoder("qwen3_sliding"))
+    with torch.no_grad():
+        want = read(encoder, True)
+        enable_packing(encoder, "on")
+        torch.testing.assert_close(read(encoder, True), want, atol=1e-5, rtol=1e-5)
+
+
 def test_what_cannot_share_a_prefix_says_so():
     causal = make_decoder("llama")
     encoder = encoder_of(causal)
@@ -186,3 +194,48 @@ def test_a_model_that_sees_what_follows_is_refused():
     with pytest.raises(ConfigError, match="see those that follow"):
         check_causal(FAMILIES["bert"]().eval(), "some-bert")
     check_causal(make_decoder("gemma3").model, "some-gemma")
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("family", ["llama", "gemma3", "qwen3_sliding", "smollm3"])
+def test_kept_states_of_frozen_layers_change_nothing(family, share, tmp_path, monkeypatch):
+    """They are computed once: the second reading runs the layers above alone."""
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path))
+    encoder = encoder_of(make_decoder(family), budget=60)
+    lora.apply(encoder, lora.Config(layers=2, rank=2))
+    encoder.train()
+    direction = torch.linspace(-1, 1, 32)
+    plain = read(encoder, share)
+    want = gradients(encoder, plain @ direction)
+    reader = SharedPrefixReader(encoder, share, KeepOptions(1.0, "fp32"))
+    ran, told = [], []
+    _, stack = find_layer_stack(encoder.model)
+    stack[0].register_forward_hook(lambda *args: ran.append(1))
+    for again in (False, True, True):
+        ran.clear()
+        trees = reader.plan(PREFIXES, ENDS, LEFT, RIGHT)
+        states = reader.read(trees, True, lambda kept, sizes: told.append((kept, sum(sizes))))
+        torch.testing.assert_close(states, plain, atol=1e-5, rtol=1e-5)
+        assert bool(ran) is not again
+        for name, gradient in gradients(encoder, states @ direction).items():
+            torch.testing.assert_close(gradient, want[name], atol=1e-5, rtol=1e-4)
+    assert told[1:] == [(reader.kept, told[0][1])] * 2
+    assert told[0][0] is None
+    # Others are no part of what is kept, and neither is what there is no room for.
+    other = reader.plan(PREFIXES, ENDS, LEFT, RIGHT.flip(0))
+    assert not any(reader.kept.has(key) for key in other.keys if key not in trees.keys)
+    none = SharedPrefixReader(encoder, share, KeepOptions(1e-6, "fp32"))
+    none.read(none.plan(PREFIXES, ENDS, LEFT, RIGHT), True)
+    assert not any(none.kept.has(key) for key in trees.keys)
+
+
+def test_of_a_frozen_model_the_states_that_are_read_are_enough(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path))
+    encoder = encoder_of(make_decoder("gemma2"))
+    frozen.apply(encoder, frozen.Config())
+    plain = read(encoder, True)
+    reader = SharedPrefixReader(encoder, True, KeepOptions(1.0, "fp16"))
+    for _ in range(2):
+        trees = reader.plan(PREFIXES, ENDS, LEFT, RIGHT)
+        torch.testing.assert_close(reader.read(trees, True), plain, atol=5e-3, rtol=5e-3)
+    assert reader.kept._used == len(LEFT) * 32 * 2
