@@ -19,6 +19,7 @@ class Config(ArchitectureConfig):
     """Options of the cross-encoder."""
 
     gives: ClassVar[frozenset[Output]] = frozenset({"scores"})
+    shares_passes: ClassVar[bool] = True
     reads_user_texts: ClassVar[bool] = True
     reads_item_vectors: ClassVar[bool] = False
     reads_context_texts: ClassVar[bool] = True

@@ -19,6 +19,7 @@ class Config(ArchitectureConfig):
     """Options of the late interaction."""
 
     gives: ClassVar[frozenset[Output]] = frozenset({"scores"})
+    shares_passes: ClassVar[bool] = True
 
     titles: int = option(3, "last items of the history whose tokens are the user's", least=1)
     width: int | None = option(

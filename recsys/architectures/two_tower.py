@@ -19,6 +19,7 @@ class Config(ArchitectureConfig):
     """Options of the two towers."""
 
     gives: ClassVar[frozenset[Output]] = frozenset({"queries", "scores", "table"})
+    shares_passes: ClassVar[bool] = True
 
     user: Literal["history", "text"] = option(
         "history", "the user from the history's item vectors, or from profile and titles as a text"

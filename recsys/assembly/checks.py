@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.assembly.augmentation import check_augmentation
+from recsys.assembly.sharding import check_sharding
 from recsys.config.choices import get_choice_name, import_choice, list_choices
 from recsys.config.compose import read_config
 from recsys.config.schema import ENCODER, ObjectiveConfig, RunConfig
@@ -55,6 +56,7 @@ def check_pairs(run: RunConfig) -> None:
             "users as texts too; leave it out and set trainer.batch_size."
         )
     _check_item_table(run)
+    check_sharding(run)
     _check_cold_distillation(run)
     if objective.needs not in architecture.gives:
         raise ConfigError(

@@ -51,6 +51,7 @@ NEUTRAL: Mapping[str, NeutralKey] = {
         f"batch_size counts over all: {_ROUNDING}; dropout is drawn anew, as by a seed", "all"
     ),
     "trainer.nodes": NeutralKey("as trainer.devices", "all"),
+    "trainer.strategy": NeutralKey(f"weights in parts or whole: {_ROUNDING}", "all"),
     "trainer.accelerator": NeutralKey(
         f"{_ROUNDING}, as the precision and compile that it decides are keys of their own", "all"
     ),

@@ -254,6 +254,11 @@ class TrainerOptions:
     nodes: int = option(
         1, "machines, whose processes srun or torchrun starts; 1: also as many as these do", least=1
     )
+    strategy: Literal["auto", "ddp", "fsdp"] = option(
+        "auto",
+        "what several processes share: ddp: the batches, each having the whole model; fsdp: the "
+        "weights of the encoder and its optimiser as well (FSDP2); auto: ddp",
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
     precision: Literal["auto", "fp32", "bf16-mixed", "fp16-mixed"] = option(
         "auto", "auto: bf16-mixed where the hardware has it, else fp32"
@@ -273,6 +278,11 @@ class TrainerOptions:
         "every_step; or half_epoch, or a number of steps, between which item vectors train as a "
         "table that the encoder then follows, without dropout (GRAM)",
     )
+
+    @property
+    def shards(self) -> bool:
+        """Whether the weights of the encoder are spread over the processes."""
+        return self.strategy == "fsdp"
 
     @property
     def processes(self) -> int:

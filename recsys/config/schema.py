@@ -122,6 +122,10 @@ class TuningConfig(Choice):
 class ArchitectureConfig(Choice):
     """What the `Config` of every architecture says of itself."""
 
+    shares_passes: ClassVar[bool] = False
+    """Whether texts reach the model by the encoder's own calls alone, so that processes which hold
+    parts of its weights can agree on their passes (trainer.strategy=fsdp)."""
+
     @property
     @abstractmethod
     def gives(self) -> frozenset[Output]:

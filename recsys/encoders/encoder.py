@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from recsys.encoders.pairs import PairLayout, compute_span_means
 from recsys.encoders.special_tokens import SpecialTokens
 from recsys.errors import ConfigError
 from recsys.types import Ragged, Tuned, upload
+
+if TYPE_CHECKING:
+    from recsys.encoders.sharded.passes import SharedPasses
 
 _Out = TypeVar("_Out")
 
@@ -68,6 +71,8 @@ class Encoder(nn.Module):
         depth: Number of layers.
         cache_flag: Whether the model takes `use_cache`.
         packing: How its texts are packed, or None where they are padded.
+        passes: What the passes of all processes are agreed by where its weights are spread over
+            them, else None.
 
     Raises:
         ConfigError: An unknown pooling or model structure, or a length that cannot be.
@@ -102,6 +107,7 @@ class Encoder(nn.Module):
             one = torch.zeros(1, 1, self.width)
             self.vector_width = self.pool_states(one, one[..., 0] == 0).shape[-1]
         self._lowest = -1
+        self.passes: SharedPasses | None = None
         # Encoders have no use for a cache of keys and values, and some refuse the argument.
         self.cache_flag = "use_cache" in inspect.signature(model.forward).parameters
         takes = inspect.signature(model.forward).parameters
@@ -270,14 +276,16 @@ class Encoder(nn.Module):
             States (sum of L', D); L' is `lengths` of the sizes.
         """
         lengths = self.compute_lengths(tokens.sizes)
+        more = self._join_passes(lengths)
         if not lengths:
-            return Ragged(self._make_empty_states(tokens.values.device), ())
+            return Ragged(_add(self._make_empty_states(tokens.values.device), more), ())
         chunks = self.make_micro_batches(tokens)
         parts = [
             (chunk.rows, self.run_checkpointed(partial(self.run_micro_batch, chunk)))
             for chunk in chunks
         ]
-        return flat.unpad_states(parts, lengths)
+        states = flat.unpad_states(parts, lengths)
+        return states if more is None else Ragged(_add(states.values, more), states.sizes)
 
     def forward(self, tokens: Ragged, query: bool = False) -> Tensor:
         """Vectors (U, V) of texts given as raw token ids (sum of L,).
@@ -286,8 +294,9 @@ class Encoder(nn.Module):
             tokens: Their tokens, those of a prompt included.
             query: Whether they are texts of users and not of items.
         """
+        more = self._join_passes(self.compute_lengths(tokens.sizes))
         if not tokens.sizes:
-            return self.make_empty_vectors(tokens.values.device)
+            return _add(self.make_empty_vectors(tokens.values.device), more)
         parts: list[Tensor] = []
         order: list[int] = []
         for chunk in self.make_micro_batches(tokens):
@@ -295,7 +304,20 @@ class Encoder(nn.Module):
             order.extend(chunk.rows)
         vectors = torch.cat(parts)
         back = upload(torch.tensor(order).argsort(), vectors.device)
-        return vectors[back]
+        return _add(vectors[back], more)
+
+    def _join_passes(self, lengths: Sequence[int]) -> Tensor | None:
+        """What other processes need beside the micro-batches of these lengths; see `passes`."""
+        if self.passes is None:
+            return None
+        return self.passes.join(self, sum(1 for _ in self.plan_micro_batches(lengths)))
+
+    def run_filler(self) -> Tensor:
+        """States (1, 1, D) of a text of one token, which stands in for a micro-batch."""
+        device = next(self.model.parameters()).device
+        ids = torch.full((1, 1), self.specials.pad, device=device)
+        chunk = MicroBatch((0,), (1,), ids, torch.ones_like(ids, dtype=torch.bool))
+        return self.run_checkpointed(partial(self.run_micro_batch, chunk))
 
     def encode_padded(self, ids: Tensor, mask: Tensor, query: bool = False) -> Tensor:
         """Vectors (N, V) of ids (N, L) padded at either side, and mask (N, L)."""
@@ -351,12 +373,10 @@ class Encoder(nn.Module):
         """
         device = first.values.device
         if not len(left):
-            return (
-                self._make_empty_states(device),
-                self._make_empty_states(device),
-                self._make_empty_states(device),
-            )
+            empty = _add(self._make_empty_states(device), self._join_passes(()))
+            return empty, empty, empty
         pairing = PairLayout(first, second, left, right, self.specials, self.max_length)
+        more = self._join_passes(pairing.lengths)
         parts: list[tuple[Tensor, ...]] = []
         order: list[int] = []
         for rows in self.plan_micro_batches(pairing.lengths):
@@ -366,7 +386,9 @@ class Encoder(nn.Module):
             parts.append(self.run_checkpointed(means, pairing.table[index], kind))
             order.extend(rows)
         back = upload(torch.tensor(order).argsort(), device)
-        a, b, whole = (torch.cat(list(column))[back] for column in zip(*parts, strict=True))
+        a, b, whole = (
+            _add(torch.cat(list(column))[back], more) for column in zip(*parts, strict=True)
+        )
         return a, b, whole
 
     def compute_pair_means(
@@ -431,6 +453,11 @@ class Encoder(nn.Module):
             anchor=anchor,
             merge=merge,
         )
+
+
+def _add(values: Tensor, more: Tensor | None) -> Tensor:
+    """Values with a () zero that hangs on passes which only other processes needed."""
+    return values if more is None else values + more.to(values.dtype)
 
 
 def count_positions(model: nn.Module) -> int | None:

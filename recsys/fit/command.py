@@ -190,6 +190,8 @@ def resolve(run: RunConfig) -> RunConfig:
             file=sys.stderr,
         )
         run.trainer.devices = run.trainer.nodes = 1
+    if run.trainer.shards and run.architecture.trains:
+        _settle_sharding(run)
     resolve_options(run.trainer, run.encoder, run.tracking)
     if run.encoder.compile == "on" and run.profile:
         raise ConfigError(
@@ -197,6 +199,19 @@ def resolve(run: RunConfig) -> RunConfig:
             "one of them out."
         )
     return run
+
+
+def _settle_sharding(run: RunConfig) -> None:
+    """Sets what an encoder whose weights are spread over processes cannot have."""
+    if run.encoder.compile == "auto":
+        run.encoder.compile = "off"
+    if run.encoder.cache:
+        print(
+            "note: encoder.cache is off with trainer.strategy=fsdp: what it keeps of the lower "
+            "layers is read by a part of the model, which processes do not put together",
+            file=sys.stderr,
+        )
+        run.encoder.cache = False
 
 
 def resolve_options(

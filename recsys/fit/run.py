@@ -31,6 +31,7 @@ from recsys.runtime.progress import ProgressTask, track
 from recsys.runtime.ranks import get_rank
 from recsys.runtime.signals import SignalHandler
 from recsys.training.execution import Execution
+from recsys.training.parallel.state_files import remove_state
 from recsys.types import Batch
 
 
@@ -123,7 +124,7 @@ class RunExecutor(Execution):
         catalog = describe_catalog(self.made.tables, self.run.architecture.reads_tags)
         cases = None if tested is None else tested.cases
         results.write_result(self.folder, result, cases, catalog)
-        (self.folder / LAST).unlink(missing_ok=True)
+        remove_state(self.folder / LAST)
         label = self.run.experiment or get_choice_name(self.run.architecture)
         own = self.folder.name  # too long for a column
         display.print_results({label if k == own else k: v for k, v in table.items()}, options)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from recsys.encoders.sharded.tensors import is_sharded
 from recsys.errors import ConfigError, DivergenceError
 
 Named = Sequence[tuple[str, nn.Parameter]]
@@ -34,17 +35,20 @@ def make_parameter_groups(
     out: list[dict[str, object]] = []
     for role, named in roles.items():
         for plain in (False, True):
-            chosen = [p for name, p in named if (name in no_decay) is plain]
-            if chosen:
-                suffix = "/no_decay" if plain else ""
-                out.append(
-                    {
-                        "params": chosen,
-                        "lr": rates[role],
-                        "weight_decay": 0.0 if plain else decay,
-                        "name": role + suffix,
-                    }
-                )
+            suffix = "/no_decay" if plain else ""
+            every = [p for name, p in named if (name in no_decay) is plain]
+            # A fused step takes tensors of one make: those that are spread go by themselves.
+            for spread in (False, True):
+                chosen = [p for p in every if is_sharded(p) is spread]
+                if chosen:
+                    out.append(
+                        {
+                            "params": chosen,
+                            "lr": rates[role],
+                            "weight_decay": 0.0 if plain else decay,
+                            "name": role + suffix,
+                        }
+                    )
     return out
 
 

@@ -14,6 +14,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.sharded.passes import SharedPasses
+from recsys.encoders.sharded.tensors import (
+    compute_norm,
+    gather_whole,
+    is_sharded,
+    split_like,
+    take_local,
+)
 from recsys.errors import ConfigError
 from recsys.layers.item_embeddings import ItemEmbedding
 from recsys.recommender.optim import Named
@@ -33,11 +42,14 @@ class TrainableModule(lp.LightningModule):
     Attributes:
         table: Gives (U, D) vectors of catalog rows (U,) in place of the items' encoder while it
             trains, or None.
+        passes: What passes of its encoders are agreed by where their weights are spread over
+            processes, else None.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.table: nn.Module | None = None
+        self.passes: SharedPasses | None = None
         self._start: dict[str, Tensor] = {}
         # Checkpoints hold what trained; the rest comes from the pretrained model.
         self.strict_loading = False
@@ -97,17 +109,20 @@ class TrainableModule(lp.LightningModule):
 
         A head that is zero at first, a temperature or a magnitude has its start for an anchor.
         """
-        tuned = self.tuned
-        added = (
-            self.group_by_role()["tuned"] if tuned is not None and tuned.anchor == "zero" else []
-        )
-        zero = {name for name, p in added if p.ndim > 1}
-        own = self.get_trained_parameters()
+        own, zero = self.get_trained_parameters(), self.list_zero_anchors()
         terms = [
             (own[name] if name in zero else own[name] - self._start[name]).square().sum()
             for name in names
         ]
         return 0.5 * self.l2_sp * torch.stack(terms).sum()
+
+    @final
+    def list_zero_anchors(self) -> set[str]:
+        """Names of the maps that a method added and that are drawn to zero."""
+        tuned = self.tuned
+        if tuned is None or tuned.anchor != "zero":
+            return set()
+        return {name for name, p in self.group_by_role()["tuned"] if p.ndim > 1}
 
     @final
     def setup(self, stage: str) -> None:
@@ -118,6 +133,18 @@ class TrainableModule(lp.LightningModule):
             self._start = {k: p.detach().clone() for k, p in self.get_trained_parameters().items()}
 
     @final
+    def configure_model(self) -> None:
+        """Spreads the weights of its encoders over processes, where the strategy does so."""
+        if self.device_mesh is None or self.passes is not None:
+            return
+        from recsys.encoders.sharded.weights import shard_encoders
+
+        encoders = [module for module in self.modules() if isinstance(module, Encoder)]
+        self.passes = shard_encoders(encoders, self.device_mesh["data_parallel"])
+        own = self.get_trained_parameters()
+        self._start = {k: split_like(value, own[k]) for k, value in self._start.items()}
+
+    @final
     def on_fit_start(self) -> None:
         """Brings the start to where the parameters are by now."""
         self._start = {k: v.to(self.device) for k, v in self._start.items()}
@@ -125,7 +152,16 @@ class TrainableModule(lp.LightningModule):
     @final
     @torch.no_grad()
     def compute_distances(self) -> dict[str, Tensor]:
-        """Euclidean distance from the start by role, () each; nothing waits for the device."""
+        """Euclidean distance from the start by role, () each; nothing waits for the device.
+
+        Every process has to call it where weights are spread over them.
+        """
+        if self.passes is not None:
+            return {
+                role: compute_norm([p.detach() - self._start[k] for k, p in named])
+                for role, named in self.group_by_role().items()
+                if named
+            }
         return {
             role: torch.stack([(p - self._start[k]).float().norm() for k, p in named]).norm()
             for role, named in self.group_by_role().items()
@@ -148,10 +184,23 @@ class TrainableModule(lp.LightningModule):
         self._check_names(checkpoint["state_dict"].keys(), self.get_trained_parameters(), "resume")
 
     @final
-    def save_trained(self, path: Path) -> None:
-        """Writes only what trained, heads included, as safetensors."""
-        state = {k: p.detach().cpu().contiguous() for k, p in self.get_saved_parameters().items()}
-        write_atomic(path, save(state))
+    def save_trained(self, path: Path, first: bool = True) -> None:
+        """Writes only what trained, heads included, as safetensors: one file, with whole weights.
+
+        Args:
+            path: The file.
+            first: Whether this process is the one that writes; the others only give their parts of
+                what is spread over processes.
+        """
+        state: dict[str, Tensor] = {}
+        for name, p in self.get_saved_parameters().items():
+            if not first and not is_sharded(p):
+                continue
+            whole = gather_whole(p)
+            if first:
+                state[name] = whole.cpu().contiguous()
+        if first:
+            write_atomic(path, save(state))
 
     @final
     def load_trained(self, path: Path, grown: bool = False, origin: Tensor | None = None) -> None:
@@ -183,7 +232,7 @@ class TrainableModule(lp.LightningModule):
             _check_value(path, name, state[name], p)
         with torch.no_grad():
             for name, p in own.items():
-                p.copy_(state[name])
+                take_local(p).copy_(take_local(split_like(state[name], p)))
 
     def _list_item_tables(self) -> set[str]:
         """Names of parameters with a row for each item of the catalog."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.data.batches.batching import PlannedBatches
+from recsys.encoders.sharded.tensors import compute_norm, is_sharded, take_local
 from recsys.recommender.flops import FlopCounter
 from recsys.recommender.optim import Named, Optimise
 from recsys.recommender.parameters import ENCODERS, TABLE, TrainableModule
@@ -95,7 +96,7 @@ class AccumulationWindow:
         share = self.share if self.complete else None
         if share is None:
             return
-        if gradients := [p.grad for p in parameters if p.grad is not None]:
+        if gradients := [take_local(p.grad) for p in parameters if p.grad is not None]:
             torch._foreach_mul_(gradients, share)
 
 
@@ -148,7 +149,7 @@ class SteppedModule(TrainableModule, Generic[B]):
     @final
     def training_step(self, batch: B, batch_idx: int) -> Tensor:
         """This rank's share of the loss, which the window brings to the count of the whole step."""
-        loss = self.compute_loss(batch)
+        loss = self._finish_passes(self.compute_loss(batch))
         world, parts = self.trainer.world_size, self.trainer.accumulate_grad_batches
         sums = torch.stack([loss.total.detach().float(), loss.count.detach().float()])
         if world > 1:
@@ -157,7 +158,7 @@ class SteppedModule(TrainableModule, Generic[B]):
         # DDP averages gradients over ranks and Lightning divides by the batches of a full window;
         # the factor turns both into a sum.
         mean = loss.total * (world * parts) / self.window.unit
-        if not self.l2_sp or not self.window.complete:
+        if not self.l2_sp or not self.window.complete or self.passes is not None:
             return mean
         stepped = (name for named in self.get_stepped_roles().values() for name, _ in named)
         pull = self.compute_l2_sp(name for name in stepped if not name.startswith(TABLE)) * parts
@@ -168,7 +169,63 @@ class SteppedModule(TrainableModule, Generic[B]):
     @final
     def on_after_backward(self) -> None:
         """Divides the gradients of a whole step by what its batches count together."""
+        if self.passes is not None and self.window.complete:
+            self._share_gradients()
         self.window.rescale(self.parameters())
+        if self.passes is not None and self.window.complete and self.l2_sp:
+            self._add_l2_sp()
+
+    def _finish_passes(self, loss: Loss) -> Loss:
+        """The loss, after the passes that other processes still need of spread weights."""
+        if self.passes is None:
+            return loss
+        more = self.passes.finish()
+        return loss if more is None else Loss(loss.total + more, loss.count)
+
+    @torch.no_grad()
+    def _share_gradients(self) -> None:
+        """Averages the gradients of what is whole on every process, as DDP does.
+
+        Those of spread weights are averaged where they are put together.
+        """
+        whole = [p for p in self.get_trained_parameters().values() if not is_sharded(p)]
+        for p in whole:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+            torch.distributed.all_reduce(p.grad)
+            p.grad.div_(torch.distributed.get_world_size())
+
+    @torch.no_grad()
+    def _add_l2_sp(self) -> None:
+        """Adds the gradient of `compute_l2_sp`, each process to its part of the weights."""
+        own = self.get_trained_parameters()
+        zero = self.list_zero_anchors()
+        for name in (name for named in self.get_stepped_roles().values() for name, _ in named):
+            p = own[name]
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+            pull = take_local(p)
+            if name not in zero:
+                pull = pull - take_local(self._start[name])
+            take_local(p.grad).add_(pull, alpha=self.l2_sp)
+
+    @final
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips the norm over all gradients, spread or not."""
+        if self.passes is None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        if not gradient_clip_val:
+            return
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
+        scale = (gradient_clip_val / (compute_norm(gradients) + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            take_local(gradient).mul_(scale)
 
     @final
     def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's own loose type)

@@ -251,8 +251,14 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
     @final
     def on_validation_epoch_end(self) -> None:
         """Logs the validation metrics."""
+        self._end_passes()
         self.validated = self.evaluator.end()
         self.log_dict({f"val/{k}": v for k, v in self.validated.items()}, logger=False)
+
+    def _end_passes(self) -> None:
+        """Takes part in the passes of processes that have more batches left than this one."""
+        if self.passes is not None:
+            self.passes.finish()
 
     @final
     def on_test_epoch_start(self) -> None:
@@ -267,6 +273,7 @@ class TrainableRecommender(Recommender, SteppedModule[Batch]):
     @final
     def on_test_epoch_end(self) -> None:
         """Logs the test metrics."""
+        self._end_passes()
         self.log_dict({f"test/{k}": v for k, v in self.evaluator.end().items()}, logger=False)
 
 

@@ -89,8 +89,7 @@ class BestCheckpoint(Callback):
         if not kept:
             return
         self.value, self.metrics, self.step = value, metrics, step
-        if trainer.is_global_zero:
-            recommender.save_trained(self.path)
+        recommender.save_trained(self.path, trainer.is_global_zero)
 
     def on_validation_end(self, trainer: lp.Trainer, pl_module: lp.LightningModule) -> None:
         """Offers a validation of the training loop."""

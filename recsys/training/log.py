@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from recsys.data.batches.batching import PlannedBatches
+from recsys.encoders.sharded.tensors import compute_norm, sum_over_shards, take_local
 from recsys.errors import ConfigError
 from recsys.recommender.optim import make_divergence_error
 from recsys.recommender.stepped import SteppedModule, is_step_end
@@ -112,7 +113,11 @@ class TrainingLog(Callback):
             for group in optimizer.param_groups
         }
         for role, named in pl_module.group_by_role().items():
-            norms = [p.grad.float().norm() for _, p in named if p.grad is not None]
+            gradients = [p.grad for _, p in named if p.grad is not None]
+            if gradients and pl_module.passes is not None:
+                self._row[f"grad_norm/{role}"] = compute_norm(gradients)
+                continue
+            norms = [gradient.float().norm() for gradient in gradients]
             if norms:
                 self._row[f"grad_norm/{role}"] = torch.stack(norms).norm()
 
@@ -137,10 +142,14 @@ class TrainingLog(Callback):
         self._since = self._since.to(sums.device) + sums.double()
         if batch_idx + 1 == trainer.num_training_batches:
             self._whole, self._since = self._since, _make_zero_sums()
-        if trainer.global_step % self.every or not trainer.is_global_zero:
+        spread = pl_module.passes is not None  # what each process has a part of, all add up
+        if trainer.global_step % self.every or not (trainer.is_global_zero or spread):
+            return
+        distances = pl_module.compute_distances()
+        if not trainer.is_global_zero:
             return
         row = {"train/loss": step_loss, **self._row}
-        row |= {f"distance/{role}": value for role, value in pl_module.compute_distances().items()}
+        row |= {f"distance/{role}": value for role, value in distances.items()}
         self._write(trainer, row)
         loss = float(row["train/loss"])
         if not math.isfinite(loss):
@@ -197,8 +206,8 @@ def is_finite(recommender: SteppedModule[Any]) -> bool:
     """Whether the last loss and all trained parameters are finite; waits for the device."""
     loss, trained = recommender.train_loss, recommender.get_trained_parameters().values()
     # One number a parameter: infinities of both signs sum to NaN.
-    sums = [parameter.detach().float().sum() for parameter in trained]
-    fine = not sums or bool(torch.stack(sums).isfinite().all())
+    sums = [take_local(parameter).float().sum() for parameter in trained]
+    fine = not sums or bool(sum_over_shards(list(trained), sums).isfinite().all())
     return fine and (loss is None or bool(loss.isfinite()))
 
 

@@ -26,6 +26,7 @@ from recsys.tracking.csv_log import CsvLog
 from recsys.tracking.wandb_log import WandbLog
 from recsys.training.log import NOT_FINITE, is_finite
 from recsys.training.logger import LogAdapter
+from recsys.training.parallel.state_files import PARTS, restore_whole
 from recsys.types import Batch
 
 
@@ -55,6 +56,11 @@ class AtomicCheckpointIO(CheckpointIO):
         Raises:
             ConfigError: The file is damaged, or holds more than tensors and plain values.
         """
+        loaded = self._read(Path(path))
+        return restore_whole(loaded, Path(path), self._read) if PARTS in loaded else loaded
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """One file."""
         try:
             loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:

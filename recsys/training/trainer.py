@@ -20,6 +20,7 @@ from recsys.tracking.metric_log import MetricLog
 from recsys.training.checkpoint import BestCheckpoint
 from recsys.training.logger import LogAdapter
 from recsys.training.parallel.cluster import make_environment
+from recsys.training.parallel.strategy import make_strategy
 from recsys.training.resume import AtomicCheckpointIO, ResumeCheckpoint
 
 
@@ -44,7 +45,7 @@ def make_trainer(
         accelerator=options.accelerator,
         devices=options.devices,
         num_nodes=options.nodes,
-        strategy="ddp" if options.processes > 1 else "auto",
+        strategy=make_strategy(options),
         precision=NAMES[options.precision],
         max_epochs=options.epochs,
         max_steps=-1 if options.max_steps is None else options.max_steps,

@@ -1,0 +1,1 @@
+"""An encoder whose weights are spread over processes (FSDP2)."""

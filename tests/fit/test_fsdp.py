@@ -1,0 +1,122 @@
+"""Weights spread over two processes train as those of one do: the real command, on gloo."""
+
+import json
+import shutil
+import signal
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaModel
+
+from tests.fit.test_ddp import (
+    assert_equal_logs,
+    assert_equal_weights,
+    one_and_two,
+    start,
+    words,
+)
+from tests.fit.test_launch import finish, wait_for_state
+
+FSDP = ["trainer.strategy=fsdp"]
+
+
+def compare(shop, encoder, root, *more):
+    return one_and_two(shop, encoder, root, "encoder.cache=false", *more, apart=((), FSDP))
+
+
+def test_spread_lora_trains_as_one_process_does(shop, tiny_bert, tmp_path):
+    """Clipped, and drawn to the start; micro-batches of few tokens, so that ranks have unequal."""
+    more = ["encoder.chunk_tokens=24", "optimizer.clip=0.05", "regularization.l2_sp=0.5"]
+    runs = compare(shop, tiny_bert, tmp_path, *more)
+    assert_equal_logs(runs, steps=4)
+    assert_equal_weights(runs)
+    one, two = (json.loads((runs[n][0] / "result.json").read_text()) for n in (1, 2))
+    assert one["test"] == pytest.approx(two["test"], nan_ok=True)
+    assert not list((runs[2][0] / "checkpoints").glob("last*"))
+
+
+# 21 cases in batches of 5: the first rank has three of them and the other one two.
+UNEQUAL = ["evaluation.max_cases=21", "evaluation.batch_size=5", "encoder.chunk_tokens=24"]
+LISTS = ["evaluation.protocol=candidates", "evaluation.candidates=12"]
+RUNS = {
+    "texts of users": [
+        "tuning=full",
+        "optimizer.encoder_lr=0.001",
+        "architecture.user=text",
+        "architecture.towers=separate",
+        "encoder.pooling=attention",
+        "encoder.checkpoint_chunks=true",
+    ],
+    "pairs": ["architecture=cross_encoder", "objective=sampled_softmax", *LISTS],
+    "tokens": ["architecture=late_interaction", "objective=sampled_softmax", *LISTS],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RUNS)
+def test_ranks_with_other_numbers_of_texts_and_batches_agree_on_passes(
+    shop, tiny_bert, tmp_path, kind
+):
+    runs = compare(shop, tiny_bert, tmp_path, *UNEQUAL, *RUNS[kind])
+    assert_equal_logs(runs, steps=4)
+    assert_equal_weights(runs)
+    one, two = (json.loads((runs[n][0] / "result.json").read_text()) for n in (1, 2))
+    assert one["test"] == pytest.approx(two["test"], nan_ok=True)
+
+
+@pytest.fixture
+def tiny_llama(tiny_bert, tmp_path):
+    """A random Llama that reads the words of the shop."""
+    path = tmp_path / "llama"
+    shutil.copytree(tiny_bert, path)
+    size = json.loads((path / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=size,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    LlamaModel(config).save_pretrained(path)
+    return path
+
+
+@pytest.mark.slow
+def test_a_spread_decoder_trains_as_one_process_does(shop, tiny_llama, tmp_path):
+    """In windows of three batches, the last of which is short."""
+    more = ["encoder.pooling=last", "trainer.batch_size=13", "trainer.accumulate=3"]
+    runs = compare(shop, tiny_llama, tmp_path, *UNEQUAL, *more)
+    assert_equal_weights(runs)
+
+
+@pytest.mark.slow
+def test_a_spread_run_that_is_killed_goes_on_with_other_numbers_of_processes(
+    shop, tiny_bert, tmp_path
+):
+    more = [*FSDP, "trainer.epochs=15", "checkpoint.every_minutes=0", "encoder.cache=false"]
+    more += ["regularization.dropout=0", "tuning=full", "optimizer.encoder_lr=0.001"]
+    asked, cache = words(shop, tiny_bert, tmp_path / "runs", 2, *more), tmp_path / "cache"
+    first = start(asked, cache)
+    step = wait_for_state(tmp_path / "runs", [first])
+    first.send_signal(signal.SIGTERM)
+    ((code, _, stderr),) = finish(first)
+    assert code == 128 + signal.SIGTERM, stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert len(list((run / "checkpoints").glob("last.*-of-2.ckpt"))) == 2
+    second = start([f"resume={run}", "trainer.devices=3"], cache)
+    wait_for_state(tmp_path / "runs", [second], above=step + 2)
+    second.send_signal(signal.SIGKILL)
+    finish(second)
+    alone = start(words(shop, tiny_bert, tmp_path / "alone", 1, *more[1:]), cache)
+    third = start([f"resume={run}", "trainer.devices=1"], cache)
+    (code, _, stderr), single = finish(third, alone)
+    assert (code, single[0]) == (0, 0), stderr + single[2]
+    assert "note: 3 processes saved the state, and 1 go on from it" in stderr
+    (one,) = (tmp_path / "alone").iterdir()
+    assert_equal_logs({1: (one, ""), 2: (run, "")}, steps=30)
+    assert_equal_weights({1: (one, ""), 2: (run, "")})
+    assert not list((run / "checkpoints").glob("last*"))
