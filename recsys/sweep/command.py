@@ -192,6 +192,12 @@ def run_to_end(words: Sequence[str]) -> int:
     definition = parsing.read_definition(words)
     found = make_plans(definition)
     samplers.check_options(definition)
+    if definition.launcher == "slurm":
+        from recsys.sweep.running.slurm_launcher import check_slurm
+
+        check_slurm(definition.slurm)
+    elif definition.slurm:
+        raise ConfigError("slurm= describes jobs of launcher=slurm; set that, or leave it out.")
     folder = definition.folder
     _check_storage(folder, definition)
     _make_folder(folder, words, definition)

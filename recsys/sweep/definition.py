@@ -131,6 +131,8 @@ class SweepDefinition:
         workers: Trials side by side.
         storage: URL of a database, or None.
         prepared: Whether trials start from a prepared process.
+        launcher: Where trials run: "local" or "slurm".
+        slurm: Parameters of their jobs.
         some: Whether the command left out some of the file's methods.
         details: Whether every table is printed at the end.
     """
@@ -151,6 +153,8 @@ class SweepDefinition:
     workers: int = 1
     storage: str | None = None
     prepared: bool = True
+    launcher: Literal["local", "slurm"] = "local"
+    slurm: Mapping[str, object] = field(default_factory=dict)
     some: bool = False
     details: bool = False
 

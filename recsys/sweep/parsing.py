@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import cast, get_args, get_type_hints
+from typing import cast, get_args, get_origin, get_type_hints
 
 from recsys.config.compose import RunConfig, make_options, nearest
 from recsys.config.flags import parse_value
@@ -105,6 +105,8 @@ def read_definition(words: Sequence[str]) -> SweepDefinition:
         workers=asked.workers,
         storage=asked.storage,
         prepared=asked.prepared,
+        launcher=asked.launcher,
+        slurm=dict(asked.slurm),
         some=asked.methods is not None,
         details=asked.details,
     )
@@ -121,7 +123,8 @@ def _split_options(words: Sequence[str]) -> tuple[SweepOptions, list[str]]:
         key, text = split_word(word)
         if key in own:
             # A text is taken as it stands: what YAML says of a URL would tell its password.
-            as_text = str in get_args(own[key]) and text != "null"
+            listed = get_origin(own[key]) is dict
+            as_text = str in get_args(own[key]) and not listed and text != "null"
             node[key] = text if as_text else parse_value(key, text)
         elif "." in key or key in of_run:
             rest.append(make_absolute(word))

@@ -41,6 +41,14 @@ class SweepOptions:
         None, "URL of a database for several machines; null: a file in the sweep's folder"
     )
     prepared: bool = option(True, "start trials from a process that has done the imports")
+    launcher: Literal["local", "slurm"] = option(
+        "local", "where trials run: here, or each as a job of SLURM (docs/machines.md)"
+    )
+    slurm: dict[str, Any] = option(
+        {},
+        "parameters of these jobs, as submitit names them: {partition: gpu, time: 120, "
+        "gpus_per_node: 1, mem: 32GB}; time in minutes",
+    )
     details: bool = option(False, "print every table at the end")
 
 

@@ -47,8 +47,19 @@ RUNS = {
         "encoder.pooling=attention",
         "encoder.checkpoint_chunks=true",
     ],
-    "pairs": ["architecture=cross_encoder", "objective=sampled_softmax", *LISTS],
-    "tokens": ["architecture=late_interaction", "objective=sampled_softmax", *LISTS],
+    # A small rate: Adam makes large steps of gradients that are near zero, and of their rounding.
+    "pairs": [
+        "optimizer.lr=0.0002",
+        "architecture=cross_encoder",
+        "objective=sampled_softmax",
+        *LISTS,
+    ],
+    "tokens": [
+        "optimizer.lr=0.0002",
+        "architecture=late_interaction",
+        "objective=sampled_softmax",
+        *LISTS,
+    ],
 }
 
 

@@ -20,14 +20,17 @@ from recsys.runtime.locks import try_lock
 from recsys.sweep import record, status
 from recsys.sweep.definition import SweepDefinition
 from recsys.sweep.running import finals
-from recsys.sweep.running.launcher_client import TrialLauncher, TrialProcess
+from recsys.sweep.running.launcher_client import StartedTrial, TrialLauncher
 from recsys.sweep.running.leases import TrialLeases
 from recsys.sweep.running.signals import SignalRecorder
+from recsys.sweep.running.slurm_launcher import SlurmLauncher
 from recsys.sweep.running.storage import open_storage
 from recsys.sweep.running.studies import SweepStudies
 from recsys.sweep.running.trial import RunningTrial, TrialOutcome, drop_checkpoints
 from recsys.sweep.space import SearchPlan
 
+JOBS = "jobs"
+"""Folder of what SLURM is given, and of what jobs print beside their trial's log."""
 RECOVER = 30.0
 """Seconds between two looks for trials whose driver is gone."""
 LOOK = 0.1
@@ -94,9 +97,8 @@ class SweepDriver:
             opened = open_storage(self.folder, self.definition.storage)
             mine = held.enter_context(TrialLeases(opened))
             self.studies = SweepStudies(self.definition, self.plans, opened, mine)
-            one = all(plan.run.trainer.devices == 1 for plan in self.plans.values())
-            prepare = self.definition.prepared and one
-            self.launcher = held.enter_context(TrialLauncher(prepare))
+            self.launcher = self._make_launcher()
+            held.enter_context(self.launcher)
             self._write_record()
             self._run_trials(signals)
             if signals.received:
@@ -115,6 +117,14 @@ class SweepDriver:
                     self.say("another driver closes the sweep.")
                     return 0
                 return finals.finish_sweep(self, signals)
+
+    def _make_launcher(self) -> TrialLauncher | SlurmLauncher:
+        """What starts runs: here, or as jobs."""
+        definition = self.definition
+        if definition.launcher == "slurm":
+            return SlurmLauncher((self.folder / JOBS).absolute(), definition.slurm)
+        one = all(plan.run.trainer.processes == 1 for plan in self.plans.values())
+        return TrialLauncher(definition.prepared and one)
 
     def _run_trials(self, signals: SignalRecorder) -> None:
         """Keeps as many trials running as there are workers, until the budget is used."""
@@ -161,12 +171,14 @@ class SweepDriver:
         self._slots.append(_WorkerSlot(method, trial, running))
         return True
 
-    def start_run(self, plan: SearchPlan, words: Sequence[str], log: Path) -> TrialProcess:
-        """Starts a run: a fork where that is possible, else a command."""
+    def start_run(self, plan: SearchPlan, words: Sequence[str], log: Path) -> StartedTrial:
+        """Starts a run: a fork where that is possible, else a command, or a job."""
+        if isinstance(self.launcher, SlurmLauncher):
+            return self.launcher.start(words, log, self.module, plan.run.trainer)
         threads, more = self.compute_threads(), list[str]()
         if threads is not None and plan.run.trainer.threads is None and "resume=" not in words[0]:
             more.append(f"trainer.threads={threads}")
-        fork = self.launcher.prepare and plan.run.trainer.devices == 1
+        fork = self.launcher.prepare and plan.run.trainer.processes == 1
         return self.launcher.start([*words, *more], log, {}, fork, self.module)
 
     def compute_threads(self) -> int | None:

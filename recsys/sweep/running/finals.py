@@ -24,7 +24,7 @@ from recsys.runtime.files import write_atomic
 from recsys.sweep import record, terminal
 from recsys.sweep.record import SweepRecord, TrialRecord
 from recsys.sweep.report import page, sentences
-from recsys.sweep.running.launcher_client import TrialProcess
+from recsys.sweep.running.launcher_client import StartedTrial
 from recsys.sweep.running.trial import (
     GRACE,
     LOG,
@@ -66,7 +66,7 @@ class RunStarter(Protocol):
     def say(self, text: str) -> None:
         """Prints a sentence."""
 
-    def start_run(self, plan: SearchPlan, words: Sequence[str], log: Path) -> TrialProcess:
+    def start_run(self, plan: SearchPlan, words: Sequence[str], log: Path) -> StartedTrial:
         """Starts a run of these words."""
 
 
@@ -78,7 +78,7 @@ class _FinalRun:
     seed: int
     words: list[str]
     home: Path
-    child: TrialProcess | None = None
+    child: StartedTrial | None = None
 
 
 def finish_sweep(driver: RunStarter, signals: SignalRecorder) -> int:

@@ -13,14 +13,40 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from recsys.errors import RecsysError
 from recsys.sweep.running.launcher_server import GRACE, PREPARE
 
 
+class StartedTrial(Protocol):
+    """A trial that was asked for, here or elsewhere.
+
+    Attributes:
+        stopping: Whether its end was asked for, by `terminate` or `kill`.
+    """
+
+    stopping: bool
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal, or None while it runs."""
+        ...
+
+    def terminate(self, grace: float) -> None:
+        """Asks it to end, and has it killed by a later `poll` after some seconds."""
+        ...
+
+    def kill(self) -> None:
+        """Ends it at once; `poll` tells when that is done."""
+        ...
+
+    def wait(self, timeout: float) -> int | None:
+        """Its exit code, or None where it still runs after some seconds."""
+        ...
+
+
 class TrialProcess:
-    """A trial that was asked for.
+    """A trial that was asked for, as a process of this machine.
 
     Attributes:
         stopping: Whether its end was asked for, by `terminate` or `kill`.

@@ -20,7 +20,7 @@ from recsys.runs.validation_log import ValidationRecord, read_validations
 from recsys.runtime.files import CHECKPOINTS, CONFIG, ENDED, RESULT, VALIDATIONS, write_atomic
 from recsys.sweep.definition import VALIDATION, SweepDefinition
 from recsys.sweep.record import State, Value
-from recsys.sweep.running.launcher_client import TrialProcess
+from recsys.sweep.running.launcher_client import StartedTrial
 from recsys.sweep.space import SearchPlan
 from recsys.tracking.wandb_run import find_unsent_reason
 
@@ -37,7 +37,7 @@ GRACE = 60.0
 """Seconds that a run has to save its state."""
 
 
-Launch = Callable[[SearchPlan, Sequence[str], Path], TrialProcess]
+Launch = Callable[[SearchPlan, Sequence[str], Path], StartedTrial]
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class RunningTrial:
         self._began = time.monotonic()
         self._left = [definition.seed + k for k in range(definition.seeds)]
         self._several = definition.seeds > 1
-        self._child: TrialProcess | None = None
+        self._child: StartedTrial | None = None
         self._results: list[dict[str, Any]] = []
         self._told = 0
         self.reports: list[ValidationRecord] = []
