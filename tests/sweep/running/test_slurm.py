@@ -1,6 +1,8 @@
 """Trials as jobs of SLURM, on a stand-in for its commands."""
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -113,6 +115,40 @@ def test_a_trial_whose_time_is_over_goes_on_in_the_same_job(
     assert (slurm / "scontrol.log").read_text() == "requeue 100\n"
     (result,) = (tmp_path / "runs").glob("**/result.json")
     assert json.loads(result.read_text())["cost"]["resumes"] == 1
+
+
+@pytest.mark.slow
+def test_the_batch_file_of_the_page_trains_on_two_nodes(
+    slurm, shop, tiny_bert, tmp_path, monkeypatch
+):
+    """As it stands, but for the shop, a process a node, and where things lie."""
+    page = (Path(__file__).parents[3] / "docs" / "machines.md").read_text()
+    (script,) = re.findall(r"```text
+(#!/bin/bash
+.*?)```", page, re.DOTALL)
+    words = [*make_shop_words(shop, tiny_bert), "tracking.wandb=off", "trainer.accelerator=cpu"]
+    changes = {
+        "--ntasks-per-node=4": "--ntasks-per-node=1",
+        "/shared/recsys-cache": str(tmp_path / "cache"),
+        "output=/shared/runs": shlex.join([f"output={tmp_path / 'runs'}", *words]),
+        "python -m": f"{sys.executable} -m",
+    }
+    for old, new in changes.items():
+        assert old in script
+        script = script.replace(old, new)
+    (tmp_path / "job.sh").write_text(script)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    done = subprocess.run(
+        ["sbatch", str(tmp_path / "job.sh")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "Submitted batch job 100
+"
+    wait_for(lambda: not cluster.is_alive(json.loads((slurm / "100.json").read_text())["pid"]), 400)
+    printed = (slurm / "100.out").read_text()
+    assert "on: 2 nodes x 1 x cpu" in printed
+    assert printed.count("result: ") == 1
+    (run,) = (tmp_path / "runs").iterdir()
+    assert json.loads((run / "job.json").read_text())["slurm_job"] == "100"
 
 
 def test_what_cannot_be_submitted_is_refused(play, tmp_path, capsys, monkeypatch):
