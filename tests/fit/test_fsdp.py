@@ -21,7 +21,9 @@ FSDP = ["trainer.strategy=fsdp"]
 
 
 def compare(shop, encoder, root, *more):
-    return one_and_two(shop, encoder, root, "encoder.cache=false", *more, apart=((), FSDP))
+    return one_and_two(
+        shop, encoder, root, "encoder.cache=false", "checkpoint.pick=last", *more, apart=((), FSDP)
+    )
 
 
 def test_spread_lora_trains_as_one_process_does(shop, tiny_bert, tmp_path):

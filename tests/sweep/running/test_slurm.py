@@ -123,9 +123,7 @@ def test_the_batch_file_of_the_page_trains_on_two_nodes(
 ):
     """As it stands, but for the shop, a process a node, and where things lie."""
     page = (Path(__file__).parents[3] / "docs" / "machines.md").read_text()
-    (script,) = re.findall(r"```text
-(#!/bin/bash
-.*?)```", page, re.DOTALL)
+    (script,) = re.findall(r"```text\n(#!/bin/bash\n.*?)```", page, re.DOTALL)
     words = [*make_shop_words(shop, tiny_bert), "tracking.wandb=off", "trainer.accelerator=cpu"]
     changes = {
         "--ntasks-per-node=4": "--ntasks-per-node=1",
@@ -141,8 +139,7 @@ def test_the_batch_file_of_the_page_trains_on_two_nodes(
     done = subprocess.run(
         ["sbatch", str(tmp_path / "job.sh")], capture_output=True, text=True, check=True
     )
-    assert done.stdout == "Submitted batch job 100
-"
+    assert done.stdout == "Submitted batch job 100\n"
     wait_for(lambda: not cluster.is_alive(json.loads((slurm / "100.json").read_text())["pid"]), 400)
     printed = (slurm / "100.out").read_text()
     assert "on: 2 nodes x 1 x cpu" in printed
