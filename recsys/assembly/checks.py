@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recsys.assembly.augmentation import check_augmentation
-from recsys.assembly.sharding import check_sharding
 from recsys.config.choices import get_choice_name, import_choice, list_choices
 from recsys.config.compose import read_config
 from recsys.config.schema import ENCODER, ObjectiveConfig, RunConfig
@@ -25,6 +24,7 @@ from recsys.metrics.beyond_accuracy import parse_categories
 from recsys.metrics.names import check_monitor
 from recsys.runs.folder import check_is_run
 from recsys.runtime.files import CONFIG
+from recsys.training.parallel.checks import check_sharding
 from recsys.training.phases import EVERY_STEP, count_phase_steps
 
 if TYPE_CHECKING:

@@ -55,8 +55,10 @@ def test_a_sweep_whose_trials_are_jobs(slurm, play, tmp_path):
     found, code, lines = drive(words)
     assert code == 0, lines
     assert [trial.state for trial in found.trials].count("complete") == 2, found.trials
-    failed = next(trial for trial in found.trials if trial.state == "failed")
-    assert "not finite" in failed.reason
+    reasons = sorted(trial.reason for trial in found.trials if trial.state == "failed")
+    assert "not finite" in reasons[0]
+    assert "signal 9" in reasons[1]
+    assert len(reasons) == 2
     scripts = sorted(found.folder.glob("jobs/*/*_submission.sh"))
     assert len(scripts) == len(calls(tmp_path)), "each run is a job, closing ones too"
     text = scripts[0].read_text()
