@@ -117,17 +117,20 @@ def write_model(setting: Setting, shape: Shape) -> Path:
     return folder
 
 
-def write_shop(setting: Setting, shape: Shape, items: int, users: int, tokens: int) -> list[str]:
+def write_shop(
+    setting: Setting, shape: Shape, items: int, users: int, tokens: int, events: int = 12
+) -> list[str]:
     """Writes items and events, and gives the words of a command that read them.
 
     Args:
         setting: Where.
         shape: Whose words the titles have.
         items: How many there are.
-        users: How many, of twelve events each.
+        users: How many there are.
         tokens: Tokens of a title in the mean, log-normal.
+        events: Of each user.
     """
-    folder = setting.scratch / f"shop-{shape.name}-{items}-{users}-{tokens}"
+    folder = setting.scratch / f"shop-{shape.name}-{items}-{users}-{tokens}-{events}"
     if not folder.is_dir():
         folder.mkdir()
         draw = random.Random(0)
@@ -141,10 +144,10 @@ def write_shop(setting: Setting, shape: Shape, items: int, users: int, tokens: i
         with (folder / "events.csv").open("w") as file:
             file.write("user,item,time\n")
             for user in range(users):
-                for step in range(12):
+                for step in range(events):
                     # Few items have most of the events, as everywhere.
                     item = int(items * draw.random() ** 3)
-                    file.write(f"u{user},i{item},{1_600_000_000 + 60 * (12 * user + step)}\n")
+                    file.write(f"u{user},i{item},{1_600_000_000 + 60 * (events * user + step)}\n")
     return [
         "data.source=tables",
         f"data.source.interactions={folder / 'events.csv'}",

@@ -17,6 +17,7 @@ from transformers import (
     Qwen3Model,
 )
 
+from recsys.assembly import build
 from recsys.config.compose import compose
 from recsys.encoders.attention import set_attention
 from recsys.encoders.cut import SplitModel
@@ -27,6 +28,7 @@ from recsys.encoders.packing.kernels import Kernel, bind_flash_kernel, bind_torc
 from recsys.encoders.packing.layout import PackedLayout
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main as fit
+from recsys.testing.shop import make_decoder_words
 from tests.encoders.families import FAMILIES, OTHERS, SPECIALS, WHOLE, texts
 
 GROUPS = {**WHOLE, "num_key_value_heads": 2, "head_dim": 8}
@@ -388,8 +390,21 @@ def test_a_run_with_packed_texts_has_the_losses_and_metrics_of_one_with_padded_o
 
 
 def test_prefix_tuning_says_that_it_cannot_be_packed(shop_words) -> None:
-    from recsys.assembly import build
-
     run = compose([*shop_words, "tuning=prefix", "encoder.packing=on"])
     with pytest.raises(ConfigError, match=r"encoder.packing=on: .*learned keys before its tokens"):
         build.assemble(run)
+
+
+def test_prompts_are_padded_also_where_single_texts_are_packed(
+    shop_words, tiny_decoder, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("RECSYS_CACHE", str(tmp_path / "cache"))
+    words = [*shop_words, *make_decoder_words(tiny_decoder), "architecture=prompt"]
+    words += ["objective=bce", "evaluation.protocol=candidates", "evaluation.candidates=9"]
+    scores = []
+    for packing in ("off", "on"):
+        made = build.assemble(compose([*words, f"encoder.packing={packing}"]))
+        assert made.recommender.encoder.packs == (packing == "on")
+        batch = next(iter(made.datamodule.train_dataloader()))
+        scores.append(made.recommender.eval()(batch).scores)
+    torch.testing.assert_close(scores[0], scores[1], atol=1e-5, rtol=1e-5)

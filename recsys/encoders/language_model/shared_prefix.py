@@ -22,6 +22,7 @@ from recsys.encoders.encoder import Encoder
 from recsys.encoders.language_model.kept_states import KeepOptions, KeptTreeStates, TreeInputs
 from recsys.encoders.language_model.prefix_trees import PrefixTrees, TreeBatch, make_tree_mask
 from recsys.encoders.packing import enabling as packing
+from recsys.encoders.padding import plan_micro_batches
 from recsys.errors import ConfigError
 from recsys.types import Ragged, upload
 
@@ -87,7 +88,8 @@ class SharedPrefixReader:
             lengths = [trees.lengths[row] for row in group]
             if count is not None:
                 count(self.kept if known else None, lengths)
-            for part in self.encoder.plan_micro_batches(lengths):
+            # They are padded, also where the encoder packs single texts.
+            for part in plan_micro_batches(lengths, self.encoder.chunk_tokens):
                 batch = trees.make_batch(tuple(group[row] for row in part))
                 run = partial(self._run, batch, trees, keep)
                 parts.append(self.encoder.run_checkpointed(run, batch.ids))
