@@ -46,6 +46,10 @@ def check_pretraining(run: PretrainConfig) -> None:
         raise ConfigError(
             f"trainer.{key}={count}: a pretraining runs in one process so far; set it to 1."
         )
+    if trainer.shards:
+        raise ConfigError(
+            "trainer.strategy=fsdp: a pretraining runs in one process so far; leave it out."
+        )
     if trainer.batch_tokens is not None:
         raise ConfigError(
             "trainer.batch_tokens counts the texts of users' queries, which a pretraining does not "

@@ -115,7 +115,7 @@ def train(*words: str, **keys: object) -> TrainedRun | TrainedSeeds:
         run_command([f"resume={several.folder}"])
         return TrainedSeeds(several.folder)
     run, folder = find_run(asked)
-    if run.trainer.processes > 1:
+    if run.trainer.processes > 1 or run.trainer.shards:  # a process group is for one run
         made = run_command(asked)
         assert made is not None, "a run that ends well names its folder first"
         return TrainedRun(made)

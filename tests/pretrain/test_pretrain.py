@@ -221,6 +221,7 @@ def test_a_model_without_a_head_gets_a_fresh_one_and_says_so(words, masked):
         (["tuning=frozen"], "trains nothing of the encoder"),
         (["trainer.max_steps=0"], "max_steps=0 trains nothing"),
         (["trainer.devices=2"], "runs in one process"),
+        (["trainer.strategy=fsdp"], "trainer.strategy=fsdp: a pretraining"),
         (["trainer.batch_tokens=100"], "trainer.batch_tokens"),
         (["trainer.encoder_updates=half_epoch"], "trainer.encoder_updates"),
         (["trainer.batch_size=1"], "no other text to tell one from"),
