@@ -26,7 +26,8 @@ def format_turn(turn: Turn, width: int | None, size: int) -> list[str]:
     for each in turn.items:
         facts = [f"{name}: {value}" for name, value in each.facts]
         lines.append(join_line(f"{each.number:>3}  ", escape_line(each.text), facts, width))
-    if turn.items or (turn.chips and not turn.state.listed):
+    empty = turn.chips and not turn.state.listed and not turn.lines
+    if turn.items or empty:
         lines += format_chips(turn.chips, turn.fitting, width, size)
     return [line if width is None else cut_line(line, width) for line in lines]
 

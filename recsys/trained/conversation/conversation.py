@@ -175,19 +175,20 @@ class Conversation:
         return Snapshot(replace(state, listed=listed, focus=focus), items, ranked.fitting)
 
     def _make_items(self, state: State, ranked: Ranked, before: int) -> list[ListedItem]:
-        texts, ids = self.model.texts, self.model.ids
-        return [
-            ListedItem(
-                before + place,
-                ids[row],
-                texts[row],
-                round(float(score), 6),
-                wording.list_facts(state, self.model, row),
+        kinds, out = [part.kind for part in ranked.parts], []
+        for place, row in enumerate(ranked.rows.tolist()):
+            added = zip(kinds, ranked.added[:, place].tolist(), strict=True)
+            out.append(
+                ListedItem(
+                    number=before + place + 1,
+                    item=self.model.ids[row],
+                    text=self.model.texts[row],
+                    score=round(float(ranked.scores[place]), 6),
+                    parts=tuple((kind, round(value, 6)) for kind, value in added),
+                    facts=wording.list_facts(state, self.model, row),
+                )
             )
-            for place, (row, score) in enumerate(
-                zip(ranked.rows.tolist(), ranked.scores, strict=True), 1
-            )
-        ]
+        return out
 
     def _make_turn(self, said: str, draft: Draft, shown: tuple[ListedItem, ...]) -> Turn:
         return Turn(

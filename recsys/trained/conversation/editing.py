@@ -38,6 +38,8 @@ from recsys.trained.conversation.manual import write_help
 from recsys.trained.conversation.scoring import ConversationModel
 from recsys.trained.conversation.turns import ListedItem, name_letter
 
+_NO_LIST = "There is no list yet: say what you are looking for."
+_EMPTY_LIST = "The list is empty: drop what does not fit, or undo."
 _AROUND = ("and", "chip", "chips", "filter", "the")
 STEP, HIGHEST = 0.25, 0.75
 """By how much a list becomes more varied, and how far."""
@@ -87,8 +89,8 @@ class Editor:
                 self._vary(steps, draft)
             case Drop():
                 self._drop(action, draft)
-            case Explain(number):
-                self._explain(number, draft)
+            case Explain():
+                self._explain(action, draft)
             case Describe(number):
                 listed = self._find_item(number, draft)
                 if listed is not None:
@@ -227,11 +229,18 @@ class Editor:
             or (isinstance(each, Said | Avoided) and normalize(each.text) == normalize(target))
         ]
 
-    def _explain(self, number: int | None, draft: Draft) -> None:
-        listed = self._find_item(0 if number is None else number, draft)
-        if listed is not None:
-            draft.state = replace(draft.state, focus=listed.number)
-            draft.lines += reasons.explain_item(self._model, draft.state, listed)
+    def _explain(self, action: Explain, draft: Draft) -> None:
+        """Why an item stands on the list."""
+        listed = self._find_item(action.number or 0, draft)
+        if listed is None:
+            return
+        draft.state = replace(draft.state, focus=listed.number)
+        draft.lines += reasons.explain_item(self._model, draft.state, listed)
+        if action.words:
+            words = reasons.list_words(self._model, draft.state, listed)
+            draft.lines += words
+            if not words:
+                draft.messages.append("No words of texts are told apart in this score.")
 
     def _find_item(self, number: int, draft: Draft) -> ListedItem | None:
         """An item of the list; 0 is what was talked about last, else the first; -1 is the last."""
@@ -253,5 +262,7 @@ class Editor:
         draft.messages.append(
             f"There is no {number} on the list, {has}."
             if size
-            else "There is no list yet: say what you are looking for."
+            else _EMPTY_LIST
+            if draft.state.critiques
+            else _NO_LIST
         )

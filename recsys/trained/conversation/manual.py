@@ -5,18 +5,18 @@ from __future__ import annotations
 from recsys.trained.conversation.scoring import ConversationModel
 
 PHRASES = (
-    ("a space adventure", "any text: what you are looking for"),
+    ("any words", "text: what you are looking for"),
     ("more like 3, not 2", "items of the list, by number or by title"),
     ("seen 4", "an item leaves the list, and says nothing else"),
     ("{value}, no {other}", "values of a column"),
-    ("older, newer than 1990", "numbers: the middle of the list, a number, or #3 of the list"),
+    ("older, newer than 1990", "than the middle of the list, a year, or an item (#3)"),
     ("cheaper, under $20", "the same of a price"),
     ("pages under 300", "any column of numbers by its name"),
-    ("not so violent", "a text to keep away from"),
+    ("not so bright", "a text to keep away from"),
     ("something else", "other items in place of these"),
     ("more variety", "items that are less alike; less variety"),
     ("more", "the next page"),
-    ("3, why 3", "what is known of an item, and why it is here"),
+    ("3, why 3", "what is known of an item, and why it is here (in words)"),
     ("drop b, any year", "a chip is taken back; drop all"),
     ("undo, start over", "back by a line, or to the beginning"),
     ("list, chips, quit", "the list again, what holds, the end"),

@@ -9,7 +9,7 @@ from recsys.trained.conversation.scoring import ConversationModel, Part
 from recsys.trained.conversation.turns import ListedItem
 from recsys.trained.conversation.wording import describe, get_title, join_words, shorten
 
-_MOST = 3  # items of a history that are named
+_MOST, _WORDS = 3, 5  # items of a history, and words, that are named
 
 
 def explain_item(model: ConversationModel, state: State, listed: ListedItem) -> list[str]:
@@ -20,17 +20,44 @@ def explain_item(model: ConversationModel, state: State, listed: ListedItem) -> 
         state: For which it did.
         listed: The item.
     """
-    row = model.rows[listed.item]
-    weighed = model.weigh_parts(state, row)
-    total = sum(value for _, value in weighed)
-    lines = [f"{listed.number}  {escape_line(listed.text)}", f"   score {total:.2f}, the sum of"]
+    queries = {part.kind: part for part in model.list_parts(state)}
+    lines = [f"{listed.number}  {escape_line(listed.text)}"]
+    lines.append(f"   score {listed.score:.2f}, the sum of")
     lines += [
-        f"   {value:+6.2f}  {_describe_part(model, state, part, listed.item)}"
-        for part, value in weighed
+        f"   {value:+6.2f}  {_describe_part(model, state, queries[kind], listed.item)}"
+        for kind, value in listed.parts
     ]
     filters = [describe(each, model) for each in state.list_filters()]
     if filters:
         lines.append(f"   fits    {join_words(filters)}")
+    return lines
+
+
+def list_words(model: ConversationModel, state: State, listed: ListedItem) -> list[str]:
+    """The words that speak most for an item, of its text and of what was said.
+
+    Args:
+        model: That ranked it.
+        state: For which it did.
+        listed: The item.
+
+    Returns:
+        A line a text; none where nothing was said, or the model's scores have no such parts.
+    """
+    texts = [part.query for part in model.list_parts(state) if part.kind == "text"]
+    if not texts or texts[0] is None:
+        return []
+    try:
+        out = model.answering.explainer.explain(
+            texts[0], listed.item, model.at, model.context, tokens=True
+        )
+    except ConfigError:  # the model reads no words, or not in a way that is taken apart
+        return []
+    lines = []
+    for text in (text for reading in out.readings or () for text in reading.texts):
+        best = sorted(text.words, key=lambda word: -abs(word.share))[:_WORDS]
+        shown = ", ".join(f"{escape_line(w.text)} ({100 * w.share:+.0f}%)" for w in best)
+        lines.append(f"   {'its text' if text.kind == 'item' else 'what you said'}: {shown}")
     return lines
 
 

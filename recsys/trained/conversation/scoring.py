@@ -76,11 +76,15 @@ class Ranked:
     Attributes:
         rows: (k,) catalog rows, best first.
         scores: (k,) the weighted sums.
+        parts: What was asked.
+        added: (P, k) what each part adds to the scores.
         fitting: How many items fit all filters and may be listed, those on the list included.
     """
 
     rows: Ints
     scores: Floats
+    parts: Sequence[Part]
+    added: Floats
     fitting: int
 
 
@@ -119,6 +123,8 @@ class ConversationModel:
         self.titles = TitleFinder(self.items, counts)
         self._popularity = np.log1p(counts).astype(np.float32)
         self._kept: dict[Query | None, Floats] = {}
+        if not self._suggester.reads_pairs:
+            _ = self._suggester.catalog  # made now, not at the first line
         self._open = np.ones(len(self.ids), dtype=bool)
         self._open[self._suggester.list_closed(at).numpy()] = False
         if start is not None:
@@ -178,61 +184,40 @@ class ConversationModel:
         free = fitting.copy()
         free[[self.rows[item] for item in state.listed]] = False
         count = int(fitting.sum())
+        parts = self.list_parts(state)
         if not free.any():
-            return Ranked(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), count)
-        pool, totals = self._sum_scores(self.list_parts(state), free, k)
+            none = np.zeros((len(parts), 0), dtype=np.float32)
+            return Ranked(np.empty(0, dtype=np.int64), none.sum(0), parts, none, count)
+        pool, added = self._weigh(parts, free, k)
+        totals = added.sum(0)
         size = min(count_pool(k) if state.variety else k, len(pool))
         best = np.argsort(-totals, kind="stable")[:size]
         if state.variety:
             cosines = self._suggester.selector.compute_cosines(torch.from_numpy(pool[best]))
             own = cosines.cpu().numpy().astype(np.float32)
             best = best[diversify(totals[best], own, k, state.variety)]
-        return Ranked(pool[best], totals[best], count)
-
-    def weigh_parts(self, state: State, row: int) -> list[tuple[Part, float]]:
-        """What each part adds to the score of an item; in sum, its score.
-
-        Args:
-            state: Where the conversation is.
-            row: Catalog row of the item.
-        """
-        parts = self.list_parts(state)
-        free = self.find_fitting(state)
-        free[row] = True
-        if not self._suggester.reads_pairs:
-            return [(part, part.weight * float(self.score(part)[row])) for part in parts]
-        # A model that reads pairs scales its scores among what was proposed to it.
-        pool = np.union1d(self._propose(parts, free, TOP), [row])
-        place = int(np.searchsorted(pool, row))
-        return [
-            (part, part.weight * float(self._scale(self._ask(part, pool), part, pool)[place]))
-            for part in parts
-        ]
+        return Ranked(pool[best], totals[best], parts, added[:, best], count)
 
     def score(self, part: Part) -> Floats:
         """(I,) scaled scores of all items for one part; those of the latest parts are kept."""
         scores = self._kept.pop(part.query, None)
         if scores is None:
-            scores = self._scale(self._ask(part, None), part, np.arange(len(self.ids)))
-        self._kept[part.query] = scores
-        while len(self._kept) > min(_KEPT, max(8, _BYTES // (4 * len(self.ids)))):
-            del self._kept[next(iter(self._kept))]
+            scores = self._scale(self._ask(part), part, np.arange(len(self.ids)))
+        self._keep(part.query, scores)
         return scores
 
-    def _sum_scores(
-        self, parts: Sequence[Part], free: NDArray[np.bool_], k: int
-    ) -> tuple[Ints, Floats]:
-        """Catalog rows to choose from, and the weighted sum of the parts' scores of each."""
-        if not self._suggester.reads_pairs:
-            pool = np.flatnonzero(free)
-            totals = sum(np.float32(part.weight) * self.score(part)[pool] for part in parts)
-        else:
-            pool = self._propose(parts, free, k)
-            totals = sum(
-                np.float32(part.weight) * self._scale(self._ask(part, pool), part, pool)
-                for part in parts
-            )
-        return pool, np.asarray(totals, dtype=np.float32)
+    def _weigh(self, parts: Sequence[Part], free: NDArray[np.bool_], k: int) -> tuple[Ints, Floats]:
+        """(N,) catalog rows to choose from, and (P, N) what each part adds to their scores."""
+        pairs = self._suggester.reads_pairs
+        pool = self._propose(parts, free, k) if pairs else np.flatnonzero(free)
+        scores = [
+            self._scale(self._score_pairs(part, pool), part, pool)
+            if pairs
+            else self.score(part)[pool]
+            for part in parts
+        ]
+        weights = np.array([part.weight for part in parts], dtype=np.float32)
+        return pool, weights[:, None] * np.stack(scores)
 
     def _propose(self, parts: Sequence[Part], free: NDArray[np.bool_], k: int) -> Ints:
         """Catalog rows that baselines propose to a model that reads pairs, in their order."""
@@ -250,19 +235,38 @@ class ConversationModel:
                 rows.append(proposed.cpu().numpy())
         return np.unique(np.concatenate(rows)).astype(np.int64)
 
-    def _ask(self, part: Part, pool: Ints | None) -> Floats:
-        """(I,) or (N,) the model's scores for a part, of all items or of a pool."""
+    def _ask(self, part: Part) -> Floats:
+        """(I,) the model's scores of all items for a part."""
         if part.query is None:
-            return self._popularity if pool is None else self._popularity[pool]
+            return self._popularity
         read, suggester = self._read(part.query), self._suggester
-        recommender = suggester.model.recommender
-        if suggester.reads_pairs:
-            rows = torch.arange(len(self.ids)) if pool is None else torch.from_numpy(pool)
-            scores = recommender.score_query(read.batch, read.asked, rows)[0]
-        else:
-            scores = recommender.score_query(read.batch, read.asked, items=suggester.catalog)[0]
-        out: Floats = scores.float().cpu().numpy()
+        scores = suggester.model.recommender.score_query(
+            read.batch, read.asked, items=suggester.catalog
+        )
+        out: Floats = scores[0].float().cpu().numpy()
         return out
+
+    def _score_pairs(self, part: Part, pool: Ints) -> Floats:
+        """(N,) the scores of a pool by a model that reads pairs; a pair is read once."""
+        if part.query is None:
+            return self._popularity[pool]
+        known = self._kept.pop(part.query, None)
+        if known is None:
+            known = np.full(len(self.ids), np.nan, dtype=np.float32)
+        rows = pool[np.isnan(known[pool])]
+        if len(rows):
+            read = self._read(part.query)
+            recommender = self._suggester.model.recommender
+            scores = recommender.score_query(read.batch, read.asked, torch.from_numpy(rows))
+            known[rows] = scores[0].float().cpu().numpy()
+        self._keep(part.query, known)
+        return known[pool]
+
+    def _keep(self, query: Query | None, scores: Floats) -> None:
+        """Keeps the scores of the latest queries."""
+        self._kept[query] = scores
+        while len(self._kept) > min(_KEPT, max(8, _BYTES // (4 * len(self.ids)))):
+            del self._kept[next(iter(self._kept))]
 
     def _scale(self, scores: Floats, part: Part, pool: Ints) -> Floats:
         """Scores with mean 0, and 1 for the mean of the best, those of its own items aside."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ class ListedItem:
         item: Its id.
         text: Its text.
         score: The weighted sum of what was said.
+        parts: What each part adds to the score, by its kind (`scoring.WEIGHTS`).
         facts: Column and value, for filters that its text does not show.
     """
 
@@ -26,6 +27,7 @@ class ListedItem:
     item: str
     text: str
     score: float
+    parts: tuple[tuple[str, float], ...]
     facts: tuple[tuple[str, str], ...] = ()
 
 
@@ -90,15 +92,18 @@ class Turn:
         state = State.from_json(value.get("state"))
         given = {**value, "lines": tuple(value.get("lines", ())), "state": state}
         try:
-            facts = [tuple(map(tuple, each["facts"])) for each in value["items"]]
             given["items"] = tuple(
-                ListedItem(**{**each, "facts": own})
-                for each, own in zip(value["items"], facts, strict=True)
+                ListedItem(**{**each, **{n: _freeze(each[n]) for n in ("parts", "facts")}})
+                for each in value["items"]
             )
             given["chips"] = tuple(Chip(**each) for each in value["chips"])
             return cls(**given)
         except (KeyError, TypeError) as error:
             raise DataError(f"it is no turn of a conversation ({type(error).__name__}).") from None
+
+
+def _freeze(pairs: Iterable[Iterable[Any]]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(map(tuple, pairs))
 
 
 def name_letter(place: int) -> str:

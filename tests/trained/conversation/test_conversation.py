@@ -191,6 +191,48 @@ def test_why_sums_to_the_score_of_the_list(talk):
     assert told.items == ()
 
 
+def test_why_in_words_names_those_of_both_texts(talk):
+    turn = talk("red lamp")
+    told = talk("why 1 in words").lines
+    named = dict(line.strip().split(": ", 1) for line in told[-2:])
+    assert set(named) == {"its text", "what you said"}
+    assert all(word in named["its text"] for word in turn.items[0].text.split())
+    assert talk("drop all, like red lamp").items
+    assert talk("why 1 in words").message == "No words of texts are told apart in this score."
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["architecture=late_interaction", "objective=bce", "trainer.max_steps=2"],
+        [
+            *("architecture=cross_encoder", "objective=bce", "evaluation.protocol=candidates"),
+            *("evaluation.candidates=20", "trainer.max_steps=2"),
+        ],
+        ["experiment=ease_text", "architecture.rho=50"],
+        ["experiment=tfidf"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_kind_of_model_talks(fit_shop, words):
+    run = fit_shop(*words)
+    conversation = Conversation(ConversationModel(run), 5)
+    turn = conversation.say("red lamp")
+    assert ids(turn) == run.recommend(texts=["red lamp"], k=5)["item"].to_list()
+    turn = conversation.say("more like 2 and 4, not 1, before 1985, more variety")
+    assert [part for part, _ in turn.items[0].parts] == ["text", "liked", "disliked"]
+    for each in turn.items:
+        told = conversation.say(f"why {each.number}")
+        assert f"score {each.score:.2f}," in told.lines[1]
+        values = [float(line.split()[0]) for line in told.lines[2:-1]]
+        assert sum(values) == pytest.approx(each.score, abs=0.02)
+    first = conversation.say("drop all").state
+    assert first == State()
+    turn = conversation.say("cool")
+    assert {int(item) // 5 for item in ids(turn)} <= {1, 2, 3}
+    assert turn.fitting == 15
+
+
 def test_a_number_alone_shows_the_item(talk):
     turn = talk("red lamp")
     shown = talk("2")

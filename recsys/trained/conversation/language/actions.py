@@ -97,9 +97,11 @@ class Explain:
 
     Attributes:
         number: Its number; None: the one that was talked about last.
+        words: Whether the words of its text are named.
     """
 
     number: int | None
+    words: bool = False
 
 
 @dataclass(frozen=True)

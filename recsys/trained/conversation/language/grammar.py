@@ -66,10 +66,12 @@ _VARIETY = {
 _WHY = re.compile(
     r"(?:why|explain)(?: (?:is|was|did you (?:show|suggest)|that|this|it))*(?: (.+))?$"
 )
+_IN_WORDS = re.compile(r",? (?:in words|word by word)$")
 _SHOW = re.compile(r"(?:(?:show|details?(?: of)?|tell me about|what is|describe) )?(?:the )?(.+)$")
 _DROP = re.compile(
     r"(?:drop|take back|remove|forget|delete|without chip|undo) (.+)$", re.IGNORECASE
 )
+_LETTERS = re.compile(r"[a-z]{1,2}(?:[, ]+(?:and )?[a-z]{1,2})*$")
 _ANY = re.compile(r"any (.+)$", re.IGNORECASE)
 _DISLIKE = re.compile(
     r"(?:i )?(?:(?:do not|don'?t|did not|didn'?t|do n't|not) (?:like|want|care for|enjoy)"
@@ -141,9 +143,11 @@ def parse_line(line: str, setting: Setting) -> list[Action]:
         return [Add(Said(quoted[1].strip()))]
     if not strip_marks(plain) and plain != "?":
         return []
-    whole = _parse_command(plain) or _parse_value(strip_fillers(plain), setting)
-    if whole is not None:
-        return whole
+    command, value = _parse_command(plain), _parse_value(strip_fillers(plain), setting)
+    if command is not None and (value is None or command != [Simple("thanks")]):
+        return command
+    if value is not None:
+        return value
     if setting.titles.find(plain) is not None and parse_numbers(plain) is None:
         return [Add(Said(plain))]
     return _parse_parts(plain, setting)
@@ -157,11 +161,12 @@ def _parse_command(line: str) -> list[Action] | None:
         return [Simple(_COMMANDS[plain])]
     if plain in _VARIETY:
         return [Vary(_VARIETY[plain])]
-    why = _WHY.match(plain)
+    wordless = _IN_WORDS.sub("", plain)
+    why = _WHY.match(wordless)
     if why is not None:
         numbers = parse_numbers(why[1]) if why[1] else None
         if numbers is not None or not why[1] or parse_which(why[1]) == "focus":
-            return [Explain(numbers[0] if numbers else None)]
+            return [Explain(numbers[0] if numbers else None, wordless != plain)]
     show = _SHOW.match(plain)
     numbers = None if show is None else parse_numbers(show[1])
     if numbers is not None and len(numbers) == 1 and numbers[0] < _LEAST_YEAR:
@@ -169,7 +174,8 @@ def _parse_command(line: str) -> list[Action] | None:
     drop = _DROP.match(plain)
     if drop is not None and parse_numbers(drop[1]) is not None:
         return [Judge("seen", numbers=parse_numbers(drop[1]) or ())]
-    if drop is not None and len(drop[1].split()) <= _MOST_WORDS:
+    several = drop is not None and "," in drop[1] and not _LETTERS.match(drop[1])
+    if drop is not None and not several and len(drop[1].split()) <= _MOST_WORDS:
         return [Drop(drop[1])]
     return None
 
