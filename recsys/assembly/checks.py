@@ -19,6 +19,7 @@ from recsys.config.schema import ENCODER, ObjectiveConfig, RunConfig
 from recsys.data.batches.hard_negatives import count_hard_negatives
 from recsys.data.splits.split import TEST, Split
 from recsys.data.tables import Tables
+from recsys.encoders.weights.library import require_bitsandbytes
 from recsys.errors import ConfigError, nearest
 from recsys.metrics.beyond_accuracy import parse_categories
 from recsys.metrics.names import check_monitor
@@ -46,6 +47,8 @@ def check_pairs(run: RunConfig) -> None:
     check_monitor(run.evaluation)
     architecture.check(run)
     _check_runs(run)
+    if architecture.reads_tokens and run.encoder.quantize != "none":
+        require_bitsandbytes(f"encoder.quantize={run.encoder.quantize}")
     if objective is None:
         return
     objective.check(run)

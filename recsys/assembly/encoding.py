@@ -144,6 +144,8 @@ def load_encoder(options: EncoderOptions, longest: int | None = None) -> Pretrai
         checkpoint_chunks=options.checkpoint_chunks,
         attention=options.attention,
         longest=longest,
+        dtype=options.dtype,
+        quantize=options.quantize,
     )
 
 

@@ -139,6 +139,8 @@ METHOD = (
     "encoder.query_prompt",
     "encoder.item_prompt",
     "encoder.max_length",
+    "encoder.dtype",
+    "encoder.quantize",
     # An error of one in two thousand, through every step: no order of a sum.
     "encoder.cache_dtype",
     # Fused kernels round otherwise in half precision, and draw dropout otherwise.

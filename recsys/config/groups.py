@@ -165,6 +165,16 @@ class EncoderOptions:
         "have it, 128 at the most",
         least=1,
     )
+    dtype: Literal["auto", "fp32", "bf16"] = option(
+        "fp32",
+        "weights that do not train, and what the encoder computes in: fp32 (unless "
+        "trainer.precision says less), or bf16, half the memory; auto: bf16 where the file has it",
+    )
+    quantize: Literal["none", "nf4", "int8"] = option(
+        "none",
+        "weights of linear maps as codes of four or eight bits by bitsandbytes, for tuning methods "
+        "that train what they add, as in QLoRA",
+    )
     cache: bool = option(
         True, "keep the states below the lowest trained layer, or a frozen encoder's vectors"
     )

@@ -104,8 +104,8 @@ def _make_twin(model: nn.Module, path: str, stack: list[nn.Module]) -> nn.Module
 
 
 @torch.no_grad()
-def _count_layer_outputs(encoder: Encoder, layer: nn.Module) -> int:
-    """How a layer passes states on: 0 as they are, else in a tuple of so many.
+def _probe_layer(encoder: Encoder, layer: nn.Module) -> tuple[int, torch.dtype]:
+    """How a layer passes states on: 0 as they are, else in a tuple of so many; and their type.
 
     Raises:
         ModelSplitError: They are no (N, L, D), or are not the first that it takes and gives.
@@ -136,7 +136,8 @@ def _count_layer_outputs(encoder: Encoder, layer: nn.Module) -> int:
                 f"{type(encoder.model).__name__} cannot be cut between two layers (they pass on "
                 f"{shape} for one text of {length} tokens)"
             )
-    return len(out) if isinstance(out, tuple) else 0
+    assert isinstance(first, Tensor), "seen just now"
+    return len(out) if isinstance(out, tuple) else 0, first.dtype
 
 
 class SplitModel:
@@ -145,6 +146,9 @@ class SplitModel:
     Args:
         encoder: The tuned encoder; at least one layer must lie below the lowest trained one.
             Where none trains, only what stands behind the layers, such as a norm, is above.
+
+    Attributes:
+        dtype: Of the states between two layers.
 
     Raises:
         ModelSplitError: The layers pass on something else than states (N, L, D).
@@ -156,7 +160,7 @@ class SplitModel:
         whole = list(stack)
         if not 0 < self.depth <= len(whole):
             raise DataError(f"there is no prefix below layer {self.depth} of {len(whole)}.")
-        size = _count_layer_outputs(encoder, whole[0])
+        size, self.dtype = _probe_layer(encoder, whole[0])
         self._entry = _EntryLayer(whole[self.depth - 1], size)
         skipped = [_SkippedLayer(layer, size) for layer in whole[: self.depth - 1]]
         if self.depth < len(whole):

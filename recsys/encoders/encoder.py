@@ -21,6 +21,7 @@ from recsys.encoders import padding as flat
 from recsys.encoders.packing.layout import SPREAD, PackedLayout, Packing, run_packed
 from recsys.encoders.pairs import PairLayout, compute_span_means
 from recsys.encoders.special_tokens import SpecialTokens
+from recsys.encoders.weights.precision import compute_in, hold_in_fp32, restore_precision
 from recsys.errors import ConfigError
 from recsys.types import Ragged, Tuned, upload
 
@@ -64,6 +65,7 @@ class Encoder(nn.Module):
             compares vectors, which for the most part brings them to it anyway.
         skips: How many tokens at the left the pooling leaves out, of an item's text and of a
             user's: those of a prompt that does not count.
+        in_bf16: Whether weights that do not train are held in bf16, and the model computes in it.
 
     Attributes:
         width: D, width of a token state.
@@ -90,6 +92,7 @@ class Encoder(nn.Module):
         dense: Sequence[nn.Module] = (),
         unit: bool = False,
         skips: tuple[int, int] = (0, 0),
+        in_bf16: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -97,7 +100,7 @@ class Encoder(nn.Module):
         self.width = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self.pooling = pooling.make_pooling(pooling_name, self.width)
         self.dense = nn.Sequential(*dense)
-        self.unit, self.skips = unit, skips
+        self.unit, self.skips, self.in_bf16 = unit, skips, in_bf16
         self.max_length = max_length
         self.chunk_tokens = chunk_tokens
         self.checkpoint_chunks = checkpoint_chunks
@@ -120,7 +123,7 @@ class Encoder(nn.Module):
                 f"encoder.max_length is {max_length}, which leaves no token for the text beside "
                 "the special tokens; raise it."
             )
-        limit = count_positions(model)
+        limit = layers.count_positions(model)
         if limit is not None and max_length > limit:
             raise ConfigError(
                 f"encoder.max_length is {max_length} but {type(model).__name__} has {limit} "
@@ -261,10 +264,23 @@ class Encoder(nn.Module):
         """
         model = self.model if model is None else model
         flags = {"use_cache": False} if self.cache_flag else {}
-        if layout is not None:
-            return run_packed(model, layout, padded, flags)
-        states: Tensor = model(**padded, attention_mask=mask, **flags).last_hidden_state
-        return states
+        device = next(iter(padded.values())).device
+        with compute_in(self.in_bf16, device):
+            if layout is not None:
+                states = run_packed(model, layout, padded, flags)
+            else:
+                states = model(**padded, attention_mask=mask, **flags).last_hidden_state
+        return states.float() if self.in_bf16 else states
+
+    def restore_precision(self) -> None:
+        """Holds all weights as fp32 from here on, as what is written for others has them."""
+        restore_precision(self.model)
+        self.in_bf16 = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of token states and vectors."""
+        return torch.float32 if self.in_bf16 else next(self.model.parameters()).dtype
 
     def compute_states(self, tokens: Ragged) -> Ragged:
         """Token states of each text, special tokens included.
@@ -350,8 +366,7 @@ class Encoder(nn.Module):
 
     def make_empty_vectors(self, device: torch.device) -> Tensor:
         """(0, V) of no text."""
-        dtype = next(self.model.parameters()).dtype
-        return torch.zeros(0, self.vector_width, device=device, dtype=dtype)
+        return torch.zeros(0, self.vector_width, device=device, dtype=self.dtype)
 
     def encode_pairs(
         self, first: Ragged, second: Ragged, left: Tensor, right: Tensor
@@ -410,7 +425,22 @@ class Encoder(nn.Module):
         return compute_span_means(self.run_model(layout, (kind >= 0).long(), inputs), kind)
 
     def _make_empty_states(self, device: torch.device) -> Tensor:
-        return torch.zeros(0, self.width, device=device, dtype=next(self.model.parameters()).dtype)
+        return torch.zeros(0, self.width, device=device, dtype=self.dtype)
+
+    def _check_trainable(self, names: Iterable[str]) -> None:
+        """Refuses to train weights that are held as codes.
+
+        Raises:
+            ConfigError: One is.
+        """
+        own = dict(self.named_parameters())
+        codes = sorted(name for name in names if not own[name].is_floating_point())
+        if codes:
+            raise ConfigError(
+                f"encoder.quantize holds {codes[0]} as codes, which cannot train; choose "
+                "tuning=lora, ia3, adapter or prefix, which train what they add, or set "
+                "encoder.quantize=none."
+            )
 
     def train_only(
         self,
@@ -438,8 +468,11 @@ class Encoder(nn.Module):
         """
         extra = {f"pooling.{name}" for name, _ in self.pooling.named_parameters()}
         names = frozenset(trained) | extra
+        self._check_trainable(names)
         depths = layers.compute_parameter_depths(self.model)
         for name, parameter in self.named_parameters():
+            if name in names:  # in fp32: steps smaller than the last digit of bf16 would be lost
+                hold_in_fp32(parameter)
             parameter.requires_grad_(name in names)
         lowest = min((d for n, d in depths.items() if f"model.{n}" in names), default=self.depth)
         self.lowest_trained = lowest
@@ -458,14 +491,3 @@ class Encoder(nn.Module):
 def _add(values: Tensor, more: Tensor | None) -> Tensor:
     """Values with a () zero that hangs on passes which only other processes needed."""
     return values if more is None else values + more.to(values.dtype)
-
-
-def count_positions(model: nn.Module) -> int | None:
-    """How many tokens the model has positions for, or None where nothing bounds it."""
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):
-            # RoBERTa counts from the place after its padding.
-            unused = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - unused
-    limit = getattr(model.config, "max_position_embeddings", None)
-    return None if limit is None or int(limit) < 1 else int(limit)  # XLNet says -1

@@ -185,3 +185,14 @@ def compute_parameter_depths(model: nn.Module) -> dict[str, int]:
             table = name.rpartition(".")[0] in tables
             out[name] = len(stack) if passed and not table else -1
     return out
+
+
+def count_positions(model: nn.Module) -> int | None:
+    """How many tokens the model has positions for, or None where nothing bounds it."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):
+            # RoBERTa counts from the place after its padding.
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - unused
+    limit = getattr(model.config, "max_position_embeddings", None)
+    return None if limit is None or int(limit) < 1 else int(limit)  # XLNet says -1

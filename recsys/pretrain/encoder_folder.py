@@ -48,7 +48,7 @@ class LoadedEncoder(Protocol):
 
 
 def write_encoder_folder(path: Path, loaded: LoadedEncoder, pooling: str) -> None:
-    """Writes an encoder whose added parameters are folded in, whole or not at all.
+    """Writes an encoder whose added parameters are folded in, whole or not at all, in fp32.
 
     Args:
         path: The folder to make; one that is there is replaced.
@@ -61,6 +61,7 @@ def write_encoder_folder(path: Path, loaded: LoadedEncoder, pooling: str) -> Non
     shutil.rmtree(path, ignore_errors=True)  # of an attempt that was stopped behind it
     encoder, files = loaded.encoder, loaded.files
     with open_atomic_folder(path) as folder:
+        encoder.restore_precision()
         model: Any = encoder.model
         model.save_pretrained(folder)
         # Anew: the one in use may have a step more, by which the folder says it reads lower case.

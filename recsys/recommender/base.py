@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor, nn
 
+from recsys.encoders.weights.quantized import count_parameters
 from recsys.errors import ConfigError
 from recsys.evaluation.evaluator import Evaluator
 from recsys.evaluation.ranking import Ranker, mask_scores, score_items, select_stably
@@ -69,7 +70,7 @@ class Recommender(nn.Module, abc.ABC):
 
     def count_parameters(self) -> tuple[int, int]:
         """How many parameters it has, and how many of them train."""
-        return sum(p.numel() for p in self.parameters()), 0
+        return count_parameters(self), 0
 
     @property
     def ranker(self) -> Ranker:

@@ -129,7 +129,13 @@ def _compute_linear_flops(module: nn.Module, x: Tensor) -> float:
     """Operations of a linear map for a row of its input (..., D), forward and backward."""
     weight = module.get_parameter("weight")
     backward = x.requires_grad + weight.requires_grad if torch.is_grad_enabled() else 0
-    return 2.0 * weight.numel() * (1 + backward)
+    return 2.0 * _count_weights(module) * (1 + backward)
+
+
+def _count_weights(module: nn.Module) -> int:
+    """Numbers of a linear map's weight, also of one that is held as codes."""
+    inputs, outputs = _get_shape(module)
+    return inputs * outputs
 
 
 def find_heads(root: nn.Module, encoders: tuple[str, ...]) -> list[nn.Module]:
@@ -169,7 +175,7 @@ def probe(encoder: Encoder, prefix: LayersAbove | None) -> FlopRate:
     of_tokens = [(m, flops) for m, flops, rows, _ in seen if rows == positions]
     # Forward only: no gradient passes what a layer computes of its weights alone.
     call = sum(
-        2.0 * m.get_parameter("weight").numel() * rows
+        2.0 * _count_weights(m) * rows
         for m, _, rows, _ in seen
         if m in inside and rows != positions
     )
@@ -228,9 +234,10 @@ def _record_passes(
 
 def _get_shape(module: nn.Module) -> tuple[int, int]:
     """Input and output width of a linear map."""
-    one, two = module.get_parameter("weight").shape
-    # transformers' Conv1D keeps its weight the other way round
-    return (two, one) if isinstance(module, nn.Linear) else (one, two)
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    inputs, outputs = module.get_parameter("weight").shape  # of transformers' Conv1D
+    return inputs, outputs
 
 
 def _compute_attention_flops(
@@ -277,7 +284,7 @@ def _compute_repeated_flops(layer: nn.Module, gradient: dict[nn.Module, bool]) -
         drops = [d for d in module.lora_dropout.values() if isinstance(d, nn.Dropout) and d.p > 0]
         if drops and len(module.lora_magnitude_vector):
             base = module.get_base_layer()
-            out += 2.0 * base.get_parameter("weight").numel() * (1 + gradient[base])
+            out += 2.0 * _count_weights(base) * (1 + gradient[base])
     return out
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recsys.data.batches.batching import PlannedBatches
 from recsys.encoders.sharded.tensors import compute_norm, is_sharded, take_local
+from recsys.encoders.weights.quantized import count_parameters
 from recsys.recommender.flops import FlopCounter
 from recsys.recommender.optim import Named, Optimise
 from recsys.recommender.parameters import ENCODERS, TABLE, TrainableModule
@@ -138,8 +139,9 @@ class SteppedModule(TrainableModule, Generic[B]):
 
     def count_parameters(self) -> tuple[int, int]:
         """How many parameters it has, and how many of them train; an item table is not counted."""
-        own = [p.numel() for name, p in self.named_parameters() if not name.startswith(TABLE)]
-        return sum(own), sum(p.numel() for p in self.get_saved_parameters().values())
+        table = sum(p.numel() for name, p in self.named_parameters() if name.startswith(TABLE))
+        trained = sum(p.numel() for p in self.get_saved_parameters().values())
+        return count_parameters(self) - table, trained
 
     @property
     def train_loss(self) -> Tensor | None:

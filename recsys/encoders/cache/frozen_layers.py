@@ -97,7 +97,7 @@ class FrozenLayerCache:
             made = common.find_or_build(store, "prefix", make_key, write_folder, catalog)
             states = CachedStates(made.folder, place)
             errors, vector_error = _compute_errors(prefix, states, catalog)
-            common.check_errors(errors, dtype, "states", made.folder)
+            common.check_errors(errors, encoder, dtype, "states", made.folder)
         report = common.make_report(
             "states", prefix.depth, dtype, states.mapped, made, began, errors, vector_error
         )
@@ -185,14 +185,15 @@ def _run_above(
         The places in `rows` that a micro-batch holds, and what it gave, (N, ...).
     """
     encoder, device = prefix.encoder, next(prefix.encoder.parameters()).device
-    dtype = next(encoder.parameters()).dtype
     starts = torch.from_numpy(states.offsets[rows.cpu().numpy()])
     for group in _group_micro_batches(
         list(encoder.plan_micro_batches(lengths)), lengths, _GATHER // encoder.width
     ):
         places = [_pad_places(starts, lengths, part) for part in group]
-        flat = states.gather(torch.cat([index.flatten() for index, _ in places]), device).to(dtype)
-        blocks = torch.split(flat, [index.numel() for index, _ in places])
+        flat = states.gather(torch.cat([index.flatten() for index, _ in places]), device).to(
+            prefix.dtype
+        )
+        blocks = torch.split(flat, [each.numel() for each, _ in places])
         for part, block, (index, mask) in zip(group, blocks, places, strict=True):
             inputs = block.view(*index.shape, -1)
             sized = partial(make, lengths=[lengths[i] for i in part])
@@ -207,8 +208,8 @@ def _count_tokens(states: CachedStates, rows: Tensor) -> list[int]:
 
 def _make_empty_states(encoder: Encoder) -> Tensor:
     """(0, D) of no text."""
-    like = next(encoder.parameters())
-    return torch.zeros(0, encoder.width, device=like.device, dtype=like.dtype)
+    device = next(encoder.parameters()).device
+    return torch.zeros(0, encoder.width, device=device, dtype=encoder.dtype)
 
 
 def _pad_places(

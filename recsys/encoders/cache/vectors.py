@@ -89,7 +89,7 @@ class FrozenVectorCache:
             rows = common.sample_rows(catalog)
             now = encoder(catalog.gather_tokens(rows, there))
         errors = common.compute_relative_errors(values[rows], now)
-        common.check_errors(errors, "fp32", "vectors", made.folder)
+        common.check_errors(errors, encoder, "fp32", "vectors", made.folder)
         report = common.make_report(
             "vectors", encoder.depth, "fp32", values, made, began, errors, float(errors.max())
         )

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys.encoders.encoder import Encoder
+from recsys.encoders.weights.precision import restore_precision
+from recsys.encoders.weights.quantized import is_quantized
 from recsys.errors import ConfigError
 from recsys.types import Ragged
 
@@ -23,6 +25,10 @@ REFUSALS = (
     ImportError,
     RuntimeError,  # and NotImplementedError
 )
+
+
+_ADDING = ("LORA", "IA3", "BOTTLENECK")
+"""Methods that take what a map gives, and not its weights."""
 
 
 def inject_method(encoder: Encoder, settings: Any, method: str) -> set[str]:  # noqa: ANN401 - untyped
@@ -45,6 +51,7 @@ def inject_method(encoder: Encoder, settings: Any, method: str) -> set[str]:  # 
     """
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
+    _check_codes(encoder, settings, method)
     before = {name for name, _ in encoder.named_parameters()}
     tuner = PEFT_TYPE_TO_TUNER_MAPPING[settings.peft_type]
     try:
@@ -63,6 +70,22 @@ def inject_method(encoder: Encoder, settings: Any, method: str) -> set[str]:  # 
     }
 
 
+def _check_codes(encoder: Encoder, settings: Any, method: str) -> None:  # noqa: ANN401 - untyped
+    """Refuses methods that read the weights that they change, where those are codes.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    kind = str(settings.peft_type).rpartition(".")[2]
+    reads = kind not in _ADDING or (kind == "LORA" and settings.use_dora)
+    if reads and is_quantized(encoder.model):
+        raise ConfigError(
+            f"{method}: {'DoRA' if kind == 'LORA' else kind} reads the weights that it changes, "
+            "which encoder.quantize holds as codes; choose tuning=lora (without dora), ia3, "
+            "adapter or prefix, or set encoder.quantize=none."
+        )
+
+
 def list_wrapped_layers(encoder: Encoder) -> list[tuple[str, Any]]:
     """Name in the model and module of every wrapped map."""
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -76,16 +99,21 @@ def make_merger(encoder: Encoder) -> Callable[[], None] | None:
 
     Only trying tells whether it can; a copy of one wrapped map is tried.
     """
-    _, first = list_wrapped_layers(encoder)[0]
+    tried = copy.deepcopy(list_wrapped_layers(encoder)[0][1])
+    restore_precision(tried)
     try:
-        copy.deepcopy(first).merge(safe_merge=True)
+        tried.merge(safe_merge=True)
     except REFUSALS:
         return None
     return lambda: merge_method(encoder)
 
 
 def merge_method(encoder: Encoder) -> None:
-    """Folds what was injected into the weights and puts the plain modules back in their places."""
+    """Folds what was injected into the weights and puts the plain modules back in their places.
+
+    The weights are in fp32 then: in bf16 most of an update would be rounded away.
+    """
+    encoder.restore_precision()
     for name, module in list_wrapped_layers(encoder):
         module.merge(safe_merge=True)
         encoder.model.set_submodule(name, module.get_base_layer())

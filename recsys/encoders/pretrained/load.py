@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from recsys.encoders.attention import Attention, check_pooling, set_attention
-from recsys.encoders.encoder import Encoder, count_positions
+from recsys.encoders.encoder import Encoder
+from recsys.encoders.layers import count_positions
 from recsys.encoders.pretrained import source
 from recsys.encoders.pretrained.dense import load_dense
 from recsys.encoders.pretrained.sentence_transformers import (
@@ -27,6 +28,13 @@ from recsys.encoders.pretrained.sentence_transformers import (
 from recsys.encoders.pretrained.source import WEIGHTS, ModelFiles
 from recsys.encoders.pretrained.tokenizer import add_lowercasing, check_ids, load_tokenizer
 from recsys.encoders.special_tokens import SpecialTokens
+from recsys.encoders.weights.precision import Dtype, choose_half, describe_weights
+from recsys.encoders.weights.quantized import (
+    Quantize,
+    adopt_codes,
+    make_loading_options,
+    probe_quantization,
+)
 from recsys.errors import ConfigError, RecsysError
 from recsys.types import Ragged
 
@@ -92,8 +100,10 @@ def load_pretrained(
     checkpoint_chunks: bool = False,
     attention: Attention = "auto",
     longest: int | None = None,
+    dtype: Dtype = "fp32",
+    quantize: Quantize = "none",
 ) -> PretrainedEncoder:
-    """Loads a model in float32, from safetensors only, without its pooler; its code is not run.
+    """Loads a model from safetensors only, without its pooler; its code is not run.
 
     Args:
         spec: A hub id, a local folder, or `package:NAME/FOLDER` inside an installed package.
@@ -109,6 +119,8 @@ def load_pretrained(
         attention: What a token sees; see `encoder.attention`.
         longest: What stands for `max_length` where that is None, as far as positions go; None: as
             said there.
+        dtype: In which precision weights that do not train are held; see `encoder.dtype`.
+        quantize: Whether the weights of linear maps are codes; see `encoder.quantize`.
 
     Raises:
         ConfigError: The package, folder or weights are missing, damaged, of another checksum or of
@@ -118,7 +130,8 @@ def load_pretrained(
     if expected is not None:
         _check_checksum(files, expected)
     tokenizer = load_tokenizer(files, ends=pooling == "eos")
-    model = _load_model(files)
+    half = choose_half(dtype, files)
+    model = _load_model(files, torch.bfloat16 if half else torch.float32, quantize)
     check_ids(spec, tokenizer, model.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     own = read_embedding_spec(files, strict=pooling == "auto")
     following = resolve_embedding_spec(own, pooling, max_length, query_prompt, item_prompt)
@@ -142,11 +155,15 @@ def load_pretrained(
         dense=load_dense(following.dense, files, width),
         unit=following.unit,
         skips=_count_skipped_tokens(following, specials, tokenizer),
+        in_bf16=half,
     )
     _check_forward(encoder, spec)
     line = describe_embedding_spec(own, following, pooling)
     if own is None and pooling == "auto" and files.is_file_unknown(MODULES):
         line = _describe_unknown(spec, following)
+    held = describe_weights(model, half, quantize)
+    if held:
+        line = f"{line}; {held}" if line else f"encoder: {held}"
     return PretrainedEncoder(encoder, tokenizer, following, files, line)
 
 
@@ -197,20 +214,24 @@ def _check_checksum(files: ModelFiles, expected: str) -> None:
         )
 
 
-def _load_model(files: ModelFiles) -> nn.Module:
-    """The bare model, with all of its weights as they are in the file."""
+def _load_model(files: ModelFiles, dtype: torch.dtype, quantize: Quantize) -> nn.Module:
+    """The bare model, with all of its weights as they are in the file, in a precision."""
     from transformers import AutoConfig, AutoModel
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
     spec, revision, folder = files.spec, files.revision, files.folder
     _check_kind(spec, source.read_json(folder / "config.json"))
-    # Safetensors only, as a pickle can run code. In fp32 whatever the file has: what trains is kept
-    # in fp32, and the Trainer's precision decides in what is computed.
-    options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
+    # Safetensors only, as a pickle can run code. Mostly fp32 whatever the file has, in which what
+    # trains is kept in any case; the Trainer's precision decides in what is computed.
+    options: dict[str, Any] = {"use_safetensors": True, "dtype": dtype}
     # Told apart below: by itself it raises a bare "see the report above".
     options |= {"ignore_mismatched_sizes": True, "trust_remote_code": False}
     if revision is not None:
         options["revision"] = revision
+    if quantize != "none":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        probe_quantization(quantize, device)
+        options |= make_loading_options(quantize, device)
     try:
         config = AutoConfig.from_pretrained(
             files.where, revision=revision or "main", trust_remote_code=False
@@ -227,6 +248,8 @@ def _load_model(files: ModelFiles) -> nn.Module:
         raise ConfigError(source.describe_load_failure("model", spec, error)) from error
     source.check_weights(folder)
     loaded: nn.Module = model
+    if quantize != "none":
+        adopt_codes(loaded, quantize)
     _check_loaded(spec, folder, loaded, info)
     return loaded
 

@@ -272,6 +272,16 @@ def check_weights(folder: Path) -> None:
                 )
 
 
+def list_weight_types(folder: Path) -> dict[str, int]:
+    """Bytes of a folder's weights by their type, as safetensors names it, such as BF16."""
+    sizes: dict[str, int] = {}
+    for path in _list_weight_files(folder):
+        for about in _read_header(path).values():
+            begin, end = about["data_offsets"]
+            sizes[about["dtype"]] = sizes.get(about["dtype"], 0) + end - begin
+    return sizes
+
+
 def _list_weight_files(folder: Path) -> Iterator[Path]:
     """The files of the weights.
 

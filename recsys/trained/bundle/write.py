@@ -283,7 +283,7 @@ def _write_models(folder: Path, content: _Content) -> RunConfig:
             run = replace(run, tuning=import_choice("tuning", "frozen")())
         write_encoder(folder / manifest.ENCODER, content.run, encoding, folds)
         own = replace(run.encoder, model=manifest.ENCODER, revision=None, sha256=None, cache=False)
-        run = replace(run, encoder=own)
+        run = replace(run, encoder=replace(own, dtype="fp32", quantize="none"))
     if trained:
         state = {k: p.detach().cpu().contiguous() for k, p in trained.items()}
         save_file(state, folder / manifest.WEIGHTS)

@@ -136,6 +136,7 @@ def _check_foldable(made: Assembly, run: ExportSource) -> None:
 def _fold(made: Assembly) -> None:
     """Makes what was learned in the encoder a part of its weights."""
     assert made.encoding is not None
+    made.encoding.encoder.restore_precision()
     if made.encoding.tuned.merge is not None:
         with torch.no_grad():
             made.encoding.tuned.merge()
@@ -160,6 +161,8 @@ def _make_config(run: RunConfig, settings: CompressionSettings, folder: Path) ->
             revision=None,
             sha256=None,
             pooling="auto",
+            dtype="fp32",
+            quantize="none",
         ),
         data=replace(run.data, augment=replace(run.data.augment, drop_words=0.0, drop_fields=0.0)),
         regularization=replace(run.regularization, dropout=None, l2_sp=0.0, cold_distillation=0.0),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recsys.assembly.assembled import Assembly
 from recsys.config.compose import get_choice_name
+from recsys.config.groups import EncoderOptions
 from recsys.encoders.peft.injection import merge_method
 from recsys.encoders.text_tower import TextTower, TokenTowers
 from recsys.errors import ConfigError
@@ -84,6 +85,10 @@ class OpenedRun:
                 f"the run ranks vectors that are stored as {stored}; what is written here is in "
                 "full precision"
             )
+        if self.run.config.encoder.dtype != "fp32":
+            notes.append(
+                "the run reads texts with weights in bf16, and what is written here is in fp32"
+            )
         if self.score.added is not None:
             notes.append("the run adds what is popular to the score of an item")
         if not self.score.complete:
@@ -137,7 +142,7 @@ def fold_tuning(
     required: bool = True,
     instead: str = "format=onnx, which holds any computation, or format=vectors",
 ) -> None:
-    """Folds what a tuning method added into the weights of encoders, in place.
+    """Folds what a tuning method added into the weights of encoders, in place and in fp32.
 
     Args:
         opened: The run; nothing is to be encoded with it any more.
@@ -149,6 +154,7 @@ def fold_tuning(
         ConfigError: It cannot be folded.
     """
     tuned = opened.encoding.tuned
+    opened.encoding.encoder.restore_precision()
     added = [name for name in tuned.added if not name.startswith("pooling.")]
     if required and added and tuned.merge is None:
         raise ConfigError(
@@ -156,6 +162,7 @@ def fold_tuning(
             f" into the weights, so that no folder of transformers can hold them; use {instead}."
         )
     for tower in towers:
+        tower.encoder.restore_precision()
         if tower.encoder is not opened.encoding.encoder:
             # A second one shares what does not train, into which the first is about to be folded.
             tower.encoder = copy.deepcopy(tower.encoder)
@@ -163,6 +170,18 @@ def fold_tuning(
                 merge_method(tower.encoder)
     if tuned.merge is not None:
         tuned.merge()
+
+
+def choose_tolerance(encoder: EncoderOptions) -> float:
+    """Largest difference of a number of what was written from the run's own, at a length of 1.
+
+    Args:
+        encoder: Of the run; what is written for others is in fp32.
+    """
+    if encoder.dtype != "fp32":
+        return 3e-2
+    # States that were kept in half precision are not exactly what the encoder gives.
+    return 1e-4 if encoder.cache_dtype == "fp32" else 1e-2
 
 
 def compute_largest_error(own: Vectors, other: Vectors) -> float:

@@ -26,6 +26,7 @@ from recsys.errors import ConfigError, RecsysError
 from recsys.pretrain.encoder_folder import KINDS, POOLING, write_modules, write_pooling
 from recsys.trained.exports.opened import (
     OpenedRun,
+    choose_tolerance,
     compute_largest_error,
     fold_tuning,
     open_for_export,
@@ -35,9 +36,6 @@ from recsys.trained.exports.texts import TextFormat, select_checked_rows
 
 QUERY_FOLDER = "query"
 """Within the folder, that of an encoder that users have of their own."""
-
-TOLERANCE = 1e-4
-"""Largest difference of a number from the run's, as a share of a vector's length."""
 
 _IDENTITY = "torch.nn.modules.linear.Identity"
 
@@ -260,9 +258,7 @@ def describe_check(opened: OpenedRun, rows: Sequence[int], found: np.ndarray[Any
         RecsysError: They differ by more than rounding explains.
     """
     error = compute_largest_error(opened.vectors[list(rows)], found)
-    # States that were kept in half precision are not exactly what the encoder gives.
-    exact = opened.run.config.encoder.cache_dtype == "fp32"
-    if not error <= (TOLERANCE if exact else 100 * TOLERANCE):
+    if not error <= choose_tolerance(opened.run.config.encoder):
         raise RecsysError(
             f"{opened.run.folder}: the vectors of what was written differ from the run's by "
             f"{error:.1g} of a vector's length; please report it with the run's config.yaml"

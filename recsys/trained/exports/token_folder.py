@@ -21,7 +21,12 @@ from recsys.encoders.pretrained.sentence_transformers import LENGTHS, MODULES, P
 from recsys.encoders.pretrained.source import WEIGHTS
 from recsys.encoders.text_tower import Step, TokenTowers, UnitLength
 from recsys.errors import RecsysError
-from recsys.trained.exports.opened import OpenedRun, fold_tuning, open_for_tokens
+from recsys.trained.exports.opened import (
+    OpenedRun,
+    choose_tolerance,
+    fold_tuning,
+    open_for_tokens,
+)
 from recsys.trained.exports.source import ExportSource
 from recsys.trained.exports.texts import TextFormat, select_checked_rows
 from recsys.types import Ragged
@@ -30,8 +35,6 @@ _TOKENS = "token_embeddings"
 _PARTS = "sentence_transformers.base.modules"
 _MASK = "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask"
 _PLACES = {"module_input_name": _TOKENS, "module_output_name": _TOKENS}
-_TOLERANCE = 1e-4
-"""Largest difference of a number of a token's vector, whose length is 1."""
 
 
 def write_token_folder(run: ExportSource, folder: Path) -> list[str]:
@@ -212,7 +215,7 @@ def _compare(
         vectors = head(model(**inputs).last_hidden_state[0][kept].float())
         same = vectors.shape == expected.shape
         worst = max(worst, float((vectors - expected).abs().max()) if same else float("inf"))
-    if not worst <= _TOLERANCE:
+    if not worst <= choose_tolerance(opened.run.config.encoder):
         raise RecsysError(
             f"{opened.run.folder}: the token vectors of what was written differ from the run's by "
             f"{worst:.1g}; please report it with the run's config.yaml"
