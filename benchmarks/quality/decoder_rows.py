@@ -11,7 +11,7 @@ from hybrid_rows import Row, Rows
 DECODER = "smollm2-135m"
 """Folder of SmolLM2-135M-Instruct beside the data sets."""
 
-PASSES = {16: 10, 64: 5, 256: 3, 8000: 1}
+PASSES = {16: 10, 64: 5, 256: 2, 8000: 1}
 """Passes over so many training rows, for every model: a budget in rows and not in seconds."""
 ALL = 8000
 BATCH = "trainer.batch_size=16"
@@ -42,13 +42,14 @@ FLOORS = {
 ASK = (
     "Given the user's preference and unpreference, identify whether the user will like the target "
     "movie by answering {yes} or {no}.\\n{user}\\nWhether the user will like the target movie "
-    '\\"{candidate}\\"? Answer {yes} or {no}.\\nAnswer:'
+    '\\"{candidate}\\"? Answer {yes} or {no}.'
 )
 """TALLRec's question, as a word of a command has it."""
 
+CROSS = "cross-encoder, MiniLM"
 RETRIEVER = "item kNN + texts"
 PROPOSED = 20
-CASES = 300
+CASES = 200
 TRAINING_USERS = "data.train_users=300"
 RANK = [
     "data.max_history=10",
@@ -95,12 +96,12 @@ def _make_like_rows(decoder: Path, shots: list[int], decoder_shots: list[int]) -
 
     Args:
         decoder: Folder of the decoder.
-        shots: Training rows of what is quick, each with three seeds.
+        shots: Training rows of MiniLM.
         decoder_shots: Training rows of the decoder, with one seed.
     """
     encoders = {
         "two towers, MiniLM": ["experiment=document_two_tower", "encoder.max_length=256"],
-        "cross-encoder, MiniLM": [
+        CROSS: [
             "experiment=lora_cross_encoder",
             "objective={name: bce, negatives: 0}",
             "encoder.max_length=256",
@@ -117,10 +118,11 @@ def _make_like_rows(decoder: Path, shots: list[int], decoder_shots: list[int]) -
     for method, words in encoders.items():
         for count in shots:
             learn = [*words, *_learn_from(count)]
-            rows[name_shots(method, count)] = Row(learn, against=("both",))
+            # A pass over all rows takes ten minutes.
+            rows[name_shots(method, count)] = Row(learn, count != ALL, ("both",))
     for count in decoder_shots:
         learn = [*ask, *_learn_from(count)]
-        against = (zero, name_shots("cross-encoder, MiniLM", count), "both")
+        against = (zero, name_shots(CROSS, count), "both")
         rows[name_shots("yes or no, SmolLM2, LoRA", count)] = Row(learn, False, against)
     return rows
 
@@ -138,7 +140,7 @@ def make_tallrec(decoder: Path) -> Rows:
 
 def make_by_time(decoder: Path) -> Rows:
     """Rows of the same task by time."""
-    return _make_like_rows(decoder, [256, ALL], [256])
+    return _make_like_rows(decoder, [16, 256], [256])
 
 
 def make_reranking(decoder: Path) -> Rows:
@@ -151,16 +153,15 @@ def make_reranking(decoder: Path) -> Rows:
     ask = ["experiment=prompt_reranker", f"encoder.model={decoder}", *RANK, *LAST]
     few = [TRAINING_USERS, "trainer.epochs=1", BATCH]
     cheap = "frozen two towers, MiniLM"
-    learned = "cross-encoder, MiniLM, 300 users"
+    more = ["data.train_users=1000", "trainer.epochs=1", BATCH]
+    learned = f"{CROSS}, 300 users"
     zero = "yes or no, SmolLM2, zero-shot"
     return {
         RETRIEVER: Row(["experiment=item_knn_text", "evaluation.max_cases=2500"], seeded=False),
         "zero-shot two towers, MiniLM": Row(frozen, seeded=False, against=(RETRIEVER,)),
         cheap: Row(heads, against=(RETRIEVER,)),
-        learned: Row([*cross, *few], against=(RETRIEVER,)),
-        "cross-encoder, MiniLM, all users": Row(
-            [*cross, "trainer.epochs=2"], against=(RETRIEVER, cheap)
-        ),
+        learned: Row([*cross, *few], False, (RETRIEVER,)),
+        f"{CROSS}, 1,000 users": Row([*cross, *more], against=(RETRIEVER, cheap)),
         zero: Row([*ask, "trainer.max_steps=0"], False, (RETRIEVER,)),
         "yes or no, SmolLM2, LoRA, 300 users": Row(
             [*ask, *HARD, *few], False, (RETRIEVER, zero, learned)

@@ -94,6 +94,8 @@ def fill(word: str, runs: Path, rows: Mapping[str, Row], seed: int) -> str:
         name, _, number = match[1].partition(":")
         if name == "seed":
             return str(seed)
+        if name not in rows:  # braces of YAML or of a template
+            return match[0]
         of = int(number or (seed if rows[name].seeded else 0))
         for result in (runs / f"{slug(name)}-{of}").glob("*/result.json"):
             return str(result.parent)
