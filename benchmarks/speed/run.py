@@ -21,6 +21,7 @@ RESULTS = HERE / "results"
 
 PARTS: dict[str, str] = {
     "levers": "steps:levers",
+    "prefix": "prefix:prefix",
     "peers": "peers:peers",
     "evaluation": "evaluation:evaluation",
     "scaling": "scaling:scaling",

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from recsys.architectures.cross_encoder import Config
 from recsys.encoders.passages import Piece, list_query_pieces, make_pair_score
-from recsys.errors import ConfigError
 from recsys.models.pairs import PairRecommender
 from recsys.recommender.components import TrainingComponents
 from recsys.recommender.flops import compute_pair_lengths
@@ -80,11 +79,7 @@ class Model(PairRecommender):
         self, batch: Batch, row: int, asked: AskedText | None
     ) -> list[TokenScore]:
         """User and candidate in one sequence."""
-        if asked is None and self.parts.masks is not None:
-            raise ConfigError(
-                "tokens=true: with data.augment.test_masks a score is the mean over masked copies "
-                "of a history, which no single text makes; leave tokens= out, or give text=."
-            )
+        self.check_single_history(asked)
         texts, written, spans = self.user_texts, self.parts.written, self.encoding.spans
         assert written is not None, "users are texts"
         given = None if asked is None else asked.tokens

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from recsys.errors import ConfigError
 from recsys.recommender.trainable import TrainableRecommender
-from recsys.types import Batch, ItemBatch, Ragged, Scored
+from recsys.types import AskedText, Batch, ItemBatch, Ragged, Scored
 
 
 class PairRecommender(TrainableRecommender, abc.ABC):
@@ -61,6 +62,21 @@ class PairRecommender(TrainableRecommender, abc.ABC):
         with self.watch.time_stage("user"):
             queries = self.queries(batch, items)
         return self.score_pairs(queries, rows, batch.candidates >= 0, batch.plan.epoch)
+
+    def check_single_history(self, asked: AskedText | None) -> None:
+        """Refuses to look at the words of a text where a score is made of several.
+
+        Args:
+            asked: What is looked for in place of a history, or None.
+
+        Raises:
+            ConfigError: It is.
+        """
+        if asked is None and self.parts.masks is not None:
+            raise ConfigError(
+                "tokens=true: with data.augment.test_masks a score is the mean over masked copies "
+                "of a history, which no single text makes; leave tokens= out, or give text=."
+            )
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""

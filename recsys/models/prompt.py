@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from recsys.architectures.prompt import Config
-from recsys.data.prompts.texts import PromptTexts
+from recsys.data.prompts.template import CONTEXT, DISLIKES, LIKES, USER
+from recsys.data.prompts.texts import Origin, PromptTexts
 from recsys.encoders.language_model.head import WordHead
 from recsys.encoders.language_model.shared_prefix import SharedPrefixReader, check_causal
+from recsys.encoders.passages import Piece
 from recsys.errors import ConfigError
 from recsys.models.pairs import PairRecommender
 from recsys.recommender.components import TrainingComponents
 from recsys.runtime.ranks import get_rank
-from recsys.types import Batch, Ragged
+from recsys.types import AskedText, Batch, Ragged, TokenScore
 
 
 class Model(PairRecommender):
@@ -104,6 +106,57 @@ class Model(PairRecommender):
         with torch.autocast(states.device.type, enabled=False):
             extra: Tensor = self.residual(states.float()).squeeze(-1)
         return scores + extra
+
+    def make_token_scores(
+        self, batch: Batch, row: int, asked: AskedText | None
+    ) -> list[TokenScore]:
+        """Prompt and item in one sequence; what the template says counts as special tokens."""
+        self.check_single_history(asked)
+        said = self.prompts.list_pieces(batch, None if asked is None else asked.text)
+        (end,) = self.prompts.gather_suffixes(torch.tensor([row])).split()
+        tail = len(self.prompts.pieces.tail)
+        ids = torch.cat([*(part for part, _ in said), end])
+        kinds, owner = torch.full_like(ids, 2), torch.full_like(ids, -1)
+        pieces: list[Piece] = []
+        at = 0
+        for part, origin in said:
+            if origin is not None:
+                kinds[at : at + len(part)], owner[at : at + len(part)] = 0, len(pieces)
+                pieces.append(self._describe_piece(batch, origin, asked))
+            at += len(part)
+        kinds[at : len(ids) - tail], owner[at : len(ids) - tail] = 1, len(pieces)
+        lead = self.prompts.get_lead(self.prompts.pieces.item_spaced)
+        pieces.append(Piece("item", self.parts.texts[row], row, lead))
+        passages, owner = self.encoding.spans.make_passages(pieces, owner)
+        pad = self.encoder.specials.pad
+
+        def score(ids: Tensor, kinds: Tensor) -> Tensor:
+            mask = (kinds >= 0).long().expand(len(ids), -1)
+            flag = {"use_cache": False} if self.encoder.cache_flag else {}
+            out = self.encoder.model(input_ids=ids, attention_mask=mask, **flag)
+            return self._compare(out.last_hidden_state[:, -1])
+
+        ids = ids.to(self.device)
+        return [TokenScore(passages, ids, kinds, owner, pad, self.encoder.embedding, score)]
+
+    def _describe_piece(self, batch: Batch, origin: Origin, asked: AskedText | None) -> Piece:
+        """A piece of a prompt with the text that it was tokenised of."""
+        written, host, lead = (
+            self.parts.written,
+            batch.at_host,
+            self.prompts.get_lead(origin.spaced),
+        )
+        assert written is not None, "users are texts"
+        if asked is not None and origin.field in (USER, LIKES):
+            return Piece("text", asked.text, None, lead)
+        if origin.field in (LIKES, DISLIKES):
+            row = int(host.plan.items[origin.place])
+            return Piece("title", written.items[row], row, lead)
+        if origin.field == USER:
+            return Piece("profile", written.users[int(host.users[0])], None, lead)
+        said = written.context[origin.name][origin.place]
+        value = said if origin.field == CONTEXT else said.partition(": ")[2]
+        return Piece("context", value, None, lead)
 
     def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """The text in place of what is known of a user."""

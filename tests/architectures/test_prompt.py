@@ -251,3 +251,29 @@ def test_it_ranks_what_another_run_proposes_and_learns_from_its_best(shop_words,
     (folder,) = (tmp_path / "runs").iterdir()
     answers = recsys.load(folder).recommend(users=["u3"], k=3, retriever=recsys.load(run))
     assert answers["score"].n_unique() == 3
+
+
+def test_each_word_of_a_prompt_has_its_part_in_the_score(situated_words, decoder, tmp_path):
+    """Words of the template are none of the user's or the item's."""
+    lines = ["{device} {user}", "liked {likes} [ {dislikes} ]", "{context}", "like {candidate} ?"]
+    template = json.dumps("\n".join(lines))
+    own = [f"architecture.template={template}", "architecture.context=[device]"]
+    own += [*LIKES, "tuning=lora", "trainer.max_steps=2"]
+    assert main(words_of(situated_words, decoder, *own)) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    run = recsys.load(folder)
+    for query in ({"user": "u3"}, {"history": ["017", "003"]}, {"text": "red lamp"}):
+        asked = {**query, "context": {"device": "phone"}}
+        why = run.explain("000", **asked, tokens=True)
+        (reading,) = why.readings
+        assert reading.score == pytest.approx(why.score, rel=1e-4, abs=1e-4)
+        words = sum(text.value for text in reading.texts)
+        assert words == pytest.approx(reading.score - reading.baseline, rel=0.02, abs=1e-4)
+        said = [(text.kind, [word.text for word in text.words]) for text in reading.texts]
+        assert ("item", ["red", "lamp"]) in said
+        assert ("context", ["phone"]) in said
+        assert ("context", ["device:", "phone"]) in said
+        if "history" in query:
+            assert [kind for kind, _ in said].count("title") == 2
+        if "text" in query:
+            assert ("text", ["red", "lamp"]) in said

@@ -19,6 +19,8 @@ from recsys.data.prompts.template import CANDIDATE, CONTEXT, DISLIKES, LIKES, US
 from recsys.errors import ConfigError
 from recsys.types import Batch, Ragged
 
+Said = tuple[Tensor, "Origin | None"]
+"""Token ids in a prompt, and what they were made of; None: of the template."""
 Codes = Mapping[str, Sequence[Tensor]]
 """Token ids of what is said of each code, by name of the context."""
 
@@ -36,6 +38,23 @@ class TokenPart:
     ids: Tensor
     field: str = ""
     spaced: bool = False
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a piece of a prompt was made of.
+
+    Attributes:
+        field: The field that it stands for.
+        place: Of a title, its place in the plan; of context, its code; else 0.
+        name: Of context, the name.
+        spaced: Whether it was tokenised with a blank before it.
+    """
+
+    field: str
+    place: int
+    name: str
+    spaced: bool
 
 
 @dataclass(frozen=True)
@@ -128,9 +147,14 @@ class PromptTexts:
 
     def compose_prefixes(self, batch: Batch) -> Ragged:
         """What is common to all items of each query of a batch, on the host (Q texts)."""
-        host = batch.at_host
-        if not len(host.query):
+        out = self._fill_all(batch)
+        if not out:
             return Ragged(torch.empty(0, dtype=torch.long), ())
+        return Ragged.from_sequences([_concatenate(said) for said in out])
+
+    def _fill_all(self, batch: Batch) -> list[list[Said]]:
+        """The pieces of the prompts of each query, up to the item."""
+        host = batch.at_host
         titles = {
             spaced: of.gather_tokens(host.plan.items).split()
             for spaced, of in self.texts.titles.items()
@@ -146,7 +170,7 @@ class PromptTexts:
             user = self._gather_users(int(host.users[row]))
             codes = {name: int(of[query]) for name, of in host.context.items()}
             out.append(self._fill(lists, titles, user, codes))
-        return Ragged.from_sequences(out)
+        return out
 
     def compose_with_text(self, batch: Batch, text: str) -> Ragged:
         """A text in place of what is known of a user, for a batch of one query.
@@ -154,20 +178,42 @@ class PromptTexts:
         Raises:
             ConfigError: The template has no place for it.
         """
+        return Ragged.from_sequences([_concatenate(self._fill_with_text(batch, text))])
+
+    def list_pieces(self, batch: Batch, text: str | None) -> list[Said]:
+        """What the prompt of a batch's only query is made of, up to the item.
+
+        Args:
+            batch: The batch.
+            text: Stands in place of what is known of the user; None: nothing does.
+
+        Raises:
+            ConfigError: The template has no place for it.
+        """
+        if text is not None:
+            return self._fill_with_text(batch, text)
+        (pieces,) = self._fill_all(batch)
+        return pieces
+
+    def _fill_with_text(self, batch: Batch, text: str) -> list[Said]:
         codes = {name: int(of[0]) for name, of in batch.at_host.context.items()}
         ids = {
             spaced: torch.tensor(self._tokenize([lead + text])[0], dtype=torch.long)
             for spaced, lead in ((False, ""), (True, self._lead))
         }
         if USER in self._fields:
-            return Ragged.from_sequences([self._fill({}, {}, ids, codes)])
+            return self._fill({}, {}, ids, codes)
         if LIKES in self._fields:
             titles = {spaced: [of] for spaced, of in ids.items()}
-            return Ragged.from_sequences([self._fill({LIKES: [0]}, titles, {}, codes)])
+            return self._fill({LIKES: [0]}, titles, {}, codes)
         raise ConfigError(
             f"text= stands in the place of {{{USER}}} or {{{LIKES}}}, and architecture.template "
             "has neither."
         )
+
+    def get_lead(self, spaced: bool) -> str:
+        """What stands before a field that was tokenised with a blank, or without."""
+        return self._lead if spaced else ""
 
     def gather_suffixes(self, rows: Tensor) -> Ragged:
         """What each item adds, (U texts) on the host: its text, and all that stands behind it.
@@ -195,24 +241,24 @@ class PromptTexts:
         titles: Mapping[bool, Sequence[Tensor]],
         user: Mapping[bool, Tensor],
         codes: Mapping[str, int],
-    ) -> Tensor:
-        """(L,) ids of a prompt up to the item, within the room that items leave.
+    ) -> list[Said]:
+        """The pieces of a prompt up to the item, within the room that items leave.
 
         The oldest titles of the longest list go first, then the end of the user's text.
         """
         kept = {name: list(of) for name, of in lists.items() if name in self._fields}
         while True:
             whole = self._join(kept, titles, user, codes)
-            over = sum(map(len, whole)) - self._room
+            over = sum(len(ids) for ids, _ in whole) - self._room
             if over <= 0:
-                return torch.cat(whole) if whole else torch.empty(0, dtype=torch.long)
+                return whole
             longest = max(kept, key=lambda name: len(kept[name]), default=None)
             if longest is not None and kept[longest]:
                 kept[longest] = kept[longest][1:]
                 continue
             cut = {spaced: ids[: max(0, len(ids) - over)] for spaced, ids in user.items()}
             if not any(map(len, user.values())):
-                return torch.cat(whole)[: self._room]
+                return _cut(whole, self._room)
             user = cut
 
     def _join(
@@ -221,18 +267,19 @@ class PromptTexts:
         titles: Mapping[bool, Sequence[Tensor]],
         user: Mapping[bool, Tensor],
         codes: Mapping[str, int],
-    ) -> list[Tensor]:
+    ) -> list[Said]:
         """The pieces of all lines that say something."""
-        out: list[Tensor] = []
+        out: list[Said] = []
         last = len(self.pieces.lines) - 1
         for number, line in enumerate(self.pieces.lines):
-            said, fields = [], []
+            said: list[Said] = []
+            fields: list[list[Said]] = []
             for part in line:
                 if part.field:
                     fields.append(self._list_values(part, lists, titles, user, codes))
                     said += fields[-1]
                 else:
-                    said.append(part.ids)
+                    said.append((part.ids, None))
             # The item stands in the last one.
             if number == last or not fields or any(fields):
                 out += said
@@ -245,24 +292,46 @@ class PromptTexts:
         titles: Mapping[bool, Sequence[Tensor]],
         user: Mapping[bool, Tensor],
         codes: Mapping[str, int],
-    ) -> list[Tensor]:
+    ) -> list[Said]:
         """What a field stands for, with separators between its pieces."""
-        first, rest = part.spaced, self.pieces.spaced
-        if part.field in (LIKES, DISLIKES):
-            places = [i for i in lists.get(part.field, ()) if len(titles[first][i])]
-            values = [titles[rest if n else first][i] for n, i in enumerate(places)]
-        elif part.field == CONTEXT:
-            known = [(n, code) for n, code in codes.items() if len(self.texts.said[first][n][code])]
-            values = [
-                self.texts.said[rest if n else first][name][code]
-                for n, (name, code) in enumerate(known)
-            ]
-        elif part.field == USER:
-            values = [user[first]] if user and len(user[first]) else []
+        first, rest, field = part.spaced, self.pieces.spaced, part.field
+        values: list[Said] = []
+
+        def add(of: Mapping[bool, Tensor], place: int = 0, name: str = "") -> None:
+            spaced = rest if values else first
+            if len(of[first]):
+                values.append((of[spaced], Origin(field, place, name, spaced)))
+
+        def pick(of: Mapping[bool, Sequence[Tensor]], at: int) -> dict[bool, Tensor]:
+            return {spaced: each[at] for spaced, each in of.items()}
+
+        if field in (LIKES, DISLIKES):
+            for place in lists.get(field, ()):
+                add(pick(titles, place), place)
+        elif field == CONTEXT:
+            for name, code in codes.items():
+                add(pick({s: of[name] for s, of in self.texts.said.items()}, code), code, name)
+        elif field == USER:
+            if user:
+                add(user)
         else:
-            value = self.texts.values[first][part.field][codes[part.field]]
-            values = [value] if len(value) else []
-        out: list[Tensor] = []
+            values_of = {spaced: of[field] for spaced, of in self.texts.values.items()}
+            add(pick(values_of, codes[field]), codes[field], field)
+        out: list[Said] = []
         for value in values:
-            out += [self.pieces.separator, value] if out else [value]
+            out += [(self.pieces.separator, None), value] if out else [value]
         return out
+
+
+def _concatenate(pieces: Sequence[Said]) -> Tensor:
+    """(L,) their token ids."""
+    return torch.cat([torch.empty(0, dtype=torch.long), *(ids for ids, _ in pieces)])
+
+
+def _cut(pieces: Sequence[Said], room: int) -> list[Said]:
+    """The first tokens of pieces."""
+    out = []
+    for ids, origin in pieces:
+        out.append((ids[:room], origin))
+        room -= len(out[-1][0])
+    return out
