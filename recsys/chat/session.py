@@ -183,6 +183,9 @@ def _format(conversation: Conversation, turn: Turn) -> list[str]:
 
 def _read_lines() -> Iterator[str]:
     """The lines that are typed, or those of a pipe, which are printed too."""
+    reconfigure = getattr(sys.stdin, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="replace")
     if sys.stdin.isatty():
         import readline  # noqa: F401  (input() has a history by it)
 
@@ -192,9 +195,6 @@ def _read_lines() -> Iterator[str]:
             except EOFError:
                 print()
                 return
-    reconfigure = getattr(sys.stdin, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="replace")
     for line in sys.stdin:
         print(f"{PROMPT}{escape_line(line.strip())}")
         yield line

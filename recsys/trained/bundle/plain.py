@@ -127,7 +127,7 @@ class PlainModel:
             if np.isnan(scores).any():
                 raise DataError(f"{self.files.folder}: a score is not a number; make it again.")
             size = count_pool(k) if choice.diversity else k
-            rows = _select_best(scores, min(size, int((scores > -np.inf).sum())))
+            rows = select_best(scores, min(size, int((scores > -np.inf).sum())))
             if choice.diversity and len(rows):
                 cosines = self._compute_cosines(rows)
                 rows = rows[diversify(scores[rows], cosines, k, choice.diversity)]
@@ -356,7 +356,7 @@ class PlainModel:
         return self._arrays[name]  # type: ignore[return-value]
 
 
-def _select_best(scores: Floats, size: int) -> Ints:
+def select_best(scores: Floats, size: int) -> Ints:
     """(size,) rows of the highest scores, best first; equal ones in their order."""
     if not size:
         return np.empty(0, dtype=np.int64)

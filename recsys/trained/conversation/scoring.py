@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -19,13 +20,14 @@ import torch
 from numpy.typing import NDArray
 
 from recsys.errors import ConfigError
+from recsys.trained.bundle.plain import select_best
 from recsys.trained.conversation.columns import ItemColumns
 from recsys.trained.conversation.critiques import State
 from recsys.trained.conversation.titles import TitleFinder
 from recsys.trained.diversity import count_pool, diversify
-from recsys.trained.explanations.explaining import Explaining
+from recsys.trained.explanations.explainer import Explainer
 from recsys.trained.queries import Query
-from recsys.trained.recommendations import ReadQuery
+from recsys.trained.recommendations import ReadQuery, Suggester
 
 WEIGHTS = {
     "text": 1.0,
@@ -49,6 +51,25 @@ _BYTES = 1 << 27
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+
+class Conversable(Protocol):
+    """A run or a bundle: `explaining.Explaining`."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def suggester(self) -> Suggester:
+        """What ranks."""
+        ...
+
+    @property
+    def explainer(self) -> Explainer:
+        """What takes scores apart."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -104,7 +125,7 @@ class ConversationModel:
 
     def __init__(
         self,
-        answering: Explaining,
+        answering: Conversable,
         start: Query | None = None,
         at: str = "now",
         context: Mapping[str, str] | None = None,
@@ -191,7 +212,7 @@ class ConversationModel:
         pool, added = self._weigh(parts, free, k)
         totals = added.sum(0)
         size = min(count_pool(k) if state.variety else k, len(pool))
-        best = np.argsort(-totals, kind="stable")[:size]
+        best = select_best(totals, size)
         if state.variety:
             cosines = self._suggester.selector.compute_cosines(torch.from_numpy(pool[best]))
             own = cosines.cpu().numpy().astype(np.float32)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from recsys.errors import ConfigError
 from recsys.trained.explanations.parts import TITLES
-from recsys.trained.queries import Answering, make_queries
+from recsys.trained.queries import Answering, check_count, make_queries
 
 if TYPE_CHECKING:
+    from recsys.trained.conversation.conversation import Conversation
     from recsys.trained.explanations.explainer import Explainer
     from recsys.trained.explanations.explanation import Explanation
     from recsys.trained.recommendations import Suggester
@@ -70,6 +71,43 @@ class Explaining(Answering):
             raise ConfigError(f"titles is {titles}; give a whole number from 0.")
         given = {key: str(value) for key, value in (context or {}).items()}
         return self.explainer.explain(query, str(item), at, given, method, tokens, titles)
+
+    def converse(
+        self,
+        *,
+        user: object | None = None,
+        history: Iterable[object] | None = None,
+        k: int = 10,
+        at: str = "now",
+        context: Mapping[str, object] | None = None,
+    ) -> Conversation:
+        """Recommends in turns: `say` takes a line, such as "more like 3, but older".
+
+        Args:
+            user: Id of a user of the data whom the conversation begins with.
+            history: Ids of the items that someone unknown had, oldest first.
+            k: Items of a list.
+            at: As in `recommend`.
+            context: As in `recommend`.
+
+        Returns:
+            A conversation; `open` gives the list that it begins with, where there is one.
+
+        Raises:
+            ConfigError: Both a user and a history are given, or as in `recommend`.
+            DataError: An id is unknown, or the moment is no time.
+        """
+        from recsys.trained.conversation.conversation import Conversation
+        from recsys.trained.conversation.scoring import ConversationModel
+
+        check_count("k", k)
+        start = None
+        if user is not None or history is not None:
+            (start,) = make_queries(
+                None if user is None else [user], None if history is None else [history], None
+            )
+        given = {key: str(value) for key, value in (context or {}).items()}
+        return Conversation(ConversationModel(self, start, at, given), k)
 
     @cached_property
     def explainer(self) -> Explainer:

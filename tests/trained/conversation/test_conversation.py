@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from recsys.errors import ConfigError
 from recsys.trained.conversation.conversation import CHARACTERS, Conversation
 from recsys.trained.conversation.critiques import Bound, Disliked, HasValue, Liked, Said, State
 from recsys.trained.conversation.scoring import WEIGHTS, ConversationModel
@@ -293,6 +294,16 @@ def test_a_conversation_goes_on_behind_its_turns(model):
     other.resume(turns)
     for line in ["more", "undo", "undo", "undo", "undo", "red", "like 3"]:
         assert other.say(line) == one.say(line)
+
+
+def test_a_notebook_begins_one_of_a_run(tower):
+    one = tower.converse(history=["003", "017"], k=3)
+    expected = tower.recommend(histories=[["003", "017"]], k=3)["item"].to_list()
+    assert ids(one.open()) == expected
+    with pytest.raises(ConfigError, match="give one of"):
+        tower.converse(user="u3", history=["003"])
+    with pytest.raises(ConfigError, match="k is '0'"):
+        tower.converse(k=0)
 
 
 def test_it_begins_with_someone_who_is_known(tower):

@@ -128,6 +128,32 @@ FILTERS = {
     "more popular": [Compare("popularity", ">")],
     "older and cheaper": [Compare("year", "<"), Compare("price", "<")],
 }
+PARAPHRASES = {
+    "these are too old": [Compare("year", ">")],
+    "too new": [Compare("year", "<")],
+    "that's a bit too expensive": [Compare("price", "<")],
+    "too mainstream": [Compare("popularity", "<")],
+    "too long": [Compare("pages", "<")],
+    "nothing older": [Compare("year", ">")],
+    "they are all too similar": [Vary(1)],
+    "too similar": [Vary(1)],
+    "released before 1990": [bound("year", "<", 1990)],
+    "something from after 1990": [bound("year", ">", 1990)],
+    "anything but horror": [genre("Horror", negated=True)],
+    "everything except comedies": [genre("Comedy", negated=True)],
+    "I'm not into horror": [genre("Horror", negated=True)],
+    "I'm in the mood for a comedy": [genre("Comedy")],
+    "I can't stand horror": [genre("Horror", negated=True)],
+    "other than drama": [genre("Drama", negated=True)],
+    "2 is great": [like(2)],
+    "3 looks good, 1 is boring": [like(3), dislike(1)],
+    "1 and 4 are closer": [like(1, 4)],
+    "2 yes, 3 no": [like(2), dislike(3)],
+    "2 is not for me": [dislike(2)],
+    "that one is perfect": [Judge("liked", which="focus")],
+    "none": [Simple("others")],
+    "robots are good": [text("robots are good")],
+}
 TEXTS = {
     "space adventure with robots": [text("space adventure with robots")],
     "ein lustiger Film mit Robotern": [text("ein lustiger Film mit Robotern")],
@@ -173,9 +199,12 @@ TITLES = {
 }
 
 
+TABLES = (COMMANDS, OPINIONS, FILTERS, PARAPHRASES, TEXTS, TITLES)
+
+
 @pytest.mark.parametrize(
     ("line", "actions"),
-    [pair for table in (COMMANDS, OPINIONS, FILTERS, TEXTS, TITLES) for pair in table.items()],
+    [pair for table in TABLES for pair in table.items()],
 )
 def test_a_line_means(line, actions):
     assert parse_line(line, make_setting()) == actions

@@ -33,6 +33,23 @@ COMPARATIVES: dict[str, tuple[str, Literal["<", ">"]]] = {
 }
 """Comparatives, the role of the column that each is about, and its side."""
 
+TOO = {
+    **dict.fromkeys(("old", "old-fashioned", "dated"), "newer"),
+    **dict.fromkeys(("new", "recent", "modern"), "older"),
+    **dict.fromkeys(("expensive", "pricey", "dear", "costly"), "cheaper"),
+    "cheap": "pricier",
+    **dict.fromkeys(("popular", "mainstream", "well known", "famous"), "less popular"),
+    **dict.fromkeys(("obscure", "unknown"), "more popular"),
+    **{"long": "shorter", "short": "longer", "big": "smaller", "large": "smaller"},
+    **{"small": "bigger", "heavy": "lighter", "light": "heavier"},
+}
+"""What "too ..." asks for."""
+
+_TOO = re.compile(
+    rf"(?:(?:these|those|this|that|they|it)(?:'s| is| are|'re)? )?(?:all )?(?:a (?:bit|little) )?"
+    rf"(?:far |much |way )?too ({'|'.join(TOO)})$",
+    re.IGNORECASE,
+)
 _OPTIONAL = ("length", "size", "weight")  # without such a column, the word is free text
 _WORDS = "|".join(sorted(COMPARATIVES, key=len, reverse=True))
 _COMPARE = re.compile(rf"({_WORDS})(?: than (.+))?$", re.IGNORECASE)
@@ -56,7 +73,8 @@ _SIGNS: dict[str, Sign] = {
 }
 _OF_TIME = ("before", "until", "till", "after", "since", "in", "from")
 _SIGN = "|".join(re.escape(word) for word in sorted(_SIGNS, key=len, reverse=True))
-_SIGNED = re.compile(rf"({_SIGN}) *(.+)$", re.IGNORECASE)
+_MADE = r"(?:(?:made|released|published|written|shot|from|that came out|out) )?"
+_SIGNED = re.compile(rf"{_MADE}({_SIGN}) *(.+)$", re.IGNORECASE)
 _BETWEEN = re.compile(
     r"(?:(?:from|between) )?([$€£]?[\d.,]+\S*) ?(?:-|\u2013|to|and|until) ?([$€£]?[\d.,]+[^\s]*"
     r"(?: (?:dollars|euros|pounds))?)$",
@@ -91,6 +109,9 @@ def parse_comparison(text: str, columns: ItemColumns, length: int) -> list[Actio
 
 
 def _parse_comparative(text: str, columns: ItemColumns, length: int) -> list[Action] | None:
+    too = _TOO.match(text)
+    if too is not None:
+        text = TOO[too[1].lower()]
     negated = _NOT_COMPARE.match(text)
     match = negated or _COMPARE.match(text)
     if match is None:
@@ -100,7 +121,9 @@ def _parse_comparative(text: str, columns: ItemColumns, length: int) -> list[Act
     if column is None:
         return None if role in _OPTIONAL else [_refuse(role, columns)]
     if match[2] is None:
-        return None if negated else [Compare(column.name, sign)]
+        if negated:
+            sign = "<" if sign == ">" else ">"
+        return [Compare(column.name, sign)]
     amount = parse_amount(match[2])
     if amount is None or amount[1] == "list" or _is_of_list(amount, role, length):
         numbers = parse_numbers(match[2])

@@ -49,16 +49,16 @@ _COMMANDS: dict[str, Name] = {
     **dict.fromkeys(("reset", "start over", "new search", "clear", "restart"), "reset"),
     **dict.fromkeys(("chips", "filters", "what do you know"), "chips"),
     **dict.fromkeys(("list", "again", "show the list", "show list"), "again"),
-    **dict.fromkeys(
-        ("something else", "anything else", "others", "other ones", "no", "nope"), "others"
-    ),
-    **dict.fromkeys(("other ones", "different ones", "new ones", "something other"), "others"),
+    **dict.fromkeys(("something else", "anything else", "others", "no", "none"), "others"),
+    **dict.fromkeys(("other ones", "different ones", "new ones", "nope"), "others"),
     **dict.fromkeys(
         ("thanks", "thank you", "yes", "ok", "okay", "great", "good", "cool"), "thanks"
     ),
 }
 _VARIETY = {
     **dict.fromkeys(("more variety", "more diverse", "more varied", "more diversity"), 1),
+    **dict.fromkeys(("too similar", "too much alike", "too alike", "all the same"), 1),
+    **dict.fromkeys(("too different", "too varied", "too diverse"), -1),
     **dict.fromkeys(("something different", "surprise me", "mix it up", "more different"), 1),
     **dict.fromkeys(("less variety", "less diverse", "less varied", "less diversity"), -1),
     **dict.fromkeys(("more of the same", "more alike", "more similar", "closer"), -1),
@@ -66,6 +66,7 @@ _VARIETY = {
 _WHY = re.compile(
     r"(?:why|explain)(?: (?:is|was|did you (?:show|suggest)|that|this|it))*(?: (.+))?$"
 )
+_SUBJECT = re.compile(r"^(?:these|those|they|this|it|that)(?: are|'re| is|'s)? (?:all )?")
 _IN_WORDS = re.compile(r",? (?:in words|word by word)$")
 _SHOW = re.compile(r"(?:(?:show|details?(?: of)?|tell me about|what is|describe) )?(?:the )?(.+)$")
 _DROP = re.compile(
@@ -74,7 +75,9 @@ _DROP = re.compile(
 _LETTERS = re.compile(r"[a-z]{1,2}(?:[, ]+(?:and )?[a-z]{1,2})*$")
 _ANY = re.compile(r"any (.+)$", re.IGNORECASE)
 _DISLIKE = re.compile(
-    r"(?:i )?(?:(?:do not|don'?t|did not|didn'?t|do n't|not) (?:like|want|care for|enjoy)"
+    r"(?:i(?:'m| am)? )?(?:(?:do not|don'?t|did not|didn'?t|not) (?:like|want|care for|enjoy)"
+    r"|not (?:into|in the mood for|a fan of)|tired of|sick of|fed up with"
+    r"|can'?t stand|enough of|less of|nothing of"
     r"|disliked?|hated?|less like|nothing like|not like|unlike|none of|neither|not|no to|nor|no"
     r"|-(?=\d))(?:(?<=-)|\s)(?:(?:the|numbers?) )?(.+)$",
     re.IGNORECASE,
@@ -85,13 +88,24 @@ _LIKE = re.compile(
     r"(?:(?<=\+)|\s)(?:(?:the|numbers?|films?|movies?|items?) )?(.+)$",
     re.IGNORECASE,
 )
+_VERDICT = re.compile(
+    r"(.+?),? (?:(?:is|are|was|were|looks?|sounds?|seems?)(?: (?:really|very|pretty|quite|so|too"
+    r"|more|rather))* )?(?:(?P<good>yes|good|great|nice|perfect|closer?|fine|interesting|better"
+    r"|right|like it|what i (?:want|like))|no|bad|boring|wrong|not for me|terrible|awful|worse)$",
+    re.IGNORECASE,
+)
+_BUT = re.compile(
+    r"^(?:any(?:thing|one)?|everything|all|something)(?: else)? (?:but|except)(?: for)? (?=\S)",
+    re.IGNORECASE,
+)
 _SEEN = re.compile(
     r"(?:i(?:'ve| have)? )?(?:already )?(?:seen|saw|had|have|own|know|read|watched|bought"
     r"|hide|skip)(?: already)? (.+?)(?: already)?$",
     re.IGNORECASE,
 )
 _AVOID = re.compile(
-    r"(?:no|not|without|nothing with|nothing|less|avoid|except|exclude|not so|not too) "
+    r"(?:no|not|without|nothing with|nothing|less|avoid|except|exclude|not so|not too"
+    r"|other than|besides|apart from|too) "
     r"(?:any |a |so |too |very )?(.+)$",
     re.IGNORECASE,
 )
@@ -103,7 +117,10 @@ _CUT_VALUE = re.compile(
     re.IGNORECASE,
 )
 _PARTS = re.compile(
-    r"((?:\s*[,;]\s*|[.!?]\s+|\s+(?=but\s))(?:(?:but|and)\s+)?|\s+(?=(?:not|without)\s|[+-]\d))",
+    r"((?:\s*[,;]\s*|[.!?]\s+|\s+(?=but\s))(?:(?:but|and)\s+)?"
+    # "I'm not into horror" and "2 is not for me" are one part each
+    r"|(?<!'m)(?<!\bam)(?<!\bis)(?<!\bare)(?<!\bdo)(?<!\bdid)\s+(?=not\s)"
+    r"|\s+(?=without\s|[+-]\d))",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r'^["\u201c\u201e](.+)["\u201c\u201d]$', re.DOTALL)
@@ -138,6 +155,7 @@ def parse_line(line: str, setting: Setting) -> list[Action]:
         setting: What it is read with.
     """
     plain = line.strip().replace("\u2019", "'")
+    plain = _BUT.sub("no ", plain)
     quoted = _QUOTED.match(plain)
     if quoted is not None and quoted[1].strip():
         return [Add(Said(quoted[1].strip()))]
@@ -159,8 +177,9 @@ def _parse_command(line: str) -> list[Action] | None:
     plain = re.sub(r"^(?:please|ok|okay)[, ]+|[, ]+(?:please|thanks)$", "", plain)
     if plain in _COMMANDS:
         return [Simple(_COMMANDS[plain])]
-    if plain in _VARIETY:
-        return [Vary(_VARIETY[plain])]
+    variety = _VARIETY.get(_SUBJECT.sub("", plain))
+    if variety is not None:
+        return [Vary(variety)]
     wordless = _IN_WORDS.sub("", plain)
     why = _WHY.match(wordless)
     if why is not None:
@@ -254,6 +273,9 @@ def _parse_phrase(part: str, setting: Setting, opinion: Opinion | None) -> list[
 
 def _parse_judgement(part: str, setting: Setting) -> list[Action] | None:
     """Likes, dislikes and what someone had, by numbers, titles or values."""
+    verdict = _VERDICT.match(part)
+    if verdict is not None and (parse_numbers(verdict[1]) or parse_which(verdict[1])):
+        return _judge("liked" if verdict["good"] else "disliked", verdict[1], setting)
     for pattern, opinion in ((_DISLIKE, "disliked"), (_LIKE, "liked"), (_SEEN, "seen")):
         match = pattern.match(part)
         if match is None:

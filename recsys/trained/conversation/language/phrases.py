@@ -22,7 +22,8 @@ _LONGEST_SPAN = 100
 
 _LEADING = re.compile(
     r"^(?:please|ok|okay|well|hm+|so|then|and|but|now|maybe|perhaps|just|also|yes|yeah"
-    r"|i(?:'d| would) (?:like|prefer|love)(?: to see)?|i(?:'m| am) looking for|i (?:want|need)"
+    r"|i(?:'d| would) (?:like|prefer|love)(?: to see)?|i(?:'m| am) (?:looking|in the mood) for"
+    r"|in the mood for|i (?:want|need|fancy|feel like)"
     r"|we (?:want|need)|looking for|show me|give me|find me|show|find|can you|could you"
     r"|how about|what about|do you have|have you got|is there|are there|make it|let it be"
     r"|it (?:should|must|has to) be|(?:must|should) be|that (?:is|are)|something|anything|some|any"
