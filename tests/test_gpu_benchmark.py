@@ -125,13 +125,13 @@ def test_a_part_that_dies_or_hangs_leaves_its_rows_and_the_others_run(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
     monkeypatch.setenv("GPU_SCRATCH", str(tmp_path))
     monkeypatch.setattr(run, "GRACE", 1)
-    parts = {"dies": ("broken:dies", 60), "hangs": ("broken:hangs", 25), "late": ("no:no", 5)}
+    parts = {"dies": ("broken:dies", 90), "hangs": ("broken:hangs", 45), "lost": ("no:no", 90)}
     monkeypatch.setattr(run, "PARTS", parts)
-    assert run.main(["--dry", f"--out={tmp_path / 'out'}", "--seconds=60"]) == 1
+    assert run.main([f"--out={tmp_path / 'out'}"]) == 1
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert content["parts"]["dies"]["ended"] == "with code 9"
     assert content["parts"]["hangs"]["ended"] == "stopped: its time was over"
-    assert content["parts"]["late"]["ended"] == "with code 1"
+    assert content["parts"]["lost"]["ended"] == "with code 1"
     assert [row["figures"]["ms"] for row in content["rows"]] == [1.0, 2.0]
 
 

@@ -50,6 +50,8 @@ def measure(setting: Setting, shape: shapes.Shape, texts: int, users: int) -> No
     lora = ["tuning=lora", "tuning.layers=all", packed]
     ways = {
         "LoRA, all layers": lora,
+        "LoRA, all layers, bf16 weights": [*lora, "encoder.dtype=bf16"],
+        "QLoRA, nf4 weights": [*lora, "encoder.quantize=nf4", "encoder.dtype=bf16"],
         "LoRA, all layers, activations computed again": [*lora, "encoder.checkpoint_chunks=true"],
         f"LoRA, last {last} layers, kept states": [
             *merge(lora, [f"tuning.layers={last}", "encoder.cache=true"])
