@@ -130,11 +130,9 @@ class SharedPrefixReader:
 
     def _run_whole(self, batch: TreeBatch, ids: Tensor) -> Tensor:
         """As `_run`, of the whole model."""
-        flag = {"use_cache": False} if self.encoder.cache_flag else {}
         positions = {} if self._choose is None else {"position_ids": batch.positions}
-        mask = self._make_mask(batch)
-        out: Any = self.encoder.model(input_ids=ids, attention_mask=mask, **positions, **flag)
-        states: Tensor = out.last_hidden_state
+        inputs = {"input_ids": ids, **positions}
+        states = self.encoder.run_model(None, self._make_mask(batch), inputs)
         return states[batch.ends[0], batch.ends[1]]
 
     def _cut(self, keeps: KeepOptions) -> KeptTreeStates:

@@ -17,6 +17,7 @@ from recsys.errors import ConfigError
 from recsys.export.__main__ import main as export
 from recsys.fit.__main__ import main as fit
 from recsys.recommender.flops import probe
+from recsys.testing.shop import make_decoder_words
 from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.run import load
 from recsys.tuning import adapter, frozen, full, ia3, lora, peft, prefix
@@ -221,3 +222,17 @@ def test_a_run_is_restored_and_what_leaves_it_has_plain_weights(
     if words[0] != "tuning=adapter":
         kinds = {value.dtype for value in load_file(out / "model.safetensors").values()}
         assert kinds == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["encoder.quantize=nf4"],
+        slow(["encoder.quantize=int8", "encoder.dtype=bf16", "encoder.cache=false"]),
+        slow(["encoder.dtype=bf16", "tuning.layers=1"]),
+    ],
+)
+def test_a_decoder_with_codes_answers_prompts(words, tiny_decoder, shop_words, tmp_path):
+    own = [*make_decoder_words(tiny_decoder), "architecture=prompt", "objective=bce"]
+    lists = ["evaluation.protocol=candidates", "evaluation.candidates=9", "evaluation.max_cases=12"]
+    assert fit([*shop_words, *own, *lists, "tuning=lora", "trainer.max_steps=2", *words]) == 0
