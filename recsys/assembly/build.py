@@ -438,6 +438,7 @@ def bind_options(rates: OptimizerOptions, regularization: RegularizationOptions)
         (rates.betas[0], rates.betas[1]),
         rates.warmup,
         rates.schedule,
+        rates.kind,
     )
 
 

@@ -52,6 +52,7 @@ def check_pairs(run: RunConfig) -> None:
     if objective is None:
         return
     objective.check(run)
+    _check_optimizer(run)
     _check_steps(run)
     if run.trainer.batch_tokens is not None and architecture.reads_user_texts:
         raise ConfigError(
@@ -155,6 +156,27 @@ def _list_objectives(fits: Callable[[ObjectiveConfig], bool]) -> str:
 def _trains_encoder(run: RunConfig) -> bool:
     """Whether the encoder's output changes in training."""
     return run.tuning is not None and run.tuning.moves != "nothing"
+
+
+def _check_optimizer(run: RunConfig) -> None:
+    """Refuses an optimiser that cannot be had here.
+
+    Raises:
+        ConfigError: Its library is missing, or it needs a GPU or whole weights.
+    """
+    asked = f"optimizer.kind={run.optimizer.kind}"
+    if run.optimizer.kind == "adamw":
+        return
+    require_bitsandbytes(asked)
+    if run.optimizer.kind.startswith("paged") and run.trainer.accelerator == "cpu":
+        raise ConfigError(
+            f"{asked} moves its state between a GPU and the host, and this run trains on a CPU; "
+            "set optimizer.kind=adamw, or adamw_8bit for a smaller state."
+        )
+    if run.trainer.shards:
+        raise ConfigError(
+            f"{asked} steps whole weights, and trainer.strategy=fsdp spreads them; leave one out."
+        )
 
 
 def _check_steps(run: RunConfig) -> None:

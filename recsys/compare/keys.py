@@ -145,6 +145,8 @@ METHOD = (
     "encoder.cache_dtype",
     # Fused kernels round otherwise in half precision, and draw dropout otherwise.
     "encoder.compile",
+    # A state of eight bits rounds each step; it is in fp32 where it is only paged.
+    "optimizer.kind",
     "optimizer.lr",
     "optimizer.encoder_lr",
     "optimizer.head_lr",

@@ -205,6 +205,11 @@ class EncoderOptions:
 class OptimizerOptions:
     """AdamW with groups by role, and its schedule."""
 
+    kind: Literal["adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit"] = option(
+        "adamw",
+        "adamw_8bit: state of eight bits, by bitsandbytes; paged: state that a full GPU moves to "
+        "the host, on a GPU only",
+    )
     lr: float = option(3e-4, "learning rate of tuned parameters", least=0)
     encoder_lr: float | None = option(None, "of pretrained weights that train; null: lr", least=0)
     head_lr: float | None = option(None, "of heads; null: lr", least=0)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from recsys.encoders.sharded.tensors import is_sharded
+from recsys.encoders.weights.library import BITSANDBYTES
 from recsys.errors import ConfigError, DivergenceError
 
 Named = Sequence[tuple[str, nn.Parameter]]
@@ -76,19 +77,60 @@ def make_adamw(
     steps: int,
     warmup: float,
     schedule: str,
-) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    kind: str = "adamw",
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """The optimiser and its schedule, to be stepped once an optimiser step.
 
-    The step is one fused pass over each parameter.
+    Args:
+        parameter_groups: As `make_parameter_groups` gives them.
+        betas: Both decay rates.
+        steps: As in `compute_lr_factor`.
+        warmup: As there.
+        schedule: As there.
+        kind: As in `optimizer.kind`.
     """
-    optimizer = torch.optim.AdamW(parameter_groups, betas=betas, fused=True)
-    # A fused step offers to divide by the loss scale itself, and Lightning then refuses to clip
-    # gradients under mixed precision. Without the offer gradients are unscaled before the clip.
-    optimizer._step_supports_amp_scaling = False
+    optimizer: torch.optim.Optimizer
+    if kind == "adamw":
+        # The step is one fused pass over each parameter. It offers to divide by the loss scale
+        # itself, and Lightning then refuses to clip gradients under mixed precision. Without the
+        # offer gradients are unscaled before the clip.
+        optimizer = torch.optim.AdamW(parameter_groups, betas=betas, fused=True)
+        optimizer._step_supports_amp_scaling = False
+    else:
+        optimizer = _make_small_adamw(kind, parameter_groups, betas)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: compute_lr_factor(step, steps, warmup, schedule)
     )
     return optimizer, scheduler
+
+
+def _make_small_adamw(
+    kind: str, parameter_groups: list[dict[str, object]], betas: tuple[float, float]
+) -> torch.optim.Optimizer:
+    """AdamW of bitsandbytes, whose state is smaller, or on the host while a GPU is full.
+
+    Dettmers et al., 8-bit Optimizers via Block-wise Quantization (ICLR 2022); parameters of fewer
+    than 4,096 numbers keep a state in fp32.
+
+    Raises:
+        ConfigError: The library does not work here.
+    """
+    try:
+        from bitsandbytes import optim
+
+        made = {
+            "adamw_8bit": optim.AdamW8bit,
+            "paged_adamw": optim.PagedAdamW,
+            "paged_adamw_8bit": optim.PagedAdamW8bit,
+        }
+        out: torch.optim.Optimizer = made[kind](parameter_groups, betas=betas)
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"optimizer.kind={kind}: the installed bitsandbytes does not work here ({reason}); "
+            f"install another version ({BITSANDBYTES}), or set optimizer.kind=adamw."
+        ) from error
+    return out
 
 
 def bind_optimiser(
@@ -97,13 +139,13 @@ def bind_optimiser(
     betas: tuple[float, float],
     warmup: float,
     schedule: str,
+    kind: str = "adamw",
 ) -> Optimise:
     """Binds everything an optimiser needs but the parameters and the number of steps."""
 
     def make(roles: Mapping[str, Named], plain: frozenset[str], steps: int) -> tuple[Any, Any]:
-        return make_adamw(
-            make_parameter_groups(roles, rates, decay, plain), betas, steps, warmup, schedule
-        )
+        groups = make_parameter_groups(roles, rates, decay, plain)
+        return make_adamw(groups, betas, steps, warmup, schedule, kind)
 
     return make
 
