@@ -2,9 +2,9 @@
 
 Each thing that was said is a query of its own: the texts, the liked items as a history, the
 disliked ones as another. The score of an item is the weighted sum of what the model gives it for
-each (Rocchio, Relevance Feedback in Information Retrieval, 1971, with the weights of Salton and
-Buckley, JASIS 1990). Where a score is a product of vectors, that is the score of one query vector,
-the weighted sum of theirs; of any other model it is the same rule without such a vector.
+each (Rocchio, Relevance Feedback in Information Retrieval, 1971). Where a score is a product of
+vectors, that is the score of one query vector, the weighted sum of theirs; of any other model it is
+the same rule without such a vector.
 """
 
 from __future__ import annotations
@@ -31,13 +31,18 @@ from recsys.trained.recommendations import ReadQuery, Suggester
 
 WEIGHTS = {
     "text": 1.0,
-    "liked": 0.75,
-    "disliked": -0.25,
-    "avoided": -0.25,
+    "liked": 1.0,
+    "disliked": -0.5,
+    "avoided": -0.5,
     "profile": 0.5,
     "popularity": 1.0,
 }
-"""What each part counts; popularity does where nothing else speaks for any item."""
+"""What each part counts; popularity does where nothing else speaks for any item.
+
+Likes and dislikes count more than in text retrieval (Salton and Buckley, JASIS 1990: 0.75 and
+-0.25 beside 1): here each is of one item out of a short list, and with these numbers a simulated
+seeker found its film more often on MovieLens 100k, from a vague text and from a precise one.
+"""
 
 TOP = 10
 """Scores of a part are scaled so that their mean is 0 and that of so many best items is 1."""
