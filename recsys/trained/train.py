@@ -20,6 +20,7 @@ from recsys.errors import ConfigError, make_error
 from recsys.fit.command import find_run, find_seeds, fit
 from recsys.fit.parent import tie_child
 from recsys.fit.seeds import SeedPlan
+from recsys.runtime.launching.launches import find_launch
 from recsys.runtime.signals import Interrupted
 from recsys.trained.run import TrainedRun, render_table
 
@@ -109,6 +110,7 @@ def train(*words: str, **keys: object) -> TrainedRun | TrainedSeeds:
         KeyboardInterrupt: It was interrupted; its state is saved where it trained, and what it
             printed says how to go on.
     """
+    _check_alone()
     asked = write_words(words, keys)
     several = find_seeds(asked, planning=True)
     if several is not None:
@@ -125,6 +127,22 @@ def train(*words: str, **keys: object) -> TrainedRun | TrainedSeeds:
         if leave.name != signal.SIGINT.name:
             raise
         raise KeyboardInterrupt from None
+
+
+def _check_alone() -> None:
+    """Refuses to train the same in each of several processes.
+
+    Tasks of srun may have runs of their own, by SLURM_PROCID; those of torchrun are for one.
+
+    Raises:
+        ConfigError: torchrun has started this program.
+    """
+    launch = find_launch()
+    if launch is not None and launch.launcher == "torchrun":
+        raise ConfigError(
+            f"torchrun has started {launch.processes} processes of this program, and each would "
+            "train the same run; start python -m recsys.fit by torchrun, or this program alone."
+        )
 
 
 def run_command(words: Sequence[str]) -> Path | None:

@@ -61,6 +61,14 @@ def test_train_does_what_the_command_does(shop_words, tmp_path, capsys):
     assert all(one[name].equal(two[name]) for name in one)
 
 
+def test_a_program_of_torchrun_is_refused(shop_words, monkeypatch):
+    own = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="torchrun has started 2 processes of this program"):
+        recsys.train(*shop_words, experiment="popularity")
+
+
 @pytest.mark.slow
 def test_two_ranks_start_from_a_call(shop_words, tmp_path, capsys):
     words = [*shop_words, "tuning=frozen", "trainer.epochs=1", "trainer.threads=1"]
