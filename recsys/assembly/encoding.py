@@ -33,6 +33,7 @@ from recsys.encoders.packing.enabling import enable_packing
 from recsys.encoders.passages import TextSpans
 from recsys.encoders.pretrained.load import PretrainedEncoder, load_pretrained
 from recsys.encoders.pretrained.tokenizer import check_vocabulary
+from recsys.encoders.weights.precision import hold_in_bf16
 from recsys.recommender.components import TextComponents
 from recsys.recommender.optim import set_dropout
 from recsys.runtime.progress import print_status
@@ -63,6 +64,8 @@ def load_encoding(
     longest = None if asked is None else LONGEST
     loaded, tuned = load_tuned(options, run.regularization.dropout, run.tuning, longest)
     encoder = loaded.encoder
+    if run.trainer.precision == "bf16-true":
+        hold_in_bf16(encoder.model)
     texts = _TextTokenizer(run, loaded)
     catalog = texts.build_item_catalog(items, texts.item_prompt, fitted)
     check_vocabulary(catalog, "item", loaded.tokenizer, get_rank() == 0)

@@ -275,8 +275,11 @@ class TrainerOptions:
         "weights of the encoder and its optimiser as well (FSDP2); auto: ddp",
     )
     accelerator: Literal["auto", "cpu", "gpu"] = option("auto", "where to train")
-    precision: Literal["auto", "fp32", "bf16-mixed", "fp16-mixed"] = option(
-        "auto", "auto: bf16-mixed where the hardware has it, else fp32"
+    precision: Literal["auto", "fp32", "bf16-mixed", "bf16-true", "fp16-mixed"] = option(
+        "auto",
+        "auto: bf16-mixed where the hardware has it, else fp32; bf16-true: no weight of the "
+        "encoder is kept in fp32, nor what its optimiser remembers, and steps below 1/256 of a "
+        "weight are lost",
     )
     threads: int | None = option(None, "CPU threads of a process; null: torch's choice", least=1)
     patience: int | None = option(

@@ -254,6 +254,8 @@ def resolve_options(
             "bf16-mixed."
         )
     trainer.precision = choose_precision(trainer.precision, trainer.accelerator)
+    if trainer.precision == "bf16-true":
+        encoder.dtype = "bf16"
     encoder.compile = choose_compilation(encoder.compile, trainer.accelerator)
     tracking.wandb = choose_wandb_mode(tracking.wandb)
     odd = [tag for tag in tracking.tags if not 0 < len(tag) <= 64]

@@ -46,6 +46,11 @@ def check_pretraining(run: PretrainConfig) -> None:
         raise ConfigError(
             f"trainer.{key}={count}: a pretraining runs in one process so far; set it to 1."
         )
+    if trainer.precision == "bf16-true":
+        raise ConfigError(
+            "trainer.precision=bf16-true would round every step of a pretraining, whose weights "
+            "are written in fp32; set it to bf16-mixed."
+        )
     if trainer.shards:
         raise ConfigError(
             "trainer.strategy=fsdp: a pretraining runs in one process so far; leave it out."

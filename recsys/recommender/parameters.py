@@ -111,7 +111,7 @@ class TrainableModule(lp.LightningModule):
         """
         own, zero = self.get_trained_parameters(), self.list_zero_anchors()
         terms = [
-            (own[name] if name in zero else own[name] - self._start[name]).square().sum()
+            (own[name] if name in zero else own[name] - self._start[name]).float().square().sum()
             for name in names
         ]
         return 0.5 * self.l2_sp * torch.stack(terms).sum()
@@ -263,6 +263,10 @@ def _take_rows(path: Path, name: str, value: Tensor, own: Tensor, origin: Tensor
     return torch.where((origin >= 0)[:, None], taken, own.detach().cpu())
 
 
+_WIDENED = (torch.bfloat16, torch.float32)
+"""What is stored and what takes it, where each number stays what it is: from bf16-true to fp32."""
+
+
 def _check_value(path: Path, name: str, value: Tensor, own: Tensor) -> None:
     """Refuses what copying would stretch, round or spread without a word.
 
@@ -272,7 +276,7 @@ def _check_value(path: Path, name: str, value: Tensor, own: Tensor) -> None:
     odd = ""
     if value.shape != own.shape:
         odd = f"has the shape {list(value.shape)} in place of {list(own.shape)}"
-    elif value.dtype != own.dtype:
+    elif value.dtype != own.dtype and (value.dtype, own.dtype) != _WIDENED:
         names = (str(t.dtype).removeprefix("torch.") for t in (value, own))
         odd = "holds {} in place of {}".format(*names)
     elif not bool(value.isfinite().all()):

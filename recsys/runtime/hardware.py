@@ -10,11 +10,13 @@ import torch
 
 from recsys.errors import ConfigError
 
-Chosen = Literal["fp32", "bf16-mixed", "fp16-mixed"]
+Chosen = Literal["fp32", "bf16-mixed", "bf16-true", "fp16-mixed"]
 Asked = Literal["auto", Chosen]
 NAMES: dict[Asked, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",
     "bf16-mixed": "bf16-mixed",
+    # The encoder's weights are made bf16 where it is built; what stays in fp32 computes as mixed.
+    "bf16-true": "bf16-mixed",
     "fp16-mixed": "16-mixed",
 }
 

@@ -32,6 +32,7 @@ GEMM_ROUNDS = 8
 DTYPES: dict[Asked, torch.dtype] = {
     "fp32": torch.float32,
     "bf16-mixed": torch.bfloat16,
+    "bf16-true": torch.bfloat16,
     "fp16-mixed": torch.float16,
 }
 """What matrices are multiplied in."""

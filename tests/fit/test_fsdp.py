@@ -89,6 +89,15 @@ def tiny_llama(tiny_bert, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("held", ["encoder.dtype=bf16", "trainer.precision=bf16-true"])
+def test_weights_in_bf16_are_spread_too(shop, tiny_llama, tmp_path, held):
+    """Rounded anew in each step: near what one process reaches, not the same."""
+    runs = compare(shop, tiny_llama, tmp_path, "optimizer.lr=0.0002", held)
+    one, two = (json.loads((runs[n][0] / "result.json").read_text()) for n in (1, 2))
+    assert one["train"]["loss"] == pytest.approx(two["train"]["loss"], rel=0.02)
+
+
+@pytest.mark.slow
 def test_a_spread_decoder_trains_as_one_process_does(shop, tiny_llama, tmp_path):
     """In windows of three batches, the last of which is short."""
     more = ["encoder.pooling=last", "trainer.batch_size=13", "trainer.accumulate=3"]
@@ -131,6 +140,7 @@ def test_a_spread_run_that_is_killed_goes_on_with_other_numbers_of_processes(
         (["tuning=frozen"], "tuning=frozen trains nothing of the encoder"),
         (["architecture=prompt", *LISTS], "architecture=prompt runs its model in a way"),
         (["trainer.precision=fp16-mixed"], "trainer.precision=fp16-mixed: its loss scale"),
+        (["encoder.quantize=int8"], "encoder.quantize=int8: codes are no weights"),
         (["trainer.encoder_updates=half_epoch"], "trainer.encoder_updates=half_epoch"),
         (["encoder.compile=on"], "encoder.compile=on"),
         (["profile=true"], "profile=true"),

@@ -44,6 +44,14 @@ def hold_in_fp32(parameter: nn.Parameter) -> None:
         parameter.data = parameter.data.float()
 
 
+@torch.no_grad()
+def hold_in_bf16(model: nn.Module) -> None:
+    """Makes bf16 of all parameters of a model that are held in fp32, those that train too."""
+    for parameter in model.parameters():
+        if parameter.dtype == torch.float32:
+            parameter.data = parameter.data.bfloat16()
+
+
 def restore_precision(model: nn.Module) -> None:
     """Makes fp32 of all parameters that are held in bf16, or as codes."""
     restore_weights(model)

@@ -147,6 +147,7 @@ def _make_config(run: RunConfig, settings: CompressionSettings, folder: Path) ->
     own = cast(TwoTowerConfig, run.architecture)
     run = drop_hard_negatives(run)
     pool = own.pool if settings.pool is None else settings.pool
+    precision = run.trainer.precision
     return replace(
         run,
         experiment=None,
@@ -166,7 +167,15 @@ def _make_config(run: RunConfig, settings: CompressionSettings, folder: Path) ->
         ),
         data=replace(run.data, augment=replace(run.data.augment, drop_words=0.0, drop_fields=0.0)),
         regularization=replace(run.regularization, dropout=None, l2_sp=0.0, cold_distillation=0.0),
-        trainer=replace(run.trainer, devices=1, nodes=1, encoder_updates="every_step"),
+        trainer=replace(
+            run.trainer,
+            devices=1,
+            nodes=1,
+            strategy="auto",
+            encoder_updates="every_step",
+            # What it writes is in fp32.
+            precision="bf16-mixed" if precision == "bf16-true" else precision,
+        ),
     )
 
 

@@ -59,13 +59,10 @@ def _list_conflicts(run: RunConfig) -> list[tuple[str, object, str]]:
                 "the encoder follows a table by passes of one process",
             )
         )
-    for key, value, usual in (
-        ("encoder.dtype", run.encoder.dtype, "fp32"),
-        ("encoder.quantize", run.encoder.quantize, "none"),
-    ):
-        if value != usual:
-            why = "a layer's weights are spread in one type, and what trains is in another"
-            out.append((key, value, why))
+    if run.encoder.quantize != "none":
+        out.append(
+            ("encoder.quantize", run.encoder.quantize, "codes are no weights that can be spread")
+        )
     if run.encoder.compile == "on":
         out.append(("encoder.compile", "on", "a compiled layer is not put together again"))
     if run.profile:
