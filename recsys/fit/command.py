@@ -273,4 +273,8 @@ def silence_libraries() -> None:
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    # peft imports bitsandbytes where that is installed; it misses kernels that nothing asks for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric).*")
+    # What it names in its place is private, and newer than the oldest torch that is supported.
+    warnings.filterwarnings("ignore", message="torch.distributed.nn.functional.all_gather")

@@ -262,6 +262,11 @@ def check_is_run(key: str, folder: str, else_: str = "") -> None:
     Raises:
         ConfigError: It holds no configuration.
     """
+    inner = sorted(path.parent for path in Path(folder).glob(f"*/{CONFIG}"))
+    if not (Path(folder) / CONFIG).is_file() and inner:
+        raise ConfigError(
+            f"{key}={folder} holds several runs; name one of them, such as {inner[0]}."
+        )
     if not (Path(folder) / CONFIG).is_file():
         raise ConfigError(
             f"{key}={folder} is no run: {CONFIG} is missing there; give {else_}the folder that "

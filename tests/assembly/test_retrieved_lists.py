@@ -172,6 +172,7 @@ def test_a_re_ranker_recommends_when_its_retriever_is_gone(base, retriever, agai
     [
         (["evaluation.protocol=catalog"], "set evaluation.protocol=candidates, or leave it out"),
         (["evaluation.candidates_from=nowhere"], "evaluation.candidates_from=nowhere"),
+        (["evaluation.candidates_from={several}"], "holds several runs; name one of them, such as"),
         (["evaluation.mask_history=false"], "has evaluation.mask_history=true and this run false"),
         (["data.split=random"], "splits the events in another way"),
         (["evaluation.candidates=31"], "evaluation.candidates is 31; use 2 to 30"),
@@ -179,6 +180,7 @@ def test_a_re_ranker_recommends_when_its_retriever_is_gone(base, retriever, agai
 )
 def test_bad_input_is_one_sentence(base, retriever, words, said, capsys):
     root, own = base
+    words = [word.format(several=retriever.parent) for word in words]
     assert main([*own, *CATALOG, *lists_of(retriever), *words, JUDGED, f"output={root}"]) == 2
     err = capsys.readouterr().err
     assert said in err

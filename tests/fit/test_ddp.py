@@ -73,6 +73,7 @@ def one_and_two(shop, tiny_bert, root, *more, apart=((), ())):
     for devices, process in processes.items():
         stdout, stderr = process.communicate(timeout=240)
         assert process.returncode == 0, stdout + stderr
+        assert "Warning" not in stderr
         (folder,) = (root / str(devices)).iterdir()
         out[devices] = (folder, stdout)
     return out
