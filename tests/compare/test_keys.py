@@ -105,6 +105,7 @@ def test_neutral_keys_change_no_weight_and_no_rank(shop_base, tmp_path, monkeypa
     }
     # Another accelerator is not here, and several processes have tests of their own.
     apart = {"seed", "experiment", "output", "trainer.devices", "trainer.accelerator"}
+    apart |= {"trainer.nodes", "trainer.strategy", "checkpoint.requeue"}
     assert set(changed) == set(NEUTRAL) - apart - {"evaluation.test"}
     for name, more in (("a", []), ("b", [f"{k}={v}" for k, v in changed.items()])):
         assert fit([*words, *more, f"output={tmp_path / name}"]) == 0

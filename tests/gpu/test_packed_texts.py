@@ -32,7 +32,7 @@ def test_the_kernel_gives_what_padding_gives(gpu, dtype, heads, width, causal, w
     got.float().square().sum().backward()
     assert measure_error(got, want) < 1e-2
     for ours, exact in zip(there, leaves, strict=True):
-        assert measure_error(ours.grad, exact.grad) < 2e-2
+        assert measure_error(ours.grad, exact.grad) < 4e-2
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
