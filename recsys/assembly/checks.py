@@ -49,6 +49,15 @@ def check_pairs(run: RunConfig) -> None:
     _check_runs(run)
     if architecture.reads_tokens and run.encoder.quantize != "none":
         require_bitsandbytes(f"encoder.quantize={run.encoder.quantize}")
+    if (
+        run.encoder.width is not None
+        and architecture.reads_tokens
+        and "table" not in architecture.gives
+    ):
+        raise ConfigError(
+            f"encoder.width={run.encoder.width} cuts the vector of a text, and architecture "
+            f"{get_choice_name(architecture)} compares none; leave it out."
+        )
     if objective is None:
         return
     objective.check(run)

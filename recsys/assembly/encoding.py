@@ -149,6 +149,7 @@ def load_encoder(options: EncoderOptions, longest: int | None = None) -> Pretrai
         longest=longest,
         dtype=options.dtype,
         quantize=options.quantize,
+        width=options.width,
     )
 
 

@@ -139,6 +139,7 @@ METHOD = (
     "encoder.query_prompt",
     "encoder.item_prompt",
     "encoder.max_length",
+    "encoder.width",
     "encoder.dtype",
     "encoder.quantize",
     # An error of one in two thousand, through every step: no order of a sum.

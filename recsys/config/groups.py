@@ -165,6 +165,13 @@ class EncoderOptions:
         "have it, 128 at the most",
         least=1,
     )
+    width: int | None = option(
+        None,
+        "numbers at the front of a text's vector that are kept, for models of Matryoshka "
+        "representations; null: all",
+        least=1,
+        most=WIDEST,
+    )
     dtype: Literal["auto", "fp32", "bf16"] = option(
         "fp32",
         "weights that do not train, and what the encoder computes in: fp32 (unless "

@@ -65,10 +65,14 @@ class Encoder(nn.Module):
             compares vectors, which for the most part brings them to it anyway.
         skips: How many tokens at the left the pooling leaves out, of an item's text and of a
             user's: those of a prompt that does not count.
+        cut: How many numbers at the front of a vector are kept, as models that are trained so have
+            most of a text in them (Kusupati et al., Matryoshka Representation Learning, NeurIPS
+            2022, section 3); None: all.
         in_bf16: Whether weights that do not train are held in bf16, and the model computes in it.
 
     Attributes:
         width: D, width of a token state.
+        whole_width: Width of a vector before it is cut.
         vector_width: V, width of a vector.
         depth: Number of layers.
         cache_flag: Whether the model takes `use_cache`.
@@ -92,6 +96,7 @@ class Encoder(nn.Module):
         dense: Sequence[nn.Module] = (),
         unit: bool = False,
         skips: tuple[int, int] = (0, 0),
+        cut: int | None = None,
         in_bf16: bool = False,
     ) -> None:
         super().__init__()
@@ -101,6 +106,7 @@ class Encoder(nn.Module):
         self.pooling = pooling.make_pooling(pooling_name, self.width)
         self.dense = nn.Sequential(*dense)
         self.unit, self.skips, self.in_bf16 = unit, skips, in_bf16
+        self.cut: int | None = None
         self.max_length = max_length
         self.chunk_tokens = chunk_tokens
         self.checkpoint_chunks = checkpoint_chunks
@@ -108,7 +114,13 @@ class Encoder(nn.Module):
         self.depth = len(layers.find_layer_stack(model)[1])
         with torch.no_grad():
             one = torch.zeros(1, 1, self.width)
-            self.vector_width = self.pool_states(one, one[..., 0] == 0).shape[-1]
+            whole = self.whole_width = self.pool_states(one, one[..., 0] == 0).shape[-1]
+        if cut is not None and cut > whole:
+            raise ConfigError(
+                f"encoder.width is {cut}, and the encoder's vectors have {whole} numbers; set it "
+                f"to {whole} or less."
+            )
+        self.cut, self.vector_width = cut, whole if cut is None else cut
         self._lowest = -1
         self.passes: SharedPasses | None = None
         # Encoders have no use for a cache of keys and values, and some refuse the argument.
@@ -362,7 +374,7 @@ class Encoder(nn.Module):
         if skip:
             mask = mask & (torch.arange(mask.shape[1], device=mask.device) >= skip)
         vectors: Tensor = self.dense(self.pooling(states, mask))
-        return vectors
+        return vectors if self.cut is None else vectors[..., : self.cut]
 
     def make_empty_vectors(self, device: torch.device) -> Tensor:
         """(0, V) of no text."""

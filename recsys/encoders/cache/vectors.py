@@ -116,6 +116,8 @@ def _make_pooling_key(encoder: Encoder) -> dict[str, object]:
         out["dense"] = digest.hexdigest()
     if isinstance(encoder.pooling, Joined):
         out["poolings"] = [type(part).__name__ for part in encoder.pooling.parts]
+    if encoder.cut is not None:
+        out["width"] = encoder.cut
     if encoder.skips[0]:
         out["skip"] = encoder.skips[0]
     return out

@@ -102,6 +102,7 @@ def load_pretrained(
     longest: int | None = None,
     dtype: Dtype = "fp32",
     quantize: Quantize = "none",
+    width: int | None = None,
 ) -> PretrainedEncoder:
     """Loads a model from safetensors only, without its pooler; its code is not run.
 
@@ -121,6 +122,7 @@ def load_pretrained(
             said there.
         dtype: In which precision weights that do not train are held; see `encoder.dtype`.
         quantize: Whether the weights of linear maps are codes; see `encoder.quantize`.
+        width: How many numbers at the front of a vector are kept; None: all.
 
     Raises:
         ConfigError: The package, folder or weights are missing, damaged, of another checksum or of
@@ -144,7 +146,7 @@ def load_pretrained(
     specials = SpecialTokens.from_tokenizer(tokenizer)
     set_attention(model, attention, spec)
     check_pooling(model, following.pooling, spec)
-    width = int(model.config.hidden_size) * len(following.pooling)  # type: ignore[union-attr, arg-type]
+    pooled = int(model.config.hidden_size) * len(following.pooling)  # type: ignore[union-attr, arg-type]
     encoder = Encoder(
         model,
         specials,
@@ -152,9 +154,10 @@ def load_pretrained(
         following.max_length or LONGEST,
         chunk_tokens,
         checkpoint_chunks,
-        dense=load_dense(following.dense, files, width),
+        dense=load_dense(following.dense, files, pooled),
         unit=following.unit,
         skips=_count_skipped_tokens(following, specials, tokenizer),
+        cut=width,
         in_bf16=half,
     )
     _check_forward(encoder, spec)

@@ -100,7 +100,14 @@ def write_text_form(
         "width": int(recommender.select_item_vectors(catalog).shape[1]),
         "encoder": {
             name: getattr(options, name)
-            for name in ("pooling", "attention", "max_length", "query_prompt", "item_prompt")
+            for name in (
+                "pooling",
+                "attention",
+                "max_length",
+                "query_prompt",
+                "item_prompt",
+                "width",
+            )
         },
     }
     (folder / manifest.TEXT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

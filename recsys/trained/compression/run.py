@@ -121,6 +121,12 @@ def _check_foldable(made: Assembly, run: ExportSource) -> None:
         ConfigError: It cannot be part of a plain encoder.
     """
     assert made.encoding is not None, "what was checked reads texts"
+    if run.config.encoder.width is not None:
+        raise ConfigError(
+            f"{run.folder} keeps encoder.width={run.config.encoder.width} numbers of its encoder's "
+            "vectors, which a smaller encoder cannot follow; name a run without it, and give "
+            "width= here."
+        )
     tuned, pooling = made.encoding.tuned, made.encoding.encoder.pooling
     learned = any(True for _ in pooling.parameters())
     if learned or (tuned.added and tuned.merge is None):

@@ -94,6 +94,9 @@ def _write_model(
         if dense.about.unit:
             modules.append(write_step(folder, len(modules), UnitLength()))
         modules.append(write_dense(folder, len(modules), dense))
+    cut = first.encoder.cut
+    if cut is not None:  # as a map, which versions read that know no width
+        modules.append(write_step(folder, len(modules), _make_cut(first.encoder.whole_width, cut)))
     if second is None or is_same(first.steps, second.steps):
         for step in first.steps:
             assert isinstance(step, Step)
@@ -198,9 +201,9 @@ def _write_map(
     return "Dense", name
 
 
-def _make_identity(width: int) -> nn.Linear:
-    """A map that changes nothing."""
-    out = nn.Linear(width, width, bias=False)
+def _make_cut(inputs: int, outputs: int) -> nn.Linear:
+    """A map that keeps so many numbers at the front."""
+    out = nn.Linear(inputs, outputs, bias=False)
     nn.init.eye_(out.weight)
     return out
 
@@ -214,7 +217,7 @@ def _write_router(folder: Path, width: int, routes: Mapping[str, Sequence[nn.Mod
     structure: dict[str, list[str]] = {}
     for route, steps in routes.items():
         structure[route] = []
-        for number, step in enumerate(steps or [_make_identity(width)]):
+        for number, step in enumerate(steps or [_make_cut(width, width)]):
             assert isinstance(step, Step)
             kind, name = write_step(folder, number, step, f"{route}_")
             types[name] = f"{KINDS}.{kind}"
