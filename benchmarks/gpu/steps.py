@@ -24,6 +24,11 @@ WAYS: dict[str, tuple[str, list[str], bool]] = {
     "fp32, padded": ("fp32", [OFF], False),
     "bf16, padded": ("bf16-mixed", [OFF], True),
     "bf16, packed": ("bf16-mixed", [AUTO], True),
+    "bf16, packed, AdamW's state of 8 bits, paged": (
+        "bf16-mixed",
+        [AUTO, "optimizer.kind=paged_adamw_8bit"],
+        True,
+    ),
     "bf16, packed, activations computed again": (
         "bf16-mixed",
         [AUTO, "encoder.checkpoint_chunks=true"],

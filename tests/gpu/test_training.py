@@ -136,3 +136,11 @@ def test_a_wait_is_counted(gpu) -> None:
     x = torch.ones(3, device=gpu)
     assert record_syncs(lambda: x.sum().item()).total() == 1
     assert record_syncs(lambda: x.sum()).total() == 0
+
+
+@pytest.mark.parametrize("kind", ["adamw_8bit", "paged_adamw", "paged_adamw_8bit"])
+def test_optimisers_of_bitsandbytes_train(shop_words, tmp_path, kind) -> None:
+    pytest.importorskip("bitsandbytes")
+    run(shop_words, tmp_path / "runs", f"optimizer.kind={kind}", "trainer.log_every=1")
+    losses = read_losses(tmp_path / "runs")
+    assert losses[-1] < losses[0]
