@@ -122,6 +122,17 @@ def test_a_softmax_over_all_items_is_the_same_on_two_ranks(shop, tiny_bert, tmp_
 
 
 @pytest.mark.slow
+def test_prompts_that_share_what_comes_before_the_item_are_the_same_on_two_ranks(
+    shop, tiny_decoder, tmp_path
+):
+    asks = ["architecture=prompt", "objective=bce", "encoder.max_length=128", "tuning.layers=2"]
+    lists = ["evaluation.protocol=candidates", "evaluation.candidates=9", "evaluation.test=false"]
+    runs = one_and_two(shop, tiny_decoder, tmp_path, *asks, *lists)
+    assert_equal_logs(runs, steps=4)
+    assert_equal_weights(runs)
+
+
+@pytest.mark.slow
 def test_texts_with_shrunk_rows_and_a_popularity_prior_are_the_same_on_two_ranks(
     shop, tiny_bert, tmp_path
 ):
