@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,8 @@ _APART = ("item", "text", "title", "available_from", "available_until")
 _NUMERIC, _DATED = 0.9, re.compile(r"^\s*(\d{4})-\d\d")
 _MONEY = re.compile(r"^\s*[$€£]?\s*(-?\d[\d,]*(?:\.\d+)?|-?\.\d+)\s*$")
 _LONGEST, _WORDS = 40, 4  # signs and words of a value that someone would say
-_FEW = 50  # values may be rarer than twice each on average
+_FEW = 50  # values may mostly be of one item each
+_TEXT = 150  # signs of a text that is no list of values, at the median
 _YEARS = (1000, 2100)
 
 
@@ -137,7 +139,7 @@ class ItemColumns:
         return next((name for name in self.names if normalize(name) == wanted), None)
 
     def find_value(self, phrase: str, column: str | None = None) -> HasValue | None:
-        """The value that a phrase names; of several columns that have it, in the first.
+        """The value that a phrase names; of several columns, in that where most items have it.
 
         Args:
             phrase: Such as "comedies" or "science fiction".
@@ -145,9 +147,13 @@ class ItemColumns:
         """
         key = normalize(phrase)
         for wanted in dict.fromkeys((key, key.replace(" ", ""), SYNONYMS.get(key, key))):
-            for name, value in self._spoken.get(wanted, ()):
-                if column in (None, name):
-                    return HasValue(name, (value,))
+            named = [
+                (len(self.values[name].rows[value]), HasValue(name, (value,)))
+                for name, value in self._spoken.get(wanted, ())
+                if column in (None, name)
+            ]
+            if named:
+                return max(named, key=lambda pair: pair[0])[1]  # of equals the first
         return None
 
     def keep(self, filters: Iterable[HasValue | Bound]) -> NDArray[np.bool_]:
@@ -230,8 +236,9 @@ def _read_values(column: pl.Series) -> ValueColumn | None:
         for value in dict.fromkeys(own):
             rows.setdefault(value, []).append(row)
     total = sum(map(len, rows.values()))
+    recurring = sum(len(own) for own in rows.values() if len(own) > 1)
     long = sum(len(v) > _LONGEST or len(v.split()) > _WORDS for v in rows)
-    rare = len(rows) == total or (len(rows) > _FEW and 2 * len(rows) > total)
+    rare = not recurring or (len(rows) > _FEW and 2 * recurring < total)
     if not rows or rare or 2 * long > len(rows):
         return None
     several = any(len(own) > 1 for own in parts)
@@ -248,17 +255,28 @@ def _split_values(column: pl.Series) -> Sequence[Sequence[str]] | None:
         column.dtype, pl.Enum
     ):
         return None
-    whole = [(text or "").strip() for text in column.cast(pl.String).to_list()]
+    texts = column.cast(pl.String)
+    length = texts.str.len_chars().median()
+    if not isinstance(length, float | int) or length > _TEXT:
+        return None
+    whole = [(text or "").strip() for text in texts.to_list()]
     best = [[text] if text else [] for text in whole]
     for sign in ("|", ";", ","):
         if not any(sign in text for text in whole):
             continue
         split = [[v.strip() for v in text.split(sign) if v.strip()] for text in whole]
-        # Commas of "Acme, Inc." leave no fewer values; those of a list do.
-        if sign == "|" or _count_distinct(split) < _count_distinct(best):
+        # Those of a list leave fewer values, or such as recur; the comma of "Acme, Inc." does not.
+        fewer = _count_distinct(split) < _count_distinct(best)
+        if sign == "|" or fewer or (_recur(split) and not _recur(best)):
             return split
     return best
 
 
 def _count_distinct(parts: Sequence[Sequence[str]]) -> int:
     return len({value for own in parts for value in own})
+
+
+def _recur(parts: Sequence[Sequence[str]]) -> bool:
+    """Whether most of the values that stand there are also those of another item."""
+    counts = Counter(value for own in parts for value in set(own))
+    return 2 * sum(count for count in counts.values() if count > 1) >= counts.total()

@@ -35,6 +35,9 @@ def test_values_are_split_where_that_makes_them_recur():
     assert list(split.values["genre"].rows) == ["drama", "war"]
     assert list(split.values["maker"].rows) == ["A, Inc.", "B, Inc."]
     assert "code" not in read(code=["a", "b", "c"]).values  # none recurs
+    stars = read(star=[f"A{n % 40}, B{n % 45}, C{n}" for n in range(90)]).values["star"]
+    assert stars.several
+    assert len(stars.rows["A3"]) == 3  # though most of the names are of one item each
     names = [f"n{n // 2}" if n < 40 else f"m{n}" for n in range(100)]
     assert "name" not in read(name=names).values  # most of many do not
     assert list(read(tags=[["x", "y"], ["x"], None, ["y"]]).values["tags"].rows) == ["x", "y"]

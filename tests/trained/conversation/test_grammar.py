@@ -1,5 +1,6 @@
 """What is understood, as tables; whatever is not understood is free text."""
 
+import polars as pl
 import pytest
 
 from recsys.trained.conversation.critiques import Avoided, Bound, HasValue, Said
@@ -219,6 +220,22 @@ def test_what_the_items_have_not_is_said():
     assert parse_line("robots before 1990", setting) == [text("robots before 1990")]
     (action,) = parse_line("not the 90s", make_setting())
     assert isinstance(action, Refuse)
+
+
+def test_a_name_is_of_the_column_that_the_word_before_it_is_of():
+    people = {"writer": ["Ann", "Ann", "Ann", "Bo", "Bo", "Cy"], "star": ["Ann", "Ann", *"wxyz"]}
+    setting = make_setting(ITEMS.with_columns(**{n: pl.Series(of) for n, of in people.items()}))
+    for line, column in {
+        "Ann": "writer",  # of more items
+        "starring Ann": "star",
+        "with Ann": "star",
+        "written by Ann": "writer",
+        "directed by Ann": "writer",  # there is no director
+        "star Ann": "star",
+    }.items():
+        assert parse_line(line, setting) == [Add(HasValue(column, ("Ann",)))]
+    robots = parse_line("robots starring Ann", setting)
+    assert robots == [text("robots"), Add(HasValue("star", ("Ann",)))]
 
 
 def test_a_number_is_of_the_list_where_the_list_is_that_long():

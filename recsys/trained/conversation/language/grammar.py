@@ -99,8 +99,8 @@ _BUT = re.compile(
     re.IGNORECASE,
 )
 _SEEN = re.compile(
-    r"(?:i(?:'ve| have)? )?(?:already )?(?:seen|saw|had|have|own|know|read|watched|bought"
-    r"|hide|skip)(?: already)? (.+?)(?: already)?$",
+    r"(?:yes,? )?(?:i(?:'ve| have)? )?(?:already )?(?:seen|saw|had|have|own|know|read|watched"
+    r"|bought|hide|skip)(?: already)? (.+?)(?: already)?$",
     re.IGNORECASE,
 )
 _AVOID = re.compile(
@@ -110,10 +110,11 @@ _AVOID = re.compile(
     re.IGNORECASE,
 )
 _HAS = re.compile(
-    r"(?:by|with|from|of|in|starring|directed by|written by|made by|more) (.+)$", re.IGNORECASE
+    r"(by|with|from|of|in|starring|directed by|written by|made by|more) (.+)$", re.IGNORECASE
 )
 _CUT_VALUE = re.compile(
-    r"\b(?:but )?(no|not|without|nothing with|starring|directed by|by) (\S+(?: \S+){0,3})$",
+    r"\b(?:but )?(no|not|without|nothing with|starring|directed by|written by|by)"
+    r" (\S+(?: \S+){0,3})$",
     re.IGNORECASE,
 )
 _PARTS = re.compile(
@@ -123,6 +124,14 @@ _PARTS = re.compile(
     r"|\s+(?=without\s|[+-]\d))",
     re.IGNORECASE,
 )
+_COLUMNS = {
+    **dict.fromkeys(("starring", "with"), ("star", "actor", "cast")),
+    "directed by": ("director",),
+    "written by": ("writer", "author"),
+    "made by": ("maker", "brand", "studio"),
+    "by": ("author", "artist", "director", "brand", "maker", "writer"),
+}
+"""Columns that a word before a value is of."""
 _QUOTED = re.compile(r'^["\u201c\u201e](.+)["\u201c\u201d]$', re.DOTALL)
 _LEAST_YEAR = 1000
 _EMPTY = (
@@ -332,7 +341,18 @@ def _find_value(text: str, columns: ItemColumns) -> HasValue | None:
     if column is not None and rest:
         return columns.find_value(strip_fillers(rest), column)
     match = _HAS.match(text)
-    return None if match is None else columns.find_value(strip_fillers(match[1]))
+    return None if match is None else _find_named(match[1], match[2], columns)
+
+
+def _find_named(word: str, text: str, columns: ItemColumns) -> HasValue | None:
+    """The value behind a word such as "starring", in a column that is of the word if it can be."""
+    phrase = strip_fillers(text)
+    for name in _COLUMNS.get(word.lower(), ()):
+        column = columns.find_column(name)
+        value = None if column is None else columns.find_value(phrase, column)
+        if value is not None:
+            return value
+    return columns.find_value(phrase)
 
 
 def _negate(actions: Sequence[Action]) -> list[Action]:
@@ -366,7 +386,7 @@ def _parse_avoided(part: str, setting: Setting) -> list[Action] | None:
 def _cut_value(part: str, setting: Setting) -> tuple[str, list[Action]] | None:
     """A value behind "no", "without" or "by" at the end of a text, and the text before it."""
     match = _CUT_VALUE.search(part)
-    value = None if match is None else setting.columns.find_value(strip_fillers(match[2]))
+    value = None if match is None else _find_named(match[1], match[2], setting.columns)
     if match is None or value is None:
         return None
     negated = not match[1].lower().endswith(("by", "starring"))
