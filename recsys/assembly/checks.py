@@ -184,7 +184,8 @@ def _check_optimizer(run: RunConfig) -> None:
         )
     if run.trainer.shards:
         raise ConfigError(
-            f"{asked} steps whole weights, and trainer.strategy=fsdp spreads them; leave one out."
+            f"{asked} steps whole weights, and trainer.strategy=fsdp spreads them; set "
+            "optimizer.kind=adamw or trainer.strategy=ddp."
         )
 
 

@@ -143,6 +143,7 @@ def test_a_spread_run_that_is_killed_goes_on_with_other_numbers_of_processes(
         (["encoder.quantize=int8"], "encoder.quantize=int8: codes are no weights"),
         (["trainer.encoder_updates=half_epoch"], "trainer.encoder_updates=half_epoch"),
         (["encoder.compile=on"], "encoder.compile=on"),
+        (["optimizer.kind=adamw_8bit"], "optimizer.kind=adamw_8bit"),
         (["profile=true"], "profile=true"),
         (["regularization.cold_distillation=0.1"], "cold_distillation=0.1"),
         (
