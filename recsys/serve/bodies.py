@@ -126,6 +126,7 @@ class Share(BaseModel):
     title: str
     value: float
     share: float
+    disliked: bool = Field(description="Whether it is read as what the user did not like.")
 
 
 class Reasons(BaseModel):

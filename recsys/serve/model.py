@@ -309,7 +309,13 @@ def _explain(answering: Answering, asked: Asked, item: str) -> Row:
         "method": why.method,
         "because": why.because,
         "history": [
-            {"item": each.item, "title": each.title, "value": each.value, "share": each.share}
+            {
+                "item": each.item,
+                "title": each.title,
+                "value": each.value,
+                "share": each.share,
+                "disliked": each.disliked,
+            }
             for each in why.history
         ],
     }

@@ -13,6 +13,9 @@ from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.testing.objectives import LABELLED
 from recsys.testing.shop import make_decoder_words, write_decoder
+from recsys.trained.explanations.page import render_page
+from recsys.trained.explanations.terminal import format_explanation
+from recsys.trained.queries import Query
 
 LISTS = ["evaluation.protocol=candidates", "evaluation.candidates=9", "evaluation.max_cases=12"]
 PROMPT = ["architecture=prompt", "objective=bce", *LISTS]
@@ -70,11 +73,15 @@ def write_by_hand(made, batch):
     rows = batch.plan.items
     likes = list_titles(made, rows[batch.history[0][batch.history[0] >= 0]])
     dislikes = list_titles(made, rows[batch.disliked[0][batch.disliked[0] >= 0]])
+    titles = list_titles(made, rows[batch.candidates[0]])
+    return [write_prompt(likes, dislikes, title) for title in titles]
+
+
+def write_prompt(likes, dislikes, title):
     head = f"The user liked, the latest last: {'; '.join(likes)}\n" if likes else ""
     if dislikes:
         head += f"The user disliked, the latest last: {'; '.join(dislikes)}\n"
-    ask = "Would the user like this next: {}? Answer Yes or No.\nAnswer:"
-    return [head + ask.format(t) for t in list_titles(made, rows[batch.candidates[0]])]
+    return f"{head}Would the user like this next: {title}? Answer Yes or No.\nAnswer:"
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -277,3 +284,39 @@ def test_each_word_of_a_prompt_has_its_part_in_the_score(situated_words, decoder
             assert [kind for kind, _ in said].count("title") == 2
         if "text" in query:
             assert ("text", ["red", "lamp"]) in said
+
+
+def test_what_was_disliked_has_its_part_and_is_called_so(shop_words, decoder, tmp_path):
+    """Each part is by how much the score falls where the prompt does not name that title."""
+    own = [*LIKES, "tuning=frozen", "trainer.max_steps=0"]
+    assert main(words_of(shop_words, decoder, *own)) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    run = recsys.load(folder)
+    why = run.explain("000", user="u3")
+    batch = run.suggester.prepare(Query(user="u3"), "000", "now", {}).batch
+    rows, texts = batch.plan.items, run.suggester.model.recommender.parts.texts
+    liked, disliked = (
+        [texts[row] for row in rows[of[0][of[0] >= 0]]] for of in (batch.history, batch.disliked)
+    )
+    assert liked
+    assert {part.title for part in why.history if part.disliked} == set(disliked) - set(liked)
+    assert len(disliked) > 1
+    variants = [[x for x in disliked if x != part.title] for part in why.history]
+    variants = [
+        write_prompt([x for x in liked if x != part.title], kept, texts[0])
+        for part, kept in zip(why.history, variants, strict=True)
+    ]
+    score, *others = score_by_hand(decoder, [write_prompt(liked, disliked, texts[0]), *variants])
+    assert why.score == pytest.approx(float(score), abs=1e-4)
+    drops = [float(score - other) for other in others]
+    assert [part.value for part in why.history] == pytest.approx(drops, abs=1e-4)
+    assert min(abs(part.value) for part in why.history) > 1e-3
+    assert sum(abs(part.share) for part in why.history) == pytest.approx(1)
+    assert dict(why.to_frame().select("item", "disliked").iter_rows()) == {
+        part.item: part.disliked for part in why.history
+    }
+    said = "\n".join(format_explanation(why, most=99))
+    page = render_page(why)
+    for part in why.history:
+        assert (f"disliked: {part.title}" in said) == part.disliked
+        assert (f"disliked:</span> {part.title}" in page) == part.disliked

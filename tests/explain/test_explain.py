@@ -181,6 +181,12 @@ def test_the_line_names_what_speaks_most_for_an_item_and_nothing_that_speaks_aga
     assert write_because((), ["popularity"]) == "because it is popular"
 
 
+def test_the_line_calls_what_was_disliked_so():
+    parts = make_history_parts(["a", "b"], ["A", "B"], [1.0, 3.0], [False, True])
+    assert write_because(parts) == 'because you had "A" (25%) and disliked "B" (75%)'
+    assert write_because(parts[:1]) == 'because you disliked "B" (75%)'
+
+
 def test_the_command_prints_and_writes_what_the_library_says(train, tmp_path, capsys, monkeypatch):
     run = train("experiment=item_knn")
     monkeypatch.setenv("COLUMNS", "60")

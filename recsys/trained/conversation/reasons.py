@@ -86,6 +86,8 @@ def _name_history(model: ConversationModel, part: Part, item: str) -> str:
     except ConfigError:  # the model's scores are not taken apart
         return join_words([shorten(get_title(model, had)) for had in query.history or ()], _MOST)
     named = [
-        f"{shorten(get_title(model, each.item))} ({100 * each.share:+.0f}%)" for each in out.history
+        f"{'disliked ' if each.disliked else ''}{shorten(get_title(model, each.item))} "
+        f"({100 * each.share:+.0f}%)"
+        for each in out.history
     ]
     return join_words(named, _MOST) if named else "nothing that the model knows"

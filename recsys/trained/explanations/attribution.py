@@ -97,7 +97,7 @@ class QueryScorer:
 
 
 def drop_items(batch: Batch, places: Tensor) -> Batch:
-    """A query whose history lacks some items, wherever they stand in it.
+    """A query whose history lacks some items, wherever they stand in it, liked or disliked.
 
     Args:
         batch: One query.
@@ -106,7 +106,26 @@ def drop_items(batch: Batch, places: Tensor) -> Batch:
     ((row, prefix),) = batch.query.tolist()
     had = batch.history[row, :prefix]
     kept = had[~torch.isin(had, places)]
-    return replace(batch, history=kept[None], query=torch.tensor([[0, len(kept)]]), host=None)
+    disliked = batch.disliked
+    if disliked is not None:
+        disliked = disliked[:, ~torch.isin(disliked[0], places)]
+    query = torch.tensor([[0, len(kept)]])
+    return replace(batch, history=kept[None], query=query, disliked=disliked, host=None)
+
+
+def find_disliked(batch: Batch, count: int) -> list[bool]:
+    """Whether each of the first items of a query's plan is read as disliked, and nowhere else.
+
+    Args:
+        batch: One query.
+        count: How many items.
+    """
+    if batch.disliked is None:
+        return [False] * count
+    ((row, prefix),) = batch.query.tolist()
+    places = torch.arange(count)
+    only = torch.isin(places, batch.disliked) & ~torch.isin(places, batch.history[row, :prefix])
+    return [bool(each) for each in only]
 
 
 def attribute_scores(

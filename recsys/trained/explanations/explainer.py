@@ -10,7 +10,12 @@ from torch import Tensor
 
 from recsys.errors import ConfigError, nearest
 from recsys.evaluation.ranking import mask_scores
-from recsys.trained.explanations.attribution import Attribution, QueryScorer, attribute_scores
+from recsys.trained.explanations.attribution import (
+    Attribution,
+    QueryScorer,
+    attribute_scores,
+    find_disliked,
+)
 from recsys.trained.explanations.explanation import Explanation
 from recsys.trained.explanations.parts import (
     METHODS,
@@ -178,4 +183,5 @@ def _name_history(asked: PreparedQuery, parts: Attribution, place: int) -> tuple
         [str(ids[row]) for row in own.tolist()],
         [texts[row] for row in own.tolist()],
         parts.history[place].tolist(),
+        find_disliked(asked.batch, len(own)),
     )

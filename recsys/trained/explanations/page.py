@@ -84,13 +84,17 @@ def _render_history(history: tuple[HistoryPart, ...]) -> str:
     if not history:
         return ""
     largest = max(abs(part.share) for part in history) or 1.0
-    rows = [
-        render_row(escape_html(part.title), part.value, part.share, largest) for part in history
-    ]
+    rows = [render_row(_name_item(part), part.value, part.share, largest) for part in history]
     return (
         f"<h2>What the history adds</h2>{render_table('Item', rows)}"
         '<p class="note">Green speaks for the item, orange against it.</p>'
     )
+
+
+def _name_item(part: HistoryPart) -> str:
+    """An item's text, escaped, and whether it was disliked."""
+    note = '<span class="note">disliked:</span> ' if part.disliked else ""
+    return f"{note}{escape_html(part.title)}"
 
 
 def _render_rest(rest: dict[str, float]) -> str:

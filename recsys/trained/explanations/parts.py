@@ -37,12 +37,14 @@ class HistoryPart:
         title: Its text.
         value: In the unit of the score; negative where it speaks against the item.
         share: The value over the sum of the magnitudes of all items of the history.
+        disliked: Whether the model reads it as what the user did not like, and nowhere else.
     """
 
     item: str
     title: str
     value: float
     share: float
+    disliked: bool = False
 
 
 TextKind = Literal["item", "title", "profile", "context", "text"]
@@ -166,10 +168,16 @@ class ExplainedScore:
         return write_because(self.history, tuple(self.rest))
 
     def to_frame(self) -> pl.DataFrame:
-        """item, title, value and share: a row for each item of the history."""
+        """item, title, value, share and disliked: a row for each item of the history."""
         import polars as pl
 
-        kinds = {"item": pl.String, "title": pl.String, "value": pl.Float64, "share": pl.Float64}
+        kinds = {
+            "item": pl.String,
+            "title": pl.String,
+            "value": pl.Float64,
+            "share": pl.Float64,
+            "disliked": pl.Boolean,
+        }
         columns = {name: [getattr(part, name) for part in self.history] for name in kinds}
         return pl.DataFrame(columns, schema=kinds)
 
@@ -202,7 +210,10 @@ class ExplainedScore:
 
 
 def make_history_parts(
-    items: Sequence[str], titles: Sequence[str], values: Sequence[float]
+    items: Sequence[str],
+    titles: Sequence[str],
+    values: Sequence[float],
+    disliked: Sequence[bool] | None = None,
 ) -> tuple[HistoryPart, ...]:
     """Parts with their shares, the largest magnitude first; of equals, the first.
 
@@ -210,11 +221,13 @@ def make_history_parts(
         items: Ids.
         titles: Their texts.
         values: What they add.
+        disliked: Whether each is read as disliked; None: none is.
     """
     total = sum(map(abs, values)) or 1.0
+    signs = [False] * len(values) if disliked is None else disliked
     parts = [
-        HistoryPart(item, title, value, value / total)
-        for item, title, value in zip(items, titles, values, strict=True)
+        HistoryPart(item, title, value, value / total, sign)
+        for item, title, value, sign in zip(items, titles, values, signs, strict=True)
     ]
     return tuple(sorted(parts, key=lambda part: -abs(part.value)))
 
@@ -232,15 +245,21 @@ def write_because(
 
     Returns:
         A line such as `because you had "Alien (1979)" (41%)`, safe for a terminal and not escaped
-        for a page; empty where nothing speaks for the item.
+        for a page; empty where nothing speaks for the item. What was disliked and yet speaks for
+        it is called so: `because you disliked "Cats (2019)" (30%)`.
     """
     named = [part for part in history if part.share >= LEAST][:most]
-    if named:
-        titles = (
+    said = []
+    for verb, disliked in (("had", False), ("disliked", True)):
+        titles = [
             f'"{cut_text(escape_line(part.title), width)}" ({100 * part.share:.0f}%)'
             for part in named
-        )
-        return f"because you had {' and '.join(titles)}"
+            if part.disliked == disliked
+        ]
+        if titles:
+            said.append(f"{verb} {' and '.join(titles)}")
+    if said:
+        return f"because you {' and '.join(said)}"
     return "because it is popular" if "popularity" in rest else ""
 
 

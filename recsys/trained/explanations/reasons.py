@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from recsys.recommender.base import Recommender
-from recsys.trained.explanations.attribution import QueryScorer, leave_one_out
+from recsys.trained.explanations.attribution import QueryScorer, find_disliked, leave_one_out
 from recsys.trained.explanations.parts import make_history_parts, write_because
 from recsys.types import Batch
 
@@ -57,4 +57,8 @@ def list_reasons(
         return [""] * len(rows)
     own, texts = batch.plan.items[: history.shape[1]].tolist(), recommender.parts.texts
     named = [ids[row] for row in own], [texts[row] for row in own]
-    return [write_because(make_history_parts(*named, values), rest) for values in history.tolist()]
+    signs = find_disliked(batch, len(own))
+    return [
+        write_because(make_history_parts(*named, values, signs), rest)
+        for values in history.tolist()
+    ]

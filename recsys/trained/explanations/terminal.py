@@ -44,6 +44,7 @@ def _write_history(explanation: ExplainedScore, width: int, most: int) -> list[s
     lines = []
     for part in explanation.history[:most]:
         signs = write_bar(part.value, part.share, largest, bar)
-        lines.append(f"{signs}  {part.item:<8}  {part.title}")
+        name = f"disliked: {part.title}" if part.disliked else part.title
+        lines.append(f"{signs}  {part.item:<8}  {name}")
     left = len(explanation.history) - most
     return [*lines, f"and {left} more"] if left > 0 else lines
