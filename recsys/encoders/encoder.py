@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -18,10 +17,16 @@ from torch.utils.checkpoint import checkpoint
 
 from recsys.encoders import layers, pooling
 from recsys.encoders import padding as flat
+from recsys.encoders.micro_batches import MicroBatch, fill_micro_batches
 from recsys.encoders.packing.layout import SPREAD, PackedLayout, Packing, run_packed
 from recsys.encoders.pairs import PairLayout, compute_span_means
 from recsys.encoders.special_tokens import SpecialTokens
-from recsys.encoders.weights.precision import compute_in, hold_in_fp32, restore_precision
+from recsys.encoders.weights.precision import (
+    check_trainable,
+    compute_in,
+    hold_in_fp32,
+    restore_precision,
+)
 from recsys.errors import ConfigError
 from recsys.types import Ragged, Tuned, upload
 
@@ -29,23 +34,6 @@ if TYPE_CHECKING:
     from recsys.encoders.sharded.passes import SharedPasses
 
 _Out = TypeVar("_Out")
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """A micro-batch, right-padded.
-
-    Attributes:
-        rows: Which texts it holds, by their place in the input.
-        lengths: Length of each, special tokens included.
-        ids: (N, L) token ids.
-        mask: (N, L) true for real tokens.
-    """
-
-    rows: tuple[int, ...]
-    lengths: tuple[int, ...]
-    ids: Tensor
-    mask: Tensor
 
 
 class Encoder(nn.Module):
@@ -181,20 +169,9 @@ class Encoder(nn.Module):
         return tuple(max(1, min(size + extra, self.max_length)) for size in sizes)
 
     def make_micro_batches(self, tokens: Ragged) -> Iterator[MicroBatch]:
-        """Plans the micro-batches of raw token ids (sum of L,), shortest texts first.
-
-        The plan is made from sizes on the host alone: no step waits for the device.
-        """
+        """Plans the micro-batches of raw token ids (sum of L,), shortest texts first."""
         lengths = self.compute_lengths(tokens.sizes)
-        prefix, suffix = self.specials.prefix, self.specials.suffix
-        constants = torch.tensor([*prefix, *suffix, self.specials.pad], dtype=torch.long)
-        device = tokens.values.device
-        # Every id of every chunk is looked up in the tokens followed by the special tokens.
-        table = torch.cat([tokens.values.long(), upload(constants, device)])
-        for rows in self.plan_micro_batches(lengths):
-            index, mask = self._compute_places(tokens, rows, lengths)
-            ids = table[upload(index, device)]
-            yield MicroBatch(rows, tuple(lengths[r] for r in rows), ids, upload(mask, device))
+        return fill_micro_batches(tokens, lengths, self.plan_micro_batches(lengths), self.specials)
 
     def plan_micro_batches(self, lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
         """Rows of each micro-batch, shortest first, within the budget of padded tokens.
@@ -203,25 +180,6 @@ class Encoder(nn.Module):
         states stays within a few times of it.
         """
         return flat.plan_micro_batches(lengths, self.chunk_tokens, SPREAD if self.packs else 1)
-
-    def _compute_places(
-        self, tokens: Ragged, rows: tuple[int, ...], lengths: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """Where each id of a chunk stands in the table of tokens and specials; (N, L) twice."""
-        total, before = tokens.values.shape[0], len(self.specials.prefix)
-        after = len(self.specials.suffix)
-        offsets = tokens.offsets
-        start = torch.tensor([offsets[r] for r in rows]).unsqueeze(1)
-        kept = torch.tensor(
-            [min(tokens.sizes[r], lengths[r] - before - after) for r in rows]
-        ).unsqueeze(1)
-        length = torch.tensor([lengths[r] for r in rows]).unsqueeze(1)
-        place = torch.arange(max(lengths[r] for r in rows)).unsqueeze(0)
-        index = torch.full((len(rows), place.shape[1]), total + before + after)
-        index = torch.where(place < before + kept + after, total + place - kept, index)
-        index = torch.where(place < before + kept, start + place - before, index)
-        index = torch.where(place < before, total + place, index)
-        return index, place < length
 
     def run_checkpointed(self, part: Callable[..., _Out], *tensors: Tensor) -> _Out:
         """What `part` makes of a micro-batch's tensors; with `checkpoint_chunks` made twice.
@@ -439,21 +397,6 @@ class Encoder(nn.Module):
     def _make_empty_states(self, device: torch.device) -> Tensor:
         return torch.zeros(0, self.width, device=device, dtype=self.dtype)
 
-    def _check_trainable(self, names: Iterable[str]) -> None:
-        """Refuses to train weights that are held as codes.
-
-        Raises:
-            ConfigError: One is.
-        """
-        own = dict(self.named_parameters())
-        codes = sorted(name for name in names if not own[name].is_floating_point())
-        if codes:
-            raise ConfigError(
-                f"encoder.quantize holds {codes[0]} as codes, which cannot train; choose "
-                "tuning=lora, ia3, adapter or prefix, which train what they add, or set "
-                "encoder.quantize=none."
-            )
-
     def train_only(
         self,
         trained: Iterable[str],
@@ -480,7 +423,7 @@ class Encoder(nn.Module):
         """
         extra = {f"pooling.{name}" for name, _ in self.pooling.named_parameters()}
         names = frozenset(trained) | extra
-        self._check_trainable(names)
+        check_trainable(self, names)
         depths = layers.compute_parameter_depths(self.model)
         for name, parameter in self.named_parameters():
             if name in names:  # in fp32: steps smaller than the last digit of bf16 would be lost

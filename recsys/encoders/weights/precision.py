@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from recsys.encoders.pretrained.source import ModelFiles, list_weight_types
 from recsys.encoders.weights.quantized import Quantize, count_parameters, restore_weights
+from recsys.errors import ConfigError
 
 Dtype = Literal["auto", "fp32", "bf16"]
 
@@ -35,6 +37,26 @@ def compute_in(half: bool, device: torch.device) -> AbstractContextManager[objec
         device: Where.
     """
     return torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
+
+
+def check_trainable(model: nn.Module, names: Iterable[str]) -> None:
+    """Refuses to train weights that are held as codes.
+
+    Args:
+        model: Whose they are.
+        names: Of parameters that are to train.
+
+    Raises:
+        ConfigError: One is.
+    """
+    own = dict(model.named_parameters())
+    codes = sorted(name for name in names if not own[name].is_floating_point())
+    if codes:
+        raise ConfigError(
+            f"encoder.quantize holds {codes[0]} as codes, which cannot train; choose "
+            "tuning=lora, ia3, adapter or prefix, which train what they add, or set "
+            "encoder.quantize=none."
+        )
 
 
 @torch.no_grad()
