@@ -12,7 +12,7 @@ from recsys.config.schema import PromptOptions, RunConfig
 from recsys.data.batches.catalog import Catalog, Tokenize
 from recsys.data.context import ContextFeatures
 from recsys.data.prompts.template import Part, PromptTemplate
-from recsys.data.prompts.texts import FieldTexts, PromptPieces, PromptTexts, TokenPart
+from recsys.data.prompts.texts import FieldTexts, PromptPieces, PromptTexts
 from recsys.encoders.language_model.chat import (
     find_lead,
     find_words,
@@ -77,43 +77,27 @@ def make_pieces(
         ConfigError: The template, the words or the model's chat template cannot be used.
     """
     template, chats = _parse(options, context), options.chat and has_chat_template(tokenizer)
-    if chats:
-        template = template.wrap(*split_chat(spec, tokenizer))
-    lead = find_lead(tokenize)
+    header, footer = split_chat(spec, tokenizer) if chats else ("", "")
+    lead, tail = find_lead(tokenize), template.tail + footer
 
     def encode(text: str) -> Tensor:
         return torch.tensor(tokenize([text])[0] if text else [], dtype=torch.long)
 
-    lines = [_encode_line(line, encode) for line in template.lines]
-    last, item_spaced = template.lines[-1], False
-    if last and not last[-1].field and last[-1].text.endswith(" "):
-        item_spaced = True
-        lines[-1] = (*lines[-1][:-1], TokenPart(encode(last[-1].text[:-1])))
-    if not chats and specials.prefix:
-        lines.insert(0, (TokenPart(torch.tensor(specials.prefix)),))
+    # What stands before the item in every prompt; where the header does not in some, it is apart.
+    opens = Part(text=header if len(template.lines) == 1 else "")
+    before = (opens, *template.lines[-1])[-1]
     spaced = options.separator.endswith(" ")
-    answers_spaced = not chats and not template.tail[-1:].isspace()
+    answers_spaced = not chats and not tail[-1:].isspace()
     return PromptPieces(
-        lines=tuple(lines),
-        tail=encode(template.tail),
+        prefix=torch.tensor([] if chats else specials.prefix, dtype=torch.long),
+        header=header,
+        lines=template.lines,
+        tail=encode(tail),
         separator=encode(options.separator[: -1 if spaced else None]),
         spaced=spaced,
-        item_spaced=item_spaced,
+        item_spaced=before.text.endswith(" "),
         words=find_words(spec, tokenize, (options.yes, options.no), lead, answers_spaced),
     )
-
-
-def _encode_line(line: Sequence[Part], encode: Callable[[str], Tensor]) -> tuple[TokenPart, ...]:
-    """The parts of a line as token ids; a blank before a field goes to the field."""
-    out: list[TokenPart] = []
-    for part, after in zip(line, (*line[1:], Part()), strict=True):
-        spaced = bool(out) and line[len(out) - 1].text.endswith(" ")
-        if part.field:
-            out.append(TokenPart(torch.empty(0, dtype=torch.long), part.field, spaced))
-            continue
-        text = part.text[:-1] if after.field and part.text.endswith(" ") else part.text
-        out.append(TokenPart(encode(text)))
-    return tuple(out)
 
 
 def make_prompt_texts(

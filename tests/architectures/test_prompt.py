@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import recsys
 from recsys.assembly import build
 from recsys.config.compose import compose
+from recsys.data.prompts.template import DEFAULT
 from recsys.errors import ConfigError
 from recsys.fit.__main__ import main
 from recsys.testing.objectives import LABELLED
@@ -99,6 +101,70 @@ def test_it_starts_as_the_language_model_is(shop_words, decoder, instructed, cha
             scores = made.recommender.eval()(batch).scores
         assert scores.std() > 0.05
         torch.testing.assert_close(scores[0], score_by_hand(folder, texts), atol=1e-5, rtol=1e-5)
+
+
+ROLES = (
+    "{% for m in messages %}<s>{{m['role']}}: {{m['content']}}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
+)
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{m['role']}}\n{{m['content']}}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+JUDGE = "{likes}\n\nYou judge films.\n\n{dislikes} not.\n\nWould they like {candidate}? Yes or No:"
+SAID = {
+    DEFAULT: "Would the user like this next: {}? Answer Yes or No.\nAnswer:",
+    JUDGE: "\nYou judge films.\n\n\nWould they like {}? Yes or No:",
+    "You judge.\n\n \nWould they like{candidate}?": "You judge.\n\n \nWould they like{}?",
+    "{candidate}?": "{}?",
+}
+"""Templates, and what they say of an item to someone unknown."""
+
+
+def write_chatting(folder, chat):
+    """A decoder whose tokens are of bytes: the word behind a blank is another than without."""
+    write_decoder(folder, vocab_size=700)
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    corpus = [f"user: {JUDGE} {DEFAULT} red lamp blue chair Yes No.\n\nYes\nNo"] * 9
+    trainer = trainers.BpeTrainer(
+        vocab_size=690,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator(corpus, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="</s>")
+    tokenizer.chat_template = chat
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+@pytest.mark.parametrize("chat", [ROLES, CHATML])
+def test_a_chat_is_tokenised_as_the_whole_text_is(shop_words, tmp_path, chat):
+    """Header, template and footer, whichever lines are left out."""
+    folder = tmp_path / "chatting"
+    tokenizer = write_chatting(folder, chat)
+    words = words_of(shop_words, folder, *LIKES, "data.positive_from=5", "encoder.max_length=128")
+    for template, said in SAID.items():
+        made = build.assemble(compose([*words, f"architecture.template={json.dumps(template)}"]))
+        nobody = made.examples.make_serving_batch(torch.empty(0, dtype=torch.long).numpy())
+        check_chat(made, tokenizer, nobody, said.format(made.parts.texts[5]), torch.tensor([5]))
+    made = build.assemble(compose(words))
+    batch = next(b for b in made.datamodule.test_dataloader() if (b.disliked[0] >= 0).any())
+    said = write_by_hand(made, batch)[0]
+    check_chat(made, tokenizer, batch, said, batch.plan.items[batch.candidates[0, :1]])
+
+
+def check_chat(made, tokenizer, batch, said, row):
+    """Compares the token ids of a batch's first prompt with those of the message in one."""
+    start, *_ = made.encoding.prompts.compose_prefixes(batch).split()
+    (end,) = made.encoding.prompts.gather_suffixes(row).split()
+    message = [{"role": "user", "content": said}]
+    text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    want = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert [*start.tolist(), *end.tolist()] == want
 
 
 def test_dislikes_are_read_where_the_data_has_them(shop_words, decoder):
@@ -223,9 +289,15 @@ def test_a_line_of_which_nothing_is_known_is_left_out(situated_words, decoder):
     prompts = made.encoding.prompts
     tokenizer = AutoTokenizer.from_pretrained(decoder)
     seen = []
-    prompts._tokenize = None  # everything was tokenised before
+    texts, tokenize = [], prompts._tokenize
+    prompts._tokenize = lambda new: texts.extend(new) or tokenize(new)
     for batch in made.datamodule.train_dataloader():
         seen += [len(x) for x in prompts.compose_prefixes(batch).split()]
+    # All that is not of the template was tokenised before, and each text of it is once.
+    assert len(texts) == len(set(texts))
+    assert {word for text in texts for word in text.split()} <= set(
+        template[1:-1].replace("\\n", " ").split()
+    )
     assert len(set(seen)) > 1
     nobody = made.examples.make_serving_batch(torch.empty(0, dtype=torch.long).numpy())
     (ids,) = prompts.compose_prefixes(nobody).split()

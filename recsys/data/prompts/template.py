@@ -88,11 +88,6 @@ class PromptTemplate:
         tail = "".join(part.text for part in parts[at + 1 :])
         return cls(_split_lines(parts[:at]), tail)
 
-    def wrap(self, header: str, footer: str) -> PromptTemplate:
-        """The same inside of what a chat puts before and behind a message."""
-        lines = ((Part(text=header),), *self.lines) if header else self.lines
-        return PromptTemplate(lines, self.tail + footer)
-
 
 def _split_parts(template: str, words: dict[str, str], known: Sequence[str]) -> list[Part]:
     """Texts and fields in order; words are put in."""

@@ -1,21 +1,21 @@
 """Prompts as token ids: what is common to all items of a query, and what each item adds.
 
-Every piece (a text of the template, a title, a separator) is tokenised on its own, once, and the
-ids are joined: where the tokens of an item begin depends on nothing else, so that what stands
-before them is one sequence, whatever the item. A blank before a field goes to the field, as most
-tokenizers make one token of a blank and the word behind it.
+Every piece (what a template says between two fields, a title, a separator) is tokenised on its
+own, once, and the ids are joined: where the tokens of an item begin depends on nothing else, so
+that what stands before them is one sequence, whatever the item. A blank before a field goes to the
+field, as most tokenizers make one token of a blank and the word behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from recsys.data.batches.catalog import Catalog, Tokenize
-from recsys.data.prompts.template import CANDIDATE, CONTEXT, DISLIKES, LIKES, USER
+from recsys.data.prompts.template import CANDIDATE, CONTEXT, DISLIKES, LIKES, USER, Part
 from recsys.errors import ConfigError
 from recsys.types import Batch, Ragged
 
@@ -23,21 +23,6 @@ Said = tuple[Tensor, "Origin | None"]
 """Token ids in a prompt, and what they were made of; None: of the template."""
 Codes = Mapping[str, Sequence[Tensor]]
 """Token ids of what is said of each code, by name of the context."""
-
-
-@dataclass(frozen=True)
-class TokenPart:
-    """A piece of a line, as token ids.
-
-    Attributes:
-        ids: (L,) what is written, where it is no field.
-        field: Name of the field; empty where it is none.
-        spaced: Whether a blank stands before the field, which is tokenised with it.
-    """
-
-    ids: Tensor
-    field: str = ""
-    spaced: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,15 +64,19 @@ class PromptPieces:
     """The pieces of a template.
 
     Attributes:
+        prefix: (L,) special tokens at the start, where no chat template writes them.
+        header: What a chat template writes before the message, else empty.
         lines: What stands before the item.
-        tail: (L,) what stands behind it.
+        tail: (L,) what stands behind it, to the end of the chat template.
         separator: (L,) what stands between the pieces of a list.
         spaced: Whether a blank stands behind a separator.
         item_spaced: Whether one stands before the item.
         words: Token ids of yes and no.
     """
 
-    lines: tuple[tuple[TokenPart, ...], ...]
+    prefix: Tensor
+    header: str
+    lines: tuple[tuple[Part, ...], ...]
     tail: Tensor
     separator: Tensor
     spaced: bool
@@ -96,7 +85,14 @@ class PromptPieces:
 
     def list_variants(self) -> set[bool]:
         """With and without a blank, whichever occurs before a field."""
-        fields = [part.spaced for line in self.lines for part in line if part.field]
+        opens = Part(text=self.header)
+        fields = [
+            before.text.endswith(" ")
+            for line in self.lines
+            for first in (Part(), opens)  # a line may be the first one that says something
+            for before, part in zip((first, *line), line, strict=False)
+            if part.field
+        ]
         return {*fields, self.spaced, self.item_spaced}
 
 
@@ -130,7 +126,8 @@ class PromptTexts:
         self.item_length = item_length
         self._tokenize, self._lead = tokenize, lead
         self._fields = {part.field for line in pieces.lines for part in line}
-        own = sum(len(part.ids) for line in pieces.lines for part in line)
+        self._encoded: dict[str, Tensor] = {}
+        own = self._count_own()
         behind = len(pieces.tail) + item_length
         self._room = max_length - behind
         if not len(pieces.tail):
@@ -144,6 +141,24 @@ class PromptTexts:
                 f"item up to {item_length}: encoder.max_length={max_length} leaves no room for a "
                 "history; raise it, or shorten the template or data.max_tokens."
             )
+
+    def _encode(self, text: str) -> Tensor:
+        """(L,) token ids of what the template says between two fields."""
+        if text not in self._encoded:
+            ids = self._tokenize([text])[0] if text else []
+            self._encoded[text] = torch.tensor(ids, dtype=torch.long)
+        return self._encoded[text]
+
+    def _count_own(self) -> int:
+        """Tokens of the template before the item where every line is said."""
+        writer = _Writer(self.pieces, self._encode)
+        for part in (part for line in self.pieces.lines for part in line):
+            if part.field:
+                writer.open_field()
+                writer.flush()
+            else:
+                writer.text += part.text
+        return sum(len(ids) for ids, _ in writer.finish())
 
     def compose_prefixes(self, batch: Batch) -> Ragged:
         """What is common to all items of each query of a batch, on the host (Q texts)."""
@@ -269,37 +284,50 @@ class PromptTexts:
         codes: Mapping[str, int],
     ) -> list[Said]:
         """The pieces of all lines that say something."""
-        out: list[Said] = []
+        writer = _Writer(self.pieces, self._encode)
         last = len(self.pieces.lines) - 1
         for number, line in enumerate(self.pieces.lines):
-            said: list[Said] = []
-            fields: list[list[Said]] = []
+            before, said, fields = writer.text, False, False
             for part in line:
-                if part.field:
-                    fields.append(self._list_values(part, lists, titles, user, codes))
-                    said += fields[-1]
-                else:
-                    said.append((part.ids, None))
+                if not part.field:
+                    writer.text += part.text
+                    continue
+                spaced = writer.open_field()
+                values = self._list_values(part.field, spaced, lists, titles, user, codes)
+                fields, said = True, said or bool(values)
+                if values:
+                    writer.flush()
+                    writer.out += values
             # The item stands in the last one.
-            if number == last or not fields or any(fields):
-                out += said
-        return out
+            if fields and not said and number < last:
+                writer.text = before
+        return writer.finish()
 
     def _list_values(
         self,
-        part: TokenPart,
+        field: str,
+        first: bool,
         lists: Mapping[str, Sequence[int]],
         titles: Mapping[bool, Sequence[Tensor]],
         user: Mapping[bool, Tensor],
         codes: Mapping[str, int],
     ) -> list[Said]:
-        """What a field stands for, with separators between its pieces."""
-        first, rest, field = part.spaced, self.pieces.spaced, part.field
+        """What a field stands for, with separators between its pieces.
+
+        Args:
+            field: Its name.
+            first: Whether a blank stands before the first piece.
+            lists: Places of titles, by field.
+            titles: Token ids by place.
+            user: Of the user's text.
+            codes: Of the context, by name.
+        """
+        rest = self.pieces.spaced
         values: list[Said] = []
 
         def add(of: Mapping[bool, Tensor], place: int = 0, name: str = "") -> None:
             spaced = rest if values else first
-            if len(of[first]):
+            if len(of[spaced]):
                 values.append((of[spaced], Origin(field, place, name, spaced)))
 
         def pick(of: Mapping[bool, Sequence[Tensor]], at: int) -> dict[bool, Tensor]:
@@ -321,6 +349,38 @@ class PromptTexts:
         for value in values:
             out += [(self.pieces.separator, None), value] if out else [value]
         return out
+
+
+class _Writer:
+    """Joins what a template says until a field comes, as it is tokenised in one.
+
+    Args:
+        pieces: Of the template.
+        encode: Makes token ids of a text.
+    """
+
+    def __init__(self, pieces: PromptPieces, encode: Callable[[str], Tensor]) -> None:
+        self.text, self._encode, self._item_spaced = pieces.header, encode, pieces.item_spaced
+        self.out: list[Said] = [(pieces.prefix, None)] if len(pieces.prefix) else []
+
+    def open_field(self) -> bool:
+        """Gives a blank that comes before a field to the field; whether there was one."""
+        spaced = self.text.endswith(" ")
+        self.text = self.text[: len(self.text) - spaced]
+        return spaced
+
+    def flush(self) -> None:
+        """Writes the text that has come up to here."""
+        if self.text:
+            self.out.append((self._encode(self.text), None))
+        self.text = ""
+
+    def finish(self) -> list[Said]:
+        """All pieces up to the item."""
+        if self._item_spaced:
+            self.open_field()
+        self.flush()
+        return self.out
 
 
 def _concatenate(pieces: Sequence[Said]) -> Tensor:
