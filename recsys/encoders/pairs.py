@@ -38,14 +38,15 @@ class PairLayout:
         specials: SpecialTokens,
         max_length: int,
     ) -> None:
-        around = [*specials.prefix, *specials.separators, *specials.suffix, specials.pad]
+        separators = specials.get_separators()
+        around = [*specials.prefix, *separators, *specials.suffix, specials.pad]
         constants = torch.tensor(around, dtype=torch.long).to(first.values.device)
         self.table = torch.cat([first.values.long(), second.values.long(), constants])
         # The last of them, the padding, is no part of a sequence.
         room = max(0, max_length - len(around) + 1)
         b = torch.tensor(second.sizes, dtype=torch.long)[right].clamp(max=room)
         a = torch.minimum(torch.tensor(first.sizes, dtype=torch.long)[left], room - b)
-        before, between = len(specials.prefix), len(specials.separators)
+        before, between = len(specials.prefix), len(separators)
         fixed = torch.tensor([before, 0, between, 0, len(specials.suffix)])
         sizes = fixed.expand(len(left), 5).clone()
         sizes[:, 1], sizes[:, 3] = a, b

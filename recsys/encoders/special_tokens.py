@@ -14,13 +14,14 @@ class SpecialTokens:
 
     Attributes:
         prefix: Before a text or pair.
-        separators: Between the two texts of a pair.
+        separators: Between the two texts of a pair; None where the tokenizer says nothing of pairs,
+            or puts others around them than around a text.
         suffix: After a text or pair.
         pad: Fills a batch; also the only token of an empty text where there is no prefix or suffix.
     """
 
     prefix: tuple[int, ...]
-    separators: tuple[int, ...]
+    separators: tuple[int, ...] | None
     suffix: tuple[int, ...]
     pad: int
 
@@ -45,21 +46,47 @@ class SpecialTokens:
             )
         prefix, suffix = one[:start], one[start + len(a) :]
         head, tail = prefix + a, b + suffix
+        between: tuple[int, ...] | None = None
         if (
-            len(two) < len(head) + len(tail)
-            or two[: len(head)] != head
-            or two[len(two) - len(tail) :] != tail
+            len(two) >= len(head) + len(tail)
+            and two[: len(head)] == head
+            and two[len(two) - len(tail) :] == tail
         ):
-            raise ConfigError(
-                f"encoder: {name} does not put the special tokens of a single text around a pair; "
-                "choose a model with another tokenizer."
-            )
+            between = tuple(two[len(head) : len(two) - len(tail)])
         pad = tokenizer.pad_token_id
         if pad is None:
             # Decoders often name no padding; it is masked, so that any known id will do.
             pad = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
-        between = two[len(head) : len(two) - len(tail)]
-        return SpecialTokens(tuple(prefix), tuple(between), tuple(suffix), int(pad))
+        return SpecialTokens(tuple(prefix), between, tuple(suffix), int(pad))
+
+    def get_separators(self) -> tuple[int, ...]:
+        """What stands between the two texts of a pair.
+
+        Raises:
+            ConfigError: The tokenizer does not say.
+        """
+        if self.separators is None:
+            raise ConfigError(
+                "encoder: the tokenizer does not put the special tokens of a single text around a "
+                "pair; choose a model with another tokenizer."
+            )
+        return self.separators
+
+    def check_pairs(self, spec: str) -> None:
+        """Refuses a tokenizer that does not say how two texts are read together.
+
+        Args:
+            spec: As in `encoder.model`.
+
+        Raises:
+            ConfigError: It does not.
+        """
+        if self.separators is None:
+            raise ConfigError(
+                f"encoder.model: the tokenizer of {spec} does not put the special tokens of a "
+                "single text around a pair, which this architecture reads; choose another model, "
+                "or give the post_processor of its tokenizer.json a template of pairs."
+            )
 
 
 def _find_sublist(haystack: list[int], needle: list[int]) -> int:

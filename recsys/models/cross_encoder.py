@@ -24,6 +24,7 @@ class Model(PairRecommender):
 
     def __init__(self, parts: TrainingComponents, config: Config) -> None:
         super().__init__(parts)
+        self.encoder.specials.check_pairs(self.encoding.files.spec)
         width = self.encoder.width
         self.head = nn.Sequential(
             nn.Linear(4 * width, config.hidden), nn.GELU(), nn.Linear(config.hidden, 1)

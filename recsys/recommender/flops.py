@@ -154,7 +154,7 @@ def compute_pair_lengths(
 ) -> list[int]:
     """Tokens of joint passes over pairs of texts of so many raw tokens: `Encoder.encode_pairs`."""
     s = encoder.specials
-    extra = len(s.prefix) + len(s.separators) + len(s.suffix)
+    extra = len(s.prefix) + len(s.get_separators()) + len(s.suffix)
     return [min(a + b + extra, encoder.max_length) for a, b in zip(first, second, strict=True)]
 
 

@@ -102,7 +102,7 @@ def _sample_tokens(encoder: Encoder, length: int) -> Tensor:
 
     special = encoder.specials
     table = encoder.model.get_input_embeddings()  # type: ignore[operator]
-    taken = {special.pad, *special.prefix, *special.separators, *special.suffix}
+    taken = {special.pad, *special.prefix, *(special.separators or ()), *special.suffix}
     free = torch.tensor([i for i in range(table.num_embeddings) if i not in taken])
     drawn = free[torch.randint(len(free), (length,))]
     ids = torch.tensor([*special.prefix, *drawn.tolist(), *special.suffix])

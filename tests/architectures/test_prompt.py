@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import recsys
@@ -392,3 +392,24 @@ def test_what_was_disliked_has_its_part_and_is_called_so(shop_words, decoder, tm
     for part in why.history:
         assert (f"disliked: {part.title}" in said) == part.disliked
         assert (f"disliked:</span> {part.title}" in page) == part.disliked
+
+
+def test_a_tokenizer_that_knows_single_texts_alone_reads_prompts(shop_words, tmp_path, capsys):
+    """Its special token stands once, at the beginning; a model that reads pairs is refused."""
+    folder = write_decoder(tmp_path / "single", tie_word_embeddings=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[EOS] $A", special_tokens=[("[EOS]", 2)]
+    )
+    tokenizer.save_pretrained(folder)
+    made = build.assemble(compose(words_of(shop_words, folder, *LIKES, "tuning=frozen")))
+    batch = next(iter(made.datamodule.test_dataloader()))
+    start, *_ = made.encoding.prompts.compose_prefixes(batch).split()
+    assert [place for place, id in enumerate(start.tolist()) if id == 2] == [0]
+    with torch.no_grad():
+        scores = made.recommender.eval()(batch).scores
+    texts = [f"[EOS] {text}" for text in write_by_hand(made, batch)]
+    torch.testing.assert_close(scores[0], score_by_hand(folder, texts), atol=1e-5, rtol=1e-5)
+    pairs = ["architecture=cross_encoder", "objective=bce", "tuning=frozen", *LISTS]
+    assert main([*shop_words, *make_decoder_words(folder), *pairs]) == 2
+    assert f"the tokenizer of {folder} does not put the special" in capsys.readouterr().err

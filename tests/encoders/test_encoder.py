@@ -164,6 +164,11 @@ def tokenizer(template: bool) -> PreTrainedTokenizerFast:
 def test_special_tokens_are_read_off_the_tokenizer() -> None:
     assert SpecialTokens.from_tokenizer(tokenizer(True)) == SpecialTokens((1,), (2, 2), (2,), 0)
     assert SpecialTokens.from_tokenizer(tokenizer(False)) == SpecialTokens((), (), (), 0)
+    single = tokenizer(False)
+    single.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", special_tokens=[("[CLS]", 1)]
+    )
+    assert SpecialTokens.from_tokenizer(single) == SpecialTokens((1,), None, (), 0)
 
 
 @pytest.fixture

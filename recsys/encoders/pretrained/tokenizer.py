@@ -90,7 +90,7 @@ def add_end_token(tokenizer: Any, spec: str) -> None:  # noqa: ANN401 - no typed
     own = SpecialTokens.from_tokenizer(tokenizer)
     if own.suffix[-1:] == (int(end),):
         return
-    around = {"start": own.prefix, "between": own.separators, "end": (*own.suffix, int(end))}
+    around = {"start": own.prefix, "between": own.separators or (), "end": (*own.suffix, int(end))}
 
     def list_pieces(*names: str) -> list[str]:
         return [name for name in names if name.startswith("$") or around[name]]
@@ -98,7 +98,9 @@ def add_end_token(tokenizer: Any, spec: str) -> None:  # noqa: ANN401 - no typed
     backend = tokenizer.backend_tokenizer
     template: Any = processors.TemplateProcessing(
         single=list_pieces("start", "$A", "end"),
-        pair=list_pieces("start", "$A", "between", "$B", "end"),
+        pair=["$A", "$B"]
+        if own.separators is None
+        else list_pieces("start", "$A", "between", "$B", "end"),
         special_tokens=[
             {"id": name, "ids": list(ids), "tokens": tokenizer.convert_ids_to_tokens(list(ids))}
             for name, ids in around.items()
