@@ -15,7 +15,7 @@ from torch import Tensor
 from recsys.assembly import protocols
 from recsys.assembly.assembled import Assembly, StoredRun
 from recsys.assembly.augmentation import make_history_augmentation, make_history_masks
-from recsys.assembly.candidates import Retriever, make_retriever
+from recsys.assembly.candidates import Retriever, check_size, make_retriever
 from recsys.assembly.checks import check_columns, check_pairs, check_weights
 from recsys.assembly.device import select_device
 from recsys.assembly.item_vectors import (
@@ -118,6 +118,10 @@ def assemble(
     if revised is not None and revised.digests is not None:
         identity = DataIdentity(*revised.digests, identity.positive_from)
     sources = open_sources(run, identity)
+    # Before an encoder is loaded and texts are encoded, which takes far longer than to say no.
+    retriever = None if revised else open_retriever(run, identity)
+    if not revised and run.evaluation.protocol == "candidates":
+        check_size(run.evaluation.candidates, examples.items)
     members = _load_members(run, sources, partial(assemble, prepared=prepared, revise=revise))
     sampler = make_sampler(run, examples, key, lambda: make_baseline("tfidf", parts), assemble)
     # Now, so that weights do not depend on whether something was mined or read from the store.
@@ -125,7 +129,6 @@ def assemble(
     recommender, encoding, tokenize = _make_recommender(
         run, parts, tables, split, examples, context, sources, members, revise
     )
-    retriever = None if revised else open_retriever(run, identity)
     lists = {}
     if not revised:
         build = partial(assemble, prepared=prepared)

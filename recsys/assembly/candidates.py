@@ -70,7 +70,7 @@ def make_candidate_lists(
     Raises:
         ConfigError: The catalog is smaller than a list.
     """
-    _check_size(size, examples.items)
+    check_size(size, examples.items)
     parts = {
         **key,
         "recipe": RECIPE,
@@ -142,8 +142,12 @@ def _mask_batch(
     return closed
 
 
-def _check_size(size: int, items: int) -> None:
+def check_size(size: int, items: int) -> None:
     """Refuses lists that the catalog cannot fill.
+
+    Args:
+        size: Candidates of a list.
+        items: I, of the catalog.
 
     Raises:
         ConfigError: It is smaller.
@@ -216,7 +220,7 @@ def make_retrieved_lists(
         ConfigError: The catalog is smaller than a list.
         DataError: A score is NaN.
     """
-    _check_size(size, examples.items)
+    check_size(size, examples.items)
     parts = {
         **key,
         **retriever.key,

@@ -193,3 +193,21 @@ def test_what_reads_pairs_proposes_nothing(base, retriever, capsys):
     folder = run(root / "pairs", *words, *cross, *lists_of(retriever)[:2], "evaluation.k=[4]")
     assert main([*words, *CATALOG, *lists_of(folder), JUDGED, f"output={root}"]) == 2
     assert "cannot rank the whole catalog" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.split=random"], "splits the events in another way"),
+        (["evaluation.candidates=31"], "evaluation.candidates is 31; use 2 to 30"),
+    ],
+)
+def test_lists_that_cannot_be_are_refused_before_an_encoder_is_loaded(
+    base, retriever, words, said, capsys
+):
+    root, own = base
+    cross = ["architecture=cross_encoder", "objective=bpr", JUDGED, f"output={root}"]
+    assert main([*own, *cross, *lists_of(retriever), *words]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "loading the encoder" not in err
