@@ -249,7 +249,9 @@ def test_runs_that_may_not_rank_are_refused(shop, shop_words, finished, tmp_path
 
     refused("other data", rewritten(shop, tmp_path / "other", [1]))
     refused("splits the events in another way", "data.split=time")
-    refused("no run: config.yaml", f"data.hard_from={tmp_path}")
+    refused("several runs; name one", f"data.hard_from={finished.parent}")
+    (tmp_path / "empty").mkdir()
+    refused("no run: config.yaml", f"data.hard_from={tmp_path / 'empty'}")
     result = finished / "result.json"
     kept = result.read_text()
     result.write_text(json.dumps({"test": {}}))

@@ -26,6 +26,7 @@ def compare(shop, encoder, root, *more):
     )
 
 
+@pytest.mark.slow
 def test_spread_lora_trains_as_one_process_does(shop, tiny_bert, tmp_path):
     """Clipped, and drawn to the start; micro-batches of few tokens, so that ranks have unequal."""
     more = ["encoder.chunk_tokens=24", "optimizer.clip=0.05", "regularization.l2_sp=0.5"]

@@ -35,6 +35,7 @@ LATER = {
     "data.json",
     "current.json",
     "catalog.parquet",
+    "job.json",
 }
 
 

@@ -48,7 +48,7 @@ def prepared():
 def shared(prepared, monkeypatch):
     class Shared:
         def __init__(self, prepare):
-            self.prepare = prepare
+            self.prepare, self.start = prepare, prepared.start
 
         def __enter__(self):
             return prepared

@@ -313,7 +313,7 @@ def test_a_rank_leaves_a_note_and_goes_quietly(words, tmp_path, monkeypatch, cap
     monkeypatch.setattr(fit, "find_seeds", lambda *_, **__: None)
     monkeypatch.setattr(fit, "find_run", lambda words: (run, tmp_path))
 
-    def fail(run, folder):
+    def fail(run, folder, meeting):
         raise OutOfMemoryError("too little")
 
     monkeypatch.setattr(fit, "fit", fail)
