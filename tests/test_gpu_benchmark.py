@@ -36,6 +36,7 @@ def read_rows(setting):
     return [json.loads(line) for line in setting.out.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_row_says_why_it_was_not_measured(scripts, setting):
     def fail(row):
         row.figures["ms"] = 1.0

@@ -23,6 +23,7 @@ def folder_of(tmp_path):
     return path.parent
 
 
+@pytest.mark.slow
 def test_seeds_run_one_after_the_other_and_only_what_is_missing_runs_again(words, tmp_path, capfd):
     assert main([*words, "seed=4", "seeds=2"]) == 0
     shown = capfd.readouterr().out
@@ -43,6 +44,7 @@ def test_seeds_run_one_after_the_other_and_only_what_is_missing_runs_again(words
     assert (again[4], (again[4] / "result.json").stat().st_mtime_ns) == (runs[4], before)
 
 
+@pytest.mark.slow
 def test_a_seed_that_ends_badly_ends_the_command_with_its_code(words, tmp_path, capfd):
     events = next(w for w in words if w.startswith("data.source.interactions="))
     gone = [w for w in words if w != events] + [f"data.source.interactions={tmp_path / 'none'}"]

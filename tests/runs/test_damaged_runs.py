@@ -167,6 +167,7 @@ main(json.loads(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_rows_that_a_kill_took_from_weights_and_biases_are_sent_again(words, tmp_path, monkeypatch):
     words = [w for w in words if not w.startswith(("tracking.", "trainer.epochs"))]
     words += ["tracking.wandb=offline", "trainer.epochs=2", "checkpoint.every_minutes=0"]

@@ -102,6 +102,7 @@ def test_an_interruption_that_a_library_swallows_is_one_all_the_same(
     assert "error" not in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("both", [False, True])
 def test_a_reader_that_leaves_does_not_end_a_run(tmp_path, shop_words, both):
     words = [*shop_words, "architecture=two_tower", "tuning=frozen"]
@@ -123,6 +124,7 @@ def test_a_terminal_without_other_signs_gets_their_like(shop_words):
     assert "\\u" not in out
 
 
+@pytest.mark.slow
 def test_what_nobody_foresaw_is_a_sentence_and_a_file_in_the_run(tmp_path, monkeypatch, shop_words):
     outside(tmp_path, monkeypatch, BROKEN.format(start="pass"))
     with fit(*shop_words, "objective=house.own") as child:
@@ -139,6 +141,7 @@ def test_what_nobody_foresaw_is_a_sentence_and_a_file_in_the_run(tmp_path, monke
     assert "hidden" not in text
 
 
+@pytest.mark.slow
 def test_where_there_is_no_run_yet_the_file_is_a_temporary_one(tmp_path, monkeypatch, shop_words):
     outside(tmp_path, monkeypatch, BROKEN.format(start="raise KeyError('start')"))
     (tmp_path / "temporary").mkdir()

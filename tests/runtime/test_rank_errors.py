@@ -106,6 +106,7 @@ def test_how_a_rank_ended(code, part):
     assert lost is None if part is None else part in lost.message
 
 
+@pytest.mark.slow
 def test_a_child_of_seeds_leaves_with_its_parent(shop, tiny_bert, tmp_path):
     asked = [*words(shop, tiny_bert, tmp_path / "runs", 1), "trainer.epochs=3000", "seeds=2"]
     process = start([*asked, "checkpoint.every_minutes=0.001"], tmp_path / "cache")

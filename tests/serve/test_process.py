@@ -24,6 +24,7 @@ def folder(shop_base, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_a_service_that_is_stopped_answers_all_that_it_took(folder, tmp_path):
     async def ask_until_closed(client):
         """Codes of what was answered, and what failed with a connection that was there."""

@@ -233,6 +233,7 @@ def test_padding_is_what_the_micro_batches_hold_too_much(shop_words, tmp_path, m
     assert cost["padding_share"] == pytest.approx(1 - cost["tokens"] / sum(planned))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_counts_as_an_unbroken_one(shop_words, tmp_path, monkeypatch):
     words = [*shop_words, "profile=true", "tuning.layers=1"]
     assert main([*words, f"output={tmp_path / 'straight'}"]) == 0

@@ -268,6 +268,7 @@ def test_a_pruned_trial_frees_its_process_and_its_children(play, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_is_followed_by_one_that_ends_the_same(play, tmp_path):
     space = SPACE.replace("sobol", "tpe").replace("trials: 3", "trials: 4")
     whole, _, _ = drive([*play(space), "methods=lora", "final_seeds=0"])
@@ -337,6 +338,7 @@ def test_a_result_of_other_values_is_not_taken_for_a_trials(play, tmp_path):
     assert len(list(place.parent.glob("0000-until-*/*/result.json"))) == 1
 
 
+@pytest.mark.slow
 def test_two_drivers_share_a_study_and_no_trial_runs_twice(play, tmp_path):
     space = SPACE.replace("trials: 3", "trials: 8")
     words = [*play(space), "methods=lora", "final_seeds=1", "workers=2"]

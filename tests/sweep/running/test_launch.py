@@ -135,6 +135,7 @@ def said(log, within=60.0):
     return log.read_text().splitlines()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fork", [True, False])
 def test_a_trial_has_its_words_log_session_and_environment(prepared, tmp_path, fork):
     log = tmp_path / "deep" / "log.txt"

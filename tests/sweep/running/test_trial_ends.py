@@ -235,6 +235,7 @@ print(json.dumps(codes))
 """
 
 
+@pytest.mark.slow
 def test_a_prepared_parent_forks_one_run_after_the_other(words, tmp_path):
     words = [*words, TRIAL, "trainer.epochs=1", "trainer.threads=1"]  # sums depend on their number
     asked = [[*words, "optimizer.rate=1"], [*words, f"output={tmp_path / 'forked'}"]]
