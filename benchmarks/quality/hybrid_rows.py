@@ -232,7 +232,9 @@ TABLES = {
         ),
     ),
     "amazon-instruments": Table("amazon-instruments", [], make_hybrids),
-    "movietweetings": Table("movietweetings", ["data.split=time"], make_hybrids),
+    "movietweetings": Table(
+        "movietweetings", ["data.split=time", "data.train_users=5000"], make_hybrids
+    ),
     "online-retail": Table("online-retail", [], make_hybrids),
     "goodreads": Table("goodreads", ["data.train_users=5000"], make_hybrids),
     "amazon-instruments-minilm": Table("amazon-instruments", FEW, make_minilm),
