@@ -85,6 +85,7 @@ def answer(folder: Path, cases: int | None) -> None:
         rows = make_cases_frame(evaluator.rows, made.tables)
         test = {name: float(value) for name, value in evaluator.end().items()}
     said = {
+        "asked": cases,
         "cases": len(seconds),
         "test": test,
         "cpu_seconds": spent,

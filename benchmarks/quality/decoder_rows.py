@@ -10,6 +10,8 @@ from hybrid_rows import Row, Rows
 
 DECODER = "smollm2-135m"
 """Folder of SmolLM2-135M-Instruct beside the data sets."""
+HALF = "encoder.dtype=bf16"
+"""SmolLM2's frozen weights: two and a half times faster where the processor multiplies bf16."""
 
 PASSES = {16: 10, 64: 5, 256: 2, 8000: 1}
 """Passes over so many training rows, for every model: a budget in rows and not in seconds."""
@@ -49,7 +51,7 @@ ASK = (
 CROSS = "cross-encoder, MiniLM"
 RETRIEVER = "item kNN + texts"
 PROPOSED = 20
-CASES = 200
+CASES = 300
 TRAINING_USERS = "data.train_users=300"
 RANK = [
     "data.max_history=10",
@@ -110,6 +112,7 @@ def _make_like_rows(decoder: Path, shots: list[int], decoder_shots: list[int]) -
     ask = [
         "experiment=prompt_reranker",
         f"encoder.model={decoder}",
+        HALF,
         "objective={name: bce, negatives: 0}",
         f'architecture.template="{ASK}"',
     ]
@@ -150,7 +153,7 @@ def make_reranking(decoder: Path) -> Rows:
     choose = [f"evaluation.max_cases={CASES}", "evaluation.test=false"]
     heads = ["experiment=frozen_two_tower", *RANK, *choose]
     cross = ["experiment=lora_cross_encoder", *RANK, *LAST, *HARD, "objective.sampling=uniform"]
-    ask = ["experiment=prompt_reranker", f"encoder.model={decoder}", *RANK, *LAST]
+    ask = ["experiment=prompt_reranker", f"encoder.model={decoder}", HALF, *RANK, *LAST]
     few = [TRAINING_USERS, "trainer.epochs=1", BATCH]
     cheap = "frozen two towers, MiniLM"
     more = ["data.train_users=1000", "trainer.epochs=1", BATCH]

@@ -63,12 +63,18 @@ def _run_cell(data: Path, runs: Path, table: Table, rows: Rows, cell: Cell) -> N
     folder = runs / f"{slug(cell.name)}-{cell.seed}"
     words = [fill(word, runs, rows, cell.seed) for word in rows[cell.name].words]
     run = fit(data, folder, table.data, [*words, *table.own, *table.common], cell.seed)
-    if run is None or (run / ANSWERS).is_file():
+    if run is None or _is_answered(run, table.cases):
         return
     with alone(folder), (folder / "answers.log").open("w") as log:
         cases = "all" if table.cases is None else str(table.cases)
         command = [sys.executable, str(HERE / "answers.py"), str(run), cases]
         subprocess.run(command, stdout=log, stderr=log, check=True)
+
+
+def _is_answered(run: Path, cases: int | None) -> bool:
+    """Whether as many cases were asked as the table has now; a sample may have grown since."""
+    path = run / ANSWERS
+    return path.is_file() and (cases is None or json.loads(path.read_text())["asked"] == cases)
 
 
 def read_runs(runs: Path, rows: Rows) -> dict[str, list[Path]]:
