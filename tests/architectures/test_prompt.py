@@ -103,6 +103,21 @@ def test_it_starts_as_the_language_model_is(shop_words, decoder, instructed, cha
         torch.testing.assert_close(scores[0], score_by_hand(folder, texts), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("chats", [False, True])
+def test_in_bf16_it_answers_nearly_as_in_fp32(shop_words, decoder, instructed, chats):
+    """The head's rows stand in the file in fp32, or in the table in bf16: neither is another."""
+    words = words_of(shop_words, instructed if chats else decoder, "tuning=frozen")
+    scores = []
+    for dtype in ("fp32", "bf16"):
+        made = build.assemble(compose([*words, f"encoder.dtype={dtype}"]))
+        with torch.no_grad():
+            scores.append(made.recommender.eval()(next(iter(made.datamodule.test_dataloader()))))
+    assert scores[1].scores.dtype == torch.float32
+    error = (scores[0].scores - scores[1].scores).abs().mean()
+    spread = scores[0].scores.std()
+    assert 0 < error < 0.1 * spread
+
+
 ROLES = (
     "{% for m in messages %}<s>{{m['role']}}: {{m['content']}}</s>{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant: {% endif %}"

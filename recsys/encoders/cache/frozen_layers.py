@@ -253,7 +253,7 @@ def _check_split(prefix: SplitModel, catalog: Catalog) -> None:
         want = encoder.run_micro_batch(chunk)[chunk.mask]
         try:
             got = prefix.run_above(prefix.run_below(chunk.ids, chunk.mask), chunk.mask)[chunk.mask]
-        except torch.OutOfMemoryError:
+        except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a family's code does with layers that are not its own
             reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -187,7 +187,7 @@ class WordHead(nn.Module):
         """
         table = model.get_input_embeddings().weight
         rows = table[list(self.words)] if self.tied else self.rows.to(table.device)
-        head = nn.Linear(rows.shape[1], 2, bias=True, device=table.device, dtype=table.dtype)
+        head = _FullPrecision(rows.shape[1], 2, bias=True, device=table.device)
         head.weight.copy_(rows)
         head.bias.copy_(self.bias)
         was = model.training
@@ -207,6 +207,13 @@ class WordHead(nn.Module):
                 f"encoder.model: the head of {type(whole).__name__} ({spec}) is more than a linear "
                 "map of the final states; choose another decoder."
             )
+
+
+class _FullPrecision(nn.Linear):
+    """A linear map in fp32 of states in any precision: what bf16 rounds is no other head."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.float())
 
 
 def _get_number(config: Any, name: str) -> float | None:  # noqa: ANN401 - no typed base
