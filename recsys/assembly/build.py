@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,11 +18,6 @@ from recsys.assembly.augmentation import make_history_augmentation, make_history
 from recsys.assembly.candidates import Retriever, check_size, make_retriever
 from recsys.assembly.checks import check_columns, check_pairs, check_weights
 from recsys.assembly.device import select_device
-from recsys.assembly.item_vectors import (
-    compute_item_vectors,
-    load_item_vectors,
-    make_zero_shot_run,
-)
 from recsys.assembly.negatives import get_negative_spec, make_sampler
 from recsys.assembly.stored_runs import (
     DataIdentity,
@@ -31,6 +26,11 @@ from recsys.assembly.stored_runs import (
     name_runs,
     open_retriever,
     open_sources,
+)
+from recsys.assembly.vectors.items import (
+    compute_item_vectors,
+    load_item_vectors,
+    make_zero_shot_run,
 )
 from recsys.config.compose import AXES, RunConfig, get_choice_name
 from recsys.config.groups import OptimizerOptions, RegularizationOptions
@@ -48,7 +48,7 @@ from recsys.data.revision import Revise, RevisedCatalog
 from recsys.data.splits.split import VAL, Split
 from recsys.data.tables import Tables, compute_fingerprint
 from recsys.data.tags import encode_tags
-from recsys.data.training_events import Interactions
+from recsys.data.training_events import Interactions, TrainingQueries
 from recsys.encoders.pretrained.source import resolve_source
 from recsys.errors import ConfigError
 from recsys.losses import make_objective_context
@@ -92,7 +92,7 @@ def assemble(
         source = run.data.source.leave_out_unknown()
         run = dataclasses.replace(run, data=dataclasses.replace(run.data, source=source))
     check_pairs(run)
-    reads = run.architecture.reads_tokens or run.architecture.item_vectors_from == ENCODER
+    reads = run.architecture.reads_tokens or run.architecture.vectors_from == ENCODER
     if reads:  # a large data set need not be read for a mistyped folder
         resolve_source(run.encoder.model, run.encoder.revision)
     if run.architecture.prompt is not None:
@@ -262,17 +262,19 @@ def _make_recommender(
         )
     else:
         vectors, reader = None, None
-        if run.architecture.item_vectors_from == ENCODER:
+        if run.architecture.vectors_from == ENCODER:
             reader, encoding, tokenize = _make_recommender(
                 make_zero_shot_run(run), parts, tables, split, examples, context
             )
-            vectors = compute_item_vectors(reader, select_device(run) or torch.device("cpu"))
+            if run.architecture.item_vectors_from == ENCODER:
+                vectors = compute_item_vectors(reader, select_device(run) or torch.device("cpu"))
             reader.cpu()  # where a text is asked for
         own = dataclasses.replace(
             parts,
             interactions=Interactions.from_split(split, examples.get_train_pairs()[0]),
             read_text=None if reader is None else reader.make_text_query,
             item_vectors=_load_vectors(run, sources, vectors, revise),
+            **_read_training_queries(run, examples, sources, reader, revise),
             members=members,
         )
     module = importlib.import_module(type(run.architecture).__module__)
@@ -303,6 +305,41 @@ def _load_vectors(
         made = assemble_run(sources[0], partial(assemble, revise=revise))
         return compute_item_vectors(made.recommender, device)
     return load_item_vectors(sources[0], assemble, device)
+
+
+def _read_training_queries(
+    run: RunConfig,
+    examples: Examples,
+    sources: Sequence[StoredRun],
+    reader: Recommender | None,
+    revise: Revise | None,
+) -> dict[str, Any]:
+    """What an architecture that asks for training queries has of them, by the name of its part.
+
+    Args:
+        run: The configuration.
+        examples: Queries and cases.
+        sources: What `open_sources` gave.
+        reader: Two towers of the encoder, where that is to make them.
+        revise: As in `assemble`.
+    """
+    if not run.architecture.reads_training_queries:
+        return {}
+    queries = TrainingQueries(examples)
+    if run.architecture.query_vectors_from is None:
+        return {"training_queries": queries}
+    # It loads Lightning, which other baselines do without.
+    from recsys.assembly.vectors.queries import make_encoder_reader, open_run_reader
+
+    if reader is not None:
+        made = make_encoder_reader(reader, run)
+    else:
+        made = open_run_reader(run, sources[0], partial(assemble, revise=revise))
+    return {
+        "training_queries": queries,
+        "query_vectors": made.load_vectors(queries),
+        "read_query": made.read,
+    }
 
 
 def _load_members(

@@ -133,7 +133,7 @@ def _check_retriever(run: RunConfig) -> None:
 
 def _check_runs(run: RunConfig) -> None:
     """Refuses what is no finished run where the architecture builds on some."""
-    named = run.architecture.item_vectors_from
+    named = run.architecture.vectors_from
     if named is not None and named != ENCODER:
         check_is_run("architecture.vectors", named, f"{ENCODER} or ")
     for folder in run.architecture.member_runs:

@@ -120,7 +120,7 @@ def open_sources(run: RunConfig, data: DataIdentity) -> tuple[StoredRun, ...]:
     Raises:
         ConfigError: One of them cannot be used.
     """
-    named, members = run.architecture.item_vectors_from, run.architecture.member_runs
+    named, members = run.architecture.vectors_from, run.architecture.member_runs
     if named is not None and named != ENCODER:
         return (open_run("architecture.vectors", named, data, "take vectors of a run"),)
     sources = tuple(

@@ -190,6 +190,21 @@ class ArchitectureConfig(Choice):
         return None
 
     @property
+    def query_vectors_from(self) -> str | None:
+        """Whose vectors of queries it is handed: as `item_vectors_from`, by the same option."""
+        return None
+
+    @property
+    def vectors_from(self) -> str | None:
+        """Whose vectors it is handed, of items or of queries."""
+        return self.item_vectors_from or self.query_vectors_from
+
+    @property
+    def reads_training_queries(self) -> bool:
+        """Whether it is handed what training asks about, query by query."""
+        return False
+
+    @property
     def member_runs(self) -> Sequence[str]:
         """Folders of finished runs whose scores it is handed, from an option called `members`."""
         return ()
@@ -200,7 +215,7 @@ class ArchitectureConfig(Choice):
     @property
     def loads_models(self) -> bool:
         """Whether a pretrained model is loaded: its own, or one of a run that it builds on."""
-        return self.trains or self.item_vectors_from is not None or bool(self.member_runs)
+        return self.trains or self.vectors_from is not None or bool(self.member_runs)
 
     @property
     def learns_rows(self) -> bool:

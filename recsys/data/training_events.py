@@ -1,7 +1,8 @@
-"""What baselines know of the past: training events as tensors, and histories as sparse rows."""
+"""What baselines know of the past: training events as tensors, and queries that ended in some."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from recsys.data.batches.examples import Examples
 from recsys.data.splits.split import TRAIN, Split
+from recsys.types import Batch
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -76,3 +79,52 @@ class Interactions:
             out.data[:] = 1
         out.sort_indices()
         return out
+
+
+class TrainingQueries:
+    """The queries of all training targets that are liked; what was taken at once is one query.
+
+    Targets of one moment, such as a basket or the films that one turn of a dialogue names, have the
+    same history and text before them, and are the several items of one query.
+
+    Args:
+        examples: Queries and cases.
+
+    Attributes:
+        users: (N,) user row of each query.
+        offsets: (N + 1,) first of each query's items, and the end.
+        items: (sum of sizes,) catalog rows that the queries ended in.
+    """
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+        at = examples.list_target_events("all")
+        at = at[examples.split.label[at] > 0]
+        starts = examples.split.compute_history_starts()[at]
+        # A basket may be interrupted by other events of its user.
+        order = np.argsort(starts, kind="stable")
+        _, first = np.unique(starts[order], return_index=True)
+        self._at: Ints = at[order][first]
+        self.users: Ints = examples.split.compute_user_rows()[self._at]
+        self.items: Ints = examples.split.item[at[order]].astype(np.int64)
+        self.offsets: Ints = np.append(first, len(at)).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def iter_batches(self, size: int) -> Iterator[Batch]:
+        """The queries in order, so many at a time, without candidates that matter.
+
+        Args:
+            size: How many.
+        """
+        sizes = np.zeros(self._examples.items, dtype=np.int64)
+        for start in range(0, len(self), size):
+            rows = self._examples.make_case_rows(self._at[start : start + size])
+            yield self._examples.make_batch(rows, sizes)
+
+
+def get_query_users(batch: Batch) -> Tensor:
+    """(Q,) user row of each query of a batch, on the host; -1 for someone unknown."""
+    host = batch.at_host
+    return host.users[host.query[:, 0]].to(torch.int64)

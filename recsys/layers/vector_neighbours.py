@@ -80,7 +80,7 @@ def score_nearest(queries: Tensor, vectors: Tensor, neighbours: int) -> Tensor:
     count = max(0, min(neighbours, len(vectors) - 1))
     lengths = vectors.norm(dim=1).clamp(min=1e-12)
     cosines = torch.nn.functional.normalize(queries.float(), dim=1) @ vectors.T / lengths
-    places, values = _select_largest(cosines, count + 1)
+    places, values = select_largest(cosines, count + 1)
     standing = values[:, :count] - values[:, count:]
     return torch.zeros_like(cosines).scatter_(1, places[:, :count], standing)
 
@@ -96,7 +96,7 @@ def _find_nearest(
         cosines = unit[start:stop] @ unit[first:last].T
         inside = own[(own >= first) & (own < last)]
         cosines[inside - start, inside - first] = -torch.inf
-        place, value = _select_largest(cosines, min(count, last - first))
+        place, value = select_largest(cosines, min(count, last - first))
         places, values = torch.cat([places, place + first], 1), torch.cat([values, value], 1)
         # those of earlier blocks stand first, and so do the lower rows among equals
         values, order = values.sort(dim=1, descending=True, stable=True)
@@ -105,7 +105,7 @@ def _find_nearest(
     return places, values
 
 
-def _select_largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def select_largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Columns and values of the largest of each row, (n, count); among equals the first columns."""
     largest, columns = values.topk(count)
     # `topk` promises nothing about equals: rows where one was left out are done again

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from recsys.data.batches.user_texts import PlainUserTexts, UserTexts
     from recsys.data.prompts.texts import PromptTexts
     from recsys.data.splits.availability import AvailabilityWindows
-    from recsys.data.training_events import Interactions
+    from recsys.data.training_events import Interactions, TrainingQueries
     from recsys.encoders.cache.frozen_layers import FrozenLayerCache
     from recsys.encoders.cache.text_vectors import TextVectorCache
     from recsys.encoders.cache.vectors import FrozenVectorCache
@@ -92,6 +92,9 @@ class Components:
         item_vectors: (I, D) fp32 vectors of all items, where the architecture asks for them.
         read_text: Makes of a batch of one query, a text and its tokens a vector (1, D) like those
             of items, where these are the encoder's; else None.
+        training_queries: What training asks about, where the architecture reads it; else None.
+        query_vectors: (N, D) fp32 vectors of these, where the architecture asks for them.
+        read_query: Makes such vectors (Q, D) of a batch's queries, where their maker is at hand.
         members: Finished runs whose scores it combines, in the order in which they are named.
         origin: (I,) row that each item had in the catalog of the fit, -1 for one that came later;
             None: the catalog is that of the fit.
@@ -113,6 +116,9 @@ class Components:
     interactions: Interactions | None = None
     item_vectors: Tensor | None = None
     read_text: Callable[[Batch, str, Ragged], Tensor] | None = None
+    training_queries: TrainingQueries | None = None
+    query_vectors: Tensor | None = None
+    read_query: Callable[[Batch], Tensor] | None = None
     members: tuple[Member, ...] = ()
     origin: Tensor | None = None
     fitted: pl.DataFrame | None = None

@@ -1,13 +1,28 @@
-"""Queries by a free text of architectures whose item vectors another model has made."""
+"""Queries of architectures whose vectors another model makes: of a free text, or of a batch."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from recsys.config.schema import ENCODER
 from recsys.errors import ConfigError
+from recsys.recommender.base import Recommender
 from recsys.recommender.components import Components
 from recsys.types import Batch, Ragged
+
+
+@torch.no_grad()
+def compute_query_vectors(reader: Recommender, batch: Batch) -> Tensor:
+    """(Q, D) fp32 vectors of a batch's queries by two towers, on the host.
+
+    Args:
+        reader: The two towers.
+        batch: The queries, where the towers are.
+    """
+    # A user from a text is made of tokens: no vector of the history is asked for.
+    items = reader.index(batch.plan) if reader.needs_history else torch.empty(0, 1)
+    return reader.queries(batch, items).float().cpu()
 
 
 def read_text_query(

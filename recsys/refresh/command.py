@@ -227,7 +227,7 @@ def _check_can_go_on(run: RunConfig, folder: Path) -> None:
         ConfigError: It is one; the sentence says what to do.
     """
     own = run.architecture
-    builds = own.member_runs or own.item_vectors_from not in (None, ENCODER)
+    builds = own.member_runs or own.vectors_from not in (None, ENCODER)
     builds = builds or run.evaluation.candidates_from is not None
     if builds or (run.data.negatives == "hard" and run.data.hard_from != "tfidf"):
         raise ConfigError(

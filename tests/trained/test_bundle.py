@@ -46,10 +46,12 @@ KINDS = {
     "item_knn": ["architecture=item_knn"],
     "item_knn_text": ["architecture=item_knn", "architecture.vectors=encoder"],
     "popularity": ["architecture=popularity"],
+    "query_knn": ["architecture=query_knn"],
+    "query_knn_text": ["architecture=query_knn", "architecture.vectors=encoder"],
     "tfidf": ["architecture=tfidf"],
 }
-RARE = ("prior", "separate", "adapter", "prefix", "ids", "item_knn_text")
-TIES = ("ease", "item_knn", "popularity", "tfidf")
+RARE = ("query_knn_text", "prior", "separate", "adapter", "prefix", "ids", "item_knn_text")
+TIES = ("ease", "item_knn", "popularity", "query_knn", "query_knn_text", "tfidf")
 """They leave many scores equal, to the last digit."""
 READERS = KINDS.keys() - {"ease", "item_knn", "popularity"}
 HISTORIES = [["000", "007"], ["012"], ["003", "004", "003"], [f"0{i:02d}" for i in range(30)]]

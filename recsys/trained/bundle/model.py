@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recsys.assembly.augmentation import make_history_masks
 from recsys.assembly.encoding import load_encoding
-from recsys.assembly.item_vectors import make_zero_shot_run
+from recsys.assembly.vectors.items import make_zero_shot_run
 from recsys.config.compose import RunConfig, read_config
 from recsys.config.schema import ENCODER as OF_ENCODER
 from recsys.data.batches import query_texts
@@ -32,6 +32,7 @@ from recsys.metrics.names import list_cutoffs
 from recsys.recommender.base import Recommender
 from recsys.recommender.components import Components, Member, TextComponents, TrainingComponents
 from recsys.recommender.fitted import FittedRecommender, restore_fit
+from recsys.recommender.text_queries import compute_query_vectors
 from recsys.recommender.trainable import require_trainable
 from recsys.runtime.files import CONFIG, FIT
 from recsys.trained.bundle import manifest
@@ -177,13 +178,14 @@ class BundleSource:
             own: Components = self._add_training(parts, tables, encoding, context)
         else:
             reader = None
-            if run.architecture.item_vectors_from == OF_ENCODER and self._lists(manifest.ENCODER):
+            if run.architecture.vectors_from == OF_ENCODER and self._lists(manifest.ENCODER):
                 reader = TextReader(self, parts, known, context)
                 tokenize = reader.tokenize
             own = replace(
                 parts,
                 item_vectors=self._load_vectors(reader),
                 read_text=None if reader is None else reader.read_text,
+                read_query=None if reader is None else reader.read_query,
                 members=self._open_members(),
                 served=self._load_state(),
             )
@@ -401,6 +403,10 @@ class TextReader:
     def read_text(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
         """(1, D) the vector of a text."""
         return self._get()[0].make_text_query(batch, text, tokens)
+
+    def read_query(self, batch: Batch) -> Tensor:
+        """(Q, D) vectors of a batch's queries."""
+        return compute_query_vectors(self._get()[0], batch)
 
 
 def _refuse_training(*args: object) -> Never:

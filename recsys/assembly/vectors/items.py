@@ -20,10 +20,16 @@ from recsys.runtime.store import Store
 
 
 def make_zero_shot_run(run: RunConfig) -> RunConfig:
-    """The run's data and encoder under two towers without heads, of which nothing trains."""
+    """The run's data and encoder under two towers without heads, of which nothing trains.
+
+    Users are texts where the run reads them, and then no item has a vector.
+    """
+    asks = run.architecture.reads_user_texts
+    user = "text" if asks else "history"
     return replace(
         run,
-        architecture=import_choice("architecture", "two_tower")(heads=False),
+        encoder=replace(run.encoder, cache=run.encoder.cache and not asks),
+        architecture=import_choice("architecture", "two_tower")(heads=False, user=user),
         tuning=import_choice("tuning", "frozen")(),
         objective=import_choice("objective", "in_batch")(),
     )

@@ -1,0 +1,1 @@
+"""Vectors of items and of queries for architectures that make none themselves."""

@@ -1,0 +1,1 @@
+"""What queries are compared by: words of texts, and the nearest of many queries."""

@@ -1,0 +1,1 @@
+"""What is learned of training queries without a step of training: neighbours, and their words."""
