@@ -43,6 +43,7 @@ from recsys.data.batches.examples import Examples
 from recsys.data.batches.negatives import NegativeSampler
 from recsys.data.batches.rows import CandidateLists
 from recsys.data.context import ContextFeatures, make_context_features
+from recsys.data.moments import make_moment_texts
 from recsys.data.prepare import PreparedData
 from recsys.data.revision import Revise, RevisedCatalog
 from recsys.data.splits.split import VAL, Split
@@ -109,8 +110,10 @@ def assemble(
     context = make_context_features(
         tables, split, run.architecture.reads_context, (run.data.event_column,)
     )
+    moments = make_moment_texts(run.data, tables, split)
+    context = dataclasses.replace(context, moments=moments)
     worded = query_texts.find_events_with_text(run, tables, split, context)
-    examples = protocols.make_examples(run, split, len(tables.items), worded, context.codes)
+    examples = protocols.make_examples(run, split, len(tables.items), worded, context)
     parts = _make_components(run, tables, split, examples, context, revised)
     if check is not None:
         check(tables, key)
@@ -225,6 +228,7 @@ def _make_components(
         label=run.evaluation.label,
         windows=split.windows,
         equal=protocols.make_equal_items(run, tables),
+        apart=run.evaluation.repeated == "apart",
         written=query_texts.make_plain_user_texts(run, tables, context),
         origin=None if revised is None else torch.from_numpy(revised.origin),
         fitted=None if revised is None else revised.before,

@@ -21,6 +21,7 @@ from recsys.data.batches import query_texts
 from recsys.data.batches.catalog import Catalog, Tokenize
 from recsys.data.batches.user_texts import UserTexts
 from recsys.data.context import ContextFeatures
+from recsys.data.moments import find_query_column, keep_last_words
 from recsys.data.prompts.texts import PromptTexts
 from recsys.data.tables import Tables
 from recsys.encoders.cache.frozen_layers import FrozenLayerCache
@@ -184,6 +185,10 @@ def count_kept(loaded: PretrainedEncoder, prompt: str, max_tokens: int) -> int:
     return max_tokens + (len(loaded.tokenize([prompt])[0]) if prompt else 0)
 
 
+_WHOLE = 2**31 - 1
+"""Tokens that no text has, for those that are cut where they are read."""
+
+
 class _TextTokenizer:
     """Tokens of a run's texts, with the prompts that stand before them.
 
@@ -202,7 +207,9 @@ class _TextTokenizer:
         self.item_prompt = own.item_prompt if alone else ""
         self.query_prompt = own.query_prompt if alone else ""
         # What is said of a query comes before all else, and the prompt before that.
-        self._apart = run.architecture.reads_user_texts and run.architecture.reads_context_texts
+        self._latest = find_query_column(run.data) is not None
+        said = run.architecture.reads_context_texts or self._latest
+        self._apart = run.architecture.reads_user_texts and said
         self._led_by = "" if self._apart else self.query_prompt
         but = ""
         if not alone:
@@ -304,7 +311,48 @@ class _TextTokenizer:
         training = None
         if self._run.data.augment.changes_texts:
             training = self.build_training_texts(tables, "")
-        return UserTexts(titles, own, between, length, said, prompt, training)
+        latest = self._count_latest(len(prompt)) if self._latest else None
+        moments = None
+        if context.moments is not None and latest is not None:
+            moments = self._build_moments(context.moments.texts, latest, "")
+        return UserTexts(
+            titles,
+            own,
+            between,
+            length,
+            said,
+            prompt,
+            training,
+            moments,
+            self._apart,
+            latest,
+        )
+
+    def _count_latest(self, prompt: int) -> int:
+        """Tokens that are kept of what a user said, where it ends.
+
+        Args:
+            prompt: Tokens of the prompt before it.
+        """
+        encoder = self._loaded.encoder
+        specials = encoder.specials
+        room = encoder.max_length - len(specials.prefix) - len(specials.suffix) - prompt
+        if not self._run.architecture.reads_item_vectors:  # an item stands in the same sequence
+            room -= len(specials.get_separators()) + self._run.data.max_tokens
+        return max(room, 1)
+
+    def _build_moments(self, texts: Sequence[str], latest: int, lead: str) -> Catalog:
+        """Tokens of what users said, of long ones those of the last words.
+
+        Args:
+            texts: By code.
+            latest: Tokens that are read of each.
+            lead: What stands before each that says something.
+        """
+        # No word has less than a token: the rest of a long text is never read.
+        ends = [keep_last_words(text, latest) for text in texts]
+        led = [lead + text if text else "" for text in ends]
+        return Catalog.from_texts(led, self.tokenize, self._key, self.store, _WHOLE)
 
     def build_prompts(
         self,
@@ -331,6 +379,10 @@ class _TextTokenizer:
             known = self.build_catalog(items if fitted is None else fitted, lead)
             return max(known.count_tokens(torch.arange(len(known))))
 
+        def build_moments(lead: str) -> Catalog:
+            assert context.moments is not None, "only then it is asked for"
+            return self._build_moments(context.moments.texts, loaded.encoder.max_length, lead)
+
         return make_prompt_texts(
             make_pieces(
                 options,
@@ -346,6 +398,8 @@ class _TextTokenizer:
             context,
             loaded.encoder.max_length,
             count_longest,
+            None if context.moments is None else build_moments,
+            self._latest,
         )
 
 

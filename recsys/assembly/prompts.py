@@ -108,6 +108,8 @@ def make_prompt_texts(
     context: ContextFeatures,
     max_length: int,
     count_longest: Callable[[str], int],
+    build_moments: Callable[[str], Catalog] | None = None,
+    latest: bool = False,
 ) -> PromptTexts:
     """Prompts of a run.
 
@@ -119,6 +121,9 @@ def make_prompt_texts(
         context: What is known of queries.
         max_length: Longest prompt.
         count_longest: Tokens of the longest item of the fit behind a blank or nothing.
+        build_moments: Token ids of what users said up to a query, by its code, behind a blank or
+            nothing; None: nothing is said.
+        latest: As of `PromptTexts`.
 
     Raises:
         ConfigError: The template leaves no room for a history.
@@ -143,9 +148,13 @@ def make_prompt_texts(
             users={spaced: build_users(of) for spaced, of in leads.items()},
             said={spaced: encode(said, of) for spaced, of in leads.items()},
             values={spaced: encode(context.values, of) for spaced, of in leads.items()},
+            moments=None
+            if build_moments is None
+            else {spaced: build_moments(of) for spaced, of in leads.items()},
         ),
         tokenize,
         lead,
         max_length,
         count_longest(leads[pieces.item_spaced]),
+        latest,
     )

@@ -22,7 +22,9 @@ from recsys.data.batches.impressions import (
 from recsys.data.batches.rows import CandidateLists, make_label_lists
 from recsys.data.batches.sampled_lists import CAUTION, make_sampled_lists
 from recsys.data.columns.arrays import Ints, sample
+from recsys.data.context import ContextFeatures
 from recsys.data.describe import find_repeats
+from recsys.data.moments import MOMENT
 from recsys.data.splits.split import Split
 from recsys.data.splits.targets import describe_unpredictable
 from recsys.data.tables import Tables
@@ -49,7 +51,7 @@ def make_examples(
     split: Split,
     items: int,
     worded: npt.NDArray[np.bool_] | None,
-    context: Mapping[str, Ints],
+    context: ContextFeatures,
 ) -> Examples:
     """Training queries and cases.
 
@@ -59,7 +61,7 @@ def make_examples(
         items: Number of items in the catalog.
         worded: (N,) whether a text says something of each event's query where no history does;
             None where no query is a text.
-        context: (N,) codes of contextual features at each event by name.
+        context: What is known of each event's query.
 
     Raises:
         ConfigError: Negatives come from impressions, and there are none to train on.
@@ -73,8 +75,10 @@ def make_examples(
         data.targets,
         *chosen,
         worded=worded,
-        context=context,
+        context=context.event_codes,
+        now={} if context.moments is None else {MOMENT: context.moments.now},
         dislikes=run.architecture.reads_dislikes,
+        repeated=find_repeats(split, items) if run.evaluation.repeated == "apart" else None,
     )
     return drop_lone_clicks(examples) if data.negatives == "impression" else examples
 
@@ -111,7 +115,7 @@ def make_lists(
         return {role: make_label_lists(made.split, role, *sampled) for role in roles}
     if options.protocol == "impressions":
         return {role: make_impression_lists(made.split, role, *sampled) for role in roles}
-    cases = {role: made.select_cases(role, *sampled) for role in roles}
+    cases = {role: made.select_cases(role, *sampled, new=True) for role in roles}
     if options.protocol == "sampled":
         return {
             role: make_sampled_lists(
@@ -179,8 +183,8 @@ def describe_caveats(
             part,
             "an empty text is read" if text else "popularity answers them",
         )
-    if run.evaluation.protocol == "catalog" and run.evaluation.mask_history:
-        said += _describe_unreachable(split, made.items, at, part)
+    if run.evaluation.protocol == "catalog":
+        said += _describe_repeats(run, split, made.items, at, part)
     if ranked is not None and run.evaluation.protocol == "candidates":
         said += (*_describe_misses(run, ranked, part), *_describe_short_lists(ranked, part))
     if available:
@@ -216,7 +220,7 @@ def _describe_monitor(run: RunConfig, made: Examples) -> tuple[str, ...]:
 
 def _count_validation_cases(run: RunConfig, made: Examples) -> tuple[int, int]:
     """Cold and warm cases of the validation, where each is one held-out event."""
-    at = made.select_cases(VAL, run.evaluation.max_cases, run.data.sample_seed)
+    at = made.select_cases(VAL, run.evaluation.max_cases, run.data.sample_seed, new=True)
     cold = int((made.count_train_items()[made.split.item[at]] == 0).sum())
     return cold, len(at) - cold
 
@@ -242,11 +246,20 @@ def check_monitored_cases(run: RunConfig, made: Examples) -> None:
         )
 
 
-def _describe_unreachable(split: Split, items: int, at: Ints, part: str) -> tuple[str, ...]:
-    """How many targets the mask of the history hides from every method."""
+def _describe_repeats(
+    run: RunConfig, split: Split, items: int, at: Ints, part: str
+) -> tuple[str, ...]:
+    """How many targets were had before: the mask of the history hides them, or they are apart."""
+    apart = run.evaluation.repeated == "apart"
     count = int(find_repeats(split, items)[at].sum())
-    if not count:
+    if not count or not (apart or run.evaluation.mask_history):
         return ()
+    if apart:
+        return (
+            f"repeated: {count} of {len(at)} {part} targets were in the user's history already; "
+            "they are ranked with all that the user has had, and in no metric but those named "
+            "repeated/ (evaluation.repeated=apart).",
+        )
     return (
         f"unreachable: {count} of {len(at)} {part} targets were in the user's history already, and "
         "with evaluation.mask_history=true no method can reach them.",
@@ -364,6 +377,8 @@ def describe_protocol(run: RunConfig, split: Split) -> dict[str, object]:
     said: dict[str, object] = {"availability": available} if available else {}
     if options.hit_by is not None:
         said |= {"hit_by": options.hit_by}
+    if options.repeated == "apart":
+        said |= {"repeated": "apart"}
     if options.protocol == "sampled":
         said |= {"negatives": options.sampled_negatives, "sampling": options.sampled_by}
     return said

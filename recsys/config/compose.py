@@ -215,6 +215,8 @@ def _make_run(layers: Sequence[Node]) -> RunConfig:
     run, nodes = cast(tuple[RunConfig, dict[str, Node]], _make_root(layers, RUN))
     check_cutoffs(run.evaluation.k)
     options = run.evaluation
+    if options.repeated == "default":
+        options.repeated = run.data.source.repeated
     if not options.metric.startswith(options.label):
         options.monitor = options.monitor.removesuffix(options.metric) + (
             f"{options.label}{options.metric}"

@@ -399,6 +399,13 @@ class EvaluationOptions:
     )
     max_cases: int | None = option(None, "evaluate a seeded sample of so many cases", least=1)
     mask_history: bool = option(True, "leave out what the user has already had")
+    repeated: Literal["default", "alike", "apart"] = option(
+        "default",
+        "cases whose item the user had before: cases like any other; or apart, with "
+        "protocol=catalog: no targets of training, and in the evaluation ranked with all that the "
+        "user has had, in a slice of their own and in no other metric; default: what the source "
+        "names, alike for most",
+    )
     hit_by: str | None = option(
         None,
         "item column of which an item with the target's value is a hit as well, such as title, "

@@ -43,6 +43,7 @@ __all__ = [
     "Output",
     "PromptOptions",
     "RegularizationOptions",
+    "Repeated",
     "RunConfig",
     "Sampling",
     "SourceConfig",
@@ -63,6 +64,7 @@ ENCODER = "encoder"
 """Where item vectors may come from: the pretrained encoder of the run."""
 Sampling = Literal["uniform", "frequency", "similar"]
 SplitMethod = Literal["leave_one_out", "random", "time", "given"]
+Repeated = Literal["alike", "apart"]
 
 
 @dataclass
@@ -92,6 +94,11 @@ class SourceConfig(Choice):
     """Item columns of kinds with bars between them, which a text has with commas."""
 
     @property
+    def repeated(self) -> Repeated:
+        """How cases whose item the user had before count, with evaluation.repeated=default."""
+        return "alike"
+
+    @property
     def item_template(self) -> str | None:
         """Template of an item's text over the item columns: the option `item_text`, if it has one.
 
@@ -103,6 +110,11 @@ class SourceConfig(Choice):
     def leave_out_unknown(self) -> Self:
         """The source as it is, but for events of unknown items: it leaves out what it refused."""
         return self
+
+    @property
+    def query_column(self) -> str | None:
+        """Column of what a user said up to an event, where `data.query_column` names none."""
+        return None
 
     def apply_data_options(self, data: DataOptions) -> None:
         """Settles what the source leaves to the shared options; most leave nothing."""
@@ -398,6 +410,12 @@ class DataOptions:
         "reviews of a user's first training events that join the user's text; those events are "
         "no targets",
         least=0,
+    )
+    query_column: str | None = option(
+        None,
+        "column of the interactions with what the user said or searched for before each event, "
+        "which begins the text of its query; null: what the source names, if any; none: no column",
+        blank=True,
     )
     augment: AugmentOptions = field(default_factory=AugmentOptions)
 

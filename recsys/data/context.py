@@ -12,6 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from recsys.data.moments import MOMENT, MomentTexts
 from recsys.data.splits.split import TRAIN, Split
 from recsys.data.tables import Tables
 from recsys.errors import ConfigError
@@ -46,11 +47,21 @@ class ContextFeatures:
         codes: (N,) a code an event by name, in the split's order; `UNKNOWN` for what is not known.
         values: What each code stands for, by name; nothing for `UNKNOWN`.
         clock: Those names that come from the time of a query, not from a column.
+        moments: What users said before each event, where a column says so; None: nowhere. Its
+            codes are among those of the batches as well, by the name `MOMENT`.
     """
 
     codes: Mapping[str, Ints] = field(default_factory=dict)
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     clock: frozenset[str] = frozenset()
+    moments: MomentTexts | None = None
+
+    @property
+    def event_codes(self) -> Mapping[str, Ints]:
+        """(N,) all codes of the events by name, those of `moments` first."""
+        if self.moments is None:
+            return self.codes
+        return {MOMENT: self.moments.codes, **self.codes}
 
     @property
     def sizes(self) -> dict[str, int]:

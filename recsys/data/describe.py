@@ -206,11 +206,12 @@ def _add_counts(out: Description, tables: Tables, events: Split) -> None:
 
 
 def find_repeats(events: Split, items: int) -> NDArray[np.bool_]:
-    """(N,) whether the user had the event's item before, and not just in the same basket."""
+    """(N,) whether the user had the event's item before, and not just at the same moment."""
     again = np.zeros(len(events.item), dtype=bool)
     offsets, ends = events.offsets, np.arange(len(events.item))
-    if events.basket is not None:
-        ends = np.where(events.basket < 0, ends, np.minimum(ends, events.basket))
+    for group in (events.basket, events.moment):
+        if group is not None:
+            ends = np.where(group < 0, ends, np.minimum(ends, group))
     first = 0
     while first < len(offsets) - 1:  # some users at a time: sorting takes 32 bytes an event
         most = int(np.searchsorted(offsets, offsets[first] + _EVENTS, side="right")) - 1

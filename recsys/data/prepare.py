@@ -30,6 +30,7 @@ LEARNING = (
     "max_history",
     "max_tokens",
     "train_users",
+    "query_column",
     "augment",
 )
 """Options of `data` that say what a model learns from the tables, and change none of them."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys.data.batches.user_texts import PlainUserTexts
+from recsys.data.moments import MOMENT
 from recsys.encoders.pairs import PairLayout
 from recsys.types import AskedText, Batch, Passage, Ragged, TokenScore
 
@@ -27,12 +28,14 @@ class Piece:
         text: It, without a prompt.
         row: Catalog row of an item whose text it is, else None.
         prompt: What it was tokenised with, as one text.
+        ends: Whether of a text that is too long the end is read, not the beginning.
     """
 
     kind: Literal["item", "title", "profile", "context", "text"]
     text: str
     row: int | None = None
     prompt: str = ""
+    ends: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class TextSpans:
         Args:
             pieces: In the order in which they stand in it.
             owner: (L,) the piece of each token of the sequence, -1 for none; of a piece, the first
-                tokens are there.
+                tokens are there, or the last where it says so.
 
         Returns:
             The passages, and (L,) the passage of each token: the tokens of prompts belong to none.
@@ -66,7 +69,8 @@ class TextSpans:
         texts = [piece.prompt + piece.text for piece in pieces]
         for number, (piece, spans) in enumerate(zip(pieces, self.find(texts), strict=True)):
             at, begin = torch.nonzero(owner == number).flatten(), len(piece.prompt)
-            read = list(spans)[: len(at)]
+            whole = list(spans)
+            read = whole[len(whole) - len(at) :] if piece.ends else whole[: len(at)]
             own = torch.tensor([not begin or end > begin for _, end in read], dtype=torch.bool)
             owner[at[~own]] = -1
             kept = tuple(span for span, mine in zip(read, own.tolist(), strict=True) if mine)
@@ -75,7 +79,7 @@ class TextSpans:
 
 
 def list_query_pieces(
-    written: PlainUserTexts, batch: Batch, asked: AskedText | None, prompt: str
+    written: PlainUserTexts, batch: Batch, asked: AskedText | None, prompt: str, latest: bool
 ) -> list[Piece]:
     """What the text of a batch's only query is made of.
 
@@ -84,12 +88,20 @@ def list_query_pieces(
         batch: The batch.
         asked: What is looked for in place of profile and titles, or None.
         prompt: What a profile, or a text that asks, is tokenised with.
+        latest: Whether the end is read of a text that asks, and of what a user said up to now.
     """
+    said = MOMENT in written.context  # the first piece then
     return [
         # An empty profile is given without a prompt.
-        Piece(kind, text, row, prompt if text and kind in ("profile", "text") else "")
-        for kind, row, text in written.list_pieces(
-            batch.at_host, None if asked is None else asked.text
+        Piece(
+            kind,
+            text,
+            row,
+            prompt if text and kind in ("profile", "text") else "",
+            ends=latest and (kind == "text" or (said and not number)),
+        )
+        for number, (kind, row, text) in enumerate(
+            written.list_pieces(batch.at_host, None if asked is None else asked.text)
         )
     ]
 

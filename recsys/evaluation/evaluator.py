@@ -22,7 +22,7 @@ from recsys.metrics.functional import (
     compute_from_lists,
     count_ranks,
 )
-from recsys.metrics.names import Ranking, list_metrics
+from recsys.metrics.names import REPEATED, Ranking, list_metrics
 from recsys.metrics.ranking import RankingMetrics
 from recsys.types import Batch
 
@@ -45,6 +45,8 @@ class Evaluator(nn.Module):
         windows: When the items of the catalog can be had: the whole catalog of a case is what can
             be had at its time, and its target; None: every item always.
         equal: Which items of the catalog are hits for each other; None: each for itself alone.
+        apart: Whether a case whose item the user had before is ranked with all that the user has
+            had, and counted in a slice of its own alone.
 
     Attributes:
         rows: A dict of (Q,) tensors for each batch seen since `start`; a list without a
@@ -62,12 +64,14 @@ class Evaluator(nn.Module):
         label: str = "",
         windows: AvailabilityWindows | None = None,
         equal: EqualItems | None = None,
+        apart: bool = False,
     ) -> None:
         super().__init__()
         self.ranking, self.ks, self.mask_history = ranking, ks, mask_history
         self.counts, self.label, self.keep = counts, label, 0
         self.windows, self.equal = windows, equal
-        self.metrics = RankingMetrics(list_metrics(ranking, ks, label))
+        self.apart = apart and ranking == "catalog"
+        self.metrics = RankingMetrics(list_metrics(ranking, ks, label), self.apart)
         self.rows: list[dict[str, Tensor]] = []
         self._vectors: Tensor | None = None
         self._warned = False
@@ -129,7 +133,7 @@ class Evaluator(nn.Module):
         }
         counted = batch.case >= 0
         values = {f"{self.label}{name}": value for name, value in values.items()}
-        self.metrics.update(values, counted, row["cold"])
+        self.metrics.update(values, counted, row["cold"], row.get(REPEATED))
         kept = counted & (row["positives"] > 0)
         self.rows.append({k: v[kept].cpu() for k, v in row.items()})
 
@@ -153,7 +157,9 @@ class Evaluator(nn.Module):
                 torch.split(torch.arange(len(target), device=target.device), block)
             )
         ]
-        greater, equal, size, hidden, top = (torch.cat(list(c)) for c in zip(*found, strict=True))
+        greater, equal, size, hidden, again, top = (
+            torch.cat(list(c)) for c in zip(*found, strict=True)
+        )
         row = {
             "target": target,
             "rank": greater + 1,
@@ -162,6 +168,7 @@ class Evaluator(nn.Module):
             "cold": self._is_cold(target),
             "unreachable": hidden,
             "positives": torch.ones_like(target),
+            **({REPEATED: again} if self.apart else {}),
             **({"top": top} if self.keep else {}),
         }
         return compute_from_counts(greater, equal, self.ks), row
@@ -175,14 +182,18 @@ class Evaluator(nn.Module):
         vectors: Tensor,
         target: Tensor,
         start: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Where the targets of consecutive queries `at` stand, which are masked, what is best.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Where targets of consecutive queries `at` stand, which are masked or had, what is best.
 
         The queries begin with number `start` of the batch.
         """
         empty = batch.at_host.query[start : start + len(target), 1] == 0
         scores = score_items(ranker, queries, vectors, empty)
-        seen = _select_pairs(batch.seen[: None if self.mask_history else 0], at, len(batch.query))
+        had = _select_pairs(batch.seen, at, len(batch.query))
+        again = _is_among(target, had)
+        seen = had[: None if self.mask_history else 0]
+        if self.apart:
+            seen = seen[~again[seen[:, 0]]]
         closed = self._mask_unavailable(batch, start, target)
         mask = seen
         if batch.basket_items is not None:
@@ -193,9 +204,7 @@ class Evaluator(nn.Module):
         ranked = mask
         if self.equal is not None:
             target, ranked = self.equal.take_best(scores, target, mask)
-        query, item = seen.unbind(1)
-        same = (item == target[query]).long()
-        hidden = torch.zeros_like(target).index_add(0, query, same) > 0
+        hidden = _is_among(target, seen)
         greater, equal, size = count_ranks(scores, target, ranked, batch.case[at])
         # A target that is masked away can never be found: it stands behind all others.
         greater = torch.where(hidden, torch.full_like(greater, scores.shape[1]), greater)
@@ -203,7 +212,7 @@ class Evaluator(nn.Module):
         top = torch.empty(len(scores), 0, dtype=torch.long, device=scores.device)
         if self.keep:
             top = select_top(mask_scores(scores, mask), self.keep)
-        return greater, equal, size, hidden, top
+        return greater, equal, size, hidden, again, top
 
     def _mask_unavailable(self, batch: Batch, start: int, target: Tensor) -> Tensor | None:
         """(Q, I) what cannot be had when the cases from `start` on are asked, (Q,) targets apart.
@@ -281,6 +290,13 @@ class Evaluator(nn.Module):
         """Metrics by name over all cases since `start`, over all ranks."""
         self._vectors = None
         return {k: float(v) for k, v in self.metrics.compute().items()}
+
+
+def _is_among(target: Tensor, pairs: Tensor) -> Tensor:
+    """(Q,) whether each target (Q,) is in a pair (S, 2) of query and item."""
+    query, item = pairs.unbind(1)
+    same = (item == target[query]).long()
+    return torch.zeros_like(target).index_add(0, query, same) > 0
 
 
 def _select_pairs(pairs: Tensor, at: Tensor, queries: int) -> Tensor:

@@ -102,7 +102,6 @@ def compute_slice_means(
         list or a list lacks it, `target`: by part, `cases` and the mean of each metric over those
         that define it (NaN where none does). No part is empty.
     """
-    values = {name: compute_per_case(cases, name.removeprefix(label)) for name in names}
     lengths = [name for _, name in _LENGTHS]
     cuts = {
         "item": _slice_by_flag(cases["cold"]),
@@ -117,14 +116,22 @@ def compute_slice_means(
             cuts["target"] = [CaseSlice("proposed", ~flags), CaseSlice(name, flags)]
     return {
         name: {
-            part.label: {
-                "cases": int(part.mask.sum()),
-                **{metric: compute_mean(value[part.mask]) for metric, value in values.items()},
-            }
+            part.label: compute_part_means(cases.filter(part.mask), names, label)
             for part in parts
             if part.mask.any()
         }
         for name, parts in cuts.items()
+    }
+
+
+def compute_part_means(
+    cases: pl.DataFrame, names: Sequence[str], label: str
+) -> dict[str, float | int]:
+    """How many cases there are, and the mean of each metric, as `compute_slice_means` has them."""
+    values = {name: compute_per_case(cases, name.removeprefix(label)) for name in names}
+    return {
+        "cases": cases.height,
+        **{metric: compute_mean(value) for metric, value in values.items()},
     }
 
 

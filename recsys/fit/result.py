@@ -13,9 +13,10 @@ from recsys.assembly import protocols
 from recsys.assembly.assembled import Assembly
 from recsys.assembly.stored_runs import name_runs, open_start
 from recsys.config.compose import RunConfig
+from recsys.errors import DataError
 from recsys.evaluation import beyond_accuracy as beyond
 from recsys.evaluation import slices
-from recsys.metrics.names import list_cutoffs
+from recsys.metrics.names import REPEATED, list_cutoffs
 from recsys.recommender.training_counts import TrainingCounts
 from recsys.runs import display, provenance, results
 from recsys.runs.rank_cost import RankCost
@@ -200,11 +201,13 @@ class FinalTest:
         cases: A row a test case.
         figures: `test`, `floors`, `slices` and, where it was looked at, `beyond`.
         protocol: What the cases say of their protocol.
+        repeated: The cases that are counted apart, or None.
     """
 
     cases: pl.DataFrame
     figures: Mapping[str, object]
     protocol: Mapping[str, object]
+    repeated: pl.DataFrame | None = None
 
     @property
     def test(self) -> Mapping[str, float]:
@@ -236,6 +239,7 @@ def make_final_test(
     """
     options, counts = run.evaluation, made.examples.count_train_items()
     slicing = slices.SliceInputs(made.tables, made.split, counts, tuple(options.slices))
+    rows, others = _set_apart(rows)
     kept = beyond.take_top(rows)
     further: dict[str, object] = {}
     if kept is not None:
@@ -243,12 +247,46 @@ def make_final_test(
             *kept, list_cutoffs(options), counts, made.tables, made.split, options.category
         )
     cases = slices.annotate_cases(results.make_cases_frame(rows, made.tables), slicing)
+    apart = None
+    if others:
+        beyond.take_top(others)
+        apart = slices.annotate_cases(results.make_cases_frame(others, made.tables), slicing)
     names = [name for name in display.list_columns(options) if "/" not in name]
     means = slices.compute_slice_means(cases, names, options.label, options.slices)
+    if apart is not None:
+        means[REPEATED] = {
+            name: slices.compute_part_means(part, names, options.label)
+            for name, part in (("new", cases), (REPEATED, apart))
+        }
     said: dict[str, object] = {"unreachable": int(cases["unreachable"].sum())}
     if options.protocol == "candidates":
         missed = {} if made.retriever is None else {"missed": int(cases["missed"].sum())}
         inserted = int(cases["inserted"].sum())
         recall = 1 - (inserted + missed.get("missed", 0)) / len(cases)
         said |= {"inserted": inserted, **missed, "list_recall": recall}
-    return FinalTest(cases, {"test": test, "floors": floors, "slices": means, **further}, said)
+    figures = {"test": test, "floors": floors, "slices": means, **further}
+    return FinalTest(cases, figures, said, apart)
+
+
+def _set_apart(
+    rows: Sequence[dict[str, Tensor]],
+) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+    """Rows of the cases that count, and of those that are counted apart, which may be none.
+
+    Raises:
+        DataError: All are apart.
+    """
+    if not rows or REPEATED not in rows[0]:
+        return list(rows), []
+    kept: tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]] = ([], [])
+    for row in rows:
+        again = row[REPEATED]
+        for part, mask in zip(kept, (~again, again), strict=True):
+            part.append({k: v[mask] for k, v in row.items() if k != REPEATED})
+    counts = [sum(len(row["case"]) for row in part) for part in kept]
+    if not counts[0]:
+        raise DataError(
+            f"all {counts[1]} test targets are items that their users had before, and none is left "
+            "to count; set evaluation.repeated=alike with evaluation.mask_history=false."
+        )
+    return kept[0], kept[1] if counts[1] else []

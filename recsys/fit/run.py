@@ -123,7 +123,8 @@ class RunExecutor(Execution):
         result = {**self._make_result(tested, progress, counts), "notes": notes}
         catalog = describe_catalog(self.made.tables, self.run.architecture.reads_tags)
         cases = None if tested is None else tested.cases
-        results.write_result(self.folder, result, cases, catalog)
+        repeated = None if tested is None else tested.repeated
+        results.write_result(self.folder, result, cases, catalog, repeated)
         remove_state(self.folder / LAST)
         label = self.run.experiment or get_choice_name(self.run.architecture)
         own = self.folder.name  # too long for a column

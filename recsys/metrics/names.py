@@ -13,6 +13,9 @@ Ranking = Literal["catalog", "candidates", "labels", "impressions", "sampled"]
 BALANCED = "balanced"
 """Stands before the mean of a metric's warm and cold means."""
 
+REPEATED = "repeated"
+"""Stands before the mean over the cases that are counted apart, as their users had their items."""
+
 FEWEST = 30
 """Cases of which a mean decides: one over fewer cold (or warm) ones is left out of that mean."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.errors import ConfigError, DataError
-from recsys.metrics.names import BALANCED, FEWEST
+from recsys.metrics.names import BALANCED, FEWEST, REPEATED
 
 SLICES = ("all", "cold", "warm")
 
@@ -27,25 +27,28 @@ class RankingMetrics(nn.Module):
 
     Args:
         names: Names of the metrics, as `recsys.metrics.functional.list_metric_names` gives them.
+        apart: Whether some cases are in a slice of their own, `repeated`.
 
     Attributes:
-        sums: (3, M) float64 sums by slice and metric, of this rank.
-        counts: (3, M) int64 how many values they are of.
-        cases: (3,) int64 counted cases by slice.
+        slices: Their names.
+        sums: (slices, M) float64 sums by slice and metric, of this rank.
+        counts: (slices, M) int64 how many values they are of.
+        cases: (slices,) int64 counted cases by slice.
 
     Raises:
         ConfigError: There is no name, a name twice, or one that is used for something else.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], apart: bool = False) -> None:
         super().__init__()
         self.names = _check_names(names)
-        shape = (len(SLICES), len(self.names))
+        self.slices = (*SLICES, *((REPEATED,) if apart else ()))
+        shape = (len(self.slices), len(self.names))
         # float64 and int64: float32 stops counting at 16.8 million cases and loses digits before.
         # No buffers, which DDP would broadcast in every step.
         self.sums = torch.zeros(shape, dtype=torch.float64)
         self.counts = torch.zeros(shape, dtype=torch.int64)
-        self.cases = torch.zeros(len(SLICES), dtype=torch.int64)
+        self.cases = torch.zeros(len(self.slices), dtype=torch.int64)
         self._computed: dict[str, Tensor] | None = None
 
     @property
@@ -69,13 +72,21 @@ class RankingMetrics(nn.Module):
         )
         self._computed = None
 
-    def update(self, values: dict[str, Tensor], counted: Tensor, cold: Tensor) -> None:
+    def update(
+        self,
+        values: dict[str, Tensor],
+        counted: Tensor,
+        cold: Tensor,
+        apart: Tensor | None = None,
+    ) -> None:
         """Adds the cases of a step.
 
         Args:
             values: (Q,) value of each case by name, NaN where the metric is undefined for it.
             counted: (Q,) bool, False for a filler; whatever a filler's values are, none enters.
             cold: (Q,) bool, True where the case belongs to the cold slice.
+            apart: (Q,) bool, True where it belongs to the slice of its own and to no other; None:
+                none does.
 
         Raises:
             DataError: Names differ from the constructor's, or shapes or types do not fit.
@@ -85,7 +96,10 @@ class RankingMetrics(nn.Module):
         device = self.device
         table = torch.stack([values[name].to(device, torch.float64) for name in self.names])
         counted, cold = counted.to(device), cold.to(device)
-        slices = torch.stack([counted, counted & cold, counted & ~cold])
+        own = torch.zeros_like(counted) if apart is None else counted & apart.to(device)
+        rest = counted & ~own
+        parts = [rest, rest & cold, rest & ~cold, own]
+        slices = torch.stack(parts[: len(self.slices)])
         # Undefined values are left out one metric at a time: a case of one class has no AUC but
         # may well have an nDCG. torch.where, as NaN times 0 would still be NaN.
         entered = slices[:, None] & ~table.isnan()[None]
@@ -102,9 +116,9 @@ class RankingMetrics(nn.Module):
             () each. `name`, `cold/name` and `warm/name`: float64 means over the cases where the
             metric is defined, NaN (never 0) where there is none. `balanced/name`: the mean of the
             cold and the warm mean, without one of fewer than `FEWEST` cases; of all where both are.
-            `cases`, `cold/cases` and
-            `warm/cases`: int64 numbers of counted cases. `undefined/name`: int64 number of counted
-            cases that the mean `name` leaves out.
+            `repeated/name`, where cases are apart: their mean. `cases`, `cold/cases`, `warm/cases`
+            and `repeated/cases`: int64 numbers of counted cases. `undefined/name`: int64 number of
+            counted cases that the mean `name` leaves out.
         """
         if self._computed is None:
             self._computed = self._compute_means(
@@ -116,13 +130,13 @@ class RankingMetrics(nn.Module):
         """As `compute`, of the states of all ranks."""
         out: dict[str, Tensor] = {}
         means = sums / counts  # 0/0 is NaN
-        for row, part in enumerate(SLICES):
+        for row, part in enumerate(self.slices):
             prefix = "" if part == "all" else f"{part}/"
             for column, name in enumerate(self.names):
                 out[f"{prefix}{name}"] = means[row, column]
             out[f"{prefix}cases"] = cases[row].clone()
         # What too few cases say is noise, and would weigh as much as all others together.
-        parts = torch.where(counts[1:] >= FEWEST, means[1:], torch.nan)
+        parts = torch.where(counts[1:3] >= FEWEST, means[1:3], torch.nan)
         balanced = torch.where(parts.isnan().all(0), means[0], parts.nanmean(0))
         for column, name in enumerate(self.names):
             out[f"{BALANCED}/{name}"] = balanced[column]

@@ -92,7 +92,9 @@ class Model(PairRecommender):
             self.encoder,
             spans,
             (
-                list_query_pieces(written, batch, asked, spans.query_prompt),
+                list_query_pieces(
+                    written, batch, asked, spans.query_prompt, texts.latest is not None
+                ),
                 [Piece("item", self.parts.texts[row], row, spans.item_prompt)],
             ),
             (user.to(self.device), item.to(self.device)),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.architectures.prompt import Config
+from recsys.data.moments import MOMENT
 from recsys.data.prompts.template import CONTEXT, DISLIKES, LIKES, USER
 from recsys.data.prompts.texts import Origin, PromptTexts
 from recsys.encoders.language_model.head import WordHead
@@ -148,10 +149,13 @@ class Model(PairRecommender):
         )
         assert written is not None, "users are texts"
         if asked is not None and origin.field in (USER, LIKES):
-            return Piece("text", asked.text, None, lead)
+            return Piece("text", asked.text, None, lead, ends=self.prompts.latest)
         if origin.field in (LIKES, DISLIKES):
             row = int(host.plan.items[origin.place])
             return Piece("title", written.items[row], row, lead)
+        said = int(host.context[MOMENT][0]) if MOMENT in host.context else 0
+        if origin.field == USER and said:
+            return Piece("context", written.context[MOMENT][said], None, lead, ends=True)
         if origin.field == USER:
             return Piece("profile", written.users[int(host.users[0])], None, lead)
         said = written.context[origin.name][origin.place]

@@ -166,7 +166,7 @@ class TowerWords(TrainableRecommender):
         return make_text_score(
             self.encoder if self._user_encoder is None else self._user_encoder,
             spans,
-            list_query_pieces(written, batch, asked, spans.query_prompt),
+            list_query_pieces(written, batch, asked, spans.query_prompt, texts.latest is not None),
             tokens.to(self.device),
             texts.number_pieces(batch, given),
             compare,

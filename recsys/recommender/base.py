@@ -61,6 +61,7 @@ class Recommender(nn.Module, abc.ABC):
             parts.label,
             parts.windows,
             parts.equal,
+            parts.apart,
         )
 
     @property

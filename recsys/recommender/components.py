@@ -86,6 +86,7 @@ class Components:
         label: What stands before each metric's name.
         windows: When items can be had, for the catalog of a case; None: always.
         equal: Which items are hits for each other; None: each for itself alone.
+        apart: Whether cases whose item the user had before are counted apart.
         written: The users' texts as they are written, where queries are texts; None: nowhere.
         interactions: The positive events of training, or None beside an architecture that trains:
             an objective sees them through its context.
@@ -112,6 +113,7 @@ class Components:
     label: str = ""
     windows: AvailabilityWindows | None = None
     equal: EqualItems | None = None
+    apart: bool = False
     written: PlainUserTexts | None = None
     interactions: Interactions | None = None
     item_vectors: Tensor | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recsys.config.schema import EvaluationOptions
-from recsys.metrics.names import list_cutoffs
+from recsys.metrics.names import REPEATED, list_cutoffs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,6 +35,8 @@ def list_columns(options: EvaluationOptions) -> list[str]:
     if metric not in names:
         names.append(metric)
     parts = [f"warm/{metric}", f"cold/{metric}"]
+    if options.repeated == "apart" and options.protocol == "catalog":
+        parts.append(f"{REPEATED}/{metric}")
     return [*names, *parts, *([] if options.monitor in (metric, *parts) else [options.monitor])]
 
 
@@ -51,6 +53,8 @@ def format_title(options: EvaluationOptions) -> str:
         "sampled": f"among {options.sampled_negatives} random items, not all",
     }
     hits = f"; a hit is an item of the same {options.hit_by}" if options.hit_by else ""
+    if f"{REPEATED}/" in " ".join(list_columns(options)):
+        hits += f"; items that the user had before apart, as {REPEATED}/METRIC"
     part = "test" if options.test else "validation"
     named = f", each {options.label}METRIC" if options.label else ""
     return f"{part}, in percent{named}; {options.protocol}: {ranked[options.protocol]}{hits}"
@@ -65,6 +69,8 @@ def list_shown(options: EvaluationOptions) -> list[str]:
     """Metrics of the closing table: as `list_columns`, with every cut-off that was asked for."""
     names = list_columns(options)
     cut = [f"{options.label}{name}@{k}" for k in list_cutoffs(options) for name in ("hr", "ndcg")]
+    if any(name.startswith(f"{REPEATED}/") for name in names):
+        cut += [f"{REPEATED}/{options.label}hr@{k}" for k in list_cutoffs(options)]
     rest = [name for name in names if name not in cut]
     if options.protocol == "impressions":  # AUC comes first there
         return [*rest[:2], *cut, *rest[2:]]

@@ -13,7 +13,7 @@ from torch import Tensor
 from recsys.data.tables import Tables
 from recsys.errors import DataError
 from recsys.runs.result_file import encode_result
-from recsys.runtime.files import CASES, CATALOG, RESULT, write_atomic
+from recsys.runtime.files import CASES, CATALOG, REPEATED_CASES, RESULT, write_atomic
 
 
 def gather_rows(rows: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
@@ -55,6 +55,7 @@ def write_result(
     result: Mapping[str, object],
     cases: pl.DataFrame | None,
     catalog: pl.DataFrame | None = None,
+    repeated: pl.DataFrame | None = None,
 ) -> None:
     """Writes the tables, then `result.json`, whose presence says that the run is complete.
 
@@ -64,11 +65,12 @@ def write_result(
         cases: A row a test case; None where nothing was tested.
         catalog: A row an item, as `recsys.data.revision.describe_catalog` makes it; None where
             nothing is recommended.
+        repeated: As `cases`, of those that are counted apart; None where none are.
 
     Raises:
         DataError: The disk is full; each file is whole or absent.
     """
-    for name, table in ((CASES, cases), (CATALOG, catalog)):
+    for name, table in ((CASES, cases), (CATALOG, catalog), (REPEATED_CASES, repeated)):
         if table is not None:
             buffer = io.BytesIO()
             table.write_parquet(buffer)

@@ -33,6 +33,9 @@ RESULT = "result.json"
 CASES = "cases.parquet"
 """A row for each test case."""
 
+REPEATED_CASES = "repeated.parquet"
+"""The same of those whose item the user had before, where they are counted apart."""
+
 CATALOG = "catalog.parquet"
 """Which items a run has learned of: ids, checksums of texts, and how many events they had."""
 

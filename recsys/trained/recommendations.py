@@ -403,12 +403,13 @@ class Suggester:
         """One query in its context, the rows it has seen, and its representation if a text asks."""
         if query.text is not None:
             batch = made.examples.make_serving_batch(np.empty(0, dtype=np.int64))
-            batch = replace(batch, context=context)
+            batch = replace(batch, context={**batch.context, **context})
             asked = encode_text(made.recommender, made, batch, query.text)
             return batch, torch.empty(0, dtype=torch.long), asked
         assert self._ids is not None
         user, given = self._ids.find_rows(query)
         had = np.asarray(given, dtype=np.int64) if user < 0 else made.examples.list_history(user)
         seen = had if user < 0 else made.examples.list_seen(user)
-        batch = replace(made.examples.make_serving_batch(had, user), context=context)
+        batch = made.examples.make_serving_batch(had, user)
+        batch = replace(batch, context={**batch.context, **context})
         return batch, torch.from_numpy(seen), None

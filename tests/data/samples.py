@@ -364,7 +364,7 @@ def make_redial(folder, story=PAST):
                 }
             )
         lines(folder / f"{part}.jsonl.gz", out)
-    return redial, redial.Config(str(folder))
+    return redial, redial.Config(str(folder), cut="mentions")
 
 
 def make_tables(folder, story=PAST):

@@ -52,6 +52,9 @@ class Examples:
             None where no query is a text.
         context: (N,) codes of contextual features at each event by name; None for none.
         dislikes: Whether batches say what a user did not like.
+        repeated: (N,) events that are no targets of training, as the user had their items before;
+            None: none.
+        now: (U,) codes of context by name that a user has after all events; 0 for other names.
 
     Attributes:
         notes: What training leaves out, as sentences for the log.
@@ -71,7 +74,10 @@ class Examples:
         worded: Flags | None = None,
         context: Mapping[str, Ints] | None = None,
         dislikes: bool = False,
+        repeated: Flags | None = None,
+        now: Mapping[str, Ints] | None = None,
     ) -> None:
+        self._now: Mapping[str, Ints] = {} if now is None else now
         self._dislikes = dislikes
         self.split, self.items, self.max_history = split, items, max_history
         self.context: Mapping[str, Ints] = {} if context is None else context
@@ -91,7 +97,10 @@ class Examples:
         self.predictable: Flags = self._before > self._first[self._user]
         if worded is not None:
             self.predictable |= worded
-        able, self.notes = select_targets(split, self.predictable, targets, profile_events)
+        able, self.notes = select_targets(
+            split, self.predictable, targets, profile_events, repeated
+        )
+        self._repeated = repeated
         # An observed negative counts as weight 0, whatever its event weighs.
         self._weight: Floats = (split.weight * split.label).astype(np.float32)
         chosen: Ints | None = None
@@ -150,9 +159,21 @@ class Examples:
         """All events of a user, liked or not, as catalog rows."""
         return self._item[self.split.offsets[user] : self.split.offsets[user + 1]]
 
-    def select_cases(self, role: int, limit: int | None = None, seed: int = 0) -> Ints:
-        """Positive events held out under `role`, as event numbers; a seeded sample if limited."""
-        return sample(self.split.list_cases(role), limit, seed)
+    def select_cases(
+        self, role: int, limit: int | None = None, seed: int = 0, *, new: bool = False
+    ) -> Ints:
+        """Positive events held out under `role`, as event numbers; a seeded sample if limited.
+
+        Args:
+            role: The part.
+            limit: How many; None for all.
+            seed: Of the sample.
+            new: Without those that are repeated.
+        """
+        at = self.split.list_cases(role)
+        if new and self._repeated is not None:
+            at = at[~self._repeated[at]]
+        return sample(at, limit, seed)
 
     def make_case_rows(self, at: Ints) -> BatchRows:
         """One row and one query for each event; the case number is the event's."""
@@ -433,6 +454,13 @@ class Examples:
         query, place = expand_sizes(sizes)
         return np.stack([query, self._item[start[query] + place]], axis=1)
 
+    def _find_codes_now(self, name: str, users: Sequence[int]) -> Tensor:
+        """(Q,) codes of users (Q,) after all events; 0 for someone unknown (-1)."""
+        codes, rows = self._now.get(name), np.asarray(users, dtype=np.int64)
+        if codes is None:
+            return torch.zeros(len(rows), dtype=torch.long)
+        return torch.from_numpy(np.where(rows < 0, 0, codes[rows]))
+
     def make_serving_batch(self, items: Ints, user: int = -1) -> Batch:
         """One query of unknown context that sees the last H of these rows; no candidates.
 
@@ -471,7 +499,7 @@ class Examples:
             weight=none,
             case=torch.full((count,), -1),
             seen=torch.from_numpy(NOTHING),
-            context={name: torch.zeros(count, dtype=torch.long) for name in self.context},
+            context={name: self._find_codes_now(name, users) for name in self.context},
             disliked=None if disliked is None else _locate_sorted(plan, disliked),
         )
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from recsys.config.compose import RunConfig
 from recsys.data.batches.user_texts import PlainUserTexts
 from recsys.data.context import ContextFeatures
+from recsys.data.moments import MOMENT
 from recsys.data.splits.split import Split
 from recsys.data.tables import Tables
 
@@ -26,7 +27,8 @@ def make_plain_user_texts(
     if not run.architecture.reads_user_texts:
         return None
     items, users = (table["text"].to_list() for table in (tables.items, tables.users))
-    return PlainUserTexts(items, users, make_context_texts(run, context))
+    said = {} if context.moments is None else {MOMENT: context.moments.texts}
+    return PlainUserTexts(items, users, {**said, **make_context_texts(run, context)})
 
 
 def find_events_with_text(
@@ -40,6 +42,8 @@ def find_events_with_text(
         return None
     has = (tables.users["text"].str.strip_chars() != "").to_numpy()
     has_text: npt.NDArray[np.bool_] = has[split.compute_user_rows()]
+    if context.moments is not None:
+        has_text |= context.moments.codes > 0
     for name, pieces in make_context_texts(run, context).items():
         has_text |= np.array([bool(piece) for piece in pieces])[context.codes[name]]
     return has_text

@@ -2,19 +2,21 @@
 
 Composed from tokens that were made once, the same way in training, test and recommendation. What is
 known of the query comes first, where no history is long enough to cut it away, and the latest title
-before the others, so that what does not fit is the oldest.
+before the others, so that what does not fit is the oldest. What the user said up to the query, such
+as a dialogue, comes before all else, and of one that is too long the end is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from recsys.data.augmentation.texts import TrainingTexts
 from recsys.data.batches.catalog import Catalog
+from recsys.data.moments import MOMENT
 from recsys.types import Batch, Ragged
 
 Piece = TypeVar("Piece")
@@ -46,6 +48,35 @@ def collect_pieces(
         own.append(profiles[row])
         own.extend(titles[i] for i in reversed(history[row][:prefix]) if i >= 0)
     return pieces
+
+
+class _LatestTokens(Sequence[Tensor]):
+    """The last tokens of each text.
+
+    Args:
+        texts: Tokens of the texts.
+        most: How many; None for all.
+    """
+
+    def __init__(self, texts: Catalog, most: int | None) -> None:
+        self._texts, self._most = texts, most
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @overload
+    def __getitem__(self, row: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[Tensor]: ...
+
+    def __getitem__(self, row: int | slice) -> Tensor | list[Tensor]:
+        rows = torch.arange(len(self))[row] if isinstance(row, slice) else torch.tensor([row])
+        kept = [t if self._most is None else t[-self._most :] for t in self._gather(rows)]
+        return kept if isinstance(row, slice) else kept[0]
+
+    def _gather(self, rows: Tensor) -> list[Tensor]:
+        return self._texts.gather_tokens(rows).split() if len(rows) else []
 
 
 class PlainUserTexts:
@@ -112,6 +143,12 @@ class UserTexts:
             profile is given with the prompt, tokenised as one text, unless it is empty.
         training: The item texts as training reads them, where something is left out there; None:
             they are whole.
+        moments: Tokens of what users said, by its code; of each the last ones are read that fit.
+            None: nowhere is anything said.
+        apart: Whether the prompt stands apart, as a text that asks has it, although nothing is
+            known of a query; where something is, it does.
+        latest: How many tokens are kept of the end of what a user said, and of a text that asks in
+            its place; None: a text that asks is cut at its end.
     """
 
     def __init__(
@@ -123,15 +160,23 @@ class UserTexts:
         context: Mapping[str, Sequence[Sequence[int]]] | None = None,
         prompt: tuple[int, ...] = (),
         training: TrainingTexts | None = None,
+        moments: Catalog | None = None,
+        apart: bool = False,
+        latest: int | None = None,
     ) -> None:
+        self.latest = latest
         self.catalog, self.profiles, self.training = catalog, profiles, training
         self.separator = torch.tensor(separator, dtype=torch.long)
         self.max_tokens = max_tokens
-        self.context = {
+        self.context: dict[str, Sequence[Tensor]] = {}
+        if moments is not None:
+            self.context[MOMENT] = _LatestTokens(moments, latest)
+        self.context |= {
             name: [torch.tensor(ids, dtype=torch.long) for ids in of]
             for name, of in (context or {}).items()
         }
         self.prompt = torch.tensor(prompt, dtype=torch.long)
+        self._apart = apart or bool(self.context)
 
     def compose_tokens(self, batch: Batch) -> Ragged:
         """Texts of a batch's queries, on the host, (Q texts)."""
@@ -144,7 +189,7 @@ class UserTexts:
     def compose_with_text(self, batch: Batch, text: Ragged) -> Ragged:
         """A text in place of profile and titles, for a batch of one query."""
         whole = self._join(self._collect_with_text(batch.at_host, text), self.separator)
-        return Ragged.from_sequences([self._prepend(self.prompt, whole) if self.context else whole])
+        return Ragged.from_sequences([self._prepend(self.prompt, whole) if self._apart else whole])
 
     def number_pieces(self, batch: Batch, text: Ragged | None = None) -> Tensor:
         """Which piece each token of a query's text is of, as `PlainUserTexts.list_pieces` has them.
@@ -161,7 +206,7 @@ class UserTexts:
             (parts,) = self._collect_tokens(batch.at_host)
             led = self._lacks_prompt(parts)
         else:
-            parts, led = self._collect_with_text(batch.at_host, text), bool(self.context)
+            parts, led = self._collect_with_text(batch.at_host, text), self._apart
         numbers = [torch.full_like(part, number) for number, part in enumerate(parts)]
         whole = self._join(numbers, torch.full_like(self.separator, -1))
         return self._prepend(torch.full_like(self.prompt, -1), whole) if led else whole
@@ -177,14 +222,17 @@ class UserTexts:
 
     def _collect_with_text(self, host: Batch, text: Ragged) -> list[Tensor]:
         """Tokens of the pieces of the only query's text, where one is asked for."""
-        return [*(of[int(host.context[name])] for name, of in self.context.items()), *text.split()]
+        asked = text.split()
+        if self.latest is not None:
+            asked = [tokens[-self.latest :] for tokens in asked]
+        return [*(of[int(host.context[name])] for name, of in self.context.items()), *asked]
 
     def _lacks_prompt(self, parts: list[Tensor]) -> bool:
         """Whether the prompt is no part of the pieces.
 
         A profile that comes first has it already: the two were tokenised together.
         """
-        return bool(self.context) or not len(parts[0])
+        return self._apart or not len(parts[0])
 
     def _prepend(self, prompt: Tensor, text: Tensor) -> Tensor:
         """A text behind a prompt, cut to the longest length."""

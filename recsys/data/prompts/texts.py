@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from recsys.data.batches.catalog import Catalog, Tokenize
+from recsys.data.moments import MOMENT
 from recsys.data.prompts.template import CANDIDATE, CONTEXT, DISLIKES, LIKES, USER, Part
 from recsys.errors import ConfigError
 from recsys.types import Batch, Ragged
@@ -51,12 +52,15 @@ class FieldTexts:
         users: Users' texts by user row.
         said: Of each code of a query's context, such as "device: phone".
         values: The same without the name, such as "phone".
+        moments: What users said up to a query, by its code, in the place of the user's text; None:
+            nothing.
     """
 
     titles: Mapping[bool, Catalog]
     users: Mapping[bool, Catalog]
     said: Mapping[bool, Codes]
     values: Mapping[bool, Codes]
+    moments: Mapping[bool, Catalog] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class PromptTexts:
         max_length: Longest prompt.
         item_length: Tokens that are kept of an item at most. The history is cut so that an item of
             that length fits, whichever is scored.
+        latest: Whether of a user's text that does not fit the end is kept, as of a dialogue.
 
     Raises:
         ConfigError: The template alone leaves no room for a history, or nothing stands behind the
@@ -121,8 +126,9 @@ class PromptTexts:
         lead: str,
         max_length: int,
         item_length: int,
+        latest: bool = False,
     ) -> None:
-        self.pieces, self.texts = pieces, texts
+        self.pieces, self.texts, self.latest = pieces, texts, latest
         self.item_length = item_length
         self._tokenize, self._lead = tokenize, lead
         self._fields = {part.field for line in pieces.lines for part in line}
@@ -182,8 +188,10 @@ class PromptTexts:
                 LIKES: [i for i in history[row][:prefix] if i >= 0],
                 DISLIKES: [i for i in (disliked[query] if disliked else []) if i >= 0],
             }
-            user = self._gather_users(int(host.users[row]))
             codes = {name: int(of[query]) for name, of in host.context.items()}
+            user = self._gather_moment(codes.pop(MOMENT, 0))
+            if not any(map(len, user.values())):
+                user = self._gather_users(int(host.users[row]))
             out.append(self._fill(lists, titles, user, codes))
         return out
 
@@ -211,7 +219,7 @@ class PromptTexts:
         return pieces
 
     def _fill_with_text(self, batch: Batch, text: str) -> list[Said]:
-        codes = {name: int(of[0]) for name, of in batch.at_host.context.items()}
+        codes = {name: int(of[0]) for name, of in batch.at_host.context.items() if name != MOMENT}
         ids = {
             spaced: torch.tensor(self._tokenize([lead + text])[0], dtype=torch.long)
             for spaced, lead in ((False, ""), (True, self._lead))
@@ -241,6 +249,15 @@ class PromptTexts:
             [torch.cat([text[: self.item_length], self.pieces.tail]) for text in texts.split()]
         )
 
+    def _gather_moment(self, code: int) -> dict[bool, Tensor]:
+        """What a user said up to a query, empty where nothing is known (0)."""
+        if not code or self.texts.moments is None:
+            return {}
+        return {
+            spaced: of.gather_tokens(torch.tensor([code])).values
+            for spaced, of in self.texts.moments.items()
+        }
+
     def _gather_users(self, row: int) -> dict[bool, Tensor]:
         """The text of a user, empty of someone unknown (-1)."""
         if row < 0:
@@ -259,7 +276,8 @@ class PromptTexts:
     ) -> list[Said]:
         """The pieces of a prompt up to the item, within the room that items leave.
 
-        The oldest titles of the longest list go first, then the end of the user's text.
+        The oldest titles of the longest list go first, then the end of the user's text, or the
+        beginning of what the user said up to now, as of a text that asks in its place.
         """
         kept = {name: list(of) for name, of in lists.items() if name in self._fields}
         while True:
@@ -271,7 +289,10 @@ class PromptTexts:
             if longest is not None and kept[longest]:
                 kept[longest] = kept[longest][1:]
                 continue
-            cut = {spaced: ids[: max(0, len(ids) - over)] for spaced, ids in user.items()}
+            cut = {
+                spaced: ids[over:] if self.latest else ids[: max(0, len(ids) - over)]
+                for spaced, ids in user.items()
+            }
             if not any(map(len, user.values())):
                 return _cut(whole, self._room)
             user = cut

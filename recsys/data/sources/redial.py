@@ -5,21 +5,30 @@ test_data.jsonl; the part valid is that of later projects (GitHub, "Lancelot39/K
 2020). Genres and plots: id2info.json of GitHub, "RUCAIBox/iEvaLM-CRS" (Wang et al. 2023). No
 checksums are known.
 
-An interaction is a film of a dialogue, where it is named first. `event` says what the seeker thinks
-of it (liked, disliked, unsaid), `rating` the same (1, 0 and 0.5: `data.positive_from=1` takes the
-liked ones only), `by` who brought it up (seeker, recommender) and `seen` whether the seeker knew
-it; the seeker's own answers count before the recommender's. There are no times, but an order: part,
-then number of the dialogue, then turn; the films of one turn are a `basket`, and none of them is
-the past of another.
+An interaction is a film of a dialogue. `event` says what the seeker thinks of it (liked, disliked,
+unsaid), `rating` the same (1, 0 and 0.5: `data.positive_from=0.5` leaves the disliked out), `by`
+who names it (seeker, recommender) and `seen` whether the seeker knew it; the seeker's own answers
+count before the recommender's. They are given when the dialogue is over: what is known of a film at
+a later turn is what was said, so that by default every film is one that was named, liked or not.
+There are no times, but an order: part, then number of the dialogue, then turn. A film that is
+written without its mark (@1234) is not recognised.
 
-A user's text are the turns before the first film. `review` holds the turns between a film and the
-one before it: with `data.user_reviews=N` the text ends before the turn of the N-th film, and none
-of these N is a target. As only training events are read so, this is for data.split=leave_one_out. A
-film that is written without its mark (@1234) is not recognised.
+With cut=he (He et al., Large Language Models as Zero-Shot Conversational Recommenders, CIKM 2023)
+messages of one side in a row are a turn. Each film of a recommender's turn is a target, ranked
+among all films that have not been named; one that was named before is counted apart. A query's text
+is the dialogue before that turn, its history the films that were named in it. He et al. count the
+films that they found in DBpedia alone; here every film with a mark counts.
+
+With cut=mentions a film counts where it is named first, whoever does; the films of one turn are a
+`basket`, and none of them is the past of another. A user's text are the turns before the first
+film. `review` holds the turns between a film and the one before it: with `data.user_reviews=N` the
+text ends before the turn of the N-th film, and none of these N is a target. As only training events
+are read so, this is for data.split=leave_one_out.
 """
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,8 +37,16 @@ from typing import Any, ClassVar, Literal
 
 import polars as pl
 
-from recsys.config.schema import SourceConfig, SplitMethod, option
+from recsys.config.schema import DataOptions, Repeated, SourceConfig, SplitMethod, option
 from recsys.data.readers import jsonl, tabular
+from recsys.data.readers.dialogues import (
+    SAID,
+    DialogueReader,
+    Turn,
+    check_split,
+    describe_turns,
+    merge_turns,
+)
 from recsys.data.readers.templates import fill_template, join_values
 from recsys.data.tables import Tables, check_tables
 from recsys.errors import DataError
@@ -61,6 +78,18 @@ class Config(SourceConfig):
         "or the seeker with all dialogues.",
     )
     turns: Literal["both", "seeker"] = option("both", "Whose turns are read as a user's text.")
+    cut: Literal["he", "mentions"] = option(
+        "he",
+        "What a case is: a recommender's turn, after the dialogue before it; or a film where it is "
+        "named first, by whomever.",
+    )
+    targets: Literal["recommender", "all"] = option(
+        "recommender", "With cut=he: whose films are asked for; those of all turns, or these."
+    )
+    speakers: bool = option(False, "Whether each turn of a text begins with who speaks.")
+    text_words: int = option(
+        1000, "How many of the latest words of a dialogue a text has at most.", least=1
+    )
     held_out: float = option(
         0.1, "Share of training dialogues, the last, for a part that is missing."
     )
@@ -68,6 +97,21 @@ class Config(SourceConfig):
         "{title} ({year}); {genre}; {director}; {star}; {plot}",
         "Template over title, year and id2info's genre, director, writer, star, plot.",
     )
+
+    @property
+    def repeated(self) -> Repeated:
+        """He et al. count films apart that were named before."""
+        return "alike" if self.cut == "mentions" else "apart"
+
+    @property
+    def query_column(self) -> str | None:
+        """The dialogue up to a turn."""
+        return None if self.cut == "mentions" else SAID
+
+    def apply_data_options(self, data: DataOptions) -> None:
+        """Refuses to split dialogues."""
+        if self.cut != "mentions":
+            check_split("redial", data.split)
 
 
 @dataclass(frozen=True)
@@ -179,25 +223,49 @@ def _extract_films(
                 continue
             known.add(film)
             said = [
-                _MARK.sub(lambda mark: names.get(mark[1], ""), words)
+                _write_titles(words, names)
                 for who, words in dialogue.turns[start:turn]
                 if whose == "both" or who == dialogue.seeker
             ]
             start = turn
             form = _parse_object(dialogue.forms.get(film))
-            event = _LIKED.get(str(form.get("liked")), "unsaid")
             offered = form.get("suggested", speaker != dialogue.seeker) in (1, "1")
             yield {
                 "item": film,
-                "rating": _RATING[event],
-                "event": event,
+                **_describe_film(dialogue, film),
                 "by": "recommender" if offered else "seeker",
-                "seen": _SEEN.get(str(form.get("seen")), "unsaid"),
                 "dialogue": dialogue.number,
                 "turn": turn,
                 "basket": f"{dialogue.number}-{turn}",  # films of one turn are named at once
                 "review": " ".join(" ".join(said).split()),
             }
+
+
+def _write_titles(text: str, names: Mapping[str, str]) -> str:
+    """A text with titles in the place of marks."""
+    return _MARK.sub(lambda mark: names.get(mark[1], ""), text)
+
+
+def _describe_film(dialogue: _Dialogue, film: str) -> dict[str, Any]:
+    """What was answered of a film when the dialogue was over."""
+    form = _parse_object(dialogue.forms.get(film))
+    event = _LIKED.get(str(form.get("liked")), "unsaid")
+    seen = _SEEN.get(str(form.get("seen")), "unsaid")
+    return {"rating": _RATING[event], "event": event, "seen": seen}
+
+
+def _make_turns(dialogue: _Dialogue, names: Mapping[str, str]) -> list[Turn]:
+    """The turns of a dialogue, those of one side in a row as one."""
+    return merge_turns(
+        [
+            Turn(
+                recommends=speaker != dialogue.seeker,
+                text=" ".join(html.unescape(_write_titles(text, names)).split()),
+                items=tuple(dict.fromkeys(f for f in _MARK.findall(text) if f in names)),
+            )
+            for speaker, text in dialogue.turns
+        ]
+    )
 
 
 def _format_fact(value: object) -> str | None:
@@ -237,10 +305,20 @@ def load(cfg: Config) -> Tables:
         notes.append("redial: there is no id2info.json; a film's text is its title and year.")
     items = _make_items(info, dialogues)
     names: dict[str, str] = dict(items.select("item", "title").iter_rows())
-    rows = []
+    rows: list[dict[str, Any]] = []
+    reader = DialogueReader(cfg.targets, cfg.turns, cfg.speakers, cfg.text_words)
+    now: dict[str, str] = {}
     for dialogue, part in zip(dialogues, parts, strict=True):
         user = dialogue.number if cfg.user == "dialogue" else dialogue.seeker
-        found = _extract_films(dialogue, names, cfg.turns)
+        if cfg.cut == "mentions":
+            found = _extract_films(dialogue, names, cfg.turns)
+        else:
+            turns = _make_turns(dialogue, names)
+            now[user] = reader.write_text(turns)
+            found = (
+                {**row, **_describe_film(dialogue, row["item"])}
+                for row in reader.list_events(dialogue.number, turns)
+            )
         rows += [{"user": user, "split": part, **row} for row in found]
     if not rows:
         raise DataError(f"{folder}: no dialogue names a film (@1234); fetch {_WHAT}.")
@@ -249,10 +327,16 @@ def load(cfg: Config) -> Tables:
     if silent:
         notes.append(f"redial: {silent} dialogues name no film: left out.")
     begins = events["user"].is_first_distinct()
-    users = events.filter(begins).select("user", pl.col("review").alias("text"))
-    events = events.with_columns(
-        pl.when(begins).then(pl.lit("")).otherwise("review").alias("review")
-    )
+    if cfg.cut == "mentions":
+        users = events.filter(begins).select("user", pl.col("review").alias("text"))
+        events = events.with_columns(
+            pl.when(begins).then(pl.lit("")).otherwise("review").alias("review")
+        )
+    else:
+        users = events.filter(begins).select("user", pl.lit("").alias("text"))
+        said = pl.Series(SAID, [now[user] for user in users["user"]], dtype=pl.String)
+        users = users.with_columns(said)
+        notes += describe_turns("redial", rows)
     marks = (mark for d in dialogues for _, text in d.turns for mark in _MARK.findall(text))
     unknown = sum(mark not in names for mark in marks)
     if unknown:

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recsys.data.columns.arrays import Ints, expand_sizes
+from recsys.errors import DataError
 
 if TYPE_CHECKING:
     from recsys.data.splits.split import Split
@@ -50,6 +51,23 @@ def find_basket_ids(frame: pl.DataFrame) -> pl.Series | None:
         return None
     ids = frame["basket"]
     return ids.replace("", None) if ids.dtype == pl.String else ids
+
+
+def find_target_flags(frame: pl.DataFrame) -> pl.Series | None:
+    """The column `is_target` of interactions; None without that column.
+
+    Raises:
+        DataError: It is not of truth values, or some are missing.
+    """
+    if "is_target" not in frame.columns:
+        return None
+    flags = frame["is_target"]
+    if flags.dtype != pl.Boolean or flags.null_count():
+        raise DataError(
+            f"interactions: column 'is_target' is {flags.dtype} with {flags.null_count()} empty "
+            "places; give true or false in every row, or rename the column."
+        )
+    return flags
 
 
 def find_moments(starts: Ints, count: int, changing: Sequence[NDArray[np.generic] | None]) -> Ints:

@@ -22,6 +22,7 @@ from recsys.data.splits.baskets import (
     find_basket_ids,
     find_first_events,
     find_moments,
+    find_target_flags,
 )
 from recsys.data.splits.split import TEST, TRAIN, VAL, Split
 from recsys.data.tables import IdMap, Tables
@@ -70,6 +71,7 @@ def _sort_events(
                 "set it to null or name the rating column."
             )
         label = (frame["rating"].to_numpy() >= positive_from)[order].astype(np.float32)
+    targets = find_target_flags(frame)
     weight = np.ones(len(order), dtype=np.float32)
     if "weight" in frame.columns:
         weight = frame["weight"].to_numpy()[order].astype(np.float32)
@@ -86,6 +88,10 @@ def _sort_events(
         if "impression" in frame.columns
         else None,
         basket=None if baskets is None else find_first_events(baskets, users_at, order),
+        moment=find_first_events(frame["moment"], users_at, order)
+        if "moment" in frame.columns
+        else None,
+        target=None if targets is None else targets.to_numpy()[order],
         windows=None
         if sorted_time is None
         else AvailabilityWindows.from_items(tables.items, sorted_time),
@@ -164,7 +170,11 @@ def split_at_random(tables: Tables, positive_from: float | None = None, seed: in
             time; or as `leave_one_out`.
     """
     split, _ = _sort_events(tables, positive_from)
-    for column, first in (("basket", split.basket), ("impression", split.shown)):
+    for column, first in (
+        ("basket", split.basket),
+        ("impression", split.shown),
+        ("moment", split.moment),
+    ):
         if first is not None:
             raise ConfigError(
                 f"data.split=random draws an order of single events, and these have the column "
@@ -199,7 +209,7 @@ def _hold_out_last_two(split: Split) -> tuple[NDArray[np.int8], int]:
     A negative event after one of them has its role, so that training sees nothing later.
     """
     user = split.compute_user_rows()
-    positive = np.flatnonzero(split.label > 0)
+    positive = np.flatnonzero((split.label > 0) & split.is_target())
     counts = np.bincount(user[positive], minlength=len(split.offsets) - 1)
     ends = np.cumsum(counts)
     # Two are held out, and a third must come before them, for them to be predicted from.

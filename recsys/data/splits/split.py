@@ -30,6 +30,11 @@ class Split:
             where the data has no impressions.
         basket: (N,) int64 first event of the basket that an event belongs to, -1 for none; None
             where the data has no baskets (a column `basket`).
+        moment: (N,) int64 first event of the moment that an event belongs to, such as a turn of a
+            dialogue, -1 for none; None where the data has none (a column `moment`). None of its
+            events is the past of another, as in a basket, but each is ranked beside the others.
+        target: (N,) bool whether an event may be asked about; one that may not is in histories
+            alone; None: every one may (no column `is_target`).
         windows: When items can be had, next to the times of the events; None where there are no
             times, or where every item can always be had.
     """
@@ -45,6 +50,8 @@ class Split:
     row: NDArray[np.int64] | None = None
     shown: NDArray[np.int64] | None = None
     basket: NDArray[np.int64] | None = None
+    moment: NDArray[np.int64] | None = None
+    target: NDArray[np.bool_] | None = None
     windows: AvailabilityWindows | None = None
 
     def compute_user_rows(self) -> NDArray[np.int64]:
@@ -54,25 +61,38 @@ class Split:
     def compute_history_starts(self) -> NDArray[np.int64]:
         """(N,) event before which the history of each event ends.
 
-        It is the event itself; or the first of its impression or basket, as all of that happened
-        at once.
+        It is the event itself; or the first of its impression, basket or moment, as all of that
+        happened at once.
         """
         event = np.arange(len(self.item), dtype=np.int64)
         start = event
-        for first in (self.shown, self.basket):
+        for first in self._list_groups():
             if first is not None:
                 start = np.minimum(start, np.where(first < 0, event, first))
         return start
 
     def list_cases(self, role: int) -> NDArray[np.int64]:
-        """Event numbers of the targets of a role: its events with label 1, in event order."""
-        return np.flatnonzero((self.role == role) & (self.label > 0))
+        """Event numbers of the targets of a role: its events with label 1, in event order.
+
+        None is among them that may not be asked about.
+        """
+        return np.flatnonzero((self.role == role) & (self.label > 0) & self.is_target())
+
+    def is_target(self) -> NDArray[np.bool_]:
+        """(N,) whether each event may be asked about."""
+        if self.target is None:
+            return np.ones(len(self.item), dtype=np.bool_)
+        return self.target
+
+    def _list_groups(self) -> tuple[NDArray[np.int64] | None, ...]:
+        """What may hold events together that happened at once."""
+        return self.shown, self.basket, self.moment
 
     def slice_history(self, event: int) -> slice:
         """What `event` may see of the same user, oldest first, as a slice of the arrays."""
         user = int(np.searchsorted(self.offsets, event, side="right")) - 1
         start = event
-        for first in (self.shown, self.basket):
+        for first in self._list_groups():
             if first is not None and first[event] >= 0:
                 start = min(start, int(first[event]))
         return slice(int(self.offsets[user]), start)

@@ -15,7 +15,11 @@ Targets = Literal["liked", "labelled"]
 
 
 def select_targets(
-    split: Split, predictable: Flags, targets: Targets, profile_events: int
+    split: Split,
+    predictable: Flags,
+    targets: Targets,
+    profile_events: int,
+    repeated: Flags | None = None,
 ) -> tuple[Flags, tuple[str, ...]]:
     """What training predicts.
 
@@ -24,16 +28,23 @@ def select_targets(
         predictable: (N,) whether there is something that each event can be predicted from.
         targets: Liked events, or every event with its own label, which may rest on the item alone.
         profile_events: First events of a user that are in the user's text, and so no targets.
+        repeated: (N,) events that are no targets as the user had their items before; None: none.
 
     Returns:
         Whether each event is a target (N,), and notes for the log on what that leaves out.
     """
-    user, part = split.compute_user_rows(), split.role == TRAIN
+    user, part = split.compute_user_rows(), (split.role == TRAIN) & split.is_target()
     if targets == "liked":
         part &= split.label > 0
+    said: tuple[str, ...] = ()
+    if repeated is not None and (again := int((part & repeated).sum())):
+        said += (
+            f"training: {again} of {int(part.sum())} events are with items that their users had "
+            "before, and no targets (evaluation.repeated=apart).",
+        )
+        part &= ~repeated
     late = split.compute_history_starts() - split.offsets[user] >= profile_events
     able = part & late if targets == "labelled" else part & late & predictable
-    said: tuple[str, ...] = ()
     if early := int((part & ~late).sum()):
         said += (f"training: {early} first events of users are in their texts, and no targets.",)
     if bare := int((part & late & ~able).sum()):

@@ -176,7 +176,7 @@ class BatchModel:
         def rank(block: QueryBlock) -> pl.DataFrame:
             batch, seen = _make_batch(made, block)
             context = {name: of.expand(len(block)) for name, of in codes.items()}
-            batch = replace(batch, context=context)
+            batch = replace(batch, context={**batch.context, **context})
             queries = model.ranker.queries(batch, catalog[batch.plan.items])
             scores = score_items(model.ranker, queries, catalog, batch.query[:, 1] == 0)
             if setting.choice.exclude_seen:

@@ -53,7 +53,7 @@ def write(folder, info=None, **parts):
         lines(folder / f"{part}.jsonl", found)
     if info is not None:
         (folder / "id2info.json.gz").write_bytes(gzip.compress(json.dumps(info).encode()))
-    return redial.Config(str(folder))
+    return redial.Config(str(folder), cut="mentions")
 
 
 INFO = {
@@ -113,7 +113,12 @@ def test_types_and_who_brought_it_up_can_be_chosen_and_weighed(tmp_path):
 def test_a_text_ends_before_the_turn_of_the_first_target(tmp_path):
     """The joined text for each N is that of the turns before the N-th film, made by hand."""
     config = make("redial", tmp_path)[1]
-    words = ["data.source=redial", f"data.source.path={config.path}", "data.split=leave_one_out"]
+    words = [
+        "data.source=redial",
+        f"data.source.path={config.path}",
+        "data.source.cut=mentions",
+        "data.split=leave_one_out",
+    ]
     ends = {0: 2, 1: 2, 2: 3, 3: 3}
     for count, end in ends.items():
         tables = prepare.prepare_data(compose_data([*words, f"data.user_reviews={count}"]).data)[0]
@@ -214,7 +219,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
 def test_real_redial():
     """Counts of the folder's own README; texts against the turns of the files themselves."""
     folder = real("redial")
-    found = redial.load(redial.Config(folder))
+    found = redial.load(redial.Config(folder, cut="mentions"))
     assert "redial: 2243 dialogues with 40349 turns." in found.notes  # 901 + 1342, 16397 + 23952
     assert found.interactions.filter(split="test")["user"].n_unique() == 1342
     assert found.items["plot"].is_not_null().sum() >= 6242
