@@ -153,9 +153,9 @@ class Model(PairRecommender):
         if origin.field in (LIKES, DISLIKES):
             row = int(host.plan.items[origin.place])
             return Piece("title", written.items[row], row, lead)
-        said = int(host.context[MOMENT][0]) if MOMENT in host.context else 0
-        if origin.field == USER and said:
-            return Piece("context", written.context[MOMENT][said], None, lead, ends=True)
+        moment = int(host.context[MOMENT][0]) if MOMENT in host.context else 0
+        if origin.field == USER and moment:
+            return Piece("context", written.context[MOMENT][moment], None, lead, ends=True)
         if origin.field == USER:
             return Piece("profile", written.users[int(host.users[0])], None, lead)
         said = written.context[origin.name][origin.place]
