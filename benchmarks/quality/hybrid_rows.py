@@ -180,7 +180,7 @@ def make_pretrainings(rates: Rates) -> Rows:
         "mlm": _make_pretrained("mlm"),
         "simcse": _make_pretrained("simcse"),
         "tsdae": _make_pretrained("tsdae"),
-        "co-occurrence, defaults": _make_pretrained("co_occurrence"),
+        "co-occurrence, defaults": _make_pretrained("co_occurrence"),  # meant for larger encoders
         PAIRS: _make_pretrained("co_occurrence", *PAIRS_WORDS),
     }
     heads = ["experiment=frozen_two_tower"]

@@ -12,6 +12,7 @@ from transformers import AutoModel, BertConfig, BertForMaskedLM, BertModel
 from recsys.compare.finished_runs import read_run
 from recsys.compare.measures.cost import compute_costs
 from recsys.compare.methods import group_runs
+from recsys.config.choices import PRETRAINING, list_experiments
 from recsys.config.compose import compose_pretraining, list_choices
 from recsys.encoders.pretrained.load import load_encoder, load_pretrained
 from recsys.encoders.pretrained.sentence_transformers import read_embedding_spec
@@ -328,7 +329,7 @@ def test_help_and_configuration(words, capsys):
     assert "architecture" not in out
 
 
-@pytest.mark.parametrize("name", ["co_occurrence", "lora_co_occurrence", "mlm", "simcse", "tsdae"])
+@pytest.mark.parametrize("name", list_experiments(PRETRAINING))
 def test_each_shipped_experiment_runs(words, masked, tmp_path, name):
     own = swap(words, "encoder.model", masked)
     assert main([f"experiment={name}", *own]) == 0
