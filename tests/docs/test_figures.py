@@ -122,3 +122,19 @@ def test_what_compare_said_is_what_the_benchmark_has():
     for name, label in line.items():
         (said,) = re.findall(rf"^{name} +([\d.]+) ±", README, flags=re.MULTILINE)
         assert float(said) == figure(QUALITY, label, "ndcg@10", "\n## ml-100k")
+
+
+def test_what_finds_new_items_is_of_the_page_of_hybrids():
+    page = "benchmarks/quality/hybrids/amazon-instruments.md"
+    rows = {
+        "`ease_text` has": "EASE + texts, MiniLM",
+        "`item_knn_text`": "item kNN + texts, MiniLM",
+        "item kNN": "item kNN",
+        "EASE": "EASE",
+    }
+    said = " ".join(README.partition("Where a fifth does")[2].partition("##")[0].split())
+    for name, row in rows.items():
+        found = re.search(rf"{name} (\S+)(?: and finds new items)? \((\S+)\)", said)
+        assert found is not None, name
+        for text, column in zip(found.groups(), ("ndcg@10", "cold"), strict=True):
+            assert abs(float(text) - figure(page, row, column)) <= 0.0501, (name, column)
