@@ -118,6 +118,9 @@ def test_a_wheel_holds_every_module_and_yaml_file_and_runs_elsewhere(
         "recsys/serve/page/index.html",
         "recsys/serve/page/page.css",
         "recsys/serve/page/page.js",
+        "recsys/serve/page/chat.html",
+        "recsys/serve/page/chat.js",
+        "recsys/serve/page/shared.js",
     }
     assert held == code | data | page | {"recsys/py.typed"}
     programs = install(wheel)

@@ -35,6 +35,7 @@ WORDS = (
     (f"max_history={Limits.max_history}", "items of a history"),
     (f"max_k={Limits.max_k}", "items that may be asked for"),
     (f"max_events={Limits.max_events}", "events or items in one request"),
+    (f"max_lines={Limits.max_lines}", "lines of a conversation"),
     (f"max_added={Limits.max_added}", "items that may be added while it runs"),
     (f"concurrency={Limits.concurrency}", "requests in work at once; more are answered with 429"),
     (f"queue={Limits.queue}", "queries that may wait for the model; more are answered with 429"),

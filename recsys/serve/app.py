@@ -19,7 +19,10 @@ from recsys import printable
 from recsys.errors import DiskFullError, RecsysError, UnknownIdError
 from recsys.serve.batching import BusyError
 from recsys.serve.bodies import (
+    OUTDATED,
     RESPONSES,
+    ConversationTurn,
+    ConverseBody,
     ExplainBody,
     FeedbackBody,
     ForgetBody,
@@ -34,13 +37,17 @@ from recsys.serve.bodies import (
     Suggestions,
     describe_refusal,
 )
+from recsys.serve.conversations import OutdatedListError
 from recsys.serve.limits import Gate
 from recsys.serve.service import Service
 
 PAGE = Path(__file__).parent / "page"
 _STATIC = {
     "/": ("index.html", "text/html"),
+    "/chat": ("chat.html", "text/html"),
+    "/chat.js": ("chat.js", "text/javascript"),
     "/page.js": ("page.js", "text/javascript"),
+    "/shared.js": ("shared.js", "text/javascript"),
     "/page.css": ("page.css", "text/css"),
 }
 
@@ -87,6 +94,14 @@ def _add_paths(app: FastAPI, service: Service, gate: Gate) -> None:
         said = await service.explain(body)
         (reasons,) = said.rows
         return Reasons.model_validate({**reasons, "notes": list(said.notes)})
+
+    @app.post("/converse", responses={**RESPONSES, 409: OUTDATED})
+    async def converse(body: ConverseBody) -> ConversationTurn:
+        """What a line of a conversation leads to; each request holds all lines so far."""
+        said = await service.converse(body)
+        (turn,) = said.rows
+        known = {**turn, "model": said.model, "notes": list(said.notes)}
+        return ConversationTurn.model_validate(known)
 
     @app.post("/feedback", responses=RESPONSES)
     async def feedback(body: FeedbackBody) -> Kept:
@@ -169,6 +184,8 @@ def _add_errors(app: FastAPI) -> None:
     async def refuse_query(request: Request, error: RecsysError) -> JSONResponse:
         if isinstance(error, UnknownIdError):  # without the nearest one, which is someone else
             return refuse(404 if error.kind == "user" else 422, error.plain)
+        if isinstance(error, OutdatedListError):
+            return refuse(409, str(error))
         return refuse(507 if isinstance(error, DiskFullError) else 422, str(error))
 
     @app.exception_handler(BusyError)

@@ -70,14 +70,13 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Ask(Body):
-    """Who or what is asked for: one of user, history and text."""
+class Setting(Body):
+    """Who asks, and when."""
 
     user: Id | None = Field(None, description="Id of a user.", examples=["196"])
     history: list[Id] | None = Field(
         None, min_length=1, description="Ids of items that someone had, oldest first."
     )
-    text: Text | None = Field(None, description="What is looked for.", examples=["space robots"])
     at: Moment | None = Field(
         None,
         description="The moment (UTC), such as 2024-05-01T12:00; now if it is left out.",
@@ -85,6 +84,12 @@ class Ask(Body):
     context: dict[Id, Value] = Field(
         {}, description="Value by column, of a model with context.", max_length=64
     )
+
+
+class Ask(Setting):
+    """Who or what is asked for: one of user, history and text."""
+
+    text: Text | None = Field(None, description="What is looked for.", examples=["space robots"])
 
     @model_validator(mode="after")
     def check_that_one_is_given(self) -> Ask:
@@ -111,6 +116,30 @@ class RecommendBody(Ask):
     columns: list[Id] = Field(
         [], max_length=32, description="Further columns of the items to give."
     )
+
+
+class ConverseBody(Setting):
+    """A line of a conversation, with all that was said before it."""
+
+    lines: list[Text] = Field(
+        [],
+        description="All that was said, the oldest first; the last line is answered. None: the "
+        "conversation is opened.",
+        examples=[["space robots", "more like 3, but older"]],
+    )
+    k: int = Field(10, ge=1, strict=True, description="Items of a list, and of each further page.")
+    listed: list[Id] | None = Field(
+        None,
+        description="Ids on the list that the last line speaks of, as state.listed of the answer "
+        "before has them; 409 where it is no longer that list.",
+    )
+
+    @model_validator(mode="after")
+    def check_that_not_both_are_given(self) -> ConverseBody:
+        """Raises where a user and a history are given."""
+        if self.user is not None and self.history is not None:
+            raise ValueError("give one of user and history, or none")
+        return self
 
 
 class ExplainBody(Ask):
@@ -157,6 +186,48 @@ class Suggestions(BaseModel):
 
     model: str = Field(description="The model that answered.")
     items: list[Suggestion]
+    notes: list[str] = Field([], description="What of the question counts as unknown.")
+
+
+class ListedRow(BaseModel):
+    """An item of a conversation's list."""
+
+    number: int = Field(description="By which it is spoken of, from 1.")
+    item: str
+    text: str
+    score: float
+    parts: list[tuple[str, float]] = Field(description="What each part adds to the score.")
+    facts: list[tuple[str, str]] = Field(
+        description="Column and value, for filters that its text does not show."
+    )
+
+
+class ChipRow(BaseModel):
+    """Something that holds; "drop" and its letter take it back."""
+
+    letter: str
+    kind: str
+    text: str
+
+
+class ConversationTurn(BaseModel):
+    """What a line of a conversation led to."""
+
+    model: str = Field(description="The model that answered.")
+    at: str = Field(description="The moment of the conversation; send it with its next line.")
+    catalog: int = Field(description="How many items there are.")
+    number: int
+    said: str
+    message: str
+    lines: list[str] = Field(description="What was asked for: an explanation, help.")
+    items: list[ListedRow] = Field(
+        description="The list, or its next page; none where it is as it was."
+    )
+    chips: list[ChipRow]
+    fitting: int = Field(description="How many items fit.")
+    state: dict[str, Any] = Field(description="Where the conversation is: critiques, ids, focus.")
+    undone: bool
+    ended: bool
     notes: list[str] = Field([], description="What of the question counts as unknown.")
 
 
@@ -312,4 +383,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         429: "The service is busy; try again after Retry-After seconds.",
         507: "The disk is full; nothing was kept.",
     }.items()
+}
+
+OUTDATED: dict[str, Any] = {
+    "model": Problem,
+    "description": "The lines before lead to another list than the one in listed.",
 }

@@ -16,7 +16,7 @@ from recsys import printable
 from recsys.serve.metrics import ServiceMetrics
 from recsys.serve.options import LOOPBACK, ServeOptions
 
-OPEN = frozenset({"/", "/page.js", "/page.css", "/health"})
+OPEN = frozenset({"/", "/chat", "/chat.js", "/page.js", "/page.css", "/shared.js", "/health"})
 """Paths that answer without a key: they hold nothing of the model."""
 
 _BODY_SECONDS = 10.0

@@ -6,20 +6,20 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from recsys.errors import ConfigError, DataError, RecsysError
 from recsys.printable import escape_line
 from recsys.runtime.files import RESULT
+from recsys.serve.conversations import Beginning, Conversations, Lines
 from recsys.serve.places import locate_model
-from recsys.serve.records.items import ItemRow
+from recsys.serve.records.items import ItemRow, make_tables
 from recsys.trained.bundle.bundle import open_bundle
 from recsys.trained.bundle.kept import open_kept
 from recsys.trained.bundle.manifest import MANIFEST, is_bundle
@@ -44,6 +44,7 @@ class Asked:
         context: Column and value of each that is given, sorted.
         item: Whose score is to be explained; None: the best items are asked for.
         choice: Which items may be recommended, and what is said of them.
+        lines: Of a conversation that the query begins; None: no conversation.
     """
 
     query: Query
@@ -52,6 +53,7 @@ class Asked:
     context: tuple[tuple[str, str], ...] = ()
     item: str | None = None
     choice: Choice = ANY
+    lines: Lines | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Answered:
     """What a model says.
 
     Attributes:
-        rows: The items, the best first; or one, the reasons of a score.
+        rows: The items, the best first; or one, the reasons of a score, or a conversation's turn.
         model: Name of the model.
         notes: Sentences on what of the question counts as unknown.
     """
@@ -90,6 +92,11 @@ class Loaded:
     signature: object
     bare: Answering | None = None
     notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def conversations(self) -> Conversations:
+        """Those that are had with it."""
+        return Conversations(self.answering, self.notes)
 
 
 class ModelHolder:
@@ -217,6 +224,9 @@ def _answer_alike(loaded: Loaded, asked: Sequence[Asked]) -> list[Answered]:
     """
     answering, first, queries = loaded.answering, asked[0], [each.query for each in asked]
     loaded.notes.clear()
+    if first.lines is not None:
+        turn = _converse(loaded, first, first.lines)
+        return [Answered([turn], answering.name, tuple(loaded.notes))]
     if first.item is not None:
         reasons = _explain(answering, first, first.item)
         return [Answered([reasons], answering.name, tuple(loaded.notes))]
@@ -227,6 +237,13 @@ def _answer_alike(loaded: Loaded, asked: Sequence[Asked]) -> list[Answered]:
         rows[row.pop("query")].append({**row, "columns": more})
     notes = tuple(dict.fromkeys(loaded.notes))
     return [Answered(rows[query.label], answering.name, notes) for query in queries]
+
+
+def _converse(loaded: Loaded, asked: Asked, lines: Lines) -> Row:
+    """What the last line of a conversation leads to."""
+    start = None if asked.query == Query() else asked.query
+    beginning = Beginning(start, asked.at, asked.context, lines.left_out)
+    return dict(loaded.conversations.answer(beginning, lines, asked.k))
 
 
 def make_json_value(value: object) -> object:
@@ -251,7 +268,7 @@ def grow(answering: Answering, items: Mapping[str, ItemRow]) -> Answering:
         ConfigError: It has no score for a new item.
         DataError: An item cannot be used.
     """
-    for frame in _make_tables(items):
+    for frame in make_tables(items):
         answering = answering.add_items(frame)
     _warm_up(answering)
     return answering
@@ -265,27 +282,8 @@ def _check_given(answering: Answering, items: Mapping[str, ItemRow]) -> None:
     """
     if isinstance(answering, Explaining) and answering.suggester.source.scores_new_items:
         source, catalog = answering.suggester.run.data.source, answering.suggester.model.tables
-        for frame in _make_tables(items):
+        for frame in make_tables(items):
             NewItems.read(frame).write_texts(source, catalog.items.schema)
-
-
-def _make_tables(items: Mapping[str, ItemRow]) -> Iterator[pl.DataFrame]:
-    """A table for those of which the same is said: what one lacks, no other one is to fill."""
-    alike: dict[tuple[str, ...], list[str]] = {}
-    for item, row in items.items():
-        said = (name for name, value in row.items() if name != "text" or value is not None)
-        alike.setdefault(tuple(sorted(said)), []).append(item)
-    for names, ids in alike.items():
-        columns = [_make_column(name, [items[item][name] for item in ids]) for name in names]
-        yield pl.DataFrame([pl.Series("item", ids), *columns])
-
-
-def _make_column(name: str, values: list[Any]) -> pl.Series:
-    """A column of values of one kind, or as texts where the kinds differ."""
-    kinds = {type(value) for value in values if value is not None}
-    if len(kinds) > 1:
-        values = [None if value is None else str(value) for value in values]
-    return pl.Series(name, values, dtype=pl.String if not kinds else None)
 
 
 def _print_note(sentence: str) -> None:
@@ -327,13 +325,18 @@ def _group(asked: Sequence[Asked]) -> list[list[int]]:
     for place, each in enumerate(asked):
         kind, label = (each.k, each.at, each.context, each.choice), each.query.label
         for alike, labels, places in groups:
-            if alike == kind and label not in labels and each.item is None:
+            if alike == kind and label not in labels and _can_share(each):
                 labels.add(label)
                 places.append(place)
                 break
         else:
-            groups.append((kind, {label}, [place]))
+            groups.append((kind if _can_share(each) else None, {label}, [place]))
     return [places for _, _, places in groups]
+
+
+def _can_share(asked: Asked) -> bool:
+    """Whether a query is answered together with others."""
+    return asked.item is None and asked.lines is None
 
 
 def _warm_up(answering: Answering) -> None:

@@ -30,6 +30,7 @@ class Limits:
         max_history: Items of a history.
         max_k: Items that may be asked for.
         max_events: Events or items in one request.
+        max_lines: Lines of a conversation.
         max_added: Items that may be added while it runs, all in all.
         concurrency: Requests in work at once.
         queue: Queries that may wait for the model.
@@ -42,6 +43,7 @@ class Limits:
     max_history: int = 1_000
     max_k: int = 1_000
     max_events: int = 1_000
+    max_lines: int = 100
     max_added: int = 100_000
     concurrency: int = 256
     queue: int = 128

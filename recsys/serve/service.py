@@ -7,13 +7,24 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from recsys.errors import ConfigError, RecsysError, UnknownIdError, raise_file_error
 from recsys.printable import escape_line
 from recsys.runtime.locks import acquire_lock
 from recsys.serve.batching import Batcher
-from recsys.serve.bodies import Ask, ExplainBody, FeedbackBody, ForgetBody, ItemsBody, RecommendBody
+from recsys.serve.bodies import (
+    Ask,
+    ConverseBody,
+    ExplainBody,
+    FeedbackBody,
+    ForgetBody,
+    ItemsBody,
+    RecommendBody,
+    Setting,
+)
+from recsys.serve.conversations import Lines
 from recsys.serve.metrics import ServiceMetrics
 from recsys.serve.model import Answered, Asked, ModelHolder
 from recsys.serve.options import ServeOptions
@@ -102,12 +113,34 @@ class Service:
         asked = replace(make_asked(body, 1), item=body.item)
         return await self._ask(asked, self._get_reactions(body))
 
-    def _get_reactions(self, body: Ask) -> Reactions:
+    async def converse(self, body: ConverseBody) -> Answered:
+        """What the last line of a conversation leads to.
+
+        Raises:
+            ConfigError: The model holds no conversation, or a limit is passed.
+            UnknownIdError: There is no such user or item.
+            DataError: The moment is no time, or nothing can be had then.
+            OutdatedListError: The lines before lead to another list than the client has.
+            BusyError: Too many wait.
+        """
+        self._check_limits(body)
+        said = self._get_reactions(body)
+        left_out = frozenset(self.items.removed | said.events.keys())
+        listed = None if body.listed is None else tuple(body.listed)
+        asked = make_asked(body, body.k)
+        if body.at is None:  # the client says it again, so that the conversation has one moment
+            asked = replace(asked, at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M"))
+        return await self._ask(
+            replace(asked, lines=Lines(tuple(body.lines), listed, left_out)), said
+        )
+
+    def _get_reactions(self, body: Setting) -> Reactions:
         return self.feedback.get(body.user) if body.user is not None else Reactions()
 
     async def _ask(self, asked: Asked, said: Reactions) -> Answered:
         """What the model answers."""
-        tokens = estimate_tokens(asked.query.text)
+        text = asked.query.text if asked.lines is None else " ".join(asked.lines.said)
+        tokens = estimate_tokens(text)
         try:
             return await self.batcher.ask(asked, tokens)
         except UnknownIdError as error:
@@ -126,17 +159,26 @@ class Service:
                 had = tuple(each for each in had if each != error.name)
         raise unknown
 
-    def _check_limits(self, body: Ask) -> None:
+    def _check_limits(self, body: Setting) -> None:
         limits = self.options.limits
-        if body.text is not None and len(body.text) > limits.max_text:
+        texts = body.lines if isinstance(body, ConverseBody) else []
+        if len(texts) > limits.max_lines:
             raise ConfigError(
-                f"the text has {len(body.text)} characters; give at most {limits.max_text}."
+                f"the conversation has {len(texts)} lines; begin another one after "
+                f"{limits.max_lines}."
             )
+        if isinstance(body, Ask) and body.text is not None:
+            texts = [body.text]
+        for size in map(len, texts):
+            if size > limits.max_text:
+                raise ConfigError(
+                    f"the text has {size} characters; give at most {limits.max_text}."
+                )
         if body.history is not None and len(body.history) > limits.max_history:
             raise ConfigError(
                 f"the history has {len(body.history)} items; give the latest {limits.max_history}."
             )
-        if isinstance(body, RecommendBody) and body.k > limits.max_k:
+        if isinstance(body, RecommendBody | ConverseBody) and body.k > limits.max_k:
             raise ConfigError(f"k is {body.k}; ask for at most {limits.max_k}.")
 
     async def keep_feedback(self, body: FeedbackBody) -> int:
@@ -270,7 +312,7 @@ class Service:
         self._held.close()
 
 
-def make_asked(body: Ask, k: int, choice: Choice = ANY) -> Asked:
+def make_asked(body: Setting, k: int, choice: Choice = ANY) -> Asked:
     """What a request asks a model.
 
     Args:
@@ -286,7 +328,7 @@ def make_asked(body: Ask, k: int, choice: Choice = ANY) -> Asked:
     if body.at is not None:
         parse_moment(body.at)
     history = None if body.history is None else tuple(body.history)
-    query = Query(body.user, history, body.text)
+    query = Query(body.user, history, body.text if isinstance(body, Ask) else None)
     context = tuple(sorted(body.context.items()))
     return Asked(query, k, body.at or "now", context, choice=choice)
 

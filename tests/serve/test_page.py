@@ -49,7 +49,7 @@ class Shop:
 class Browser:
     """A tab of a headless Chromium, spoken to through a pipe."""
 
-    def __init__(self, send, receive, page):
+    def __init__(self, send, receive, page, focused):
         self.send, self.receive, self.count = send, receive, 0
         self.rest, self.session = b"", None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -58,7 +58,8 @@ class Browser:
         screen = {"width": 360, "height": 640, "deviceScaleFactor": 1, "mobile": True}
         self.call("Emulation.setDeviceMetricsOverride", **screen)
         self.call("Page.navigate", url=page)
-        self.wait("document.readyState === 'complete' && document.activeElement.id === 'query'")
+        ready = "document.readyState === 'complete'"
+        self.wait(f"{ready} && document.activeElement.id === '{focused}'")
 
     def call(self, method, **words):
         self.count += 1
@@ -96,8 +97,8 @@ class Browser:
 
 
 @contextmanager
-def browsing(page, folder):
-    """A browser that shows a page."""
+def browsing(page, folder, focused="query"):
+    """A browser that shows a page, once a field of it has the focus."""
     to_browser, send = os.pipe()
     receive, from_browser = os.pipe()
 
@@ -119,7 +120,7 @@ def browsing(page, folder):
     try:
         os.close(to_browser)
         os.close(from_browser)
-        yield Browser(send, receive, page)
+        yield Browser(send, receive, page, focused)
     finally:
         process.kill()
         process.wait()

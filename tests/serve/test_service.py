@@ -580,9 +580,11 @@ def test_a_value_that_training_has_not_seen_is_said_to_who_sent_it_alone(
     capfd.readouterr()
     bodies = [{"user": "u1", "context": {"device": name}} for name in ("zebra", "phone")]
     odd, known = ask(options, *bodies, load=load_model)
+    lines = [{**bodies[0], "at": "now", "lines": ["red lamp", "older"][:n]} for n in (0, 1, 2)]
+    talked = ask(options, *lines, path="/converse", load=load_model)
     explained = {**bodies[0], "item": "000"}
     (why,) = ask(options, explained, path="/explain", load=load_model)
-    for answer in (odd, why):
+    for answer in (odd, why, *talked):
         assert answer.status_code == 200
         (note,) = answer.json()["notes"]
         assert "training has not seen 'zebra'" in note

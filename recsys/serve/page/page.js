@@ -1,28 +1,14 @@
 "use strict";
-const get = (id) => document.getElementById(id);
-const [ask, kind, query, list, state, unlock, key] =
-  ["ask", "kind", "query", "list", "status", "unlock", "key"].map(get);
-let pending = null, timer = 0, secret = sessionStorage.getItem("key") || "";
-const me = localStorage.getItem("me") || `page-${Math.random().toString(36).slice(2)}`;
-localStorage.setItem("me", me);
-
-async function post(path, body, signal) {
-  const headers = { "Content-Type": "application/json" };
-  if (secret) headers.Authorization = `Bearer ${secret}`;
-  const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal });
-  unlock.hidden = answer.status !== 401;
-  const content = await answer.json();
-  if (!answer.ok) throw new Error(content.error);
-  return content;
-}
+import { askAgainWithKey, get, make, makeButton, me, post, readIds } from "/shared.js";
+const [ask, kind, query, list, state, unlock] =
+  ["ask", "kind", "query", "list", "status", "unlock"].map(get);
+let pending = null, timer = 0;
 
 function makeBody() {
   const typed = query.value.trim();
   if (kind.value === "mine") return { user: me, k: 10 };
   if (!typed) return null;
-  if (kind.value === "history") {
-    return { history: typed.split(",").map((id) => id.trim()).filter(Boolean), k: 10 };
-  }
+  if (kind.value === "history") return { history: readIds(typed), k: 10 };
   return { [kind.value]: typed, k: 10 };
 }
 
@@ -47,31 +33,20 @@ async function search() {
   }
 }
 
-// Titles are text of others: they are set as text, never read as HTML.
 function makeRow(item) {
   const row = document.createElement("li");
-  const title = document.createElement("span");
-  title.className = "title";
-  title.textContent = item.title || item.item;
-  const score = document.createElement("span");
-  score.className = "score";
-  score.textContent = item.score.toFixed(3);
-  row.append(title, score, makeButton(item, "like", "Like"), " ",
-    makeButton(item, "dislike", "Dislike"), " ", makeWhy(item));
+  const title = make("span", item.title || item.item, { class: "title" });
+  const score = make("span", item.score.toFixed(3), { class: "score" });
+  row.append(title, score, makeOpinion(item, "like", "Like"), " ",
+    makeOpinion(item, "dislike", "Dislike"), " ", makeWhy(item));
   return row;
 }
 
 function makeWhy(item) {
-  const button = document.createElement("button");
   const { k, ...asked } = makeBody();
-  button.type = "button";
-  button.textContent = "Why";
-  button.setAttribute("aria-label", `Why: ${item.title || item.item}`);
-  button.addEventListener("click", async () => {
+  return makeButton("Why", `Why: ${item.title || item.item}`, async (button) => {
     const place = button.parentElement;
-    const reason = place.querySelector(".why") || document.createElement("p");
-    reason.className = "why";
-    reason.setAttribute("role", "status");
+    const reason = place.querySelector(".why") || make("p", "", { class: "why", role: "status" });
     place.append(reason);
     try {
       const why = await post("/explain", { ...asked, item: item.item });
@@ -80,16 +55,10 @@ function makeWhy(item) {
       reason.textContent = error.message;
     }
   });
-  return button;
 }
 
-function makeButton(item, event, word) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = word;
-  button.setAttribute("aria-label", `${word}: ${item.title || item.item}`);
-  button.setAttribute("aria-pressed", "false");
-  button.addEventListener("click", async () => {
+function makeOpinion(item, event, word) {
+  const own = makeButton(word, `${word}: ${item.title || item.item}`, async (button) => {
     try {
       const user = kind.value === "user" ? query.value.trim() : me;
       await post("/feedback", { events: [{ user, item: item.item, event }] });
@@ -101,15 +70,11 @@ function makeButton(item, event, word) {
       state.textContent = error.message;
     }
   });
-  return button;
+  own.setAttribute("aria-pressed", "false");
+  return own;
 }
 
 query.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(search, 150); });
 kind.addEventListener("change", () => { query.disabled = kind.value === "mine"; search(); });
 ask.addEventListener("submit", (event) => { event.preventDefault(); search(); });
-unlock.addEventListener("submit", (event) => {
-  event.preventDefault();
-  secret = key.value.trim();
-  sessionStorage.setItem("key", secret);
-  search();
-});
+askAgainWithKey(search);

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from recsys.errors import DataError
 from recsys.serve.records.journal import Journal
@@ -89,3 +91,22 @@ def merge_rows(before: Mapping[str, ItemRow], add: Mapping[str, ItemRow]) -> dic
         add: Rows that were given since.
     """
     return {**before, **{item: {**before.get(item, {}), **row} for item, row in add.items()}}
+
+
+def make_tables(items: Mapping[str, ItemRow]) -> Iterator[pl.DataFrame]:
+    """A table for those of which the same is said: what one lacks, no other one is to fill."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for item, row in items.items():
+        said = (name for name, value in row.items() if name != "text" or value is not None)
+        alike.setdefault(tuple(sorted(said)), []).append(item)
+    for names, ids in alike.items():
+        columns = [_make_column(name, [items[item][name] for item in ids]) for name in names]
+        yield pl.DataFrame([pl.Series("item", ids), *columns])
+
+
+def _make_column(name: str, values: list[Any]) -> pl.Series:
+    """A column of values of one kind, or as texts where the kinds differ."""
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) > 1:
+        values = [None if value is None else str(value) for value in values]
+    return pl.Series(name, values, dtype=pl.String if not kinds else None)

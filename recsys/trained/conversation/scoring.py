@@ -9,7 +9,8 @@ the same rule without such a vector.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -123,6 +124,9 @@ class ConversationModel:
         at: The moment, as in `recommend`.
         context: As in `recommend`.
 
+    Attributes:
+        counts: (I,) how often each item is in the training events.
+
     Raises:
         ConfigError: The run cannot be read, or its data has changed.
         DataError: An id is unknown, or nothing can be had at that moment.
@@ -135,24 +139,54 @@ class ConversationModel:
         at: str = "now",
         context: Mapping[str, str] | None = None,
     ) -> None:
-        self.answering, self.start, self.at = answering, start, at
-        self.context = dict(context or {})
+        self.answering = answering
         self._suggester = answering.suggester
         made = self._suggester.open_for([] if start is None else [start])
-        self._suggester.read_query(start or Query(), at, self.context)  # what is unknown is told
-        self._suggester.report = _keep_quiet  # and told once
         self.items: pl.DataFrame = made.tables.items
         self.ids: list[str] = self.items["item"].cast(pl.String).to_list()
         self.rows = {item: row for row, item in enumerate(self.ids)}
-        counts = made.parts.counts.cpu().numpy().astype(np.float64)
+        counts = self.counts = made.parts.counts.cpu().numpy().astype(np.float64)
         self.columns = ItemColumns(self.items, counts)
         self.titles = TitleFinder(self.items, counts)
         self._popularity = np.log1p(counts).astype(np.float32)
-        self._kept: dict[Query | None, Floats] = {}
+        self._kept: dict[tuple[object, Query | None], Floats] = {}
+        self._begin(start, at, context or {}, ())
+
+    def begin(
+        self,
+        start: Query | None = None,
+        at: str = "now",
+        context: Mapping[str, str] | None = None,
+        left_out: Iterable[str] = (),
+    ) -> ConversationModel:
+        """One for conversations that begin in another way; it shares what was read of the items.
+
+        Args:
+            start: As of the class.
+            at: As of the class.
+            context: As of the class.
+            left_out: Ids of items that are never listed; unknown ones count for nothing.
+
+        Raises:
+            ConfigError: The run knows nothing of the context.
+            DataError: An id is unknown, or nothing can be had at that moment.
+        """
+        out = copy(self)
+        out._begin(start, at, context or {}, left_out)
+        return out
+
+    def _begin(
+        self, start: Query | None, at: str, context: Mapping[str, str], left_out: Iterable[str]
+    ) -> None:
+        self.start, self.at, self.context = start, at, dict(context)
+        situated = self._suggester.run.architecture.reads_context
+        self._situation = (at, tuple(sorted(self.context.items()))) if situated else None
+        self._suggester.read_query(start or Query(), at, self.context)  # what is unknown is told
         if not self._suggester.reads_pairs:
             _ = self._suggester.catalog  # made now, not at the first line
         self._open = np.ones(len(self.ids), dtype=bool)
         self._open[self._suggester.list_closed(at).numpy()] = False
+        self._open[[self.rows[item] for item in left_out if item in self.rows]] = False
         if start is not None:
             self._open[self._read(start).seen.numpy()] = False
 
@@ -224,9 +258,29 @@ class ConversationModel:
             best = best[diversify(totals[best], own, k, state.variety)]
         return Ranked(pool[best], totals[best], parts, added[:, best], count)
 
+    def find_place(self, state: State, item: str) -> float | None:
+        """The rank of an item among all that fit, half a place for each tie; None: it does not fit.
+
+        A model that reads pairs ranks no other items than those that are proposed to it.
+
+        Args:
+            state: Where the conversation is; what stands on the list is ranked as well.
+            item: Its id.
+        """
+        fitting, row = self.find_fitting(state), self.rows[item]
+        if not fitting[row]:
+            return None
+        pool, added = self._weigh(self.list_parts(state), fitting, TOP)
+        (place,) = np.nonzero(pool == row)
+        if not len(place):
+            return None
+        totals = added.sum(0)
+        own = totals[place[0]]
+        return float(1 + (totals > own).sum() + ((totals == own).sum() - 1) / 2)
+
     def score(self, part: Part) -> Floats:
         """(I,) scaled scores of all items for one part; those of the latest parts are kept."""
-        scores = self._kept.pop(part.query, None)
+        scores = self._kept.pop((self._situation, part.query), None)
         if scores is None:
             scores = self._scale(self._ask(part), part, np.arange(len(self.ids)))
         self._keep(part.query, scores)
@@ -276,7 +330,7 @@ class ConversationModel:
         """(N,) the scores of a pool by a model that reads pairs; a pair is read once."""
         if part.query is None:
             return self._popularity[pool]
-        known = self._kept.pop(part.query, None)
+        known = self._kept.pop((self._situation, part.query), None)
         if known is None:
             known = np.full(len(self.ids), np.nan, dtype=np.float32)
         rows = pool[np.isnan(known[pool])]
@@ -290,7 +344,7 @@ class ConversationModel:
 
     def _keep(self, query: Query | None, scores: Floats) -> None:
         """Keeps the scores of the latest queries."""
-        self._kept[query] = scores
+        self._kept[self._situation, query] = scores
         while len(self._kept) > min(_KEPT, max(8, _BYTES // (4 * len(self.ids)))):
             del self._kept[next(iter(self._kept))]
 
@@ -310,8 +364,12 @@ class ConversationModel:
         return scaled
 
     def _read(self, query: Query) -> ReadQuery:
-        """A query as the model reads it."""
-        return self._suggester.read_query(query, self.at, self.context)
+        """A query as the model reads it; what of it is unknown was told when it began."""
+        report, self._suggester.report = self._suggester.report, _keep_quiet
+        try:
+            return self._suggester.read_query(query, self.at, self.context)
+        finally:
+            self._suggester.report = report
 
 
 def _keep_quiet(note: str) -> None:
