@@ -28,11 +28,15 @@ WORDS = (
     ("history=ID,ID", "items that someone unknown had, the latest one last"),
     ("transcript=FILE", "keep the conversation, a JSON line a turn; one that is there goes on"),
     ("replay=FILE", "say the lines of a transcript again; an error where a list is another one"),
+    ("seekers=N", "in place of a conversation: so many scripted seekers test the run"),
+    ("seed=0", "of the seekers and what they look for"),
     ("items=FILE", "further items, as in recommend"),
     ("at=now", "the moment, as in recommend"),
     (f"{CONTEXT}COLUMN=VALUE", "as in recommend"),
     ("output=runs", "where run=last looks"),
 )
+
+_OF_SEEKERS = ("run", "folder", "seekers", "seed", "k", "items", "output")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,8 +57,11 @@ def chat(argv: Sequence[str]) -> Iterator[str]:
     """
     words = _parse_words(argv)
     # Only now, so that a typo is told before anything loads.
+    from recsys.chat.seekers import run_seekers
     from recsys.chat.session import replay, talk
 
+    if "seekers" in words:
+        return run_seekers(words)
     return replay(words) if "replay" in words else talk(words)
 
 
@@ -78,6 +85,15 @@ def _parse_words(argv: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"give one of {one}= and {other}=.")
     if "k" in words:
         require_count("k", words["k"], 1)
+    if "seekers" in words:
+        require_count("seekers", words["seekers"], 1)
+        own = [k for k in words if k not in _OF_SEEKERS]
+        if own:
+            raise ConfigError(f"{own[0]}= is of a conversation, and seekers= holds none; drop it.")
+    if "seed" in words:
+        if "seekers" not in words:
+            raise ConfigError("seed= is of seekers=; give both, or leave it out.")
+        require_count("seed", words["seed"], 0)
     for key in ("transcript", "replay"):
         if key in words and Path(words[key]).is_dir():
             raise ConfigError(f"{key}={words[key]} is a folder; name a file.")

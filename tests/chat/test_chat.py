@@ -13,6 +13,8 @@ from recsys.printable import measure
 from recsys.trained.bundle.write import write_bundle
 from recsys.trained.conversation.conversation import Conversation
 from recsys.trained.conversation.scoring import ConversationModel
+from recsys.trained.conversation.seeking.contest import POLICIES, draw_targets, hold_talk
+from recsys.trained.conversation.seeking.views import Views
 from tests.trained.conversation.conftest import *  # noqa: F403  (its fixtures)
 
 LINES = ["red lamp", "more like 2, not 1", "older", "more", "why 2", "no seats", "undo", "like 77"]
@@ -156,3 +158,27 @@ def test_no_line_is_wider_than_the_terminal(tower, width):
     ]:
         for shown in format_turn(conversation.say(line), width, 30):
             assert measure(shown) <= width
+
+
+def test_seekers_test_a_run_and_hold_no_conversation(chat, tower):
+    code, out, _ = chat([], "seekers=6", "k=3", "seed=2")
+    assert code == 0
+    head, _, *rows, last = out.splitlines()
+    assert head == "6 seekers, 30 items; 3 items a turn, 5 turns"
+    assert [row[:20].strip() for row in rows] == list(POLICIES)
+    model = ConversationModel(tower)
+    views = Views(model)
+    targets = draw_targets(model, views, 6, 2)
+    talks = [hold_talk(model, views, t, 2 + n, "more", 3) for n, t in enumerate(targets)]
+    found = 100 * sum(talk.found is not None for talk in talks) / 6
+    assert float(rows[0][20:26]) == pytest.approx(found, abs=0.05)
+    assert all(measure(row) <= 80 for row in rows)
+    assert " was understood, " in last
+    for words, said in (
+        (("seekers=0",), "seekers"),
+        (("seekers=3", "user=u1"), "user= is of a conversation"),
+        (("seed=1",), "give both"),
+    ):
+        code, out, err = chat(["red"], *words)
+        assert (code, out) == (2, "")
+        assert said in err
