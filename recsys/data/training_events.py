@@ -112,6 +112,15 @@ class TrainingQueries:
     def __len__(self) -> int:
         return len(self._at)
 
+    def make_matrix(self, items: int) -> csr_matrix:
+        """(N, I) float32, how often each query ended in each of so many items."""
+        from scipy.sparse import csr_matrix
+
+        one = np.ones(len(self.items), dtype=np.float32)
+        out = csr_matrix((one, self.items, self.offsets), shape=(len(self), items))
+        out.sum_duplicates()
+        return out
+
     def iter_batches(self, size: int) -> Iterator[Batch]:
         """The queries in order, so many at a time, without candidates that matter.
 

@@ -14,16 +14,12 @@ from recsys.architectures.tfidf import Config
 from recsys.data.columns.words import find_words, split_words
 from recsys.encoders.passages import Piece
 from recsys.layers.baselines import gather_history_rows, make_history_matrix, split_history
-from recsys.layers.item_cosines import compute_sparse_cosines
-from recsys.recommender.base import Recommender
+from recsys.models.words import WordRecommender
 from recsys.recommender.components import Components
 from recsys.types import (
     AskedText,
     Batch,
-    ItemBatch,
     Passage,
-    Ragged,
-    Scored,
     ScoreSplit,
     TokenSplit,
 )
@@ -32,13 +28,8 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
-class Model(Recommender):
-    """Term weights of the item texts; it needs no encoder and no training.
-
-    An item's representation is its catalog row: the sparse vectors stay in one place. A user's text
-    is read whole, however many tokens an encoder would take of it; one that has no word in common
-    with the catalog is answered with what is popular, as a user without a history is.
-    """
+class Model(WordRecommender):
+    """Cosines of term weights; it needs no encoder and no training."""
 
     needs_history = True
 
@@ -58,20 +49,16 @@ class Model(Recommender):
         # The words and what they weigh are those of the fit, whatever was added since.
         fitted = None if parts.fitted is None else parts.fitted["text"].drop_nulls().to_list()
         vectorizer.fit(parts.texts if fitted is None else fitted)
-        self.vectors = vectorizer.transform(parts.texts).astype(np.float32).tocsr()
+        self.vectors: csr_matrix = vectorizer.transform(parts.texts).astype(np.float32).tocsr()
 
     def make_serving_state(self) -> Mapping[str, Tensor]:
         """Nothing: the texts are all that it knows."""
         return {}
 
-    def index(self, plan: ItemBatch) -> Tensor:
-        """Catalog rows, (U,)."""
-        return plan.items
-
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """The history's mean or the text's own weights, dense, (Q, words); zero where unknown."""
         if self.written is not None:
-            return self._compute_weights(self.written.compose_plain_texts(batch)).to(
+            return self.compute_weights(self.written.compose_plain_texts(batch)).to(
                 batch.users.device
             )
         weights, total = self._weigh_history(batch, items)
@@ -162,33 +149,9 @@ class Model(Recommender):
             for piece, own, at in zip(pieces, spans, columns, strict=True)
         ]
 
-    def score(self, queries: Tensor, items: Tensor) -> Tensor:
-        """(Q, words), (N,) rows -> (Q, N) dot products of unit item vectors with the mean."""
-        out = self.vectors[items.cpu().numpy()] @ queries.cpu().numpy().T
-        scores = torch.from_numpy(np.ascontiguousarray(out.T)).to(queries.device)
-        if self.needs_history:
-            return scores
-        wordless = ~queries.any(1, keepdim=True)
-        return torch.where(
-            wordless, self.get_popularity().to(scores)[items.to(scores.device)], scores
-        )
-
-    def _compute_weights(self, texts: list[str]) -> Tensor:
-        """(Q, words) term weights of texts, on the host."""
-        rows = self.vectorizer.transform(texts).astype(np.float32)
-        return torch.from_numpy(rows.toarray())
-
-    def compute_cosines(self, items: Tensor) -> Tensor:
-        """Cosines between the term weights of items (N,), (N, N)."""
-        return torch.from_numpy(compute_sparse_cosines(self.vectors[items.cpu().numpy()]))
-
-    def forward(self, batch: Batch) -> Scored:
-        """Scores of the candidates, (Q, C)."""
-        return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
-
-    def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
-        """The term weights of the text itself, (1, words)."""
-        return self._compute_weights([text])
+    def weigh_texts(self, texts: list[str]) -> csr_matrix:
+        """(Q, words) term weights of texts."""
+        return self.vectorizer.transform(texts).astype(np.float32)
 
 
 def _find_terms(text: str) -> list[tuple[str, int, int]]:

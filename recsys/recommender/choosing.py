@@ -14,6 +14,7 @@ from recsys.evaluation.ranking import Ranker
 from recsys.metrics.names import BALANCED, FEWEST, describe_balance
 from recsys.recommender.base import Recommender
 from recsys.recommender.fitted import Fit
+from recsys.runtime.progress import track
 from recsys.types import Batch
 
 
@@ -80,6 +81,29 @@ def measure_alternatives(
         Trial(settings, evaluator.end())
         for evaluator, (settings, _) in zip(evaluators, alternatives, strict=True)
     ]
+
+
+def measure_and_choose(
+    recommender: Recommender,
+    alternatives: Sequence[tuple[Mapping[str, float], Ranker]],
+    batches: Iterable[Batch],
+    monitor: str,
+) -> Fit:
+    """The best of some alternatives of a recommender; how far it is, is shown.
+
+    Args:
+        recommender: Whose evaluator ranks.
+        alternatives: As in `measure_alternatives`.
+        batches: The validation cases.
+        monitor: As in `choose_best`.
+
+    Raises:
+        DataError: As in `choose_best`.
+    """
+    cases = list(batches)
+    with track("choosing", len(cases), "batches") as task:
+        trials = measure_alternatives(alternatives, recommender.make_evaluator, cases, task.advance)
+    return choose_best(trials, monitor)
 
 
 def choose_best(trials: Sequence[Trial], monitor: str, open_ended: Collection[str] = ()) -> Fit:

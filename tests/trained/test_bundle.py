@@ -49,9 +49,10 @@ KINDS = {
     "query_knn": ["architecture=query_knn"],
     "query_knn_text": ["architecture=query_knn", "architecture.vectors=encoder"],
     "tfidf": ["architecture=tfidf"],
+    "bm25": ["architecture=bm25"],
 }
 RARE = ("query_knn_text", "prior", "separate", "adapter", "prefix", "ids", "item_knn_text")
-TIES = ("ease", "item_knn", "popularity", "query_knn", "query_knn_text", "tfidf")
+TIES = ("ease", "item_knn", "popularity", "query_knn", "query_knn_text", "tfidf", "bm25")
 """They leave many scores equal, to the last digit."""
 READERS = KINDS.keys() - {"ease", "item_knn", "popularity"}
 HISTORIES = [["000", "007"], ["012"], ["003", "004", "003"], [f"0{i:02d}" for i in range(30)]]

@@ -19,10 +19,9 @@ from recsys.errors import ConfigError
 from recsys.layers.ease import RecentResults
 from recsys.layers.queries.neighbours import QueryIndex, VectorIndex, WordIndex, find_nearest
 from recsys.layers.queries.word_counts import Vocabulary, compute_idf, compute_tfidf
-from recsys.recommender.choosing import Rescored, choose_best, measure_alternatives
+from recsys.recommender.choosing import Rescored, measure_and_choose
 from recsys.recommender.components import Components
 from recsys.recommender.fitted import Fit, FittedRecommender
-from recsys.runtime.progress import track
 from recsys.types import Batch, ItemBatch, Ragged, Scored
 
 if TYPE_CHECKING:
@@ -76,8 +75,6 @@ class Model(FittedRecommender):
         Raises:
             ConfigError: There are none.
         """
-        from scipy.sparse import csr_matrix
-
         queries = parts.training_queries
         if queries is None or not len(queries):
             raise ConfigError(
@@ -86,10 +83,7 @@ class Model(FittedRecommender):
                 "architecture=popularity."
             )
         self.users = torch.from_numpy(queries.users)
-        one = np.ones(len(queries.items), dtype=np.float32)
-        shape = (len(queries), len(parts.texts))
-        self.ended = csr_matrix((one, queries.items, queries.offsets), shape=shape)
-        self.ended.sum_duplicates()
+        self.ended = queries.make_matrix(len(parts.texts))
         if parts.query_vectors is not None:
             self.index_of_queries = VectorIndex(parts.query_vectors)
             return
@@ -165,7 +159,6 @@ class Model(FittedRecommender):
 
     def fit(self, batches: Callable[[], Iterable[Batch]], monitor: str) -> Fit:
         """Chooses among all combinations of what is open; neighbours are looked for once."""
-        cases = list(batches())
         kept = RecentResults(1)
 
         def find(batch: Batch, items: Tensor) -> Tensor:
@@ -176,9 +169,7 @@ class Model(FittedRecommender):
             ranker = Rescored(self, partial(self.score_by, each))
             ranker.queries = find
             alternatives.append((asdict(each), ranker))
-        with track("choosing", len(cases), "batches") as task:
-            trials = measure_alternatives(alternatives, self.make_evaluator, cases, task.advance)
-        fit = choose_best(trials, monitor)
+        fit = measure_and_choose(self, alternatives, batches(), monitor)
         self.restore(fit.state)
         return fit
 
