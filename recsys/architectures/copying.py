@@ -1,4 +1,4 @@
-"""What was mentioned before, the latest first, then what is popular: a floor where repeats count."""
+"""What was mentioned before, the latest first, then what is popular: for items that repeat."""
 
 from __future__ import annotations
 

@@ -50,11 +50,12 @@ KINDS = {
     "query_knn_text": ["architecture=query_knn", "architecture.vectors=encoder"],
     "tfidf": ["architecture=tfidf"],
     "bm25": ["architecture=bm25"],
+    "copying": ["architecture=copying"],
 }
 RARE = ("query_knn_text", "prior", "separate", "adapter", "prefix", "ids", "item_knn_text")
-TIES = ("ease", "item_knn", "popularity", "query_knn", "query_knn_text", "tfidf", "bm25")
+TIES = ("ease", "item_knn", "popularity", "query_knn", "query_knn_text", "tfidf", "bm25", "copying")
 """They leave many scores equal, to the last digit."""
-READERS = KINDS.keys() - {"ease", "item_knn", "popularity"}
+READERS = KINDS.keys() - {"ease", "item_knn", "popularity", "copying"}
 HISTORIES = [["000", "007"], ["012"], ["003", "004", "003"], [f"0{i:02d}" for i in range(30)]]
 
 
