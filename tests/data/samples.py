@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from recsys.data.sources import (
     amazon,
+    dialogues,
     goodreads,
     jsonl,
     mind,
@@ -365,6 +366,26 @@ def make_redial(folder, story=PAST):
             )
         lines(folder / f"{part}.jsonl.gz", out)
     return redial, redial.Config(str(folder), cut="mentions")
+
+
+def make_dialogues(folder, story=PAST):
+    """A dialogue a user, five items each, of which the recommender names those at odd places."""
+    out = []
+    for u in range(USERS):
+        turns = []
+        more = (5,) if story.how == "more" and story.held(u, 4) else ()
+        for n in (*range(5), *more):
+            told = story.told(u, (2 * u + n) % ITEMS, n)
+            if told is not None:
+                item, remark = told
+                speaker = ("Seeker", "Recommender")[n % 2]
+                turns.append({"speaker": speaker, "text": f"No. {n}{remark}", "items": [item]})
+        part = {4: "valid", 5: "test"}.get(u, "train")
+        out.append({"dialogue": u, "split": part, "turns": turns or [{"speaker": "Seeker"}]})
+    lines(folder / "dialogues.jsonl.gz", out)
+    packed(folder / "i.csv", "item,title\n" + "".join(f"{i},Thing {i}\n" for i in range(ITEMS)))
+    own = (str(folder / "dialogues.jsonl.gz"), str(folder / "i.csv"))
+    return dialogues, dialogues.Config(*own)
 
 
 def make_tables(folder, story=PAST):

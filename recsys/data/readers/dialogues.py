@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from recsys.errors import ConfigError
+import polars as pl
+
+from recsys.data.readers import jsonl, tabular
+from recsys.data.readers.tabular import check_share
+from recsys.errors import ConfigError, DataError
 
 SAID = "said"
 """Column of the dialogue up to the turn of an event, and of users: the whole of their last one."""
 
 Targets = Literal["recommender", "all"]
 Whose = Literal["both", "seeker"]
+Listed = Mapping[int, Collection[str]]
+"""Items by the number of the turn that names them."""
 
 _NAMES = {True: "Recommender", False: "Seeker"}
 
@@ -60,7 +67,9 @@ class DialogueReader:
     speakers: bool
     words: int
 
-    def list_events(self, dialogue: str, turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
+    def list_events(
+        self, dialogue: str, turns: Sequence[Turn], listed: Listed | None = None
+    ) -> Iterator[dict[str, Any]]:
         """The items of each turn, with what had been said before it.
 
         An item is an event where it is named first, and again at each turn that is asked about.
@@ -68,23 +77,38 @@ class DialogueReader:
         Args:
             dialogue: Its id.
             turns: Its turns, merged.
+            listed: The only targets, by number of the turn; None: all are.
         """
         known: set[str] = set()
         for number, turn in enumerate(turns):
-            asked = turn.recommends or self.targets == "all"
-            named = [item for item in turn.items if asked or item not in known]
-            said = self.write_text(turns[:number]) if named else ""
-            for item in named:
-                yield {
-                    "item": item,
-                    "is_target": asked,
-                    "by": "recommender" if turn.recommends else "seeker",
-                    "dialogue": dialogue,
-                    "turn": number,
-                    "moment": f"{dialogue}-{number}",  # the items of one turn are named at once
-                    SAID: said,
-                }
+            may = turn.recommends or self.targets == "all"
+            for item in turn.items:
+                asked = may and (listed is None or item in listed.get(number, ()))
+                if asked or item not in known:
+                    yield self.make_event(dialogue, turns, number, item, asked=asked)
             known.update(turn.items)
+
+    def make_event(
+        self, dialogue: str, turns: Sequence[Turn], number: int, item: str, *, asked: bool
+    ) -> dict[str, Any]:
+        """An item that is named at a turn.
+
+        Args:
+            dialogue: Id of the dialogue.
+            turns: Its turns, merged.
+            number: The turn.
+            item: The item.
+            asked: Whether it is a target.
+        """
+        return {
+            "item": item,
+            "is_target": asked,
+            "by": "recommender" if turns[number].recommends else "seeker",
+            "dialogue": dialogue,
+            "turn": number,
+            "moment": f"{dialogue}-{number}",  # the items of one turn are named at once
+            SAID: self.write_text(turns[:number]),
+        }
 
     def write_text(self, turns: Sequence[Turn]) -> str:
         """What was said in some turns, a line each: the latest ones, as many as there is room."""
@@ -99,6 +123,86 @@ class DialogueReader:
             if room <= 0:
                 break
         return "\n".join(reversed(lines))
+
+
+def read_listed_turns(
+    path: Path, dialogues: Mapping[str, Sequence[Turn]], names: Mapping[str, str]
+) -> dict[str, dict[int, list[str]]]:
+    """The items that count, by dialogue and number of the turn.
+
+    Args:
+        path: A file with a turn a line, as iEvaLM's eval_test_data_processed.jsonl.
+        dialogues: Turns, merged, of those that it lists turns of.
+        names: Titles by item.
+
+    Raises:
+        DataError: The file is missing or damaged, a line lists no turn, or an item that the turn
+            does not name.
+    """
+    out: dict[str, dict[int, list[str]]] = {}
+    for place, raw in enumerate(jsonl.read_objects(path), 1):
+        record: dict[str, Any] = raw
+        name, number, titles = (record.get(key) for key in ("dialog_id", "turn_id", "rec"))
+        if not (isinstance(name, str) and isinstance(number, int) and isinstance(titles, list)):
+            raise DataError(
+                f"{path}: line {place} lists no turn; give dialog_id, the number of the turn as "
+                "turn_id and titles as rec, as iEvaLM does."
+            )
+        if name not in dialogues:
+            raise DataError(
+                f"{path}: line {place} lists the dialogue {name}, which the test part lacks; the "
+                "list is of other files."
+            )
+        turns = dialogues[name]
+        named = turns[number].items if 0 <= number < len(turns) else ()
+        items = {" ".join(names[item].split()): item for item in named}
+        for title in titles:
+            item = items.get(" ".join(str(title).split()))
+            if item is None:
+                raise DataError(
+                    f"{path}: line {place} lists '{title}', which turn {number} of dialogue {name} "
+                    "does not name; messages of one side in a row are one turn, from 0."
+                )
+            out.setdefault(name, {}).setdefault(number, []).append(item)
+    return out
+
+
+def hold_out_last(parts: list[str], held_out: float, name: str) -> tuple[str, ...]:
+    """Makes the last dialogues of training the parts that are missing, in place.
+
+    Args:
+        parts: Of each dialogue, train, val or test; those that train come first.
+        held_out: Share of training for each part.
+        name: Of the source.
+
+    Returns:
+        What was done, as sentences for the log.
+
+    Raises:
+        ConfigError: The share is no part, or leaves nothing to train on.
+    """
+    missing = [part for part in ("val", "test") if part not in parts]
+    check_share(held_out, missing)
+    notes: list[str] = []
+    last = parts.count("train")
+    size = max(1, round(held_out * last))
+    for part in reversed(missing):
+        parts[last - size : last] = [part] * len(parts[last - size : last])
+        last -= size
+        notes.append(f"{name}: the last {size} dialogues of training are the part for {part}.")
+    return tuple(notes)
+
+
+def make_users(events: pl.DataFrame, now: Mapping[str, str]) -> pl.DataFrame:
+    """Users without texts, in order of first appearance, with what each has said by now.
+
+    Args:
+        events: Interactions with `user`.
+        now: What was said in the last dialogue of each user.
+    """
+    users = tabular.make_users(events)
+    said = pl.Series(SAID, [now[user] for user in users["user"]], dtype=pl.String)
+    return users.with_columns(said)
 
 
 def describe_turns(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

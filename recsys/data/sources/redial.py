@@ -17,7 +17,9 @@ With cut=he (He et al., Large Language Models as Zero-Shot Conversational Recomm
 messages of one side in a row are a turn. Each film of a recommender's turn is a target, ranked
 among all films that have not been named; one that was named before is counted apart. A query's text
 is the dialogue before that turn, its history the films that were named in it. He et al. count the
-films that they found in DBpedia alone; here every film with a mark counts.
+films that they found in DBpedia alone (3,552 turns with 4,778 films of test_data.jsonl, of 3,671
+with 4,969), and iEvaLM the turns before which it found a name (3,341 with 4,499); here every film
+with a mark counts. `listed` names a file of the turns and films that count, for such a cut.
 
 With cut=mentions a film counts where it is named first, whoever does; the films of one turn are a
 `basket`, and none of them is the past of another. A user's text are the turns before the first
@@ -45,11 +47,14 @@ from recsys.data.readers.dialogues import (
     Turn,
     check_split,
     describe_turns,
+    hold_out_last,
+    make_users,
     merge_turns,
+    read_listed_turns,
 )
 from recsys.data.readers.templates import fill_template, join_values
 from recsys.data.tables import Tables, check_tables
-from recsys.errors import DataError
+from recsys.errors import ConfigError, DataError
 
 _WHAT = "train_data.jsonl and test_data.jsonl of https://redialdata.github.io/website/"
 _PARTS = {"train": "train", "valid": "val", "test": "test"}
@@ -85,6 +90,11 @@ class Config(SourceConfig):
     )
     targets: Literal["recommender", "all"] = option(
         "recommender", "With cut=he: whose films are asked for; those of all turns, or these."
+    )
+    listed: str = option(
+        "",
+        "With cut=he: file with the test turns that count and their films, as iEvaLM's "
+        "eval_test_data_processed.jsonl (.gz too); empty: all of them.",
     )
     speakers: bool = option(False, "Whether each turn of a text begins with who speaks.")
     text_words: int = option(
@@ -200,14 +210,7 @@ def _read_dialogues(folder: Path, held_out: float) -> tuple[list[_Dialogue], lis
             raise DataError(f"{folder} holds no train.jsonl or valid.jsonl; fetch {_WHAT}.")
         parts = ["train" if part == "val" else part for part in parts]
         notes.append("redial: there is no part train; the dialogues of valid train.")
-    missing = [part for part in ("val", "test") if part not in parts]
-    tabular.check_share(held_out, missing)
-    last = parts.count("train")
-    size = max(1, round(held_out * last))
-    for part in reversed(missing):
-        parts[last - size : last] = [part] * len(parts[last - size : last])
-        last -= size
-        notes.append(f"redial: the last {size} dialogues of training are the part for {part}.")
+    notes += hold_out_last(parts, held_out, "redial")
     return dialogues, parts, notes
 
 
@@ -306,6 +309,11 @@ def load(cfg: Config) -> Tables:
     items = _make_items(info, dialogues)
     names: dict[str, str] = dict(items.select("item", "title").iter_rows())
     rows: list[dict[str, Any]] = []
+    if cfg.listed and cfg.cut == "mentions":
+        raise ConfigError("data.source.listed is of turns, and cut=mentions has none; use cut=he.")
+    tested = [d for d, part in zip(dialogues, parts, strict=True) if part == "test"]
+    own = {each.number: _make_turns(each, names) for each in tested} if cfg.listed else {}
+    listed = read_listed_turns(Path(cfg.listed), own, names) if cfg.listed else None
     reader = DialogueReader(cfg.targets, cfg.turns, cfg.speakers, cfg.text_words)
     now: dict[str, str] = {}
     for dialogue, part in zip(dialogues, parts, strict=True):
@@ -317,7 +325,11 @@ def load(cfg: Config) -> Tables:
             now[user] = reader.write_text(turns)
             found = (
                 {**row, **_describe_film(dialogue, row["item"])}
-                for row in reader.list_events(dialogue.number, turns)
+                for row in reader.list_events(
+                    dialogue.number,
+                    turns,
+                    None if listed is None or part != "test" else listed.get(dialogue.number, {}),
+                )
             )
         rows += [{"user": user, "split": part, **row} for row in found]
     if not rows:
@@ -326,16 +338,14 @@ def load(cfg: Config) -> Tables:
     silent = len(dialogues) - events["dialogue"].n_unique()
     if silent:
         notes.append(f"redial: {silent} dialogues name no film: left out.")
-    begins = events["user"].is_first_distinct()
     if cfg.cut == "mentions":
+        begins = events["user"].is_first_distinct()
         users = events.filter(begins).select("user", pl.col("review").alias("text"))
         events = events.with_columns(
             pl.when(begins).then(pl.lit("")).otherwise("review").alias("review")
         )
     else:
-        users = events.filter(begins).select("user", pl.lit("").alias("text"))
-        said = pl.Series(SAID, [now[user] for user in users["user"]], dtype=pl.String)
-        users = users.with_columns(said)
+        users = make_users(events, now)
         notes += describe_turns("redial", rows)
     marks = (mark for d in dialogues for _, text in d.turns for mark in _MARK.findall(text))
     unknown = sum(mark not in names for mark in marks)

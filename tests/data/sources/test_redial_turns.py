@@ -6,13 +6,15 @@ import itertools
 import json
 import re
 
+import polars as pl
 import pytest
 
 from recsys.config.compose import compose, compose_data
 from recsys.data.prepare import prepare_data
 from recsys.data.sources import redial
 from recsys.data.splits import methods
-from recsys.errors import ConfigError
+from recsys.errors import ConfigError, DataError
+from tests.data.samples import lines
 from tests.data.sources.test_more_sources import real
 from tests.data.sources.test_redial import INFO, dialogue, write
 
@@ -91,6 +93,41 @@ def test_those_of_all_turns_can_be_asked_for(tmp_path):
         *(("7", True), ("8", True), ("7", True), ("9", True)),
         *(("9", True), ("8", True), ("6", True)),
     ]
+
+
+def test_a_file_may_list_the_turns_that_count(tmp_path):
+    config = turns_of(tmp_path, train=[dialogue(n) for n in range(3)], test=[dialogue(6)])
+    turns = [{"dialog_id": "6", "turn_id": 3, "rec": ["Seven  (1995)"]}]
+    lines(tmp_path / "listed.jsonl", turns)
+    listed = dataclasses.replace(config, listed=str(tmp_path / "listed.jsonl"))
+    _, rows, _ = events_of(listed, "6")
+    assert [row[:2] for row in rows if row[1]] == [("7", True)]
+    assert [row[0] for row in rows] == ["7", "8", "7", "9", "6"]  # the others stay in histories
+    assert events_of(listed, "1")[1] == [
+        (*row[:-1], row[-1].replace("6-", "1-")) for row in events_of(config, "6")[1]
+    ]
+    for turn, message in (
+        ({"dialog_id": "6"}, "line 1 lists no turn; give dialog_id"),
+        ({"dialog_id": "2", "turn_id": 3, "rec": ["Six"]}, "dialogue 2, which the test part lacks"),
+        ({"dialog_id": "6", "turn_id": 3, "rec": ["Six"]}, "'Six', which turn 3 of dialogue 6 doe"),
+        ({"dialog_id": "6", "turn_id": 99, "rec": ["Six"]}, "which turn 99 of dialogue 6 does not"),
+    ):
+        lines(tmp_path / "listed.jsonl", [turn])
+        with pytest.raises(DataError, match=message):
+            redial.load(listed)
+    with pytest.raises(ConfigError, match="listed is of turns, and cut=mentions has none"):
+        redial.load(dataclasses.replace(listed, cut="mentions"))
+
+
+def test_real_turns_of_ievalm_are_all_there():
+    folder = real("redial")
+    found = redial.load(
+        redial.Config(folder, listed=f"{folder}/eval_test_data_processed.jsonl.gz")
+    ).interactions.filter(pl.col("split") == "test", "is_target")
+    with gzip.open(f"{folder}/eval_test_data_processed.jsonl.gz") as file:
+        turns = [json.loads(line) for line in file]
+    assert found["moment"].n_unique() == len(turns) == 3341
+    assert found.height == sum(len(turn["rec"]) for turn in turns) == 4499
 
 
 def test_histories_end_before_the_turn_and_hold_what_both_named(tmp_path):
