@@ -186,10 +186,10 @@ def _read_dialogues(cfg: Config) -> tuple[list[_Dialogue], list[str], tuple[str,
     for place, record in enumerate(jsonl.read_objects(path), 1):
         found = _read_dialogue(record, f"{path}: dialogue {place}", cfg)
         if found.name in seen:
-            first, part = seen[found.name]
-            parts = f" ({part or 'no split'} and {found.part or 'no split'})"
+            first, other = seen[found.name]
+            both = f" ({other or 'no split'} and {found.part or 'no split'})"
             raise DataError(
-                f"{path}: dialogue {place} has the id '{found.name}' of dialogue {first}{parts}; a "
+                f"{path}: dialogue {place} has the id '{found.name}' of dialogue {first}{both}; a "
                 "dialogue is in one part, whole: give each an id of its own."
             )
         seen[found.name] = place, found.part
