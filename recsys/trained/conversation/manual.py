@@ -16,7 +16,7 @@ PHRASES = (
     ("something else", "other items in place of these"),
     ("more variety", "items that are less alike; less variety"),
     ("more", "the next page"),
-    ("3, why 3", "what is known of an item, and why it is here (in words)"),
+    ("3, why 3", "what is known of an item; why it is here (in words)"),
     ("drop b, any year", "a chip is taken back; drop all"),
     ("undo, start over", "back by a line, or to the beginning"),
     ("list, chips, quit", "the list again, what holds, the end"),

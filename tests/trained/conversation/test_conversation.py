@@ -108,6 +108,10 @@ def test_a_comparison_without_a_list_is_with_the_catalog(talk):
     assert turn.fitting == 15
 
 
+def test_help_fits_a_terminal_of_eighty_columns(talk):
+    assert max(len(line) for line in talk("help").lines) <= 80
+
+
 def test_undo_goes_back_by_one_line_that_changed_something(talk):
     first = talk("lamp")
     second = talk("older", "help", "what is this nonsense 77", "undo")
