@@ -5,7 +5,8 @@
 DATA holds the folders `ml-100k` and `amazon-instruments`; RUNS is a folder for the runs and for
 what was said, outside of the project. What is compared was written down before the first run:
 `seeker-plan.md`. What RUNS already has is kept. It ends as `seeker.md` and `seeker.json`, below
-what `seeker-head.md` says.
+what `seeker-head.md` says. The first run, before words of opinion were understood, is
+`seeker-first.md`.
 """
 
 from __future__ import annotations

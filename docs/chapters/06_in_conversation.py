@@ -97,15 +97,14 @@ say("drop a")
 assert conversation.state.critiques == before[1:]
 
 # %% [markdown]
-# What is not understood as anything else is text, and stands as such among the chips, where it can
-# be seen: "please skip the bamboo" was not heard as "no bamboo".
+# People have words of their own. A material beside words of opinion is heard as what it is; what is
+# not understood as anything else is text, and stands as such among the chips, where it can be seen.
 
 # %%
-say("please skip the bamboo")
-assert conversation.state.list_texts() == ["please skip the bamboo"]
-say("undo")
-without = say("no bamboo")
-assert "bamboo" not in list(without["material"])
+without = say("could you leave out the leather?")
+assert "leather" not in list(without["material"])
+say("my aunt comes to tea")
+assert conversation.state.list_texts() == ["my aunt comes to tea"]
 
 # %% [markdown]
 # ## The same over HTTP
@@ -138,7 +137,7 @@ shop.run("python -m recsys.chat run=last seekers=60 k=3")
 # `plain critiques` are put in words that are understood; `critiques` in words that people might
 # use, of which some are taken as text. What lies between the two rows is the price of not being
 # understood, and the last line says how often that was. In a shop of 160 products reading on is a
-# strong rival: look at your own catalog.
+# strong rival, and sixty seekers leave wide intervals: look at your own catalog.
 #
 # ## Now on your data
 #

@@ -339,11 +339,13 @@ def test_without_its_key_only_the_page_and_the_health_answer(options):
         async with running(replace(options, key=KEY)) as client:
             closed = [await client.get(path) for path in ("/metrics", "/docs", "/openapi.json")]
             closed.append(await client.post("/recommend", json={"text": "red"}))
+            closed.append(await client.post("/converse", json={"lines": ["red"]}))
             for wrong in ("", "Bearer", f"Bearer {KEY}x", f"Basic {KEY}", "Bearer \u00e9"):
                 own = {"authorization": wrong.encode("latin-1")}
                 closed.append(await client.get("/metrics", headers=own))
             own = {"authorization": f"Bearer {KEY}"}
-            opened = [await client.get(path) for path in ("/", "/page.js", "/page.css", "/health")]
+            free = ("/", "/page.js", "/page.css", "/chat", "/chat.js", "/shared.js", "/health")
+            opened = [await client.get(path) for path in free]
             opened.append(await client.post("/recommend", json={"text": "red"}, headers=own))
             opened.append(await client.get("/metrics", headers={"x-api-key": KEY}))
             return [[each.status_code for each in some] for some in (closed, opened)]

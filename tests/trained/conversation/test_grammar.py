@@ -155,6 +155,36 @@ PARAPHRASES = {
     "none": [Simple("others")],
     "robots are good": [text("robots are good")],
 }
+OWN_WORDS = {
+    "number 2 comes close": [like(2)],
+    "the 3rd one is nearly what I want": [like(3)],
+    "3 is not bad at all": [like(3)],
+    "2 is by far the best": [like(2)],
+    "5 is good enough": [like(5)],
+    "3 does nothing for me": [dislike(3)],
+    "I wouldn't pick the fourth": [dislike(4)],
+    "4 seems nice, but 2 is way off": [like(4), dislike(2)],
+    "9 comes close": [text("9 comes close")],  # the list is not that long
+    "2 comes close to Rome": [text("2 comes close to Rome")],
+    "room for 2": [text("room for 2")],
+    "could you leave out the horror": [genre("Horror", negated=True)],
+    "please skip the comedies": [genre("Comedy", negated=True)],
+    "science fiction isn't for me": [genre("Sci-Fi", negated=True)],
+    "how about some drama?": [genre("Drama")],
+    "I hate horror and I love comedy": [genre("Horror", negated=True), genre("Comedy")],
+    "comedy wouldn't be bad": [genre("Comedy")],
+    "a comedy about war": [text("a comedy about war")],
+    "drama with a twist": [text("drama with a twist")],
+    "weird drama is good": [text("weird drama is good")],
+    "is that a comedy?": [text("is that a comedy")],
+    "3 doesn't look right": [dislike(3)],
+    "maybe a bit older": [Compare("year", "<")],
+    "I'd go for a later one": [Compare("year", ">")],
+    "older than my dad": [text("older than my dad")],
+    "not so new": [Compare("year", "<")],
+    "less mainstream": [Compare("popularity", "<")],
+    "these feel too dated": [Compare("year", ">")],
+}
 TEXTS = {
     "space adventure with robots": [text("space adventure with robots")],
     "ein lustiger Film mit Robotern": [text("ein lustiger Film mit Robotern")],
@@ -189,6 +219,8 @@ TEXTS = {
     "": [],
     "  ...  ": [],
     "please": [],
+    "hello": [],
+    "hi, a space adventure": [text("a space adventure")],
 }
 TITLES = {
     "No Country for Old Men": [text("No Country for Old Men")],  # and keeps away from nothing
@@ -200,7 +232,7 @@ TITLES = {
 }
 
 
-TABLES = (COMMANDS, OPINIONS, FILTERS, PARAPHRASES, TEXTS, TITLES)
+TABLES = (COMMANDS, OPINIONS, FILTERS, PARAPHRASES, OWN_WORDS, TEXTS, TITLES)
 
 
 @pytest.mark.parametrize(

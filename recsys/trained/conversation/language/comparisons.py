@@ -12,7 +12,9 @@ from recsys.trained.conversation.language.phrases import parse_amount, parse_num
 
 COMPARATIVES: dict[str, tuple[str, Literal["<", ">"]]] = {
     **dict.fromkeys(("older", "earlier", "less recent", "less modern"), ("time", "<")),
+    **dict.fromkeys(("more vintage", "more classic", "more old-fashioned"), ("time", "<")),
     **dict.fromkeys(("newer", "later", "more recent", "more modern"), ("time", ">")),
+    **dict.fromkeys(("more up to date", "more current", "more contemporary"), ("time", ">")),
     **dict.fromkeys(("cheaper", "less expensive", "more affordable"), ("price", "<")),
     **dict.fromkeys(("more expensive", "pricier", "dearer"), ("price", ">")),
     **dict.fromkeys(
@@ -46,8 +48,9 @@ TOO = {
 """What "too ..." asks for."""
 
 _TOO = re.compile(
-    rf"(?:(?:these|those|this|that|they|it)(?:'s| is| are|'re)? )?(?:all )?(?:a (?:bit|little) )?"
-    rf"(?:far |much |way )?too ({'|'.join(TOO)})$",
+    rf"(?:(?:these|those|this|that|they|it)(?:'s| is| are|'re| feels?| looks?| seems?)? )?(?:all )?"
+    rf"(?:(?:a (?:bit|little) )?(?:far |much |way )?too|(?:not|less)(?: so| that| as| quite so)?) "
+    rf"({'|'.join(TOO)})$",
     re.IGNORECASE,
 )
 _OPTIONAL = ("length", "size", "weight")  # without such a column, the word is free text

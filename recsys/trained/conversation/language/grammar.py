@@ -7,7 +7,9 @@ The rules, in their order; `docs/chat.md` states them for readers:
 3. A whole line that is a title of the catalog is free text.
 4. A line is cut at commas, semicolons, full stops, "but" and "not": each part is a critique or
    text. Parts that are text stay as they were written.
-5. Of a text, only what can hardly mean anything else is cut: years, decades, amounts of money, and
+5. A part that names one item, value or comparative beside nothing but words of opinion is an
+   opinion on that (`cues`).
+6. Of a text, only what can hardly mean anything else is cut: years, decades, amounts of money, and
    "no VALUE" or "without VALUE" at its end. "space comedy" is text, "comedy" is a filter.
 """
 
@@ -33,6 +35,7 @@ from recsys.trained.conversation.language.actions import (
     Vary,
 )
 from recsys.trained.conversation.language.comparisons import cut_comparison, parse_comparison
+from recsys.trained.conversation.language.cues import find_comparative, read_item, read_value
 from recsys.trained.conversation.language.phrases import (
     parse_numbers,
     parse_which,
@@ -136,7 +139,7 @@ _QUOTED = re.compile(r'^["\u201c\u201e](.+)["\u201c\u201d]$', re.DOTALL)
 _LEAST_YEAR = 1000
 _EMPTY = (
     *("yes", "yeah", "no", "nope", "ok", "okay", "please", "thanks", "thank you"),
-    *("but", "and", "well", "hmm", "then"),
+    *("but", "and", "well", "hmm", "then", "hi", "hello", "hey"),
 )
 _MOST_WORDS = 4  # of what is avoided: a longer one is a sentence
 
@@ -277,7 +280,24 @@ def _parse_phrase(part: str, setting: Setting, opinion: Opinion | None) -> list[
         return command
     for text in dict.fromkeys((plain, short)) if read is None else ():
         read = read or parse_comparison(text, setting.columns, setting.length)
-    return read or _parse_value(short, setting) or _parse_avoided(plain, setting)
+    return (
+        read
+        or _parse_value(short, setting)
+        or _parse_cues(plain, setting)
+        or _parse_avoided(plain, setting)
+    )
+
+
+def _parse_cues(part: str, setting: Setting) -> list[Action] | None:
+    """An opinion on one item of the list or one value, in words of the speaker's own."""
+    item = read_item(part, setting.length)
+    if item is not None:
+        return [Judge("liked" if item[1] else "disliked", numbers=(item[0],))]
+    value = read_value(part, setting.columns)
+    if value is not None:
+        return [Add(value)]
+    phrase = find_comparative(part)
+    return None if phrase is None else parse_comparison(phrase, setting.columns, setting.length)
 
 
 def _parse_judgement(part: str, setting: Setting) -> list[Action] | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from recsys.trained.conversation.language.actions import Which
 
-_ORDINALS = {
+ORDINALS = {
     **{"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6},
     **{"seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10, "last": -1},
 }
@@ -73,8 +73,8 @@ def parse_numbers(text: str) -> tuple[int, ...] | None:
         count = _COUNT.match(part)
         if count is not None:
             numbers.append(int(count[1]))
-        elif part in _ORDINALS:
-            numbers.append(_ORDINALS[part])
+        elif part in ORDINALS:
+            numbers.append(ORDINALS[part])
         else:
             return None
     return tuple(dict.fromkeys(numbers)) or None

@@ -1,7 +1,8 @@
 """How a scripted seeker puts what it wants.
 
 `SPOKEN` was written for how people talk, not from what a conversation understands
-(`language/`): some of it is not understood, or is taken as free text, which is counted.
+(`language/`): some of it is not understood, or is taken as free text, which is counted. Words of
+opinion (`language/cues.py`) came after it, and after a first count.
 `PLAIN` has one phrase a kind, each of `docs/chat.md`: what is lost between the two is the price of
 not being understood.
 """
