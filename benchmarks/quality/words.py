@@ -26,6 +26,7 @@ SETS = {
     "online-retail": "online_retail",
     "goodreads": "goodreads",
     "amazon-office": "rows",
+    "redial": "redial",
     "tallrec": "tables",
     "tallrec-by-time": "tables",
 }

@@ -30,8 +30,6 @@ are read so, this is for data.split=leave_one_out.
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,17 +38,23 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 
 from recsys.config.schema import DataOptions, Repeated, SourceConfig, SplitMethod, option
-from recsys.data.readers import jsonl, tabular
+from recsys.data.readers import tabular
 from recsys.data.readers.dialogues import (
     SAID,
     DialogueReader,
-    Turn,
     check_split,
     describe_turns,
     hold_out_last,
     make_users,
-    merge_turns,
     read_listed_turns,
+)
+from recsys.data.readers.redial_files import (
+    MARK,
+    Dialogue,
+    make_turns,
+    parse_object,
+    read_dialogues,
+    write_titles,
 )
 from recsys.data.readers.templates import fill_template, join_values
 from recsys.data.tables import Tables, check_tables
@@ -58,8 +62,6 @@ from recsys.errors import ConfigError, DataError
 
 _WHAT = "train_data.jsonl and test_data.jsonl of https://redialdata.github.io/website/"
 _PARTS = {"train": "train", "valid": "val", "test": "test"}
-_KEYS = ("conversationId", "initiatorWorkerId", "messages")
-_MARK = re.compile(r"@(\d+)")
 _LIKED = {"0": "disliked", "1": "liked"}
 _SEEN = {"0": "unseen", "1": "seen"}
 _RATING = {"disliked": 0.0, "unsaid": 0.5, "liked": 1.0}
@@ -124,77 +126,19 @@ class Config(SourceConfig):
             check_split("redial", data.split)
 
 
-@dataclass(frozen=True)
-class _Dialogue:
-    """One dialogue as it is read.
-
-    Attributes:
-        number: Its conversationId.
-        part: train, val or test.
-        seeker: Who seeks.
-        turns: Speaker and text of each.
-        names: Titles by film, where known.
-        forms: Answers by film, the seeker's in the place of the other's.
-    """
-
-    number: str
-    part: str
-    seeker: str
-    turns: tuple[tuple[str, str], ...]
-    names: Mapping[str, str]
-    forms: Mapping[str, object]
-
-
-def _parse_object(value: object) -> dict[str, Any]:
-    """An object; the files have an empty list in the place of an empty object."""
-    return value if isinstance(value, dict) else {}
-
-
-def _read_file(path: Path, part: str) -> Iterator[_Dialogue]:
-    """The dialogues of a file.
-
-    Raises:
-        DataError: It is missing or damaged, or a line holds no dialogue.
-    """
-    for place, raw in enumerate(jsonl.read_objects(path), 1):
-        found: dict[str, Any] = raw
-        missing = [key for key in _KEYS if found.get(key) is None]
-        turns = found.get("messages")
-        if not missing and not (
-            isinstance(turns, list)
-            and all(isinstance(t, dict) and {"text", "senderWorkerId"} <= set(t) for t in turns)
-            and re.fullmatch("[0-9]{1,18}", str(found["conversationId"]).strip())
-        ):
-            missing = ["messages with text and senderWorkerId, and a number as conversationId"]
-        if missing:
-            raise DataError(
-                f"{path}: dialogue {place} has no {missing[0]}; mend or remove the line."
-            )
-        names = _parse_object(found.get("movieMentions"))
-        yield _Dialogue(
-            number=str(found["conversationId"]).strip(),
-            part=part,
-            seeker=str(found["initiatorWorkerId"]),
-            turns=tuple((str(t["senderWorkerId"]), str(t["text"] or "")) for t in turns or ()),
-            names={key: " ".join(str(name or "").split()) for key, name in names.items()},
-            forms=_parse_object(found.get("respondentQuestions"))
-            | _parse_object(found.get("initiatorQuestions")),
-        )
-
-
-def _read_dialogues(folder: Path, held_out: float) -> tuple[list[_Dialogue], list[str], list[str]]:
+def _read_dialogues(folder: Path, held_out: float) -> tuple[list[Dialogue], list[str], list[str]]:
     """All dialogues in order, the part that each is in, and what was decided.
 
     Raises:
         DataError: The folder holds nothing to train on.
         ConfigError: `held_out` leaves nothing to train on, or holds nothing out.
     """
-    found: dict[str, _Dialogue] = {}
+    found: dict[str, Dialogue] = {}
     count = 0
     for word, part in _PARTS.items():
         names = [f"{word}{end}" for end in (".jsonl", ".jsonl.gz", "_data.jsonl", "_data.jsonl.gz")]
         if any((folder / name).is_file() for name in names):
-            for each in _read_file(tabular.find_file(folder, *names), part):
+            for each in read_dialogues(tabular.find_file(folder, *names), part):
                 count += 1
                 # One that is held out may not train as well: the later part counts.
                 found[each.number] = each
@@ -215,23 +159,23 @@ def _read_dialogues(folder: Path, held_out: float) -> tuple[list[_Dialogue], lis
 
 
 def _extract_films(
-    dialogue: _Dialogue, names: Mapping[str, str], whose: str
+    dialogue: Dialogue, names: Mapping[str, str], whose: str
 ) -> Iterator[dict[str, Any]]:
     """A row for each film where it is named first, with the turns since the film before it."""
     known: set[str] = set()
     start = 0
     for turn, (speaker, text) in enumerate(dialogue.turns):
-        for film in _MARK.findall(text):
+        for film in MARK.findall(text):
             if film in known or film not in names:
                 continue
             known.add(film)
             said = [
-                _write_titles(words, names)
+                write_titles(words, names)
                 for who, words in dialogue.turns[start:turn]
                 if whose == "both" or who == dialogue.seeker
             ]
             start = turn
-            form = _parse_object(dialogue.forms.get(film))
+            form = parse_object(dialogue.forms.get(film))
             offered = form.get("suggested", speaker != dialogue.seeker) in (1, "1")
             yield {
                 "item": film,
@@ -244,31 +188,12 @@ def _extract_films(
             }
 
 
-def _write_titles(text: str, names: Mapping[str, str]) -> str:
-    """A text with titles in the place of marks."""
-    return _MARK.sub(lambda mark: names.get(mark[1], ""), text)
-
-
-def _describe_film(dialogue: _Dialogue, film: str) -> dict[str, Any]:
+def _describe_film(dialogue: Dialogue, film: str) -> dict[str, Any]:
     """What was answered of a film when the dialogue was over."""
-    form = _parse_object(dialogue.forms.get(film))
+    form = parse_object(dialogue.forms.get(film))
     event = _LIKED.get(str(form.get("liked")), "unsaid")
     seen = _SEEN.get(str(form.get("seen")), "unsaid")
     return {"rating": _RATING[event], "event": event, "seen": seen}
-
-
-def _make_turns(dialogue: _Dialogue, names: Mapping[str, str]) -> list[Turn]:
-    """The turns of a dialogue, those of one side in a row as one."""
-    return merge_turns(
-        [
-            Turn(
-                recommends=speaker != dialogue.seeker,
-                text=" ".join(html.unescape(_write_titles(text, names)).split()),
-                items=tuple(dict.fromkeys(f for f in _MARK.findall(text) if f in names)),
-            )
-            for speaker, text in dialogue.turns
-        ]
-    )
 
 
 def _format_fact(value: object) -> str | None:
@@ -277,7 +202,7 @@ def _format_fact(value: object) -> str | None:
 
 
 def _make_items(
-    info: Mapping[str, Mapping[str, object]], dialogues: list[_Dialogue]
+    info: Mapping[str, Mapping[str, object]], dialogues: list[Dialogue]
 ) -> pl.DataFrame:
     """All films of id2info, then those that are only named; facts as text."""
     films: dict[str, dict[str, str | None]] = {}
@@ -312,7 +237,7 @@ def load(cfg: Config) -> Tables:
     if cfg.listed and cfg.cut == "mentions":
         raise ConfigError("data.source.listed is of turns, and cut=mentions has none; use cut=he.")
     tested = [d for d, part in zip(dialogues, parts, strict=True) if part == "test"]
-    own = {each.number: _make_turns(each, names) for each in tested} if cfg.listed else {}
+    own = {each.number: make_turns(each, names) for each in tested} if cfg.listed else {}
     listed = read_listed_turns(Path(cfg.listed), own, names) if cfg.listed else None
     reader = DialogueReader(cfg.targets, cfg.turns, cfg.speakers, cfg.text_words)
     now: dict[str, str] = {}
@@ -321,7 +246,7 @@ def load(cfg: Config) -> Tables:
         if cfg.cut == "mentions":
             found = _extract_films(dialogue, names, cfg.turns)
         else:
-            turns = _make_turns(dialogue, names)
+            turns = make_turns(dialogue, names)
             now[user] = reader.write_text(turns)
             found = (
                 {**row, **_describe_film(dialogue, row["item"])}
@@ -347,7 +272,7 @@ def load(cfg: Config) -> Tables:
     else:
         users = make_users(events, now)
         notes += describe_turns("redial", rows)
-    marks = (mark for d in dialogues for _, text in d.turns for mark in _MARK.findall(text))
+    marks = (mark for d in dialogues for _, text in d.turns for mark in MARK.findall(text))
     unknown = sum(mark not in names for mark in marks)
     if unknown:
         notes.append(f"redial: {unknown} marks stand for no film that has a name: not read.")

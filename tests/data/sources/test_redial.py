@@ -192,6 +192,7 @@ def test_dialogues_without_a_film_are_counted(tmp_path):
     [
         ({"messages": None}, "dialogue 2 has no messages; mend or remove the line"),
         ({"messages": [{"text": "x"}]}, "has no messages with text and senderWorkerId"),
+        ({"messages": [{"text": "x", "senderWorkerId": None}]}, "no messages with text and sende"),
         ({"conversationId": "x7"}, "a number as conversationId"),
         ({"initiatorWorkerId": None}, "has no initiatorWorkerId"),
     ],
