@@ -21,8 +21,10 @@ class Config(ArchitectureConfig):
     gives: ClassVar[frozenset[Output]] = frozenset({"queries", "scores", "table"})
     shares_passes: ClassVar[bool] = True
 
-    user: Literal["history", "text"] = option(
-        "history", "the user from the history's item vectors, or from profile and titles as a text"
+    user: Literal["history", "text", "text+history"] = option(
+        "history",
+        "the user from the history's item vectors, from profile and titles or a dialogue so far as "
+        "a text, or from the sum of both, of which the history's share is learned",
     )
     towers: Literal["shared", "separate"] = option(
         "shared", "one encoder for both, or one for items and one for users"
@@ -106,7 +108,7 @@ class Config(ArchitectureConfig):
     @property
     def reads_user_texts(self) -> bool:
         """Whether user texts have to be tokenised."""
-        return self.user == "text"
+        return self.user != "history"
 
     @property
     def learns_rows(self) -> bool:
@@ -150,6 +152,12 @@ class Config(ArchitectureConfig):
                 f"architecture.mix=false leaves nothing of history={self.history}; it goes with "
                 "causal and gru."
             )
+        if self.user == "text+history" and run.trainer.encoder_updates != "every_step":
+            raise ConfigError(
+                "trainer.encoder_updates gives item vectors alone a table, and architecture.user="
+                "text+history reads texts of users beside them; set trainer.encoder_updates="
+                "every_step."
+            )
         if self.context_as == "text":
             self._check_context()
         if self.item == "id":
@@ -174,7 +182,7 @@ class Config(ArchitectureConfig):
         Raises:
             ConfigError: There is no user text, or no context.
         """
-        if self.user != "text":
+        if not self.reads_user_texts:
             raise ConfigError(
                 "architecture.context_as=text writes the context into the user's text, and "
                 f"architecture.user={self.user} has none; set architecture.user=text, or "
@@ -197,7 +205,7 @@ class Config(ArchitectureConfig):
         odd = {
             "architecture.score=mlp": self.score == "mlp",
             "architecture.popularity=true": self.popularity,
-            "architecture.towers=separate": self.towers == "separate" and self.user == "history",
+            "architecture.towers=separate": self.towers == "separate" and self.user != "text",
         }
         for name, asked in odd.items():
             if asked:
@@ -235,7 +243,7 @@ class Config(ArchitectureConfig):
                 "tuning=frozen."
             )
         wrong = {
-            "architecture.user=text": self.user == "text",
+            f"architecture.user={self.user}": self.reads_user_texts,
             "architecture.towers=separate": self.towers == "separate",
             "trainer.batch_tokens": run.trainer.batch_tokens is not None,
             "trainer.encoder_updates": run.trainer.encoder_updates != "every_step",

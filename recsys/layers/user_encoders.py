@@ -19,6 +19,36 @@ def make_residual(width: int) -> nn.Linear:
     return out
 
 
+class HistoryJoin(nn.Module):
+    """A user's text and history as one vector: their sum, with a share of the history that trains.
+
+    It is 1 at first, so that both count alike: for a cosine, each at length 1.
+
+    Args:
+        unit: Whether vectors are compared by their cosine.
+    """
+
+    def __init__(self, unit: bool) -> None:
+        super().__init__()
+        self.unit = unit
+        self.share = nn.Parameter(torch.ones(()))
+
+    def forward(self, texts: Tensor, histories: Tensor) -> Tensor:
+        """(Q, D) of texts and (Q, D) of histories, zero for none -> (Q, D)."""
+        whole = F.normalize(histories.float(), dim=-1) if self.unit else histories
+        return torch.stack(self.split(texts, whole)).sum(0)
+
+    def split(self, texts: Tensor, histories: Tensor) -> tuple[Tensor, Tensor]:
+        """What a history adds, or each part of it, and what a text adds.
+
+        Args:
+            texts: (Q, D).
+            histories: (N, D) parts of one at length 1, for a cosine.
+        """
+        texts = F.normalize(texts.float(), dim=-1) if self.unit else texts.float()
+        return self.share * histories.float(), texts
+
+
 class HistoryPooling(nn.Module):
     """A weighted mean of a history: plain, decaying with the distance, or learned attention.
 

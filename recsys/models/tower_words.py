@@ -56,6 +56,14 @@ class TowerWords(TrainableRecommender):
         """Adds to user vectors (Q, D) what is known of the queries, or of those in `known` (Q,)."""
 
     @abc.abstractmethod
+    def mix_history(self, batch: Batch, items: Tensor) -> Tensor | None:
+        """(Q, D) what histories say, from representations of the plan; None: nothing reads them."""
+
+    @abc.abstractmethod
+    def make_text_users(self, texts: Tensor, mixed: Tensor | None) -> Tensor:
+        """(Q, D) vectors of users from those of encoded texts and of histories, if any."""
+
+    @abc.abstractmethod
     def make_mixed_score(self, batch: Batch, items: Tensor) -> Callable[[Tensor], Tensor]:
         """(S, U, D) vectors of the history of the only query -> (S, N) scores of items (N, ...)."""
 
@@ -82,8 +90,10 @@ class TowerWords(TrainableRecommender):
         out = [self._read_item(batch, query, row, asked is not None)]
         if asked is None and self.parts.masks is not None:
             return out  # what asks is the mean over masked copies of a history
-        if self.mix is None:
-            return [*out, self._read_user(batch, items, asked)]
+        if not self.needs_history:
+            mixed = None if asked is not None else self.mix_history(batch, own)
+            mixed = None if mixed is None else mixed.detach()
+            return [*out, self._read_user(batch, items, asked, mixed)]
         if asked is not None:
             return [*out, self._read_asked(batch, items, asked)]
         return [*out, *(self._read_title(batch, items, own, n) for n in range(len(own)))]
@@ -150,8 +160,10 @@ class TowerWords(TrainableRecommender):
         owner = torch.zeros(len(tokens.values), dtype=torch.long)
         return make_text_score(encoder, spans, [piece], tokens, owner, compare, without)
 
-    def _read_user(self, batch: Batch, items: Tensor, asked: AskedText | None) -> TokenScore:
-        """The text of a user, or one that asks in place of profile and titles."""
+    def _read_user(
+        self, batch: Batch, items: Tensor, asked: AskedText | None, mixed: Tensor | None
+    ) -> TokenScore:
+        """The text of a user, or one that asks in its place; what a history says stays."""
         texts, written, spans = self.user_texts, self.parts.written, self.encoding.spans
         assert written is not None, "users are texts"
         given = None if asked is None else asked.tokens
@@ -160,7 +172,8 @@ class TowerWords(TrainableRecommender):
         )
 
         def compare(pooled: Tensor) -> Tensor:
-            users = self.apply_head(self.normalize_encoded(pooled), self.user_head)
+            history = None if mixed is None else mixed.expand(len(pooled), -1)
+            users = self.make_text_users(self.normalize_encoded(pooled), history)
             return self.score(self.add_context(users, batch), items)[:, 0]
 
         return make_text_score(

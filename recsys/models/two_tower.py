@@ -27,7 +27,13 @@ from recsys.layers.item_embeddings import (
     compute_shrinkage,
 )
 from recsys.layers.pair_mlp import PairMLP
-from recsys.layers.user_encoders import CausalTransformer, GRUEncoder, HistoryPooling, make_residual
+from recsys.layers.user_encoders import (
+    CausalTransformer,
+    GRUEncoder,
+    HistoryJoin,
+    HistoryPooling,
+    make_residual,
+)
 from recsys.models.tower_words import TowerWords
 from recsys.recommender.components import PlainForm, TrainingComponents
 from recsys.types import (
@@ -54,7 +60,8 @@ class Model(TowerWords):
     def __init__(self, parts: TrainingComponents, config: Config) -> None:
         super().__init__(parts)
         self.from_text = config.user == "text"
-        self.needs_history = not self.from_text
+        self.reads_plan = not self.from_text
+        self.needs_history = not config.reads_user_texts
         self.starts_as_encoder = config.reads_tokens and config.mix  # no random Transformer or GRU
         self.by_text, count = config.reads_tokens, len(parts.texts)
         self.width = width = self.encoder.vector_width if self.by_text else config.width
@@ -82,6 +89,7 @@ class Model(TowerWords):
             None if self.from_text else _make_history_encoder(config, width, parts.max_history)
         )
         self.unit = config.score != "dot"
+        self.join = HistoryJoin(self.unit) if config.user == "text+history" else None
         self.stored_as: Precision = config.vectors_as
         self.pool = config.pool
         # The logarithm of 1 / temperature, as in CLIP (Radford et al., ICML 2021).
@@ -162,9 +170,10 @@ class Model(TowerWords):
         if not self.by_text or self.parts.context_sizes:
             what = "architecture.context" if self.by_text else "architecture.item=id"
             raise ConfigError(f"{what}: the text alone does not make a query's vector.")
-        if self.mix is not None and not isinstance(self.mix, HistoryPooling):
+        alone = self.needs_history  # of a text beside a history, no history is there
+        if alone and not isinstance(self.mix, HistoryPooling):
             raise ConfigError("architecture.history: a network makes a query of item vectors.")
-        first = self.item_head if self.mix is not None and self._user_encoder is None else None
+        first = self.item_head if alone and self._user_encoder is None else None
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
         return TextTower(encoder, self._list_steps(first, self.user_head), query=True)
 
@@ -184,12 +193,37 @@ class Model(TowerWords):
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
         """User vectors, (Q, D)."""
+        mixed = self.mix_history(batch, items)
+        if self.needs_history:
+            assert mixed is not None, "a history is all that there is"
+            users = self.apply_head(mixed, self.user_head)
+            return self.add_context(users, batch, batch.query[:, 1] > 0)
+        texts = self._encode_users(self.user_texts.compose_tokens(batch))
+        return self.add_context(self.make_text_users(texts, mixed), batch)
+
+    def mix_history(self, batch: Batch, items: Tensor) -> Tensor | None:
+        """(Q, D) what the histories of a batch say, zero for none; None where nothing reads them.
+
+        Args:
+            batch: The queries.
+            items: (U, ...) representations of its plan.
+        """
         if self.mix is None:
-            users = self._encode_users(self.user_texts.compose_tokens(batch))
-            return self.add_context(users, batch)
+            return None
         vectors = self.select_directions(items)[:, -self.width :]
-        users = self.apply_head(self.mix(vectors, batch.history, batch.query), self.user_head)
-        return self.add_context(users, batch, batch.query[:, 1] > 0)
+        mixed: Tensor = self.mix(vectors, batch.history, batch.query)
+        return mixed
+
+    def make_text_users(self, texts: Tensor, mixed: Tensor | None) -> Tensor:
+        """(Q, D) vectors of users from those of their texts and of their histories.
+
+        Args:
+            texts: (Q, D) encoded.
+            mixed: (Q, D) of histories; None: there are none.
+        """
+        if mixed is not None and self.join is not None:
+            texts = self.join(texts, mixed)
+        return self.apply_head(texts, self.user_head)
 
     def add_context(self, users: Tensor, batch: Batch, known: Tensor | None = None) -> Tensor:
         """Adds to user vectors (Q, D) what is known of the queries, or of those in `known` (Q,)."""
@@ -201,15 +235,16 @@ class Model(TowerWords):
         return changed if known is None else torch.where(known[:, None], changed, users)
 
     def _encode_users(self, tokens: Ragged) -> Tensor:
+        """(Q, D) encoded texts of users, before any head."""
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
         if self.encoding.user_vectors is not None:
             # A second tower shares what does not train.
             vectors, made = self.encoding.user_vectors.encode(tokens)
             self.work.count_texts(encoder, None, encoder.compute_lengths(made))
-            return self.apply_head(self.normalize_encoded(vectors), self.user_head)
+            return self.normalize_encoded(vectors)
         moved = tokens.to(self.device)
         self.work.count_texts(encoder, None, encoder.compute_lengths(tokens.sizes))
-        return self.apply_head(self.normalize_encoded(encoder(moved, query=True)), self.user_head)
+        return self.normalize_encoded(encoder(moved, query=True))
 
     def normalize_encoded(self, x: Tensor) -> Tensor:
         """Encoded texts as those who made the model compare them; a cosine needs no such step."""
@@ -230,6 +265,8 @@ class Model(TowerWords):
         """A decayed mean of item vectors, where nothing else makes a user; else None."""
         mix = self.mix
         if not isinstance(mix, HistoryPooling) or mix.attend is not None:
+            return None
+        if not self.needs_history:  # a text has a part in it
             return None
         if self.context is not None or self.pairs is not None or self.parts.masks is not None:
             return None
@@ -280,12 +317,19 @@ class Model(TowerWords):
         if weights is None:
             return None
         vectors = self.select_directions(own)[:, -self.width :]
-        parts = self._split_head(weights[0][:, None] * vectors, self.user_head)
+        parts = weights[0][:, None] * vectors
+        if self.join is not None:
+            texts = self._encode_users(self.user_texts.compose_tokens(batch))
+            parts = torch.cat(self.join.split(texts, self._share_length(parts)))
+        parts = self._split_head(parts, self.user_head)
         added = {}
         if self.context is not None:
             parts = torch.cat([parts, self.context(batch.context)])
             parts = self._split_head(parts, None)
             added["context"] = self.score(parts[-1:], items)[0]
+            parts = parts[:-1]
+        if self.join is not None:
+            added["text"] = self.score(parts[-1:], items)[0]
             parts = parts[:-1]
         # Every row of scores has the prior, and so has the row of no user at all.
         prior = self.score(parts.new_zeros(1, self.width), items)[0]
@@ -311,12 +355,19 @@ class Model(TowerWords):
         """(S, U, D) vectors of the history of the only query -> (S, N) scores of items (N, ...)."""
         mix, ((_, prefix),) = self.mix, batch.query.tolist()
         assert mix is not None, "users are made of item vectors"
+        texts = None
+        if self.join is not None:
+            with torch.no_grad():
+                texts = self._encode_users(self.user_texts.compose_tokens(batch))
 
         def score(own: Tensor) -> Tensor:
             copy = torch.arange(len(own), device=own.device)
             history = batch.history[0, :prefix] + own.shape[1] * copy[:, None]
             query = torch.stack([copy, torch.full_like(copy, prefix)], dim=1)
-            users = self.apply_head(mix(own.flatten(0, 1), history, query), self.user_head)
+            users = mix(own.flatten(0, 1), history, query)
+            if texts is not None and self.join is not None:
+                users = self.join(texts.expand(len(own), -1), users)
+            users = self.apply_head(users, self.user_head)
             if self.context is not None:
                 codes = {name: of.expand(len(own)) for name, of in batch.context.items()}
                 users = self.add_context(users, replace(batch, context=codes))
@@ -364,9 +415,9 @@ class Model(TowerWords):
             raise ConfigError(
                 "architecture.item=id reads no texts; give user= or history= in place of text=."
             )
-        if self.mix is None:
-            asked = self.user_texts.compose_with_text(batch, tokens)
-            return self.add_context(self._encode_users(asked), batch)
+        if self.mix is None or self.join is not None:
+            asked = self._encode_users(self.user_texts.compose_with_text(batch, tokens))
+            return self.add_context(self.make_text_users(asked, None), batch)
         encoder = self.encoder if self._user_encoder is None else self._user_encoder
         vector = self.normalize_encoded(encoder(tokens.to(self.device), query=True))
         head = self.item_head if self._user_encoder is None else None

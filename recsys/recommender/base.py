@@ -39,9 +39,11 @@ class Recommender(nn.Module, abc.ABC):
     Attributes:
         needs_history: Whether a query without history cannot be answered; popularity answers it.
         ranks_catalog: Whether it can score all items for many queries, and not lists alone.
+        reads_plan: Whether `queries` reads representations of items; False: of texts alone.
     """
 
     needs_history = False
+    reads_plan = True
     ranks_catalog = True
 
     def __init__(self, parts: Components) -> None:

@@ -21,7 +21,7 @@ def compute_query_vectors(reader: Recommender, batch: Batch) -> Tensor:
         batch: The queries, where the towers are.
     """
     # A user from a text is made of tokens: no vector of the history is asked for.
-    items = reader.index(batch.plan) if reader.needs_history else torch.empty(0, 1)
+    items = reader.index(batch.plan) if reader.reads_plan else torch.empty(0, 1)
     return reader.queries(batch, items).float().cpu()
 
 

@@ -38,6 +38,7 @@ MODELS = {
     ],
     "mlp": [TOWER, "tuning=frozen", "architecture.score=mlp", *LEARNED],
     "users as texts": [TOWER, "tuning=lora", "architecture.user=text", *LEARNED],
+    "texts and histories": [TOWER, "tuning=lora", "architecture.user=text+history", *LEARNED],
     "cross-encoder": [*CROSS, "tuning=lora"],
     "late interaction": [*LATE],
     "with special tokens": [*LATE, "architecture.special_tokens=true", "architecture.width=16"],

@@ -32,6 +32,7 @@ KINDS = {
     "adapter": ["tuning=adapter", *MOVED],
     "prefix": ["tuning=prefix", *MOVED],
     "user_text": ["tuning=lora", "architecture.user=text", *MOVED],
+    "text_and_history": ["tuning=lora", "architecture.user=text+history", *MOVED],
     "ids": ["tuning=lora", "architecture.item=text+id", *MOVED],
     "late": ["architecture=late_interaction", "objective=bce", "tuning=lora", *MOVED],
     "cross": [
@@ -52,7 +53,16 @@ KINDS = {
     "bm25": ["architecture=bm25"],
     "copying": ["architecture=copying"],
 }
-RARE = ("query_knn_text", "prior", "separate", "adapter", "prefix", "ids", "item_knn_text")
+RARE = (
+    "query_knn_text",
+    "text_and_history",
+    "prior",
+    "separate",
+    "adapter",
+    "prefix",
+    "ids",
+    "item_knn_text",
+)
 TIES = ("ease", "item_knn", "popularity", "query_knn", "query_knn_text", "tfidf", "bm25", "copying")
 """They leave many scores equal, to the last digit."""
 READERS = KINDS.keys() - {"ease", "item_knn", "popularity", "copying"}

@@ -76,12 +76,13 @@ class QueryVectorReader:
         """SHA-256 of what is read of the queries: tokens of texts, or histories and their items."""
         digest = hashlib.sha256()
         texts = None if self._reader.needs_history else self._get_user_texts()
-        for text in self._reader.parts.texts if texts is None else ():
+        for text in self._reader.parts.texts if self._reader.reads_plan else ():
             digest.update(text.encode("utf-8", errors="surrogatepass") + b"\0")
         for batch in queries.iter_batches(_SIZE):
             if texts is not None:
                 tokens = texts.compose_tokens(batch)
                 digest.update(np.array(tokens.sizes).tobytes() + tokens.values.numpy().tobytes())
+            if not self._reader.reads_plan:
                 continue
             items = torch.cat([batch.plan.items, torch.tensor([-1])])
             digest.update(items[batch.history].numpy().tobytes() + b"\0")
