@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from recsys.config.yaml_file import flatten_keys, read_mapping
 from recsys.errors import DataError
+from recsys.models.queries.stored import OWNERS, drop_users
 from recsys.runtime.files import (
     CASES,
     CONFIG,
@@ -162,6 +164,15 @@ def _is_of(line: bytes, users: Collection[str]) -> bool:
     return isinstance(node, dict) and str(node.get("user")) in users
 
 
+def _clear_queries(folder: Path, kept: NDArray[np.bool_]) -> None:
+    """Takes the training queries of users out of what a bundle, or a member in it, looks among."""
+    for owners in sorted(folder.rglob(f"{manifest.STATE}/{OWNERS}.npy")):
+        paths = {path.stem: path for path in owners.parent.glob("*.npy")}
+        state = {name: np.load(path, allow_pickle=False) for name, path in paths.items()}
+        for name, values in drop_users(state, kept).items():
+            np.save(paths[name], values, allow_pickle=False)
+
+
 def _drop(path: Path, users: Collection[str]) -> bytes:
     """A Parquet file without users."""
     frame = pl.read_parquet(path)
@@ -237,6 +248,7 @@ def _clear_bundle(folder: Path, users: Collection[str]) -> None:
         for name in ("items", "labels"):
             values = np.load(history / f"{name}.npy", allow_pickle=False)
             np.save(history / f"{name}.npy", values[events], allow_pickle=False)
+        _clear_queries(made, kept)
         described = Manifest.describe(made, files.manifest.name, files.manifest.about)
         (made / manifest.MANIFEST).write_text(described.format(), encoding="utf-8")
     old = make_temporary_path(folder)

@@ -141,13 +141,12 @@ def test_the_nearest_are_those_of_all_at_once_whatever_the_blocks():
     vectors = torch.from_numpy(rng.integers(-2, 3, (60, 4)).astype(np.float32))  # many are equal
     asked = torch.from_numpy(rng.integers(-2, 3, (9, 4)).astype(np.float32))
     owners, users = torch.from_numpy(rng.integers(0, 6, 60)), torch.arange(9) - 1
-    owners[7] = -2
     unit = torch.nn.functional.normalize
     similar = (unit(asked, dim=1) @ unit(vectors, dim=1).T).numpy()
     for block in (1, 40, 1 << 20):
         rows, values = find_nearest(VectorIndex(vectors), asked, 11, owners, users, block)
         for query, row, value in zip(range(9), rows.tolist(), values.tolist(), strict=True):
-            able = [n for n in range(60) if owners[n] not in (users[query] if query else -9, -2)]
+            able = [n for n in range(60) if not query or owners[n] != users[query]]
             best = sorted(able, key=lambda n: (-round(float(similar[query, n]), 5), n))[:11]
             best = [n for n in best if similar[query, n] > 1e-6]
             got = [n for n, v in zip(row, value, strict=True) if n >= 0 and v > 1e-6]

@@ -84,7 +84,7 @@ def find_nearest(
         index: The rows.
         queries: (Q, ...) as the index compares them.
         count: k, rows of each query.
-        owners: (N,) user of each row; -2: the row is found by nobody.
+        owners: (N,) user of each row.
         users: (Q,) user of each query, -1 for someone unknown.
         block: Similarities held at a time; those of one row and all queries, at least.
 
@@ -97,7 +97,6 @@ def find_nearest(
         similar = index.compare(queries, rows)
         own = owners[rows]
         similar[(own == users[:, None]) & (users[:, None] >= 0)] = -torch.inf
-        similar[:, own == -2] = -torch.inf
         place, value = select_largest(similar, min(count, similar.shape[1]))
         places, values = torch.cat([places, place + rows.start], 1), torch.cat([values, value], 1)
         # those of earlier blocks stand first, and so do the lower rows among equals

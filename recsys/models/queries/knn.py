@@ -19,6 +19,7 @@ from recsys.errors import ConfigError
 from recsys.layers.ease import RecentResults
 from recsys.layers.queries.neighbours import QueryIndex, VectorIndex, WordIndex, find_nearest
 from recsys.layers.queries.word_counts import Vocabulary, compute_idf, compute_tfidf
+from recsys.models.queries.stored import OWNERS
 from recsys.recommender.choosing import Rescored, measure_and_choose
 from recsys.recommender.components import Components
 from recsys.recommender.fitted import Fit, FittedRecommender
@@ -113,7 +114,7 @@ class Model(FittedRecommender):
         """Of each training query its user row, items, and vector or digests of words; no text."""
         ended = self.ended
         state = {
-            "users": self.users,
+            OWNERS: self.users,
             "ended_columns": torch.from_numpy(ended.indices.astype(np.int64)),
             "ended_starts": torch.from_numpy(ended.indptr.astype(np.int64)),
         }
@@ -134,7 +135,7 @@ class Model(FittedRecommender):
         """Takes what `make_serving_state` gave; items that came later ended no query."""
         from scipy.sparse import csr_matrix
 
-        self.users = served["users"].long()
+        self.users = served[OWNERS].long()
         columns, starts = served["ended_columns"].numpy(), served["ended_starts"].numpy()
         shape = (len(self.users), len(self.parts.texts))
         one = np.ones(len(columns), dtype=np.float32)
