@@ -113,7 +113,7 @@ assert all("Walnut" in title and "garden" in title for title in best)
 #
 # - Say what is counted: whose turns, new or repeated, and split by dialogue.
 # - Set copying and counting beside every model: they are hard to beat, and take seconds.
-# - [Dialogues](../dialogues.md) has the protocol, ReDial's published cuts and the form of the files.
+# - [Dialogues](../dialogues.md): the protocol, published cuts of ReDial and the form of the files.
 #
 # ## Now on your data
 #
