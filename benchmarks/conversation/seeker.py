@@ -194,7 +194,9 @@ def main(argv: Sequence[str]) -> None:
     """Measures what is missing, and writes the page."""
     root, runs = map(Path, argv)
     cells = [measure(root, runs, Cell(data, model)) for data in SETS for model in MODELS]
-    write_atomic(HERE / "seeker.json", json.dumps(cells, indent=1) + "\n")
+    # Without the lines, which hold words of the data's texts.
+    kept = [{name: value for name, value in cell.items() if name != "lines"} for cell in cells]
+    write_atomic(HERE / "seeker.json", json.dumps(kept, indent=1) + "\n")
     head = (HERE / "seeker-head.md").read_text().rstrip()
     write_atomic(HERE / "seeker.md", "\n".join([head, *render(cells)]) + "\n")
 
