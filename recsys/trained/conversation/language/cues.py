@@ -141,16 +141,19 @@ def _judge(words: Sequence[str], neutral: bool = False) -> bool | None:
     if not words or len(words) > _MOST_WORDS or _QUESTION.match(" ".join(words)):
         return None
     text = _DOUBLE.sub("good", " ".join(words))
-    good, bad, turned = 0, len(_OUT.findall(text)), False
+    good, alike, bad, turned = 0, 0, len(_OUT.findall(text)), False
     for word in text.split():
         if _NEGATED.search(word) or word in _BAD:
             bad += 1
             turned |= word not in _BAD - _NEGATORS
+        elif word in _ALIKE:
+            alike += 1
         elif word in _GOOD:
-            good += word not in _ALIKE
+            good += 1
         elif word.split("'")[0] not in _PLAIN:
             return None
     if bad:
-        # "not so good" is bad; "weird comedies are good" says more than that.
+        # "not so good" is bad; "weird comedies are good" says more than that. "Stuff like it" is
+        # neither.
         return None if good and not turned else False
-    return True if good or neutral else None
+    return True if good or alike or neutral else None

@@ -253,6 +253,10 @@ def _parse_part(part: str, setting: Setting, opinion: Opinion | None) -> list[Ac
         read = [_parse_phrase(half, setting, opinion) for half in halves]
         if all(each is not None for each in read):
             return [action for each in read for action in each or ()]
+        first = read[0]
+        if first is not None and isinstance(first[0], Judge) and first[0].numbers:
+            rest = part[len(halves[0]) :].split(None, 1)[1]  # "3 is fine and with strings"
+            return [*first, *(_parse_part(rest, setting, None) or [Add(Said(strip_marks(rest)))])]
     cut = _cut_value(part, setting) or cut_comparison(part, setting.columns, setting.length)
     if cut is None:
         return None
