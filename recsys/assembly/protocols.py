@@ -24,7 +24,6 @@ from recsys.data.batches.sampled_lists import CAUTION, make_sampled_lists
 from recsys.data.columns.arrays import Ints, sample
 from recsys.data.context import ContextFeatures
 from recsys.data.describe import find_repeats
-from recsys.data.moments import MOMENT
 from recsys.data.splits.split import Split
 from recsys.data.splits.targets import describe_unpredictable
 from recsys.data.tables import Tables
@@ -76,7 +75,7 @@ def make_examples(
         *chosen,
         worded=worded,
         context=context.event_codes,
-        now={} if context.moments is None else {MOMENT: context.moments.now},
+        now=context.codes_now,
         dislikes=run.architecture.reads_dislikes,
         repeated=find_repeats(split, items) if run.evaluation.repeated == "apart" else None,
     )

@@ -64,6 +64,11 @@ class ContextFeatures:
         return {MOMENT: self.moments.codes, **self.codes}
 
     @property
+    def codes_now(self) -> Mapping[str, Ints]:
+        """(U,) codes of users after all events, by name; 0 for the names that are not there."""
+        return {} if self.moments is None else {MOMENT: self.moments.now}
+
+    @property
     def sizes(self) -> dict[str, int]:
         """How many codes each name has, the unknown one included."""
         return {name: len(values) for name, values in self.values.items()}

@@ -37,6 +37,18 @@ class MomentTexts:
     texts: tuple[str, ...]
     now: Ints
 
+    @classmethod
+    def from_users(cls, said: pl.Series, events: int) -> MomentTexts:
+        """What users have said by now, where nothing is known of the events before.
+
+        Args:
+            said: (U,) texts, empty where there is none.
+            events: N, how many events there are.
+        """
+        texts = ["", *said.filter(said != "").unique(maintain_order=True).to_list()]
+        now = IdMap(texts, "text").get_rows(said)
+        return cls(np.zeros(events, dtype=np.int64), tuple(texts), now)
+
 
 def find_query_column(data: DataOptions) -> str | None:
     """The column of what users said before an event: as asked for, or as the source has it."""

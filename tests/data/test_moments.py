@@ -12,7 +12,11 @@ from recsys.config.compose import compose
 from recsys.data.moments import MOMENT, find_query_column, keep_last_words
 from recsys.data.splits.methods import make_split
 from recsys.errors import ConfigError, DataError
+from recsys.fit.__main__ import main
 from recsys.testing.shop import write_encoder
+from recsys.trained.bundle.bundle import open_bundle
+from recsys.trained.bundle.write import write_bundle
+from recsys.trained.run import load
 from recsys.types import Ragged
 from tests.data.sources.test_redial import INFO, dialogue, write
 
@@ -134,3 +138,20 @@ def test_a_column_of_events_is_no_target_where_it_says_so(base):
     )
     with pytest.raises(DataError, match="give true or false in every row"):
         make_split(told, "given")
+
+
+def test_a_bundle_reads_what_its_run_reads(base, tmp_path):
+    words = [w for w in base if not w.startswith("evaluation.monitor")]
+    own = ["architecture=two_tower", "architecture.user=text", "evaluation.monitor=hr@1"]
+    assert main([*words, *own, "tracking.wandb=off", f"output={tmp_path / 'runs'}"]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    run = load(folder)
+    bundle = open_bundle(write_bundle(run, tmp_path / "bundle"))
+    long = " ".join(["Hi"] * 20 + ["Try", "Women"])
+    for asked in ({"users": ["14"]}, {"texts": ["Try Nine"]}, {"texts": [long]}):
+        ours, theirs = run.recommend(k=2, **asked), bundle.recommend(k=2, **asked)
+        assert ours["item"].to_list() == theirs["item"].to_list()
+        assert ours["score"].to_list() == pytest.approx(theirs["score"].to_list(), abs=1e-5)
+    # The end of a long text is what is read.
+    cut = run.recommend(texts=[" ".join(long.split()[-14:])], k=2)
+    assert cut["score"].to_list() == pytest.approx(ours["score"].to_list(), abs=1e-5)

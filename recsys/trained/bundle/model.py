@@ -23,6 +23,7 @@ from recsys.data.batches import query_texts
 from recsys.data.batches.catalog import Tokenize
 from recsys.data.batches.examples import Examples
 from recsys.data.context import ContextFeatures
+from recsys.data.moments import MOMENT, MomentTexts
 from recsys.data.revision import Revise, RevisedCatalog
 from recsys.data.splits.split import TRAIN, Split
 from recsys.data.tables import Tables
@@ -137,9 +138,19 @@ class BundleSource:
         split = self._read_split(len(tables.users))
         values = {name: tuple(of) for name, of in about["context"].items()}
         codes = {name: np.zeros(len(split.item), dtype=np.int64) for name in values}
-        context = ContextFeatures(codes, values, frozenset(about["clock"]))
+        moments = None
+        if MOMENT in tables.users.columns:
+            moments = MomentTexts.from_users(tables.users[MOMENT], len(split.item))
+        context = ContextFeatures(codes, values, frozenset(about["clock"]), moments)
         size, dislikes = len(tables.items), self.run.architecture.reads_dislikes
-        examples = Examples(split, size, about["max_history"], context=codes, dislikes=dislikes)
+        examples = Examples(
+            split,
+            size,
+            about["max_history"],
+            context=context.event_codes,
+            dislikes=dislikes,
+            now=context.codes_now,
+        )
         parts = self._make_components(tables, context)
         torch.manual_seed(self.run.seed)
         recommender, encoding, tokenize = self._make_recommender(parts, tables, context, examples)

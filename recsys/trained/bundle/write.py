@@ -22,6 +22,7 @@ from recsys.config.compose import RunConfig, make_node
 from recsys.config.yaml_file import format_yaml
 from recsys.data.batches.examples import Examples
 from recsys.data.context import ContextFeatures, make_context_features
+from recsys.data.moments import MOMENT
 from recsys.data.tables import Tables
 from recsys.errors import DataError
 from recsys.recommender.base import Recommender
@@ -257,7 +258,11 @@ def _write_tables(folder: Path, content: _Content, users: bool) -> None:
     (folder / manifest.QUERIES).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     if not users:
         return
-    content.tables.users.select("user", pl.col("text")).write_parquet(folder / manifest.USERS)
+    known = content.tables.users.select("user", pl.col("text"))
+    if context.moments is not None:
+        now = [context.moments.texts[code] for code in context.moments.now.tolist()]
+        known = known.with_columns(pl.Series(MOMENT, now, dtype=pl.String))
+    known.write_parquet(folder / manifest.USERS)
     split = content.examples.split
     arrays = {"offsets": split.offsets, "items": split.item, "labels": split.label}
     for name, array in arrays.items():

@@ -78,6 +78,8 @@ def write_text_form(
     """
     if catalog is None or encoding is None or not can_fold(recommender, encoding):
         return False
+    if encoding.user_texts is not None and encoding.user_texts.latest is not None:
+        return False  # of a long text the end is read, and its prompt stands apart
     try:
         tower, score = recommender.make_query_tower(), recommender.describe_score(catalog)
     except ConfigError:  # something else than the text has a part in it
