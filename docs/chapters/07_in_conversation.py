@@ -5,7 +5,7 @@
 # back: they say what is wrong with a list, and get a better one. No generative model takes part:
 # what is said moves a query vector, is a filter over columns, or both. The chapter runs in a minute
 # on one core, needs no network but this machine's own, and asserts what it claims:
-# `python docs/chapters/06_in_conversation.py`.
+# `python docs/chapters/07_in_conversation.py`.
 #
 # The shop is that of the chapters before, and this time its table says more of a product than the
 # title: material, room, and price.
