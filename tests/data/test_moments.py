@@ -136,7 +136,7 @@ def test_a_column_of_events_is_no_target_where_it_says_so(base):
     told = dataclasses.replace(
         made.tables, interactions=events.with_columns(is_target=pl.lit("yes"))
     )
-    with pytest.raises(DataError, match="give true or false in every row"):
+    with pytest.raises(DataError, match="row 1 of column 'is_target' holds 'yes'; give true or f"):
         make_split(told, "given")
 
 
@@ -155,3 +155,21 @@ def test_a_bundle_reads_what_its_run_reads(base, tmp_path):
     # The end of a long text is what is read.
     cut = run.recommend(texts=[" ".join(long.split()[-14:])], k=2)
     assert cut["score"].to_list() == pytest.approx(ours["score"].to_list(), abs=1e-5)
+
+
+def test_searches_of_a_shop_are_texts_of_its_queries(tmp_path):
+    rows = [
+        *("u,1,1,,false", "u,2,2,red lamp,true", "u,3,3,,true", "u,4,4,a mirror,true"),
+        *("v,1,1,lamp,TRUE", "v,3,2,blue,1", "v,2,3,red lamp,0", "v,4,5,mirror,1"),
+    ]
+    (tmp_path / "e.csv").write_text("user,item,time,search,is_target\n" + "\n".join(rows) + "\n")
+    (tmp_path / "i.csv").write_text("item,title\n1,lamp\n2,red lamp\n3,shelf\n4,mirror\n")
+    words = ["data.source=tables", f"data.source.interactions={tmp_path / 'e.csv'}"]
+    words += [f"data.source.items={tmp_path / 'i.csv'}", "data.split=leave_one_out"]
+    own = ["architecture=tfidf", "architecture.user=text", "data.query_column=search"]
+    made = assemble(compose([*words, *own, "data.max_history=1"]))
+    batch = next(iter(made.datamodule.test_dataloader()))
+    # Of v the last three that may be asked about are held out of and trained on, and not 2.
+    assert made.parts.written.compose_plain_texts(batch) == ["a mirror; shelf", "mirror; red lamp"]
+    texts = dict(zip(made.context_features.moments.texts, range(9), strict=False))
+    assert list(texts) == ["", "red lamp", "a mirror", "lamp", "blue", "mirror"]

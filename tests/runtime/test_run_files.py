@@ -36,6 +36,7 @@ LATER = {
     "current.json",
     "catalog.parquet",
     "job.json",
+    "repeated.parquet",
 }
 
 

@@ -16,6 +16,7 @@ from recsys.errors import DataError
 if TYPE_CHECKING:
     from recsys.data.splits.split import Split
 
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _PIECE = 1_000_000  # events whose ids are compared at a time
 
 
@@ -57,15 +58,17 @@ def find_target_flags(frame: pl.DataFrame) -> pl.Series | None:
     """The column `is_target` of interactions; None without that column.
 
     Raises:
-        DataError: It is not of truth values, or some are missing.
+        DataError: A place holds no truth value.
     """
     if "is_target" not in frame.columns:
         return None
-    flags = frame["is_target"]
-    if flags.dtype != pl.Boolean or flags.null_count():
+    words = frame["is_target"].cast(pl.String).str.strip_chars().str.to_lowercase()
+    flags = words.replace_strict(_FLAGS, default=None, return_dtype=pl.Boolean)
+    if flags.null_count():
+        row = int(flags.is_null().arg_true()[0])
         raise DataError(
-            f"interactions: column 'is_target' is {flags.dtype} with {flags.null_count()} empty "
-            "places; give true or false in every row, or rename the column."
+            f"interactions: row {row + 1} of column 'is_target' holds '{frame['is_target'][row]}'; "
+            "give true or false in every row, or rename the column."
         )
     return flags
 
