@@ -1,9 +1,9 @@
-"""Late interaction: the tokens of the user's last titles look for their like in a candidate."""
+"""Late interaction: the tokens of the user's last titles, or text, look for theirs in an item."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from recsys import lazy
 from recsys.config.compose import option
@@ -21,6 +21,11 @@ class Config(ArchitectureConfig):
     gives: ClassVar[frozenset[Output]] = frozenset({"scores"})
     shares_passes: ClassVar[bool] = True
 
+    user: Literal["history", "text"] = option(
+        "history",
+        "the user's tokens from the last titles of the history, or from profile and titles, or a "
+        "dialogue so far, as one text",
+    )
     titles: int = option(3, "last items of the history whose tokens are the user's", least=1)
     width: int | None = option(
         None, "of a token vector, by a map that trains; null: the encoder's", least=1, most=WIDEST
@@ -32,6 +37,11 @@ class Config(ArchitectureConfig):
     keep_gb: float = option(
         2.0, "largest size of a catalog's token states kept in memory, in GB (10^9 bytes)", least=0
     )
+
+    @property
+    def reads_user_texts(self) -> bool:
+        """Whether a query is the user's text."""
+        return self.user == "text"
 
     def check(self, run: RunConfig) -> None:
         """Refuses what cannot be.

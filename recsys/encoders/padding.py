@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from recsys.types import Ragged, upload
 
@@ -86,3 +87,16 @@ def move_left(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     order = mask.long().argsort(dim=1, descending=True, stable=True)
     return ids.gather(1, order), mask.gather(1, order)
+
+
+def pad_texts(texts: Ragged) -> Tensor:
+    """Token ids (Q, L) of Q texts, -1 at the end of the shorter ones."""
+    if not len(texts):
+        return torch.empty(0, 0, dtype=torch.long)
+    return pad_sequence(texts.split(), batch_first=True, padding_value=-1)
+
+
+def unpad_texts(ids: Tensor) -> Ragged:
+    """The texts (Q texts) that `pad_texts` was given."""
+    inside = ids >= 0
+    return Ragged(ids[inside], tuple(inside.sum(1).tolist()))

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from recsys.architectures.late_interaction import Config
 from recsys.encoders.cache.token_states import TokenStateCache
-from recsys.encoders.passages import Piece
+from recsys.encoders.padding import pad_texts, unpad_texts
+from recsys.encoders.passages import Piece, list_query_pieces
 from recsys.encoders.text_tower import Step, TokenTowers, UnitLength, list_head_steps
 from recsys.errors import ConfigError
 from recsys.layers.item_cosines import compute_cosines
@@ -46,13 +47,14 @@ class Model(TrainableRecommender):
 
     The representation of an item is its catalog row, and that of a query the rows of its last
     titles, the latest first, -1 for none; the row behind the catalog is the text asked for last.
+    A user who is a text is the only title of its history, and is represented by its token ids.
     """
-
-    needs_history = True
 
     def __init__(self, parts: TrainingComponents, config: Config) -> None:
         super().__init__(parts)
         self.titles, self.special_tokens = config.titles, config.special_tokens
+        self.from_text = config.reads_user_texts
+        self.needs_history = self.reads_plan = not self.from_text
         served = {} if parts.served is None or parts.origin is not None else parts.served
         self.states = TokenStateCache(
             self.encoder,
@@ -86,7 +88,8 @@ class Model(TrainableRecommender):
                 )
         self.item_head = make_residual(width) if config.heads else None
         self.user_head = make_residual(width) if config.heads else None
-        self.rate = nn.Parameter(torch.tensor(float(config.recency)))
+        decay = torch.tensor(float(config.recency))
+        self.rate = nn.Parameter(decay, requires_grad=not self.from_text)
         # The logarithm of 1 / temperature, as in CLIP (Radford et al., ICML 2021).
         self.log_scale = nn.Parameter(torch.tensor(-math.log(config.temperature)))
         self._asked: Ragged | None = None
@@ -103,7 +106,9 @@ class Model(TrainableRecommender):
         return plan.items
 
     def queries(self, batch: Batch, items: Tensor) -> Tensor:
-        """(Q, titles) catalog rows of the last titles, the latest first, -1 for none."""
+        """(Q, titles) catalog rows of the last titles, or (Q, L) token ids; -1 for none."""
+        if self.from_text:
+            return pad_texts(self.user_texts.compose_tokens(batch)).to(self.device)
         places = self._locate_titles(batch)
         if not len(items):
             return torch.full_like(places, -1)
@@ -117,10 +122,14 @@ class Model(TrainableRecommender):
         return torch.where(back >= 0, history[row].gather(1, back.clamp(min=0)), -1)
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
-        """(Q, titles), (N,) rows -> (Q, N).
+        """(Q, titles) or (Q, L), (N,) rows -> (Q, N).
 
         Queries share titles: each pair of a title and an item is computed once.
         """
+        if self.from_text:
+            with torch.autocast(queries.device.type, enabled=False):
+                own = self._encode_users(unpad_texts(queries))
+                return self._match_all(own, items) * self.log_scale.exp()
         titles, where = torch.unique(queries.cpu(), return_inverse=True)
         present = titles[titles >= 0]
         if not len(present):
@@ -131,16 +140,30 @@ class Model(TrainableRecommender):
             at = upload((where - (len(titles) - len(present))).clamp(min=0), queries.device)
             weights = self._compute_weights(queries >= 0)
             share = weights.new_zeros(len(queries), len(present)).scatter_add(1, at, weights)
-            found = []
-            for rows in torch.split(items.cpu(), _ITEMS):
-                other = self._project(self._encode_rows(rows), self.item_head)
-                self._count_products(sum(asking.sizes) * sum(other.sizes), asking)
-                found.append(share @ score_all_pairs(asking, other))
-            return torch.cat(found, dim=1) * self.log_scale.exp()
+            return self._match_all(asking, items, share) * self.log_scale.exp()
+
+    def _match_all(self, asking: Ragged, items: Tensor, share: Tensor | None = None) -> Tensor:
+        """(T, N) what texts (T texts) find in items (N,), or (Q, N) sums by shares (Q, T)."""
+        found = []
+        for rows in torch.split(items.cpu(), _ITEMS):
+            other = self._project(self._encode_rows(rows), self.item_head)
+            self._count_products(sum(asking.sizes) * sum(other.sizes), asking)
+            pairs = score_all_pairs(asking, other)
+            found.append(pairs if share is None else share @ pairs)
+        return torch.cat(found, dim=1)
+
+    def _encode_users(self, tokens: Ragged) -> Ragged:
+        """Token vectors of users' texts."""
+        if self.work.counting:
+            lengths = self.encoder.compute_lengths(tokens.sizes)
+            self.work.count_texts(self.encoder, None, lengths)
+        return self.encode_text_tokens(tokens)
 
     def score_candidates(self, batch: Batch, items: Tensor) -> Tensor:
         """(Q, C): each user's tokens with those of its own candidates."""
         host, plan = batch.at_host, batch.plan
+        if self.from_text:
+            plan = plan.select_candidates()
         tokens = None
         if plan.epoch is not None:
             tokens = self.encoding.gather_tokens(plan.rows, plan.epoch, self.device)
@@ -148,6 +171,8 @@ class Model(TrainableRecommender):
             self._count(plan, self.encoder, self.encoding.prefix)
         with self.watch.time_stage("encode"):
             states = self.states.encode_rows(plan.rows, tokens)
+        if self.from_text:
+            return self._score_texts(batch, states)
         with torch.autocast(states.values.device.type, enabled=False):
             asking = self._project(states, self.user_head)
             other = asking if self.item_head is None else self._project(states, self.item_head)
@@ -162,12 +187,28 @@ class Model(TrainableRecommender):
             self._count_products(int((mine * theirs.sum(1)).sum()), asking)
         return scores * self.log_scale.exp()
 
+    def _score_texts(self, batch: Batch, states: Ragged) -> Tensor:
+        """(Q, C): the tokens of each user's text with those of its own candidates, by states."""
+        host = batch.at_host
+        with torch.autocast(states.values.device.type, enabled=False):
+            with self.watch.time_stage("user"):
+                asking = self._encode_users(self.user_texts.compose_tokens(batch))
+                own = torch.arange(len(host.query))[:, None]
+            other = self._project(states, self.item_head)
+            weights = other.values.new_ones(own.shape)
+            scores = score_lists(asking, other, own, weights, host.candidates)
+        return scores * self.log_scale.exp()
+
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""
         return Scored(scores=self.score_candidates(batch, self.index(batch.plan)))
 
-    def split_scores(self, batch: Batch, rows: Tensor, catalog: Tensor | None = None) -> ScoreSplit:
-        """Scores of one query, which are sums over its last titles."""
+    def split_scores(
+        self, batch: Batch, rows: Tensor, catalog: Tensor | None = None
+    ) -> ScoreSplit | None:
+        """Scores of one query, which are sums over its last titles; of a text they are none."""
+        if self.from_text:
+            return None
         places = self._locate_titles(batch)[0]
         weights = self._compute_weights(places[None] >= 0)[0]
         history = weights.new_zeros(len(rows), len(batch.plan.items))
@@ -206,7 +247,7 @@ class Model(TrainableRecommender):
     ) -> list[TokenSplit]:
         """What each token of the last titles finds in the candidate, and what each there is for."""
         counts: dict[int, Tensor] = {}  # of a title that stands twice, both count
-        if asked is None:
+        if asked is None and not self.from_text:
             places = self._locate_titles(batch)[0]
             weights = self._compute_weights(places[None] >= 0)[0]
             for place, weight in zip(places.tolist(), weights, strict=True):
@@ -217,10 +258,14 @@ class Model(TrainableRecommender):
                 return []  # popularity answers
         spans, texts, scale = self.encoding.spans, self.parts.texts, self.log_scale.exp()
         prompt = spans.item_prompt
-        mine = [Piece("title", texts[title], title, prompt) for title in counts]
+        mine = [[Piece("title", texts[title], title, prompt)] for title in counts]
         tokens = [self.encoding.gather_tokens(torch.tensor([title]), None) for title in counts]
-        if asked is not None:
-            mine, tokens = [Piece("text", asked.text, None, spans.query_prompt)], [asked.tokens]
+        numbers = torch.zeros(0)
+        if self.from_text:
+            pieces, whole, numbers = self._compose_user(batch, asked)
+            mine, tokens = [pieces], [whole]
+        elif asked is not None:
+            mine, tokens = [[Piece("text", asked.text, None, spans.query_prompt)]], [asked.tokens]
         shares = list(counts.values()) or [scale.new_ones(())]
         theirs = Piece("item", texts[row], row, prompt)
         other, owner = self._read_text(
@@ -229,18 +274,20 @@ class Model(TrainableRecommender):
         (item,), owner = spans.make_passages([theirs], owner)
         at_item = torch.nonzero(owner == 0).flatten()
         given, rest, passages, values, matches = torch.zeros(len(other)), 0.0, [], [], []
-        for piece, ids, share in zip(mine, tokens, shares, strict=True):
+        for pieces, ids, share in zip(mine, tokens, shares, strict=True):
             asking, owned = self._read_text(ids, self.user_head)
-            (passage,), owned = spans.make_passages([piece], owned)
+            if len(numbers):
+                owned[owned == 0] = numbers[: int((owned == 0).sum())]
+            read, owned = spans.make_passages(pieces, owned)
             best, place = (asking @ other.T).max(1)
             adds = (share * scale * best / len(asking)).cpu()
             given.index_add_(0, place.cpu(), adds)
             rest += float(adds[owned < 0].sum())
-            passages.append(passage)
-            values.append(adds[owned == 0])
-            matches.append(
-                tuple(_name_token(item, at_item, at) for at in place[owned == 0].tolist())
-            )
+            passages += read
+            for number in range(len(read)):
+                values.append(adds[owned == number])
+                there = place[owned == number].tolist()
+                matches.append(tuple(_name_token(item, at_item, at) for at in there))
         name = "special tokens"
         left = {name: rest} if rest else {}
         other_left = {name: float(given[owner < 0].sum())} if bool((owner < 0).any()) else {}
@@ -248,6 +295,20 @@ class Model(TrainableRecommender):
             TokenSplit((item,), (given[owner == 0],), other_left),
             TokenSplit(tuple(passages), tuple(values), left, tuple(matches)),
         ]
+
+    def _compose_user(
+        self, batch: Batch, asked: AskedText | None
+    ) -> tuple[list[Piece], Ragged, Tensor]:
+        """Pieces and tokens of a user's text or of one in its place, and each token's piece."""
+        texts, written = self.user_texts, self.parts.written
+        assert written is not None, "users are texts"
+        given = None if asked is None else asked.tokens
+        whole = (
+            texts.compose_tokens(batch) if given is None else texts.compose_with_text(batch, given)
+        )
+        prompt = self.encoding.spans.query_prompt
+        pieces = list_query_pieces(written, batch, asked, prompt, texts.latest is not None)
+        return pieces, whole, texts.number_pieces(batch, given)
 
     def _read_text(self, tokens: Ragged, head: nn.Module | None) -> tuple[Tensor, Tensor]:
         """Token vectors (L, D) of a text, and (L,) 0 for its own, -1 for special ones."""
@@ -261,7 +322,9 @@ class Model(TrainableRecommender):
         return states.values, owner
 
     def make_text_query(self, batch: Batch, text: str, tokens: Ragged) -> Tensor:
-        """The text as the only title of a history, (1, titles)."""
+        """The text as the only title of a history, (1, titles), or as the user's, (1, L)."""
+        if self.from_text:
+            return pad_texts(self.user_texts.compose_with_text(batch, tokens)).to(self.device)
         self._asked = self.states.encode_text(tokens.to(self.device))
         out = torch.full((1, self.titles), -1, device=self.device)
         out[0, 0] = len(self.parts.texts)

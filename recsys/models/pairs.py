@@ -6,8 +6,8 @@ import abc
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
+from recsys.encoders.padding import pad_texts, unpad_texts
 from recsys.errors import ConfigError
 from recsys.recommender.trainable import TrainableRecommender
 from recsys.types import AskedText, Batch, ItemBatch, Ragged, Scored
@@ -40,16 +40,12 @@ class PairRecommender(TrainableRecommender, abc.ABC):
 
     def pad_queries(self, texts: Ragged) -> Tensor:
         """Token ids (Q, L) of texts, -1 at the end of the shorter ones, on this device."""
-        if not len(texts):
-            return torch.empty(0, 0, dtype=torch.long, device=self.device)
-        padded = pad_sequence(texts.split(), batch_first=True, padding_value=-1)
-        return padded.to(self.device)
+        return pad_texts(texts).to(self.device)
 
     @staticmethod
     def unpad_queries(queries: Tensor) -> Ragged:
         """The texts (Q texts) that `pad_queries` was given."""
-        inside = queries >= 0
-        return Ragged(queries[inside], tuple(inside.sum(1).tolist()))
+        return unpad_texts(queries)
 
     def score(self, queries: Tensor, items: Tensor) -> Tensor:
         """(Q, L), (N,) rows -> (Q, N): every pair."""

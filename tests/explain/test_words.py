@@ -41,10 +41,14 @@ MODELS = {
     "texts and histories": [TOWER, "tuning=lora", "architecture.user=text+history", *LEARNED],
     "cross-encoder": [*CROSS, "tuning=lora"],
     "late interaction": [*LATE],
+    "late interaction of texts": [*LATE, "architecture.user=text"],
     "with special tokens": [*LATE, "architecture.special_tokens=true", "architecture.width=16"],
 }
 RRF = "architecture.combine=rrf"
-EXACT = ("tfidf", "tfidf of texts", "late interaction", "with special tokens")
+EXACT = (
+    *("tfidf", "tfidf of texts", "late interaction", "late interaction of texts"),
+    "with special tokens",
+)
 QUERIES = ({"user": "u3"}, {"history": ["017", "003", "021"]}, {"text": "red lamp"})
 
 

@@ -35,6 +35,10 @@ KINDS = {
     "text_and_history": ["tuning=lora", "architecture.user=text+history", *MOVED],
     "ids": ["tuning=lora", "architecture.item=text+id", *MOVED],
     "late": ["architecture=late_interaction", "objective=bce", "tuning=lora", *MOVED],
+    "late_text": [
+        *("architecture=late_interaction", "architecture.user=text", "objective=bce"),
+        *("tuning=lora", *MOVED),
+    ],
     "cross": [
         "architecture=cross_encoder",
         "objective=bce",
@@ -56,6 +60,7 @@ KINDS = {
 RARE = (
     "query_knn_text",
     "text_and_history",
+    "late_text",
     "prior",
     "separate",
     "adapter",
