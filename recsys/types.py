@@ -229,6 +229,21 @@ class ScoreSplit:
 
 
 @dataclass(frozen=True)
+class Witnesses:
+    """Others whose choices speak for an item: how many, and nothing that a single one of them did.
+
+    Attributes:
+        count: How many queries of others led to the item.
+        among: Of so many.
+        items: Catalog rows that at least two of these others took as well, the most frequent first.
+    """
+
+    count: int
+    among: int
+    items: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class HistoryScore:
     """Scores of N items as a function of the vectors of one query's history.
 

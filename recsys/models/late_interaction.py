@@ -273,7 +273,8 @@ class Model(TrainableRecommender):
         )
         (item,), owner = spans.make_passages([theirs], owner)
         at_item = torch.nonzero(owner == 0).flatten()
-        given, rest, passages, values, matches = torch.zeros(len(other)), 0.0, [], [], []
+        given, rest, values, matches = torch.zeros(len(other)), 0.0, [], []
+        passages: list[Passage] = []
         for pieces, ids, share in zip(mine, tokens, shares, strict=True):
             asking, owned = self._read_text(ids, self.user_head)
             if len(numbers):

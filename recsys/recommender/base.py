@@ -25,6 +25,7 @@ from recsys.types import (
     TokenScore,
     TokenSplit,
     VectorScore,
+    Witnesses,
 )
 
 if TYPE_CHECKING:  # it imports transformers, which what only counts does without
@@ -40,10 +41,12 @@ class Recommender(nn.Module, abc.ABC):
         needs_history: Whether a query without history cannot be answered; popularity answers it.
         ranks_catalog: Whether it can score all items for many queries, and not lists alone.
         reads_plan: Whether `queries` reads representations of items; False: of texts alone.
+        has_witnesses: Whether scores are made of the choices of others: see `count_witnesses`.
     """
 
     needs_history = False
     reads_plan = True
+    has_witnesses = False
     ranks_catalog = True
 
     def __init__(self, parts: Components) -> None:
@@ -222,6 +225,15 @@ class Recommender(nn.Module, abc.ABC):
             Parts that sum to the scores; None where a score is no sum over the history.
         """
         return None
+
+    def count_witnesses(self, query: Tensor, rows: Tensor) -> list[Witnesses]:
+        """Whose choices speak for items, for each of some, where `has_witnesses`.
+
+        Args:
+            query: (1, ...) a query's representation.
+            rows: (N,) catalog rows of the items.
+        """
+        raise NotImplementedError(f"{type(self).__module__} has has_witnesses, and counts none")
 
     def make_history_score(
         self, batch: Batch, rows: Tensor, catalog: Tensor

@@ -382,16 +382,17 @@ class Suggester:
         assert self._ids is not None
         catalog, out = None if self.reads_pairs else self.catalog, []
         for query, (rows, _) in zip(queries, chosen, strict=True):
-            if query.text is not None:
+            # A text is not encoded again, unless it has reasons.
+            if query.text is not None and not made.recommender.has_witnesses:
                 out += [""] * len(rows)
                 continue
-            batch, _, _ = self._make_batch(made, query, context)
+            batch, _, asked = self._make_batch(made, query, context)
             out += list_reasons(
                 made.recommender,
                 self._ids.items,
                 batch,
                 torch.from_numpy(rows),
-                None,
+                asked,
                 catalog,
                 because is True,
             )

@@ -16,6 +16,7 @@ from recsys.layers.queries.neighbours import VectorIndex, WordIndex, find_neares
 from recsys.layers.queries.word_counts import Vocabulary, compute_idf, compute_tfidf
 from recsys.models.queries.knn import Model
 from recsys.testing import ArchitectureContract
+from recsys.trained.run import load
 from tests.architectures.test_baselines import assembled
 
 FIXED = ("neighbours=7", "temperature=0.2", "popularity=0.1")
@@ -210,3 +211,30 @@ def test_no_training_query_is_a_clear_error(shop_words):
     nothing = dataclasses.replace(own.parts, training_queries=None)
     with pytest.raises(ConfigError, match="query_knn looks among the queries of training"):
         Model(nothing, own.config)
+
+
+@pytest.mark.parametrize("asked", ["history", "text"])
+def test_a_list_says_how_many_like_queries_led_to_an_item_and_no_text_of_theirs(
+    shop_words, tmp_path, asked
+):
+    users = "".join(f"u{n},secret{n} likes red\n" for n in range(40))
+    (tmp_path / "users.csv").write_text("who,about\n" + users)
+    own = [f"data.source.users={tmp_path / 'users.csv'}", "data.source.user_text='{about}'"]
+    assert main([*shop_words, *own, *KNN]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    run = load(folder)
+    query = {"histories": [["003"]]} if asked == "history" else {"texts": ["red lamp"]}
+    lists = run.recommend(**query, k=4, because=True)
+    made = assembled([*shop_words, *own], *KNN)
+    queries, texts = TrainingQueries(made.examples), list(made.recommender.parts.texts)
+    for title, line in lists.select("title", "because").iter_rows():
+        assert "secret" not in line
+        if line == "because it is popular":
+            continue
+        count, among = (int(word) for word in line.split() if word.isdigit())
+        assert 1 <= count <= among == 7
+        led = queries.users[queries.items == texts.index(title)]
+        for named in line.split('"')[1::2]:
+            took = queries.users[queries.items == texts.index(named)]
+            assert len(set(took) & set(led)) >= 2
+    assert lists["because"].str.contains("similar queries led to it").any()

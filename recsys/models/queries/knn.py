@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,13 +24,16 @@ from recsys.models.queries.stored import OWNERS
 from recsys.recommender.choosing import Rescored, measure_and_choose
 from recsys.recommender.components import Components
 from recsys.recommender.fitted import Fit, FittedRecommender
-from recsys.types import Batch, ItemBatch, Ragged, Scored
+from recsys.types import Batch, ItemBatch, Ragged, Scored, Witnesses
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 _SIZE = 512
 """Training queries that are read at a time."""
+
+_NAMED = 3  # further items, of which a line may name some
+_SHARED = 2  # users who took one that is named
 
 _OPEN = "query_knn has settings that validation is yet to choose; run fit first."
 
@@ -53,6 +57,7 @@ class Model(FittedRecommender):
     that is like none is answered with what is popular.
     """
 
+    has_witnesses = True
     most_cases = 2500
 
     def __init__(self, parts: Components, config: Config) -> None:
@@ -260,6 +265,33 @@ class Model(FittedRecommender):
         shape = (len(near), len(self.users))
         columns = rows[known].long().numpy()
         return csr_matrix((weights.float().numpy(), columns, starts), shape=shape)
+
+    def count_witnesses(self, query: Tensor, rows: Tensor) -> list[Witnesses]:
+        """How many of a query's neighbours led to items, and what else their users took.
+
+        What a single user took is nobody's business: an item is named that two of them took.
+        """
+        if self.settings is None:
+            raise ConfigError(_OPEN)
+        near = query.cpu()[0, 0, : int(self.settings.neighbours)].long()
+        near = near[near >= 0].numpy()
+        found = self.ended[near].toarray() > 0
+        out = []
+        for row in rows.tolist():
+            led = near[found[:, row]]
+            mine = np.isin(self.users.numpy(), self.users.numpy()[led])
+            took = self._count_users(mine)
+            took[row] = 0
+            order = np.argsort(-took, kind="stable")[:_NAMED]
+            named = tuple(int(item) for item in order if took[item] >= _SHARED)
+            out.append(Witnesses(len(led), len(near), named))
+        return out
+
+    def _count_users(self, mine: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """(I,) how many users took each item in some of the queries (N,)."""
+        queries, items = self.ended[mine].nonzero()
+        pairs = np.unique(np.stack([self.users.numpy()[mine][queries], items]), axis=1)
+        return np.bincount(pairs[1], minlength=self.ended.shape[1])
 
     def forward(self, batch: Batch) -> Scored:
         """Scores of the candidates, (Q, C)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from recsys.printable import escape_line
+from recsys.types import Witnesses
 
 if TYPE_CHECKING:
     import polars as pl
@@ -261,6 +262,25 @@ def write_because(
     if said:
         return f"because you {' and '.join(said)}"
     return "because it is popular" if "popularity" in rest else ""
+
+
+def write_witnesses(others: Witnesses, texts: Sequence[str], most: int = 2, width: int = 40) -> str:
+    """Whose choices speak for an item, in one line.
+
+    Args:
+        others: Who; no text of theirs is in it.
+        texts: Of the items.
+        most: How many items are named at most.
+        width: Characters that a title may take.
+
+    Returns:
+        A line such as `because 12 of 200 similar queries led to it, and to "Alien (1979)"`.
+    """
+    if not others.count:
+        return "because it is popular"
+    line = f"because {others.count} of {others.among} similar queries led to it"
+    named = [f'"{cut_text(escape_line(texts[row]), width)}"' for row in others.items[:most]]
+    return f"{line}, and to {' and '.join(named)}" if named else line
 
 
 def cut_text(text: str, width: int) -> str:

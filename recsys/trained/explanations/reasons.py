@@ -9,7 +9,11 @@ from torch import Tensor
 
 from recsys.recommender.base import Recommender
 from recsys.trained.explanations.attribution import QueryScorer, find_disliked, leave_one_out
-from recsys.trained.explanations.parts import make_history_parts, write_because
+from recsys.trained.explanations.parts import (
+    make_history_parts,
+    write_because,
+    write_witnesses,
+)
 from recsys.types import Batch
 
 
@@ -39,9 +43,16 @@ def list_reasons(
         The lines; empty where nothing of a history speaks for the item, or that is not known.
     """
     recommender.eval()
+    bare = not len(batch.plan.items) and recommender.ranker.needs_history
+    if recommender.has_witnesses and (asked is not None or not bare):
+        query = asked
+        if query is None:
+            query = recommender.queries(batch, recommender.index(batch.plan))
+        others = recommender.count_witnesses(query, rows)
+        return [write_witnesses(each, recommender.parts.texts) for each in others]
     if asked is not None or not len(rows):
         return [""] * len(rows)
-    if not len(batch.plan.items) and recommender.ranker.needs_history:
+    if bare:
         return [write_because((), ("popularity",))] * len(rows)
     split = None
     if recommender.ranker is recommender:
