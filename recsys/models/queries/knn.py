@@ -273,8 +273,8 @@ class Model(FittedRecommender):
         """
         if self.settings is None:
             raise ConfigError(_OPEN)
-        near = query.cpu()[0, 0, : int(self.settings.neighbours)].long()
-        near = near[near >= 0].numpy()
+        nearest = query.cpu()[0, 0, : int(self.settings.neighbours)].long()
+        near = nearest[nearest >= 0].numpy()
         found = self.ended[near].toarray() > 0
         out = []
         for row in rows.tolist():
@@ -283,14 +283,14 @@ class Model(FittedRecommender):
             took = self._count_users(mine)
             took[row] = 0
             order = np.argsort(-took, kind="stable")[:_NAMED]
-            named = tuple(int(item) for item in order if took[item] >= _SHARED)
+            named = tuple(each for each in order.tolist() if took[each] >= _SHARED)
             out.append(Witnesses(len(led), len(near), named))
         return out
 
     def _count_users(self, mine: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """(I,) how many users took each item in some of the queries (N,)."""
-        queries, items = self.ended[mine].nonzero()
-        pairs = np.unique(np.stack([self.users.numpy()[mine][queries], items]), axis=1)
+        at, items = self.ended[mine].nonzero()
+        pairs = np.unique(np.stack([self.users.numpy()[mine][at], items]), axis=1)
         return np.bincount(pairs[1], minlength=self.ended.shape[1])
 
     def forward(self, batch: Batch) -> Scored:
