@@ -15,9 +15,9 @@ STATUS = "document.querySelector('#status').textContent"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
 
-@pytest.fixture
-def page(tower, tmp_path):
-    with served(f"run={tower.folder}", tmp_path / "state") as (_, place):
+@pytest.fixture(scope="module")
+def page(tower, tmp_path_factory):
+    with served(f"run={tower.folder}", tmp_path_factory.mktemp("state")) as (_, place):
         yield f"{place}/chat"
 
 
