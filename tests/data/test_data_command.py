@@ -51,6 +51,8 @@ def words(name, folder):
         place = [f"interactions={config.interactions}", f"items={config.items}"]
     else:
         place = [f"path={config.path}"]
+    if name == "dialogues":
+        place += [f"items={config.items}"]
     return [f"source={source}", *place, *WORDS.get(name, [])]
 
 
