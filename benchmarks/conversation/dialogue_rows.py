@@ -16,6 +16,7 @@ NEIGHBOURS, NEAREST = "TF-IDF neighbours", "MiniLM neighbours"
 BM25, EASE, EASE_TEXT = "BM25, items extended by dialogues", "EASE", "EASE + texts"
 FLOORS = (POPULARITY, COPYING, PAIRS, NEIGHBOURS, NEAREST, BM25, EASE, EASE_TEXT)
 SAID, NAMED = "two towers, LoRA: the dialogue", "two towers, LoRA: what was named"
+BOTH = "two towers, LoRA: both"
 TUNED = [*MINILM, "experiment=lora_two_tower", "trainer.epochs=20", "trainer.patience=4"]
 LISTS = ["evaluation.protocol=candidates", "evaluation.candidates=50"]
 
@@ -42,14 +43,22 @@ def make_rows() -> dict[str, Row]:
     )
     rows[SAID] = Row([*TUNED, *TEXT], against=FLOORS)
     rows[NAMED] = Row(TUNED, against=(SAID,))
+    rows[BOTH] = Row([*TUNED, "architecture.user=both"], against=(SAID, NAMED))
+    rows["late interaction, LoRA: the dialogue"] = Row(
+        [
+            *("experiment=lora_late_interaction", *MINILM, *TEXT, "evaluation.protocol=catalog"),
+            *("trainer.epochs=5", "trainer.patience=2"),
+        ],
+        against=(SAID,),
+    )
     rows["SASRec on what was named"] = Row(["experiment=sasrec"], against=(PAIRS,))
     rows["ensemble, weighted"] = Row(
         [
             "architecture=ensemble",
-            f"architecture.members=[{{{SAID}}},{{{NEIGHBOURS}}},{{{BM25}}},{{{PAIRS}}}]",
+            f"architecture.members=[{{{BOTH}}},{{{NEIGHBOURS}}},{{{BM25}}},{{{PAIRS}}}]",
             "architecture.combine=weighted",
         ],
-        against=(SAID, NEIGHBOURS, BM25, PAIRS),
+        against=(BOTH, NEIGHBOURS, BM25, PAIRS),
     )
     rows["cross-encoder on the ensemble's best 50"] = Row(
         [
