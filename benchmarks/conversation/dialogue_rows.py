@@ -53,6 +53,15 @@ def make_rows() -> dict[str, Row]:
         against=(SAID,),
     )
     rows["SASRec on what was named"] = Row(["experiment=sasrec"], against=(PAIRS,))
+    rows["ensemble of floors, weighted"] = Row(
+        [
+            "architecture=ensemble",
+            f"architecture.members=[{{{NEIGHBOURS}}},{{{BM25}}},{{{PAIRS}}}]",
+            "architecture.combine=weighted",
+        ],
+        seeded=False,
+        against=(PAIRS,),
+    )
     rows["ensemble, weighted"] = Row(
         [
             "architecture=ensemble",

@@ -123,6 +123,16 @@ def format_cell(figures: object, k: int) -> str:
     return f"{mean:.1f} ({low:.1f}-{high:.1f})"
 
 
+def select_rows(rows: Mapping[str, Row], asked: list[str]) -> dict[str, Row]:
+    """The rows that are named, and those that they build on."""
+    wanted = set(asked)
+    for name in reversed(rows):  # each stands after those that it builds on
+        if name in wanted:
+            words = " ".join(rows[name].words)
+            wanted |= {other for other in rows if f"{{{other}}}" in words}
+    return {name: row for name, row in rows.items() if name in wanted}
+
+
 def write(runs: Path, rows: Mapping[str, Row]) -> None:
     """The page, and its figures."""
     content = describe(read_methods(runs, rows), rows)
@@ -145,7 +155,7 @@ def main(argv: list[str]) -> int:
         return 2
     listed = prepare(root, runs / "files" / "redial")
     table = _Table("redial", [f"data.source.listed={listed}"], lambda rates: rows)
-    chosen = {name: rows[name] for name in asked} if asked else rows
+    chosen = select_rows(rows, asked) if asked else rows
     measure(runs / "files", runs / "rows", table, chosen)
     write(runs / "rows", rows)
     return 0
