@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from types import NoneType
 from typing import Any, cast
@@ -55,7 +55,7 @@ def normalize_value(value: object, field: Field[Any], kind: object, key: str) ->
         number = type(value.value) in allowed and not isinstance(value.value, bool)
         value = value.text if str in (kind, *allowed) and not number else value.value
     if origin in (list, dict):
-        return _normalize_container(key, unwrap(value), origin)
+        return _normalize_container(key, unwrap(value), origin, allowed[-1])
     if value is None and kind is str:
         if not can_be_empty(field):
             raise ConfigError(f"{key} is empty; give it a value, or leave it out.")
@@ -75,11 +75,21 @@ def can_be_empty(field: Field[Any]) -> bool:
     return field.default == "" or "empty:" in field.metadata.get("help", "")
 
 
-def _normalize_container(key: str, value: object, kind: type) -> object:
-    """A list or a mapping; nothing at all is an empty one, a single value is refused."""
+def _normalize_container(key: str, value: object, kind: type, inner: object) -> object:
+    """A list or a mapping; nothing at all is an empty one, a single value is refused.
+
+    So is another container among values of the type `inner` that is none; OmegaConf takes it.
+    """
     if value is None or value == "":
         return kind()
     if isinstance(value, kind):
+        values = value.values() if isinstance(value, dict) else cast(Iterable[object], value)
+        for each in values:
+            if isinstance(each, list | dict) and inner in (str, int, float, bool):
+                raise ConfigError(
+                    f"{key} holds '{shorten(each)}'; write a single value, in quotes where it has "
+                    "brackets of its own."
+                )
         return value
     shown = "{NAME: VALUE}" if kind is dict else "[A, B]"
     if kind is list and not isinstance(value, dict):

@@ -229,6 +229,8 @@ def test_numbers_in_scientific_notation_are_numbers():
         (["evaluation.k=[0]"], ["evaluation.k", "from 1"]),
         (["evaluation.k=7"], ["evaluation.k takes a list; write evaluation.k=[7]"]),
         (["optimizer.betas={a: 1}"], ["optimizer.betas takes a list"]),
+        (["evaluation.slices=[{a: 1}]"], ["evaluation.slices holds '{'a': 1}'; write a single"]),
+        (["evaluation.k=[[1, 5]]"], ["evaluation.k holds '[1, 5]'; write a single value"]),
         (["data.augment=0.1"], ["data.augment is a group", "crop", "mask"]),
         (["data.augment={crop: 1.5}"], ["data.augment.crop is 1.5", "1 or less"]),
         (["data.augment.mask=-0.1"], ["data.augment.mask is -0.1", "0 or more"]),
