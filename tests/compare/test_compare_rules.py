@@ -123,6 +123,7 @@ def test_files_that_are_not_of_one_run_are_refused(tmp_path, capsys):
         (["metrc=mrr"], "Did you mean 'metric'?"),
         (["metric=ndgc@10"], "Did you mean 'ndcg@10'?"),
         (["metric=auc"], "no AUC is kept"),
+        (["metric=repeated/hr@1"], "counted apart, which compare does not test; set metric=hr@1"),
         (["names=nowhere.yaml"], "nowhere.yaml: not a YAML mapping"),
         (["baseline=lora two_towr"], "Did you mean 'lora two_tower'?"),
         (["slices=histroy"], "Did you mean 'history'?"),

@@ -11,7 +11,7 @@ from recsys.compare.finished_runs import FinishedRun
 from recsys.compare.methods import Method
 from recsys.config.compose import nearest
 from recsys.errors import ConfigError, DataError
-from recsys.metrics.names import list_metric_names
+from recsys.metrics.names import REPEATED, list_metric_names
 from recsys.words import parse_count
 
 Array = NDArray[np.float64]
@@ -45,6 +45,12 @@ def check_metric(metric: str, runs: Sequence[FinishedRun]) -> None:
         raise ConfigError(
             f"metric: the metrics of these runs are called {before}..., which {metric} does not "
             f"say; set metric={before}{metric}."
+        )
+    apart = metric.removeprefix(f"{REPEATED}/")
+    if apart != metric:
+        raise ConfigError(
+            f"metric: {metric} is of cases that are counted apart, which compare does not test; set "
+            f"metric={apart}, and read the others in each run's result.json."
         )
     if metric not in named:
         raise ConfigError(

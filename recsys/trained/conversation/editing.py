@@ -22,6 +22,8 @@ from recsys.trained.conversation.critiques import (
     Variety,
 )
 from recsys.trained.conversation.language.actions import (
+    FOCUS,
+    LAST,
     Action,
     Add,
     Compare,
@@ -140,7 +142,7 @@ class Editor:
             items += [each.item for each in draft.items]
             if not draft.items:
                 self._refuse_number(0, draft)
-        numbers = [0] if action.which == "focus" else action.numbers
+        numbers = [FOCUS] if action.which == "focus" else action.numbers
         for number in numbers:
             listed = self._find_item(number, draft)
             if listed is not None:
@@ -231,7 +233,7 @@ class Editor:
 
     def _explain(self, action: Explain, draft: Draft) -> None:
         """Why an item stands on the list."""
-        listed = self._find_item(action.number or 0, draft)
+        listed = self._find_item(FOCUS if action.number is None else action.number, draft)
         if listed is None:
             return
         draft.state = replace(draft.state, focus=listed.number)
@@ -243,15 +245,15 @@ class Editor:
                 draft.messages.append("No words of texts are told apart in this score.")
 
     def _find_item(self, number: int, draft: Draft) -> ListedItem | None:
-        """An item of the list; 0 is what was talked about last, else the first; -1 is the last."""
+        """An item by number, the `LAST` one, or the `FOCUS`, which begins as the first."""
         if not draft.items:
             self._refuse_number(number, draft)
             return None
-        if number == 0:
+        if number == FOCUS:
             number = draft.state.focus or 1
-        if number == -1:
+        if number == LAST:
             number = len(draft.items)
-        if number > len(draft.items):
+        if not 1 <= number <= len(draft.items):
             self._refuse_number(number, draft)
             return None
         return draft.items[number - 1]

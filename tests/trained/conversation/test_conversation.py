@@ -246,6 +246,18 @@ def test_a_number_alone_shows_the_item(talk):
     assert talk("like that").state.list_liked() == [turn.items[1].item]
 
 
+NO_ZERO = "There is no 0 on the list, which has 5 items."
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["more like \u00b2", "seen \u00b2", "under $\u00b2", "more like \u2460", "over " + "9" * 400],
+)
+def test_signs_that_are_no_digits_are_text(talk, line):
+    assert len(talk("lamp", line).items) == 5
+    assert not talk.conversation.state.list_liked()
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -253,7 +265,7 @@ def test_a_number_alone_shows_the_item(talk):
         ("   ", "Say what you are looking for, or help."),
         ("like 9", "There is no 9 on the list, which has 5 items."),
         ("why 0x", ""),
-        ("like 0 and 77", "There is no 77 on the list, which has 5 items."),
+        *((line, NO_ZERO) for line in ("0", "more like 0", "why 0", "not 0", "older than #0")),
         ("longer", ""),  # the items have no length: it is text
         ("thanks", "Say what to change, more, or quit."),
     ],

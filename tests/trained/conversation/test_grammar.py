@@ -5,6 +5,7 @@ import pytest
 
 from recsys.trained.conversation.critiques import Avoided, Bound, HasValue, Said
 from recsys.trained.conversation.language.actions import (
+    FOCUS,
     Add,
     Compare,
     Describe,
@@ -123,7 +124,7 @@ FILTERS = {
     "a bit cheaper": [Compare("price", "<")],
     "older than 3": [Compare("year", "<", 3)],
     "cheaper than #3": [Compare("price", "<", 3)],
-    "newer than that": [Compare("year", ">", 0)],
+    "newer than that": [Compare("year", ">", FOCUS)],
     "shorter": [Compare("pages", "<")],
     "higher price": [Compare("price", ">")],
     "more popular": [Compare("popularity", ">")],

@@ -9,6 +9,8 @@ from recsys.trained.conversation.critiques import Avoided, Bound, HasValue, Said
 
 Opinion = Literal["liked", "disliked", "seen"]
 Which = Literal["all", "focus"]
+LAST, FOCUS = -1, -2
+"""In the place of a number: the last item of the list, and what was talked about last."""
 Name = Literal["undo", "more", "again", "others", "chips", "help", "reset", "quit", "thanks"]
 
 
@@ -40,7 +42,7 @@ class Judge:
 
     Attributes:
         opinion: It.
-        numbers: Of the list; -1 is its last one.
+        numbers: Of the list, or `LAST`.
         items: Ids, where titles were given.
         which: All of the list, or what was talked about last.
     """
@@ -58,8 +60,7 @@ class Compare:
     Attributes:
         column: Of numbers.
         sign: < or >.
-        number: Of the item to compare with, 0 for what was talked about last; None: the middle of
-            the list.
+        number: Of the item to compare with, or `FOCUS`; None: the middle of the list.
     """
 
     column: str

@@ -7,7 +7,7 @@ from typing import Literal
 
 from recsys.trained.conversation.columns import ItemColumns, NumberColumn
 from recsys.trained.conversation.critiques import Bound, Sign
-from recsys.trained.conversation.language.actions import Action, Add, Compare, Refuse
+from recsys.trained.conversation.language.actions import FOCUS, Action, Add, Compare, Refuse
 from recsys.trained.conversation.language.phrases import parse_amount, parse_numbers, parse_which
 
 COMPARATIVES: dict[str, tuple[str, Literal["<", ">"]]] = {
@@ -133,7 +133,7 @@ def _parse_comparative(text: str, columns: ItemColumns, length: int) -> list[Act
         if parse_which(match[2]) == "all" or match[2].lower() in ("this list", "the list"):
             return None if negated else [Compare(column.name, sign)]
         if parse_which(match[2]) == "focus":
-            numbers = (0,)
+            numbers = (FOCUS,)
         if numbers is None or len(numbers) != 1 or negated:
             return None
         return [Compare(column.name, sign, numbers[0])]

@@ -125,7 +125,7 @@ def _split(part: str) -> list[str]:
 
 
 def _parse_number(word: str) -> int | None:
-    if word.lstrip("#").isdigit():
+    if word.lstrip("#").isdecimal():
         return int(word.lstrip("#")[:6])
     number = ORDINALS.get(word)
     return number if number is not None and number > 0 else None

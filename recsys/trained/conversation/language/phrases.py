@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from recsys.trained.conversation.language.actions import Which
+from recsys.trained.conversation.language.actions import LAST, Which
 
 ORDINALS = {
     **{"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6},
-    **{"seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10, "last": -1},
+    **{"seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10, "last": LAST},
 }
 _ALL = {
     *("these", "those", "them", "all", "everything", "any of these", "any of them", "all of them"),
@@ -39,7 +39,7 @@ _TRAILING = re.compile(
 )
 _MARKS = " \t.!?,;:…"
 _AMOUNT = re.compile(
-    r"(?P<before>[$€£])? ?(?P<number>\d[\d,]*(?:\.\d+)?)(?P<after> ?(?:[$€£]|dollars?|euros?"
+    r"(?P<before>[$€£])? ?(?P<number>\d[\d,]{0,17}(?:\.\d+)?)(?P<after> ?(?:[$€£]|dollars?|euros?"
     r"|pounds?|bucks))?$"
 )
 
@@ -60,7 +60,7 @@ def strip_fillers(text: str) -> str:
 
 
 def parse_numbers(text: str) -> tuple[int, ...] | None:
-    """Numbers of a list, as in "3", "#3 and 5", "the first two"... -1 is the last; else None."""
+    """Numbers of a list, as in "3", "#3 and 5", "the first two"... `LAST`; else None."""
     plain = re.sub(r"^(?:the|numbers?|items?|nos?\.?) ", "", strip_marks(text.lower()))
     span = _SPAN.match(plain)
     if span is not None:
