@@ -49,8 +49,8 @@ def check_metric(metric: str, runs: Sequence[FinishedRun]) -> None:
     apart = metric.removeprefix(f"{REPEATED}/")
     if apart != metric:
         raise ConfigError(
-            f"metric: {metric} is of cases that are counted apart, which compare does not test; set "
-            f"metric={apart}, and read the others in each run's result.json."
+            f"metric: {metric} is of cases that are counted apart, which compare does not test; "
+            f"set metric={apart}, and read the others in each run's result.json."
         )
     if metric not in named:
         raise ConfigError(
