@@ -67,7 +67,9 @@ def estimate(method: Method, name: str) -> dict[str, list[float]] | None:
         if len(values) == 1:  # of a method without seeds, as the comparison has it
             values = np.repeat(values, 2, axis=0)
         found = estimate_mean(values, owners)
-        out[f"R@{k}"] = [100 * each for each in (found.mean, found.low, found.high)]
+        # The interval is of a normal mean, and may leave what a share can be.
+        low, high = np.clip([found.low, found.high], 0, 1).tolist()
+        out[f"R@{k}"] = [100 * each for each in (found.mean, low, high)]
     return out
 
 
