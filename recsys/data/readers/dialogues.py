@@ -137,12 +137,14 @@ def read_listed_turns(
 
     Raises:
         DataError: The file is missing or damaged, a line lists no turn, or an item that the turn
-            does not name.
+            does not name; or nothing is listed.
     """
     out: dict[str, dict[int, list[str]]] = {}
     for place, raw in enumerate(jsonl.read_objects(path), 1):
         record: dict[str, Any] = raw
         name, number, titles = (record.get(key) for key in ("dialog_id", "turn_id", "rec"))
+        if isinstance(number, bool):  # which Python takes for a whole number
+            number = None
         if not (isinstance(name, str) and isinstance(number, int) and isinstance(titles, list)):
             raise DataError(
                 f"{path}: line {place} lists no turn; give dialog_id, the number of the turn as "
@@ -164,7 +166,16 @@ def read_listed_turns(
                     "does not name; messages of one side in a row are one turn, from 0."
                 )
             out.setdefault(name, {}).setdefault(number, []).append(item)
+    if not out:
+        raise DataError(
+            f"data.source.listed={path} lists no item of a turn, so that no test is left; list "
+            "some as iEvaLM does, or leave data.source.listed out to ask for all."
+        )
     return out
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def hold_out_last(parts: list[str], held_out: float, name: str) -> tuple[str, ...]:
@@ -186,11 +197,53 @@ def hold_out_last(parts: list[str], held_out: float, name: str) -> tuple[str, ..
     notes: list[str] = []
     last = parts.count("train")
     size = max(1, round(held_out * last))
+    if missing and size * len(missing) >= last:
+        whose, of = " and ".join(missing), f"{_count(last, 'dialogue')} of training"
+        if last <= len(missing):
+            raise ConfigError(
+                f"{name}: holding out {whose} from {of} leaves nothing to train on; give "
+                f"{len(missing) + 1} or more, or {whose} of their own."
+            )
+        raise ConfigError(
+            f"{name}: data.source.held_out={held_out:g} is {size} of {of} for {whose} each, and "
+            "leaves nothing to train on; set it lower."
+        )
     for part in reversed(missing):
-        parts[last - size : last] = [part] * len(parts[last - size : last])
+        parts[last - size : last] = [part] * size
         last -= size
-        notes.append(f"{name}: the last {size} dialogues of training are the part for {part}.")
+        held = (
+            "the last dialogue of training is"
+            if size == 1
+            else (f"the last {size} dialogues of training are")
+        )
+        notes.append(f"{name}: {held} the part for {part}.")
     return tuple(notes)
+
+
+def check_named(events: pl.DataFrame, where: object, targets: Targets) -> None:
+    """Refuses dialogues of which none trains or none is asked about.
+
+    Args:
+        events: Interactions with `split` and `is_target`.
+        where: File or folder of the dialogues.
+        targets: Whose items are asked for.
+
+    Raises:
+        DataError: Those of training name no item, or those of test none that is asked for.
+    """
+    if "train" not in events["split"]:
+        raise DataError(
+            f"{where}: no dialogue of training names an item, so that there is nothing to train "
+            "on; give its turns their items."
+        )
+    if not events.filter(pl.col("is_target") & (pl.col("split") == "test")).height:
+        whose, other = "", ""
+        if targets == "recommender":
+            whose, other = " of a recommender", ", or set data.source.targets=all"
+        raise DataError(
+            f"{where}: no turn{whose} in the dialogues of test names an item, so that nothing is "
+            f"asked for there; give such turns their items{other}."
+        )
 
 
 def make_users(events: pl.DataFrame, now: Mapping[str, str]) -> pl.DataFrame:
@@ -225,9 +278,9 @@ def describe_turns(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[str, .
         if own:
             turns, dialogues = ({row[key] for row in own} for key in ("moment", "dialogue"))
             out.append(
-                f"{name}: {part}: {len(own):,} targets in {len(turns):,} turns of "
-                f"{len(dialogues):,} dialogues, {len(known):,} of them named before in their "
-                "dialogue."
+                f"{name}: {part}: {_count(len(own), 'target')} in {_count(len(turns), 'turn')} of "
+                f"{_count(len(dialogues), 'dialogue')}, {len(known):,} of them named before in "
+                "their dialogue."
             )
     return tuple(out)
 

@@ -33,6 +33,7 @@ from recsys.data.readers.dialogues import (
     SAID,
     DialogueReader,
     Turn,
+    check_named,
     check_split,
     describe_turns,
     hold_out_last,
@@ -89,8 +90,13 @@ class Config(SourceConfig):
         return SAID
 
     def apply_data_options(self, data: DataOptions) -> None:
-        """Refuses to split dialogues."""
+        """Refuses to split dialogues, and those in which nobody could recommend."""
         check_split("dialogues", data.split)
+        if not any(name.strip() for name in self.recommender):
+            raise ConfigError(
+                "data.source.recommender names no speaker, so that nobody recommends; set it to "
+                "those who do, as in data.source.recommender=[assistant], or leave it out."
+            )
 
     def leave_out_unknown(self) -> Self:
         """With `unknown=leave_out`."""
@@ -227,14 +233,19 @@ def _read_items(cfg: Config) -> pl.DataFrame:
     items = tabular.read_table(Path(cfg.items))
     if cfg.item not in items.columns:
         raise ConfigError(
-            f"{cfg.items} has no column '{cfg.item}' (data.source.item; there are: "
-            f"{', '.join(items.columns)})."
+            f"{cfg.items} has no column '{cfg.item}' (data.source.item); set it to the column of "
+            f"the item id, one of {', '.join(items.columns)}."
         )
     if cfg.item != "item" and "item" in items.columns:
         items = items.rename({"item": "item_"})
     items = items.rename({cfg.item: "item"})
     items = items.with_columns(tabular.parse_ids(items["item"], cfg.items))
-    return items.with_columns(fill_template(items, cfg.item_text))
+    try:
+        return items.with_columns(fill_template(items, cfg.item_text))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{cfg.items}: set data.source.item_text to a template over its columns: {error}"
+        ) from error
 
 
 def _list_rows(dialogue: _Dialogue, part: str, reader: DialogueReader) -> Iterator[dict[str, Any]]:
@@ -299,6 +310,7 @@ def load(cfg: Config) -> Tables:
     events, items, more = tabular.drop_undescribed(events, items, "dialogues", cfg.path)
     if events.is_empty():
         raise DataError(f"{cfg.path}: none of the items that are named is in {cfg.items}.")
+    check_named(events, cfg.path, cfg.targets)
     kept = set(events.select("moment", "item").iter_rows())
     turns = describe_turns("dialogues", [r for r in rows if (r["moment"], r["item"]) in kept])
     users = make_users(events, {d.name: reader.write_text(d.turns) for d in dialogues})

@@ -42,6 +42,7 @@ from recsys.data.readers import tabular
 from recsys.data.readers.dialogues import (
     SAID,
     DialogueReader,
+    check_named,
     check_split,
     describe_turns,
     hold_out_last,
@@ -279,5 +280,7 @@ def load(cfg: Config) -> Tables:
     items = tabular.split_year(items)
     items = items.with_columns(fill_template(items, cfg.item_text))
     events, items, more = tabular.drop_undescribed(events, items, "redial", folder)
+    if cfg.cut != "mentions":
+        check_named(events, folder, cfg.targets)
     users = users.filter(pl.col("user").is_in(events["user"].unique().to_list()))
     return check_tables(Tables(events, items, users, (*notes, *more)), str(folder))

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from recsys.config.compose import compose_data
+from recsys.data.__main__ import main as describe
 from recsys.data.prepare import prepare_data
 from recsys.data.sources import dialogues, redial
 from recsys.errors import ConfigError, DataError
@@ -167,8 +168,61 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     quiet = [{"speaker": "system", "text": "Hi"}]
     with pytest.raises(DataError, match="no dialogue names an item"):
         dialogues.load(write(tmp_path, *(talk(n, quiet) for n in range(9))))
-    with pytest.raises(ConfigError, match=r"has no column 'id' \(data\.source\.item"):
+    with pytest.raises(ConfigError, match=r"'id' \(data\.source\.item\); set it to .* item, title"):
         dialogues.load(write(tmp_path, *three(), item="id"))
-    words = ["data.source=dialogues", "data.split=random"]
-    with pytest.raises(ConfigError, match=r"whole dialogues: leave data\.split out"):
-        compose_data(words)
+    message = r"i\.csv: set data\.source\.item_text to .* no column 'name' .*: item, title"
+    with pytest.raises(ConfigError, match=message):
+        dialogues.load(write(tmp_path, *three(), item_text="{name}"))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.split=random", r"whole dialogues: leave data\.split out"),
+        ("data.source.recommender=[]", r"recommender names no speaker.*=\[assistant\]"),
+        ("data.source.recommender=null", "recommender"),
+        ("data.source.recommender=['']", "recommender names no speaker"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(word, message):
+    with pytest.raises(ConfigError, match=message):
+        compose_data(["data.source=dialogues", word])
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "message"),
+    [
+        (1, {}, "val and test from 1 dialogue of training leaves nothing .*; give 3 or more"),
+        (2, {}, "from 2 dialogues of training leaves nothing to train on; give 3 or more"),
+        (
+            4,
+            {"held_out": 0.49},
+            r"held_out=0\.49 is 2 of 4 dialogues .* for val and test each, .*; set it lower",
+        ),
+    ],
+)
+def test_what_is_held_out_leaves_some_to_train_on(count, options, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        dialogues.load(write(tmp_path, *(talk(n) for n in range(count)), **options))
+    found = dialogues.load(write(tmp_path, *(talk(n) for n in range(5)), **options))
+    if not options:
+        (note, _) = (note for note in found.notes if "the part for" in note)
+        assert note == "dialogues: the last dialogue of training is the part for test."
+
+
+def test_a_part_in_which_nothing_counts_is_refused(tmp_path, capsys):
+    seeks = [{"speaker": "user", "text": "Alien", "items": ["1"]}, {"speaker": "system"}]
+    first = [talk("a", split="train"), talk("b", split="val")]
+    config = write(tmp_path, *first, talk("c", seeks, split="test"))
+    words = [f"data.source.path={config.path}", f"data.source.items={config.items}"]
+    assert describe(["source=dialogues", *words]) == 2
+    said = capsys.readouterr().err
+    assert "d.jsonl: no turn of a recommender in the dialogues of test names an item" in said
+    assert "or set data.source.targets=all." in said
+    assert describe(["source=dialogues", *words, "targets=all"]) == 0
+    assert describe(["source=dialogues", *words, "targets=all", "query_column=nope"]) == 2
+    assert "query_column=nope: the interactions have no such" in capsys.readouterr().err
+    quiet = [{"speaker": "system", "text": "Hi"}]
+    config = write(tmp_path, talk("a", quiet, split="train"), *first[1:], talk("c", split="test"))
+    with pytest.raises(DataError, match="no dialogue of training names an item"):
+        dialogues.load(config)

@@ -63,7 +63,8 @@ INFO = {
 
 
 def test_a_dialogue_by_hand(tmp_path):
-    config = write(tmp_path, INFO, train=[dialogue()], test=[dialogue(6)])
+    silent = dialogue(4, turns=[(1, "Hi")])
+    config = write(tmp_path, INFO, train=[dialogue()], valid=[silent], test=[dialogue(6)])
     found = redial.load(dataclasses.replace(config, held_out=0.4))
     first = found.interactions.filter(user="5")
     columns = ("item", "event", "rating", "by", "seen", "turn", "review")
@@ -212,7 +213,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
         ConfigError, match=r"held_out is 0\.5, for val and test each; .* below 0\.5"
     ):
         redial.load(dataclasses.replace(config, held_out=0.5))
-    config = write(tmp_path / "c", train=[dialogue(turns=[(1, "Hi")])])
+    config = write(tmp_path / "c", train=[dialogue(n, turns=[(1, "Hi")]) for n in range(3)])
     with pytest.raises(DataError, match="no dialogue names a film"):
         redial.load(config)
 

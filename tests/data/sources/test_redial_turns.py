@@ -50,7 +50,7 @@ def test_a_dialogue_by_hand(tmp_path):
     whole = found.users.filter(user="5").select("text", "said").row(0)
     assert whole == ("", f"{last}\nThen Six\nThanks, bye")
     assert (
-        "redial: test: 3 targets in 2 turns of 1 dialogues, 1 of them named before in their "
+        "redial: test: 3 targets in 2 turns of 1 dialogue, 1 of them named before in their "
         "dialogue." in found.notes
     )
 
@@ -108,6 +108,8 @@ def test_a_file_may_list_the_turns_that_count(tmp_path):
     ]
     for turn, message in (
         ({"dialog_id": "6"}, "line 1 lists no turn; give dialog_id"),
+        ({"dialog_id": "6", "turn_id": True, "rec": []}, "line 1 lists no turn; give dialog_id"),
+        ({"dialog_id": "6", "turn_id": 3, "rec": []}, r"data\.source\.listed=.* lists no item"),
         ({"dialog_id": "2", "turn_id": 3, "rec": ["Six"]}, "dialogue 2, which the test part lacks"),
         ({"dialog_id": "6", "turn_id": 3, "rec": ["Six"]}, "'Six', which turn 3 of dialogue 6 doe"),
         ({"dialog_id": "6", "turn_id": 99, "rec": ["Six"]}, "which turn 99 of dialogue 6 does not"),
