@@ -37,6 +37,7 @@ from recsys.data.describe import (
     estimate_tokens,
     warn_of_ratings,
 )
+from recsys.data.moments import check_query_column
 from recsys.data.reviews import add_reviews
 from recsys.data.splits.methods import Method, collect_events
 from recsys.data.tables import Tables
@@ -132,6 +133,7 @@ def _run(argv: Sequence[str]) -> None:
         export.check_free(out)
     count = _make_token_counter(rest["encoder"]) if "encoder" in rest else estimate_tokens
     tables = prepare.load_tables(data)
+    check_query_column(data, tables)
     print(f"{find_value(words, _AXIS)}, quantiles as {_LEGEND}")
     found = describe_tables(tables, collect_events(tables), count, data.max_tokens)
     _show(Description(found.rows, [*found.warnings, *warn_of_ratings(tables, data.positive_from)]))

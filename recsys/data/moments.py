@@ -57,6 +57,38 @@ def find_query_column(data: DataOptions) -> str | None:
     return data.source.query_column if data.query_column is None else data.query_column
 
 
+def check_query_column(data: DataOptions, tables: Tables) -> None:
+    """Refuses a column of texts that cannot be asked with.
+
+    Args:
+        data: The options.
+        tables: The data set.
+
+    Raises:
+        ConfigError: There is no such column, it holds no texts, or it says what came of an event.
+    """
+    name = find_query_column(data)
+    if name is None:
+        return
+    frame = tables.interactions
+    key = f"data.query_column={name}"
+    if name in (*_TAKEN, data.event_column):
+        raise ConfigError(
+            f"{key} names the event or tells what came of it, which is not known when a "
+            "recommendation is asked for; leave it out."
+        )
+    if name not in frame.columns:
+        raise ConfigError(
+            f"{key}: the interactions have no such column (there are: "
+            f"{', '.join(c for c in frame.columns if c not in _TAKEN)})."
+        )
+    if frame[name].dtype not in (pl.String, pl.Enum, pl.Categorical):
+        raise ConfigError(
+            f"{key} is {frame[name].dtype}, and the text of a query is made of texts; name another "
+            "column, or use architecture.context for kinds and numbers."
+        )
+
+
 def make_moment_texts(data: DataOptions, tables: Tables, split: Split) -> MomentTexts | None:
     """The texts of the column that is asked for; None where none is.
 
@@ -74,23 +106,13 @@ def make_moment_texts(data: DataOptions, tables: Tables, split: Split) -> Moment
     name = find_query_column(data)
     if name is None:
         return None
+    check_query_column(data, tables)
+    if split.row is None:
+        raise ConfigError(
+            f"data.query_column={name} needs the row of each event, which a split made by hand "
+            "lacks; give it as Split.row."
+        )
     frame = tables.interactions
-    key = f"data.query_column={name}"
-    if name in (*_TAKEN, data.event_column):
-        raise ConfigError(
-            f"{key} names the event or tells what came of it, which is not known when a "
-            "recommendation is asked for; leave it out."
-        )
-    if name not in frame.columns or split.row is None:
-        raise ConfigError(
-            f"{key}: the interactions have no such column (there are: "
-            f"{', '.join(c for c in frame.columns if c not in _TAKEN)})."
-        )
-    if frame[name].dtype not in (pl.String, pl.Enum, pl.Categorical):
-        raise ConfigError(
-            f"{key} is {frame[name].dtype}, and the text of a query is made of texts; name another "
-            "column, or use architecture.context for kinds and numbers."
-        )
     of_events = _clean(frame[name])
     of_users = _clean(tables.users[name]) if name in tables.users.columns else None
     every = of_events if of_users is None else pl.concat([of_events, of_users])
