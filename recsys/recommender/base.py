@@ -110,7 +110,8 @@ class Recommender(nn.Module, abc.ABC):
             ConfigError: The architecture cannot read texts.
         """
         raise ConfigError(
-            f"{type(self).__module__} does not read texts; give user= or history= instead."
+            f"The architecture {self._get_name()} does not read texts; give user= or history= "
+            "instead."
         )
 
     def make_serving_state(self) -> Mapping[str, Tensor]:
@@ -264,10 +265,14 @@ class Recommender(nn.Module, abc.ABC):
         Raises:
             ConfigError: The architecture reads no words, or does not say which.
         """
-        name = type(self).__module__.rpartition(".")[2]
         raise ConfigError(
-            f"tokens=true: a score of {name} is not made of the words of a text; leave tokens= out."
+            f"tokens=true: a score of {self._get_name()} is not made of the words of a text; leave "
+            "tokens= out."
         )
+
+    def _get_name(self) -> str:
+        """What users know the architecture by."""
+        return type(self).__module__.rpartition(".")[2]
 
     def _encodes_catalog(self) -> bool:
         """Whether the representations of all items take so long that it is shown."""

@@ -176,7 +176,7 @@ def test_a_run_recommends_unseen_items(words, tmp_path, capsys, architecture):
     shown = capsys.readouterr()
     if architecture == "popularity":
         assert code == 2
-        assert "does not read texts" in shown.err
+        assert "The architecture popularity does not read texts" in shown.err
         return
     assert code == 0
     assert len(shown.out.splitlines()) == 3
