@@ -117,6 +117,7 @@ assert all("Walnut" in title and "garden" in title for title in best)
 #
 # ## Now on your data
 #
+# <!-- not run: chats.jsonl and items.csv stand for your own files -->
 # ```bash
 # python -m recsys.fit experiment=lora_two_tower architecture.user=text data.source=dialogues \
 #   data.source.path=chats.jsonl data.source.items=items.csv "data.source.recommender=[agent]"
