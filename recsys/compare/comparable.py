@@ -32,6 +32,11 @@ FIELDS: tuple[tuple[str, Callable[[FinishedRun], object], str], ...] = (
         _make_result_reader("protocol", "mask_history"),
         "set the same evaluation.mask_history",
     ),
+    (
+        "protocol.repeated",
+        _make_result_reader("protocol", "repeated"),
+        "count items that users had before in the same way: set the same evaluation.repeated",
+    ),
     ("protocol.catalog", _make_result_reader("protocol", "catalog"), "rank the same catalog"),
     (
         "protocol.availability",

@@ -91,6 +91,7 @@ HELD: Mapping[str, str] = {
     "evaluation.sampled_by": "the names of the metrics",
     "evaluation.mask_history": "protocol.mask_history",
     "evaluation.hit_by": "the names of the metrics",
+    "evaluation.repeated": "protocol.repeated",
 }
 """Keys whose effect `comparable.check_comparable` compares in the results, and by what."""
 
@@ -117,6 +118,7 @@ METHOD = (
     "data.augment.drop_fields",
     "data.max_history",
     "data.max_tokens",
+    "data.query_column",
     "data.train_users",
     # Where the test has fewer cases than max_cases, both still draw those of the validation, which
     # picks the parameters that are kept.

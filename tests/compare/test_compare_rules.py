@@ -44,6 +44,7 @@ def planted(pair):
         (lambda r: r["data"].update(roles_sha256="0" * 64), "data.roles_sha256", "same way"),
         (lambda r: r["protocol"].update(name="labels"), "protocol.name", "evaluation.protocol"),
         (lambda r: r["protocol"].update(mask_history=False), "mask_history", "mask_history"),
+        (lambda r: r["protocol"].update(repeated="apart"), "repeated", "evaluation.repeated"),
         (lambda r: r["protocol"].update(catalog=499), "protocol.catalog", "catalog"),
         (
             lambda r: r["data"].update(lists_sha256={"test": "a", "val": "b"}),

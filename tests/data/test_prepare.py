@@ -22,6 +22,7 @@ OTHERS = {
     "max_tokens": "2",
     "train_users": "5",
     "augment.crop": "0.5",
+    "query_column": "none",
 }
 
 

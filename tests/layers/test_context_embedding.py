@@ -179,7 +179,8 @@ def test_a_free_text_is_read_in_its_context(words, tiny_bytes, kind):
     if kind == "cross_encoder":
         assert query.tolist() == [made.tokenize([want])[0]]
     else:
-        assert torch.allclose(query, model._encode_users(tokens.compose_with_text(batch, free)))
+        texts_of_users = model._encode_users(tokens.compose_with_text(batch, free))
+        assert torch.allclose(query, model.make_text_users(texts_of_users, None))
 
 
 def test_codes_are_said_in_words(words):

@@ -19,7 +19,12 @@ QUERIES = ("last", "random", "all")
 def allowed(tables, default):
     """The splits that a data set allows, that of its source first."""
     columns = tables.interactions.columns
-    there = {"leave_one_out": True, "time": "time" in columns, "given": "split" in columns}
+    # Dialogues are held out whole: where only some events may be asked for, others do not fit.
+    there = {
+        "leave_one_out": "is_target" not in columns,
+        "time": "time" in columns,
+        "given": "split" in columns,
+    }
     assert there[default]
     return [default, *(name for name, able in there.items() if able and name != default)]
 
